@@ -1,0 +1,61 @@
+# `make` alone lists the targets. Everything happens in .venv; only the first run of a target installs something.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs bench slow lab clean
+
+help:   ## list the targets
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/.installed   ## draw CAAP maps of the demo scenes, offline, into runs/demo
+	$(BIN)/caap-lab map --demo --out runs/demo
+
+test: lint   ## lint, then run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev   ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+slow: .venv/.dev   ## run the slow and the browser tests
+	$(BIN)/python -m pytest -m "(slow or browser) and not gpu"
+
+bench: .venv/.installed   ## time CAAP
+	$(BIN)/python -m benchmarks.caap
+
+docs: .venv/.docs   ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+lab: .venv/.installed   ## open JupyterLab in notebooks/, on this computer only
+	cd notebooks && ../$(BIN)/jupyter-lab --ip=127.0.0.1 --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
+clean:   ## remove caches and builds; keep .venv and runs/
+	rm -rf site dist build .pytest_cache .ruff_cache .mypy_cache
+	find . -path ./.venv -prune -o -path ./runs -prune -o -type d \
+	  \( -name __pycache__ -o -name .ipynb_checkpoints -o -name '*.egg-info' \) -prune -exec rm -rf {} +
+
+# The environment: pip is there only when venv has done all of its work.
+.venv/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caap_lab needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Say make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# One stamp for each set of packages: the demo does not wait for the test tools, nor the tests for the docs tools.
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing caap_lab with its notebook tools into .venv: some minutes, this first time only"
+	@$(INSTALL) -e '.[notebook]'
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	@echo "Installing the test tools"
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/.installed
+	@echo "Installing the documentation tools"
+	@$(INSTALL) -e '.[docs]'
+	@touch $@
