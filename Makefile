@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c const
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: .venv/.installed   ## draw CAAP maps of the demo scenes, offline, into runs/demo
+demo: .venv/.installed   ## map a generated scene, offline, into runs/demo
 	$(BIN)/caap-lab map --demo --out runs/demo
 
 test: lint   ## lint, then run the tests

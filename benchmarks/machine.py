@@ -1,0 +1,24 @@
+"""What a number was measured on."""
+
+import platform
+from pathlib import Path
+
+import timm
+import torch
+
+from caap_lab import __version__
+
+
+def describe() -> str:
+    """Processor, threads, versions, in one line."""
+    processor = platform.processor() or platform.machine()
+    about = Path("/proc/cpuinfo")
+    if about.exists():
+        models = [
+            line.split(":")[1].strip() for line in about.read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = models[0] if models else processor
+    return (
+        f"{processor}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, timm {timm.__version__}, caap_lab {__version__}"
+    )

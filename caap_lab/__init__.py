@@ -1,0 +1,76 @@
+"""caap_lab: looking inside Vision Transformers, with CAAP at the centre.
+
+Importing this package is quick: torch, timm and everything else heavy load when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from caap_lab import _torchvision
+
+_torchvision.install()
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "ActivationStore": "caap_lab.store.store",
+    "AttributionMap": "caap_lab.attribution.map",
+    "CheckpointError": "caap_lab.errors",
+    "HookedViT": "caap_lab.hooked.model",
+    "InputError": "caap_lab.errors",
+    "Patch": "caap_lab.patching.patch",
+    "Preprocessing": "caap_lab.hooked.preprocess",
+    "SweepResult": "caap_lab.patching.sweep",
+    "ViTSpec": "caap_lab.hooked.spec",
+    "attribute": "caap_lab.attribution.registry",
+    "caap": "caap_lab.attribution.caap",
+    "demo_images": "caap_lab.data.scenes",
+    "list_models": "caap_lab.hooked.load",
+    "load_image": "caap_lab.hooked.images",
+    "load_model": "caap_lab.hooked.load",
+    "methods": "caap_lab.attribution.registry",
+    "run_patched": "caap_lab.patching.run",
+    "save_zero_shot_head": "caap_lab.hooked.heads",
+    "sweep": "caap_lab.patching.sweep",
+}
+_MODULES = {"blanks": "caap_lab.context.blanks", "tokens": "caap_lab.hooked.tokens"}
+__all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]
+
+if TYPE_CHECKING:
+    from caap_lab.attribution.caap import caap as caap
+    from caap_lab.attribution.map import AttributionMap as AttributionMap
+    from caap_lab.attribution.registry import attribute as attribute
+    from caap_lab.attribution.registry import methods as methods
+    from caap_lab.context import blanks as blanks
+    from caap_lab.data.scenes import demo_images as demo_images
+    from caap_lab.errors import CheckpointError as CheckpointError
+    from caap_lab.errors import InputError as InputError
+    from caap_lab.hooked import tokens as tokens
+    from caap_lab.hooked.heads import save_zero_shot_head as save_zero_shot_head
+    from caap_lab.hooked.images import load_image as load_image
+    from caap_lab.hooked.load import list_models as list_models
+    from caap_lab.hooked.load import load_model as load_model
+    from caap_lab.hooked.model import HookedViT as HookedViT
+    from caap_lab.hooked.preprocess import Preprocessing as Preprocessing
+    from caap_lab.hooked.spec import ViTSpec as ViTSpec
+    from caap_lab.patching.patch import Patch as Patch
+    from caap_lab.patching.run import run_patched as run_patched
+    from caap_lab.patching.sweep import SweepResult as SweepResult
+    from caap_lab.patching.sweep import sweep as sweep
+    from caap_lab.store.store import ActivationStore as ActivationStore
+
+
+def __getattr__(name: str) -> Any:
+    # A submodule may carry the name of what it defines (caap_lab.context); the public name wins.
+    if name in _MODULES:
+        value = import_module(_MODULES[name])
+    elif name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+    else:
+        raise AttributeError(f"module 'caap_lab' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Attribution maps and the methods that make them."""

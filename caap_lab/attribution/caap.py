@@ -1,0 +1,205 @@
+"""`caap`: from an image to a map of what each patch's inner activations say for a class."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.context.blanks import Blank, blank_run, check_blank
+from caap_lab.context.engine import Plan, score_patches
+from caap_lab.context.free import score_patches_free
+from caap_lab.context.source import run_source
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import batches, check_count, is_single, single_images
+from caap_lab.hooked.model import HookedViT, Images
+from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
+
+CONTEXTS = ("clamped", "free", "dropped", "frozen")
+ATTENTIONS = ("exact", "cached", "cached_all")
+TAILS = ("exact", "shared")
+SCORES = ("logit", "prob", "logprob")
+DEFAULT_CUTOFF = 2 / 3
+"""Share of blocks patched by default. The paper's own value could not be recovered; see the docs, page CAAP."""
+
+
+def caap(
+    model: HookedViT,
+    images: Images,
+    target: int | str | Sequence[int | str] | None = None,
+    *,
+    cutoff: int | float | None = None,
+    start: int = 0,
+    neighbourhood: str = "box1",
+    blank: Blank = "white",
+    context: str = "clamped",
+    attention: str = "exact",
+    tail: str = "exact",
+    score: str = "logit",
+    seed: int = 0,
+    chunk_size: int | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> AttributionMap | list[AttributionMap]:
+    """Causal Attribution via Activation Patching (arXiv 2603.13652, eqs 2 and 3).
+
+    For every patch, the residual streams of the patch and its neighbours entering blocks start to cutoff - 1 are put
+    into a blank image's run, and the target's score is read. Scores of all classes come from the same pass.
+
+    Args:
+        model: The model; it must carry no hooks.
+        images: One image, or several.
+        target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
+        cutoff: How many blocks' inputs are patched, counted from block 0: a count from 0 (none) to n_layers, or a float
+            from 0 to 1 as a share of the blocks. None is two thirds.
+        start: First patched block; blocks before it are the blank's own.
+        neighbourhood: "none", "cross1", "box1" (3 x 3, the paper's default), "diamond2" or "box2".
+        blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations",
+            `cl.blanks.mean_activations(images)`, or any image.
+        context: What the other tokens do. "clamped": keys and values of blank tokens stay the blank run's. "free": they
+            evolve and take up patched information (one forward pass a patch). "dropped": after the cutoff the patched
+            tokens are the blank's again. "frozen": the patched tokens stay the source's in all blocks from `start`, so
+            that `cutoff` has no effect.
+        attention: "exact"; "cached" is E-CAAP (appendix B.1): blank attention from the blank's own queries, S_i's part
+            subtracted; "cached_all" keeps one constant for all blank tokens. For "clamped".
+        tail: "exact"; "shared" keeps only each patch's centre live after the cutoff, neighbouring groups lend theirs.
+            For "clamped".
+        score: "logit", "prob" or "logprob".
+        seed: Seed of the noise blanks.
+        chunk_size: Patches scored at once; bounds memory, does not change results. By default 256, or 32 for "free",
+            where each is a whole sequence.
+        batch_size: Images run at once; does not change results.
+        progress: Show a progress bar for more than one image.
+
+    Returns:
+        A map for one image (a path, PIL image, tensor [3, H, W] or [1, 3, H, W]); a list of maps for a list of images
+        or a tensor of several.
+
+    Raises:
+        InputError: something given does not fit, before anything runs.
+    """
+    first, stop = _check_blocks(model, start, cutoff, context)
+    _check_choice("context", context, CONTEXTS)
+    _check_choice("attention", attention, ATTENTIONS)
+    _check_choice("tail", tail, TAILS)
+    _check_choice("score", score, SCORES)
+    if context != "clamped" and (attention, tail) != ("exact", "exact"):
+        raise InputError(f"attention={attention!r} and tail={tail!r} approximate context='clamped', not {context!r}.")
+    if context == "dropped" and not model.spec.live_prefix:
+        raise InputError(
+            "context='dropped' puts all patch tokens back to the blank, and this model has no class token to remember "
+            "them: its map would be constant."
+        )
+    neighbourhood_offsets(neighbourhood)
+    check_blank(blank)
+    if chunk_size is None:
+        chunk_size = 32 if context == "free" else 256
+    check_count("chunk_size", chunk_size)
+    check_count("batch_size", batch_size)
+    if model.has_hooks():
+        raise InputError("The model carries hooks, which CAAP's engine would not run; call model.reset_hooks() first.")
+    singles = single_images(images)
+    if not singles:
+        raise InputError("No images were given.")
+    targets: list[int | None] = [None] * len(singles)
+    if target is None:
+        model.target(0)  # a model without a classifier is refused here
+    else:
+        targets = [*model.targets(target, len(singles))]
+
+    settings: dict[str, Any] = {
+        "cutoff": stop,
+        "start": first,
+        "neighbourhood": neighbourhood,
+        "seed": seed,
+        "context": context,
+        "attention": attention,
+        "tail": tail,
+    }
+    plan = Plan(first, stop, context, attention, tail)
+    table = neighbourhood_table(model.spec, neighbourhood)
+    maps: list[AttributionMap] = []
+    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
+        for batch, wanted in zip(batches(model, singles, batch_size), _split(targets, batch_size), strict=True):
+            began = time.perf_counter()
+            run = blank_run(model, blank, seed)  # kept with the model after the first time
+            source = run_source(model, batch, context, first, stop, logits=None in wanted)
+            if context == "free":
+                logits = score_patches_free(model, run, source, table, first, stop, chunk_size)
+            else:
+                logits = score_patches(model, run, source, table, plan, chunk_size)
+            scores = _scores(logits, score).cpu()
+            seconds = (time.perf_counter() - began) / len(batch)
+            for row in range(len(batch)):
+                index = wanted[row]
+                if index is None:
+                    assert source.logits is not None
+                    index = int(source.logits[row].argmax())
+                maps.append(
+                    AttributionMap.of_model(
+                        model,
+                        batch[row],
+                        scores[row].view(*model.spec.grid, -1),
+                        target=index,
+                        method="caap",
+                        score=score,
+                        settings={**settings, "blank": run.label},
+                        seconds=seconds,
+                    )
+                )
+                bar.update()
+    return maps[0] if is_single(images) else maps
+
+
+def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
+    """Number of patched blocks for a count, a share from 0 to 1, or None for the default share."""
+    if cutoff is None:
+        cutoff = DEFAULT_CUTOFF
+    if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float, np.integer, np.floating)):
+        raise InputError(f"cutoff={cutoff!r} is neither a number of blocks nor a share of them.")
+    if isinstance(cutoff, (float, np.floating)):
+        if not 0 <= cutoff <= 1:
+            raise InputError(
+                f"cutoff={cutoff} is a share of the blocks and must lie from 0 to 1; use an int for a count."
+            )
+        return round(cutoff * n_layers)
+    count = int(cutoff)
+    if not 0 <= count <= n_layers:
+        raise InputError(
+            f"cutoff={cutoff} must lie from 0 (patch nothing) to {n_layers}, the model's number of blocks."
+        )
+    return count
+
+
+def _check_blocks(model: HookedViT, start: int, cutoff: int | float | None, context: str) -> tuple[int, int]:
+    n_layers = model.spec.n_layers
+    stop = cutoff_blocks(cutoff, n_layers)
+    if context == "frozen" and stop > 0:
+        stop = n_layers
+    if not 0 <= start < n_layers:
+        raise InputError(f"start={start} must lie from 0 to {n_layers - 1}.")
+    if start and start >= stop:
+        raise InputError(f"start={start} leaves no block to patch before cutoff={stop}.")
+    return start, stop
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name}={value!r} is not known; use one of {', '.join(known)}.")
+
+
+def _split(values: list[int | None], size: int) -> Iterator[list[int | None]]:
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
+
+
+def _scores(logits: Float[Tensor, "image patch classes"], score: str) -> Float[Tensor, "image patch classes"]:
+    kept = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if score == "prob":
+        return kept.softmax(dim=-1)
+    return kept.log_softmax(dim=-1) if score == "logprob" else kept

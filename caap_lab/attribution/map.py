@@ -1,0 +1,209 @@
+"""The result of every attribution method: scores on the patch grid, with everything that made them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from caap_lab import __version__
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.hooked.classes import ClassNames
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from caap_lab.hooked.model import HookedViT
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionMap:
+    """Scores of an image's patches for a target. Higher speaks more for the target; nothing is clipped or rescaled.
+
+    In Jupyter it shows itself as an overlay on the image with its scale.
+    """
+
+    scores: Float[Tensor, "row col"]
+    target: int
+    target_name: str
+    method: str
+    score: str
+    """What a score is: "logit", "prob" or "logprob" of the target."""
+    settings: dict[str, Any]
+    """Every argument that the method ran with."""
+    model_name: str
+    fingerprint: str
+    """Hash of the weights that made it."""
+    image: UInt8[Tensor, "height width 3"]
+    """What the model saw, as pixels."""
+    all_scores: Float[Tensor, "row col classes"] | None = None
+    """Scores for every class, where the method gives them from the same pass."""
+    class_names: ClassNames | None = field(default=None, repr=False)
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_model(
+        cls,
+        model: "HookedViT",
+        image: Float[Tensor, "3 height width"],
+        all_scores: Float[Tensor, "row col classes"],
+        *,
+        target: int,
+        method: str,
+        score: str,
+        settings: Mapping[str, Any],
+        seconds: float,
+    ) -> "AttributionMap":
+        """A map of a model's image from scores for every class."""
+        return cls(
+            scores=all_scores[..., target].clone(),
+            target=target,
+            target_name=model.class_names.name(target),
+            method=method,
+            score=score,
+            settings=dict(settings),
+            model_name=model.model_name,
+            fingerprint=model.fingerprint,
+            image=torch.from_numpy(model.preprocessing.to_rgb(image)),
+            all_scores=all_scores,
+            class_names=model.class_names,
+            seconds=seconds,
+            versions=dict(_versions()),
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return (self.scores.shape[0], self.scores.shape[1])
+
+    def for_target(self, target: int | str) -> "AttributionMap":
+        """The map for another class, from the same pass.
+
+        Raises:
+            InputError: the method gives scores of one class only, or there is no such class.
+        """
+        if self.all_scores is None or self.class_names is None:
+            raise InputError(f"{self.method} gives scores of one class at a time; run it again with target={target!r}.")
+        index = self.class_names.find(target)
+        return replace(
+            self,
+            scores=self.all_scores[..., index].clone(),
+            target=index,
+            target_name=self.class_names.name(index),
+        )
+
+    def rank(self) -> list[tuple[int, int]]:
+        """Cells (row, column) from the highest score to the lowest; ties in reading order."""
+        order = self.scores.flatten().argsort(descending=True, stable=True)
+        return [(int(i) // self.grid[1], int(i) % self.grid[1]) for i in order]
+
+    def upsample(self, size: tuple[int, int] | None = None, mode: str = "bilinear") -> Float[Tensor, "height width"]:
+        """Scores at pixel resolution.
+
+        Args:
+            size: Height and width in pixels; the model's input size by default.
+            mode: "bilinear" (default), "nearest-exact" or "bicubic"; pixel centres are aligned, not corners.
+        """
+        if mode not in ("bilinear", "nearest-exact", "bicubic"):
+            raise InputError(f"mode={mode!r} is not known; use 'bilinear', 'nearest-exact' or 'bicubic'.")
+        height, width = size or tuple(self.image.shape[:2])
+        smooth = {} if mode == "nearest-exact" else {"align_corners": False}
+        return F.interpolate(self.scores[None, None], (height, width), mode=mode, **smooth)[0, 0]
+
+    def plot(self, **options: Any) -> "Figure":
+        """The image beside the overlay; see `caap_lab.plots.maps.plot_map`."""
+        from caap_lab.plots.maps import plot_map
+
+        return plot_map(self, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one safetensors file, in one step: on any error, what was there before stays whole."""
+        target = Path(path)
+        if target.is_dir():
+            raise InputError(f"{target} is a folder; give a file name such as map.safetensors.")
+        tensors = {"scores": self.scores.contiguous(), "image": self.image.contiguous()}
+        if self.all_scores is not None:
+            tensors["all_scores"] = self.all_scores.contiguous()
+        names = self.class_names
+        about = {
+            "format": FORMAT,
+            **{key: getattr(self, key) for key in _ABOUT},
+            "class_names": None if names is None else [names.names, names.ids],
+        }
+        with atomic_path(target) as part:
+            try:
+                save_file(tensors, part, metadata={"caap_lab": json.dumps(about)})
+            except SafetensorError as error:
+                raise OSError(f"writing {target} failed: {error}") from error
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AttributionMap":
+        """Read a saved map.
+
+        Raises:
+            InputError: the file is missing, damaged, or no map.
+        """
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                about = json.loads((file.metadata() or {})["caap_lab"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        except FileNotFoundError:
+            raise InputError(f"There is no file {path}.") from None
+        except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
+        names = about["class_names"]
+        return cls(
+            scores=tensors["scores"],
+            image=tensors["image"],
+            all_scores=tensors.get("all_scores"),
+            class_names=None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
+            **{key: about[key] for key in _ABOUT},
+        )
+
+    def __repr__(self) -> str:
+        """Target, range and settings."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        row, col = self.rank()[0]
+        return (
+            f"AttributionMap: {self.method} of {self.model_name} for {self.target_name!r} ({self.target}), "
+            f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():.3f} "
+            f"to {self.scores.max():.3f}, highest at row {row}, column {col} ({settings})"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from caap_lab.plots.maps import figure_png
+
+        return {"text/plain": repr(self), "image/png": figure_png(self.plot())}
+
+
+_ABOUT = (
+    "target",
+    "target_name",
+    "method",
+    "score",
+    "settings",
+    "model_name",
+    "fingerprint",
+    "seconds",
+    "versions",
+)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Versions that numbers depend on."""
+    return {"caap_lab": __version__, **{name: version(name) for name in ("torch", "timm")}}

@@ -1,0 +1,206 @@
+"""The command line. Only argparse is imported here; each command loads what it needs."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caap_lab import __version__
+from caap_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from caap_lab.attribution.map import AttributionMap
+    from caap_lab.hooked.model import HookedViT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status (2 for input that cannot be used)."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except InputError as error:
+        print(f"caap-lab: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"caap-lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("caap-lab: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="caap-lab",
+        description="Look inside Vision Transformers: causal attribution via activation patching.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("map", help="map an image: overlay PNG and scores file")
+    command.set_defaults(run=_map)
+    command.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="photos")
+    command.add_argument("--demo", action="store_true", help="a generated scene instead of a photo")
+    command.add_argument("--model", default="demo", help="'demo' or a timm name (see: caap-lab models)")
+    command.add_argument("--checkpoint", type=Path, help="local weights, .safetensors or .pth")
+    command.add_argument("--head", type=Path, help="classification head from a file")
+    command.add_argument("--image-size", type=int, help="input size in pixels")
+    command.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation mean")
+    command.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation deviation")
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--dtype", default="float32")
+    command.add_argument("--method", default="caap", help="see: caap-lab methods")
+    command.add_argument("--target", help="class index, WordNet id or word; the model's prediction by default")
+    command.add_argument("--cutoff", type=_cutoff, help="patched blocks: a count, or a share such as 0.5")
+    command.add_argument("--start", type=int, help="first patched block")
+    command.add_argument("--neighbourhood", help="none, cross1, box1, diamond2, box2")
+    command.add_argument("--blank", help="white, black, mean, noise, blurred_noise, zero_activations or an image file")
+    command.add_argument("--context", help="clamped, free, dropped, frozen")
+    command.add_argument("--attention", help="exact, cached (E-CAAP), cached_all")
+    command.add_argument("--tail", help="exact, shared")
+    command.add_argument("--score", help="logit, prob, logprob")
+    command.add_argument("--seed", type=int, help="seed of the noise blanks")
+    command.add_argument("--chunk-size", type=int, help="patches at once; bounds memory")
+    command.add_argument("--out", type=Path, default=Path("runs/map"), help="folder for the results")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    command = commands.add_parser("models", help="list models")
+    command.set_defaults(run=_models)
+    command.add_argument("pattern", nargs="?", default="*", help="such as 'vit_base*'")
+    command.add_argument("--json", action="store_true")
+
+    command = commands.add_parser("methods", help="list attribution methods")
+    command.set_defaults(run=_methods)
+    command.add_argument("--json", action="store_true")
+    return parser
+
+
+_OPTIONS = (
+    "cutoff",
+    "start",
+    "neighbourhood",
+    "blank",
+    "context",
+    "attention",
+    "tail",
+    "score",
+    "seed",
+    "chunk_size",
+)
+
+
+def _cutoff(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
+
+
+def _map(parsed: argparse.Namespace) -> int:
+    if bool(parsed.images) == parsed.demo:
+        raise InputError("Give one or more photos, or --demo for a generated scene.")
+    missing = [path for path in parsed.images if not path.exists()]
+    if missing:
+        raise InputError(f"There is no file {missing[0]}.")
+    parsed.out.mkdir(parents=True, exist_ok=True)
+
+    from caap_lab.attribution.registry import attribute
+    from caap_lab.hooked.load import load_model
+
+    model = load_model(
+        parsed.model,
+        checkpoint=parsed.checkpoint,
+        head=parsed.head,
+        mean=parsed.mean,
+        std=parsed.std,
+        image_size=parsed.image_size,
+        device=parsed.device,
+        dtype=parsed.dtype,
+    )
+    target = None if parsed.target is None else model.target(parsed.target)
+    options = {name: getattr(parsed, name) for name in _OPTIONS if getattr(parsed, name) is not None}
+    results = []
+    for name, image in _named_images(parsed):
+        found = attribute(model, image, method=parsed.method, target=target, **options)
+        results.append(_write(model, image, name, found, parsed.out))  # type: ignore[arg-type]
+        if not parsed.json:
+            _print_result(results[-1])
+    if parsed.json:
+        print(json.dumps(results if len(results) > 1 else results[0], indent=1))
+    return 0
+
+
+def _named_images(parsed: argparse.Namespace) -> list[tuple[str, Any]]:
+    if not parsed.demo:
+        return [(path.stem, path) for path in parsed.images]
+    from caap_lab.data.scenes import demo_images
+
+    return [("demo", demo_images("single", 1, seed=0)[0].image)]
+
+
+def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", out: Path) -> dict[str, Any]:
+    import torch
+
+    from caap_lab.files import atomic_path
+    from caap_lab.plots.maps import figure_png
+
+    with torch.no_grad():
+        probabilities = model(image)[0].float().softmax(dim=-1)
+    top = probabilities.topk(min(5, model.n_classes))
+    overlay = out / f"{name}_{found.method}.png"
+    scores = found.save(out / f"{name}_{found.method}.safetensors")
+    with atomic_path(overlay) as part:
+        part.write_bytes(figure_png(found.plot(), dpi=150))
+    return {
+        "image": name,
+        "model": model.model_name,
+        "predictions": [
+            {"class": int(i), "name": model.class_names.name(int(i)), "probability": round(float(p), 4)}
+            for p, i in zip(top.values, top.indices, strict=True)
+        ],
+        "target": found.target,
+        "target_name": found.target_name,
+        "method": found.method,
+        "settings": found.settings,
+        "score": found.score,
+        "top_patches": [
+            {"row": r, "column": c, "score": round(float(found.scores[r, c]), 4)} for r, c in found.rank()[:5]
+        ],
+        "seconds": round(found.seconds, 3),
+        "overlay": str(overlay),
+        "scores": str(scores),
+    }
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    print(f"{result['image']} under {result['model']}")
+    for found in result["predictions"]:
+        print(f"  {found['probability']:7.1%}  {found['name']} ({found['class']})")
+    settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+    print(f"{result['method']} for {result['target_name']} ({result['target']}): {settings}")
+    for patch in result["top_patches"]:
+        print(f"  row {patch['row']:2d}, column {patch['column']:2d}: {result['score']} {patch['score']:.3f}")
+    print(f"{result['seconds']:.2f} s; {result['overlay']} and {result['scores']}")
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from caap_lab.hooked.load import list_models
+
+    names = list_models(parsed.pattern)
+    print(json.dumps(names, indent=1) if parsed.json else "\n".join(names))
+    return 0 if names else 2
+
+
+def _methods(parsed: argparse.Namespace) -> int:
+    from caap_lab.attribution.registry import methods
+
+    table = methods().reset_index()
+    if parsed.json:
+        print(json.dumps(table.to_dict("records"), indent=1))
+        return 0
+    for row in table.to_dict("records"):
+        print(f"{row['name']}\n  {row['source']}; {row['family']}; {row['cost']}; needs {row['needs']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

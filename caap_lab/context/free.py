@@ -1,0 +1,41 @@
+"""The free context: the textbook interchange intervention (paper eq 1), one forward pass a patch."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from caap_lab.context.blanks import BlankRun
+from caap_lab.context.source import SourceRun
+from caap_lab.hooked.model import HookedViT
+
+
+@torch.no_grad()
+def score_patches_free(
+    model: HookedViT,
+    blank: BlankRun,
+    source: SourceRun,
+    table: Int[Tensor, "patch neighbour"],
+    start: int,
+    cutoff: int,
+    chunk_size: int,
+) -> Float[Tensor, "image patch classes"]:
+    """Logits of every patch's patched context when all tokens evolve; `chunk_size` sequences run at once."""
+    spec = model.spec
+    patched = torch.zeros(len(table), spec.n_tokens, dtype=torch.bool)
+    patch, neighbour = (table >= 0).nonzero(as_tuple=True)
+    patched[patch, table[patch, neighbour] + spec.n_prefix] = True
+    patched = patched.to(model.device)
+    scores = []
+    for image in range(source.n_images):
+        for chosen in patched.split(chunk_size):
+            resid = blank.resid[start].expand(len(chosen), -1, -1)
+            read = spec.n_layers - model.class_layers
+            class_tokens = [r[:1].expand(len(chosen), -1) for r in blank.resid[1 : start + 1][read:]]
+            for layer in range(start, spec.n_layers):
+                if layer < cutoff:
+                    resid = torch.where(chosen[:, :, None], source.whole_resid(layer)[image], resid)
+                resid = model.run_block(layer, resid)
+                if read <= layer < spec.n_layers - 1:
+                    class_tokens.append(resid[:, 0])
+            scores.append(model.unembed(resid, class_tokens))
+    return torch.cat(scores).view(source.n_images, len(table), -1)

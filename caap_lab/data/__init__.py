@@ -1,0 +1,5 @@
+"""Images with labels and masks: for now the generated demo scenes."""
+
+from caap_lab.data.scenes import CLASS_NAMES, KINDS, Scene, demo_images
+
+__all__ = ["CLASS_NAMES", "KINDS", "Scene", "demo_images"]

@@ -1,0 +1,1 @@
+"""timm's Vision Transformers with TransformerLens hook points: model, tokens, loading, preprocessing."""

@@ -1,0 +1,43 @@
+"""Any number of images, a batch at a time, without holding them all as tensors."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from caap_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from caap_lab.hooked.model import HookedViT, Images
+
+
+def single_images(images: "Images") -> "list[Images]":
+    """One entry an image: lists flattened, batches [B, 3, H, W] split into views."""
+    if isinstance(images, Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (list, tuple)):
+        return [single for image in images for single in single_images(image)]
+    return [images]
+
+
+def is_single(images: "Images") -> bool:
+    """True for one image on its own: not a list, and not a tensor of several images."""
+    if isinstance(images, (list, tuple)):
+        return False
+    return not (isinstance(images, Tensor) and images.ndim == 4 and len(images) != 1)
+
+
+def batches(model: "HookedViT", images: "Images", batch_size: int) -> Iterator[Tensor]:
+    """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch comes."""
+    check_count("batch_size", batch_size)
+    singles = single_images(images)
+    if not singles:
+        raise InputError("No images were given.")
+    for start in range(0, len(singles), batch_size):
+        yield model.preprocess(singles[start : start + batch_size])
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse anything but a whole number from one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")

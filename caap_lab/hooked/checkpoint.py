@@ -1,0 +1,200 @@
+"""Weights from files: read without running code, and loaded all or not at all."""
+
+import argparse
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from caap_lab.errors import CheckpointError
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+_WRAPPERS = ("model", "state_dict", "model_state", "model_ema")
+_PREFIXES = ("module.", "model.", "backbone.")
+_MOST_SHOWN = 4
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by name, on the CPU.
+
+    Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code.
+    Weights inside "model", "state_dict", "model_state" or "model_ema" are taken out; "module.", "model." or
+    "backbone." in front of every name is taken off.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it.
+    """
+    path = Path(path)
+    _check_file(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    while isinstance(content, dict):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name.")
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        shown = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+        raise CheckpointError(f"{path} holds no weights by name; found {shown}.")
+    return _without_prefix(state)
+
+
+def load_into(vit: VisionTransformer, state_dict: dict[str, Tensor]) -> None:
+    """Load weights into a timm ViT, strictly; other layouts that timm knows are converted first.
+
+    Position embeddings of another image size are resampled to the model's grid.
+
+    Raises:
+        CheckpointError: a weight is missing, left over, misshapen or not finite; the model is unchanged.
+    """
+    _check_patch_size(vit, state_dict)
+    flexible = "flexi" in model_label(vit)  # timm resizes FlexiViT's patches with another filter
+    resampling: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if flexible else {}
+    try:
+        state = checkpoint_filter_fn(dict(state_dict), vit, adapt_layer_scale=True, **resampling)
+    except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
+        raise CheckpointError(
+            f"The checkpoint does not fit {model_label(vit)}: {error}.{_sizes(vit, state_dict)}"
+        ) from error
+    if "siglip" in model_label(vit) and getattr(vit, "attn_pool", None) is None:
+        # timm's average-pooled SigLIP models share the files of the attention-pooled ones.
+        state = {name: value for name, value in state.items() if not name.startswith("attn_pool.")}
+    own = vit.state_dict()
+    _check_fit(vit, own, state)
+    for name, value in state.items():
+        if own[name].is_floating_point() and not value.is_floating_point():
+            raise CheckpointError(f"{name} in the checkpoint holds {value.dtype}, not floating-point weights.")
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{name} in the checkpoint holds NaN or infinity.")
+    vit.load_state_dict(state, strict=True)
+
+
+def count_classes(state_dict: dict[str, Tensor]) -> int:
+    """Rows of the classifier (or of CLIP's projection) in a checkpoint; 0 if it has none."""
+    for name, axis in (("head.weight", 0), ("visual.head.proj.weight", 0), ("visual.proj", 1)):
+        if name in state_dict and state_dict[name].ndim == 2:
+            return state_dict[name].shape[axis]
+    return 0
+
+
+def model_label(vit: nn.Module) -> str:
+    """Name of a model in timm, or its class."""
+    return (getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or type(vit).__name__
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint file {path}.")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the weights file in it.")
+    if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
+        kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES))
+        raise CheckpointError(f"{path} has the ending {path.suffix or '(none)'}; known are {kinds}.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not start:
+        raise CheckpointError(f"{path} is empty.")
+    if start == _LFS_POINTER:
+        raise CheckpointError(f"{path} is a Git LFS pointer; `git lfs pull` gets the weights.")
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        # Training scripts often put their arguments beside the weights; a Namespace only holds values.
+        # PyTorch warns about pickles that it has not written; what it cannot read is an error anyway.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named is None:
+            raise CheckpointError(
+                f"{path} is damaged, no PyTorch checkpoint, or holds Python objects; nothing in it was run."
+            ) from error
+        raise CheckpointError(
+            f"{path} holds Python objects beside weights ({named.group(1)}). Reading them could run code, so "
+            "nothing in it was run. Save the weights alone, best as safetensors: "
+            "safetensors.torch.save_file(model.state_dict(), ...)."
+        ) from error
+    except Exception as error:  # damaged archives raise errors of many kinds
+        if "TorchScript" in str(error):
+            raise CheckpointError(f"{path} is a TorchScript program; save its weights (state_dict) alone.") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {reason}") from error
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            return _without_prefix({name.removeprefix(prefix): value for name, value in state.items()})
+    return state
+
+
+def _check_patch_size(vit: VisionTransformer, state: dict[str, Tensor]) -> None:
+    """Refuse patches of another size, which timm would resample to something that was never trained."""
+    wanted = tuple(vit.patch_embed.proj.weight.shape[-2:])
+    for name, value in state.items():
+        if name.endswith(("patch_embed.proj.weight", "visual.conv1.weight")) and value.ndim == 4:
+            given = tuple(value.shape[-2:])
+            if given != wanted and "flexi" not in model_label(vit):
+                raise CheckpointError(
+                    f"This checkpoint reads patches of {given[0]} x {given[1]} pixels; {model_label(vit)} "
+                    f"reads {wanted[0]} x {wanted[1]}.{_sizes(vit, state)}"
+                )
+
+
+def _check_fit(vit: nn.Module, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} is {list(state[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    if not (missing or unexpected or shapes):
+        return
+    report = [f"The checkpoint does not fit {model_label(vit)}; nothing was loaded.{_sizes(vit, state)}"]
+    for kind, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)):
+        if found:
+            more = ", ..." if len(found) > _MOST_SHOWN else ""
+            report.append(f"{len(found)} {kind}: {', '.join(found[:_MOST_SHOWN])}{more}")
+    raise CheckpointError("\n  ".join(report))
+
+
+def _sizes(vit: nn.Module, state: dict[str, Tensor]) -> str:
+    """A sentence about width and depth, if they are not the model's; empty if they are, or cannot be seen."""
+    given, wanted = _width_and_depth(state), _width_and_depth(vit.state_dict())
+    if given is None or wanted is None or given == wanted:
+        return ""
+    return (
+        f" This checkpoint has width {given[0]} and {given[1]} blocks; "
+        f"{model_label(vit)} has width {wanted[0]} and {wanted[1]}."
+    )
+
+
+def _width_and_depth(state: dict[str, Tensor]) -> tuple[int, int] | None:
+    norm = state.get("blocks.0.norm1.weight")
+    if norm is None or norm.ndim != 1:
+        return None
+    layers = {int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)}
+    return norm.shape[0], len(layers)

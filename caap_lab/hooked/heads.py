@@ -1,0 +1,139 @@
+"""Classification heads that timm's checkpoints do not carry: DINOv2's public linear heads, zero-shot text heads."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caap_lab.errors import CheckpointError, InputError
+from caap_lab.files import atomic_path
+from caap_lab.hooked.checkpoint import read_state_dict
+
+
+class ClassAndMeanHead(nn.Module):
+    """Linear head on the class tokens of the last 1 or 4 blocks and the mean of the last block's patches.
+
+    The two public DINOv2 classifiers (Oquab et al. 2023, arXiv 2304.07193); every token passes the final LayerNorm.
+    """
+
+    def __init__(self, weight: Float[Tensor, "classes width"], bias: Float[Tensor, " classes"], d_model: int) -> None:
+        super().__init__()
+        self.class_layers = weight.shape[1] // d_model - 1
+        """How many blocks' class tokens the head reads."""
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0])
+        self.linear.load_state_dict({"weight": weight, "bias": bias})
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Tensor], n_prefix: int
+    ) -> Tensor:
+        """Class tokens, oldest block first, then the mean patch; `earlier` are those of the blocks before the last."""
+        return torch.cat([*earlier, normalized[:, 0], normalized[:, n_prefix:].mean(dim=1)], dim=-1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Logits [batch, class]."""
+        return self.linear(pooled)
+
+
+class ZeroShotHead(nn.Module):
+    """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding a class."""
+
+    class_layers = 1
+
+    def __init__(self, text_embeddings: Float[Tensor, "classes width"], logit_scale: float) -> None:
+        super().__init__()
+        self.register_buffer("text_embeddings", F.normalize(text_embeddings.float(), dim=-1))
+        self.logit_scale = logit_scale
+
+    def forward(self, features: Float[Tensor, "batch width"]) -> Tensor:
+        """Logits [batch, class]."""
+        texts: Tensor = self.text_embeddings  # type: ignore[assignment]
+        return self.logit_scale * F.normalize(features, dim=-1) @ texts.T
+
+
+def save_zero_shot_head(
+    path: str | Path,
+    text_embeddings: Float[Tensor, "classes width"],
+    names: Sequence[str],
+    logit_scale: float = 100.0,
+) -> None:
+    """Write text embeddings and class names as a safetensors file for `load_model(head=...)`.
+
+    Args:
+        path: Where to write.
+        text_embeddings: One row a class; they are normalised when read.
+        names: Class names in the same order.
+        logit_scale: CLIP's learned temperature, about 100.
+    """
+    if len(names) != len(text_embeddings):
+        raise InputError(f"{len(text_embeddings)} text embeddings need as many names; {len(names)} were given.")
+    tensors = {
+        "text_embeddings": text_embeddings.contiguous(),
+        "logit_scale": torch.tensor(float(logit_scale)),
+    }
+    with atomic_path(Path(path)) as part:
+        save_file(tensors, part, metadata={"class_names": json.dumps(list(names))})
+
+
+def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple[str, ...] | None]:
+    """Read a head file made for a timm ViT.
+
+    Args:
+        path: A file with "text_embeddings" (zero-shot; see `save_zero_shot_head`), or a linear layer's "weight" and
+            "bias" whose width is d_model (an ordinary head, put into timm's model), 2 d_model or 5 d_model (DINOv2).
+        vit: The timm model; changed only when the file holds an ordinary head.
+
+    Returns:
+        The head, or None when timm's model now carries it, and class names if the file has them.
+    """
+    state = read_state_dict(path)
+    d_model = int(vit.embed_dim)  # type: ignore[arg-type]
+    if "text_embeddings" in state:
+        return _zero_shot(Path(path), state, vit)
+    linear = {key.rsplit(".", 1)[-1]: value for key, value in state.items()}
+    if set(linear) != {"weight", "bias"} or linear["weight"].ndim != 2:
+        raise CheckpointError(
+            f"{path} is not a head: expected text_embeddings, or the weight and bias of one linear layer; "
+            f"found {', '.join(list(state)[:5])}."
+        )
+    weight, bias = linear["weight"].float(), linear["bias"].float()
+    width = weight.shape[1]
+    if width == d_model:
+        layer = nn.Linear(width, weight.shape[0])
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        vit.head = layer
+        vit.num_classes = weight.shape[0]  # type: ignore[assignment]
+        return None, None
+    if width in (2 * d_model, 5 * d_model):
+        if isinstance(vit.norm, nn.Identity) or not vit.has_class_token:
+            raise CheckpointError("A DINOv2 head needs a model with a class token and a final LayerNorm.")
+        return ClassAndMeanHead(weight, bias, d_model), None
+    raise CheckpointError(
+        f"{path} reads {width} features; this model gives {d_model} (own head), {2 * d_model} "
+        f"(class token and mean patch) or {5 * d_model} (last four class tokens and mean patch)."
+    )
+
+
+def _zero_shot(path: Path, state: dict[str, Tensor], vit: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
+    texts = state["text_embeddings"]
+    width = vit.head.out_features if isinstance(vit.head, nn.Linear) else int(vit.embed_dim)  # type: ignore[arg-type]
+    if texts.ndim != 2 or texts.shape[1] != width:
+        raise CheckpointError(
+            f"{path} holds text embeddings of shape {tuple(texts.shape)}; this model's image embedding has {width} "
+            f"values, so [classes, {width}] is needed."
+        )
+    names = None
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get("class_names")
+        names = tuple(json.loads(stored)) if stored else None
+    except SafetensorError:
+        pass  # a .pth file carries no names
+    if names is not None and len(names) != len(texts):
+        raise CheckpointError(f"{path} has {len(texts)} text embeddings but {len(names)} names.")
+    return ZeroShotHead(texts, float(state.get("logit_scale", torch.tensor(100.0)))), names

@@ -1,0 +1,97 @@
+"""Weights of timm models from the Hugging Face cache, or from the hub when it can be reached."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import errors
+
+from caap_lab.errors import InputError
+
+PATIENCE = 4.0
+"""Seconds to wait for the hub's first answer."""
+_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
+    """Path of a repository's weights file: from the cache without asking the network, else downloaded.
+
+    Args:
+        model: The model's name, for messages.
+        hub_id: Repository, with "@revision" behind it if not the newest.
+        filename: The file, if it has none of the usual names.
+
+    Raises:
+        InputError: the hub cannot be reached within a few seconds, or does not give out the file.
+    """
+    repository, _, revision = hub_id.partition("@")
+    names = _FILES if filename is None else (str(Path(filename).with_suffix(".safetensors")), filename)
+    for name in names:
+        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    way_out = (
+        f"Give a local file with load_model({model!r}, checkpoint=...), or download {repository} once where "
+        "there is a network: its files are then found in the Hugging Face cache (HF_HOME)."
+    )
+    name = _first_on_hub(repository, revision or None, names, way_out)
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
+    except Exception as error:  # network, disk and access errors of several libraries
+        raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
+
+
+def _first_on_hub(repository: str, revision: str | None, names: tuple[str, ...], way_out: str) -> str:
+    for name in names:
+        url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
+        try:
+            _with_patience(partial(huggingface_hub.get_hf_file_metadata, url, timeout=PATIENCE))
+        except errors.EntryNotFoundError:
+            continue
+        except errors.GatedRepoError as error:
+            raise InputError(
+                f"{repository} is open only to who accepted its terms on the Hugging Face hub. {way_out}"
+            ) from error
+        except errors.OfflineModeIsEnabled as error:
+            raise InputError(
+                f"The weights of {repository} are not in the cache, and HF_HUB_OFFLINE forbids to fetch them. {way_out}"
+            ) from error
+        except Exception as error:  # no network shows itself in many kinds of error
+            raise InputError(
+                f"The Hugging Face hub cannot be reached for the weights of {repository}: "
+                f"{_first_line(error)} {way_out}"
+            ) from error
+        return name
+    raise InputError(f"{repository} has none of the files {', '.join(names)}. {way_out}")
+
+
+def _with_patience(ask: Callable[[], Any]) -> None:
+    """Ask in a thread: looking up the hub's address may hang for longer than any timeout of the request."""
+    problems: list[Exception] = []
+
+    def run() -> None:
+        try:
+            ask()
+        except Exception as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {PATIENCE:.0f} seconds")
+    if problems:
+        raise problems[0]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".") + "."

@@ -1,0 +1,137 @@
+"""Photos from files, whatever their colour mode or rotation; what is unusable is refused with the reason."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from caap_lab.errors import InputError
+
+MAX_ASPECT_RATIO = 50
+"""Longest over shortest side. Resizing the short side to 1024 pixels then needs at most 160 MB."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+
+def load_image(source: str | Path | Image.Image) -> Image.Image:
+    """A photo as an 8-bit RGB image, upright.
+
+    Greyscale (8 and 16 bit), palette, CMYK and YCbCr are converted; transparency is laid over white; the EXIF
+    rotation is applied; of an animated file, the first frame is taken. A PIL image given is not changed.
+
+    Args:
+        source: Path of an image file, or a PIL image.
+
+    Raises:
+        InputError: the file is missing, no image, damaged, too large to decode safely, or too thin.
+    """
+    if not isinstance(source, (str, Path, Image.Image)):
+        raise InputError(f"Expected the path of an image or a PIL image, not {type(source).__name__}.")
+    with warnings.catch_warnings():
+        # Pillow warns about photos of half its limit and about damaged EXIF data; their pixels are fine.
+        warnings.simplefilter("ignore")
+        if isinstance(source, Image.Image):
+            return _to_rgb(source, "The image")
+        path = Path(source)
+        with _open(path) as image:
+            return _to_rgb(image, str(path))
+
+
+def _open(path: Path) -> Image.Image:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not an image file.")
+    if not path.exists():
+        if str(path).startswith(("http:", "https:")):
+            raise InputError(f"{path} is an address; download the image first and give its path.")
+        raise InputError(f"There is no image file {path}.")
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not an image in a format that Pillow can read.") from None
+    except Image.DecompressionBombError as error:
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        raise InputError(_too_large(str(path), f"{pixels:,} pixels")) from error
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _to_rgb(image: Image.Image, label: str) -> Image.Image:
+    _check_size(image, label)
+    try:
+        image.load()
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise InputError(f"{label} is truncated or damaged: {error}") from error
+    if image.mode == "F" or image.mode.startswith("I"):
+        rgb = _from_deep_grey(image, label)
+    elif image.has_transparency_data:
+        rgb = _over_white(image)
+    else:
+        try:
+            rgb = image.convert("RGB")
+        except ValueError as error:
+            raise InputError(f"{label} has colour mode {image.mode}, which has no RGB form: {error}") from error
+    return _upright(rgb, image)
+
+
+def _check_size(image: Image.Image, label: str) -> None:
+    width, height = image.size
+    limit = _pixel_limit()
+    if limit is not None and width * height > limit:
+        raise InputError(_too_large(label, f"{width} x {height} = {width * height:,} pixels"))
+    if min(width, height) < 2:
+        raise InputError(f"{label} is {width} x {height} pixels: there is nothing to see in it.")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InputError(
+            f"{label} is {width} x {height} pixels, thinner than 1 : {MAX_ASPECT_RATIO}; cut out the part to look at."
+        )
+
+
+def _pixel_limit() -> int | None:
+    # Pillow warns from MAX_IMAGE_PIXELS on and refuses from twice that number on.
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _too_large(label: str, size: str) -> str:
+    return (
+        f"{label} has {size}, more than Pillow's limit of {_pixel_limit():,} against decompression bombs. "
+        "Scale the image down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+    )
+
+
+def _from_deep_grey(image: Image.Image, label: str) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise InputError(f"{label} holds {kind} values, which have no agreed white; save it with 8 or 16 bits.")
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
+    rgb.info = {}  # else the rotation would be applied again when this image is given to load_image
+    try:
+        orientation = original.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data holds no rotation that could be applied
+        return rgb
+    return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb

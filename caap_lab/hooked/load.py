@@ -1,0 +1,207 @@
+"""Models by name: the bundled demo backbones and timm's Vision Transformers."""
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from caap_lab.errors import CheckpointError, InputError
+from caap_lab.hooked.checkpoint import count_classes, load_into, read_state_dict
+from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.dtype import as_dtype
+from caap_lab.hooked.heads import read_head
+from caap_lab.hooked.hub import fetch_weights
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.names import nearest
+from caap_lab.hooked.preprocess import Preprocessing
+from caap_lab.hooked.spec import read_spec
+
+BUNDLED = Path(__file__).parent.parent / "weights"
+_MODULES = ("vision_transformer", "deit")
+_OTHER_BLOCKS = ["vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"]
+"""Names in these modules whose blocks `read_spec` refuses."""
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    head: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    class_names: Sequence[str] | ClassNames | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> HookedViT:
+    """A Vision Transformer by name, with hook points.
+
+    Args:
+        name: "demo" (bundled, needs no network), or a timm name, also with a weights tag; see `list_models`.
+        checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
+        head: Local file of a classification head; see `caap_lab.hooked.heads`.
+        mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
+        std: Standard deviation of each colour, instead of the model's own.
+        image_size: Pixels or (height, width), instead of the model's own; positions are resampled.
+        class_names: One name a class, instead of ImageNet's for 1000 classes and numbers else.
+        device: Where to put the model.
+        dtype: Number format of the weights, such as "float16".
+
+    Raises:
+        CheckpointError: the weights file does not fit, or is not safe to read.
+        InputError: anything else cannot be used; the message says what can.
+    """
+    device, dtype = _device(device), as_dtype(dtype)
+    for what, path in (("checkpoint", checkpoint), ("head", head)):
+        if path is not None and not Path(path).is_file():
+            raise CheckpointError(f"There is no {what} file {path}.")
+    size = _image_size(image_size)
+    for field, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
+
+    _check_name(name)
+    if name in _bundled_names():
+        vit, preprocessing, own_names = _load_bundled(name, checkpoint, mean, std, size)
+    else:
+        vit = _load_timm(name, checkpoint, size)
+        preprocessing, own_names = Preprocessing.from_timm(vit, mean, std), None
+    module: nn.Module | None = None
+    if head is not None:
+        module, own_names = read_head(head, vit)
+    model = HookedViT(
+        vit,
+        head=module,
+        preprocessing=preprocessing,
+        class_names=own_names if class_names is None else class_names,
+        name=name,
+    )
+    return model.to(device, dtype)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names for `load_model`: the bundled ones, then timm's.
+
+    Args:
+        pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their
+            weights tags ("vit_base_patch16_224.*").
+    """
+    tags = "." in pattern
+    names = timm.list_models(module=_MODULES, exclude_filters=_OTHER_BLOCKS, pretrained=tags, include_tags=tags)
+    return fnmatch.filter([*_bundled_names(), *names], pattern)
+
+
+def _load_timm(name: str, checkpoint: str | Path | None, size: tuple[int, int] | None) -> VisionTransformer:
+    with torch.device("meta"):  # shapes only: unsupported names are refused before any weight is read
+        spec = read_spec(timm.create_model(name, pretrained=False))
+    _check_divisible(size, spec.patch_size, name)
+    if checkpoint is None:
+        config = get_pretrained_cfg(name)
+        if config is None or not config.hf_hub_id:
+            raise InputError(f"timm has no weights for {name}; give a local file with checkpoint=...{_tags(name)}")
+        checkpoint = fetch_weights(name, config.hf_hub_id, config.hf_hub_filename)
+    state = read_state_dict(checkpoint)
+    options: dict[str, Any] = {} if size is None else {"img_size": size}
+    vit = timm.create_model(name, pretrained=False, num_classes=count_classes(state), **options)
+    assert isinstance(vit, VisionTransformer)  # read_spec has refused everything else
+    _fill(vit, state, checkpoint)
+    return vit
+
+
+def _load_bundled(
+    name: str,
+    checkpoint: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: tuple[int, int] | None,
+) -> tuple[VisionTransformer, Preprocessing, tuple[str, ...]]:
+    card = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
+    options: dict[str, Any] = card["architecture_kwargs"]
+    if size is not None:
+        _check_divisible(size, (options["patch_size"], options["patch_size"]), name)
+        options = {**options, "img_size": size}
+    vit = VisionTransformer(**options)
+    path = BUNDLED / card["weights"] if checkpoint is None else checkpoint
+    _fill(vit, read_state_dict(path), path)
+    preprocessing = Preprocessing(
+        image_size=read_spec(vit).image_size,
+        mean=tuple(card["mean"] if mean is None else mean),
+        std=tuple(card["std"] if std is None else std),
+    )
+    return vit, preprocessing, tuple(card["class_names"])
+
+
+def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: str | Path) -> None:
+    try:
+        load_into(vit, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _bundled_names() -> list[str]:
+    return sorted(card.stem for card in BUNDLED.glob("*.json"))
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise InputError(
+            f"Expected the name of a model, not {type(name).__name__}; "
+            "for a timm model that you already have, use HookedViT."
+        )
+    if name in _bundled_names():
+        return
+    if name == "demo":
+        raise InputError(
+            f"The bundled weights of {name!r} are missing from {BUNDLED}; install the package again, or "
+            "train them: python -m caap_lab.data.train demo --help."
+        )
+    if not timm.is_model(name):
+        hint = nearest(name, [*_bundled_names(), *timm.list_models()])
+        raise InputError(f"There is no model named {name!r}.{hint} `caap-lab models` lists them all.")
+    known = get_arch_pretrained_cfgs(name)
+    if "." in name and name not in known:
+        raise InputError(f"{name!r} names no weights that timm knows.{_tags(name)}")
+
+
+def _tags(name: str) -> str:
+    known = [tagged for tagged, config in get_arch_pretrained_cfgs(name).items() if config.hf_hub_id]
+    return f" Known: {', '.join(known)}." if known else ""
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{device!r} is no device; use 'cpu' or 'cuda'.") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"Device {str(found)!r} is not there: PyTorch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices. Use device='cpu'."
+        )
+    if found.type == "meta" or (found.type == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(f"Device {str(found)!r} is not there. Use device='cpu'.")
+    return found
+
+
+def _image_size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
+        raise InputError(f"image_size={size!r} is not a number of pixels or a (height, width).")
+    return pair[0], pair[1]
+
+
+def _check_divisible(size: tuple[int, int] | None, patch: tuple[int, int], name: str) -> None:
+    if size is not None and (size[0] % patch[0] or size[1] % patch[1]):
+        raise InputError(
+            f"image_size={size} is not a whole number of patches: {name} reads patches of "
+            f"{patch[0]} x {patch[1]} pixels."
+        )

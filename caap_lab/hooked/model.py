@@ -1,0 +1,294 @@
+"""HookedViT: a timm Vision Transformer with TransformerLens hook points between timm's own modules."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Float
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.errors import InputError
+from caap_lab.hooked.block import BlockPoints, NormPoints, is_watched, run_block
+from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.fingerprint import fingerprint
+from caap_lab.hooked.heads import ClassAndMeanHead
+from caap_lab.hooked.names import Site, activation_shape, find_sites, unknown_name
+from caap_lab.hooked.preprocess import Preprocessing, as_batch
+from caap_lab.hooked.spec import read_spec
+
+if TYPE_CHECKING:
+    from caap_lab.patching.patch import Patch
+    from caap_lab.store.store import ActivationStore
+
+Images = Any
+"""A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
+
+
+class HookedViT(HookedRootModule):
+    """A timm ViT that can be read and edited at every named activation.
+
+    The timm model stays as it is, in `model.vit`: its modules are called in its own order, so logits are bit-equal to
+    its own in the same attention mode. Fused attention is used except in blocks whose scores or pattern are being read
+    or edited. `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
+    """
+
+    def __init__(
+        self,
+        vit: nn.Module,
+        *,
+        head: nn.Module | None = None,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | ClassNames | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Wrap a timm ViT, trained or not; it is put into evaluation mode.
+
+        Args:
+            vit: A timm VisionTransformer of a supported family.
+            head: A head from `caap_lab.hooked.heads` to use instead of timm's own.
+            preprocessing: How photos become tensors; by default the model's own timm configuration.
+            class_names: One name a class; by default ImageNet-1k names for 1000 classes.
+            name: What results call the model; by default timm's name.
+
+        Raises:
+            InputError: the architecture is not supported.
+        """
+        super().__init__()
+        spec = read_spec(vit)
+        if isinstance(head, ClassAndMeanHead):
+            patches = range(spec.n_prefix, spec.n_tokens)
+            spec = replace(spec, pool="cls+mean", read_tokens=(0, *patches))
+        self.spec = spec
+        assert isinstance(vit, VisionTransformer)
+        self.vit = vit
+        self.head = head
+        self.preprocessing = preprocessing or Preprocessing.from_timm(vit)
+        self.model_name = name or (getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or type(vit).__name__
+        self.class_names = _class_names(class_names, self.n_classes)
+        self.hook_embed = HookPoint()
+        self.hook_full_embed = HookPoint()
+        self.blocks = nn.ModuleList(BlockPoints(spec.gated_mlp) for _ in range(spec.n_layers))
+        self.ln_final = NormPoints()
+        self.hook_pooled = HookPoint()
+        self.hook_logits = HookPoint()
+        self.setup()
+        self.eval()
+        self._fingerprint: tuple[tuple[Any, ...], str] | None = None
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def n_classes(self) -> int:
+        """Number of scores that the head gives."""
+        if isinstance(self.head, ClassAndMeanHead):
+            return self.head.linear.out_features
+        if self.head is not None:
+            return len(self.head.text_embeddings)  # type: ignore[arg-type]
+        return self.vit.num_classes or self.spec.d_model
+
+    @property
+    def class_layers(self) -> int:
+        """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
+        return self.head.class_layers if isinstance(self.head, ClassAndMeanHead) else 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of architecture and weights; ties stores and maps to the model that made them."""
+        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, fingerprint(self))
+        return self._fingerprint[1]
+
+    def activation_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
+        d_pooled: tuple[int, ...] = (self.spec.d_model,)
+        if isinstance(self.head, ClassAndMeanHead):
+            d_pooled = (self.head.linear.in_features,)
+        elif self._is_distilled:
+            d_pooled = (2, self.spec.d_model)
+        return activation_shape(self.spec, self.find(name)[0].short, d_pooled, self.n_classes)
+
+    def find(self, name: str, layers: int | Iterable[int] | None = None) -> list[Site]:
+        """Hook points for a full or short name; see `caap_lab.hooked.names.find_sites`."""
+        return find_sites(self.hook_dict, self.spec.n_layers, name, layers)
+
+    def __repr__(self) -> str:
+        """Name and sizes, instead of torch's list of all modules (that is `print(model.vit)`)."""
+        s = self.spec
+        prefix = ", ".join(s.prefix) or "none"
+        return (
+            f"HookedViT({self.model_name}: {s.n_layers} layers, {s.n_heads} heads, width {s.d_model}, "
+            f"grid {s.grid[0]} x {s.grid[1]} of {s.patch_size[0]} px patches, prefix tokens: {prefix}, "
+            f"pool {s.pool}, {self.n_classes} classes, {self.dtype}, {self.device})"
+        )
+
+    # -- input ---------------------------------------------------------------------------------------------------
+
+    def preprocess(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
+        """Images as the model's input tensor, on its device and in its dtype.
+
+        Args:
+            images: A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these.
+
+        Raises:
+            InputError: an image cannot be read, has another size, or holds NaN.
+        """
+        return as_batch(images, self.preprocessing).to(self.device, self.dtype)
+
+    def target(self, target: int | str) -> int:
+        """Class index for an index, a WordNet id or a word such as "tabby"."""
+        if self.head is None and not self.vit.num_classes:
+            raise InputError(
+                f"{self.model_name} has no classifier, so it has no targets. Load it with head=... "
+                "(a linear head or text embeddings), or with a checkpoint that has one."
+            )
+        return self.class_names.find(target)
+
+    def targets(self, targets: Any, count: int) -> list[int]:
+        """Class indices for a number of images, from one target for all or a sequence of one each."""
+        self.target(0)  # a model without a classifier is refused here
+        return self.class_names.find_many(targets, count)
+
+    # -- forward -------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        images: Images,
+        *,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+        class_tokens: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """Logits [batch, class]; or a part of the way, as in TransformerLens.
+
+        Args:
+            images: Images, or with `start_at_layer` the residual stream [batch, token, d_model] entering that block.
+            start_at_layer: First block to run; n_layers runs the head only.
+            stop_at_layer: Stop before this block and return the residual stream entering it.
+            class_tokens: With `start_at_layer`, class tokens [batch, d_model] that blocks before it put out, where the
+                head reads them (DINOv2 head on four blocks).
+        """
+        n_layers = self.spec.n_layers
+        stop = n_layers if stop_at_layer is None else stop_at_layer
+        start = 0 if start_at_layer is None else start_at_layer
+        if not 0 <= start <= stop <= n_layers:
+            raise InputError(
+                f"start_at_layer={start_at_layer}, stop_at_layer={stop_at_layer}: need 0 <= start <= stop <= {n_layers}"
+            )
+        resid = self.embed(self.preprocess(images)) if start_at_layer is None else images
+        collected = list(class_tokens)
+        for layer in range(start, stop):
+            resid = self.run_block(layer, resid)
+            if n_layers - self.class_layers <= layer < n_layers - 1:
+                collected.append(resid[:, 0])
+        return resid if stop_at_layer is not None else self.unembed(resid, collected)
+
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch token d_model"]:
+        """Residual stream entering block 0."""
+        vit = self.vit
+        patches = vit.patch_embed(images)
+        # A model built for dynamic sizes keeps the grid as axes until positions are added.
+        shape = patches.shape
+        patches = self.hook_embed(patches.reshape(shape[0], -1, shape[-1])).reshape(shape)
+        return vit.norm_pre(vit.patch_drop(self.hook_full_embed(vit._pos_embed(patches))))
+
+    def run_block(self, layer: int, resid: Tensor) -> Tensor:
+        """One block, through its hook points."""
+        return run_block(self.block(layer), cast(BlockPoints, self.blocks[layer]), resid)
+
+    def block(self, layer: int) -> Block:
+        """The timm block of a layer."""
+        return cast(Block, self.vit.blocks[layer])
+
+    def unembed(
+        self, resid: Float[Tensor, "batch token d_model"], class_tokens: Sequence[Tensor] = ()
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits from the residual stream leaving the last block."""
+        vit = self.vit
+        normalized = self.ln_final.hook_normalized(vit.norm(resid))
+        if isinstance(self.head, ClassAndMeanHead):
+            if len(class_tokens) != self.class_layers - 1:
+                raise InputError(f"This head reads {self.class_layers - 1} class tokens of earlier blocks as well.")
+            earlier = [vit.norm(token) for token in class_tokens]
+            return self.hook_logits(
+                self.head(self.hook_pooled(self.head.pool(normalized, earlier, self.spec.n_prefix)))
+            )
+        if self._is_distilled:
+            pooled = self.hook_pooled(normalized[:, :2])
+            logits = vit.head(vit.head_drop(pooled[:, 0])) + cast(nn.Module, vit.head_dist)(vit.head_drop(pooled[:, 1]))
+            return self.hook_logits(logits / 2)
+        features = vit.head(vit.head_drop(vit.fc_norm(self.hook_pooled(vit.pool(normalized)))))
+        return self.hook_logits(features if self.head is None else self.head(features))
+
+    @property
+    def _is_distilled(self) -> bool:
+        return isinstance(self.vit, VisionTransformerDistilled) and self.head is None
+
+    # -- recording and patching ----------------------------------------------------------------------------------
+
+    def record(self, images: Images, names: str | Sequence[str], **options: Any) -> "ActivationStore":
+        """Run images and keep the named activations; see `caap_lab.store.record`."""
+        from caap_lab.store.record import record
+
+        return record(self, images, names, **options)
+
+    def run_patched(self, images: Images, patches: "Patch | Sequence[Patch]") -> Float[Tensor, "batch classes"]:
+        """Logits of images with activations replaced; see `caap_lab.patching.run_patched`."""
+        from caap_lab.patching.run import run_patched
+
+        return run_patched(self, images, patches)
+
+    # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
+
+    def has_hooks(self) -> bool:
+        """True if any hook point is being read or edited."""
+        return any(is_watched(point) for point in self.hook_dict.values())
+
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
+        self._require(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
+        self._require(name)
+        super()._enable_hook(name, hook, dir)
+
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """TransformerLens's own; a name that does not exist is an error."""
+        if names_filter is not None:
+            for name in [names_filter] if isinstance(names_filter, str) or callable(names_filter) else names_filter:
+                self._require(name)
+        if isinstance(names_filter, (set, tuple)):
+            names_filter = list(names_filter)
+        return super().get_caching_hooks(names_filter, *args, **kwargs)
+
+    def _require(self, name: str | Callable[[str], bool]) -> None:
+        if isinstance(name, str):
+            if name not in self.hook_dict:
+                raise InputError(unknown_name(name, list(self.hook_dict)))
+        elif not any(name(known) for known in self.hook_dict):
+            raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
+
+
+def _class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
+    if names is None:
+        return ClassNames.for_model(n_classes)
+    found = names if isinstance(names, ClassNames) else ClassNames(tuple(names))
+    if len(found) != n_classes:
+        raise InputError(f"{len(found)} class names were given for a head of {n_classes} classes.")
+    return found

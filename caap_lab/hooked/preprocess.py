@@ -1,0 +1,216 @@
+"""From photos to the model's input tensor and back, with the geometry of timm's own evaluation transform."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageOps
+from timm.data import resolve_model_data_config
+from timm.data.transforms_factory import transforms_imagenet_eval
+from torch import Tensor, nn
+
+from caap_lab.errors import InputError
+from caap_lab.hooked.images import load_image
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photos become a model's input.
+
+    Raises:
+        InputError: a setting makes no sense; the message says which.
+    """
+
+    image_size: tuple[int, int]
+    """Pixels as (height, width)."""
+    mean: tuple[float, ...]
+    """Subtracted from red, green, blue on the scale 0 to 1."""
+    std: tuple[float, ...]
+    """Then divided by."""
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    """Share of the resized short side that the crop keeps."""
+    crop_mode: str = "center"
+    """As in timm: "center" crops the middle, "squash" ignores the aspect ratio, "border" pads."""
+
+    def __post_init__(self) -> None:
+        for field in ("mean", "std"):
+            object.__setattr__(self, field, _three_numbers(field, getattr(self, field)))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        if any(not 0 <= value <= 1 for value in self.mean):
+            raise InputError(f"mean={self.mean} is not on the scale 0 to 1; divide by 255 if it is on 0 to 255.")
+        if any(value <= 0 for value in self.std):
+            raise InputError(f"std={self.std} must be greater than 0 in every channel.")
+        if len(self.image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.image_size):
+            raise InputError(f"image_size={self.image_size} is not a (height, width) in pixels.")
+        if not 0 < self.crop_pct <= 1:
+            raise InputError(f"crop_pct={self.crop_pct} is not above 0 and at most 1.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(f"interpolation={self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}.")
+        if self.crop_mode not in CROP_MODES:
+            raise InputError(f"crop_mode={self.crop_mode!r} is none of {', '.join(CROP_MODES)}.")
+
+    @classmethod
+    def from_timm(
+        cls, vit: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> "Preprocessing":
+        """The preprocessing in a timm model's configuration, at the image size that the model is built for.
+
+        Args:
+            vit: A timm Vision Transformer.
+            mean: Instead of the configured mean.
+            std: Instead of the configured standard deviation.
+        """
+        config = resolve_model_data_config(vit)
+        patch_embed: Any = vit.patch_embed
+        if patch_embed.proj.in_channels != 3:
+            raise InputError(f"This model reads {patch_embed.proj.in_channels} channels; photos have 3.")
+        return cls(
+            image_size=patch_embed.img_size,
+            mean=tuple(config["mean"] if mean is None else mean),
+            std=tuple(config["std"] if std is None else std),
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+        )
+
+    def __call__(self, image: str | Path | Image.Image) -> Float[Tensor, "3 height width"]:
+        """One photo as a float32 tensor, the same as timm's transform makes it.
+
+        Raises:
+            InputError: the photo cannot be read; see `load_image`.
+        """
+        pixels = self._geometry(self.interpolation, self.mean)(load_image(image))
+        return (pixels.float().div(255) - self._column(self.mean)) / self._column(self.std)
+
+    def mask(self, mask: Image.Image | np.ndarray | Tensor) -> Bool[Tensor, "height width"]:
+        """A mask of a photo, resized and cropped as the photo is; True where it is not zero.
+
+        Args:
+            mask: One channel, of the photo's own size. Padding of crop mode "border" is outside the mask.
+
+        Raises:
+            InputError: the mask has several channels, no pixels, or NaN.
+        """
+        if isinstance(mask, Image.Image):
+            mask = np.asarray(ImageOps.exif_transpose(mask))
+        elif isinstance(mask, Tensor):
+            mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
+        elif not isinstance(mask, np.ndarray):
+            raise InputError(f"Expected a mask as a PIL image, array or tensor, not {type(mask).__name__}.")
+        if mask.ndim != 2 or 0 in mask.shape:
+            raise InputError(f"A mask has shape [height, width] and one channel; this one is {list(mask.shape)}.")
+        if mask.dtype.kind == "f" and np.isnan(mask).any():
+            raise InputError("The mask holds NaN.")
+        # Three equal channels, as timm pads "border" with one value a channel.
+        image = Image.fromarray(np.where(mask != 0, np.uint8(255), np.uint8(0))).convert("RGB")
+        return self._geometry("nearest", (0.0, 0.0, 0.0))(image)[0] > 0
+
+    def to_rgb(self, tensor: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture in a preprocessed tensor: normalisation undone, values clipped to 0 to 255."""
+        if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[0] != 3:
+            shape = list(getattr(tensor, "shape", ()))
+            raise InputError(f"Expected one preprocessed image [3, height, width], not {shape}.")
+        pixels = tensor.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
+        return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+    def _geometry(self, interpolation: str, border: tuple[float, ...]) -> Any:
+        """Transform of timm up to an uint8 tensor [3, height, width]; `border` is the colour of padding."""
+        return transforms_imagenet_eval(
+            img_size=self.image_size,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=interpolation,
+            mean=border,
+            use_prefetcher=True,  # leaves out conversion to float and normalisation
+        )
+
+    @staticmethod
+    def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
+        return torch.tensor(values).view(3, 1, 1)
+
+
+def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 3 height width"]:
+    """Images in any accepted form as one batch.
+
+    Photos become float32 on the CPU. Tensors count as preprocessed: they keep their device and number format,
+    and photos in a list with them go to their device.
+
+    Args:
+        images: A path, a PIL image, a uint8 array [height, width, 3], a preprocessed tensor [3, H, W] or
+            [B, 3, H, W], or a list of these, taken in order.
+        preprocessing: What the model expects.
+
+    Raises:
+        InputError: nothing was given, or another kind, size or number format, or NaN or infinity.
+    """
+    parts = list(_parts(images, preprocessing))
+    if not parts:
+        raise InputError("No images were given.")
+    if len(parts) == 1:
+        return parts[0]
+    device = next((part.device for part in parts if part.device.type != "cpu"), parts[0].device)
+    return torch.cat([part.to(device) for part in parts])
+
+
+def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    if isinstance(images, (list, tuple)):
+        for image in images:
+            yield from _parts(image, preprocessing)
+    elif isinstance(images, Tensor):
+        yield _checked(images, preprocessing)
+    elif isinstance(images, np.ndarray):
+        yield preprocessing(_photo(images))[None]
+    elif isinstance(images, (str, Path, Image.Image)):
+        yield preprocessing(images)[None]
+    else:
+        raise InputError(
+            f"{type(images).__name__} is not an image. Give a path, a PIL image, a uint8 array "
+            "[height, width, 3], a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."
+        )
+
+
+def _photo(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(
+            f"An array counts as a photo and has to be uint8 [height, width, 3]; this one is {array.dtype} "
+            f"{list(array.shape)}. A preprocessed image has to be a torch tensor [3, H, W]."
+        )
+    return Image.fromarray(array)
+
+
+def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
+    height, width = preprocessing.image_size
+    if tensor.ndim not in (3, 4) or tuple(tensor.shape[-3:]) != (3, height, width):
+        raise InputError(
+            f"This model takes preprocessed tensors [3, {height}, {width}] or [batch, 3, {height}, {width}]; "
+            f"this one is {list(tensor.shape)}. Photos of any size go in as a path, PIL image or uint8 array."
+        )
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"A preprocessed tensor holds floating-point numbers; this one is {tensor.dtype}. "
+            "Give pixels as a PIL image or as a uint8 array [height, width, 3], so that they are normalised."
+        )
+    if tensor.numel() == 0:
+        raise InputError("No images were given: the tensor's batch is empty.")
+    if not bool(tensor.isfinite().all()):
+        raise InputError("The tensor holds NaN or infinity.")
+    return tensor if tensor.ndim == 4 else tensor[None]
+
+
+def _three_numbers(field: str, values: Any) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.") from None
+    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.")
+    return numbers

@@ -1,0 +1,1 @@
+"""Replacing activations in a run, one patch or whole sweeps."""

@@ -1,0 +1,1 @@
+"""Drawing results; nothing here computes them."""

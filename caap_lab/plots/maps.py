@@ -1,0 +1,89 @@
+"""Attribution maps over their image."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+
+if TYPE_CHECKING:
+    from caap_lab.attribution.map import AttributionMap
+
+COLOUR_MAP = "viridis"
+"""Perceptually even, readable by colour-blind people and in grey."""
+
+
+def plot_map(
+    map: "AttributionMap", *, opacity: float = 0.6, smooth: bool = False, colour_map: str = COLOUR_MAP
+) -> Figure:
+    """The image beside the map laid over it, with the scale of the scores.
+
+    Args:
+        map: The map.
+        opacity: Of the map over the image, 0 to 1.
+        smooth: Interpolate between patches instead of showing each patch's own score.
+        colour_map: A matplotlib colour map.
+    """
+    height, width = map.image.shape[:2]
+    figure = Figure(figsize=(7.2, 3.6 * height / width), layout="constrained")
+    FigureCanvasAgg(figure)
+    photo, over = figure.subplots(1, 2)
+    photo.imshow(map.image.numpy(), interpolation="nearest")
+    photo.set_title(f"{map.model_name}", fontsize=9)
+    photo.set_axis_off()
+    mappable = draw_overlay(over, map, opacity=opacity, smooth=smooth, colour_map=colour_map)
+    over.set_title(f"{map.method} for '{map.target_name}'", fontsize=9)
+    settings = ", ".join(f"{key} {value}" for key, value in map.settings.items())
+    figure.supxlabel(settings, fontsize=6, color="0.35")
+    bar = figure.colorbar(mappable, ax=over, fraction=0.05, pad=0.02)
+    bar.set_label(f"{map.score} of {map.target_name}, patch inserted", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def draw_overlay(
+    ax: Axes,
+    map: "AttributionMap",
+    *,
+    opacity: float = 0.6,
+    smooth: bool = False,
+    colour_map: str = COLOUR_MAP,
+) -> ScalarMappable:
+    """Draw a map over its image, in grey so that the colours belong to the scores; returns what a colour bar needs."""
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity must lie from 0 to 1, not {opacity}.")
+    grey = np.asarray(map.image.numpy(), dtype=float) @ np.array([0.299, 0.587, 0.114])
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    height, width = grey.shape
+    shown = ax.imshow(
+        map.scores.double().numpy(),
+        cmap=colour_map,
+        alpha=opacity,
+        interpolation="bilinear" if smooth else "nearest",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+    ax.set_axis_off()
+    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+
+
+def figure_png(figure: Figure, dpi: int = 100) -> bytes:
+    """A figure as PNG bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Save a figure as PNG and PDF beside each other; `path` is taken without its ending."""
+    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for target in paths:
+        with atomic_path(target) as part:
+            figure.savefig(part, dpi=150, format=target.suffix[1:])
+    return paths

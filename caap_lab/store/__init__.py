@@ -1,0 +1,1 @@
+"""Recording activations and keeping them, in memory or on disk."""

@@ -1,0 +1,255 @@
+"""Recorded activations: indexable by name, layer and image; on disk as safetensors shards."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.hooked.names import layer_of, short_name
+
+if TYPE_CHECKING:
+    from caap_lab.hooked.model import HookedViT
+
+INDEX = "store.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows start to stop - 1 (images) of tensors in memory or in a safetensors file."""
+
+    source: dict[str, Tensor] | Path
+    start: int
+    stop: int
+
+    def read(self, hook: str) -> Tensor:
+        """Rows of one activation; from a file, only these rows are read."""
+        if isinstance(self.source, dict):
+            return self.source[hook][self.start : self.stop]
+        try:
+            with safe_open(self.source, framework="pt") as file:
+                return file.get_slice(hook)[self.start : self.stop]
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.source} cannot be read ({error}); record the activations again.") from error
+
+
+@dataclass(frozen=True)
+class ActivationStore:
+    """Activations of images under one model.
+
+    `store["resid_pre", 3]` is [image, token, d_model]; `store["logits"]` a point outside the blocks; `store[7]` and
+    `store[10:20]` are stores of these images alone.
+    """
+
+    model_name: str
+    fingerprint: str
+    shapes: dict[str, tuple[int, ...]]
+    """Full hook name to the shape of one image's activation."""
+    dtype: torch.dtype
+    shards: tuple[Shard, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return sum(shard.stop - shard.start for shard in self.shards)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all activations."""
+        return len(self) * bytes_per_image(self.shapes, self.dtype)
+
+    @property
+    def names(self) -> list[tuple[str, int | None]]:
+        """(short name, layer) of everything stored, in order of the forward pass."""
+        return [(short_name(hook), layer_of(hook)) for hook in self.shapes]
+
+    def __contains__(self, key: Any) -> bool:
+        """True if a name, or a (name, layer), is stored."""
+        name, layer = key if isinstance(key, tuple) else (key, None)
+        return self._fits(name, layer) != []
+
+    def __getitem__(self, key: Any) -> Any:
+        """A tensor for a name or (name, layer); a store for an image number or a slice of images."""
+        if isinstance(key, (int, slice)):
+            return self._images(key)
+        name, layer = key if isinstance(key, tuple) else (key, None)
+        hook = self._hook(name, layer)
+        parts = [shard.read(hook) for shard in self.shards]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _fits(self, name: str, layer: int | None) -> list[str]:
+        wanted = name.replace("hook_", "")
+        return [
+            hook
+            for hook in self.shapes
+            if hook == name
+            or (layer_of(hook) == layer and wanted in (short_name(hook), short_name(hook).split(".")[-1]))
+        ]
+
+    def _hook(self, name: str, layer: int | None) -> str:
+        fits = self._fits(name, layer)
+        if len(fits) == 1:
+            return fits[0]
+        where = "" if layer is None else f" of layer {layer}"
+        if fits:
+            raise InputError(f"{name!r}{where} could be any of {', '.join(map(short_name, fits))}.")
+        raise InputError(f"{name!r}{where} is not in this store, which holds {self._contents()}.")
+
+    def _images(self, key: int | slice) -> "ActivationStore":
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                raise InputError(f"Image {key} is not in this store of {len(self)} images.")
+            key = slice(key % len(self), key % len(self) + 1)
+        start, stop, step = key.indices(len(self))
+        if step != 1:
+            raise InputError("A store is sliced in steps of one image.")
+        shards, offset = [], 0
+        for shard in self.shards:
+            size = shard.stop - shard.start
+            low, high = max(start - offset, 0), min(stop - offset, size)
+            if low < high:
+                shards.append(replace(shard, start=shard.start + low, stop=shard.start + high))
+            offset += size
+        return replace(self, shards=tuple(shards))
+
+    def require_model(self, model: "HookedViT") -> None:
+        """Refuse to be used with a model other than the one that was recorded."""
+        if model.fingerprint != self.fingerprint:
+            raise InputError(
+                f"This store was recorded with {self.model_name} (weights {self.fingerprint}); it cannot be used with "
+                f"{model.model_name} (weights {model.fingerprint}). Record the images again with this model."
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the store to a folder of safetensors shards; an older store there is replaced in one step.
+
+        Raises:
+            InputError: the folder holds something else, or the disk has too little room.
+        """
+        target = Path(path)
+        check_target(target)
+        check_disk(target, self.nbytes)
+        with atomic_path(target) as part:
+            part.mkdir()
+            for shard in self.shards:
+                tensors = {hook: shard.read(hook).contiguous().cpu() for hook in self.shapes}
+                write_shard(part, tensors)
+            write_index(part, self)
+        return target
+
+    @classmethod
+    def open(cls, path: str | Path, model: "HookedViT | None" = None) -> "ActivationStore":
+        """Open a saved store; activations are read from disk when asked for, only the images asked for.
+
+        Args:
+            path: The folder.
+            model: If given, the store must come from this model.
+
+        Raises:
+            InputError: not a store, damaged, or from another model.
+        """
+        folder = Path(path)
+        try:
+            index = json.loads((folder / INDEX).read_text())
+        except FileNotFoundError:
+            raise InputError(f"{folder} is not an activation store: it has no {INDEX}.") from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{folder / INDEX} is damaged ({error}); record the activations again.") from None
+        if index.get("format") != FORMAT:
+            raise InputError(f"{folder} has store format {index.get('format')}; this version reads {FORMAT}.")
+        missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
+        if missing:
+            raise InputError(f"{folder} lacks {missing[0]}; copy the whole folder, or record the activations again.")
+        store = cls(
+            model_name=index["model"],
+            fingerprint=index["fingerprint"],
+            shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
+            dtype=getattr(torch, index["dtype"]),
+            shards=tuple(Shard(folder / name, 0, rows) for name, rows in index["shards"]),
+        )
+        if model is not None:
+            store.require_model(model)
+        return store
+
+    def _contents(self) -> str:
+        layers: dict[str, list[int]] = {}
+        for name, layer in self.names:
+            layers.setdefault(name, []).extend([] if layer is None else [layer])
+        return ", ".join(name + (f" (layers {_ranges(found)})" if found else "") for name, found in layers.items())
+
+    def __repr__(self) -> str:
+        """Names, layers, shapes and size."""
+        lines = [
+            f"ActivationStore: {len(self)} images of {self.model_name}, {self.nbytes / 2**20:.1f} MiB, {self.dtype}"
+        ]
+        layers: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for hook, shape in self.shapes.items():
+            layer = layer_of(hook)
+            layers.setdefault((short_name(hook), shape), []).extend([] if layer is None else [layer])
+        for (name, shape), found in layers.items():
+            where = f"  layers {_ranges(found)}" if found else ""
+            lines.append(f"  {name:<16}[{', '.join(map(str, (len(self), *shape)))}]{where}")
+        return "\n".join(lines)
+
+
+def bytes_per_image(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> int:
+    """Bytes that one image's activations take."""
+    return sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
+
+
+def check_target(path: Path) -> None:
+    """Refuse to write a store over something that is not one."""
+    if path.exists() and not (path / INDEX).exists():
+        raise InputError(f"{path} exists and is not an activation store; choose another place.")
+
+
+def check_disk(path: Path, nbytes: int) -> None:
+    """Refuse to start writing what cannot fit."""
+    folder = next(p for p in [path.parent, *path.absolute().parents] if p.exists())
+    free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise InputError(
+            f"The store needs {nbytes / 2**20:,.1f} MiB and {folder} has {free / 2**20:,.1f} MiB free. "
+            "Record fewer names, layers or images, or dtype='float16'."
+        )
+
+
+def write_shard(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Write the next shard of a store being made."""
+    number = len(list(folder.glob("*.safetensors")))
+    try:
+        save_file(tensors, folder / f"shard-{number:05d}.safetensors")
+    except SafetensorError as error:
+        raise OSError(f"writing {folder} failed: {error}") from error
+
+
+def write_index(folder: Path, store: ActivationStore) -> None:
+    """Write what the shards hold."""
+    files = sorted(path.name for path in folder.glob("*.safetensors"))
+    index = {
+        "format": FORMAT,
+        "model": store.model_name,
+        "fingerprint": store.fingerprint,
+        "dtype": str(store.dtype).removeprefix("torch."),
+        "shapes": store.shapes,
+        "shards": [(name, s.stop - s.start) for name, s in zip(files, store.shards, strict=True)],
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=1))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0, 1, 2, 5 -> "0-2, 5"."""
+    parts: list[list[int]] = []
+    for n in numbers:
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

@@ -1,0 +1,75 @@
+"""Real ImageNet weights and photos: what random weights cannot show. Skipped where they are not at hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import HookedViT
+from PIL import Image
+from plain_caap import plain_scores
+from scipy.stats import spearmanr
+
+import caap_lab as cl
+from caap_lab import cli
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def spearman(a: cl.AttributionMap, b: cl.AttributionMap) -> float:
+    return float(spearmanr(a.scores.flatten(), b.scores.flatten()).statistic)
+
+
+def test_clamped_and_free_rank_patches_alike(deit_tiny: HookedViT, photos: list[Path]) -> None:
+    found = []
+    for photo in photos[::32]:
+        clamped = cl.caap(deit_tiny, photo, cutoff=8)
+        found.append(spearman(clamped, cl.caap(deit_tiny, photo, clamped.target, cutoff=8, context="free")))
+    assert len(found) == 4 and np.mean(found) >= 0.97
+
+
+def test_approximations_rank_patches_like_exact(deit_tiny: HookedViT, photos: list[Path]) -> None:
+    lowest = {("cached", "exact"): 0.96, ("cached_all", "exact"): 0.96, ("exact", "shared"): 0.95}
+    for (attention, tail), bound in lowest.items():
+        found = []
+        for photo in photos[::16]:
+            exact = cl.caap(deit_tiny, photo, cutoff=8)
+            found.append(spearman(exact, cl.caap(deit_tiny, photo, exact.target, attention=attention, tail=tail)))
+        assert len(found) == 8 and np.mean(found) >= bound
+
+
+def test_engine_equals_plain_definition_on_a_photo(deit_tiny: HookedViT, photos: list[Path]) -> None:
+    image = deit_tiny.preprocess(photos[5])
+    found = cl.caap(deit_tiny, image, 0, cutoff=8).all_scores
+    expected = plain_scores(deit_tiny, image, cutoff=8)
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+def test_maps_of_photos_lie_on_their_objects(deit_tiny: HookedViT, shared: Path) -> None:
+    folder = shared / "images" / "segmented" / "ecssd"
+    inside = []
+    for photo in sorted((folder / "images").iterdir())[::12]:
+        mask_path = folder / "masks" / f"{photo.stem}.png"
+        mask = deit_tiny.preprocessing.mask(Image.open(mask_path).convert("L"))
+        scores = cl.caap(deit_tiny, photo).upsample(mode="nearest-exact")
+        inside.append(bool(scores[mask].mean() > scores[~mask].mean()))
+    assert len(inside) >= 6 and np.mean(inside) >= 0.85
+
+
+def test_command_line_on_a_photo(shared: Path, photos: list[Path], tmp_path: Path, capsys) -> None:
+    weights = shared / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k" / "model.safetensors"
+    (lion,) = [p for p in photos if "lion" in p.name and "sea" not in p.name]
+    arguments = ["map", str(lion), "--model", "vit_tiny_patch16_224", "--checkpoint", str(weights)]
+    assert cli.main([*arguments, "--target", "lion", "--out", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["target"] == 291 and result["predictions"][0]["name"] == "lion"
+    assert Path(result["overlay"]).exists() and Path(result["scores"]).exists()
+    assert cli.main([*arguments, "--target", "cat", "--out", str(tmp_path)]) == 2
+    assert "tabby" in capsys.readouterr().err
