@@ -5,14 +5,13 @@ time of a forward pass, of a map and of its approximations, of one forward a pat
 above the forward pass's own. Each model runs in a process of its own; times are medians.
 """
 
-from caap_lab import HookedViT, Patch, caap, tokens  # isort: skip  # before timm, for a CPU-only torch
-
 import argparse
 import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
+from caap_lab import HookedViT, Patch, caap, tokens
 from caap_lab.context.blanks import blank_run
 from caap_lab.hooked.block import attention_of
 
@@ -135,10 +135,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = {}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for name in arguments.models:
-            job = (name, arguments.repeats, arguments.threads, not arguments.no_naive)
-            results[name] = pool.apply(measure, job)
+    context = multiprocessing.get_context("spawn")
+    for name in arguments.models:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            job = pool.submit(measure, name, arguments.repeats, arguments.threads, not arguments.no_naive)
+            results[name] = job.result()
     text = (
         f"{table(results)}\n\nOne image, cutoff {CUTOFF} of 12, white blank, 3 x 3 neighbourhood, fp32; medians of "
         f"{arguments.repeats}. Counted: matrix operations of torch's counter. {describe()}.\n"

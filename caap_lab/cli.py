@@ -77,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+DEMO_SEED = 2
+"""Of a scene whose digit the bundled model reads rightly."""
 _OPTIONS = (
     "cutoff",
     "start",
@@ -134,7 +136,8 @@ def _named_images(parsed: argparse.Namespace) -> list[tuple[str, Any]]:
         return [(path.stem, path) for path in parsed.images]
     from caap_lab.data.scenes import demo_images
 
-    return [("demo", demo_images("single", 1, seed=0)[0].image)]
+    scene = demo_images("single", 1, seed=DEMO_SEED)[0]
+    return [(f"demo_digit_{scene.label}", scene.image)]
 
 
 def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", out: Path) -> dict[str, Any]:

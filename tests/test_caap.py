@@ -1,5 +1,8 @@
 """CAAP: the engine against the plain definitions, and the identities that follow from them."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -329,6 +332,15 @@ def test_changed_weights_make_a_new_blank_run() -> None:
         < 1e-5
     )
     assert not torch.allclose(before, cl.caap(model, image, 0).scores)
+
+
+def test_a_model_and_its_blank_runs_can_be_freed() -> None:
+    model = build("vit")
+    found = cl.caap(model, random_images(model, 1), 0)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None and found.scores.shape == (4, 4)
 
 
 @pytest.mark.gpu

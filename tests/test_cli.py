@@ -44,8 +44,10 @@ def test_map_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["map", "--demo", "--out", str(tmp_path)]) == 0
-    assert "demo under demo" in capsys.readouterr().out
-    assert (tmp_path / "demo_caap.png").exists()
+    printed = capsys.readouterr().out
+    (overlay,) = tmp_path.glob("demo_digit_?_caap.png")
+    digit = overlay.name.removeprefix("demo_digit_")[0]
+    assert f"caap for {digit} ({digit})" in printed, "the bundled model reads its scene rightly"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 """Neutral target contexts: the blank run that patches are inserted into (paper Fig. 4)."""
 
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -93,9 +91,6 @@ def check_blank(blank: Blank) -> None:
         raise InputError("A blank is one image, not several.")
 
 
-_runs: "WeakKeyDictionary[HookedViT, OrderedDict[tuple[Any, ...], BlankRun]]" = WeakKeyDictionary()
-
-
 @torch.no_grad()
 def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     """The model's run on a blank; the last few are kept with the model, until its weights change.
@@ -106,7 +101,7 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
         seed: Seed of the noise blanks.
     """
     check_blank(blank)
-    runs = _runs.setdefault(model, OrderedDict())
+    runs = model.kept_runs
     image = blank_image(model, blank, seed)
     content = blank if image is None else _digest(image)
     key = (content, model.fingerprint, model.device, model.dtype)

@@ -1,7 +1,9 @@
 """HookedViT: a timm Vision Transformer with TransformerLens hook points between timm's own modules."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -78,6 +80,8 @@ class HookedViT(HookedRootModule):
         self.hook_logits = HookPoint()
         self.setup()
         self.eval()
+        self.kept_runs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        """Runs that are kept with the model and go with it: CAAP's blanks."""
         self._fingerprint: tuple[tuple[Any, ...], str] | None = None
 
     # -- facts ---------------------------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ class HookedViT(HookedRootModule):
     @property
     def fingerprint(self) -> str:
         """Hash of architecture and weights; ties stores and maps to the model that made them."""
-        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        state = tuple((t.data_ptr(), t._version) for t in chain(self.parameters(), self.buffers()))
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, fingerprint(self))
         return self._fingerprint[1]

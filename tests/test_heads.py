@@ -1,0 +1,102 @@
+"""Heads from files: ordinary, DINOv2's two, zero-shot."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, build, random_images, timm_model
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+import caap_lab as cl
+from caap_lab import CheckpointError, HookedViT, InputError
+from caap_lab.hooked.heads import read_head
+
+WIDTH = TINY["embed_dim"]
+
+
+@pytest.fixture
+def linear(tmp_path: Path):
+    def write(width: int, classes: int = 5, prefix: str = "", suffix: str = ".safetensors") -> Path:
+        state = {f"{prefix}weight": torch.randn(classes, width), f"{prefix}bias": torch.randn(classes)}
+        path = tmp_path / f"head{suffix}"
+        torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("prefix, suffix", [("", ".pth"), ("linear.", ".pth"), ("head.", ".safetensors")])
+def test_ordinary_head_goes_into_the_timm_model(linear, prefix: str, suffix: str) -> None:
+    vit = timm_model("vit_base_patch16_224", num_classes=0)
+    head, names = read_head(linear(WIDTH, prefix=prefix, suffix=suffix), vit)
+    assert head is None and names is None
+    model = HookedViT(vit)
+    assert model.n_classes == 5 and model(random_images(model, 2)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_dinov2_heads(linear, blocks: int) -> None:
+    vit = timm_model("vit_base_patch14_reg4_dinov2")
+    path = linear((blocks + 1) * WIDTH, suffix=".pth")
+    head, _ = read_head(path, vit)
+    model = HookedViT(vit, head=head)
+    images = random_images(model, 2)
+    state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        layers = model.vit.get_intermediate_layers(images, n=blocks, return_prefix_tokens=True, norm=True)
+        features = torch.cat([*(prefix[:, 0] for _, prefix in layers), layers[-1][0].mean(dim=1)], dim=-1)
+        expected = F.linear(features, state["weight"], state["bias"])
+        assert (model(images) - expected).abs().max() < 1e-5
+    assert model.spec.pool == "cls+mean" and model.spec.reads_patches
+
+
+def test_zero_shot_head_is_a_scaled_cosine(tmp_path: Path) -> None:
+    texts = torch.randn(3, 7)
+    path = tmp_path / "texts.safetensors"
+    cl.save_zero_shot_head(path, texts, ["a photo of a cat", "a photo of a dog", "grass"], logit_scale=50.0)
+    vit = timm_model("vit_base_patch16_clip_quickgelu_224")
+    head, names = read_head(path, vit)
+    model = HookedViT(vit, head=head, class_names=names)
+    images = random_images(model, 2)
+    with torch.no_grad():
+        expected = 50 * F.cosine_similarity(vit(images)[:, None], texts[None], dim=-1)
+        assert (model(images) - expected).abs().max() < 1e-4
+    found = cl.caap(model, images[0], "a photo of a dog")
+    assert found.target == 1 and found.all_scores.shape == (4, 4, 3)
+    before = model.fingerprint
+    with torch.no_grad():
+        model.head.text_embeddings[0] += 1
+    assert model.fingerprint != before
+
+
+def test_head_by_load_model(tmp_path: Path, linear) -> None:
+    torch.manual_seed(0)
+    import timm
+
+    checkpoint = tmp_path / "tiny.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), checkpoint)
+    model = cl.load_model("vit_tiny_patch16_224", checkpoint=checkpoint, head=linear(2 * 192))
+    assert model.n_classes == 5 and model.class_layers == 1
+    headless = cl.load_model("vit_tiny_patch16_224", checkpoint=checkpoint)
+    with pytest.raises(InputError, match="has no classifier"):
+        cl.caap(headless, torch.zeros(3, 224, 224))
+
+
+def test_heads_that_do_not_fit(tmp_path: Path, linear) -> None:
+    vit = timm_model("vit_base_patch16_224")
+    with pytest.raises(CheckpointError, match=r"reads 100 features; this model gives 24"):
+        read_head(linear(100), vit)
+    with pytest.raises(CheckpointError, match="needs a model with a class token"):
+        read_head(linear(2 * WIDTH), timm_model("vit_base_patch16_gap_224"))
+    path = tmp_path / "other.safetensors"
+    save_file({"blocks.0.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(CheckpointError, match="is not a head"):
+        read_head(path, vit)
+    cl.save_zero_shot_head(path, torch.randn(3, 9), ["a", "b", "c"])
+    with pytest.raises(CheckpointError, match=r"\[classes, 7\] is needed"):
+        read_head(path, vit)
+    with pytest.raises(InputError, match="3 text embeddings need as many names; 1"):
+        cl.save_zero_shot_head(path, torch.randn(3, 9), ["a"])
+    with pytest.raises(InputError, match="2 class names were given for a head of 7"):
+        HookedViT(build("vit").vit, class_names=["a", "b"])
