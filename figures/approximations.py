@@ -58,8 +58,10 @@ def main() -> None:
     for ax, path in zip(axes, tables, strict=True):
         frame = pd.read_csv(path)
         draw(ax, frame)
-        ax.set_title(f"{path.stem.removeprefix('approximations_')}, {frame['image'].nunique()} photos", fontsize=9)
-    axes[0].set_ylabel("Spearman correlation with the exact clamped map")
+        free = frame[frame["variant"] == "free"]["image"].nunique()
+        model = path.stem.removeprefix("approximations_")
+        ax.set_title(f"{model}, {frame['image'].nunique()} photos (free: {free})", fontsize=9)
+    axes[0].set_ylabel("Spearman correlation with exact clamped")
     axes[-1].legend(fontsize=8, loc="lower right")
     OUT.parent.mkdir(parents=True, exist_ok=True)
     print(*save_figure(figure, OUT))

@@ -17,15 +17,17 @@ def plain_scores(
     neighbourhood_kind: str = "box1",
     blank: object = "white",
     context: str = "clamped",
+    step: int = 1,
 ) -> Tensor:
-    """Logits [row, col, class] of every patch's patched context."""
+    """Logits [row, col, class] of every patch's patched context, or of every `step`-th row and column's."""
     spec = model.spec
     blank_resid = dict(enumerate(blank_run(model, blank).resid))
     source = _residuals(model, image)
     image_of_blank = torch.zeros_like(image)  # every token's residual stream is set below
     scores = []
-    for row in range(spec.grid[0]):
-        for col in range(spec.grid[1]):
+    rows, cols = (range(0, size, step) for size in spec.grid)
+    for row in rows:
+        for col in cols:
             patched = neighbourhood(row, col, neighbourhood_kind).indices(spec)
             keep = set(patched) | set(spec.live_prefix)
             others = [t for t in range(spec.n_tokens) if t not in keep]
@@ -49,7 +51,7 @@ def plain_scores(
                     patches.append(Patch("resid_post", [last], patched, source=source[end][None]))
             with torch.no_grad():
                 scores.append(model.run_patched(image_of_blank, patches)[0])
-    return torch.stack(scores).view(*spec.grid, -1)
+    return torch.stack(scores).view(len(rows), len(cols), -1)
 
 
 @torch.no_grad()

@@ -48,8 +48,8 @@ def test_approximations_rank_patches_like_exact(deit_tiny: HookedViT, photos: li
 def test_engine_equals_plain_definition_on_a_photo(deit_tiny: HookedViT, photos: list[Path]) -> None:
     image = deit_tiny.preprocess(photos[5])
     found = cl.caap(deit_tiny, image, 0, cutoff=8).all_scores
-    expected = plain_scores(deit_tiny, image, cutoff=8)
-    assert (found - expected).abs().max() / expected.abs().max() < 1e-5
+    expected = plain_scores(deit_tiny, image, cutoff=8, step=3)
+    assert (found[::3, ::3] - expected).abs().max() / expected.abs().max() < 1e-5
 
 
 def test_maps_of_photos_lie_on_their_objects(deit_tiny: HookedViT, shared: Path) -> None:

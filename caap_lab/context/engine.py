@@ -149,7 +149,7 @@ def _attend(
     hidden: Bool[Tensor, "group background"],
     blank: BlankRun,
     layer: int,
-    positions: Int[Tensor, "group row"],
+    positions: Int[Tensor, "group position"],
     plan: Plan,
 ) -> Float[Tensor, "group head row d_head"]:
     """Paper eq 7: one softmax over the group's own rows, the patched tokens, and the blank tokens outside S_i."""
