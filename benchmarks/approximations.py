@@ -71,6 +71,16 @@ def table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def report(frame: pd.DataFrame, model: str, folder: str) -> str:
+    """The table with its protocol."""
+    count = frame["image"].nunique()
+    return (
+        f"{table(frame)}\n\n{model}, {count} photos of {folder} (every n-th by name), target the model's prediction, white "
+        "blank, 3 x 3 neighbourhood: mean Spearman correlation with the exact clamped map (lowest photo in brackets). "
+        f"{describe()}.\n"
+    )
+
+
 def main() -> None:
     """Measure one model and write its files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -90,11 +100,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / f"approximations_{arguments.model}"
     frame.round(5).to_csv(stem.with_suffix(".csv"), index=False)
-    protocol = (
-        f"{arguments.model}, {len(photos)} photos, target the model's prediction, white blank, 3 x 3 neighbourhood: "
-        "mean Spearman correlation with the exact clamped map (lowest photo in brackets)."
-    )
-    text = f"{table(frame)}\n\n{protocol} {describe()}.\n"
+    text = report(frame, arguments.model, arguments.photos.name)
     stem.with_suffix(".md").write_text(text)
     print(text)
 
