@@ -75,8 +75,8 @@ def report(frame: pd.DataFrame, model: str, folder: str) -> str:
     """The table with its protocol."""
     count = frame["image"].nunique()
     return (
-        f"{table(frame)}\n\n{model}, {count} photos of {folder} (every n-th by name), target the model's prediction, white "
-        "blank, 3 x 3 neighbourhood: mean Spearman correlation with the exact clamped map (lowest photo in brackets). "
+        f"{table(frame)}\n\n{model}, {count} photos of {folder} (every n-th by name), target the model's prediction, "
+        "white blank, 3 x 3 neighbourhood: mean Spearman correlation with the exact clamped map (lowest photo in brackets). "
         f"{describe()}.\n"
     )
 
