@@ -74,10 +74,10 @@ def table(frame: pd.DataFrame) -> str:
 def report(frame: pd.DataFrame, model: str, folder: str) -> str:
     """The table with its protocol."""
     count = frame["image"].nunique()
+    photos = f"{count} photos of {folder} (every n-th by name)"
     return (
-        f"{table(frame)}\n\n{model}, {count} photos of {folder} (every n-th by name), target the model's prediction, "
-        "white blank, 3 x 3 neighbourhood: mean Spearman correlation with the exact clamped map (lowest photo in brackets). "
-        f"{describe()}.\n"
+        f"{table(frame)}\n\n{model}, {photos}, target the model's prediction, white blank, 3 x 3 neighbourhood: "
+        f"mean Spearman correlation with the exact clamped map (lowest photo in brackets). {describe()}.\n"
     )
 
 

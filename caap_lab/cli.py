@@ -19,10 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status (2 for input that cannot be used)."""
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.run(parsed)
+        status = parsed.run(parsed)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"caap-lab: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has seen enough, as in `caap-lab models | head`
+        sys.stdout = None
+        return 0
     except OSError as error:
         print(f"caap-lab: {error}", file=sys.stderr)
         return 1
@@ -94,7 +99,10 @@ _OPTIONS = (
 
 
 def _cutoff(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _map(parsed: argparse.Namespace) -> int:
@@ -103,11 +111,20 @@ def _map(parsed: argparse.Namespace) -> int:
     missing = [path for path in parsed.images if not path.exists()]
     if missing:
         raise InputError(f"There is no file {missing[0]}.")
-    parsed.out.mkdir(parents=True, exist_ok=True)
+    stems = [path.stem for path in parsed.images]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise InputError(f"Two photos are called {twice.pop()!r}, and results are named after them; map them apart.")
 
-    from caap_lab.attribution.registry import attribute
+    from caap_lab.attribution.registry import METHODS, attribute, unknown_method
+    from caap_lab.hooked.images import check_photo
     from caap_lab.hooked.load import load_model
 
+    if parsed.method not in METHODS:
+        raise unknown_method(parsed.method)
+    for path in parsed.images:
+        check_photo(path)
+    parsed.out.mkdir(parents=True, exist_ok=True)
     model = load_model(
         parsed.model,
         checkpoint=parsed.checkpoint,
@@ -120,14 +137,17 @@ def _map(parsed: argparse.Namespace) -> int:
     )
     target = None if parsed.target is None else model.target(parsed.target)
     options = {name: getattr(parsed, name) for name in _OPTIONS if getattr(parsed, name) is not None}
-    results = []
-    for name, image in _named_images(parsed):
-        found = attribute(model, image, method=parsed.method, target=target, **options)
-        results.append(_write(model, image, name, found, parsed.out))  # type: ignore[arg-type]
-        if not parsed.json:
-            _print_result(results[-1])
-    if parsed.json:
-        print(json.dumps(results if len(results) > 1 else results[0], indent=1))
+    results: list[dict[str, Any]] = []
+    images = _named_images(parsed)
+    try:
+        for name, image in images:
+            found = attribute(model, image, method=parsed.method, target=target, **options)
+            results.append(_write(model, image, name, found, parsed.out))  # type: ignore[arg-type]
+            if not parsed.json:
+                _print_result(results[-1])
+    finally:  # what was finished is told, whatever stopped the rest
+        if parsed.json and results:
+            print(json.dumps(results if len(images) > 1 else results[0], indent=1))
     return 0
 
 

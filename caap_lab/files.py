@@ -5,6 +5,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 
 @contextmanager
@@ -14,22 +19,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The body may write a file or make a folder there. An existing folder at `path` is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    mark = uuid4().hex[:8]
+    part, old = path.with_name(f".{path.name}.{mark}.part"), path.with_name(f".{path.name}.{mark}.old")
     try:
         yield part
         if part.is_file():
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
         if part.is_dir() and path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.rename(old)
             part.rename(path)
-            _remove(old)
         else:
             part.replace(path)
     except BaseException:
         _remove(part)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
+    finally:
+        if path.exists():
+            _remove(old)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; any failure is an OSError that says where."""
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"writing {path.parent} failed: {error}") from error
 
 
 def _remove(path: Path) -> None:

@@ -35,7 +35,9 @@ def test_map_of_a_photo(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_map_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["map", str(photo), str(photo), "--out", str(tmp_path), "--json"]) == 0
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    assert cli.main(["map", str(photo), str(other), "--out", str(tmp_path), "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert len(results) == 2
     assert results[0]["target"] == results[0]["predictions"][0]["class"]
@@ -81,6 +83,36 @@ def test_text_file_as_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text("not a picture")
     assert cli.main(["map", str(path), "--out", str(tmp_path)]) == 2
     assert "notes.jpg" in capsys.readouterr().err
+
+
+def test_photos_of_one_name_are_refused_before_any_is_overwritten(photo: Path, capsys) -> None:
+    other = photo.with_suffix(".jpg")
+    with Image.open(photo) as image:
+        image.save(other)
+    assert cli.main(["map", str(photo), str(other), "--out", str(photo.parent / "out")]) == 2
+    assert "Two photos are called 'photo'" in capsys.readouterr().err
+    assert not (photo.parent / "out").exists()
+
+
+def test_finished_photos_are_told_when_a_later_one_fails(photo: Path, tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photo.read_bytes()[:2000])
+    assert cli.main(["map", str(photo), str(broken), "--out", str(tmp_path), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)[0]["image"] == "photo" and "broken.png" in printed.err
+
+
+def test_cutoff_may_be_written_in_any_way(photo: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["map", str(photo), "--out", str(tmp_path), "--json", "--cutoff"]
+    assert cli.main([*arguments, "5e-1"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["cutoff"] == 4
+    assert cli.main([*arguments, "nan"]) == 2
+
+
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"{sys.executable} -m caap_lab.cli models | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "demo\n" and done.stderr == ""
 
 
 def test_interruption_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

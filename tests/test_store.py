@@ -111,6 +111,7 @@ def test_what_is_not_there_is_named() -> None:
 def test_bad_requests_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = build("vit")
     images = random_images(model, 2)
+    (tmp_path / "thesis.tex").write_text("")
     monkeypatch.setattr(type(model), "run_block", lambda *a: pytest.fail("the model ran"))
     for arguments, message in [
         ({"names": "resid_per"}, "Nearest"),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from caap_lab.context.engine import Plan, score_patches
 from caap_lab.context.free import score_patches_free
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
-from caap_lab.hooked.batches import batches, check_count, is_single, single_images
+from caap_lab.hooked.batches import batches, check_count, check_images, is_single
 from caap_lab.hooked.model import HookedViT, Images
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
@@ -83,6 +84,8 @@ def caap(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
+    if not isinstance(model, HookedViT):
+        raise InputError(f"caap needs a hooked model, not {type(model).__name__}: cl.caap(cl.HookedViT(model), ...).")
     first, stop = _check_blocks(model, start, cutoff, context)
     _check_choice("context", context, CONTEXTS)
     _check_choice("attention", attention, ATTENTIONS)
@@ -101,11 +104,16 @@ def caap(
         chunk_size = 32 if context == "free" else 256
     check_count("chunk_size", chunk_size)
     check_count("batch_size", batch_size)
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1.")
     if model.has_hooks():
-        raise InputError("The model carries hooks, which CAAP's engine would not run; call model.reset_hooks() first.")
-    singles = single_images(images)
-    if not singles:
-        raise InputError("No images were given.")
+        raise InputError(
+            "The model carries hooks, which CAAP's engine would not run as they are meant; call model.reset_hooks() "
+            "and remove torch hooks first."
+        )
+    if any(module.training for module in model.modules()):
+        raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
+    singles = check_images(images)
     targets: list[int | None] = [None] * len(singles)
     if target is None:
         model.target(0)  # a model without a classifier is refused here
@@ -116,7 +124,7 @@ def caap(
         "cutoff": stop,
         "start": first,
         "neighbourhood": neighbourhood,
-        "seed": seed,
+        "seed": int(seed),
         "context": context,
         "attention": attention,
         "tail": tail,
@@ -127,12 +135,18 @@ def caap(
     with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
         for batch, wanted in zip(batches(model, singles, batch_size), _split(targets, batch_size), strict=True):
             began = time.perf_counter()
-            run = blank_run(model, blank, seed)  # kept with the model after the first time
-            source = run_source(model, batch, context, first, stop, logits=None in wanted)
-            if context == "free":
-                logits = score_patches_free(model, run, source, table, first, stop, chunk_size)
-            else:
-                logits = score_patches(model, run, source, table, plan, chunk_size)
+            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
+                run = blank_run(model, blank, int(seed))  # kept with the model after the first time
+                source = run_source(model, batch, context, first, stop, logits=None in wanted)
+                if context == "free":
+                    logits = score_patches_free(model, run, source, table, first, stop, int(chunk_size))
+                else:
+                    logits = score_patches(model, run, source, table, plan, int(chunk_size))
+            if not logits.isfinite().all():
+                raise InputError(
+                    "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
+                    "extreme values in the image, or use dtype='float32' instead of float16."
+                )
             scores = _scores(logits, score).cpu()
             seconds = (time.perf_counter() - began) / len(batch)
             for row in range(len(batch)):
@@ -150,6 +164,7 @@ def caap(
                         score=score,
                         settings={**settings, "blank": run.label},
                         seconds=seconds,
+                        fingerprint=run.fingerprint,
                     )
                 )
                 bar.update()
@@ -157,7 +172,10 @@ def caap(
 
 
 def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
-    """Number of patched blocks for a count, a share from 0 to 1, or None for the default share."""
+    """Number of patched blocks for a count, a share from 0 to 1, or None for the default share.
+
+    A share above 0 patches one block at least.
+    """
     if cutoff is None:
         cutoff = DEFAULT_CUTOFF
     if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float, np.integer, np.floating)):
@@ -167,7 +185,7 @@ def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
             raise InputError(
                 f"cutoff={cutoff} is a share of the blocks and must lie from 0 to 1; use an int for a count."
             )
-        return round(cutoff * n_layers)
+        return max(1, round(cutoff * n_layers)) if cutoff else 0
     count = int(cutoff)
     if not 0 <= count <= n_layers:
         raise InputError(
@@ -181,15 +199,16 @@ def _check_blocks(model: HookedViT, start: int, cutoff: int | float | None, cont
     stop = cutoff_blocks(cutoff, n_layers)
     if context == "frozen" and stop > 0:
         stop = n_layers
-    if not 0 <= start < n_layers:
-        raise InputError(f"start={start} must lie from 0 to {n_layers - 1}.")
+    if not isinstance(start, Integral) or isinstance(start, bool) or not 0 <= start < n_layers:
+        raise InputError(f"start={start!r} must be a whole number from 0 to {n_layers - 1}.")
+    start = int(start)
     if start and start >= stop:
         raise InputError(f"start={start} leaves no block to patch before cutoff={stop}.")
     return start, stop
 
 
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"{name}={value!r} is not known; use one of {', '.join(known)}.")
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab import __version__
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, save_tensors
 from caap_lab.hooked.classes import ClassNames
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ class AttributionMap:
         score: str,
         settings: Mapping[str, Any],
         seconds: float,
+        fingerprint: str,
     ) -> "AttributionMap":
         """A map of a model's image from scores for every class."""
         return cls(
@@ -76,7 +76,7 @@ class AttributionMap:
             score=score,
             settings=dict(settings),
             model_name=model.model_name,
-            fingerprint=model.fingerprint,
+            fingerprint=fingerprint,
             image=torch.from_numpy(model.preprocessing.to_rgb(image)),
             all_scores=all_scores,
             class_names=model.class_names,
@@ -119,6 +119,8 @@ class AttributionMap:
         """
         if mode not in ("bilinear", "nearest-exact", "bicubic"):
             raise InputError(f"mode={mode!r} is not known; use 'bilinear', 'nearest-exact' or 'bicubic'.")
+        if size is not None and not (isinstance(size, tuple) and len(size) == 2):
+            raise InputError(f"size={size!r} is not (height, width).")
         height, width = size or tuple(self.image.shape[:2])
         smooth = {} if mode == "nearest-exact" else {"align_corners": False}
         return F.interpolate(self.scores[None, None], (height, width), mode=mode, **smooth)[0, 0]
@@ -134,9 +136,9 @@ class AttributionMap:
         target = Path(path)
         if target.is_dir():
             raise InputError(f"{target} is a folder; give a file name such as map.safetensors.")
-        tensors = {"scores": self.scores.contiguous(), "image": self.image.contiguous()}
+        tensors = {"scores": self.scores, "image": self.image}
         if self.all_scores is not None:
-            tensors["all_scores"] = self.all_scores.contiguous()
+            tensors["all_scores"] = self.all_scores
         names = self.class_names
         about = {
             "format": FORMAT,
@@ -144,10 +146,7 @@ class AttributionMap:
             "class_names": None if names is None else [names.names, names.ids],
         }
         with atomic_path(target) as part:
-            try:
-                save_file(tensors, part, metadata={"caap_lab": json.dumps(about)})
-            except SafetensorError as error:
-                raise OSError(f"writing {target} failed: {error}") from error
+            save_tensors(tensors, part, {"caap_lab": json.dumps(about)})
         return target
 
     @classmethod
@@ -165,6 +164,8 @@ class AttributionMap:
             raise InputError(f"There is no file {path}.") from None
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
             raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
+        if about.get("format") != FORMAT:
+            raise InputError(f"{path} has map format {about.get('format')}; this version reads {FORMAT}.")
         names = about["class_names"]
         return cls(
             scores=tensors["scores"],

@@ -63,10 +63,13 @@ def attribute(
         A map for one image, a list of maps for several.
     """
     if method not in METHODS:
-        raise InputError(
-            f"There is no method {method!r}.{nearest(method, list(METHODS))} `caap-lab methods` lists all."
-        )
+        raise unknown_method(method)
     return METHODS[method].function(model, images, target, **options)
+
+
+def unknown_method(method: str) -> InputError:
+    """The error for a name that is no method, with the nearest names."""
+    return InputError(f"There is no method {method!r}.{nearest(method, list(METHODS))} `caap-lab methods` lists all.")
 
 
 def methods() -> "pd.DataFrame":

@@ -47,6 +47,8 @@ class BlankRun:
 
     model: HookedViT
     label: str
+    fingerprint: str
+    """Of the model's weights at the time of the run."""
     resid: list[Float[Tensor, "token d_model"]]
     """Residual stream entering block l, for l = 0 to n_layers; the last one leaves the last block."""
     _qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
@@ -104,7 +106,8 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     runs = model.kept_runs
     image = blank_image(model, blank, seed)
     content = blank if image is None else _digest(image)
-    key = (content, model.fingerprint, model.device, model.dtype)
+    fingerprint = model.fingerprint
+    key = (content, fingerprint, model.device, model.dtype)
     if key not in runs:
         if image is not None:
             resid = _run_image(model, image)
@@ -117,7 +120,7 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
         else:  # results tell blanks of the caller's own apart by what is in them
             kind = "image" if image is not None else "mean_activations"
             label = f"{kind} {_digest(image if image is not None else torch.stack(resid)).hex()[:8]}"
-        runs[key] = BlankRun(model, label, resid)
+        runs[key] = BlankRun(model, label, fingerprint, resid)
     runs.move_to_end(key)
     while len(runs) > _KEPT_RUNS:
         runs.popitem(last=False)

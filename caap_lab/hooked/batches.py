@@ -1,11 +1,14 @@
 """Any number of images, a batch at a time, without holding them all as tensors."""
 
 from collections.abc import Iterator
+from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.images import check_photo
 
 if TYPE_CHECKING:
     from caap_lab.hooked.model import HookedViT, Images
@@ -18,6 +21,17 @@ def single_images(images: "Images") -> "list[Images]":
     if isinstance(images, (list, tuple)):
         return [single for image in images for single in single_images(image)]
     return [images]
+
+
+def check_images(images: "Images") -> "list[Images]":
+    """One entry an image, after looking that there are any and that every file is there and starts as a picture."""
+    singles = single_images(images)
+    if not singles:
+        raise InputError("No images were given.")
+    for image in singles:
+        if isinstance(image, (str, Path)):
+            check_photo(image)
+    return singles
 
 
 def is_single(images: "Images") -> bool:
@@ -39,5 +53,5 @@ def batches(model: "HookedViT", images: "Images", batch_size: int) -> Iterator[T
 
 def check_count(name: str, value: int) -> None:
     """Refuse anything but a whole number from one."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -130,9 +130,11 @@ def run_mlp(mlp: nn.Module, points: MlpPoints, x: Float[Tensor, "batch token d_m
     return mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(points.hook_post(post)))))
 
 
-def is_watched(point: HookPoint) -> bool:
-    """True if anything reads or edits at this point, added by TransformerLens's or by torch's own calls."""
-    return bool(point._forward_hooks or point._forward_pre_hooks or point._backward_hooks)
+def is_watched(module: nn.Module) -> bool:
+    """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _hook_heads(point: HookPoint, x: Float[Tensor, "batch head token d_head"]) -> Tensor:

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caap_lab.errors import CheckpointError, InputError
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, save_tensors
 from caap_lab.hooked.checkpoint import read_state_dict
 
 
@@ -73,11 +72,11 @@ def save_zero_shot_head(
     if len(names) != len(text_embeddings):
         raise InputError(f"{len(text_embeddings)} text embeddings need as many names; {len(names)} were given.")
     tensors = {
-        "text_embeddings": text_embeddings.contiguous(),
+        "text_embeddings": text_embeddings,
         "logit_scale": torch.tensor(float(logit_scale)),
     }
     with atomic_path(Path(path)) as part:
-        save_file(tensors, part, metadata={"class_names": json.dumps(list(names))})
+        save_tensors(tensors, part, {"class_names": json.dumps(list(names))})
 
 
 def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple[str, ...] | None]:

@@ -47,6 +47,14 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
             return _to_rgb(image, str(path))
 
 
+def check_photo(path: str | Path) -> None:
+    """Refuse a file that is missing, no image, too large or too thin, from its first bytes; pixels are not decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(Path(path)) as image:
+            _check_size(image, str(path))
+
+
 def _open(path: Path) -> Image.Image:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image file.")
@@ -113,7 +121,8 @@ def _from_deep_grey(image: Image.Image, label: str) -> Image.Image:
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{label} holds {kind} values, which have no agreed white; save it with 8 or 16 bits.")
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    eight_bit = image.mode == "I" and values.max() <= 255  # 32-bit pixels that hold 8-bit values
+    grey = (values if eight_bit else (values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255

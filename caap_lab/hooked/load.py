@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.hooked.checkpoint import count_classes, load_into, read_state_dict
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.dtype import as_dtype
+from caap_lab.hooked.dtype import as_device, as_dtype
 from caap_lab.hooked.heads import read_head
 from caap_lab.hooked.hub import fetch_weights
 from caap_lab.hooked.model import HookedViT
@@ -58,7 +58,7 @@ def load_model(
         CheckpointError: the weights file does not fit, or is not safe to read.
         InputError: anything else cannot be used; the message says what can.
     """
-    device, dtype = _device(device), as_dtype(dtype)
+    device, dtype = as_device(device), as_dtype(dtype)
     for what, path in (("checkpoint", checkpoint), ("head", head)):
         if path is not None and not Path(path).is_file():
             raise CheckpointError(f"There is no {what} file {path}.")
@@ -173,21 +173,6 @@ def _check_name(name: str) -> None:
 def _tags(name: str) -> str:
     known = [tagged for tagged, config in get_arch_pretrained_cfgs(name).items() if config.hf_hub_id]
     return f" Known: {', '.join(known)}." if known else ""
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"{device!r} is no device; use 'cpu' or 'cuda'.") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"Device {str(found)!r} is not there: PyTorch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices. Use device='cpu'."
-        )
-    if found.type == "meta" or (found.type == "mps" and not torch.backends.mps.is_available()):
-        raise InputError(f"Device {str(found)!r} is not there. Use device='cpu'.")
-    return found
 
 
 def _image_size(size: Any) -> tuple[int, int] | None:

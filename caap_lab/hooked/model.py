@@ -113,7 +113,13 @@ class HookedViT(HookedRootModule):
     @property
     def fingerprint(self) -> str:
         """Hash of architecture and weights; ties stores and maps to the model that made them."""
-        state = tuple((t.data_ptr(), t._version) for t in chain(self.parameters(), self.buffers()))
+        # Edits through .data leave no trace in a tensor's version, so its norm is looked at as well.
+        with torch.no_grad():
+            state = tuple(
+                (t.data_ptr(), float(torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))))
+                for t in chain(self.parameters(), self.buffers())
+                if t.is_floating_point()
+            )
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, fingerprint(self))
         return self._fingerprint[1]
@@ -212,7 +218,19 @@ class HookedViT(HookedRootModule):
         return vit.norm_pre(vit.patch_drop(self.hook_full_embed(vit._pos_embed(patches))))
 
     def run_block(self, layer: int, resid: Tensor) -> Tensor:
-        """One block, through its hook points."""
+        """One block, through its hook points.
+
+        Raises:
+            InputError: a torch hook sits on the block, its attention or its MLP, where it would not be run.
+        """
+        block = self.block(layer)
+        for part, module in {"": block, ".attn": block.attn, ".mlp": block.mlp}.items():
+            if is_watched(module):
+                raise InputError(
+                    f"A torch hook on model.vit.blocks[{layer}]{part} would not run: the hooked model takes its steps "
+                    f"one by one. Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or "
+                    ".hook_mlp_out, or hook a module inside it, such as norm1."
+                )
         return run_block(self.block(layer), cast(BlockPoints, self.blocks[layer]), resid)
 
     def block(self, layer: int) -> Block:
@@ -260,8 +278,8 @@ class HookedViT(HookedRootModule):
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
 
     def has_hooks(self) -> bool:
-        """True if any hook point is being read or edited."""
-        return any(is_watched(point) for point in self.hook_dict.values())
+        """True if any hook point, or any module of timm's model, is being read or edited."""
+        return any(is_watched(module) for module in self.modules())
 
     def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
         """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""

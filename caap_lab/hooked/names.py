@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from caap_lab.errors import InputError
@@ -60,11 +61,11 @@ def find_sites(
     return [Site(by_layer[layer], short, layer) for layer in chosen]
 
 
-def check_layers(layers: int | Iterable[int] | None, n_layers: int) -> list[int]:
+def check_layers(layers: Any, n_layers: int) -> list[int]:
     """Layers as a list of numbers from 0 to n_layers - 1; None means all."""
     if layers is None:
         return list(range(n_layers))
-    chosen = [layers] if isinstance(layers, int) else list(layers)
+    chosen = [int(layers)] if isinstance(layers, Integral) else [int(layer) for layer in layers]
     wrong = [layer for layer in chosen if not 0 <= layer < n_layers]
     if wrong:
         raise InputError(f"Layer {wrong[0]} does not exist: this model has layers 0 to {n_layers - 1}.")

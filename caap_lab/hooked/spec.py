@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import Attention, GluMlp, Mlp, SwiGLU
+from timm.layers import Attention, GluMlp, HybridEmbed, Mlp, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
@@ -117,8 +117,12 @@ def _refuse_unsupported(vit: nn.Module) -> None:
             raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
         raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='token'.")
+    if isinstance(vit.patch_embed, HybridEmbed):
+        raise InputError(f"This {kind} reads patches of a convolutional network. {SUPPORTED}")
     if vit.patch_embed.grid_size is None:
         raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
+    if getattr(vit.patch_embed, "dynamic_img_pad", False):
+        raise InputError(f"This {kind} pads its images (dynamic_img_pad); build it with img_size=... a whole grid.")
     for index, block in enumerate(vit.blocks):
         attn = getattr(block, "attn", None)
         mlp = getattr(block, "mlp", None)

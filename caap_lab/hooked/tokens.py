@@ -91,7 +91,10 @@ def mask(mask: Any, threshold: float = 0.5) -> Tokens:
     """
     if not 0 < threshold <= 1:
         raise InputError(f"threshold must lie above 0 and be at most 1, not {threshold}.")
-    array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask) != 0
+    array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError("The mask holds NaN.")
+    array = array != 0
 
     def choose(spec: ViTSpec) -> list[int]:
         share = mask_share(array, spec).reshape(-1)
@@ -144,7 +147,7 @@ def mask_share(mask: np.ndarray, spec: ViTSpec) -> np.ndarray:
 
 def neighbourhood_offsets(kind: str) -> list[tuple[int, int]]:
     """Offsets of a named neighbourhood."""
-    if kind not in NEIGHBOURHOODS:
+    if not isinstance(kind, str) or kind not in NEIGHBOURHOODS:
         raise InputError(f"There is no neighbourhood {kind!r}; there are {', '.join(NEIGHBOURHOODS)}.")
     return NEIGHBOURHOODS[kind]
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -62,15 +64,23 @@ class Patch:
         return model.find(self.name, self.layers)
 
 
-def edits(model: HookedViT, patch: Patch, batch: int) -> list[tuple[Site, Edit]]:
+def edits(model: HookedViT, patch: Patch, batch: int, known: set[int] | None = None) -> list[tuple[Site, Edit]]:
     """The edits of a patch for a batch of a given size, all checked before anything runs.
+
+    Args:
+        model: The model.
+        patch: The patch.
+        batch: Number of images.
+        known: Stores (by `id`) that were found to be the model's own; looking costs a pass over all weights.
 
     Raises:
         InputError: the patch does not fit the model, or could not change the output.
     """
     sites = patch.sites(model)
-    if isinstance(patch.source, ActivationStore):
+    known = set() if known is None else known
+    if isinstance(patch.source, ActivationStore) and id(patch.source) not in known:
         patch.source.require_model(model)
+        known.add(id(patch.source))
     made = []
     effective = False
     for site in sites:
@@ -125,17 +135,26 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
     tokens = patch.tokens
     if tokens is None:
         return torch.ones(1, n_tokens, dtype=torch.bool)
-    if isinstance(tokens, Tensor) and tokens.dtype == torch.bool:
+    if isinstance(tokens, Tokens):
+        chosen: np.ndarray = np.asarray(tokens.indices(model.spec))
+    else:
+        chosen = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
+    if chosen.dtype == bool:
+        tokens = torch.from_numpy(chosen if chosen.ndim == 2 else chosen[None])
         if tokens.ndim != 2 or tokens.shape[1] != n_tokens or tokens.shape[0] not in (1, batch):
             raise InputError(
                 f"A boolean token choice must be [{batch} images (or 1), {n_tokens} tokens], not {list(tokens.shape)}."
             )
         if not tokens.any():
             raise InputError("The boolean token choice chooses no token at all.")
-        return tokens.cpu()
-    numbers = tokens.indices(model.spec) if isinstance(tokens, Tokens) else [int(t) for t in tokens]
-    if not numbers:
+        return tokens
+    if not chosen.size:
         raise InputError("No tokens were given; leave tokens out for all of them.")
+    if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
+        raise InputError(
+            "tokens must be one choice from cl.tokens, a list of token numbers, or booleans [token] or [batch, token]."
+        )
+    numbers = chosen.reshape(-1).tolist()
     wrong = [t for t in numbers if not 0 <= t < n_tokens]
     if wrong:
         raise InputError(f"Token {wrong[0]} does not exist: this model has tokens 0 to {n_tokens - 1}.")
@@ -150,7 +169,8 @@ def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head
         return torch.ones(n_heads, dtype=torch.bool)
     if leaf not in _HEADED:
         raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(_HEADED)}.")
-    heads = [patch.heads] if isinstance(patch.heads, int) else list(patch.heads)
+    given: Any = patch.heads
+    heads = [int(given)] if isinstance(given, Integral) else [int(head) for head in given]
     wrong = [h for h in heads if not 0 <= h < n_heads]
     if wrong or not heads:
         raise InputError(f"heads={heads}: this model has heads 0 to {n_heads - 1}.")
@@ -167,9 +187,12 @@ def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Ten
         if site.layer not in source:
             raise InputError(f"The source of {patch.name} has no layer {site.layer}.")
         source = source[site.layer]
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(source)
     if not isinstance(source, Tensor):
-        if not isinstance(source, (int, float)):
-            raise InputError(f"The source of {patch.name} must be a store, a tensor or a number, not {source!r}.")
+        if not isinstance(source, Real):
+            kind = type(source).__name__
+            raise InputError(f"The source of {patch.name} must be a store, a tensor or a number, not {kind}.")
         return float(source)
     if source.ndim == 0:
         return source

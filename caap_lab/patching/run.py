@@ -13,7 +13,7 @@ from caap_lab.patching.patch import Patch, edits
 def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patch]) -> Float[Tensor, "batch classes"]:
     """Logits of images with activations replaced.
 
-    Patches act in the order given; where two meet, the later one wins. Gradients flow, unless called under no_grad.
+    Where two patches meet at one hook point, the later one wins. Gradients flow, unless called under no_grad.
 
     Args:
         model: The model.

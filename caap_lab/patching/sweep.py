@@ -114,13 +114,23 @@ def sweep(
     axes = {name: list(labels) for name, labels in over.items()}
     if not axes or not all(axes.values()):
         raise InputError("over needs at least one axis, each with at least one label: over={'layer': range(12)}.")
+    taken = {"model", "image", "baseline", "value", "effect"} & set(axes)
+    if taken:
+        raise InputError(f"An axis cannot be called {taken.pop()!r}: the result table has a column of that name.")
     batch = model.preprocess(single_images(images))
     read, metric_name = _metric(model, metric, len(batch))
+    tried = read(torch.zeros(len(batch), model.n_classes, device=model.device, dtype=model.dtype))
+    if not isinstance(tried, Tensor) or tried.shape != (len(batch),):
+        shape = list(tried.shape) if isinstance(tried, Tensor) else type(tried).__name__
+        raise InputError(f"The metric must give one number an image, a tensor [{len(batch)}]; it gives {shape}.")
     cells = []
+    known: set[int] = set()
     for number, labels in enumerate(product(*axes.values())):
         given = patch(**dict(zip(axes, labels, strict=True)))
-        made = [e for p in ([given] if isinstance(given, Patch) else given) for e in edits(model, p, len(batch))]
-        if not made:
+        if given is None:
+            raise InputError(f"The patch function gave nothing for the cell {labels}; it must return a Patch.")
+        made = [e for p in ([given] if isinstance(given, Patch) else given) for e in edits(model, p, len(batch), known)]
+        if not made:  # an empty list of patches
             raise InputError(f"The cell {labels} has no patch.")
         cells.append((min(_first_block(site, model.spec.n_layers) for site, _ in made), number, made))
     cells.sort(key=lambda cell: cell[:2])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import torch
@@ -13,8 +14,8 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
-from caap_lab.hooked.batches import batches, check_count, single_images
-from caap_lab.hooked.dtype import as_dtype
+from caap_lab.hooked.batches import batches, check_count, check_images, single_images
+from caap_lab.hooked.dtype import as_device, as_dtype
 from caap_lab.hooked.model import HookedViT, Images
 from caap_lab.hooked.names import Site
 from caap_lab.store.store import (
@@ -65,21 +66,21 @@ def record(
     sites = _sites(model, [names] if isinstance(names, str) else list(names), layers)
     shapes = {site.hook: model.activation_shape(site.hook) for site in sites}
     kept = as_dtype(dtype) if dtype is not None else model.dtype
-    n_images = len(single_images(images))
-    if not n_images:
-        raise InputError("No images were given.")
+    device = as_device(device)
+    n_images = len(check_images(images))
     per_image = bytes_per_image(shapes, kept)
     rows = n_images if out is None else max(1, min(n_images, SHARD_BYTES // per_image))
     target = None if out is None else Path(out)
     if target is not None:
         check_target(target)
         check_disk(target, n_images * per_image)
-    _check_memory(rows * per_image, torch.device(device))
+    _check_memory(rows * per_image, device)
 
     with nullcontext() if target is None else atomic_path(target) as part:
         if part is not None:
             part.mkdir()
         shards = []
+        recording = uuid4().hex[:8]
         stream = _activations(model, images, sites, batch_size, progress)
         for first in range(0, n_images, rows):
             size = min(rows, n_images - first)
@@ -89,7 +90,7 @@ def record(
                     tensors[hook][row].copy_(activation)
             shards.append(Shard(tensors if part is None else part, 0, size))
             if part is not None:
-                write_shard(part, {hook: tensor.cpu() for hook, tensor in tensors.items()})
+                write_shard(part, tensors, recording)
         store = ActivationStore(model.model_name, model.fingerprint, shapes, kept, tuple(shards))
         if part is not None:
             write_index(part, store)

@@ -2,23 +2,27 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, save_tensors
+from caap_lab.hooked.dtype import as_dtype
 from caap_lab.hooked.names import layer_of, short_name
 
 if TYPE_CHECKING:
     from caap_lab.hooked.model import HookedViT
 
 INDEX = "store.json"
+SHARDS = "shard-*.safetensors"
 FORMAT = 1
 
 
@@ -38,7 +42,10 @@ class Shard:
             with safe_open(self.source, framework="pt") as file:
                 return file.get_slice(hook)[self.start : self.stop]
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.source} cannot be read ({error}); record the activations again.") from error
+            raise InputError(
+                f"{self.source} cannot be read ({error}): it was replaced or damaged. Open the store again, or record "
+                "the activations again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,18 @@ class ActivationStore:
 
     def __getitem__(self, key: Any) -> Any:
         """A tensor for a name or (name, layer); a store for an image number or a slice of images."""
-        if isinstance(key, (int, slice)):
-            return self._images(key)
+        if isinstance(key, (Integral, slice)):
+            return self._images(key if isinstance(key, slice) else int(key))
+        if not isinstance(key, (str, tuple)):
+            raise InputError(f"A store is asked for a name, a (name, layer), an image number or a slice, not {key!r}.")
         name, layer = key if isinstance(key, tuple) else (key, None)
         hook = self._hook(name, layer)
         parts = [shard.read(hook) for shard in self.shards]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __iter__(self) -> Iterator["ActivationStore"]:
+        """Stores of one image each."""
+        return (self._images(image) for image in range(len(self)))
 
     def _fits(self, name: str, layer: int | None) -> list[str]:
         wanted = name.replace("hook_", "")
@@ -108,8 +121,8 @@ class ActivationStore:
                 raise InputError(f"Image {key} is not in this store of {len(self)} images.")
             key = slice(key % len(self), key % len(self) + 1)
         start, stop, step = key.indices(len(self))
-        if step != 1:
-            raise InputError("A store is sliced in steps of one image.")
+        if step != 1 or start >= stop:
+            raise InputError(f"A store of {len(self)} images is sliced in steps of one, to at least one image.")
         shards, offset = [], 0
         for shard in self.shards:
             size = shard.stop - shard.start
@@ -138,9 +151,9 @@ class ActivationStore:
         check_disk(target, self.nbytes)
         with atomic_path(target) as part:
             part.mkdir()
+            recording = uuid4().hex[:8]
             for shard in self.shards:
-                tensors = {hook: shard.read(hook).contiguous().cpu() for hook in self.shapes}
-                write_shard(part, tensors)
+                write_shard(part, {hook: shard.read(hook) for hook in self.shapes}, recording)
             write_index(part, self)
         return target
 
@@ -158,22 +171,22 @@ class ActivationStore:
         folder = Path(path)
         try:
             index = json.loads((folder / INDEX).read_text())
-        except FileNotFoundError:
+            if index["format"] != FORMAT:
+                raise InputError(f"{folder} has store format {index['format']}; this version reads {FORMAT}.")
+            store = cls(
+                model_name=index["model"],
+                fingerprint=index["fingerprint"],
+                shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
+                dtype=as_dtype(index["dtype"]),
+                shards=tuple(Shard(folder / name, 0, rows) for name, rows in index["shards"]),
+            )
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{folder} is not an activation store: it has no {INDEX}.") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{folder / INDEX} is damaged ({error}); record the activations again.") from None
-        if index.get("format") != FORMAT:
-            raise InputError(f"{folder} has store format {index.get('format')}; this version reads {FORMAT}.")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{folder / INDEX} is damaged ({error!r}); record the activations again.") from None
         missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
         if missing:
             raise InputError(f"{folder} lacks {missing[0]}; copy the whole folder, or record the activations again.")
-        store = cls(
-            model_name=index["model"],
-            fingerprint=index["fingerprint"],
-            shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
-            dtype=getattr(torch, index["dtype"]),
-            shards=tuple(Shard(folder / name, 0, rows) for name, rows in index["shards"]),
-        )
         if model is not None:
             store.require_model(model)
         return store
@@ -205,9 +218,15 @@ def bytes_per_image(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> i
 
 
 def check_target(path: Path) -> None:
-    """Refuse to write a store over something that is not one."""
-    if path.exists() and not (path / INDEX).exists():
-        raise InputError(f"{path} exists and is not an activation store; choose another place.")
+    """Refuse to write a store over anything that is not one, or that holds more than one."""
+    if not path.exists():
+        return
+    own = {path / INDEX, *path.glob(SHARDS)} if path.is_dir() else set()
+    others = [found for found in path.iterdir() if found not in own] if path.is_dir() else [path]
+    if others:
+        raise InputError(
+            f"{path} exists and is not an activation store alone ({others[0].name} is there); choose another place."
+        )
 
 
 def check_disk(path: Path, nbytes: int) -> None:
@@ -221,18 +240,19 @@ def check_disk(path: Path, nbytes: int) -> None:
         )
 
 
-def write_shard(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Write the next shard of a store being made."""
-    number = len(list(folder.glob("*.safetensors")))
-    try:
-        save_file(tensors, folder / f"shard-{number:05d}.safetensors")
-    except SafetensorError as error:
-        raise OSError(f"writing {folder} failed: {error}") from error
+def write_shard(folder: Path, tensors: dict[str, Tensor], recording: str) -> None:
+    """Write the next shard of a store being made.
+
+    `recording` is new for every store written, so that one that is open finds its own shards or none, never those of
+    another that has taken its place.
+    """
+    number = len(list(folder.glob(SHARDS)))
+    save_tensors(tensors, folder / f"shard-{recording}-{number:05d}.safetensors")
 
 
 def write_index(folder: Path, store: ActivationStore) -> None:
     """Write what the shards hold."""
-    files = sorted(path.name for path in folder.glob("*.safetensors"))
+    files = sorted(path.name for path in folder.glob(SHARDS))
     index = {
         "format": FORMAT,
         "model": store.model_name,
