@@ -197,3 +197,8 @@ def test_real_greyscale_photo(shared: Path) -> None:
             seen.add(image.mode)
         assert load_image(path).mode == "RGB"
     assert "L" in seen
+
+
+def test_32_bit_pixels_that_hold_8_bit_values_keep_them() -> None:
+    image = Image.fromarray(np.full((20, 20), 200, dtype=np.int32))
+    assert image.mode == "I" and np.asarray(load_image(image)).mean() == 200
