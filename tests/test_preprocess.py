@@ -194,8 +194,6 @@ def test_bad_batches_are_refused(bad: object, message: str) -> None:
 
 @pytest.mark.gpu
 def test_batch_keeps_device() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
     on_gpu = torch.rand(3, 32, 32, device="cuda")
     assert as_batch([noise(40, 40), on_gpu], SMALL).device == on_gpu.device
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import caap_lab.data.scenes
+from caap_lab.data import train
 from caap_lab.data.scenes import Scene, demo_images, digit_indices, scene_generator, single_scenes
 
 WEIGHTS = Path(caap_lab.data.scenes.__file__).parents[1] / "weights"
@@ -91,7 +92,6 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_bundled_weights_are_as_accurate_as_their_card_says():
-    train = pytest.importorskip("caap_lab.data.train")
     from safetensors.torch import load_file
 
     card = json.loads((WEIGHTS / "demo.json").read_text(encoding="utf-8"))
@@ -104,7 +104,6 @@ def test_bundled_weights_are_as_accurate_as_their_card_says():
 
 
 def test_training_resumes_and_refuses_another_recipe(tmp_path):
-    train = pytest.importorskip("caap_lab.data.train")
     recipe = train.Recipe(steps=2, polish=1, batch=4, warmup=1)
     whole = train.train(recipe)
     state = tmp_path / "run.pt"

@@ -45,7 +45,7 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
     name = _first_on_hub(repository, revision or None, names, way_out)
     try:
         return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
-    except Exception as error:  # network, disk and access errors of several libraries
+    except Exception as error:  # told on with its reason; the hub lets through errors of the HTTP library it uses
         raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
 
 
@@ -64,7 +64,7 @@ def _first_on_hub(repository: str, revision: str | None, names: tuple[str, ...],
             raise InputError(
                 f"The weights of {repository} are not in the cache, and HF_HUB_OFFLINE forbids to fetch them. {way_out}"
             ) from error
-        except Exception as error:  # no network shows itself in many kinds of error
+        except Exception as error:  # likewise: without a network the error is the HTTP library's own
             raise InputError(
                 f"The Hugging Face hub cannot be reached for the weights of {repository}: "
                 f"{_first_line(error)} {way_out}"
@@ -80,7 +80,7 @@ def _with_patience(ask: Callable[[], Any]) -> None:
     def run() -> None:
         try:
             ask()
-        except Exception as error:
+        except Exception as error:  # raised again below, in the thread that waits
             problems.append(error)
 
     thread = threading.Thread(target=run, daemon=True)

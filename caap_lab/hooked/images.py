@@ -1,6 +1,7 @@
 """Photos from files, whatever their colour mode or rotation; what is unusable is refused with the reason."""
 
 import re
+import struct
 import warnings
 from pathlib import Path
 
@@ -141,6 +142,6 @@ def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
     rgb.info = {}  # else the rotation would be applied again when this image is given to load_image
     try:
         orientation = original.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data holds no rotation that could be applied
-        return rgb
+    except (SyntaxError, OSError, ValueError, KeyError, TypeError, struct.error):
+        return rgb  # damaged EXIF data holds no rotation that could be applied
     return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
