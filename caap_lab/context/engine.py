@@ -133,7 +133,7 @@ def _run_groups(
                 x, normalized, q = x[:, :n_live], normalized[:, :n_live], q[:, :, :n_live]
             z = _attend(q, k, v, patched, groups, hidden, blank, layer, positions, plan)
             x = _finish(block, x, normalized, z)
-        if _is_class_layer(model, layer):
+        if model.reads_class_token(layer):
             class_tokens.append(x[:, 0])
     if not spec.reads_patches:
         return model.unembed(x[:, :n_live], class_tokens)
@@ -278,11 +278,6 @@ def _whole_sequence(
     return whole
 
 
-def _is_class_layer(model: HookedViT, layer: int) -> bool:
-    """True if the head reads the class token leaving this block (besides the last block's)."""
-    return model.spec.n_layers - model.class_layers <= layer < model.spec.n_layers - 1
-
-
 def _class_layers(model: HookedViT, leaving: Sequence[Tensor]) -> list[Tensor]:
     """Of the residual streams leaving blocks 0, 1, ..., those whose class token the head reads."""
-    return [resid for layer, resid in enumerate(leaving) if _is_class_layer(model, layer)]
+    return [resid for layer, resid in enumerate(leaving) if model.reads_class_token(layer)]

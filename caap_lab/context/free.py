@@ -29,13 +29,16 @@ def score_patches_free(
     for image in range(source.n_images):
         for chosen in patched.split(chunk_size):
             resid = blank.resid[start].expand(len(chosen), -1, -1)
-            read = spec.n_layers - model.class_layers
-            class_tokens = [r[:1].expand(len(chosen), -1) for r in blank.resid[1 : start + 1][read:]]
+            class_tokens = [
+                resid[:1].expand(len(chosen), -1)
+                for layer, resid in enumerate(blank.resid[1 : start + 1])
+                if model.reads_class_token(layer)
+            ]
             for layer in range(start, spec.n_layers):
                 if layer < cutoff:
                     resid = torch.where(chosen[:, :, None], source.whole_resid(layer)[image], resid)
                 resid = model.run_block(layer, resid)
-                if read <= layer < spec.n_layers - 1:
+                if model.reads_class_token(layer):
                     class_tokens.append(resid[:, 0])
             scores.append(model.unembed(resid, class_tokens))
     return torch.cat(scores).view(source.n_images, len(table), -1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.hooked.checkpoint import count_classes, load_into, read_state_dict
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.dtype import as_device, as_dtype
+from caap_lab.hooked.device_dtype import as_device, as_dtype
 from caap_lab.hooked.heads import read_head
 from caap_lab.hooked.hub import fetch_weights
 from caap_lab.hooked.model import HookedViT

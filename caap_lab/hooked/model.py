@@ -100,6 +100,10 @@ class HookedViT(HookedRootModule):
         """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
         return self.head.class_layers if isinstance(self.head, ClassAndMeanHead) else 1
 
+    def reads_class_token(self, layer: int) -> bool:
+        """True if the head reads the class token leaving this block, besides the last block's."""
+        return self.spec.n_layers - self.class_layers <= layer < self.spec.n_layers - 1
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -204,7 +208,7 @@ class HookedViT(HookedRootModule):
         collected = list(class_tokens)
         for layer in range(start, stop):
             resid = self.run_block(layer, resid)
-            if n_layers - self.class_layers <= layer < n_layers - 1:
+            if self.reads_class_token(layer):
                 collected.append(resid[:, 0])
         return resid if stop_at_layer is not None else self.unembed(resid, collected)
 

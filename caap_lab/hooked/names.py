@@ -18,6 +18,12 @@ class Site:
     short: str
     layer: int | None
 
+    def block(self, n_layers: int) -> int:
+        """The block that the point belongs to: -1 before the first, n_layers behind the last."""
+        if self.layer is not None:
+            return self.layer
+        return -1 if self.short in ("embed", "full_embed") else n_layers
+
 
 def short_name(hook: str) -> str:
     """Short name of a hook: "attn.q" for "blocks.3.attn.hook_q", "logits" for "hook_logits"."""

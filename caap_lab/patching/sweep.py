@@ -132,7 +132,7 @@ def sweep(
         made = [e for p in ([given] if isinstance(given, Patch) else given) for e in edits(model, p, len(batch), known)]
         if not made:  # an empty list of patches
             raise InputError(f"The cell {labels} has no patch.")
-        cells.append((min(_first_block(site, model.spec.n_layers) for site, _ in made), number, made))
+        cells.append((min(site.block(model.spec.n_layers) for site, _ in made), number, made))
     cells.sort(key=lambda cell: cell[:2])
 
     values = torch.zeros(len(cells), len(batch), dtype=torch.float64)
@@ -169,10 +169,9 @@ class _Prefix:
 
     def advance(self, layer: int) -> None:
         """Run on to the residual stream entering `layer`."""
-        last = self.model.spec.n_layers
         while self.layer < layer:
             self.resid = self.model.run_block(self.layer, self.resid)
-            if last - self.model.class_layers <= self.layer < last - 1:
+            if self.model.reads_class_token(self.layer):
                 self.class_tokens.append(self.resid[:, 0])
             self.layer += 1
 
@@ -208,13 +207,6 @@ def _edit_rows(found: Sequence[tuple[slice, Edit]]) -> Edit:
         return new
 
     return edit
-
-
-def _first_block(site: Site, n_layers: int) -> int:
-    """First block to run with the patch on; -1 from the image, n_layers the head only."""
-    if site.layer is not None:
-        return site.layer
-    return -1 if site.short in ("embed", "full_embed") else n_layers
 
 
 def _metric(model: HookedViT, metric: int | str | Sequence[int | str] | Metric, count: int) -> tuple[Metric, str]:

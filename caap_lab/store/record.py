@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.hooked.batches import batches, check_count, check_images, single_images
-from caap_lab.hooked.dtype import as_device, as_dtype
+from caap_lab.hooked.device_dtype import as_device, as_dtype
 from caap_lab.hooked.model import HookedViT, Images
 from caap_lab.hooked.names import Site
 from caap_lab.store.store import (
@@ -119,7 +119,7 @@ def _activations(
         found[str(hook.name)] = activation.detach()
 
     hooks: list[tuple[Any, Any]] = [(site.hook, keep) for site in sites]
-    last = max(_last_block(site, model.spec.n_layers) for site in sites)
+    last = max(site.block(model.spec.n_layers) for site in sites)
     stop = None if last == model.spec.n_layers else last + 1
     total = len(single_images(images))
     with tqdm(total=total, unit="image", disable=not progress or total <= batch_size) as bar:
@@ -129,13 +129,6 @@ def _activations(
             for row in range(len(batch)):
                 yield {hook: activation[row] for hook, activation in found.items()}
                 bar.update()
-
-
-def _last_block(site: Site, n_layers: int) -> int:
-    """Last block to run for a point; n_layers when the head is needed too."""
-    if site.layer is not None:
-        return site.layer
-    return -1 if site.short in ("embed", "full_embed") else n_layers
 
 
 def _check_memory(nbytes: int, device: torch.device) -> None:

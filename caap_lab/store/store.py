@@ -15,7 +15,7 @@ from torch import Tensor
 
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, save_tensors
-from caap_lab.hooked.dtype import as_dtype
+from caap_lab.hooked.device_dtype import as_dtype
 from caap_lab.hooked.names import layer_of, short_name
 
 if TYPE_CHECKING:
