@@ -20,8 +20,8 @@ lint: .venv/.dev   ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-slow: .venv/.dev   ## run the slow and the browser tests
-	$(BIN)/python -m pytest -m "(slow or browser) and not gpu"
+slow: .venv/.dev   ## run the slow tests
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 bench: .venv/.installed   ## time CAAP
 	$(BIN)/python -m benchmarks.caap
