@@ -16,6 +16,7 @@ _NAMES = {
     "ActivationStore": "caap_lab.store.store",
     "AttributionMap": "caap_lab.attribution.map",
     "CheckpointError": "caap_lab.errors",
+    "HookedCNN": "caap_lab.hooked.cnn",
     "HookedViT": "caap_lab.hooked.model",
     "InputError": "caap_lab.errors",
     "Patch": "caap_lab.patching.patch",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from caap_lab.errors import CheckpointError as CheckpointError
     from caap_lab.errors import InputError as InputError
     from caap_lab.hooked import tokens as tokens
+    from caap_lab.hooked.cnn import HookedCNN as HookedCNN
     from caap_lab.hooked.heads import save_zero_shot_head as save_zero_shot_head
     from caap_lab.hooked.images import load_image as load_image
     from caap_lab.hooked.load import list_models as list_models

@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_map)
     command.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="photos")
     command.add_argument("--demo", action="store_true", help="a generated scene instead of a photo")
-    command.add_argument("--model", default="demo", help="'demo' or a timm name (see: caap-lab models)")
+    command.add_argument(
+        "--model", default="demo", help="a bundled model such as 'demo', or a timm name (see: caap-lab models)"
+    )
     command.add_argument("--checkpoint", type=Path, help="local weights, .safetensors or .pth")
     command.add_argument("--head", type=Path, help="classification head from a file")
     command.add_argument("--image-size", type=int, help="input size in pixels")

@@ -17,8 +17,9 @@ from caap_lab.context.engine import Plan, score_patches
 from caap_lab.context.free import score_patches_free
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
+from caap_lab.hooked.base import Images
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
-from caap_lab.hooked.model import HookedViT, Images
+from caap_lab.hooked.model import HookedViT, require_vit
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
@@ -84,8 +85,7 @@ def caap(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    if not isinstance(model, HookedViT):
-        raise InputError(f"caap needs a hooked model, not {type(model).__name__}: cl.caap(cl.HookedViT(model), ...).")
+    require_vit(model, "caap")
     first, stop = _check_blocks(model, start, cutoff, context)
     _check_choice("context", context, CONTEXTS)
     _check_choice("attention", attention, ATTENTIONS)
@@ -154,17 +154,19 @@ def caap(
                 if index is None:
                     assert source.logits is not None
                     index = int(source.logits[row].argmax())
+                all_scores = scores[row].view(*model.spec.grid, -1)
                 maps.append(
                     AttributionMap.of_model(
                         model,
                         batch[row],
-                        scores[row].view(*model.spec.grid, -1),
+                        all_scores[..., index].clone(),
                         target=index,
                         method="caap",
                         score=score,
                         settings={**settings, "blank": run.label},
                         seconds=seconds,
                         fingerprint=run.fingerprint,
+                        all_scores=all_scores,
                     )
                 )
                 bar.update()

@@ -39,7 +39,7 @@ class AttributionMap:
     target_name: str
     method: str
     score: str
-    """What a score is: "logit", "prob" or "logprob" of the target."""
+    """What a score is: "logit", "prob" or "logprob" of the target with the patch inserted, or "attribution to" one."""
     settings: dict[str, Any]
     """Every argument that the method ran with."""
     model_name: str
@@ -58,7 +58,7 @@ class AttributionMap:
         cls,
         model: "HookedViT",
         image: Float[Tensor, "3 height width"],
-        all_scores: Float[Tensor, "row col classes"],
+        scores: Float[Tensor, "row col"],
         *,
         target: int,
         method: str,
@@ -66,10 +66,11 @@ class AttributionMap:
         settings: Mapping[str, Any],
         seconds: float,
         fingerprint: str,
+        all_scores: Float[Tensor, "row col classes"] | None = None,
     ) -> "AttributionMap":
-        """A map of a model's image from scores for every class."""
+        """A map of a model's image."""
         return cls(
-            scores=all_scores[..., target].clone(),
+            scores=scores,
             target=target,
             target_name=model.class_names.name(target),
             method=method,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from caap_lab.attribution.caap import caap
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
-from caap_lab.hooked.model import HookedViT, Images
+from caap_lab.hooked.base import Images
+from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import nearest
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from caap_lab.blur import rise_blur
 from caap_lab.errors import InputError
+from caap_lab.hooked.base import Images
 from caap_lab.hooked.batches import batches, is_single
 from caap_lab.hooked.block import attention_of, project_qkv
-from caap_lab.hooked.model import HookedViT, Images
+from caap_lab.hooked.model import HookedViT
 
 IMAGE_BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
 BLANKS = (*IMAGE_BLANKS, "zero_activations")

@@ -11,7 +11,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.images import check_photo
 
 if TYPE_CHECKING:
-    from caap_lab.hooked.model import HookedViT, Images
+    from caap_lab.hooked.base import HookedModel, Images
 
 
 def single_images(images: "Images") -> "list[Images]":
@@ -41,7 +41,7 @@ def is_single(images: "Images") -> bool:
     return not (isinstance(images, Tensor) and images.ndim == 4 and len(images) != 1)
 
 
-def batches(model: "HookedViT", images: "Images", batch_size: int) -> Iterator[Tensor]:
+def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator[Tensor]:
     """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch comes."""
     check_count("batch_size", batch_size)
     singles = single_images(images)

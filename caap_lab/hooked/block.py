@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
+from caap_lab.hooked.base import is_watched
+
 
 class NormPoints(nn.Module):
     """Hook point at the output of a LayerNorm."""
@@ -128,13 +130,6 @@ def run_mlp(mlp: nn.Module, points: MlpPoints, x: Float[Tensor, "batch token d_m
             pre, linear = mlp.fc1_g(x), mlp.fc1_x(x)
         post = mlp.act(points.hook_pre(pre)) * points.hook_pre_linear(linear)
     return mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(points.hook_post(post)))))
-
-
-def is_watched(module: nn.Module) -> bool:
-    """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
 
 
 def _hook_heads(point: HookPoint, x: Float[Tensor, "batch head token d_head"]) -> Tensor:

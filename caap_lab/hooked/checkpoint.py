@@ -69,14 +69,23 @@ def load_into(vit: VisionTransformer, state_dict: dict[str, Tensor]) -> None:
     if "siglip" in model_label(vit) and getattr(vit, "attn_pool", None) is None:
         # timm's average-pooled SigLIP models share the files of the attention-pooled ones.
         state = {name: value for name, value in state.items() if not name.startswith("attn_pool.")}
-    own = vit.state_dict()
-    _check_fit(vit, own, state)
+    load_exactly(vit, state)
+
+
+def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights whose names and shapes are the model's own.
+
+    Raises:
+        CheckpointError: a weight is missing, left over, misshapen or not finite; the model is unchanged.
+    """
+    own = model.state_dict()
+    _check_fit(model, own, state)
     for name, value in state.items():
         if own[name].is_floating_point() and not value.is_floating_point():
             raise CheckpointError(f"{name} in the checkpoint holds {value.dtype}, not floating-point weights.")
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{name} in the checkpoint holds NaN or infinity.")
-    vit.load_state_dict(state, strict=True)
+    model.load_state_dict(state, strict=True)
 
 
 def count_classes(state_dict: dict[str, Tensor]) -> int:
@@ -87,9 +96,9 @@ def count_classes(state_dict: dict[str, Tensor]) -> int:
     return 0
 
 
-def model_label(vit: nn.Module) -> str:
+def model_label(model: nn.Module) -> str:
     """Name of a model in timm, or its class."""
-    return (getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or type(vit).__name__
+    return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
 def _check_file(path: Path) -> None:

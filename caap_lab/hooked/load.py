@@ -4,19 +4,22 @@ import fnmatch
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from caap_lab.data.backbones import BACKBONES, build
 from caap_lab.errors import CheckpointError, InputError
-from caap_lab.hooked.checkpoint import count_classes, load_into, read_state_dict
+from caap_lab.hooked.checkpoint import count_classes, load_exactly, load_into, read_state_dict
 from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.cnn import HookedCNN
 from caap_lab.hooked.device_dtype import as_device, as_dtype
-from caap_lab.hooked.heads import read_head
+from caap_lab.hooked.heads import ClassAndMeanHead, read_head
 from caap_lab.hooked.hub import fetch_weights
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import nearest
@@ -27,6 +30,35 @@ BUNDLED = Path(__file__).parent.parent / "weights"
 _MODULES = ("vision_transformer", "deit")
 _OTHER_BLOCKS = ["vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"]
 """Names in these modules whose blocks `read_spec` refuses."""
+
+
+@overload
+def load_model(  # type: ignore[overload-overlap]
+    name: Literal["demo-cnn"],
+    *,
+    checkpoint: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    class_names: Sequence[str] | ClassNames | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> HookedCNN: ...
+
+
+@overload
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    head: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    class_names: Sequence[str] | ClassNames | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> HookedViT: ...
 
 
 def load_model(
@@ -40,11 +72,13 @@ def load_model(
     class_names: Sequence[str] | ClassNames | None = None,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
-) -> HookedViT:
-    """A Vision Transformer by name, with hook points.
+) -> HookedViT | HookedCNN:
+    """A model by name, with hook points.
 
     Args:
-        name: "demo" (bundled, needs no network), or a timm name, also with a weights tag; see `list_models`.
+        name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
+            "demo-spurious", or the CNN "demo-cnn"); or a timm Vision Transformer's name, also with a weights tag. See
+            `list_models`.
         checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
         head: Local file of a classification head; see `caap_lab.hooked.heads`.
         mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
@@ -68,21 +102,12 @@ def load_model(
             Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
 
     _check_name(name)
-    if name in _bundled_names():
-        vit, preprocessing, own_names = _load_bundled(name, checkpoint, mean, std, size)
+    if name in bundled_models():
+        model = _load_bundled(name, checkpoint, head, mean, std, size, class_names)
     else:
         vit = _load_timm(name, checkpoint, size)
-        preprocessing, own_names = Preprocessing.from_timm(vit, mean, std), None
-    module: nn.Module | None = None
-    if head is not None:
-        module, own_names = read_head(head, vit)
-    model = HookedViT(
-        vit,
-        head=module,
-        preprocessing=preprocessing,
-        class_names=own_names if class_names is None else class_names,
-        name=name,
-    )
+        preprocessing = Preprocessing.from_timm(vit, mean, std)
+        model = _with_head(name, vit, None, head, preprocessing, class_names)
     return model.to(device, dtype)
 
 
@@ -95,7 +120,7 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     tags = "." in pattern
     names = timm.list_models(module=_MODULES, exclude_filters=_OTHER_BLOCKS, pretrained=tags, include_tags=tags)
-    return fnmatch.filter([*_bundled_names(), *names], pattern)
+    return fnmatch.filter([*bundled_models(), *names], pattern)
 
 
 def _load_timm(name: str, checkpoint: str | Path | None, size: tuple[int, int] | None) -> VisionTransformer:
@@ -118,34 +143,68 @@ def _load_timm(name: str, checkpoint: str | Path | None, size: tuple[int, int] |
 def _load_bundled(
     name: str,
     checkpoint: str | Path | None,
+    head: str | Path | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     size: tuple[int, int] | None,
-) -> tuple[VisionTransformer, Preprocessing, tuple[str, ...]]:
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT | HookedCNN:
     card = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
-    options: dict[str, Any] = card["architecture_kwargs"]
-    if size is not None:
-        _check_divisible(size, (options["patch_size"], options["patch_size"]), name)
-        options = {**options, "img_size": size}
-    vit = VisionTransformer(**options)
+    arguments: dict[str, Any] = card["architecture_kwargs"]
+    if size is not None and "img_size" in arguments:
+        _check_divisible(size, (arguments["patch_size"], arguments["patch_size"]), name)
+        arguments = {**arguments, "img_size": size}
+    body = build(card["architecture"], arguments)
     path = BUNDLED / card["weights"] if checkpoint is None else checkpoint
-    _fill(vit, read_state_dict(path), path)
+    state = read_state_dict(path)
+    own_head: nn.Module | None = None
+    if card["head"] == "cls+mean":
+        weight, bias = state.pop("head.weight", None), state.pop("head.bias", None)
+        if weight is None or bias is None:
+            raise CheckpointError(f"{path} has no head.weight and head.bias, which {name} needs.")
+        own_head = ClassAndMeanHead(weight.float(), bias.float(), body.num_features)
+    _fill(body, state, path)
     preprocessing = Preprocessing(
-        image_size=read_spec(vit).image_size,
+        image_size=tuple(card["input_size"][1:]) if size is None else size,
         mean=tuple(card["mean"] if mean is None else mean),
         std=tuple(card["std"] if std is None else std),
     )
-    return vit, preprocessing, tuple(card["class_names"])
+    if isinstance(body, ResNet):
+        if head is not None:
+            raise InputError(f"{name} is a CNN and keeps its own head; head=... is for Vision Transformers.")
+        names = card["class_names"] if class_names is None else class_names
+        return HookedCNN(body, preprocessing=preprocessing, class_names=names, name=name)
+    names = card["class_names"] if class_names is None and head is None else class_names
+    return _with_head(name, body, own_head, head, preprocessing, names)
 
 
-def _fill(vit: VisionTransformer, state: dict[str, Tensor], path: str | Path) -> None:
+def _with_head(
+    name: str,
+    vit: VisionTransformer,
+    own_head: nn.Module | None,
+    head: str | Path | None,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT:
+    """The hooked model, with the head file's head and class names where one is given."""
+    if head is not None:
+        own_head, names = read_head(head, vit)
+        class_names = names if class_names is None else class_names
+    return HookedViT(vit, head=own_head, preprocessing=preprocessing, class_names=class_names, name=name)
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     try:
-        load_into(vit, state)
+        if isinstance(model, VisionTransformer):
+            load_into(model, state)
+        else:
+            load_exactly(model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _bundled_names() -> list[str]:
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
     return sorted(card.stem for card in BUNDLED.glob("*.json"))
 
 
@@ -155,15 +214,15 @@ def _check_name(name: str) -> None:
             f"Expected the name of a model, not {type(name).__name__}; "
             "for a timm model that you already have, use HookedViT."
         )
-    if name in _bundled_names():
+    if name in bundled_models():
         return
-    if name == "demo":
+    if name in BACKBONES:
         raise InputError(
             f"The bundled weights of {name!r} are missing from {BUNDLED}; install the package again, or "
-            "train them: python -m caap_lab.data.train demo --help."
+            f"train them: python -m caap_lab.data.train {name} --help."
         )
     if not timm.is_model(name):
-        hint = nearest(name, [*_bundled_names(), *timm.list_models()])
+        hint = nearest(name, [*bundled_models(), *timm.list_models()])
         raise InputError(f"There is no model named {name!r}.{hint} `caap-lab models` lists them all.")
     known = get_arch_pretrained_cfgs(name)
     if "." in name and name not in known:

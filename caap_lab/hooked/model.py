@@ -1,37 +1,32 @@
 """HookedViT: a timm Vision Transformer with TransformerLens hook points between timm's own modules."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from jaxtyping import Float
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
-from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.block import BlockPoints, NormPoints, is_watched, run_block
+from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
+from caap_lab.hooked.block import BlockPoints, NormPoints, run_block
+from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.fingerprint import fingerprint
 from caap_lab.hooked.heads import ClassAndMeanHead
-from caap_lab.hooked.names import Site, activation_shape, find_sites, unknown_name
-from caap_lab.hooked.preprocess import Preprocessing, as_batch
+from caap_lab.hooked.names import activation_shape
+from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.spec import read_spec
 
 if TYPE_CHECKING:
     from caap_lab.patching.patch import Patch
     from caap_lab.store.store import ActivationStore
 
-Images = Any
-"""A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
 
-
-class HookedViT(HookedRootModule):
+class HookedViT(HookedModel):
     """A timm ViT that can be read and edited at every named activation.
 
     The timm model stays as it is, in `model.vit`: its modules are called in its own order, so logits are bit-equal to
@@ -70,8 +65,8 @@ class HookedViT(HookedRootModule):
         self.vit = vit
         self.head = head
         self.preprocessing = preprocessing or Preprocessing.from_timm(vit)
-        self.model_name = name or (getattr(vit, "pretrained_cfg", None) or {}).get("architecture") or type(vit).__name__
-        self.class_names = _class_names(class_names, self.n_classes)
+        self.model_name = name or model_label(vit)
+        self.class_names = as_class_names(class_names, self.n_classes)
         self.hook_embed = HookPoint()
         self.hook_full_embed = HookPoint()
         self.blocks = nn.ModuleList(BlockPoints(spec.gated_mlp) for _ in range(spec.n_layers))
@@ -82,7 +77,6 @@ class HookedViT(HookedRootModule):
         self.eval()
         self.kept_runs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         """Runs that are kept with the model and go with it: CAAP's blanks."""
-        self._fingerprint: tuple[tuple[Any, ...], str] | None = None
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -105,28 +99,9 @@ class HookedViT(HookedRootModule):
         return self.spec.n_layers - self.class_layers <= layer < self.spec.n_layers - 1
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of architecture and weights; ties stores and maps to the model that made them."""
-        # Edits through .data leave no trace in a tensor's version, so its norm is looked at as well.
-        with torch.no_grad():
-            state = tuple(
-                (t.data_ptr(), float(torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))))
-                for t in chain(self.parameters(), self.buffers())
-                if t.is_floating_point()
-            )
-        if self._fingerprint is None or self._fingerprint[0] != state:
-            self._fingerprint = (state, fingerprint(self))
-        return self._fingerprint[1]
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return self.spec.n_layers
 
     def activation_shape(self, name: str) -> tuple[int, ...]:
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
@@ -136,10 +111,6 @@ class HookedViT(HookedRootModule):
         elif self._is_distilled:
             d_pooled = (2, self.spec.d_model)
         return activation_shape(self.spec, self.find(name)[0].short, d_pooled, self.n_classes)
-
-    def find(self, name: str, layers: int | Iterable[int] | None = None) -> list[Site]:
-        """Hook points for a full or short name; see `caap_lab.hooked.names.find_sites`."""
-        return find_sites(self.hook_dict, self.spec.n_layers, name, layers)
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.vit)`)."""
@@ -151,19 +122,6 @@ class HookedViT(HookedRootModule):
             f"pool {s.pool}, {self.n_classes} classes, {self.dtype}, {self.device})"
         )
 
-    # -- input ---------------------------------------------------------------------------------------------------
-
-    def preprocess(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
-        """Images as the model's input tensor, on its device and in its dtype.
-
-        Args:
-            images: A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these.
-
-        Raises:
-            InputError: an image cannot be read, has another size, or holds NaN.
-        """
-        return as_batch(images, self.preprocessing).to(self.device, self.dtype)
-
     def target(self, target: int | str) -> int:
         """Class index for an index, a WordNet id or a word such as "tabby"."""
         if self.head is None and not self.vit.num_classes:
@@ -171,12 +129,12 @@ class HookedViT(HookedRootModule):
                 f"{self.model_name} has no classifier, so it has no targets. Load it with head=... "
                 "(a linear head or text embeddings), or with a checkpoint that has one."
             )
-        return self.class_names.find(target)
+        return super().target(target)
 
     def targets(self, targets: Any, count: int) -> list[int]:
         """Class indices for a number of images, from one target for all or a sequence of one each."""
         self.target(0)  # a model without a classifier is refused here
-        return self.class_names.find_many(targets, count)
+        return super().targets(targets, count)
 
     # -- forward -------------------------------------------------------------------------------------------------
 
@@ -279,42 +237,14 @@ class HookedViT(HookedRootModule):
 
         return run_patched(self, images, patches)
 
-    # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
 
-    def has_hooks(self) -> bool:
-        """True if any hook point, or any module of timm's model, is being read or edited."""
-        return any(is_watched(module) for module in self.modules())
+def require_vit(model: Any, what: str) -> None:
+    """Refuse anything but a HookedViT.
 
-    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
-        """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
-        self._require(name)
-        super().add_hook(name, *args, **kwargs)
-
-    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
-        self._require(name)
-        super()._enable_hook(name, hook, dir)
-
-    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """TransformerLens's own; a name that does not exist is an error."""
-        if names_filter is not None:
-            for name in [names_filter] if isinstance(names_filter, str) or callable(names_filter) else names_filter:
-                self._require(name)
-        if isinstance(names_filter, (set, tuple)):
-            names_filter = list(names_filter)
-        return super().get_caching_hooks(names_filter, *args, **kwargs)
-
-    def _require(self, name: str | Callable[[str], bool]) -> None:
-        if isinstance(name, str):
-            if name not in self.hook_dict:
-                raise InputError(unknown_name(name, list(self.hook_dict)))
-        elif not any(name(known) for known in self.hook_dict):
-            raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
-
-
-def _class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
-    if names is None:
-        return ClassNames.for_model(n_classes)
-    found = names if isinstance(names, ClassNames) else ClassNames(tuple(names))
-    if len(found) != n_classes:
-        raise InputError(f"{len(found)} class names were given for a head of {n_classes} classes.")
-    return found
+    Raises:
+        InputError: with what to do instead.
+    """
+    if isinstance(model, HookedModel) and not isinstance(model, HookedViT):
+        raise InputError(f"{what} works on Vision Transformers; {model.model_name} is a CNN.")
+    if not isinstance(model, HookedViT):
+        raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model).")

@@ -60,21 +60,24 @@ class Preprocessing:
 
     @classmethod
     def from_timm(
-        cls, vit: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        cls, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> "Preprocessing":
         """The preprocessing in a timm model's configuration, at the image size that the model is built for.
 
         Args:
-            vit: A timm Vision Transformer.
+            model: A timm model; a Vision Transformer's patch embedding says its image size, else the configuration.
             mean: Instead of the configured mean.
             std: Instead of the configured standard deviation.
         """
-        config = resolve_model_data_config(vit)
-        patch_embed: Any = vit.patch_embed
-        if patch_embed.proj.in_channels != 3:
-            raise InputError(f"This model reads {patch_embed.proj.in_channels} channels; photos have 3.")
+        config = resolve_model_data_config(model)
+        channels, *size = config["input_size"]
+        patch_embed: Any = getattr(model, "patch_embed", None)
+        if patch_embed is not None:
+            channels, size = patch_embed.proj.in_channels, patch_embed.img_size
+        if channels != 3:
+            raise InputError(f"This model reads {channels} channels; photos have 3.")
         return cls(
-            image_size=patch_embed.img_size,
+            image_size=tuple(size),
             mean=tuple(config["mean"] if mean is None else mean),
             std=tuple(config["std"] if std is None else std),
             interpolation=config["interpolation"],

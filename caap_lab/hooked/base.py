@@ -1,0 +1,136 @@
+"""What all hooked models share: images in, classes by name, identity, and hooks whose names are checked."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+
+from caap_lab.errors import InputError
+from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.fingerprint import fingerprint
+from caap_lab.hooked.names import Site, find_sites, unknown_name
+from caap_lab.hooked.preprocess import Preprocessing, as_batch
+
+Images = Any
+"""A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
+
+
+class HookedModel(HookedRootModule):
+    """A timm model between whose modules stand TransformerLens hook points.
+
+    `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
+    """
+
+    preprocessing: Preprocessing
+    model_name: str
+    class_names: ClassNames
+    _fingerprint: tuple[tuple[Any, ...], str] | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of scores that the head gives."""
+        raise NotImplementedError
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of architecture and weights; ties stores and maps to the model that made them."""
+        # Edits through .data leave no trace in a tensor's version, so its norm is looked at as well.
+        with torch.no_grad():
+            state = tuple(
+                (t.data_ptr(), float(torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))))
+                for t in chain(self.parameters(), self.buffers())
+                if t.is_floating_point()
+            )
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, fingerprint(self))
+        return self._fingerprint[1]
+
+    def find(self, name: str, layers: int | Iterable[int] | None = None) -> list[Site]:
+        """Hook points for a full or short name; see `caap_lab.hooked.names.find_sites`."""
+        return find_sites(self.hook_dict, self.n_layers, name, layers)
+
+    def preprocess(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
+        """Images as the model's input tensor, on its device and in its dtype.
+
+        Args:
+            images: A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these.
+
+        Raises:
+            InputError: an image cannot be read, has another size, or holds NaN.
+        """
+        return as_batch(images, self.preprocessing).to(self.device, self.dtype)
+
+    def target(self, target: int | str) -> int:
+        """Class index for an index, a WordNet id or a word such as "tabby"."""
+        return self.class_names.find(target)
+
+    def targets(self, targets: Any, count: int) -> list[int]:
+        """Class indices for a number of images, from one target for all or a sequence of one each."""
+        return self.class_names.find_many(targets, count)
+
+    # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
+
+    def has_hooks(self) -> bool:
+        """True if any hook point, or any module of timm's model, is being read or edited."""
+        return any(is_watched(module) for module in self.modules())
+
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
+        self._require(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
+        self._require(name)
+        super()._enable_hook(name, hook, dir)
+
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """TransformerLens's own; a name that does not exist is an error."""
+        if names_filter is not None:
+            for name in [names_filter] if isinstance(names_filter, str) or callable(names_filter) else names_filter:
+                self._require(name)
+        if isinstance(names_filter, (set, tuple)):
+            names_filter = list(names_filter)
+        return super().get_caching_hooks(names_filter, *args, **kwargs)
+
+    def _require(self, name: str | Callable[[str], bool]) -> None:
+        if isinstance(name, str):
+            if name not in self.hook_dict:
+                raise InputError(unknown_name(name, list(self.hook_dict)))
+        elif not any(name(known) for known in self.hook_dict):
+            raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
+
+
+def is_watched(module: nn.Module) -> bool:
+    """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
+    """Class names for a head; None means ImageNet's for 1000 classes, and numbers else."""
+    if names is None:
+        return ClassNames.for_model(n_classes)
+    found = names if isinstance(names, ClassNames) else ClassNames(tuple(names))
+    if len(found) != n_classes:
+        raise InputError(f"{len(found)} class names were given for a head of {n_classes} classes.")
+    return found
