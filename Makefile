@@ -12,8 +12,8 @@ help:   ## list the targets
 demo: .venv/.installed   ## map a generated scene, offline, into runs/demo
 	$(BIN)/caap-lab map --demo --out runs/demo
 
-test: lint   ## lint, then run the tests
-	$(BIN)/python -m pytest
+test: lint   ## lint, then run the tests, in one process a core
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: .venv/.dev   ## ruff and mypy
 	$(BIN)/ruff check

@@ -25,11 +25,14 @@ _NAMES = {
     "ViTSpec": "caap_lab.hooked.spec",
     "attribute": "caap_lab.attribution.registry",
     "caap": "caap_lab.attribution.caap",
+    "completeness_error": "caap_lab.attribution.completeness",
     "demo_images": "caap_lab.data.scenes",
     "list_models": "caap_lab.hooked.load",
+    "libragrad": "caap_lab.attribution.libragrad",
     "load_image": "caap_lab.hooked.images",
     "load_model": "caap_lab.hooked.load",
     "methods": "caap_lab.attribution.registry",
+    "register": "caap_lab.attribution.registry",
     "run_patched": "caap_lab.patching.run",
     "save_zero_shot_head": "caap_lab.hooked.heads",
     "sweep": "caap_lab.patching.sweep",
@@ -39,9 +42,12 @@ __all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]
 
 if TYPE_CHECKING:
     from caap_lab.attribution.caap import caap as caap
+    from caap_lab.attribution.completeness import completeness_error as completeness_error
+    from caap_lab.attribution.libragrad import libragrad as libragrad
     from caap_lab.attribution.map import AttributionMap as AttributionMap
     from caap_lab.attribution.registry import attribute as attribute
     from caap_lab.attribution.registry import methods as methods
+    from caap_lab.attribution.registry import register as register
     from caap_lab.context import blanks as blanks
     from caap_lab.data.scenes import demo_images as demo_images
     from caap_lab.errors import CheckpointError as CheckpointError

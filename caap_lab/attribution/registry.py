@@ -1,11 +1,32 @@
 """All attribution methods under one call."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from caap_lab.attribution.atman import ATMAN
+from caap_lab.attribution.attcat import ATTCAT
 from caap_lab.attribution.caap import caap
+from caap_lab.attribution.gen_att import GEN_ATT
+from caap_lab.attribution.grad_cam import GRAD_CAM
+from caap_lab.attribution.grad_cam_plus_plus import GRAD_CAM_PLUS_PLUS
+from caap_lab.attribution.grad_sam import GRAD_SAM
+from caap_lab.attribution.input_x_gradient import INPUT_X_GRADIENT
+from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
+from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.mda import MDA
+from caap_lab.attribution.method import Compute, Method, method
+from caap_lab.attribution.mutex import MUTEX
+from caap_lab.attribution.rise import RISE
+from caap_lab.attribution.rollout import ROLLOUT
+from caap_lab.attribution.score_cam import SCORE_CAM
+from caap_lab.attribution.simple import SIMPLE_DELETION, SIMPLE_INSERTION
+from caap_lab.attribution.smoothgrad import SMOOTHGRAD
+from caap_lab.attribution.tam import TAM
+from caap_lab.attribution.tis import TIS
+from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION
+from caap_lab.attribution.vit_cx import VIT_CX
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import Images
 from caap_lab.hooked.model import HookedViT
@@ -14,34 +35,50 @@ from caap_lab.hooked.names import nearest
 if TYPE_CHECKING:
     import pandas as pd
 
-MethodFunction = Callable[..., AttributionMap | list[AttributionMap]]
-
-
-@dataclass(frozen=True)
-class Method:
-    """An attribution method and what a user wants to know before choosing it."""
-
-    name: str
-    family: str
-    source: str
-    needs: str
-    cost: str
-    """Forward and backward passes an image."""
-    class_specific: bool
-    function: MethodFunction
-
+CAAP = Method(
+    name="caap",
+    family="activation patching",
+    source="CAAP, arXiv 2603.13652",
+    needs="forward passes",
+    forwards="about 5 (clamped); N (free)",
+    backwards="0",
+    class_specific=True,
+    function=caap,
+)
 
 METHODS: dict[str, Method] = {
-    "caap": Method(
-        name="caap",
-        family="activation patching",
-        source="CAAP, arXiv 2603.13652",
-        needs="forward passes only",
-        cost="about 5 forward (clamped); one forward a patch (free)",
-        class_specific=True,
-        function=caap,
-    ),
+    found.name: found
+    for found in (
+        # the paper's own comparison, in its order
+        CAAP,
+        GRAD_CAM,
+        ROLLOUT,
+        TRANSFORMER_ATTRIBUTION,
+        VIT_CX,
+        TAM,
+        IXG_PLUS,
+        LIBRA_IXG_PLUS,
+        MDA,
+        MUTEX,
+        SIMPLE_INSERTION,
+        SIMPLE_DELETION,
+        # related work
+        INPUT_X_GRADIENT,
+        INTEGRATED_GRADIENTS,
+        SMOOTHGRAD,
+        GRAD_CAM_PLUS_PLUS,
+        SCORE_CAM,
+        ATTCAT,
+        GRAD_SAM,
+        GEN_ATT,
+        RISE,
+        TIS,
+        ATMAN,
+    )
 }
+
+
+_BUILT_IN = frozenset(METHODS)
 
 
 def attribute(
@@ -58,14 +95,36 @@ def attribute(
         images: One image, or several.
         method: A name from `methods()`.
         target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
-        **options: The method's own options.
+        **options: The method's own options, `batch_size` (images run at once) and `progress`; none of the last two
+            changes results.
 
     Returns:
         A map for one image, a list of maps for several.
+
+    Raises:
+        InputError: something given does not fit, before anything runs.
     """
     if method not in METHODS:
         raise unknown_method(method)
     return METHODS[method].function(model, images, target, **options)
+
+
+def register(name: str, compute: Compute, **facts: Any) -> None:
+    """Make a function of your own a method: `cl.register("mine", lambda model, images, targets: scores)`.
+
+    Args:
+        name: What to call it; a name of your own may be registered again, a built-in one may not.
+        compute: (model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
+            Keyword-only parameters are the method's options. Scores of one image must not depend on the others.
+        **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific; and `score`.
+
+    Raises:
+        InputError: the name belongs to a built-in method.
+    """
+    if name in _BUILT_IN:
+        raise InputError(f"{name!r} is a built-in method; register yours under another name.")
+    unknown = {"family": "own", "source": "", "needs": "", "forwards": "", "backwards": ""}
+    METHODS[name] = method(compute, name=name, **(unknown | facts))
 
 
 def unknown_method(method: str) -> InputError:
@@ -74,8 +133,8 @@ def unknown_method(method: str) -> InputError:
 
 
 def methods() -> "pd.DataFrame":
-    """All methods: name, family, source, needs, cost an image, class-specific or not."""
+    """All methods: name, family, source, what they need, passes an image, class-specific or not."""
     import pandas as pd
 
-    rows = [{k: v for k, v in asdict(method).items() if k != "function"} for method in METHODS.values()]
+    rows = [{k: v for k, v in asdict(found).items() if k != "function"} for found in METHODS.values()]
     return pd.DataFrame(rows).set_index("name")

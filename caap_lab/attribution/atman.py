@@ -1,0 +1,94 @@
+"""AtMan: what is lost when attention to a token is turned down (Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110)."""
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from caap_lab.attribution.attention import widened
+from caap_lab.attribution.masking import check_share
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+
+@torch.no_grad()
+def atman(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    factor: float = 0.1,
+    similarity: float = 0.6,
+    chunk_size: int = 32,
+) -> Tensor:
+    """CE_c(x with attention to patch t and its like turned down) - CE_c(x), where CE_c = -log p_c.
+
+    In all blocks and heads the scores before softmax, less their row's minimum, are multiplied by f for key t, and for
+    the patches j like it by f + (1 - f)(1 - cos_tj): see `suppression`. A pooling by attention in the head is left as
+    it is.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        factor: What is left of a score, f; 1 changes nothing.
+        similarity: Cosine of embeddings, before positions are added, from which a patch goes down with another; 1 for
+            exact copies only, as far as rounding lets a copy be told.
+        chunk_size: Patches tried at once.
+    """
+    check_share("factor", factor)
+    if not isinstance(similarity, Real) or isinstance(similarity, bool) or not -1 <= similarity <= 1:
+        raise InputError(f"similarity={similarity!r} must be a number from -1 to 1, a cosine.")
+    check_count("chunk_size", chunk_size)
+    found = []
+    for image, target in zip(images[:, None], targets, strict=True):
+        logits, (embedded, entering) = read_activations(model, image, ["hook_embed", "blocks.0.hook_resid_pre"])
+        turned_down = suppression(widened(embedded[0]), factor, similarity).to(entering.dtype)
+        losses = []
+        for part in turned_down.split(chunk_size):
+            hooks = [(name, _turning_down(part)) for name in block_hooks(model, "attn.attn_scores")]
+            with model.hooks(fwd_hooks=hooks):
+                changed = model(entering.expand(len(part), -1, -1), start_at_layer=0)
+            losses.append(-widened(changed).log_softmax(dim=1)[:, target])
+        found.append(torch.cat(losses) + widened(logits).log_softmax(dim=1)[0, target])
+    return on_grid(model, torch.stack(found))
+
+
+def suppression(
+    embedded: Float[Tensor, "patch d_model"], factor: float, similarity: float
+) -> Float[Tensor, "patch patch"]:
+    """Factors of all patches as keys (second axis) when one patch (first axis) is turned down.
+
+    f + (1 - f)(1 - cos) where cos >= similarity, which is f for the patch itself, and 1 elsewhere.
+    """
+    unit = F.normalize(embedded, dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(1).clamp(max=1)
+    return torch.where(cosine >= similarity, factor + (1 - factor) * (1 - cosine), 1)
+
+
+def _turning_down(factors: Float[Tensor, "choice patch"]) -> Callable[[Tensor, Any], Tensor]:
+    def turn_down(scores: Tensor, hook: Any) -> Tensor:
+        prefix = scores.shape[-1] - factors.shape[-1]
+        of_keys = F.pad(factors, (prefix, 0), value=1)[:, None, None]
+        return (scores - scores.amin(dim=-1, keepdim=True)) * of_keys
+
+    return turn_down
+
+
+ATMAN = method(
+    atman,
+    name="atman",
+    family="masking",
+    source="Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110",
+    needs="forward passes, attention",
+    forwards="N + 1",
+    backwards="0",
+    score="attribution to logprob",
+)

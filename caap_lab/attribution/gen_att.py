@@ -1,0 +1,39 @@
+"""Generic attention explainability: attention times its gradient, block after block (Chefer et al. 2021, ICCV)."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.attention import check_start_layer, row_of_product, widened
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.hooked.model import HookedViT
+
+
+def gen_att(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+    """R[CLS, patches], where R = I before block start, and R <- R + mean_h (A_h * dy_c/dA_h)^+ R at every block.
+
+    Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        start_layer: First block that counts.
+    """
+    check_start_layer(model, start_layer)
+    hooks = block_hooks(model, "attn.pattern")[start_layer:]
+    _, patterns, gradients = read_gradients(model, images, targets, hooks)
+    eye = torch.eye(model.spec.n_tokens, device=images.device)
+    steps = [eye + (widened(a) * widened(g)).clamp(min=0).mean(dim=1) for a, g in zip(patterns, gradients, strict=True)]
+    return on_grid(model, row_of_product(model, steps))
+
+
+GEN_ATT = method(
+    gen_att,
+    name="gen_att",
+    family="attention",
+    source="Chefer et al. 2021, ICCV, arXiv 2103.15679",
+    needs="attention, gradient",
+    forwards="1",
+    backwards="1",
+)

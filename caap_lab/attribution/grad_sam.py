@@ -1,0 +1,37 @@
+"""Grad-SAM (Barkan et al. 2021, CIKM, arXiv 2204.11073): attention times its positive gradient."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.errors import InputError
+from caap_lab.hooked.model import HookedViT
+
+ROWS = ("all", "cls")
+
+
+def grad_sam(model: HookedViT, images: Tensor, targets: Tensor, *, rows: str = "all") -> Tensor:
+    """Mean over blocks l, heads h and query rows q of A^l_{h,q,t} ReLU(dy/dA^l_{h,q,t}).
+
+    `rows` says which query rows: "all" as in the paper, or "cls" for the class token's alone.
+    """
+    if rows not in ROWS:
+        raise InputError(f"rows={rows!r} must be one of {', '.join(map(repr, ROWS))}.")
+    if rows == "cls" and "cls" not in model.spec.prefix:
+        raise InputError(f"{model.model_name} has no class token, so there is no row for rows='cls'; use rows='all'.")
+    queries = slice(1) if rows == "cls" else slice(None)
+    _, patterns, gradients = read_gradients(model, images, targets, block_hooks(model, "attn.pattern"))
+    blocks = zip(patterns, gradients, strict=True)
+    return on_grid(model, torch.stack([(a * g.relu())[:, :, queries].mean((1, 2)) for a, g in blocks]).mean(0))
+
+
+GRAD_SAM = method(
+    grad_sam,
+    name="grad_sam",
+    family="gradient",
+    source="Barkan et al. 2021, arXiv 2204.11073",
+    needs="gradient, attention",
+    forwards="1",
+    backwards="1",
+)

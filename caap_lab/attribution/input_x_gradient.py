@@ -1,0 +1,26 @@
+"""Input times gradient of pixels (Shrikumar et al. 2016, arXiv 1605.01713)."""
+
+from torch import Tensor
+
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import sum_patches
+from caap_lab.hooked.model import HookedViT
+
+
+def input_x_gradient(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+    """Sum over a patch's pixels and channels of x dy/dx, x in normalised space; signed."""
+    from captum.attr import InputXGradient
+
+    products = InputXGradient(model).attribute(images.detach().requires_grad_(), target=targets)
+    return sum_patches(model, products.detach().sum(1))
+
+
+INPUT_X_GRADIENT = method(
+    input_x_gradient,
+    name="input_x_gradient",
+    family="gradient",
+    source="Shrikumar et al. 2016, arXiv 1605.01713",
+    needs="gradient",
+    forwards="1",
+    backwards="1",
+)

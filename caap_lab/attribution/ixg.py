@@ -1,0 +1,50 @@
+"""Input times gradient of tokens, summed over blocks: IxG+, SkipPLUS and their Libra form.
+
+Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR).
+"""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.attention import check_start_layer
+from caap_lab.attribution.libragrad import libragrad
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.hooked.model import HookedViT
+
+
+def ixg_plus(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+    """Sum over blocks l >= start_layer of sum_d h^l_{t,d} dy/dh^l_{t,d}, where h^l enters block l; signed.
+
+    SkipPLUS is `start_layer` = half of the blocks.
+    """
+    check_start_layer(model, start_layer)
+    hooks = block_hooks(model, "resid_pre")[start_layer:]
+    _, entering, gradients = read_gradients(model, images, targets, hooks)
+    return on_grid(model, torch.stack([(h * g).sum(-1) for h, g in zip(entering, gradients, strict=True)]).sum(0))
+
+
+def libra_ixg_plus(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+    """IxG+ under LibraGrad's backward rules."""
+    with libragrad(model):
+        return ixg_plus(model, images, targets, start_layer=start_layer)
+
+
+IXG_PLUS = method(
+    ixg_plus,
+    name="ixg_plus",
+    family="gradient",
+    source="SkipPLUS, Mehri et al. 2024, CVPR Workshops",
+    needs="gradient",
+    forwards="1",
+    backwards="1",
+)
+LIBRA_IXG_PLUS = method(
+    libra_ixg_plus,
+    name="libra_ixg_plus",
+    family="gradient",
+    source="LibraGrad, Mehri et al. 2025, CVPR",
+    needs="gradient",
+    forwards="1",
+    backwards="1",
+)

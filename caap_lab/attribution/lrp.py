@@ -1,0 +1,72 @@
+"""Rules of layer-wise relevance propagation that Chefer et al. (CVPR 2021, arXiv 2012.09838) use, alpha = 1, beta = 0.
+
+Each takes the relevance of an operation's output and gives that of its inputs, with the same total. Relevance is lost
+in quotients R / Z only: all of it where Z = 0 (in the linear rule, where an output has no positive product), and a
+share of 1e-9 / |Z| elsewhere.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+GUARD = 1e-9
+
+
+def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient n / (d + sign(d) 1e-9), and 0 where d = 0."""
+    guarded = denominator + GUARD * denominator.sign()
+    return torch.where(denominator == 0, 0, numerator / torch.where(denominator == 0, 1, guarded))
+
+
+def linear_rule(
+    relevance: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], weight: Float[Tensor, "d_out d_in"]
+) -> Float[Tensor, "*batch d_in"]:
+    """Each output's relevance goes to the inputs in shares of the positive products x_i w_ji; the bias gets none."""
+    x_up, x_down = x.clamp(min=0), x.clamp(max=0)
+    w_up, w_down = weight.to(x.dtype).clamp(min=0), weight.to(x.dtype).clamp(max=0)
+    share = quotient(relevance, F.linear(x_up, w_up) + F.linear(x_down, w_down))
+    return x_up * (share @ w_up) + x_down * (share @ w_down)
+
+
+def add_rule(relevance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Relevance of u and v in z = u + v.
+
+    Each element's is first shared as u R/z and v R/z. Where z is near 0 these are large and of opposite signs, so both
+    are then rescaled, image by image, to totals that share sum R as |sum u R/z| and |sum v R/z| do.
+    """
+    ratio = quotient(relevance, first + second)
+    parts = first * ratio, second * ratio
+    dims = tuple(range(1, relevance.ndim))
+    totals = [part.sum(dims, keepdim=True) for part in parts]
+    scale = quotient(relevance.sum(dims, keepdim=True), totals[0].abs() + totals[1].abs())
+    return parts[0] * totals[0].sign() * scale, parts[1] * totals[1].sign() * scale
+
+
+def clone_rule(first: Tensor, second: Tensor) -> Tensor:
+    """Relevance of an activation that two branches read: the sum of theirs."""
+    return first + second
+
+
+def matmul_rule(
+    relevance: Float[Tensor, "*batch row col"],
+    first: Float[Tensor, "*batch row inner"],
+    second: Float[Tensor, "*batch inner col"],
+) -> tuple[Tensor, Tensor]:
+    """Relevance of U and V in Z = U V: each product u_ik v_kj gets the share u_ik v_kj / z_ij, half for each factor."""
+    ratio = quotient(relevance, first @ second)
+    return first * (ratio @ second.mT) / 2, second * (first.mT @ ratio) / 2
+
+
+def mean_rule(
+    relevance: Float[Tensor, "batch d_model"], x: Float[Tensor, "batch token d_model"]
+) -> Float[Tensor, "batch token d_model"]:
+    """Relevance of tokens in their mean: shares of the values that have the mean's sign.
+
+    The paper's models have no mean over tokens. The quotient x / sum x would blow up where values cancel, as a sum of
+    hundreds of tokens does; the linear rule, shares of positive values, would give a negative mean's relevance to the
+    tokens that speak against it.
+    """
+    mean = x.mean(dim=1, keepdim=True)
+    agreeing = (x * mean.sign()).clamp(min=0)
+    return agreeing * quotient(relevance[:, None], agreeing.sum(dim=1, keepdim=True))

@@ -1,0 +1,169 @@
+"""What an attribution method is, and how one is run on any number of images."""
+
+import hashlib
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import Images
+from caap_lab.hooked.batches import batches, check_count, check_images, is_single
+from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.names import nearest
+
+Compute = Callable[..., Tensor]
+"""(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
+
+Rows and columns are the patch grid's, or finer where the method says so. Images are preprocessed, on the model's device
+and in its format. Scores of one image must not depend on the others.
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method and what a user wants to know before choosing it."""
+
+    name: str
+    family: str
+    """What it is made of: gradient, attention, relevance, masking or activation patching."""
+    source: str
+    """Paper, with its arXiv number or venue."""
+    needs: str
+    """What it reads: "forward passes", "gradient", "attention", or several of these."""
+    forwards: str
+    """Forward passes an image with the default options; N is the number of patches, L of blocks."""
+    backwards: str
+    """Backward passes an image."""
+    class_specific: bool
+    function: Callable[..., AttributionMap | list[AttributionMap]]
+    """(model, images, target, **options) -> maps."""
+
+
+def method(
+    compute: Compute,
+    *,
+    name: str,
+    family: str,
+    source: str,
+    needs: str,
+    forwards: str,
+    backwards: str = "0",
+    class_specific: bool = True,
+    score: str = "attribution to logit",
+) -> Method:
+    """A method from a function that scores a batch; its keyword-only parameters are the method's options.
+
+    Args:
+        compute: See `Compute`.
+        name: What users call it.
+        family: See `Method`, as for the following.
+        source: Paper.
+        needs: What it reads.
+        forwards: Forward passes an image.
+        backwards: Backward passes an image.
+        class_specific: False if the map is the same for all targets.
+        score: What a score is, see `AttributionMap`.
+    """
+
+    def run(
+        model: HookedViT,
+        images: Images,
+        target: int | str | Sequence[int | str] | None = None,
+        *,
+        batch_size: int = 8,
+        progress: bool = True,
+        **options: Any,
+    ) -> AttributionMap | list[AttributionMap]:
+        return _run(compute, name, score, model, images, target, batch_size, progress, options)
+
+    return Method(name, family, source, needs, forwards, backwards, class_specific, run)
+
+
+def _run(
+    compute: Compute,
+    name: str,
+    score: str,
+    model: HookedViT,
+    images: Images,
+    target: int | str | Sequence[int | str] | None,
+    batch_size: int,
+    progress: bool,
+    options: dict[str, Any],
+) -> AttributionMap | list[AttributionMap]:
+    require_vit(model, name)
+    settings = _settings(compute, name, options)
+    check_count("batch_size", batch_size)
+    if any(module.training for module in model.modules()):
+        raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
+    singles = check_images(images)
+    model.target(0)  # a model without a classifier is refused here
+    wanted = None if target is None else model.targets(target, len(singles))
+    fingerprint = model.fingerprint
+    written = {option: _written(value) for option, value in settings.items()}
+    maps: list[AttributionMap] = []
+    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
+        for batch in batches(model, singles, batch_size):
+            began = time.perf_counter()
+            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
+                if wanted is None:
+                    with torch.no_grad():
+                        targets = model(batch).argmax(dim=1)
+                else:
+                    targets = torch.tensor(wanted[len(maps) : len(maps) + len(batch)], device=model.device)
+                scores = compute(model, batch, targets, **settings).detach().float().cpu()
+            if scores.ndim != 3 or len(scores) != len(batch):
+                raise InputError(f"{name} must give scores [{len(batch)}, row, col]; it gave {list(scores.shape)}.")
+            if not scores.isfinite().all():
+                raise InputError(
+                    f"{name} gives NaN or infinity on this image: look for extreme values in the image or the weights, "
+                    "or use dtype='float32' instead of float16."
+                )
+            seconds = (time.perf_counter() - began) / len(batch)
+            for image, index, found in zip(batch, targets.tolist(), scores, strict=True):
+                maps.append(
+                    AttributionMap.of_model(
+                        model,
+                        image,
+                        found.clone(),
+                        target=index,
+                        method=name,
+                        score=score,
+                        settings=written,
+                        seconds=seconds,
+                        fingerprint=fingerprint,
+                    )
+                )
+                bar.update()
+    return maps[0] if is_single(images) else maps
+
+
+def _settings(compute: Compute, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a method: the given ones, and the defaults of the rest."""
+    known = {
+        option: parameter.default
+        for option, parameter in inspect.signature(compute).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    for option in options:
+        if option not in known:
+            has = f"Its options are {', '.join(known)}." if known else "It has none."
+            raise InputError(f"{name} has no option {option!r}.{nearest(option, list(known))} {has}")
+    return known | options
+
+
+def _written(value: Any) -> Any:
+    """An option as the map keeps it: as it is, or an image's kind and a hash of its values."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=4).hexdigest()
+    return f"{'Image' if isinstance(value, Image.Image) else type(value).__name__} {digest}"

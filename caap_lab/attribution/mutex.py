@@ -1,0 +1,125 @@
+"""MUTEX: attention as a multiplex network of patches, whose important nodes are tried as inputs.
+
+Marchetti et al. 2025, Neural Computing and Applications 37(29), 24385-24420.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from caap_lab.attribution.attention import check_start_layer, widened
+from caap_lab.attribution.masking import check_share
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
+from caap_lab.attribution.token_subset import mean_score_where_kept
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+EQUAL = 1e-6
+"""Values that differ by less, relative to their size, are equal.
+
+Patches are equal by construction, not by chance: without a class token all heads' attention given sums to the number of
+heads, and links in one block only give the same skewness whatever their strength. Rounding must not choose among them.
+"""
+
+
+@torch.no_grad()
+def mutex(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    min_cut: float = 0.01,
+    token_ratio: float = 0.5,
+    start_layer: int = 0,
+    chunk_size: int = 32,
+) -> Tensor:
+    """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over 54 masks m of patches, p_m = p_c with the patches of M_m alone.
+
+    Each block's attention among patches is pooled over heads (min, max or sum) into E^l, and entries below
+    `min_cut` max(E^l) become 0. A patch's strengths over blocks l >= start (column sums: received; row sums: given) are
+    summed up by nine statistics, see `statistics`. Each of the 3 x 2 x 9 makes a mask of the patches whose value is at
+    least the ceil(token_ratio N)-th smallest; of equal values, also up to rounding, it keeps all or none. Masks are the
+    same for all targets, their scores are not.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        min_cut: Share of a block's strongest link below which links are cut.
+        token_ratio: Share of patches that a mask drops, but for one and for ties.
+        start_layer: First block that counts.
+        chunk_size: Masks run at once.
+    """
+    check_share("min_cut", min_cut)
+    check_share("token_ratio", token_ratio, zero=False)
+    check_start_layer(model, start_layer)
+    check_count("chunk_size", chunk_size)
+    found = []
+    for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ
+        hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "attn.pattern")[start_layer:]]
+        _, (entering, *patterns) = read_activations(model, image, hooks)
+        keep = masks(torch.cat(patterns)[..., -model.spec.n_patches :, -model.spec.n_patches :], min_cut, token_ratio)
+        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size))
+    return on_grid(model, torch.stack(found))
+
+
+def masks(
+    attention: Float[Tensor, "layer head patch patch"], min_cut: float, token_ratio: float
+) -> Bool[Tensor, "mask patch"]:
+    """MUTEX's masks for one image: True where a patch is kept."""
+    wide = widened(attention)
+    n_patches = wide.shape[-1]
+    rank = max(1, math.ceil(token_ratio * n_patches - 1e-9))  # 0.1 * 30 is above 3 in floating point
+    rows = []
+    for links in (wide.amin(dim=1), wide.amax(dim=1), wide.sum(dim=1)):
+        kept = torch.where(links < min_cut * links.amax(dim=(1, 2), keepdim=True), 0, links)
+        rows += [statistics(kept.sum(dim=side).cpu().double()) for side in (1, 2)]
+    values = torch.cat(rows)
+    lowest = values.kthvalue(rank, dim=1, keepdim=True).values
+    return (values >= lowest - EQUAL * lowest.abs()).to(attention.device)
+
+
+def statistics(strengths: Float[Tensor, "layer patch"]) -> Float[Tensor, "statistic patch"]:
+    """Nine statistics of each patch over layers.
+
+    Entropy of the layers' shares, maximum, minimum, sum, standard deviation (n - 1), sum / (standard deviation + 1e-8),
+    lower median, skewness and excess kurtosis (both with n). What is not defined for equal values is 0: skewness and
+    kurtosis, the standard deviation of one layer, and the entropy of zeros.
+    """
+    n_layers = len(strengths)
+    total = strengths.sum(dim=0)
+    shares = strengths / torch.where(total == 0, 1, total)
+    centred = strengths - strengths.mean(dim=0)
+    constant = centred.abs().amax(dim=0) <= EQUAL * strengths.abs().amax(dim=0)
+    centred = torch.where(constant, 0, centred)
+    second, third, fourth = (centred.pow(n).mean(dim=0) for n in (2, 3, 4))
+    safe = torch.where(constant, 1, second)
+    spread = (second * n_layers / max(1, n_layers - 1)).sqrt()
+    return torch.stack(
+        [
+            -torch.special.xlogy(shares, shares).sum(dim=0),
+            strengths.amax(dim=0),
+            strengths.amin(dim=0),
+            total,
+            spread,
+            total / (spread + 1e-8),
+            strengths.median(dim=0).values,
+            third / safe**1.5,
+            torch.where(constant, 0, fourth / safe**2 - 3),
+        ]
+    )
+
+
+MUTEX = method(
+    mutex,
+    name="mutex",
+    family="masking",
+    source="Marchetti et al. 2025, Neural Computing and Applications 37(29)",
+    needs="forward passes, attention",
+    forwards="1, and up to 54 with about N / 2 patches",
+    backwards="0",
+    score="attribution to prob",
+)

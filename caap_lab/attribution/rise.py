@@ -1,0 +1,93 @@
+"""RISE: what the model says of randomly masked images (Petsiuk et al. 2018, BMVC, arXiv 1806.07421)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from caap_lab.attribution.masking import check_seed, check_share, scores_in_chunks
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import on_grid
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+
+@torch.no_grad()
+def rise(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    samples: int = 4000,
+    cells: int = 7,
+    keep: float = 0.5,
+    seed: int = 0,
+    chunk_size: int = 64,
+) -> Tensor:
+    """1 / (n keep) sum over masks m of p_c(x M_m) M_m, the mean over each patch's pixels.
+
+    Masked pixels are 0 in normalised space, as in the paper's code.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        samples: Masks n, the same for all images.
+        cells: Rows and columns of cells in a mask.
+        keep: Chance that a cell is kept.
+        seed: Seed of the masks.
+        chunk_size: Images run at once.
+    """
+    check_count("samples", samples)
+    check_count("cells", cells)
+    check_share("keep", keep, zero=False, one=False)
+    check_seed(seed)
+    check_count("chunk_size", chunk_size)
+    height, width = model.spec.image_size
+    cell = (math.ceil(height / cells), math.ceil(width / cells))
+    generator = torch.Generator().manual_seed(seed)
+    kept = (torch.rand(samples, cells, cells, generator=generator) < keep).float()
+    shifts = torch.stack([torch.randint(size, (samples,), generator=generator) for size in cell], dim=1)
+    pooled, scores = [], []
+    for grids, corners in zip(kept.split(chunk_size), shifts.split(chunk_size), strict=True):
+        masks = _enlarge(grids, corners, cell, (height, width)).to(images.device, images.dtype)
+        pooled.append(F.avg_pool2d(masks, model.spec.patch_size).flatten(1))
+        scores.append(
+            torch.stack(
+                [
+                    scores_in_chunks(model, masks, image.mul, target, chunk_size)
+                    for image, target in zip(images, targets, strict=True)
+                ]
+            )
+        )
+    weights = torch.cat(scores, dim=1)
+    # One image at a time: rounding in a product of matrices depends on their sizes.
+    cover = torch.cat(pooled).to(weights.dtype)
+    return on_grid(model, torch.stack([w @ cover for w in weights]) / (samples * keep))
+
+
+def _enlarge(
+    grids: Float[Tensor, "mask cell cell"],
+    corners: Tensor,
+    cell: tuple[int, int],
+    size: tuple[int, int],
+) -> Float[Tensor, "mask 1 height width"]:
+    """Masks enlarged to one cell more than the image in both directions, bilinear, and cut out at their corners."""
+    whole = [(grids.shape[1] + 1) * c for c in cell]
+    large = F.interpolate(grids[:, None], whole, mode="bilinear", align_corners=False)
+    cut = [m[:, r : r + size[0], c : c + size[1]] for m, (r, c) in zip(large, corners.tolist(), strict=True)]
+    return torch.stack(cut)
+
+
+RISE = method(
+    rise,
+    name="rise",
+    family="masking",
+    source="Petsiuk et al. 2018, arXiv 1806.07421",
+    needs="forward passes",
+    forwards="4000",
+    backwards="0",
+    score="attribution to prob",
+)

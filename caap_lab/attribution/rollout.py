@@ -1,0 +1,39 @@
+"""Attention rollout: how attention, block after block, mixes the tokens (Abnar & Zuidema 2020, ACL)."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.attention import check_start_layer, row_of_product, widened
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
+from caap_lab.hooked.model import HookedViT
+
+
+def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+    """R[CLS, patches] of R = M^{L-1} ... M^start, where M^l = (mean_h A^l_h + I) / 2.
+
+    The halves stand for attention and for the residual connection; rows of M^l sum to 1. It is the same for all
+    targets. Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: Not used.
+        start_layer: First block of the product.
+    """
+    check_start_layer(model, start_layer)
+    _, patterns = read_activations(model, images, block_hooks(model, "attn.pattern")[start_layer:])
+    eye = torch.eye(model.spec.n_tokens, device=images.device)
+    return on_grid(model, row_of_product(model, [(widened(a).mean(dim=1) + eye) / 2 for a in patterns]))
+
+
+ROLLOUT = method(
+    rollout,
+    name="rollout",
+    family="attention",
+    source="Abnar & Zuidema 2020, ACL, arXiv 2005.00928",
+    needs="attention",
+    forwards="1",
+    backwards="0",
+    class_specific=False,
+)

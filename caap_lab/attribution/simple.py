@@ -1,0 +1,100 @@
+"""Controls in input space: a block of the image put into a blank one, or blanked out (CAAP, arXiv 2603.13652)."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.masking import check_seed, pixel_mask, scores_in_chunks
+from caap_lab.attribution.method import method
+from caap_lab.context.blanks import Blank, blank_image, check_blank
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.tokens import neighbourhood_table
+
+
+def simple_insertion(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    neighbourhood: str = "box1",
+    blank: Blank = "white",
+    chunk_size: int = 64,
+    seed: int = 0,
+) -> Tensor:
+    """f_c(b with x in S_i): the target's logit for the blank with patch i's block S_i of the image in it.
+
+    `neighbourhood` and `blank` are CAAP's, with blanks that are images; `seed` is that of the noise blanks.
+    """
+    return _simple(model, images, targets, False, neighbourhood, blank, chunk_size, seed)
+
+
+def simple_deletion(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    neighbourhood: str = "box1",
+    blank: Blank = "white",
+    chunk_size: int = 64,
+    seed: int = 0,
+) -> Tensor:
+    """-f_c(x with b in S_i): minus the target's logit for the image with patch i's block S_i blanked.
+
+    It is negated, so that a patch whose loss hurts most scores highest. Options are `simple_insertion`'s.
+    """
+    return -_simple(model, images, targets, True, neighbourhood, blank, chunk_size, seed)
+
+
+@torch.no_grad()
+def _simple(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    delete: bool,
+    neighbourhood: str,
+    blank: Blank,
+    chunk_size: int,
+    seed: int,
+) -> Tensor:
+    table = neighbourhood_table(model.spec, neighbourhood)
+    check_blank(blank)
+    check_count("chunk_size", chunk_size)
+    check_seed(seed)
+    empty = blank_image(model, blank, seed)
+    if empty is None:
+        raise InputError("This blank is made of activations and no image; give one that is an image, such as 'white'.")
+    # A last column takes the -1 of clipped neighbours.
+    blocks = torch.zeros(len(table), len(table) + 1, dtype=torch.bool).scatter_(1, table % (len(table) + 1), True)
+    blocks = blocks[:, :-1].to(images.device)
+    scores = []
+    for image, target in zip(images[:, None], targets, strict=True):
+        inside, outside = (empty, image) if delete else (image, empty)
+
+        def put(part: Tensor, inside: Tensor = inside, outside: Tensor = outside) -> Tensor:
+            return torch.where(pixel_mask(model.spec, part), inside, outside)
+
+        scores.append(scores_in_chunks(model, blocks, put, target, chunk_size, "logit"))
+    return torch.stack(scores).reshape(-1, *model.spec.grid)
+
+
+SIMPLE_INSERTION = method(
+    simple_insertion,
+    name="simple_insertion",
+    family="masking",
+    source="control of CAAP, arXiv 2603.13652",
+    needs="forward passes",
+    forwards="N",
+    backwards="0",
+    score="logit",
+)
+SIMPLE_DELETION = method(
+    simple_deletion,
+    name="simple_deletion",
+    family="masking",
+    source="control of CAAP, arXiv 2603.13652",
+    needs="forward passes",
+    forwards="N",
+    backwards="0",
+    score="negative logit",
+)

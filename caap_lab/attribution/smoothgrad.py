@@ -1,0 +1,76 @@
+"""SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825)."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.masking import check_seed, check_share
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import sum_patches
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+KINDS = ("absolute", "signed", "times_input")
+
+
+def smoothgrad(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    kind: str = "absolute",
+    seed: int = 0,
+    chunk_size: int = 64,
+) -> Tensor:
+    """Mean over noisy copies of dy/dx at x + noise (max x - min x) e with normal e, summed over a patch's pixels.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        samples: Noisy copies of an image.
+        noise: Standard deviation, as a share of the image's own range of values in normalised space.
+        kind: "absolute": the mean of |dy/dx|; "signed": the mean of dy/dx; "times_input": that mean times x.
+        seed: Seed of the noise, which is the same for all images.
+        chunk_size: Noisy copies run at once; does not change results.
+    """
+    check_count("samples", samples)
+    check_share("noise", noise)
+    check_seed(seed)
+    check_count("chunk_size", chunk_size)
+    if kind not in KINDS:
+        raise InputError(f"kind={kind!r} must be one of {', '.join(map(repr, KINDS))}.")
+    maps = []
+    for image, target in zip(images.detach(), targets, strict=True):
+        # On the CPU and in float32: the same noise on every device and in every number format.
+        generator = torch.Generator().manual_seed(seed)
+        deviation = noise * (image.max() - image.min())
+        total = torch.zeros_like(image)
+        for first in range(0, samples, chunk_size):
+            # One copy at a time: what a generator draws depends on how many numbers are asked for.
+            count = min(chunk_size, samples - first)
+            drawn = torch.stack([torch.randn(image.shape, generator=generator) for _ in range(count)])
+            gradient = _input_gradient(model, image + deviation * drawn.to(image), target)
+            total += (gradient.abs() if kind == "absolute" else gradient).sum(0)
+        mean = total / samples
+        maps.append((image * mean if kind == "times_input" else mean).sum(0))
+    return sum_patches(model, torch.stack(maps))
+
+
+def _input_gradient(model: HookedViT, images: Tensor, target: Tensor) -> Tensor:
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        return torch.autograd.grad(model(images)[:, target].sum(), images)[0]
+
+
+SMOOTHGRAD = method(
+    smoothgrad,
+    name="smoothgrad",
+    family="gradient",
+    source="Smilkov et al. 2017, arXiv 1706.03825",
+    needs="gradient",
+    forwards="50",
+    backwards="50",
+)

@@ -1,0 +1,58 @@
+"""Transition Attention Maps: attention as a Markov chain, weighted by integrated gradients (Yuan et al. 2021)."""
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.attention import check_start_layer, query_row, widened
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_activations, read_gradients
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+
+def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, start_layer: int = 0) -> Tensor:
+    """(s W)[patches]: what reaches the class token's last state, times how the score depends on its last attention.
+
+    With Abar^l = mean_h A^l_h:
+
+    - s = Abar^{L-1}[CLS, :], then s <- s Abar^l + s for l = L-2, ..., start;
+    - W = mean_h ReLU(1/T sum_t dy_c(alpha_t x) / dA^{L-1}_h[CLS, :]), with T shares alpha_t from 0 to 1, both included.
+
+    The path starts at 0 in normalised space. Models whose head reads other tokens than the class token have their rows,
+    in s as in the gradient: see `attention.query_row`.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        steps: Images on the path.
+        start_layer: First block of the chain.
+    """
+    check_start_layer(model, start_layer)
+    check_count("steps", steps)
+    if steps < 2:
+        raise InputError(f"steps={steps} must be at least 2: the path has two ends.")
+    hooks = block_hooks(model, "attn.pattern")
+    _, patterns = read_activations(model, images, hooks[start_layer:])
+    means = [widened(a).mean(dim=1) for a in patterns]
+    reached = query_row(model, means[-1])
+    for mean in reversed(means[:-1]):
+        reached = (reached[:, None] @ mean)[:, 0] + reached
+    slopes = torch.zeros_like(query_row(model, widened(patterns[-1])))
+    for share in torch.linspace(0, 1, steps, dtype=torch.double).tolist():
+        _, _, (gradient,) = read_gradients(model, share * images, targets, hooks[-1:])
+        slopes += query_row(model, widened(gradient)) / steps
+    return on_grid(model, reached * slopes.clamp(min=0).mean(dim=1))
+
+
+TAM = method(
+    tam,
+    name="tam",
+    family="attention",
+    source="Explaining information flow inside Vision Transformers using Markov chains, Yuan et al. 2021, "
+    "NeurIPS workshop XAI4Debugging",
+    needs="attention, gradient",
+    forwards="21",
+    backwards="20",
+)

@@ -1,0 +1,90 @@
+"""Transformer Input Sampling: what the model says of the tokens where a group of channels is strongest.
+
+Englebert et al. 2023, ICCV Workshops.
+"""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.attribution.attention import widened
+from caap_lab.attribution.masking import check_share
+from caap_lab.attribution.method import method
+from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
+from caap_lab.attribution.token_subset import largest, mean_score_where_kept
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.model import HookedViT
+
+
+@torch.no_grad()
+def tis(
+    model: HookedViT,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    clusters: int = 1024,
+    kept: float = 0.5,
+    seed: int = 0,
+    chunk_size: int = 32,
+) -> Tensor:
+    """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over masks m of patches, p_m = p_c with the patches of M_m alone.
+
+    The patches' activations leaving all blocks are columns of N values, one a channel and block. k-means groups them,
+    and every centroid makes a mask of the patches with the largest int(kept N) values; of equal ones, the first.
+    Columns are their own centroids where there are no more than `clusters` distinct ones.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        clusters: Masks.
+        kept: Share of patches that a mask keeps; one at least.
+        seed: Seed of k-means, the same for all images.
+        chunk_size: Masks run at once.
+    """
+    check_count("clusters", clusters)
+    check_share("kept", kept, zero=False)
+    check_count("chunk_size", chunk_size)
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed!r} must be a whole number from 0 to 2**32 - 1.")
+    count = max(1, int(kept * model.spec.n_patches + 1e-9))
+    hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "resid_post")]
+    found = []
+    for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ
+        _, (entering, *leaving) = read_activations(model, image, hooks)
+        columns = torch.cat(leaving, dim=2)[0, -model.spec.n_patches :].T
+        keep = largest(centroids(columns, clusters, seed), count)
+        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size))
+    return on_grid(model, torch.stack(found))
+
+
+def centroids(columns: Float[Tensor, "column patch"], clusters: int, seed: int) -> Float[Tensor, "cluster patch"]:
+    """Centres of k-means; the distinct columns themselves where these are not more."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    distinct = np.unique(widened(columns).cpu().numpy(), axis=0)
+    if len(distinct) > clusters:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal columns leave fewer clusters, no harm
+            distinct = (
+                KMeans(clusters, n_init=1, random_state=seed).fit(widened(columns).cpu().numpy()).cluster_centers_
+            )
+    return torch.from_numpy(distinct).to(columns.device)
+
+
+TIS = method(
+    tis,
+    name="tis",
+    family="masking",
+    source="Englebert et al. 2023, ICCV Workshops",
+    needs="forward passes",
+    forwards="1, and up to 1024 with N / 2 patches",
+    backwards="0",
+    score="attribution to prob",
+)
