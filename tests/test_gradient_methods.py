@@ -387,9 +387,9 @@ def test_libragrad_applies(case: str) -> None:
 
 
 WRONG: list[tuple[Method, dict[str, Any], str]] = [
-    (GRAD_CAM, {"version": "tokens"}, r"version='tokens' must be one of 'token', 'last_input', 'attention'"),
+    (GRAD_CAM, {"version": "tokens"}, r"version='tokens' is not known; use one of token, last_input, attention"),
     (GRAD_CAM, {"layer": 3}, "grad_cam has no option 'layer'"),
-    (GRAD_SAM, {"rows": "first"}, r"rows='first' must be one of 'all', 'cls'"),
+    (GRAD_SAM, {"rows": "first"}, r"rows='first' is not known; use one of all, cls"),
     (SCORE_CAM, {"chunk_size": 0}, "chunk_size must be a whole number of at least 1"),
     (INTEGRATED_GRADIENTS, {"steps": 0}, "steps must be a whole number of at least 1"),
     (INTEGRATED_GRADIENTS, {"chunk_size": 1.5}, "chunk_size must be a whole number of at least 1"),
@@ -397,7 +397,7 @@ WRONG: list[tuple[Method, dict[str, Any], str]] = [
     (SMOOTHGRAD, {"noise": -0.1}, "noise=-0.1 must be a number at least 0 and at most 1"),
     (SMOOTHGRAD, {"noise": "much"}, "noise='much' must be a number"),
     (SMOOTHGRAD, {"seed": 0.5}, "seed=0.5 must be a whole number"),
-    (SMOOTHGRAD, {"kind": "squared"}, r"kind='squared' must be one of 'absolute', 'signed', 'times_input'"),
+    (SMOOTHGRAD, {"kind": "squared"}, r"kind='squared' is not known; use one of absolute, signed, times_input"),
     (SMOOTHGRAD, {"chunk_size": 0}, "chunk_size must be a whole number of at least 1"),
 ]
 

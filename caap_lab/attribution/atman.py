@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.attention import widened
-from caap_lab.attribution.masking import check_share
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_share
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count

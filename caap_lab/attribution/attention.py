@@ -1,13 +1,11 @@
 """What the attention methods share: the query rows that stand for the prediction, and products over blocks."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.errors import InputError
 from caap_lab.hooked.model import HookedViT
 
 
@@ -31,13 +29,6 @@ def row_of_product(
     for matrix in reversed(matrices):  # from the left: a row times a matrix is cheaper than a product of matrices
         row = row @ matrix
     return row[:, 0]
-
-
-def check_start_layer(model: HookedViT, start_layer: int) -> None:
-    """Refuse a first block that the model does not have."""
-    whole = isinstance(start_layer, Integral) and not isinstance(start_layer, bool)
-    if not whole or not 0 <= start_layer < model.n_layers:
-        raise InputError(f"start_layer={start_layer!r} must be a whole number from 0 to {model.n_layers - 1}.")
 
 
 def widened(x: Tensor) -> Tensor:

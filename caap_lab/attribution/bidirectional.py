@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
 
@@ -37,8 +37,7 @@ def bidirectional(
     check_count("chunk_size", chunk_size)
     hooks = block_hooks(model, "attn.pattern")
     first = len(hooks) // 4 if start_layer is None else start_layer
-    if not 0 <= first < len(hooks):
-        raise InputError(f"start_layer={start_layer!r} must lie from 0 to {len(hooks) - 1}.")
+    check_start_layer(model, first)
     n_prefix = model.spec.n_prefix
     kinds = [[t for t in model.spec.read_tokens if (t < n_prefix) is prefix] for prefix in (True, False)]
     shares = torch.linspace(0, 1, steps, dtype=torch.double).to(images.device, images.dtype)

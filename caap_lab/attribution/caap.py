@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.options import check_choice, check_eval, check_seed
 from caap_lab.context.blanks import Blank, blank_run, check_blank
 from caap_lab.context.engine import Plan, score_patches
 from caap_lab.context.free import score_patches_free
@@ -87,10 +88,10 @@ def caap(
     """
     require_vit(model, "caap")
     first, stop = _check_blocks(model, start, cutoff, context)
-    _check_choice("context", context, CONTEXTS)
-    _check_choice("attention", attention, ATTENTIONS)
-    _check_choice("tail", tail, TAILS)
-    _check_choice("score", score, SCORES)
+    check_choice("context", context, CONTEXTS)
+    check_choice("attention", attention, ATTENTIONS)
+    check_choice("tail", tail, TAILS)
+    check_choice("score", score, SCORES)
     if context != "clamped" and (attention, tail) != ("exact", "exact"):
         raise InputError(f"attention={attention!r} and tail={tail!r} approximate context='clamped', not {context!r}.")
     if context == "dropped" and not model.spec.live_prefix:
@@ -104,15 +105,13 @@ def caap(
         chunk_size = 32 if context == "free" else 256
     check_count("chunk_size", chunk_size)
     check_count("batch_size", batch_size)
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed!r} must be a whole number from 0 to 2**63 - 1.")
+    check_seed(seed)
     if model.has_hooks():
         raise InputError(
             "The model carries hooks, which CAAP's engine would not run as they are meant; call model.reset_hooks() "
             "and remove torch hooks first."
         )
-    if any(module.training for module in model.modules()):
-        raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
+    check_eval(model)
     singles = check_images(images)
     targets: list[int | None] = [None] * len(singles)
     if target is None:
@@ -207,11 +206,6 @@ def _check_blocks(model: HookedViT, start: int, cutoff: int | float | None, cont
     if start and start >= stop:
         raise InputError(f"start={start} leaves no block to patch before cutoff={stop}.")
     return start, stop
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name}={value!r} is not known; use one of {', '.join(known)}.")
 
 
 def _split(values: list[int | None], size: int) -> Iterator[list[int | None]]:

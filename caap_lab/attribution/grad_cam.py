@@ -4,8 +4,8 @@ from torch import Tensor
 
 from caap_lab.attribution.attention import query_row
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_choice
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.errors import InputError
 from caap_lab.hooked.model import HookedViT
 
 VERSIONS = ("token", "last_input", "attention")
@@ -26,8 +26,7 @@ def grad_cam(model: HookedViT, images: Tensor, targets: Tensor, *, version: str 
 
     The published min-max to 0..1 is left out: it does not change the order of patches.
     """
-    if version not in VERSIONS:
-        raise InputError(f"version={version!r} must be one of {', '.join(map(repr, VERSIONS))}.")
+    check_choice("version", version, VERSIONS)
     if version == "attention":
         return _attention(model, images, targets)
     if version == "last_input":

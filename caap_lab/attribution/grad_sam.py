@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_choice
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
 from caap_lab.errors import InputError
 from caap_lab.hooked.model import HookedViT
@@ -16,8 +17,7 @@ def grad_sam(model: HookedViT, images: Tensor, targets: Tensor, *, rows: str = "
 
     `rows` says which query rows: "all" as in the paper, or "cls" for the class token's alone.
     """
-    if rows not in ROWS:
-        raise InputError(f"rows={rows!r} must be one of {', '.join(map(repr, ROWS))}.")
+    check_choice("rows", rows, ROWS)
     if rows == "cls" and "cls" not in model.spec.prefix:
         raise InputError(f"{model.model_name} has no class token, so there is no row for rows='cls'; use rows='all'.")
     queries = slice(1) if rows == "cls" else slice(None)

@@ -6,9 +6,9 @@ Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR).
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.attention import check_start_layer
 from caap_lab.attribution.libragrad import libragrad
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
 from caap_lab.hooked.model import HookedViT
 

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from caap_lab.attribution.bidirectional import bidirectional
 from caap_lab.attribution.curves import convex_falls, normalised, resampled
-from caap_lab.attribution.masking import check_share, pixel_mask, scores_in_chunks
+from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_share
 from caap_lab.blur import rise_kernel
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.options import check_eval
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import Images
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
@@ -102,8 +103,7 @@ def _run(
     require_vit(model, name)
     settings = _settings(compute, name, options)
     check_count("batch_size", batch_size)
-    if any(module.training for module in model.modules()):
-        raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
+    check_eval(model)
     singles = check_images(images)
     model.target(0)  # a model without a classifier is refused here
     wanted = None if target is None else model.targets(target, len(singles))

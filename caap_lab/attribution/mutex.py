@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from caap_lab.attribution.attention import check_start_layer, widened
-from caap_lab.attribution.masking import check_share
+from caap_lab.attribution.attention import widened
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_share, check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.attribution.token_subset import mean_score_where_kept
 from caap_lab.hooked.batches import check_count

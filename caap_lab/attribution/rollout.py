@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.attention import check_start_layer, row_of_product, widened
+from caap_lab.attribution.attention import row_of_product, widened
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.hooked.model import HookedViT
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.masking import check_seed, pixel_mask, scores_in_chunks
+from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_seed
 from caap_lab.context.blanks import Blank, blank_image, check_blank
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count

@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.masking import check_seed, check_share
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_choice, check_seed, check_share
 from caap_lab.attribution.reading import sum_patches
-from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
 
@@ -40,8 +39,7 @@ def smoothgrad(
     check_share("noise", noise)
     check_seed(seed)
     check_count("chunk_size", chunk_size)
-    if kind not in KINDS:
-        raise InputError(f"kind={kind!r} must be one of {', '.join(map(repr, KINDS))}.")
+    check_choice("kind", kind, KINDS)
     maps = []
     for image, target in zip(images.detach(), targets, strict=True):
         # On the CPU and in float32: the same noise on every device and in every number format.

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.attention import check_start_layer, query_row, widened
+from caap_lab.attribution.attention import query_row, widened
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations, read_gradients
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count

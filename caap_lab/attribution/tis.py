@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.attention import widened
-from caap_lab.attribution.masking import check_share
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_share
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.attribution.token_subset import largest, mean_score_where_kept
 from caap_lab.errors import InputError

@@ -9,9 +9,10 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caap_lab.attribution.attention import check_start_layer, row_of_product, widened
+from caap_lab.attribution.attention import row_of_product, widened
 from caap_lab.attribution.lrp import add_rule, clone_rule, linear_rule, matmul_rule, mean_rule
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
 from caap_lab.errors import InputError
 from caap_lab.hooked.block import attention_of

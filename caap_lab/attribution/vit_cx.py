@@ -5,8 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.attribution.masking import check_seed, check_share, scores_in_chunks
+from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
+from caap_lab.attribution.options import check_seed, check_share
 from caap_lab.attribution.reading import block_hooks, read_activations
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT

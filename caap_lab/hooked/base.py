@@ -1,5 +1,6 @@
 """What all hooked models share: images in, classes by name, identity, and hooks whose names are checked."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -19,7 +20,7 @@ Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
 
 
-class HookedModel(HookedRootModule):
+class HookedModel(HookedRootModule, ABC):
     """A timm model between whose modules stand TransformerLens hook points.
 
     `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
@@ -31,14 +32,14 @@ class HookedModel(HookedRootModule):
     _fingerprint: tuple[tuple[Any, ...], str] | None = None
 
     @property
+    @abstractmethod
     def n_classes(self) -> int:
         """Number of scores that the head gives."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def n_layers(self) -> int:
         """Number of blocks."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
