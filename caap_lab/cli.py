@@ -223,7 +223,8 @@ def _methods(parsed: argparse.Namespace) -> int:
         print(json.dumps(table.to_dict("records"), indent=1))
         return 0
     for row in table.to_dict("records"):
-        print(f"{row['name']}\n  {row['source']}; {row['family']}; {row['cost']}; needs {row['needs']}")
+        passes = f"{row['forwards']} forward, {row['backwards']} backward"
+        print(f"{row['name']}\n  {row['source']}; {row['family']}; needs {row['needs']}; passes an image: {passes}")
     return 0
 
 

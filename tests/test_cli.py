@@ -127,6 +127,8 @@ def test_interruption_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_models_and_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "vit_base_patch16_2*"]) == 0
     assert "vit_base_patch16_224" in capsys.readouterr().out
+    assert cli.main(["methods"]) == 0
+    assert "grad_cam\n  Selvaraju et al. 2017, arXiv 1610.02391; gradient;" in capsys.readouterr().out
     assert cli.main(["methods", "--json"]) == 0
     (row, *_) = json.loads(capsys.readouterr().out)
     assert row["name"] == "caap" and "2603.13652" in row["source"]

@@ -18,9 +18,9 @@ from caap_lab.context.engine import Plan, score_patches
 from caap_lab.context.free import score_patches_free
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
@@ -86,7 +86,7 @@ def caap(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    require_vit(model, "caap")
+    check_kind(model, "caap")
     first, stop = _check_blocks(model, start, cutoff, context)
     check_choice("context", context, CONTEXTS)
     check_choice("attention", attention, ATTENTIONS)

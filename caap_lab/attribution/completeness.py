@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.reading import block_hooks
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import batches, check_images
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.model import HookedViT
 
 
 def completeness_error(
@@ -35,7 +35,7 @@ def completeness_error(
         Relative errors, on the CPU. Where the head reads class tokens of several blocks (a DINOv2 head of four), only
         layers up to the first of these: later streams do not hold all that the head reads.
     """
-    require_vit(model, "completeness_error")
+    check_kind(model, "completeness_error")
     singles = check_images(images)
     wanted = None if target is None else model.targets(target, len(singles))
     biases = dict(_biases(model))

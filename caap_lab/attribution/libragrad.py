@@ -20,8 +20,9 @@ from timm.layers import RmsNorm
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.base import check_kind
 from caap_lab.hooked.heads import ZeroShotHead
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.model import HookedViT
 
 _ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "ReLU")
 
@@ -36,7 +37,7 @@ def libragrad(model: HookedViT) -> Iterator[None]:
     Raises:
         InputError: the model has a part whose rule is not known.
     """
-    require_vit(model, "libragrad")
+    check_kind(model, "libragrad")
     if getattr(model, "_libra", False):
         yield
         return

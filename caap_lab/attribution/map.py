@@ -22,7 +22,7 @@ from caap_lab.hooked.classes import ClassNames
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from caap_lab.hooked.model import HookedViT
+    from caap_lab.hooked.base import HookedModel
 
 FORMAT = 1
 
@@ -56,7 +56,7 @@ class AttributionMap:
     @classmethod
     def of_model(
         cls,
-        model: "HookedViT",
+        model: "HookedModel",
         image: Float[Tensor, "3 height width"],
         scores: Float[Tensor, "row col"],
         *,

@@ -16,9 +16,8 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.options import check_eval
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
-from caap_lab.hooked.model import HookedViT, require_vit
 from caap_lab.hooked.names import nearest
 
 Compute = Callable[..., Tensor]
@@ -45,6 +44,8 @@ class Method:
     backwards: str
     """Backward passes an image."""
     class_specific: bool
+    models: tuple[str, ...]
+    """Kinds of models that it runs on: "vit", "cnn"."""
     function: Callable[..., AttributionMap | list[AttributionMap]]
     """(model, images, target, **options) -> maps."""
 
@@ -60,6 +61,7 @@ def method(
     backwards: str = "0",
     class_specific: bool = True,
     score: str = "attribution to logit",
+    models: tuple[str, ...] = ("vit",),
 ) -> Method:
     """A method from a function that scores a batch; its keyword-only parameters are the method's options.
 
@@ -73,10 +75,11 @@ def method(
         backwards: Backward passes an image.
         class_specific: False if the map is the same for all targets.
         score: What a score is, see `AttributionMap`.
+        models: Kinds of models that it runs on.
     """
 
     def run(
-        model: HookedViT,
+        model: HookedModel,
         images: Images,
         target: int | str | Sequence[int | str] | None = None,
         *,
@@ -84,23 +87,23 @@ def method(
         progress: bool = True,
         **options: Any,
     ) -> AttributionMap | list[AttributionMap]:
+        check_kind(model, name, models)
         return _run(compute, name, score, model, images, target, batch_size, progress, options)
 
-    return Method(name, family, source, needs, forwards, backwards, class_specific, run)
+    return Method(name, family, source, needs, forwards, backwards, class_specific, models, run)
 
 
 def _run(
     compute: Compute,
     name: str,
     score: str,
-    model: HookedViT,
+    model: HookedModel,
     images: Images,
     target: int | str | Sequence[int | str] | None,
     batch_size: int,
     progress: bool,
     options: dict[str, Any],
 ) -> AttributionMap | list[AttributionMap]:
-    require_vit(model, name)
     settings = _settings(compute, name, options)
     check_count("batch_size", batch_size)
     check_eval(model)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel
 
 
-def check_eval(model: HookedViT) -> None:
+def check_eval(model: HookedModel) -> None:
     """Refuse a model in training mode."""
     if any(module.training for module in model.modules()):
         raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
@@ -33,7 +33,7 @@ def check_share(name: str, value: float, zero: bool = True, one: bool = True) ->
         raise InputError(f"{name}={value!r} must be a number {low} and {high}.")
 
 
-def check_start_layer(model: HookedViT, start_layer: int) -> None:
+def check_start_layer(model: HookedModel, start_layer: int) -> None:
     """Refuse a first block that the model does not have."""
     whole = isinstance(start_layer, Integral) and not isinstance(start_layer, bool)
     if not whole or not 0 <= start_layer < model.n_layers:

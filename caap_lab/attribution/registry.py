@@ -43,6 +43,7 @@ CAAP = Method(
     forwards="about 5 (clamped); N (free)",
     backwards="0",
     class_specific=True,
+    models=("vit",),
     function=caap,
 )
 

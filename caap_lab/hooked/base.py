@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,8 @@ class HookedModel(HookedRootModule, ABC):
     `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
     """
 
+    kind: ClassVar[str]
+    """What methods ask for: "vit" or "cnn"."""
     preprocessing: Preprocessing
     model_name: str
     class_names: ClassNames
@@ -40,6 +42,11 @@ class HookedModel(HookedRootModule, ABC):
     @abstractmethod
     def n_layers(self) -> int:
         """Number of blocks."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the maps that methods give."""
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +132,22 @@ def is_watched(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+KINDS = {"vit": "Vision Transformer", "cnn": "CNN"}
+
+
+def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
+    """Refuse anything but a hooked model of some kinds.
+
+    Raises:
+        InputError: with what to do instead.
+    """
+    if not isinstance(model, HookedModel):
+        raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model).")
+    if model.kind not in kinds:
+        known = " and ".join(f"{KINDS[kind]}s" for kind in kinds)
+        raise InputError(f"{what} works on {known}; {model.model_name} is a {KINDS[model.kind]}.")
 
 
 def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:

@@ -30,6 +30,8 @@ class HookedCNN(HookedModel):
     logits are bit-equal to its own.
     """
 
+    kind = "cnn"
+
     def __init__(
         self,
         cnn: nn.Module,
@@ -72,6 +74,12 @@ class HookedCNN(HookedModel):
     def n_layers(self) -> int:
         """Number of residual blocks, over all stages."""
         return sum(len(stage) for stage in self._stages)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of cells that maps are made of."""
+        height, width = self.preprocessing.image_size
+        return (height // 16, width // 16)
 
     @property
     def _stages(self) -> list[nn.Sequential]:

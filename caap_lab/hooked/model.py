@@ -34,6 +34,8 @@ class HookedViT(HookedModel):
     or edited. `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
     """
 
+    kind = "vit"
+
     def __init__(
         self,
         vit: nn.Module,
@@ -102,6 +104,11 @@ class HookedViT(HookedModel):
     def n_layers(self) -> int:
         """Number of transformer blocks."""
         return self.spec.n_layers
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.spec.grid
 
     def activation_shape(self, name: str) -> tuple[int, ...]:
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
@@ -236,15 +243,3 @@ class HookedViT(HookedModel):
         from caap_lab.patching.run import run_patched
 
         return run_patched(self, images, patches)
-
-
-def require_vit(model: Any, what: str) -> None:
-    """Refuse anything but a HookedViT.
-
-    Raises:
-        InputError: with what to do instead.
-    """
-    if isinstance(model, HookedModel) and not isinstance(model, HookedViT):
-        raise InputError(f"{what} works on Vision Transformers; {model.model_name} is a CNN.")
-    if not isinstance(model, HookedViT):
-        raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model).")

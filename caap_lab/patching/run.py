@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.base import Images, check_kind
+from caap_lab.hooked.model import HookedViT
 from caap_lab.patching.patch import Patch, edits
 
 
@@ -24,7 +24,7 @@ def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patc
     Raises:
         InputError: a patch does not fit the model, or could not change the output.
     """
-    require_vit(model, "run_patched")
+    check_kind(model, "run_patched")
     given = [patches] if isinstance(patches, Patch) else list(patches)
     if not given:
         raise InputError("No patches were given; call model(images) for a plain run.")

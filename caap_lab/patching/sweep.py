@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import check_count, single_images
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import Site
 from caap_lab.patching.patch import Edit, Patch, edits
 
@@ -111,7 +111,7 @@ def sweep(
     Raises:
         InputError: a cell's patch does not fit the model (all cells are checked before the first run).
     """
-    require_vit(model, "sweep")
+    check_kind(model, "sweep")
     check_count("batch_size", batch_size)
     axes = {name: list(labels) for name, labels in over.items()}
     if not axes or not all(axes.values()):

@@ -14,10 +14,10 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, single_images
 from caap_lab.hooked.device_dtype import as_device, as_dtype
-from caap_lab.hooked.model import HookedViT, require_vit
+from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import Site
 from caap_lab.store.store import (
     ActivationStore,
@@ -63,7 +63,7 @@ def record(
     Raises:
         InputError: unknown name or layer, or more activations than memory or disk can hold (checked before the run).
     """
-    require_vit(model, "record")
+    check_kind(model, "record")
     check_count("batch_size", batch_size)
     sites = _sites(model, [names] if isinstance(names, str) else list(names), layers)
     shapes = {site.hook: model.activation_shape(site.hook) for site in sites}
