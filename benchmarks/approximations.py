@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/tables"))
     arguments = parser.parse_args()
     model = load_model(arguments.model, checkpoint=arguments.checkpoint, mean=arguments.mean, std=arguments.std)
+    assert isinstance(model, HookedViT)
     found = sorted(path for path in arguments.photos.iterdir() if path.suffix.lower() in ENDINGS)
     photos = found[:: max(1, len(found) // arguments.count)][: arguments.count]
     frame = measure(model, photos, arguments.free_count)

@@ -17,6 +17,7 @@ import torch
 import caap_lab as cl
 from caap_lab.data.scenes import CUE_CLASS, Kind, Scene
 from caap_lab.data.train import EVAL_SCENES, EVAL_SEED, accuracy
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.load import bundled_models
 from caap_lab.hooked.tokens import mask_share, neighbourhood_table
 
@@ -24,29 +25,29 @@ BLANKS = ("white", "black", "mean")
 SEED = 1
 
 
-def hit(m: cl.AttributionMap, mask: np.ndarray, model: cl.HookedViT) -> bool:
+def hit(m: cl.AttributionMap, mask: np.ndarray, model: HookedModel) -> bool:
     """True if the highest patch (the patch of the highest score, in a finer map) holds a pixel of the mask."""
-    cell = [place * size // scored for place, size, scored in zip(m.rank()[0], model.spec.grid, m.grid, strict=True)]
+    cell = [place * size // scored for place, size, scored in zip(m.rank()[0], model.grid, m.grid, strict=True)]
     return bool(_holds(mask, model)[*cell])
 
 
-def chance(mask: np.ndarray, model: cl.HookedViT) -> float:
+def chance(mask: np.ndarray, model: HookedModel) -> float:
     """Share of patches that hold a pixel of the mask."""
     return float(_holds(mask, model).mean())
 
 
-def _holds(mask: np.ndarray, model: cl.HookedViT) -> np.ndarray:
-    return mask_share(mask, model.spec).reshape(model.spec.grid) > 0
+def _holds(mask: np.ndarray, model: HookedModel) -> np.ndarray:
+    return mask_share(mask, model).reshape(model.grid) > 0
 
 
-def answers(model: cl.HookedViT, scenes: Sequence[Scene]) -> list[int]:
+def answers(model: HookedModel, scenes: Sequence[Scene]) -> list[int]:
     """The model's class for each scene."""
     with torch.no_grad():
         return model([scene.image for scene in scenes]).argmax(1).tolist()
 
 
 def maps(
-    model: cl.HookedViT, scenes: Sequence[Scene], targets: Sequence[int], blank: str, neighbourhood: str = "box1"
+    model: HookedModel, scenes: Sequence[Scene], targets: Sequence[int], blank: str, neighbourhood: str = "box1"
 ) -> list[cl.AttributionMap]:
     """CAAP with all other settings at their defaults."""
     images = [scene.image for scene in scenes]
@@ -55,7 +56,7 @@ def maps(
     return found
 
 
-def pointing(model: cl.HookedViT, kind: Kind, n: int, blank: str) -> tuple[list[float], list[float]]:
+def pointing(model: HookedModel, kind: Kind, n: int, blank: str) -> tuple[list[float], list[float]]:
     """Hits on the object in correctly classified scenes, and the chance of each."""
     scenes = cl.demo_images(kind, n, SEED)
     right = [scene for scene, guess in zip(scenes, answers(model, scenes), strict=True) if guess == scene.label]
@@ -64,7 +65,7 @@ def pointing(model: cl.HookedViT, kind: Kind, n: int, blank: str) -> tuple[list[
     return hits, [chance(scene.masks[scene.label], model) for scene in right]
 
 
-def discrimination(model: cl.HookedViT, n: int, blank: str) -> tuple[list[float], list[float]]:
+def discrimination(model: HookedModel, n: int, blank: str) -> tuple[list[float], list[float]]:
     """For each class of each two-object scene: hit on that class's object, and on the other's."""
     scenes = cl.demo_images("two", n, SEED)
     asked, other = [], []
@@ -75,7 +76,7 @@ def discrimination(model: cl.HookedViT, n: int, blank: str) -> tuple[list[float]
     return asked, other
 
 
-def cue_found(model: cl.HookedViT, n: int, blank: str, neighbourhood: str) -> tuple[float, list[float], list[float]]:
+def cue_found(model: HookedModel, n: int, blank: str, neighbourhood: str) -> tuple[float, list[float], list[float]]:
     """Share of scenes in which the cue decides the answer; there, hits on the cue and their chance.
 
     A hit is a highest patch whose neighbourhood holds some of the cue: all such patches insert it, so that they share
@@ -85,12 +86,12 @@ def cue_found(model: cl.HookedViT, n: int, blank: str, neighbourhood: str) -> tu
     led = [scene for scene, guess in zip(scenes, answers(model, scenes), strict=True) if guess == CUE_CLASS]
     if not led:
         return 0.0, [], []
-    table = neighbourhood_table(model.spec, neighbourhood)
+    table = neighbourhood_table(model.grid, neighbourhood)
     hits, by_chance = [], []
     for m, scene in zip(maps(model, led, [CUE_CLASS] * len(led), blank, neighbourhood), led, strict=True):
         assert scene.cue is not None
         holds = np.append(_holds(scene.cue, model).ravel(), False)  # the last entry is for neighbours that do not exist
-        inserted = holds[table.numpy()].any(axis=1).reshape(model.spec.grid)
+        inserted = holds[table.numpy()].any(axis=1).reshape(model.grid)
         hits.append(float(inserted[m.rank()[0]]))
         by_chance.append(float(inserted.mean()))
     return len(led) / n, hits, by_chance

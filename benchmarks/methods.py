@@ -21,7 +21,7 @@ from caap_lab.attribution.registry import METHODS
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.methods", description=__doc__)
-    parser.add_argument("--model", default="demo", help="a bundled Vision Transformer; default %(default)s")
+    parser.add_argument("--model", default="demo", help="a bundled model; default %(default)s")
     parser.add_argument("--scenes", type=int, default=40, help="scenes a kind; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
@@ -39,6 +39,8 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for name, method in tqdm(METHODS.items()):
+        if model.kind not in method.models:
+            continue
         began = time.perf_counter()
         cl.attribute(model, right[0].image, name, right[0].label)
         share = 4 if time.perf_counter() - began > 1 else 1

@@ -14,24 +14,34 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "ActivationStore": "caap_lab.store.store",
+    "AttentionRegions": "caap_lab.diagnostics.attention_regions",
     "AttributionMap": "caap_lab.attribution.map",
+    "BenchmarkResult": "caap_lab.bench.result",
     "CheckpointError": "caap_lab.errors",
+    "CurveProtocol": "caap_lab.metrics.protocol",
     "HookedCNN": "caap_lab.hooked.cnn",
+    "HookedMixer": "caap_lab.hooked.mixer",
     "HookedViT": "caap_lab.hooked.model",
+    "ImageSet": "caap_lab.data.image_set",
     "InputError": "caap_lab.errors",
     "Patch": "caap_lab.patching.patch",
     "Preprocessing": "caap_lab.hooked.preprocess",
     "SweepResult": "caap_lab.patching.sweep",
     "ViTSpec": "caap_lab.hooked.spec",
+    "attention_regions": "caap_lab.diagnostics.attention_regions",
     "attribute": "caap_lab.attribution.registry",
+    "benchmark": "caap_lab.bench.run",
     "caap": "caap_lab.attribution.caap",
     "completeness_error": "caap_lab.attribution.completeness",
     "demo_images": "caap_lab.data.scenes",
+    "insertion_deletion": "caap_lab.metrics.perturbation",
     "list_models": "caap_lab.hooked.load",
     "libragrad": "caap_lab.attribution.libragrad",
     "load_image": "caap_lab.hooked.images",
     "load_model": "caap_lab.hooked.load",
+    "localisation": "caap_lab.metrics.localisation",
     "methods": "caap_lab.attribution.registry",
+    "open_images": "caap_lab.data.open",
     "register": "caap_lab.attribution.registry",
     "run_patched": "caap_lab.patching.run",
     "save_zero_shot_head": "caap_lab.hooked.heads",
@@ -48,8 +58,14 @@ if TYPE_CHECKING:
     from caap_lab.attribution.registry import attribute as attribute
     from caap_lab.attribution.registry import methods as methods
     from caap_lab.attribution.registry import register as register
+    from caap_lab.bench.result import BenchmarkResult as BenchmarkResult
+    from caap_lab.bench.run import benchmark as benchmark
     from caap_lab.context import blanks as blanks
+    from caap_lab.data.image_set import ImageSet as ImageSet
+    from caap_lab.data.open import open_images as open_images
     from caap_lab.data.scenes import demo_images as demo_images
+    from caap_lab.diagnostics.attention_regions import AttentionRegions as AttentionRegions
+    from caap_lab.diagnostics.attention_regions import attention_regions as attention_regions
     from caap_lab.errors import CheckpointError as CheckpointError
     from caap_lab.errors import InputError as InputError
     from caap_lab.hooked import tokens as tokens
@@ -58,9 +74,13 @@ if TYPE_CHECKING:
     from caap_lab.hooked.images import load_image as load_image
     from caap_lab.hooked.load import list_models as list_models
     from caap_lab.hooked.load import load_model as load_model
+    from caap_lab.hooked.mixer import HookedMixer as HookedMixer
     from caap_lab.hooked.model import HookedViT as HookedViT
     from caap_lab.hooked.preprocess import Preprocessing as Preprocessing
     from caap_lab.hooked.spec import ViTSpec as ViTSpec
+    from caap_lab.metrics.localisation import localisation as localisation
+    from caap_lab.metrics.perturbation import insertion_deletion as insertion_deletion
+    from caap_lab.metrics.protocol import CurveProtocol as CurveProtocol
     from caap_lab.patching.patch import Patch as Patch
     from caap_lab.patching.run import run_patched as run_patched
     from caap_lab.patching.sweep import SweepResult as SweepResult

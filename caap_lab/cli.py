@@ -73,6 +73,32 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, default=Path("runs/map"), help="folder for the results")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
 
+    command = commands.add_parser(
+        "bench", help="many models x methods x images, resumable; run it again to go on where it stopped"
+    )
+    command.set_defaults(run=_bench)
+    command.add_argument(
+        "--profile", choices=("demo", "paper"), help="the paper's tables, small and offline or in full"
+    )
+    command.add_argument("--out", type=Path, required=True, help="the run's folder; alone, an earlier run goes on")
+    _bench_options(command)
+
+    command = commands.add_parser(
+        "doctor",
+        help="what `bench --profile paper` needs, how to get what is missing, and what it costs",
+    )
+    command.set_defaults(run=_doctor)
+    command.add_argument("--profile", choices=("paper",), help="as `caap-lab bench` has it")
+    command.add_argument("--out", type=Path, default=Path("runs/paper"), help="for the command that it prints")
+    _bench_options(command)
+    command.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
+    command.add_argument("--json", action="store_true", help="print the same as JSON")
+
+    command = commands.add_parser("tables", help="tables of a benchmark as Markdown, LaTeX and CSV")
+    command.set_defaults(run=_tables)
+    command.add_argument("run_folder", type=Path, metavar="RUN", help="the folder that `caap-lab bench` wrote")
+    command.add_argument("--out", type=Path, help="folder for the tables; RUN/tables by default")
+
     command = commands.add_parser("models", help="list models")
     command.set_defaults(run=_models)
     command.add_argument("pattern", nargs="?", default="*", help="such as 'vit_base*'")
@@ -82,6 +108,29 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_methods)
     command.add_argument("--json", action="store_true")
     return parser
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--models", nargs="+", metavar="MODEL", help="names, with options as NAME:key=value,key=value")
+    command.add_argument("--methods", nargs="+", metavar="METHOD", help="such as caap or E-CAAP=caap:attention=cached")
+    command.add_argument(
+        "--data", nargs="+", metavar="KIND:PATH", help="such as imagenet:PATH, masks:PATH, demo:single"
+    )
+    command.add_argument("--tables", nargs="+", type=int, metavar="N", help="of the profile; all by default")
+    command.add_argument("--images", type=int, help="images a data set; all by default")
+    command.add_argument("--seed", type=int, help="of the draw of images")
+    command.add_argument(
+        "--image-list", nargs="+", metavar="FILE", help="names instead of a draw; for the paper profile NAME=FILE"
+    )
+    command.add_argument("--metrics", nargs="+", help="faithfulness, localisation")
+    command.add_argument("--target", help="explain the model's 'prediction' or the image's 'label'")
+    command.add_argument("--protocol", help="of the curves: rise, rise-28, patches, tis, chefer, mutex, xplique, mda")
+    command.add_argument("--head", nargs="+", metavar="NAME=PATH", help="DINOv2's linear heads, for the paper profile")
+    command.add_argument("--device", help="such as cuda")
+    command.add_argument("--batch-size", type=int, help="changed images run at once for the curves")
+    command.add_argument("--workers", type=int, help="processes on this machine")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster, such as tcp://host:8786")
+    command.add_argument("--retry-failed", action="store_true", help="compute failed cells again")
 
 
 DEMO_SEED = 2
@@ -187,6 +236,7 @@ def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", o
         "method": found.method,
         "settings": found.settings,
         "score": found.score,
+        "sign": found.sign,
         "top_patches": [
             {"row": r, "column": c, "score": round(float(found.scores[r, c]), 4)} for r, c in found.rank()[:5]
         ],
@@ -207,6 +257,24 @@ def _print_result(result: dict[str, Any]) -> None:
     print(f"{result['seconds']:.2f} s; {result['overlay']} and {result['scores']}")
 
 
+def _bench(parsed: argparse.Namespace) -> int:
+    from caap_lab.bench.commands import bench
+
+    return bench(parsed)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from caap_lab.bench.commands import doctor
+
+    return doctor(parsed)
+
+
+def _tables(parsed: argparse.Namespace) -> int:
+    from caap_lab.bench.commands import tables
+
+    return tables(parsed)
+
+
 def _models(parsed: argparse.Namespace) -> int:
     from caap_lab.hooked.load import list_models
 
@@ -224,7 +292,8 @@ def _methods(parsed: argparse.Namespace) -> int:
         return 0
     for row in table.to_dict("records"):
         passes = f"{row['forwards']} forward, {row['backwards']} backward"
-        print(f"{row['name']}\n  {row['source']}; {row['family']}; needs {row['needs']}; passes an image: {passes}")
+        about = f"{row['family']}; needs {row['needs']}; passes an image: {passes}; scores: {row['sign']}"
+        print(f"{row['name']}\n  {row['source']}; {about}")
     return 0
 
 

@@ -70,6 +70,83 @@ def test_zero_shot_head_is_a_scaled_cosine(tmp_path: Path) -> None:
     assert model.fingerprint != before
 
 
+PROMPTS = ("a photo of a cat", "a photo of a dog", "a photo of grass")
+
+
+def prompts(width: int = 7) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {prompt: torch.randn(width, generator=generator) for prompt in PROMPTS}
+
+
+def test_prompts_are_classes_of_a_model_that_shares_its_weights() -> None:
+    tower = build("clip")
+    images = random_images(tower, 2)
+    with torch.no_grad():
+        embedding = tower(images)
+        model = tower.with_prompts(prompts(), logit_scale=50.0)
+        texts = torch.stack(list(prompts().values()))
+        expected = 50 * F.cosine_similarity(embedding[:, None], texts[None], dim=-1)
+        assert (model(images) - expected).abs().max() < 1e-4
+        assert torch.equal(tower(images), embedding) and tower.head is None
+    assert model.vit is tower.vit and model.hook_logits is not tower.hook_logits
+    assert model.class_names.names == PROMPTS and model.model_name == tower.model_name
+    assert model.fingerprint not in (tower.fingerprint, tower.with_prompts(prompts()).fingerprint)
+    more = model.with_prompts({"a tree": texts[0]})  # from other prompts as from none
+    assert more.n_classes == 1 and model.n_classes == 3
+    half = build("clip").to(torch.float64).with_prompts(prompts())
+    assert half.head.text_embeddings.dtype == half(images.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["caap", "libra_ixg_plus", "full_grad_plus", "grad_cam", "simple_insertion", "rise"])
+def test_a_prompt_is_a_target_for_every_method(name: str) -> None:
+    model = build("clip").with_prompts(prompts())
+    (image,) = random_images(model, 1)
+    options = {"samples": 20} if name == "rise" else {}
+    cat, dog, grass = (cl.attribute(model, image, name, prompt, **options) for prompt in (PROMPTS[0], "dog", 2))
+    assert (dog.target, dog.target_name, grass.target_name) == (1, "a photo of a dog", "a photo of grass")
+    assert not torch.allclose(cat.scores, dog.scores)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "average_pool"])
+def test_libra_gradients_are_complete_behind_prompts(family: str) -> None:
+    model = build(family).with_prompts(prompts())
+    images = random_images(model, 2)
+    with cl.libragrad(model):
+        assert cl.completeness_error(model, images, progress=False).max() < 1e-3
+    assert cl.completeness_error(model, images, progress=False).amin(1).max() > 0.05
+
+
+def test_libragrad_holds_the_norm_of_the_embedding_constant() -> None:
+    model = build("clip", torch.float64).with_prompts(prompts())
+    features = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
+    with cl.libragrad(model):
+        (found,) = torch.autograd.grad(model.head(features)[:, 1].sum(), features)
+    unit = F.normalize(prompts()[PROMPTS[1]], dim=0).double()
+    expected = 100 * unit / features.detach().norm(dim=1, keepdim=True)
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()  # texts are normalised in float32
+    (plain,) = torch.autograd.grad(model.head(features)[:, 1].sum(), features)
+    assert (plain * features).sum().abs() < 1e-10  # scaling an embedding changes no cosine
+
+
+WRONG_PROMPTS = [
+    ({}, "Give prompts with their text embeddings"),
+    ([torch.randn(7)], "Give prompts with their text embeddings"),
+    ({"cat": torch.randn(9)}, r"'cat' is torch.float32 \[9\]; this model's image embedding has 7 values"),
+    ({"cat": torch.randn(1, 7)}, r"floating-point tensor \[7\]"),
+    ({"cat": torch.ones(7, dtype=torch.long)}, r"'cat' is torch.int64 \[7\]"),
+    ({"cat": [0.1] * 7}, "'cat' is list"),
+    ({"cat": torch.zeros(7)}, "'cat' is zero, or holds NaN"),
+    ({"cat": torch.full((7,), torch.nan)}, "'cat' is zero, or holds NaN"),
+    ({1: torch.randn(7)}, "have to be a list of texts"),
+]
+
+
+@pytest.mark.parametrize("given, message", WRONG_PROMPTS, ids=[message for _, message in WRONG_PROMPTS])
+def test_prompts_that_do_not_fit(given, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build("clip").with_prompts(given)
+
+
 def test_head_by_load_model(tmp_path: Path, linear) -> None:
     torch.manual_seed(0)
     import timm

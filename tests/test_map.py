@@ -1,5 +1,6 @@
 """The attribution map: what it holds, how it is kept, how it shows itself."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 from conftest import build, random_images
 from PIL import Image
+from safetensors.torch import save_file
 
 import caap_lab as cl
 from caap_lab import AttributionMap, InputError
-from caap_lab.plots.maps import plot_map, save_figure
+from caap_lab.plots.maps import COLOUR_MAP, SIGNED_COLOUR_MAP, plot_map, save_figure
 
 
 @pytest.fixture
@@ -37,6 +39,30 @@ def test_saved_map_reads_back_equal(found: AttributionMap, tmp_path: Path) -> No
         assert torch.equal(getattr(again, name), getattr(found, name))
     assert repr(again) == repr(found) and again.versions == found.versions
     assert torch.equal(again.for_target("class 1").scores, found.for_target(1).scores)
+
+
+def test_it_knows_what_its_sign_means(found: AttributionMap, tmp_path: Path) -> None:
+    assert found.sign == "level" and "(level)" in repr(found)
+    model = build("vit")
+    (image,) = random_images(model, 1)
+    for method, options, sign in [
+        ("ixg_plus", {}, "signed"),
+        ("rollout", {}, "positive"),
+        ("grad_cam", {}, "positive"),
+        ("grad_cam", {"version": "last_input"}, "signed"),
+        ("smoothgrad", {"samples": 2}, "positive"),
+        ("smoothgrad", {"samples": 2, "kind": "times_input"}, "signed"),
+    ]:
+        made = cl.attribute(model, image, method, 0, **options)
+        assert made.sign == sign and f"({sign})" in repr(made)
+        assert AttributionMap.load(made.save(tmp_path / "map.safetensors")).sign == sign
+
+
+def test_maps_of_another_format_are_refused(found: AttributionMap, tmp_path: Path) -> None:
+    about = {"format": 1, "target": 3}
+    save_file({"scores": found.scores}, tmp_path / "old.safetensors", {"caap_lab": json.dumps(about)})
+    with pytest.raises(InputError, match=r"has map format 1; this version reads 2\. Make the map again"):
+        AttributionMap.load(tmp_path / "old.safetensors")
 
 
 def test_rank_is_from_high_to_low_and_stable(found: AttributionMap) -> None:
@@ -81,6 +107,21 @@ def test_plot_draws_the_scores_over_the_image(found: AttributionMap) -> None:
     assert bar.get_ylabel() == "logit of class 3, patch inserted"
     with pytest.raises(InputError, match="opacity"):
         plot_map(found, opacity=2)
+
+
+def test_signed_scores_are_coloured_around_zero(found: AttributionMap) -> None:
+    signed = AttributionMap(**{**found.__dict__, "scores": torch.tensor([[-1.0, 3.0]]), "sign": "signed"})
+    heat = plot_map(signed).axes[1].images[-1]
+    assert heat.get_cmap().name == SIGNED_COLOUR_MAP and heat.get_clim() == (-3, 3)
+    assert plot_map(signed, colour_map="PuOr").axes[1].images[-1].get_clim() == (-3, 3)
+    white = heat.cmap(heat.norm(0.0))
+    assert min(white[:3]) > 0.95, "0 has no colour"
+    nothing = AttributionMap(**{**signed.__dict__, "scores": torch.zeros(1, 2)})
+    heat = plot_map(nothing).axes[1].images[-1]
+    assert min(heat.cmap(heat.norm(0.0))[:3]) > 0.95
+    for sign in ("positive", "level"):
+        other = plot_map(AttributionMap(**{**signed.__dict__, "sign": sign})).axes[1].images[-1]
+        assert other.get_cmap().name == COLOUR_MAP and other.get_clim() == (-1, 3)
 
 
 def test_figures_save_as_png_and_pdf(found: AttributionMap, tmp_path: Path) -> None:

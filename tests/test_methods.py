@@ -55,6 +55,28 @@ def test_maps_do_not_depend_on_the_batch_and_leave_nothing_behind(name: str, tmp
     assert torch.equal(saved.scores, alone.scores) and saved.settings == alone.settings
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].sign == "positive"])
+@pytest.mark.parametrize("family", ["vit", "siglip", "dino_head4"])
+def test_positive_methods_never_give_negative_scores(name: str, family: str) -> None:
+    model = build(family)
+    images = random_images(model, 3, seed=4)
+    for target in range(model.n_classes):
+        for found in cl.attribute(model, images, name, target, progress=False, **QUICK.get(name, {})):
+            assert found.sign == "positive" and found.scores.min() >= 0
+
+
+def test_signs_say_what_scores_do() -> None:
+    model = build("vit")
+    images = random_images(model, 3, seed=4)
+    for name in NAMES:
+        if METHODS[name].sign == "signed":  # a method that never goes below 0 would be called positive
+            found = cl.attribute(model, images, name, [0, 1, 2], progress=False, **QUICK.get(name, {}))
+            assert min(float(one.scores.min()) for one in found) < 0 < max(float(one.scores.max()) for one in found)
+    assert cl.methods().loc["caap", "sign"] == "level"
+    with pytest.raises(cl.InputError, match="sign='both' is not known; use one of signed, positive, level"):
+        cl.register("wrong", lambda model, images, targets: images[:, 0], sign="both")
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].class_specific and name != "mda"])
 def test_class_specific_methods_answer_the_asked_class(name: str) -> None:
     model = cl.load_model("demo")
@@ -67,7 +89,7 @@ def test_class_specific_methods_answer_the_asked_class(name: str) -> None:
 COSTS = {
     "N": 64,
     "N + 1": 65,
-    "1 + d_model": 65,
+    "1 + channels": 65,
     "1, and up to 54 with about N / 2 patches": 51,  # equal masks are run once
     "1, and up to 1024 with N / 2 patches": 493,  # so many different masks come from the 512 columns of a small model
 }

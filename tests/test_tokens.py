@@ -46,7 +46,7 @@ def test_neighbourhood_sizes() -> None:
 @pytest.mark.parametrize("family", ["vit", "odd_grid"])
 def test_table_holds_the_same_as_the_chooser(family: str, kind: str) -> None:
     spec = build(family).spec
-    table = neighbourhood_table(spec, kind)
+    table = neighbourhood_table(spec.grid, kind)
     for row in range(spec.grid[0]):
         for col in range(spec.grid[1]):
             patch = row * spec.grid[1] + col

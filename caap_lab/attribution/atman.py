@@ -88,6 +88,7 @@ ATMAN = method(
     family="masking",
     source="Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110",
     needs="forward passes, attention",
+    sign="signed",
     forwards="N + 1",
     backwards="0",
     score="attribution to logprob",

@@ -26,6 +26,7 @@ ATTCAT = method(
     family="gradient",
     source="Qiang et al. 2022, NeurIPS",
     needs="gradient, attention",
+    sign="signed",
     forwards="1",
     backwards="1",
 )

@@ -1,7 +1,7 @@
 """`caap`: from an image to a map of what each patch's inner activations say for a class."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -14,12 +14,14 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.options import check_choice, check_eval, check_seed
 from caap_lab.context.blanks import Blank, blank_run, check_blank
+from caap_lab.context.cnn import blank_maps, entering_maps, score_cells
 from caap_lab.context.engine import Plan, score_patches
 from caap_lab.context.free import score_patches_free
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images, check_kind
+from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
+from caap_lab.hooked.cnn import HookedCNN
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
@@ -32,7 +34,7 @@ DEFAULT_CUTOFF = 2 / 3
 
 
 def caap(
-    model: HookedViT,
+    model: HookedModel,
     images: Images,
     target: int | str | Sequence[int | str] | None = None,
     *,
@@ -40,7 +42,7 @@ def caap(
     start: int = 0,
     neighbourhood: str = "box1",
     blank: Blank = "white",
-    context: str = "clamped",
+    context: str | None = None,
     attention: str = "exact",
     tail: str = "exact",
     score: str = "logit",
@@ -54,20 +56,23 @@ def caap(
     For every patch, the residual streams of the patch and its neighbours entering blocks start to cutoff - 1 are put
     into a blank image's run, and the target's score is read. Scores of all classes come from the same pass.
 
+    On a CNN (appendix B.3), patches are cells of `model.grid`, and the streams are the maps entering those blocks:
+    block 0 reads the stem's output. All places that a cell touches count as the cell's.
+
     Args:
-        model: The model; it must carry no hooks.
+        model: A Vision Transformer or CNN; it must carry no hooks.
         images: One image, or several.
         target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
         cutoff: How many blocks' inputs are patched, counted from block 0: a count from 0 (none) to n_layers, or a float
             from 0 to 1 as a share of the blocks. None is two thirds.
         start: First patched block; blocks before it are the blank's own.
         neighbourhood: "none", "cross1", "box1" (3 x 3, the paper's default), "diamond2" or "box2".
-        blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations",
-            `cl.blanks.mean_activations(images)`, or any image.
-        context: What the other tokens do. "clamped": keys and values of blank tokens stay the blank run's. "free": they
-            evolve and take up patched information (one forward pass a patch). "dropped": after the cutoff the patched
-            tokens are the blank's again. "frozen": the patched tokens stay the source's in all blocks from `start`, so
-            that `cutoff` has no effect.
+        blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations" (on a CNN: of the maps
+            entering block `start`), `cl.blanks.mean_activations(images)` (not on a CNN), or any image.
+        context: What the other tokens do. "clamped" (default): keys and values of blank tokens stay the blank run's.
+            "free": they evolve and take up patched information (one forward pass a patch); the only one on a CNN, and
+            the default there. "dropped": after the cutoff the patched tokens are the blank's again. "frozen": the
+            patched tokens stay the source's in all blocks from `start`, so that `cutoff` has no effect.
         attention: "exact"; "cached" is E-CAAP (appendix B.1): blank attention from the blank's own queries, S_i's part
             subtracted; "cached_all" keeps one constant for all blank tokens. For "clamped".
         tail: "exact"; "shared" keeps only each patch's centre live after the cutoff, neighbouring groups lend theirs.
@@ -86,15 +91,142 @@ def caap(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    check_kind(model, "caap")
-    first, stop = _check_blocks(model, start, cutoff, context)
+    maps = caap_cutoffs(
+        model,
+        images,
+        target,
+        [cutoff],
+        start=start,
+        neighbourhood=neighbourhood,
+        blank=blank,
+        context=context,
+        attention=attention,
+        tail=tail,
+        score=score,
+        seed=seed,
+        chunk_size=chunk_size,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    found = [one for (one,) in maps]
+    return found[0] if is_single(images) else found
+
+
+def caap_cutoffs(
+    model: HookedModel,
+    images: Images,
+    target: int | str | Sequence[int | str] | None,
+    cutoffs: Sequence[int | float | None],
+    *,
+    score: str,
+    batch_size: int,
+    progress: bool,
+    **options: Any,
+) -> list[list[AttributionMap]]:
+    """Maps of every image for several cutoffs from one pass; arguments are `caap`'s, all of them given.
+
+    Where the context allows it ("clamped", "dropped"), the maps share the blocks before their own cutoff.
+    """
+    plan, chunk_size = check_caap(model, score=score, cutoffs=cutoffs, **options)
+    neighbourhood, blank, seed = options["neighbourhood"], options["blank"], int(options["seed"])
+    check_count("batch_size", batch_size)
+    singles = check_images(images)
+    targets: list[int | None] = [None] * len(singles)
+    if target is None:
+        model.target(0)  # a model without a classifier is refused here
+    else:
+        targets = [*model.targets(target, len(singles))]
+
+    settings: dict[str, Any] = {
+        "start": plan.start,
+        "neighbourhood": neighbourhood,
+        "seed": seed,
+        "context": plan.context,
+    }
+    if model.kind == "vit":
+        settings |= {"attention": plan.attention, "tail": plan.tail}
+    table = neighbourhood_table(model.grid, neighbourhood)
+    fingerprint = model.fingerprint
+    wanted_cutoffs = [_patched_blocks(model, cutoff, plan.context) for cutoff in cutoffs]
+    maps: list[list[AttributionMap]] = []
+    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
+        for batch, wanted in zip(batches(model, singles, batch_size), _split(targets, batch_size), strict=True):
+            began = time.perf_counter()
+            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
+                run: Callable[..., _Patched] = _run_cnn if model.kind == "cnn" else _run_vit
+                patched = run(model, batch, blank, seed, table, plan, chunk_size, None in wanted)
+            logits, own_logits, label = patched
+            if not logits.isfinite().all():
+                raise InputError(
+                    "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
+                    "extreme values in the image, or use dtype='float32' instead of float16."
+                )
+            scores = scores_of(logits, score).cpu()
+            seconds = (time.perf_counter() - began) / (len(batch) * len(plan.cutoffs))
+            for row in range(len(batch)):
+                index = wanted[row]
+                if index is None:
+                    assert own_logits is not None
+                    index = int(own_logits[row].argmax())
+                found = []
+                for stop in wanted_cutoffs:
+                    all_scores = scores[plan.cutoffs.index(stop), row].view(*model.grid, -1)
+                    found.append(
+                        AttributionMap.of_model(
+                            model,
+                            batch[row],
+                            all_scores[..., index].clone(),
+                            target=index,
+                            method="caap",
+                            score=score,
+                            sign="level",
+                            settings={"cutoff": stop, **settings, "blank": label},
+                            seconds=seconds,
+                            fingerprint=fingerprint,
+                            all_scores=all_scores,
+                        )
+                    )
+                maps.append(found)
+                bar.update()
+    return maps
+
+
+def check_caap(
+    model: HookedModel,
+    *,
+    cutoffs: Sequence[int | float | None],
+    start: int,
+    neighbourhood: str,
+    blank: Blank,
+    context: str | None,
+    attention: str,
+    tail: str,
+    score: str,
+    seed: int,
+    chunk_size: int | None,
+) -> tuple[Plan, int]:
+    """What the engine is to compute, and the patches scored at once.
+
+    Raises:
+        InputError: options do not fit the model or each other, or the model is not ready to run.
+    """
+    check_kind(model, "caap", ("vit", "cnn"))
+    if context is None:
+        context = "free" if model.kind == "cnn" else "clamped"
+    stops = [_patched_blocks(model, cutoff, context) for cutoff in cutoffs]
+    first = _first_block(model, start, min(stops))
     check_choice("context", context, CONTEXTS)
     check_choice("attention", attention, ATTENTIONS)
     check_choice("tail", tail, TAILS)
     check_choice("score", score, SCORES)
+    if model.kind == "cnn" and (context, attention, tail) != ("free", "exact", "exact"):
+        raise InputError(
+            f"context={context!r}, attention={attention!r}, tail={tail!r}: {model.model_name} is a CNN, where CAAP "
+            "runs in the free context and has no attention to approximate; leave the three out."
+        )
     if context != "clamped" and (attention, tail) != ("exact", "exact"):
         raise InputError(f"attention={attention!r} and tail={tail!r} approximate context='clamped', not {context!r}.")
-    if context == "dropped" and not model.spec.live_prefix:
+    if context == "dropped" and isinstance(model, HookedViT) and not model.spec.live_prefix:
         raise InputError(
             "context='dropped' puts all patch tokens back to the blank, and this model has no class token to remember "
             "them: its map would be constant."
@@ -104,7 +236,6 @@ def caap(
     if chunk_size is None:
         chunk_size = 32 if context == "free" else 256
     check_count("chunk_size", chunk_size)
-    check_count("batch_size", batch_size)
     check_seed(seed)
     if model.has_hooks():
         raise InputError(
@@ -112,64 +243,7 @@ def caap(
             "and remove torch hooks first."
         )
     check_eval(model)
-    singles = check_images(images)
-    targets: list[int | None] = [None] * len(singles)
-    if target is None:
-        model.target(0)  # a model without a classifier is refused here
-    else:
-        targets = [*model.targets(target, len(singles))]
-
-    settings: dict[str, Any] = {
-        "cutoff": stop,
-        "start": first,
-        "neighbourhood": neighbourhood,
-        "seed": int(seed),
-        "context": context,
-        "attention": attention,
-        "tail": tail,
-    }
-    plan = Plan(first, stop, context, attention, tail)
-    table = neighbourhood_table(model.spec, neighbourhood)
-    maps: list[AttributionMap] = []
-    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
-        for batch, wanted in zip(batches(model, singles, batch_size), _split(targets, batch_size), strict=True):
-            began = time.perf_counter()
-            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
-                run = blank_run(model, blank, int(seed))  # kept with the model after the first time
-                source = run_source(model, batch, context, first, stop, logits=None in wanted)
-                if context == "free":
-                    logits = score_patches_free(model, run, source, table, first, stop, int(chunk_size))
-                else:
-                    logits = score_patches(model, run, source, table, plan, int(chunk_size))
-            if not logits.isfinite().all():
-                raise InputError(
-                    "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
-                    "extreme values in the image, or use dtype='float32' instead of float16."
-                )
-            scores = _scores(logits, score).cpu()
-            seconds = (time.perf_counter() - began) / len(batch)
-            for row in range(len(batch)):
-                index = wanted[row]
-                if index is None:
-                    assert source.logits is not None
-                    index = int(source.logits[row].argmax())
-                all_scores = scores[row].view(*model.spec.grid, -1)
-                maps.append(
-                    AttributionMap.of_model(
-                        model,
-                        batch[row],
-                        all_scores[..., index].clone(),
-                        target=index,
-                        method="caap",
-                        score=score,
-                        settings={**settings, "blank": run.label},
-                        seconds=seconds,
-                        fingerprint=run.fingerprint,
-                        all_scores=all_scores,
-                    )
-                )
-                bar.update()
-    return maps[0] if is_single(images) else maps
+    return Plan(first, tuple(sorted(set(stops))), context, attention, tail), int(chunk_size)
 
 
 def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
@@ -195,17 +269,61 @@ def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
     return count
 
 
-def _check_blocks(model: HookedViT, start: int, cutoff: int | float | None, context: str) -> tuple[int, int]:
-    n_layers = model.spec.n_layers
-    stop = cutoff_blocks(cutoff, n_layers)
-    if context == "frozen" and stop > 0:
-        stop = n_layers
-    if not isinstance(start, Integral) or isinstance(start, bool) or not 0 <= start < n_layers:
-        raise InputError(f"start={start!r} must be a whole number from 0 to {n_layers - 1}.")
+_Patched = tuple[Tensor, Tensor | None, str]
+"""Logits [cutoff, image, patch, classes] of the patched runs, the images' own if asked for, and the blank's label."""
+
+
+def _run_vit(
+    model: HookedViT,
+    batch: Tensor,
+    blank: Blank,
+    seed: int,
+    table: Tensor,
+    plan: Plan,
+    chunk_size: int,
+    own_logits: bool,
+) -> _Patched:
+    run = blank_run(model, blank, seed)  # kept with the model after the first time
+    source = run_source(model, batch, plan.context, plan.start, plan.cutoffs, own_logits)
+    if plan.context == "free":
+        parts = [
+            score_patches_free(model, run, source, table, plan.start, cutoff, chunk_size) for cutoff in plan.cutoffs
+        ]
+        return torch.stack(parts), source.logits, run.label
+    return score_patches(model, run, source, table, plan, chunk_size), source.logits, run.label
+
+
+def _run_cnn(
+    model: HookedCNN,
+    batch: Tensor,
+    blank: Blank,
+    seed: int,
+    table: Tensor,
+    plan: Plan,
+    chunk_size: int,
+    own_logits: bool,
+) -> _Patched:
+    empty, label = blank_maps(model, blank, seed, plan.start)
+    sources, own = entering_maps(model, batch, plan.start, max(plan.cutoffs), own_logits)
+    parts = [
+        score_cells(model, empty, sources[: max(0, cutoff - plan.start)], len(batch), table, plan.start, chunk_size)
+        for cutoff in plan.cutoffs
+    ]
+    return torch.stack(parts), own, label
+
+
+def _patched_blocks(model: HookedModel, cutoff: int | float | None, context: str) -> int:
+    stop = cutoff_blocks(cutoff, model.n_layers)
+    return model.n_layers if context == "frozen" and stop > 0 else stop
+
+
+def _first_block(model: HookedModel, start: int, stop: int) -> int:
+    if not isinstance(start, Integral) or isinstance(start, bool) or not 0 <= start < model.n_layers:
+        raise InputError(f"start={start!r} must be a whole number from 0 to {model.n_layers - 1}.")
     start = int(start)
     if start and start >= stop:
         raise InputError(f"start={start} leaves no block to patch before cutoff={stop}.")
-    return start, stop
+    return start
 
 
 def _split(values: list[int | None], size: int) -> Iterator[list[int | None]]:
@@ -213,7 +331,8 @@ def _split(values: list[int | None], size: int) -> Iterator[list[int | None]]:
         yield values[first : first + size]
 
 
-def _scores(logits: Float[Tensor, "image patch classes"], score: str) -> Float[Tensor, "image patch classes"]:
+def scores_of(logits: Float[Tensor, "*cell classes"], score: str) -> Float[Tensor, "*cell classes"]:
+    """Scores of some kind from logits, in fp32 at least."""
     kept = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if score == "prob":
         return kept.softmax(dim=-1)

@@ -35,6 +35,7 @@ GEN_ATT = method(
     family="attention",
     source="Chefer et al. 2021, ICCV, arXiv 2103.15679",
     needs="attention, gradient",
+    sign="positive",
     forwards="1",
     backwards="1",
 )

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391) in the three forms that are in use for ViTs."""
+"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on CNNs, and in the three forms that ViTs know."""
 
 from torch import Tensor
 
@@ -6,6 +6,7 @@ from caap_lab.attribution.attention import query_row
 from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_choice
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.model import HookedViT
 
 VERSIONS = ("token", "last_input", "attention")
@@ -32,18 +33,36 @@ def grad_cam(model: HookedViT, images: Tensor, targets: Tensor, *, version: str 
     if version == "last_input":
         _, (a,), (gradient,) = read_gradients(model, images, targets, block_hooks(model, "resid_pre")[-1:])
         return on_grid(model, (gradient.mean(1, keepdim=True) * a).sum(-1))
-    a, gradient = last_norm(model, images, targets)
-    return on_grid(model, (gradient.mean(1, keepdim=True) * a).sum(-1).relu())
+    return cam(model, images, targets)
 
 
-def last_norm(model: HookedViT, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The last block's first normalisation at the patches [batch, patch, d_model], and the score's gradient there.
+def cam(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
+    """ReLU(sum_k w_k a_k), w_k = mean over the map of dy/da_k, of the maps a of `cam_maps`.
+
+    On a CNN this is the original method; the result has the resolution of the last block. The published min-max to 0..1
+    is left out.
+    """
+    a, gradient = cam_maps(model, images, targets)
+    return (gradient.mean((2, 3), keepdim=True) * a).sum(1).relu()
+
+
+def cam_maps(model: HookedModel, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The maps that CAM methods weigh, [batch, channel, row, col], and the score's gradient there."""
+    _, (a,), (gradient,) = read_gradients(model, images, targets, [cam_hook(model)])
+    return as_maps(model, a), as_maps(model, gradient)
+
+
+def cam_hook(model: HookedModel) -> str:
+    """The hook point of those maps: a CNN's last block, or the first normalisation of a ViT's last block.
 
     Behind the last attention, patches have no gradient where the head reads the class token alone.
     """
-    _, (a,), (gradient,) = read_gradients(model, images, targets, block_hooks(model, "ln1.hook_normalized")[-1:])
-    patches = slice(model.spec.n_prefix, None)
-    return a[:, patches], gradient[:, patches]
+    return block_hooks(model, "ln1.hook_normalized" if model.kind == "vit" else "resid_post")[-1]
+
+
+def as_maps(model: HookedModel, x: Tensor) -> Tensor:
+    """An activation at `cam_hook` as [batch, channel, row, col]; prefix tokens go."""
+    return on_grid(model, x).movedim(3, 1) if model.kind == "vit" else x
 
 
 def _attention(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
@@ -58,6 +77,10 @@ GRAD_CAM = method(
     family="gradient",
     source="Selvaraju et al. 2017, arXiv 1610.02391",
     needs="gradient",
+    sign="positive",
+    signed_with={"version": ("last_input",)},
     forwards="1",
     backwards="1",
+    models=("vit", "cnn"),
+    cnn=cam,
 )

@@ -1,24 +1,24 @@
-"""Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the patch tokens of a ViT."""
+"""Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the last maps of a CNN or ViT."""
 
 from torch import Tensor
 
-from caap_lab.attribution.grad_cam import last_norm
+from caap_lab.attribution.grad_cam import cam_maps
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import on_grid
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel
 
 
-def grad_cam_plus_plus(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+def grad_cam_plus_plus(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
     """map_p = ReLU(sum_k w_k a_{p,k}), w_k = sum_p alpha_{p,k} ReLU(g_{p,k}), g = dy/da.
 
-    alpha_{p,k} = g^2 / (2 g^2 + (sum_q a_{q,k}) g^3 + 1e-6), where a is what token Grad-CAM reads: the last block's
-    first normalisation. The 1e-6 is the pytorch-grad-cam package's, and not small beside small gradients. Unlike in a
-    CNN, a may be negative: the denominator may come close to zero and one channel outweigh all others.
+    alpha_{p,k} = g^2 / (2 g^2 + (sum_q a_{q,k}) g^3 + 1e-6), where a is what Grad-CAM reads: the last block's maps of a
+    CNN, the last block's first normalisation of a ViT. The 1e-6 is the pytorch-grad-cam package's, and not small beside
+    small gradients. Unlike in a CNN, a ViT's a may be negative: the denominator may come close to zero and one channel
+    outweigh all others.
     """
-    a, g = last_norm(model, images, targets)
-    alpha = g**2 / (2 * g**2 + a.sum(1, keepdim=True) * g**3 + 1e-6)
-    weights = (alpha * g.relu()).sum(1, keepdim=True)
-    return on_grid(model, (weights * a).sum(-1).relu())
+    a, g = cam_maps(model, images, targets)
+    alpha = g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6)
+    weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
+    return (weights * a).sum(1).relu()
 
 
 GRAD_CAM_PLUS_PLUS = method(
@@ -27,6 +27,8 @@ GRAD_CAM_PLUS_PLUS = method(
     family="gradient",
     source="Chattopadhay et al. 2018, arXiv 1710.11063",
     needs="gradient",
+    sign="positive",
     forwards="1",
     backwards="1",
+    models=("vit", "cnn"),
 )

@@ -32,6 +32,7 @@ GRAD_SAM = method(
     family="gradient",
     source="Barkan et al. 2021, arXiv 2204.11073",
     needs="gradient, attention",
+    sign="positive",
     forwards="1",
     backwards="1",
 )

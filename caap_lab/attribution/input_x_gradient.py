@@ -4,10 +4,10 @@ from torch import Tensor
 
 from caap_lab.attribution.method import method
 from caap_lab.attribution.reading import sum_patches
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel
 
 
-def input_x_gradient(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+def input_x_gradient(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
     """Sum over a patch's pixels and channels of x dy/dx, x in normalised space; signed."""
     from captum.attr import InputXGradient
 
@@ -21,6 +21,8 @@ INPUT_X_GRADIENT = method(
     family="gradient",
     source="Shrikumar et al. 2016, arXiv 1605.01713",
     needs="gradient",
+    sign="signed",
     forwards="1",
     backwards="1",
+    models=("vit", "cnn", "mixer"),
 )

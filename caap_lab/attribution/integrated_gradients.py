@@ -4,12 +4,12 @@ from torch import Tensor
 
 from caap_lab.attribution.method import method
 from caap_lab.attribution.reading import sum_patches
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
 
 
 def integrated_gradients(
-    model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 50, chunk_size: int = 64
+    model: HookedModel, images: Tensor, targets: Tensor, *, steps: int = 50, chunk_size: int = 64
 ) -> Tensor:
     """Sum over a patch's pixels and channels of x times the mean over alpha in 0..1 of dy/dx at alpha x; signed.
 
@@ -33,6 +33,8 @@ INTEGRATED_GRADIENTS = method(
     family="gradient",
     source="Sundararajan et al. 2017, arXiv 1703.01365",
     needs="gradient",
+    sign="signed",
     forwards="50",
     backwards="50",
+    models=("vit", "cnn", "mixer"),
 )

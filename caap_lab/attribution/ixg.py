@@ -10,10 +10,10 @@ from caap_lab.attribution.libragrad import libragrad
 from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_start_layer
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel
 
 
-def ixg_plus(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def ixg_plus(model: HookedModel, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
     """Sum over blocks l >= start_layer of sum_d h^l_{t,d} dy/dh^l_{t,d}, where h^l enters block l; signed.
 
     SkipPLUS is `start_layer` = half of the blocks.
@@ -24,7 +24,7 @@ def ixg_plus(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: 
     return on_grid(model, torch.stack([(h * g).sum(-1) for h, g in zip(entering, gradients, strict=True)]).sum(0))
 
 
-def libra_ixg_plus(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def libra_ixg_plus(model: HookedModel, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
     """IxG+ under LibraGrad's backward rules."""
     with libragrad(model):
         return ixg_plus(model, images, targets, start_layer=start_layer)
@@ -36,8 +36,10 @@ IXG_PLUS = method(
     family="gradient",
     source="SkipPLUS, Mehri et al. 2024, CVPR Workshops",
     needs="gradient",
+    sign="signed",
     forwards="1",
     backwards="1",
+    models=("vit", "mixer"),
 )
 LIBRA_IXG_PLUS = method(
     libra_ixg_plus,
@@ -45,6 +47,8 @@ LIBRA_IXG_PLUS = method(
     family="gradient",
     source="LibraGrad, Mehri et al. 2025, CVPR",
     needs="gradient",
+    sign="signed",
     forwards="1",
     backwards="1",
+    models=("vit", "mixer"),
 )

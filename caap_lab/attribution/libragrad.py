@@ -16,11 +16,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from timm.layers import RmsNorm
+from timm.layers import GluMlp, RmsNorm, SwiGLU
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import check_kind
+from caap_lab.hooked.base import HookedModel, check_kind
 from caap_lab.hooked.heads import ZeroShotHead
 from caap_lab.hooked.model import HookedViT
 
@@ -28,7 +28,7 @@ _ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish"
 
 
 @contextmanager
-def libragrad(model: HookedViT) -> Iterator[None]:
+def libragrad(model: HookedModel) -> Iterator[None]:
     """Within this context every gradient of the model follows LibraGrad's rules; forward passes do not change.
 
     Any gradient method becomes its Libra form: `with cl.libragrad(model): cl.attribute(model, image, "grad_cam")`.
@@ -37,22 +37,22 @@ def libragrad(model: HookedViT) -> Iterator[None]:
     Raises:
         InputError: the model has a part whose rule is not known.
     """
-    check_kind(model, "libragrad")
+    check_kind(model, "libragrad", ("vit", "mixer"))
     if getattr(model, "_libra", False):
         yield
         return
-    if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
-        raise InputError("LibraGrad has no rule for gated attention, which this model has.")
+    points: list[tuple[Any, Callable[..., Any]]] = []
+    if isinstance(model, HookedViT):
+        if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
+            raise InputError("LibraGrad has no rule for gated attention, which this model has.")
+        points = [(site.hook, _stopped) for short in ("attn.q", "attn.k") for site in model.find(short)]
     with ExitStack() as stack:
         for name, module in model.named_modules():
             rule = _rule(name, module)
             if rule is not None:
                 stack.callback(module.register_forward_hook(rule).remove)
-        points: list[tuple[Any, Callable[..., Any]]] = [
-            (site.hook, _stopped) for short in ("attn.q", "attn.k") for site in model.find(short)
-        ]
-        if model.spec.gated_mlp:
-            points += [(site.hook, _halved) for site in model.find("mlp.post")]
+            if isinstance(module, (GluMlp, SwiGLU)):  # what follows the product, and does nothing else
+                stack.callback(module.drop1.register_forward_hook(_halve).remove)
         stack.enter_context(model.hooks(fwd_hooks=points))
         model._libra = True  # type: ignore[assignment]
         stack.callback(model.__dict__.pop, "_libra")
@@ -107,8 +107,8 @@ def _activation(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Ten
 def _zero_shot(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     (x,) = inputs
     assert isinstance(module, ZeroShotHead)
-    texts: Tensor = module.text_embeddings  # type: ignore[assignment]
-    return _same_forward(output, module.logit_scale * (x / x.detach().norm(dim=-1, keepdim=True)) @ texts.T)
+    unit = x / x.detach().norm(dim=-1, keepdim=True)
+    return _same_forward(output, module.logit_scale * unit @ module.text_embeddings.T)
 
 
 def _stop(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -124,5 +124,5 @@ def _stopped(x: Tensor, hook: Any) -> Tensor:
     return x.detach()
 
 
-def _halved(x: Tensor, hook: Any) -> Tensor:
-    return x.detach() + 0.5 * (x - x.detach())
+def _halve(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output.detach() + 0.5 * (output - output.detach())

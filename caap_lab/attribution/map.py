@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from caap_lab.hooked.base import HookedModel
 
-FORMAT = 1
+FORMAT = 2
+
+Sign = Literal["signed", "positive", "level"]
+SIGNS: tuple[str, ...] = get_args(Sign)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,9 @@ class AttributionMap:
     method: str
     score: str
     """What a score is: "logit", "prob" or "logprob" of the target with the patch inserted, or "attribution to" one."""
+    sign: Sign
+    """What its sign means. "signed": negative scores speak against the target; "positive": scores are never negative,
+    as after a ReLU; "level": only differences between patches count, as with the logits of CAAP."""
     settings: dict[str, Any]
     """Every argument that the method ran with."""
     model_name: str
@@ -63,6 +69,7 @@ class AttributionMap:
         target: int,
         method: str,
         score: str,
+        sign: Sign,
         settings: Mapping[str, Any],
         seconds: float,
         fingerprint: str,
@@ -75,6 +82,7 @@ class AttributionMap:
             target_name=model.class_names.name(target),
             method=method,
             score=score,
+            sign=sign,
             settings=dict(settings),
             model_name=model.model_name,
             fingerprint=fingerprint,
@@ -166,7 +174,8 @@ class AttributionMap:
         except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
             raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
         if about.get("format") != FORMAT:
-            raise InputError(f"{path} has map format {about.get('format')}; this version reads {FORMAT}.")
+            found = about.get("format")
+            raise InputError(f"{path} has map format {found}; this version reads {FORMAT}. Make the map again.")
         names = about["class_names"]
         return cls(
             scores=tensors["scores"],
@@ -183,7 +192,7 @@ class AttributionMap:
         return (
             f"AttributionMap: {self.method} of {self.model_name} for {self.target_name!r} ({self.target}), "
             f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():.3f} "
-            f"to {self.scores.max():.3f}, highest at row {row}, column {col} ({settings})"
+            f"to {self.scores.max():.3f} ({self.sign}), highest at row {row}, column {col} ({settings})"
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -197,6 +206,7 @@ _ABOUT = (
     "target_name",
     "method",
     "score",
+    "sign",
     "settings",
     "model_name",
     "fingerprint",

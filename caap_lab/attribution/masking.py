@@ -7,20 +7,19 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.spec import ViTSpec
+from caap_lab.hooked.base import HookedModel
 
 
-def pixel_mask(spec: ViTSpec, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
+def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
     """Choices of patches as masks of pixels; pixels beyond the last whole patch, which no model reads, are False."""
-    height, width = spec.patch_size
-    cells = patches.reshape(-1, 1, *spec.grid)
+    (height, width), size = model.patch_size, model.image_size
+    cells = patches.reshape(-1, 1, *model.grid)
     mask = cells.repeat_interleave(height, dim=2).repeat_interleave(width, dim=3)
-    return F.pad(mask, (0, spec.image_size[1] - mask.shape[3], 0, spec.image_size[0] - mask.shape[2]))
+    return F.pad(mask, (0, size[1] - mask.shape[3], 0, size[0] - mask.shape[2]))
 
 
 def scores_in_chunks(
-    model: HookedViT,
+    model: HookedModel,
     masks: Tensor,
     images_of: Callable[[Tensor], Tensor],
     target: Tensor,

@@ -128,7 +128,7 @@ def _search(
     tries = min(28, 2 * math.isqrt(n_patches))
 
     def put(patches: Bool[Tensor, "choice patch"]) -> Tensor:
-        return torch.where(pixel_mask(model.spec, patches), image, start)
+        return torch.where(pixel_mask(model, patches), image, start)
 
     left, found = list(candidates), []
     shown = torch.zeros(n_patches, dtype=torch.bool, device=image.device)
@@ -183,6 +183,7 @@ MDA = method(
     family="masking",
     source="MDA, Walker et al. 2025, ICLR",
     needs="forward passes, gradient, attention",
+    sign="positive",
     forwards="about 28 N",
     backwards="21",
     score="attribution to prob",

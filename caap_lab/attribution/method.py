@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.options import check_eval
+from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
+from caap_lab.attribution.options import check_choice, check_eval
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
@@ -23,8 +23,8 @@ from caap_lab.hooked.names import nearest
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
 
-Rows and columns are the patch grid's, or finer where the method says so. Images are preprocessed, on the model's device
-and in its format. Scores of one image must not depend on the others.
+Rows and columns are the model's grid, or others where the method says so. Images are preprocessed, on the model's
+device and in its format. Scores of one image must not depend on the others.
 """
 
 
@@ -44,8 +44,10 @@ class Method:
     backwards: str
     """Backward passes an image."""
     class_specific: bool
+    sign: Sign
+    """What the sign of a score means with the default options; see `AttributionMap`."""
     models: tuple[str, ...]
-    """Kinds of models that it runs on: "vit", "cnn"."""
+    """Kinds of models that it runs on: "vit", "cnn", "mixer"."""
     function: Callable[..., AttributionMap | list[AttributionMap]]
     """(model, images, target, **options) -> maps."""
 
@@ -57,11 +59,14 @@ def method(
     family: str,
     source: str,
     needs: str,
+    sign: Sign,
     forwards: str,
     backwards: str = "0",
     class_specific: bool = True,
     score: str = "attribution to logit",
     models: tuple[str, ...] = ("vit",),
+    cnn: Compute | None = None,
+    signed_with: Mapping[str, Sequence[str]] | None = None,
 ) -> Method:
     """A method from a function that scores a batch; its keyword-only parameters are the method's options.
 
@@ -71,12 +76,17 @@ def method(
         family: See `Method`, as for the following.
         source: Paper.
         needs: What it reads.
+        sign: What the sign of a score means, see `AttributionMap`.
         forwards: Forward passes an image.
         backwards: Backward passes an image.
         class_specific: False if the map is the same for all targets.
         score: What a score is, see `AttributionMap`.
         models: Kinds of models that it runs on.
+        cnn: What scores a batch on CNNs, where that is another function; its options are its own.
+        signed_with: Values of options with which scores are signed, whatever they are by default.
     """
+    check_choice("sign", sign, SIGNS)
+    signed = signed_with or {}
 
     def run(
         model: HookedModel,
@@ -88,15 +98,18 @@ def method(
         **options: Any,
     ) -> AttributionMap | list[AttributionMap]:
         check_kind(model, name, models)
-        return _run(compute, name, score, model, images, target, batch_size, progress, options)
+        chosen = cnn if cnn is not None and model.kind == "cnn" else compute
+        return _run(chosen, name, score, sign, signed, model, images, target, batch_size, progress, options)
 
-    return Method(name, family, source, needs, forwards, backwards, class_specific, models, run)
+    return Method(name, family, source, needs, forwards, backwards, class_specific, sign, models, run)
 
 
 def _run(
     compute: Compute,
     name: str,
     score: str,
+    sign: Sign,
+    signed_with: Mapping[str, Sequence[str]],
     model: HookedModel,
     images: Images,
     target: int | str | Sequence[int | str] | None,
@@ -105,6 +118,8 @@ def _run(
     options: dict[str, Any],
 ) -> AttributionMap | list[AttributionMap]:
     settings = _settings(compute, name, options)
+    if any(settings.get(option) in values for option, values in signed_with.items()):
+        sign = "signed"
     check_count("batch_size", batch_size)
     check_eval(model)
     singles = check_images(images)
@@ -140,6 +155,7 @@ def _run(
                         target=index,
                         method=name,
                         score=score,
+                        sign=sign,
                         settings=written,
                         seconds=seconds,
                         fingerprint=fingerprint,

@@ -119,6 +119,7 @@ MUTEX = method(
     family="masking",
     source="Marchetti et al. 2025, Neural Computing and Applications 37(29)",
     needs="forward passes, attention",
+    sign="level",
     forwards="1, and up to 54 with about N / 2 patches",
     backwards="0",
     score="attribution to prob",

@@ -1,15 +1,15 @@
 """Activations inside the model, with or without the gradient of the targets' scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel
 
 
-def read_activations(model: HookedViT, images: Tensor, hooks: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+def read_activations(model: HookedModel, images: Tensor, hooks: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     """Logits [batch, class] and the activations at some hook points (full names), in their order; no gradient."""
     kept: dict[str, Tensor] = {}
 
@@ -22,7 +22,7 @@ def read_activations(model: HookedViT, images: Tensor, hooks: Sequence[str]) -> 
 
 
 def read_gradients(
-    model: HookedViT, images: Tensor, targets: Tensor, hooks: Sequence[str], score: str = "logit"
+    model: HookedModel, images: Tensor, targets: Tensor, hooks: Sequence[str], score: str = "logit"
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Activations at some hook points, and the gradients of each image's target score with respect to them.
 
@@ -41,40 +41,65 @@ def read_gradients(
     kept: dict[str, Tensor] = {}
 
     def keep(x: Tensor, hook: Any) -> Tensor:
-        # What is differentiated is handed on, so that it counts where one hook point's output is another's.
-        kept[hook.name] = x.view_as(x)
-        if not kept[hook.name].requires_grad:  # LibraGrad's attention patterns have no graph behind them
-            kept[hook.name].requires_grad_()
+        kept[hook.name] = differentiable(x)
         return kept[hook.name]
 
-    with torch.enable_grad(), model.hooks(fwd_hooks=[(name, keep) for name in hooks]):
+    with model.hooks(fwd_hooks=[(name, keep) for name in hooks]):
+        logits, gradients = differentiate(model, images, targets, lambda: [kept[name] for name in hooks], score)
+    return logits, [kept[name].detach() for name in hooks], gradients
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """An activation to differentiate by; a hook hands it on in place of `x`."""
+    # A view of its own, so that it counts where one hook point's output is another's.
+    kept = x.view_as(x)
+    if not kept.requires_grad:  # LibraGrad's attention patterns have no graph behind them
+        kept.requires_grad_()
+    return kept
+
+
+def differentiate(
+    model: HookedModel,
+    images: Tensor,
+    targets: Tensor,
+    activations: Callable[[], Sequence[Tensor]],
+    score: str = "logit",
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits [batch, class], and the gradients of each image's target score with respect to some activations.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: One class an image.
+        activations: What the model's hooks have kept with `differentiable`; asked after the forward pass.
+        score: "logit" or "prob" of the target.
+    """
+    with torch.enable_grad():
         logits = model(images.detach().requires_grad_())
         scores = logits if score == "logit" else logits.softmax(dim=1)
         total = scores.gather(1, targets[:, None]).sum()  # images do not meet, so each gets its own gradient
-        activations = [kept[name] for name in hooks]
-        gradients = torch.autograd.grad(total, activations, allow_unused=True)
-    found = [
-        torch.zeros_like(a) if gradient is None else gradient
-        for a, gradient in zip(activations, gradients, strict=True)
+        inputs = activations()
+        gradients = torch.autograd.grad(total, inputs, allow_unused=True)
+    return logits.detach(), [
+        torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, gradients, strict=True)
     ]
-    return logits.detach(), [a.detach() for a in activations], found
 
 
-def block_hooks(model: HookedViT, short: str) -> list[str]:
+def block_hooks(model: HookedModel, short: str) -> list[str]:
     """Full names of a hook point in all blocks, first block first: "resid_pre", "attn.pattern"."""
     return [site.hook for site in model.find(short)]
 
 
-def on_grid(model: HookedViT, tokens: Tensor) -> Tensor:
-    """Values of tokens [batch, token] or of patches alone [batch, patch] as [batch, row, col]; prefix tokens go."""
-    patches = tokens[:, -model.spec.n_patches :]
-    return patches.reshape(len(tokens), *model.spec.grid)
+def on_grid(model: HookedModel, tokens: Tensor) -> Tensor:
+    """Values of tokens [batch, token, ...] or of patches alone as [batch, row, col, ...]; prefix tokens go."""
+    rows, cols = model.grid
+    return tokens[:, -rows * cols :].unflatten(1, (rows, cols))
 
 
-def sum_patches(model: HookedViT, pixels: Tensor) -> Tensor:
-    """Values of pixels [batch, height, width] summed over each patch, [batch, row, col].
+def sum_patches(model: HookedModel, pixels: Tensor) -> Tensor:
+    """Values of pixels [batch, height, width] summed over each patch or cell of the grid, [batch, row, col].
 
     Pixels beyond the last whole patch, which no model reads, are left out.
     """
-    (rows, cols), (height, width) = model.spec.grid, model.spec.patch_size
+    (rows, cols), (height, width) = model.grid, model.patch_size
     return pixels[:, : rows * height, : cols * width].reshape(-1, rows, height, cols, width).sum((2, 4))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
 from caap_lab.attribution.caap import caap
+from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
 from caap_lab.attribution.grad_cam import GRAD_CAM
 from caap_lab.attribution.grad_cam_plus_plus import GRAD_CAM_PLUS_PLUS
@@ -28,8 +29,7 @@ from caap_lab.attribution.tis import TIS
 from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION
 from caap_lab.attribution.vit_cx import VIT_CX
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
-from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.base import HookedModel, Images
 from caap_lab.hooked.names import nearest
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ CAAP = Method(
     family="activation patching",
     source="CAAP, arXiv 2603.13652",
     needs="forward passes",
-    forwards="about 5 (clamped); N (free)",
+    forwards="about 5 (clamped); N (free, CNNs)",
     backwards="0",
     class_specific=True,
-    models=("vit",),
+    sign="level",
+    models=("vit", "cnn"),
     function=caap,
 )
 
@@ -67,6 +68,7 @@ METHODS: dict[str, Method] = {
         INPUT_X_GRADIENT,
         INTEGRATED_GRADIENTS,
         SMOOTHGRAD,
+        FULL_GRAD_PLUS,
         GRAD_CAM_PLUS_PLUS,
         SCORE_CAM,
         ATTCAT,
@@ -83,7 +85,7 @@ _BUILT_IN = frozenset(METHODS)
 
 
 def attribute(
-    model: HookedViT,
+    model: HookedModel,
     images: Images,
     method: str = "caap",
     target: int | str | Sequence[int | str] | None = None,
@@ -117,14 +119,15 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
         compute: (model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
             Keyword-only parameters are the method's options. Scores of one image must not depend on the others.
-        **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific; and `score`.
+        **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
+            left out, which claims least); and `score`.
 
     Raises:
         InputError: the name belongs to a built-in method.
     """
     if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
-    unknown = {"family": "own", "source": "", "needs": "", "forwards": "", "backwards": ""}
+    unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
     METHODS[name] = method(compute, name=name, **(unknown | facts))
 
 
@@ -134,7 +137,7 @@ def unknown_method(method: str) -> InputError:
 
 
 def methods() -> "pd.DataFrame":
-    """All methods: name, family, source, what they need, passes an image, class-specific or not."""
+    """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
     import pandas as pd
 
     rows = [{k: v for k, v in asdict(found).items() if k != "function"} for found in METHODS.values()]

@@ -11,13 +11,13 @@ from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_seed, check_share
 from caap_lab.attribution.reading import on_grid
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
 
 
 @torch.no_grad()
 def rise(
-    model: HookedViT,
+    model: HookedModel,
     images: Tensor,
     targets: Tensor,
     *,
@@ -46,7 +46,7 @@ def rise(
     check_share("keep", keep, zero=False, one=False)
     check_seed(seed)
     check_count("chunk_size", chunk_size)
-    height, width = model.spec.image_size
+    height, width = model.image_size
     cell = (math.ceil(height / cells), math.ceil(width / cells))
     generator = torch.Generator().manual_seed(seed)
     kept = (torch.rand(samples, cells, cells, generator=generator) < keep).float()
@@ -54,7 +54,7 @@ def rise(
     pooled, scores = [], []
     for grids, corners in zip(kept.split(chunk_size), shifts.split(chunk_size), strict=True):
         masks = _enlarge(grids, corners, cell, (height, width)).to(images.device, images.dtype)
-        pooled.append(F.avg_pool2d(masks, model.spec.patch_size).flatten(1))
+        pooled.append(F.avg_pool2d(masks, model.patch_size).flatten(1))
         scores.append(
             torch.stack(
                 [
@@ -88,7 +88,9 @@ RISE = method(
     family="masking",
     source="Petsiuk et al. 2018, arXiv 1806.07421",
     needs="forward passes",
+    sign="level",
     forwards="4000",
     backwards="0",
     score="attribution to prob",
+    models=("vit", "cnn"),
 )

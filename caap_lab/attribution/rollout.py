@@ -34,6 +34,7 @@ ROLLOUT = method(
     family="attention",
     source="Abnar & Zuidema 2020, ACL, arXiv 2005.00928",
     needs="attention",
+    sign="positive",
     forwards="1",
     backwards="0",
     class_specific=False,

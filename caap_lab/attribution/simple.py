@@ -8,13 +8,13 @@ from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_seed
 from caap_lab.context.blanks import Blank, blank_image, check_blank
 from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.tokens import neighbourhood_table
+from caap_lab.hooked.tokens import neighbourhood_table, table_masks
 
 
 def simple_insertion(
-    model: HookedViT,
+    model: HookedModel,
     images: Tensor,
     targets: Tensor,
     *,
@@ -31,7 +31,7 @@ def simple_insertion(
 
 
 def simple_deletion(
-    model: HookedViT,
+    model: HookedModel,
     images: Tensor,
     targets: Tensor,
     *,
@@ -49,7 +49,7 @@ def simple_deletion(
 
 @torch.no_grad()
 def _simple(
-    model: HookedViT,
+    model: HookedModel,
     images: Tensor,
     targets: Tensor,
     delete: bool,
@@ -58,25 +58,23 @@ def _simple(
     chunk_size: int,
     seed: int,
 ) -> Tensor:
-    table = neighbourhood_table(model.spec, neighbourhood)
+    table = neighbourhood_table(model.grid, neighbourhood)
     check_blank(blank)
     check_count("chunk_size", chunk_size)
     check_seed(seed)
     empty = blank_image(model, blank, seed)
     if empty is None:
         raise InputError("This blank is made of activations and no image; give one that is an image, such as 'white'.")
-    # A last column takes the -1 of clipped neighbours.
-    blocks = torch.zeros(len(table), len(table) + 1, dtype=torch.bool).scatter_(1, table % (len(table) + 1), True)
-    blocks = blocks[:, :-1].to(images.device)
+    blocks = table_masks(table).to(images.device)
     scores = []
     for image, target in zip(images[:, None], targets, strict=True):
         inside, outside = (empty, image) if delete else (image, empty)
 
         def put(part: Tensor, inside: Tensor = inside, outside: Tensor = outside) -> Tensor:
-            return torch.where(pixel_mask(model.spec, part), inside, outside)
+            return torch.where(pixel_mask(model, part), inside, outside)
 
         scores.append(scores_in_chunks(model, blocks, put, target, chunk_size, "logit"))
-    return torch.stack(scores).reshape(-1, *model.spec.grid)
+    return torch.stack(scores).reshape(-1, *model.grid)
 
 
 SIMPLE_INSERTION = method(
@@ -85,9 +83,11 @@ SIMPLE_INSERTION = method(
     family="masking",
     source="control of CAAP, arXiv 2603.13652",
     needs="forward passes",
+    sign="level",
     forwards="N",
     backwards="0",
     score="logit",
+    models=("vit", "cnn"),
 )
 SIMPLE_DELETION = method(
     simple_deletion,
@@ -95,7 +95,9 @@ SIMPLE_DELETION = method(
     family="masking",
     source="control of CAAP, arXiv 2603.13652",
     needs="forward passes",
+    sign="level",
     forwards="N",
     backwards="0",
     score="negative logit",
+    models=("vit", "cnn"),
 )

@@ -6,14 +6,14 @@ from torch import Tensor
 from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_choice, check_seed, check_share
 from caap_lab.attribution.reading import sum_patches
+from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
 
 KINDS = ("absolute", "signed", "times_input")
 
 
 def smoothgrad(
-    model: HookedViT,
+    model: HookedModel,
     images: Tensor,
     targets: Tensor,
     *,
@@ -57,7 +57,7 @@ def smoothgrad(
     return sum_patches(model, torch.stack(maps))
 
 
-def _input_gradient(model: HookedViT, images: Tensor, target: Tensor) -> Tensor:
+def _input_gradient(model: HookedModel, images: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         return torch.autograd.grad(model(images)[:, target].sum(), images)[0]
@@ -69,6 +69,9 @@ SMOOTHGRAD = method(
     family="gradient",
     source="Smilkov et al. 2017, arXiv 1706.03825",
     needs="gradient",
+    sign="positive",
+    signed_with={"kind": ("signed", "times_input")},
     forwards="50",
     backwards="50",
+    models=("vit", "cnn", "mixer"),
 )

@@ -54,6 +54,7 @@ TAM = method(
     source="Explaining information flow inside Vision Transformers using Markov chains, Yuan et al. 2021, "
     "NeurIPS workshop XAI4Debugging",
     needs="attention, gradient",
+    sign="positive",
     forwards="21",
     backwards="20",
 )

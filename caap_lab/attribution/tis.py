@@ -84,6 +84,7 @@ TIS = method(
     family="masking",
     source="Englebert et al. 2023, ICCV Workshops",
     needs="forward passes",
+    sign="level",
     forwards="1, and up to 1024 with N / 2 patches",
     backwards="0",
     score="attribution to prob",

@@ -227,6 +227,7 @@ TRANSFORMER_ATTRIBUTION = method(
     family="relevance",
     source="Chefer et al. 2021, CVPR, arXiv 2012.09838",
     needs="attention, gradient, relevance",
+    sign="positive",
     forwards="2",
     backwards="1",
 )

@@ -141,6 +141,7 @@ VIT_CX = method(
     family="masking",
     source="ViT-CX, Xie et al. 2023, arXiv 2211.03064",
     needs="forward passes",
+    sign="level",
     forwards="1 + 2 a mask (some tens to hundreds)",
     backwards="0",
     score="attribution to prob",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caap_lab.blur import rise_blur
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images
+from caap_lab.hooked.base import HookedModel, Images
 from caap_lab.hooked.batches import batches, is_single
 from caap_lab.hooked.block import attention_of, project_qkv
 from caap_lab.hooked.model import HookedViT
@@ -28,6 +28,8 @@ class MeanActivations:
 
     images: Images
     batch_size: int = 32
+    _means: dict[tuple[Any, ...], list[Tensor]] = field(default_factory=dict, repr=False)
+    """Kept here, as running the images again costs much more than the blank's run that follows from them."""
 
 
 def mean_activations(images: Images, batch_size: int = 32) -> MeanActivations:
@@ -115,12 +117,8 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
         elif isinstance(blank, MeanActivations):
             resid = _run_activations(model, _mean_resid(model, blank))
         else:
-            resid = _run_activations(model, [torch.zeros_like(r) for r in _run_image(model, _pixels(model, 0.0))])
-        if isinstance(blank, str) and blank in BLANKS:
-            label = blank
-        else:  # results tell blanks of the caller's own apart by what is in them
-            kind = "image" if image is not None else "mean_activations"
-            label = f"{kind} {_digest(image if image is not None else torch.stack(resid)).hex()[:8]}"
+            resid = _run_activations(model, [torch.zeros_like(r) for r in _run_image(model, black_image(model))])
+        label = blank_label(blank, torch.stack(resid) if image is None else image)
         runs[key] = BlankRun(model, label, fingerprint, resid)
     runs.move_to_end(key)
     while len(runs) > _KEPT_RUNS:
@@ -128,7 +126,22 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     return runs[key]
 
 
-def blank_image(model: HookedViT, blank: Blank, seed: int = 0) -> Float[Tensor, "1 3 height width"] | None:
+def blank_name(model: HookedViT, blank: Blank, seed: int = 0) -> str:
+    """What results call a blank on this model, as `blank_run` says it, without a run where there is an image."""
+    image = None if isinstance(blank, str) and blank in BLANKS else blank_image(model, blank, seed)
+    return blank_run(model, blank, seed).label if isinstance(blank, MeanActivations) else blank_label(blank, image)
+
+
+def blank_label(blank: Blank, content: Tensor | None) -> str:
+    """What results call a blank; those of the caller's own are told apart by what is in them."""
+    if isinstance(blank, str) and blank in BLANKS:
+        return blank
+    assert content is not None
+    kind = "mean_activations" if isinstance(blank, MeanActivations) else "image"
+    return f"{kind} {_digest(content).hex()[:8]}"
+
+
+def blank_image(model: HookedModel, blank: Blank, seed: int = 0) -> Float[Tensor, "1 3 height width"] | None:
     """The blank as the model's input, or None for a blank that is made of activations.
 
     White and black are pixel values 1 and 0; mean is the ImageNet mean for ImageNet models and the model's own
@@ -145,7 +158,7 @@ def blank_image(model: HookedViT, blank: Blank, seed: int = 0) -> Float[Tensor, 
         mean = IMAGENET_MEAN if model.n_classes == 1000 else model.preprocessing.mean
         return _pixels(model, torch.tensor(mean).view(3, 1, 1))
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(3, *model.spec.image_size, generator=generator) * NOISE_STD
+    noise = torch.randn(3, *model.image_size, generator=generator) * NOISE_STD
     if blank == "noise":
         return _pixels(model, (NOISE_MEAN + noise).clamp(0, 1))
     return rise_blur(_pixels(model, (1.0 + noise).clamp(0, 1)))
@@ -155,8 +168,13 @@ def _digest(tensor: Tensor) -> bytes:
     return hashlib.blake2b(tensor.detach().cpu().float().numpy().tobytes()).digest()
 
 
-def _pixels(model: HookedViT, values: float | Tensor) -> Float[Tensor, "1 3 height width"]:
-    pixels = torch.ones(3, *model.spec.image_size) * values
+def black_image(model: HookedModel) -> Float[Tensor, "1 3 height width"]:
+    """A black image as the model's input."""
+    return _pixels(model, 0.0)
+
+
+def _pixels(model: HookedModel, values: float | Tensor) -> Float[Tensor, "1 3 height width"]:
+    pixels = torch.ones(3, *model.image_size) * values
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     return ((pixels - mean) / std)[None].to(model.device, model.dtype)
 
@@ -171,7 +189,7 @@ def _run_image(model: HookedViT, image: Tensor) -> list[Tensor]:
 def _run_activations(model: HookedViT, table: list[Tensor]) -> list[Tensor]:
     """A run whose patch tokens are held at `table` at every layer while the prefix tokens evolve."""
     first = model.spec.n_prefix
-    resid = model.embed(_pixels(model, 0.0))
+    resid = model.embed(black_image(model))
     kept = []
     for layer, activations in enumerate(table):
         resid = torch.cat([resid[:, :first], activations[None, first:].to(resid)], dim=1)
@@ -182,6 +200,9 @@ def _run_activations(model: HookedViT, table: list[Tensor]) -> list[Tensor]:
 
 
 def _mean_resid(model: HookedViT, blank: MeanActivations) -> list[Tensor]:
+    key = (model.fingerprint, model.device, model.dtype)
+    if key in blank._means:
+        return blank._means[key]
     total: list[Tensor] = []
     count = 0
     for batch in batches(model, blank.images, blank.batch_size):
@@ -192,4 +213,5 @@ def _mean_resid(model: HookedViT, blank: MeanActivations) -> list[Tensor]:
             sums.append(resid.double().sum(dim=0))
         total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
         count += len(batch)
-    return [t / count for t in total]
+    blank._means[key] = [t / count for t in total]
+    return blank._means[key]

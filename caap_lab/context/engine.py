@@ -7,10 +7,13 @@ that is what "clamped" means, and why one cached blank run serves all patches at
     blocks start .. cutoff-2    only the class rows move; S_i's keys and values are the source run's
     block  cutoff-1             S_i enter with the source's residual stream (q, k, v are the source's) and leave it live
     blocks cutoff .. L-1        the group evolves
+
+Up to block cutoff-2 nothing depends on the cutoff, so maps for several cutoffs share the class rows' way there.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,7 +53,8 @@ class Plan:
     """What the engine computes; checked by `caap`."""
 
     start: int
-    cutoff: int
+    cutoffs: tuple[int, ...]
+    """Rising; all maps but the first share its blocks up to their own cutoff."""
     context: str
     attention: str
     tail: str
@@ -64,7 +68,7 @@ def score_patches(
     table: Int[Tensor, "patch neighbour"],
     plan: Plan,
     chunk_size: int,
-) -> Float[Tensor, "image patch classes"]:
+) -> Float[Tensor, "cutoff image patch classes"]:
     """Logits of every patch's patched context, for "clamped", "dropped" and "frozen".
 
     Args:
@@ -76,9 +80,6 @@ def score_patches(
         chunk_size: Patches scored at once; with `tail="shared"`, rounded up to whole images.
     """
     n_images, n_patches = source.n_images, len(table)
-    if plan.cutoff <= plan.start:
-        tokens = [resid[:1] for resid in _class_layers(model, blank.resid[1:-1])]
-        return model.unembed(blank.resid[-1][None], tokens).expand(n_images, n_patches, -1)
     groups = Groups(
         image=torch.arange(n_images, device=model.device).repeat_interleave(n_patches),
         patches=table.clamp(min=0).to(model.device).repeat(n_images, 1),
@@ -87,57 +88,106 @@ def score_patches(
     if plan.tail == "shared":  # neighbouring groups read each other, so an image's groups move together
         chunk_size = max(1, chunk_size // n_patches) * n_patches
     parts = [
-        _run_groups(model, blank, source, groups.part(slice(first, first + chunk_size)), plan, n_patches)
+        _run_groups(model, _Chunk(blank, source, groups.part(slice(first, first + chunk_size)), plan, n_patches))
         for first in range(0, n_images * n_patches, chunk_size)
     ]
-    return torch.cat(parts).view(n_images, n_patches, -1)
+    return torch.cat(parts, dim=1).unflatten(1, (n_images, n_patches))
 
 
-def _run_groups(
-    model: HookedViT, blank: BlankRun, source: SourceRun, groups: Groups, plan: Plan, n_patches: int
-) -> Float[Tensor, "group classes"]:
-    spec = model.spec
-    n_live, last = len(spec.live_prefix), spec.n_layers - 1
-    rows = groups.patches if plan.tail == "exact" else groups.patches[:, :1]
-    prefix_tokens = torch.arange(n_live, device=model.device).expand(len(rows), -1)
-    positions = torch.cat([prefix_tokens, rows + spec.n_prefix], dim=1)
-    hidden = _hidden(blank, groups)
-    class_tokens: list[Tensor] = [
-        r[:1].expand(len(rows), -1) for r in _class_layers(model, blank.resid[1 : plan.start + 1])
-    ]
+@dataclass(frozen=True)
+class _Chunk:
+    """Some groups and all that they read."""
 
-    x = blank.resid[plan.start][:n_live].expand(len(rows), -1, -1)
-    for layer in range(plan.start, last + 1):
+    blank: BlankRun
+    source: SourceRun
+    groups: Groups
+    plan: Plan
+    n_patches: int
+
+    @cached_property
+    def rows(self) -> Int[Tensor, "group row"]:
+        """Patches that are live in the tail."""
+        return self.groups.patches if self.plan.tail == "exact" else self.groups.patches[:, :1]
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "group position"]:
+        """Token numbers of the live rows."""
+        spec = self.blank.model.spec
+        prefix_tokens = torch.arange(len(spec.live_prefix), device=self.rows.device).expand(len(self.rows), -1)
+        return torch.cat([prefix_tokens, self.rows + spec.n_prefix], dim=1)
+
+    @cached_property
+    def hidden(self) -> Bool[Tensor, "group background"]:
+        """Which background tokens a group's S_i stand in for."""
+        spec, groups = self.blank.model.spec, self.groups
+        n_background = spec.n_tokens - len(spec.live_prefix)
+        n_registers = n_background - spec.n_patches
+        hidden = torch.zeros(len(groups.image), n_background, dtype=torch.bool, device=groups.image.device)
+        group, _ = groups.inside.nonzero(as_tuple=True)
+        hidden[group, groups.patches[groups.inside] + n_registers] = True
+        return hidden
+
+
+def _run_groups(model: HookedViT, chunk: _Chunk) -> Float[Tensor, "cutoff group classes"]:
+    """The class rows go through the blocks once; at each cutoff, a copy of them goes on into a tail of its own."""
+    spec, plan, blank = model.spec, chunk.plan, chunk.blank
+    n_live, n_groups = len(spec.live_prefix), len(chunk.rows)
+    x = blank.resid[plan.start][:n_live].expand(n_groups, -1, -1)
+    class_tokens = [resid[:1].expand(n_groups, -1) for resid in _class_layers(model, blank.resid[1 : plan.start + 1])]
+    layer, found = plan.start, []
+    for cutoff in plan.cutoffs:
+        if cutoff <= plan.start:  # nothing is patched
+            tokens = [resid[:1] for resid in _class_layers(model, blank.resid[1:-1])]
+            found.append(model.unembed(blank.resid[-1][None], tokens).expand(n_groups, -1))
+            continue
+        x, class_tokens = _run_blocks(model, chunk, x, class_tokens, range(layer, cutoff - 1), cutoff)
+        layer = cutoff - 1
+        last, all_tokens = _run_blocks(model, chunk, x, class_tokens, range(layer, spec.n_layers), cutoff)
+        if spec.reads_patches:
+            last = _whole_sequence(chunk, last)
+        found.append(model.unembed(last, all_tokens))
+    return torch.stack(found)
+
+
+def _run_blocks(
+    model: HookedViT,
+    chunk: _Chunk,
+    x: Float[Tensor, "group row d_model"],
+    class_tokens: list[Tensor],
+    layers: range,
+    cutoff: int,
+) -> tuple[Float[Tensor, "group leaving d_model"], list[Tensor]]:
+    """The live rows leaving the last of some blocks, and the class tokens that the head reads so far."""
+    spec, plan, source, groups = model.spec, chunk.plan, chunk.source, chunk.groups
+    n_live, class_tokens = len(spec.live_prefix), list(class_tokens)
+    for layer in layers:
         block = model.block(layer)
-        entering = plan.context == "clamped" and layer == plan.cutoff - 1
-        in_tail = plan.context == "clamped" and layer >= plan.cutoff
+        entering = plan.context == "clamped" and layer == cutoff - 1
+        in_tail = plan.context == "clamped" and layer >= cutoff
         if entering:
-            x = torch.cat([x, source.resid(layer, groups.image, rows)], dim=1)
+            x = torch.cat([x, source.resid(layer, groups.image, chunk.rows)], dim=1)
         if x.shape[1]:
             normalized = block.norm1(x)
             if in_tail:
                 q, k, v = project_qkv(attention_of(block), normalized)
-                patched = _tail_keys(plan.tail, k[:, :, n_live:], v[:, :, n_live:], groups, n_patches)
+                patched = _tail_keys(plan.tail, k[:, :, n_live:], v[:, :, n_live:], groups, chunk.n_patches)
                 k, v = k[:, :, :n_live], v[:, :, :n_live]
             else:
                 q, k, v = project_qkv(attention_of(block), normalized[:, :n_live])
                 if entering:
-                    q = torch.cat([q, source.heads("q", layer, groups.image, rows)], dim=2)
+                    q = torch.cat([q, source.heads("q", layer, groups.image, chunk.rows)], dim=2)
                 patched = None
-                if plan.context == "frozen" or layer < plan.cutoff:
+                if plan.context == "frozen" or layer < cutoff:
                     k_source, v_source = (
                         source.heads(name, layer, groups.image, groups.patches) for name in ("k", "v")
                     )
                     patched = (k_source, v_source)
-            if layer == last and not spec.reads_patches:  # the head reads the class rows only
+            if layer == spec.n_layers - 1 and not spec.reads_patches:  # the head reads the class rows only
                 x, normalized, q = x[:, :n_live], normalized[:, :n_live], q[:, :, :n_live]
-            z = _attend(q, k, v, patched, groups, hidden, blank, layer, positions, plan)
-            x = _finish(block, x, normalized, z)
+            x = _finish(block, x, normalized, _attend(q, k, v, patched, chunk, layer))
         if model.reads_class_token(layer):
             class_tokens.append(x[:, 0])
-    if not spec.reads_patches:
-        return model.unembed(x[:, :n_live], class_tokens)
-    return model.unembed(_whole_sequence(blank, source, x, groups, plan, n_live, n_patches), class_tokens)
+    return x, class_tokens
 
 
 def _attend(
@@ -145,24 +195,22 @@ def _attend(
     k: Float[Tensor, "group head live d_head"],
     v: Float[Tensor, "group head live d_head"],
     patched: Sequence[Tensor] | None,
-    groups: Groups,
-    hidden: Bool[Tensor, "group background"],
-    blank: BlankRun,
+    chunk: _Chunk,
     layer: int,
-    positions: Int[Tensor, "group position"],
-    plan: Plan,
 ) -> Float[Tensor, "group head row d_head"]:
     """Paper eq 7: one softmax over the group's own rows, the patched tokens, and the blank tokens outside S_i."""
+    blank, groups, attention = chunk.blank, chunk.groups, chunk.plan.attention
     q = q.transpose(0, 1) * attention_of(blank.model.block(layer)).scale
     parts = []
     if k.shape[2]:
         parts.append(_partial(q, k, v))
     if patched is not None:
         parts.append(_partial(q, patched[0], patched[1], groups.inside))
-    if plan.attention == "exact":
-        parts.append(_blank_exact(q, None if patched is None else hidden, blank, layer))
+    if attention == "exact":
+        parts.append(_blank_exact(q, None if patched is None else chunk.hidden, blank, layer))
     else:
-        parts.append(_blank_cached(positions[:, : q.shape[2]], groups, blank, layer, plan.attention == "cached"))
+        positions = chunk.positions[:, : q.shape[2]]
+        parts.append(_blank_cached(positions, groups, blank, layer, attention == "cached"))
     return _merge(parts).to(v.dtype).transpose(0, 1)
 
 
@@ -249,30 +297,18 @@ def _lend(
     return centre[first[:, None] + groups.patches]
 
 
-def _hidden(blank: BlankRun, groups: Groups) -> Bool[Tensor, "group background"]:
-    """Which background tokens a group's S_i stand in for."""
-    spec = blank.model.spec
-    n_background = spec.n_tokens - len(spec.live_prefix)
-    n_registers = n_background - spec.n_patches
-    hidden = torch.zeros(len(groups.image), n_background, dtype=torch.bool, device=groups.image.device)
-    group, _ = groups.inside.nonzero(as_tuple=True)
-    hidden[group, groups.patches[groups.inside] + n_registers] = True
-    return hidden
-
-
-def _whole_sequence(
-    blank: BlankRun, source: SourceRun, x: Tensor, groups: Groups, plan: Plan, n_live: int, n_patches: int
-) -> Float[Tensor, "group token d_model"]:
+def _whole_sequence(chunk: _Chunk, x: Tensor) -> Float[Tensor, "group token d_model"]:
     """Last residual stream of all tokens, for a head that reads patches: the blank's, with the live rows put in."""
-    spec = blank.model.spec
-    whole = blank.resid[-1].expand(len(x), -1, -1).clone()
+    groups, plan, spec = chunk.groups, chunk.plan, chunk.blank.model.spec
+    n_live = len(spec.live_prefix)
+    whole = chunk.blank.resid[-1].expand(len(x), -1, -1).clone()
     whole[:, :n_live] = x[:, :n_live]
     if plan.context == "frozen":
-        rows = source.resid(spec.n_layers, groups.image, groups.patches)
+        rows = chunk.source.resid(spec.n_layers, groups.image, groups.patches)
     elif plan.context == "dropped":
         return whole
     else:
-        rows = x[:, n_live:] if plan.tail == "exact" else _lend(x[:, n_live], groups, n_patches)
+        rows = x[:, n_live:] if plan.tail == "exact" else _lend(x[:, n_live], groups, chunk.n_patches)
     group, neighbour = groups.inside.nonzero(as_tuple=True)
     whole[group, groups.patches[group, neighbour] + spec.n_prefix] = rows[group, neighbour]
     return whole

@@ -3,10 +3,12 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from caap_lab.context.blanks import BlankRun
 from caap_lab.context.source import SourceRun
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.tokens import table_masks
 
 
 @torch.no_grad()
@@ -21,10 +23,7 @@ def score_patches_free(
 ) -> Float[Tensor, "image patch classes"]:
     """Logits of every patch's patched context when all tokens evolve; `chunk_size` sequences run at once."""
     spec = model.spec
-    patched = torch.zeros(len(table), spec.n_tokens, dtype=torch.bool)
-    patch, neighbour = (table >= 0).nonzero(as_tuple=True)
-    patched[patch, table[patch, neighbour] + spec.n_prefix] = True
-    patched = patched.to(model.device)
+    patched = F.pad(table_masks(table), (spec.n_prefix, 0)).to(model.device)  # prefix tokens are never patched
     scores = []
     for image in range(source.n_images):
         for chosen in patched.split(chunk_size):

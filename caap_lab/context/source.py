@@ -1,5 +1,6 @@
 """The source images' run: what CAAP inserts into the blank."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,19 +46,20 @@ def run_source(
     images: Float[Tensor, "image 3 height width"],
     context: str,
     start: int,
-    cutoff: int,
+    cutoffs: Sequence[int],
     logits: bool,
 ) -> SourceRun:
     """Run source images and keep what a context needs; stops after the last block that it needs, or with the logits."""
     last = model.spec.n_layers - 1
+    stop = last + 1 if context == "frozen" else max(cutoffs)
     names: list[str] = []
     if context == "free":
-        names += [f"blocks.{layer}.hook_resid_pre" for layer in range(start, cutoff)]
-    elif cutoff > start:
-        stop = last + 1 if context == "frozen" else cutoff
+        names += [f"blocks.{layer}.hook_resid_pre" for layer in range(start, stop)]
+    elif max(cutoffs) > start:
         names += [f"blocks.{layer}.attn.hook_{name}" for layer in range(start, stop) for name in ("k", "v")]
         if context == "clamped":
-            names += [f"blocks.{cutoff - 1}.attn.hook_q", f"blocks.{cutoff - 1}.hook_resid_pre"]
+            entered = [cutoff - 1 for cutoff in cutoffs if cutoff > start]
+            names += [f"blocks.{layer}.{name}" for layer in entered for name in ("attn.hook_q", "hook_resid_pre")]
         if context == "frozen" and model.spec.reads_patches:
             names += [f"blocks.{last}.hook_resid_post"]
     kept: dict[str, Tensor] = {}
@@ -65,11 +67,8 @@ def run_source(
     def keep(activation: Tensor, hook: HookPoint) -> None:
         kept[str(hook.name)] = activation
 
-    stop_at = None
-    if not logits:
-        stop_at = last + 1 if context == "frozen" else cutoff
     found = None
     if logits or names:
         with model.hooks(fwd_hooks=[(name, keep) for name in names]):
-            found = model(images, stop_at_layer=stop_at)
+            found = model(images, stop_at_layer=None if logits else stop)
     return SourceRun(model, len(images), kept, found if logits else None)

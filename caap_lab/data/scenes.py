@@ -151,19 +151,47 @@ def demo_images(kind: Kind = "single", n: int = 1, seed: int = 0, split: Split =
     Raises:
         InputError: kind or split is unknown, or n or seed is negative.
     """
-    if kind not in KINDS:
-        raise InputError(f"There is no kind of demo scene {kind!r}; the kinds are: {', '.join(KINDS)}.")
+    _check_kind(kind)
     if n < 0:
         raise InputError(f"n must not be negative, got {n}.")
     rng = scene_generator(seed, split)
     scenes: list[Scene] = []
     for start in range(0, n, _CHUNK):
-        batch = draw_scenes(rng, min(_CHUNK, n - start), split, kind)
-        for pixels, labels, masks, _, cue in zip(*batch, strict=True):
-            image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-            # Copies: a view would keep the whole chunk alive.
-            objects = tuple(SceneObject(label, mask.copy()) for label, mask in zip(labels.tolist(), masks, strict=True))
-            scenes.append(Scene(kind, image, objects, cue.copy() if kind == "spurious" else None))
+        scenes += _scenes(draw_scenes(rng, min(_CHUNK, n - start), split, kind), kind)
+    return scenes
+
+
+def demo_scene(kind: Kind, index: int, seed: int) -> Scene:
+    """The test scene that `demo_images` gives at an index, without those before it."""
+    rng = scene_generator(seed, "test")
+    rng.bit_generator.advance(index * _DRAWS)  # type: ignore[attr-defined]  # PCG64 has it
+    return _scenes(draw_scenes(rng, 1, "test", kind), kind)[0]
+
+
+def scene_labels(kind: Kind, n: int, seed: int) -> list[int]:
+    """Labels of the first test scenes of `demo_images`, without drawing them.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    _check_kind(kind)
+    draw = Draws(scene_generator(seed, "test").random((n, _DRAWS)))
+    draw.one()  # the difficulty
+    return _digits()[1][_choose_digits(draw, kind, "test")[0]].tolist()
+
+
+def _check_kind(kind: Kind) -> None:
+    if kind not in KINDS:
+        raise InputError(f"There is no kind of demo scene {kind!r}; the kinds are: {', '.join(KINDS)}.")
+
+
+def _scenes(batch: SceneBatch, kind: Kind) -> list[Scene]:
+    scenes = []
+    for pixels, labels, masks, _, cue in zip(*batch, strict=True):
+        image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        # Copies: a view would keep the whole chunk alive.
+        objects = tuple(SceneObject(label, mask.copy()) for label, mask in zip(labels.tolist(), masks, strict=True))
+        scenes.append(Scene(kind, image, objects, cue.copy() if kind == "spurious" else None))
     return scenes
 
 

@@ -27,7 +27,7 @@ class HookedModel(HookedRootModule, ABC):
     """
 
     kind: ClassVar[str]
-    """What methods ask for: "vit" or "cnn"."""
+    """What methods ask for: "vit", "cnn" or "mixer"."""
     preprocessing: Preprocessing
     model_name: str
     class_names: ClassNames
@@ -47,6 +47,21 @@ class HookedModel(HookedRootModule, ABC):
     @abstractmethod
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the maps that methods give."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Pixels of the input as (height, width)."""
+        return self.preprocessing.image_size
+
+    @property
+    def has_classifier(self) -> bool:
+        """False for a model that ends with its features."""
+        return True
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels of a cell of that grid as (height, width)."""
 
     @property
     def device(self) -> torch.device:
@@ -88,12 +103,26 @@ class HookedModel(HookedRootModule, ABC):
         return as_batch(images, self.preprocessing).to(self.device, self.dtype)
 
     def target(self, target: int | str) -> int:
-        """Class index for an index, a WordNet id or a word such as "tabby"."""
+        """Class index for an index, a WordNet id or a word such as "tabby".
+
+        Raises:
+            InputError: there is no such class, or the model has no classifier.
+        """
+        self._require_classifier()
         return self.class_names.find(target)
 
     def targets(self, targets: Any, count: int) -> list[int]:
         """Class indices for a number of images, from one target for all or a sequence of one each."""
+        self._require_classifier()
         return self.class_names.find_many(targets, count)
+
+    def _require_classifier(self) -> None:
+        if not self.has_classifier:
+            head = "head=... (a linear head or text embeddings), or with " if self.kind == "vit" else ""
+            raise InputError(
+                f"{self.model_name} has no classifier, so it has no targets. Load it with {head}a checkpoint that has "
+                "one."
+            )
 
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
 
@@ -134,7 +163,7 @@ def is_watched(module: nn.Module) -> bool:
     )
 
 
-KINDS = {"vit": "Vision Transformer", "cnn": "CNN"}
+KINDS = {"vit": "Vision Transformer", "cnn": "CNN", "mixer": "Mixer"}
 
 
 def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
@@ -144,7 +173,10 @@ def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
         InputError: with what to do instead.
     """
     if not isinstance(model, HookedModel):
-        raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model).")
+        raise InputError(
+            f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model) or "
+            "cl.HookedCNN(model)."
+        )
     if model.kind not in kinds:
         known = " and ".join(f"{KINDS[kind]}s" for kind in kinds)
         raise InputError(f"{what} works on {known}; {model.model_name} is a {KINDS[model.kind]}.")

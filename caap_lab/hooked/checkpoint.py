@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.densenet import DenseNet, _filter_torchvision_pretrained
+from timm.models.vgg import VGG, _filter_fn
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ from caap_lab.errors import CheckpointError
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 _WRAPPERS = ("model", "state_dict", "model_state", "model_ema")
 _PREFIXES = ("module.", "model.", "backbone.")
+_CLASSIFIERS = [(f"{module}.weight", 0) for module in ("head", "head.fc", "fc", "classifier")]
 _MOST_SHOWN = 4
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -33,7 +36,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     while isinstance(content, dict):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
@@ -88,9 +91,25 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     model.load_state_dict(state, strict=True)
 
 
+def as_timm_cnn(cnn: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CNN's weights under timm's names, from these or torchvision's; counters of batches may be missing.
+
+    Raises:
+        CheckpointError: weights with torchvision's names have other shapes.
+    """
+    convert = {DenseNet: _filter_torchvision_pretrained, VGG: _filter_fn}.get(type(cnn), dict)
+    try:
+        state = convert(dict(state))
+    except RuntimeError as error:
+        raise CheckpointError(f"The checkpoint does not fit {model_label(cnn)}: {error}.") from error
+    # Only training with another momentum reads them, and files from before 2018 have none.
+    counters = [name for name in cnn.state_dict() if name.endswith("num_batches_tracked")]
+    return {name: torch.tensor(0) for name in counters} | state
+
+
 def count_classes(state_dict: dict[str, Tensor]) -> int:
     """Rows of the classifier (or of CLIP's projection) in a checkpoint; 0 if it has none."""
-    for name, axis in (("head.weight", 0), ("visual.head.proj.weight", 0), ("visual.proj", 1)):
+    for name, axis in (*_CLASSIFIERS, ("visual.head.proj.weight", 0), ("visual.proj", 1)):
         if name in state_dict and state_dict[name].ndim == 2:
             return state_dict[name].shape[axis]
     return 0
@@ -101,7 +120,12 @@ def model_label(model: nn.Module) -> str:
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a checkpoint, without reading it.
+
+    Raises:
+        CheckpointError: there is no such file, it has another ending, it is empty, or Git LFS has not fetched it.
+    """
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint file {path}.")
     if path.is_dir():

@@ -1,9 +1,9 @@
-"""HookedCNN: a timm ResNet with TransformerLens hook points behind its residual blocks."""
+"""HookedCNN: a timm ResNet, DenseNet or VGG with TransformerLens hook points behind its blocks."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
-from timm.models.resnet import ResNet
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -11,11 +11,12 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
 from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.cnn_steps import CNNSteps, read_steps, run_steps
 from caap_lab.hooked.preprocess import Preprocessing
 
 
 class CNNBlockPoints(nn.Module):
-    """Hook point of one residual block, named as in a ViT."""
+    """Hook point of one block, named as in a ViT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,11 +24,11 @@ class CNNBlockPoints(nn.Module):
 
 
 class HookedCNN(HookedModel):
-    """A timm ResNet that can be read and edited behind its stem and every residual block.
+    """A timm ResNet, DenseNet or VGG that can be read and edited behind its stem and every block.
 
     Hook points: `hook_embed` (the stem's output) and `blocks.{l}.hook_resid_post`, both [batch, channel, height,
-    width]; `hook_pooled` [batch, channel]; `hook_logits` [batch, class]. The timm model stays as it is, in `model.cnn`;
-    logits are bit-equal to its own.
+    width]; `hook_pooled` [batch, channel]; `hook_logits` [batch, class]. What a block is, `cnn_steps.read_steps` says.
+    The timm model stays as it is, in `model.cnn`; logits are bit-equal to its own.
     """
 
     kind = "cnn"
@@ -36,78 +37,130 @@ class HookedCNN(HookedModel):
         self,
         cnn: nn.Module,
         *,
+        grid: tuple[int, int] | None = None,
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] | ClassNames | None = None,
         name: str | None = None,
     ) -> None:
-        """Wrap a timm ResNet, trained or not; it is put into evaluation mode.
+        """Wrap a timm CNN, trained or not; it is put into evaluation mode.
 
         Args:
-            cnn: A timm ResNet.
+            cnn: A timm ResNet, DenseNet or VGG.
+            grid: Rows and columns of the maps that methods give; they have to divide the image size. By default
+                the resolution of the second to last stage, 14 x 14 for an ImageNet model at 224 px.
             preprocessing: How photos become tensors; by default the model's own timm configuration.
             class_names: One name a class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name.
 
         Raises:
-            InputError: the model is not a timm ResNet.
+            InputError: the architecture or the image size is not supported.
         """
         super().__init__()
-        if type(cnn) is not ResNet:
-            raise InputError(f"HookedCNN wraps timm's ResNet, not {type(cnn).__name__}.")
+        steps = read_steps(cnn)  # refuses other architectures
+        if not getattr(steps.pool[-1], "pool_type", ""):
+            raise InputError(f"This {type(cnn).__name__} has no pooling, so it gives no class scores.")
         self.cnn = cnn
         self.preprocessing = preprocessing or Preprocessing.from_timm(cnn)
+        self._grid = cnn_grid(cnn, self.preprocessing.image_size, grid)
         self.model_name = name or model_label(cnn)
         self.class_names = as_class_names(class_names, self.n_classes)
         self.hook_embed = HookPoint()
-        self.blocks = nn.ModuleList(CNNBlockPoints() for _ in range(self.n_layers))
+        self.blocks = nn.ModuleList(CNNBlockPoints() for _ in steps.blocks)
         self.hook_pooled = HookPoint()
         self.hook_logits = HookPoint()
         self.setup()
         self.eval()
 
     @property
+    def has_classifier(self) -> bool:
+        """False for a model that ends with its features."""
+        return bool(self.cnn.num_classes)
+
+    @property
     def n_classes(self) -> int:
         """Number of scores that the head gives."""
-        return self.cnn.num_classes or self.cnn.num_features
+        return cast(Any, self.cnn).num_classes or cast(Any, self.cnn).head_hidden_size
 
     @property
     def n_layers(self) -> int:
-        """Number of residual blocks, over all stages."""
-        return sum(len(stage) for stage in self._stages)
+        """Number of blocks, over all stages."""
+        return len(self.blocks)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of cells that maps are made of."""
-        height, width = self.preprocessing.image_size
-        return (height // 16, width // 16)
+        return self._grid
 
     @property
-    def _stages(self) -> list[nn.Sequential]:
-        return [cast(nn.Sequential, getattr(self.cnn, f"layer{i}")) for i in range(1, 5)]
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels of one cell as (height, width)."""
+        return (self.image_size[0] // self._grid[0], self.image_size[1] // self._grid[1])
 
     def forward(self, images: Images) -> Tensor:
         """Logits [batch, class] of images.
 
         Raises:
-            InputError: a torch hook sits on a whole stage, where it would not be run.
+            InputError: a torch hook sits on a module that holds others, where it would not be run.
         """
-        cnn: Any = self.cnn
-        for index, stage in enumerate(self._stages, start=1):
-            if is_watched(stage):
+        steps = {module for step in self._steps.all for module in step.modules()}
+        for name, module in self.cnn.named_modules(prefix="model.cnn"):
+            if module not in steps and is_watched(module):
                 raise InputError(
-                    f"A torch hook on model.cnn.layer{index} would not run: the hooked model takes its blocks one by "
-                    "one. Use the hook point blocks.{l}.hook_resid_post, or hook a block."
+                    f"A torch hook on {name} would not run: the hooked model takes its blocks one by one. Use a hook "
+                    "point, such as blocks.{l}.hook_resid_post, or hook a module inside it."
                 )
-        x = cnn.act1(cnn.bn1(cnn.conv1(self.preprocess(images))))
-        x = self.hook_embed(cnn.maxpool(x))
-        blocks = [block for stage in self._stages for block in stage]
-        for block, points in zip(blocks, self.blocks, strict=True):
-            x = cast(CNNBlockPoints, points).hook_resid_post(block(x))
-        return self.hook_logits(cnn.fc(self.hook_pooled(cnn.global_pool(x))))
+        x = self.embed(self.preprocess(images))
+        for layer in range(self.n_layers):
+            x = self.run_block(layer, x)
+        return self.unembed(x)
+
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel row col"]:
+        """The stem's output, which enters block 0."""
+        return self.hook_embed(run_steps(self._steps.stem, images))
+
+    def run_block(
+        self, layer: int, x: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch channels_out rows_out cols_out"]:
+        """One block, through its hook point."""
+        return cast(CNNBlockPoints, self.blocks[layer]).hook_resid_post(run_steps(self._steps.blocks[layer], x))
+
+    def unembed(self, x: Float[Tensor, "batch channel row col"]) -> Float[Tensor, "batch classes"]:
+        """Logits from the maps leaving the last block."""
+        steps = self._steps
+        return self.hook_logits(run_steps(steps.classifier, self.hook_pooled(run_steps(steps.pool, x))))
+
+    @property
+    def _steps(self) -> CNNSteps:
+        return read_steps(self.cnn)  # read anew, so that a module replaced in model.cnn counts
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.cnn)`)."""
+        rows, cols = self.grid
         return (
-            f"HookedCNN({self.model_name}: {self.n_layers} residual blocks, {self.n_classes} classes, "
-            f"{self.dtype}, {self.device})"
+            f"HookedCNN({self.model_name}: {self.n_layers} blocks, grid {rows} x {cols} of {self.patch_size[0]} px "
+            f"cells, {self.n_classes} classes, {self.dtype}, {self.device})"
         )
+
+
+def cnn_grid(cnn: nn.Module, size: tuple[int, int], grid: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Rows and columns of maps for an image size in pixels (height, width); see `HookedCNN`.
+
+    Raises:
+        InputError: cells would not be whole pixels, or the image is too small for the network.
+    """
+    stages: Any = cnn.feature_info
+    stride, whole = stages[-2]["reduction"], stages[-1]["reduction"]
+    if min(size) < whole:
+        raise InputError(
+            f"Images of {size[0]} x {size[1]} pixels are too small for {model_label(cnn)}, whose last stage has cells "
+            f"of {whole} pixels."
+        )
+    rows, cols = grid or (size[0] // stride, size[1] // stride)
+    if grid is not None and (min(grid) < 1 or size[0] % rows or size[1] % cols):
+        raise InputError(f"grid={grid} does not divide images of {size[0]} x {size[1]} pixels into equal cells.")
+    if grid is None and (size[0] % stride or size[1] % stride):
+        raise InputError(
+            f"Images of {size[0]} x {size[1]} pixels are not a whole number of {model_label(cnn)}'s cells of "
+            f"{stride} x {stride} pixels; take another image size, or HookedCNN(..., grid=(rows, columns))."
+        )
+    return rows, cols

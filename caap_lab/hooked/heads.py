@@ -1,8 +1,9 @@
 """Classification heads that timm's checkpoints do not carry: DINOv2's public linear heads, zero-shot text heads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.files import atomic_path, save_tensors
 from caap_lab.hooked.checkpoint import read_state_dict
+
+Prompts = Any
+"""Text embeddings by prompt: {"a photo of a cat": tensor [width], ...}."""
 
 
 class ClassAndMeanHead(nn.Module):
@@ -43,16 +47,17 @@ class ZeroShotHead(nn.Module):
     """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding a class."""
 
     class_layers = 1
+    text_embeddings: Tensor
+    logit_scale: Tensor
 
     def __init__(self, text_embeddings: Float[Tensor, "classes width"], logit_scale: float) -> None:
         super().__init__()
         self.register_buffer("text_embeddings", F.normalize(text_embeddings.float(), dim=-1))
-        self.logit_scale = logit_scale
+        self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))  # a part of the model's fingerprint
 
     def forward(self, features: Float[Tensor, "batch width"]) -> Tensor:
         """Logits [batch, class]."""
-        texts: Tensor = self.text_embeddings  # type: ignore[assignment]
-        return self.logit_scale * F.normalize(features, dim=-1) @ texts.T
+        return self.logit_scale * F.normalize(features, dim=-1) @ self.text_embeddings.T
 
 
 def save_zero_shot_head(
@@ -77,6 +82,32 @@ def save_zero_shot_head(
     }
     with atomic_path(Path(path)) as part:
         save_tensors(tensors, part, {"class_names": json.dumps(list(names))})
+
+
+def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) -> ZeroShotHead:
+    """A zero-shot head for text embeddings by prompt.
+
+    Raises:
+        InputError: no prompts, or an embedding that is not the text tower's to this image tower.
+    """
+    if not isinstance(prompts, Mapping) or not prompts:
+        raise InputError("Give prompts with their text embeddings: {'a photo of a cat': embedding, ...}.")
+    width = embedding_width(vit)
+    for prompt, text in prompts.items():
+        if not isinstance(text, Tensor) or not text.is_floating_point() or text.shape != (width,):
+            given = f"{text.dtype} {list(text.shape)}" if isinstance(text, Tensor) else type(text).__name__
+            raise InputError(
+                f"The text embedding of {prompt!r} is {given}; this model's image embedding has {width} values, so a "
+                f"floating-point tensor [{width}] of the same CLIP model's text encoder is needed."
+            )
+        if not bool(text.isfinite().all()) or not bool(text.any()):
+            raise InputError(f"The text embedding of {prompt!r} is zero, or holds NaN or infinity.")
+    return ZeroShotHead(torch.stack([text.detach().float().cpu() for text in prompts.values()]), float(logit_scale))
+
+
+def embedding_width(vit: nn.Module) -> int:
+    """Values of a timm ViT's image embedding: what its projection gives, or d_model without one."""
+    return vit.head.out_features if isinstance(vit.head, nn.Linear) else int(vit.embed_dim)  # type: ignore[arg-type]
 
 
 def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple[str, ...] | None]:
@@ -120,7 +151,7 @@ def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple
 
 def _zero_shot(path: Path, state: dict[str, Tensor], vit: nn.Module) -> tuple[nn.Module, tuple[str, ...] | None]:
     texts = state["text_embeddings"]
-    width = vit.head.out_features if isinstance(vit.head, nn.Linear) else int(vit.embed_dim)  # type: ignore[arg-type]
+    width = embedding_width(vit)
     if texts.ndim != 2 or texts.shape[1] != width:
         raise CheckpointError(
             f"{path} holds text embeddings of shape {tuple(texts.shape)}; this model's image embedding has {width} "

@@ -32,12 +32,11 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
     Raises:
         InputError: the hub cannot be reached within a few seconds, or does not give out the file.
     """
+    cached = cached_weights(hub_id, filename)
+    if cached is not None:
+        return cached
     repository, _, revision = hub_id.partition("@")
-    names = _FILES if filename is None else (str(Path(filename).with_suffix(".safetensors")), filename)
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(cached, str):
-            return Path(cached)
+    names = _names(filename)
     way_out = (
         f"Give a local file with load_model({model!r}, checkpoint=...), or download {repository} once where "
         "there is a network: its files are then found in the Hugging Face cache (HF_HOME)."
@@ -47,6 +46,20 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
     except Exception as error:  # told on with its reason; the hub lets through errors of the HTTP library it uses
         raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
+
+
+def cached_weights(hub_id: str, filename: str | None = None) -> Path | None:
+    """Path of a repository's weights file in the Hugging Face cache, or None; arguments are `fetch_weights`'s."""
+    repository, _, revision = hub_id.partition("@")
+    for name in _names(filename):
+        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _names(filename: str | None) -> tuple[str, ...]:
+    return _FILES if filename is None else (str(Path(filename).with_suffix(".safetensors")), filename)
 
 
 def _first_on_hub(repository: str, revision: str | None, names: tuple[str, ...], way_out: str) -> str:

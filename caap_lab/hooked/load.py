@@ -1,64 +1,41 @@
-"""Models by name: the bundled demo backbones and timm's Vision Transformers."""
+"""Models by name: the bundled demo backbones, and timm's Vision Transformers, CNNs and MLP-Mixers."""
 
 import fnmatch
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
-from timm.models.resnet import ResNet
+from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from caap_lab.data.backbones import BACKBONES, build
 from caap_lab.errors import CheckpointError, InputError
-from caap_lab.hooked.checkpoint import count_classes, load_exactly, load_into, read_state_dict
+from caap_lab.hooked.checkpoint import as_timm_cnn, count_classes, load_exactly, load_into, read_state_dict
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.cnn import HookedCNN
+from caap_lab.hooked.cnn import HookedCNN, cnn_grid
+from caap_lab.hooked.cnn_steps import CNNS
 from caap_lab.hooked.device_dtype import as_device, as_dtype
 from caap_lab.hooked.heads import ClassAndMeanHead, read_head
 from caap_lab.hooked.hub import fetch_weights
+from caap_lab.hooked.mixer import HookedMixer, refuse_unsupported
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import nearest
 from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.spec import read_spec
 
 BUNDLED = Path(__file__).parent.parent / "weights"
-_MODULES = ("vision_transformer", "deit")
-_OTHER_BLOCKS = ["vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"]
-"""Names in these modules whose blocks `read_spec` refuses."""
-
-
-@overload
-def load_model(  # type: ignore[overload-overlap]
-    name: Literal["demo-cnn"],
-    *,
-    checkpoint: str | Path | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    class_names: Sequence[str] | ClassNames | None = None,
-    device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = torch.float32,
-) -> HookedCNN: ...
-
-
-@overload
-def load_model(
-    name: str,
-    *,
-    checkpoint: str | Path | None = None,
-    head: str | Path | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    class_names: Sequence[str] | ClassNames | None = None,
-    device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = torch.float32,
-) -> HookedViT: ...
+_MODULES = ("vision_transformer", "deit", "mlp_mixer", "resnet", "densenet", "vgg")
+_OTHER_BLOCKS = [
+    *("vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"),
+    *("gmlp_*", "resmlp_*"),
+]
+"""Names in these modules whose blocks are refused."""
 
 
 def load_model(
@@ -72,18 +49,19 @@ def load_model(
     class_names: Sequence[str] | ClassNames | None = None,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
-) -> HookedViT | HookedCNN:
+) -> HookedViT | HookedCNN | HookedMixer:
     """A model by name, with hook points.
 
     Args:
         name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
-            "demo-spurious", or the CNN "demo-cnn"); or a timm Vision Transformer's name, also with a weights tag. See
-            `list_models`.
+            "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
+            also with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) load as well, for gradient
+            methods.
         checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
-        head: Local file of a classification head; see `caap_lab.hooked.heads`.
+        head: Local file of a Vision Transformer's classification head; see `caap_lab.hooked.heads`.
         mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
         std: Standard deviation of each colour, instead of the model's own.
-        image_size: Pixels or (height, width), instead of the model's own; positions are resampled.
+        image_size: Pixels or (height, width), instead of the model's own; a ViT's positions are resampled.
         class_names: One name a class, instead of ImageNet's for 1000 classes and numbers else.
         device: Where to put the model.
         dtype: Number format of the weights, such as "float16".
@@ -101,13 +79,20 @@ def load_model(
         if values is not None:
             Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
 
-    _check_name(name)
+    check_name(name)
+    model: HookedViT | HookedCNN | HookedMixer
     if name in bundled_models():
         model = _load_bundled(name, checkpoint, head, mean, std, size, class_names)
     else:
-        vit = _load_timm(name, checkpoint, size)
-        preprocessing = Preprocessing.from_timm(vit, mean, std)
-        model = _with_head(name, vit, None, head, preprocessing, class_names)
+        body = _load_timm(name, checkpoint, head, size)
+        preprocessing = Preprocessing.from_timm(body, mean, std)
+        if size is not None:
+            preprocessing = replace(preprocessing, image_size=size)
+        if isinstance(body, VisionTransformer):
+            model = _with_head(name, body, None, head, preprocessing, class_names)
+        else:
+            hooked = HookedMixer if isinstance(body, MlpMixer) else HookedCNN
+            model = hooked(body, preprocessing=preprocessing, class_names=class_names, name=name)
     return model.to(device, dtype)
 
 
@@ -123,21 +108,37 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter([*bundled_models(), *names], pattern)
 
 
-def _load_timm(name: str, checkpoint: str | Path | None, size: tuple[int, int] | None) -> VisionTransformer:
+def _load_timm(
+    name: str, checkpoint: str | Path | None, head: str | Path | None, size: tuple[int, int] | None
+) -> nn.Module:
     with torch.device("meta"):  # shapes only: unsupported names are refused before any weight is read
-        spec = read_spec(timm.create_model(name, pretrained=False))
-    _check_divisible(size, spec.patch_size, name)
+        blank = timm.create_model(name, pretrained=False)
+    options: dict[str, Any] = {} if size is None else {"img_size": size}
+    if isinstance(blank, CNNS):
+        _check_no_head(name, "CNN", head)
+        cnn_grid(blank, size or Preprocessing.from_timm(blank).image_size)
+        options = {}
+    elif isinstance(blank, MlpMixer):
+        refuse_unsupported(blank)
+        _check_no_head(name, "Mixer", head)
+        if size not in (None, blank.stem.img_size):
+            raise InputError(
+                f"image_size={size} cannot be had: {name} mixes its patches with weights that are made for images of "
+                f"{blank.stem.img_size} pixels."
+            )
+    else:
+        _check_divisible(size, read_spec(blank).patch_size, name)
     if checkpoint is None:
         config = get_pretrained_cfg(name)
         if config is None or not config.hf_hub_id:
             raise InputError(f"timm has no weights for {name}; give a local file with checkpoint=...{_tags(name)}")
         checkpoint = fetch_weights(name, config.hf_hub_id, config.hf_hub_filename)
     state = read_state_dict(checkpoint)
-    options: dict[str, Any] = {} if size is None else {"img_size": size}
-    vit = timm.create_model(name, pretrained=False, num_classes=count_classes(state), **options)
-    assert isinstance(vit, VisionTransformer)  # read_spec has refused everything else
-    _fill(vit, state, checkpoint)
-    return vit
+    if isinstance(blank, CNNS):
+        state = as_timm_cnn(blank, state)
+    body = timm.create_model(name, pretrained=False, num_classes=count_classes(state), **options)
+    _fill(body, state, checkpoint)
+    return body
 
 
 def _load_bundled(
@@ -169,9 +170,8 @@ def _load_bundled(
         mean=tuple(card["mean"] if mean is None else mean),
         std=tuple(card["std"] if std is None else std),
     )
-    if isinstance(body, ResNet):
-        if head is not None:
-            raise InputError(f"{name} is a CNN and keeps its own head; head=... is for Vision Transformers.")
+    if isinstance(body, CNNS):
+        _check_no_head(name, "CNN", head)
         names = card["class_names"] if class_names is None else class_names
         return HookedCNN(body, preprocessing=preprocessing, class_names=names, name=name)
     names = card["class_names"] if class_names is None and head is None else class_names
@@ -193,6 +193,11 @@ def _with_head(
     return HookedViT(vit, head=own_head, preprocessing=preprocessing, class_names=class_names, name=name)
 
 
+def _check_no_head(name: str, kind: str, head: str | Path | None) -> None:
+    if head is not None:
+        raise InputError(f"{name} is a {kind} and keeps its own head; head=... is for Vision Transformers.")
+
+
 def _fill(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     try:
         if isinstance(model, VisionTransformer):
@@ -208,11 +213,16 @@ def bundled_models() -> list[str]:
     return sorted(card.stem for card in BUNDLED.glob("*.json"))
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what is neither a bundled model nor timm's.
+
+    Raises:
+        InputError: with the nearest names, or the weights tags that timm knows.
+    """
     if not isinstance(name, str):
         raise InputError(
             f"Expected the name of a model, not {type(name).__name__}; "
-            "for a timm model that you already have, use HookedViT."
+            "for a timm model that you already have, use HookedViT or HookedCNN."
         )
     if name in bundled_models():
         return

@@ -16,7 +16,7 @@ from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
 from caap_lab.hooked.block import BlockPoints, NormPoints, run_block
 from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.heads import ClassAndMeanHead
+from caap_lab.hooked.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.hooked.names import activation_shape
 from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.spec import read_spec
@@ -92,6 +92,11 @@ class HookedViT(HookedModel):
         return self.vit.num_classes or self.spec.d_model
 
     @property
+    def has_classifier(self) -> bool:
+        """False for a model that ends with its features."""
+        return self.head is not None or bool(self.vit.num_classes)
+
+    @property
     def class_layers(self) -> int:
         """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
         return self.head.class_layers if isinstance(self.head, ClassAndMeanHead) else 1
@@ -110,6 +115,11 @@ class HookedViT(HookedModel):
         """Rows and columns of patches."""
         return self.spec.grid
 
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels of a patch as (height, width)."""
+        return self.spec.patch_size
+
     def activation_shape(self, name: str) -> tuple[int, ...]:
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
         d_pooled: tuple[int, ...] = (self.spec.d_model,)
@@ -118,6 +128,28 @@ class HookedViT(HookedModel):
         elif self._is_distilled:
             d_pooled = (2, self.spec.d_model)
         return activation_shape(self.spec, self.find(name)[0].short, d_pooled, self.n_classes)
+
+    def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
+        """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
+
+        A class's score is `logit_scale` times the cosine of the image embedding with the prompt's text embedding. The
+        new model shares this one's weights and has hook points of its own; this one stays as it is.
+
+        Args:
+            prompts: Text embeddings [width] of the same CLIP model's text encoder, by prompt; they are normalised.
+            logit_scale: CLIP's learned temperature, about 100.
+
+        Raises:
+            InputError: no prompts, or an embedding of another width.
+        """
+        model = HookedViT(
+            self.vit,
+            head=prompt_head(prompts, self.vit, logit_scale),
+            preprocessing=self.preprocessing,
+            class_names=tuple(prompts),
+            name=self.model_name,
+        )
+        return model.to(self.device, self.dtype)
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.vit)`)."""
@@ -128,20 +160,6 @@ class HookedViT(HookedModel):
             f"grid {s.grid[0]} x {s.grid[1]} of {s.patch_size[0]} px patches, prefix tokens: {prefix}, "
             f"pool {s.pool}, {self.n_classes} classes, {self.dtype}, {self.device})"
         )
-
-    def target(self, target: int | str) -> int:
-        """Class index for an index, a WordNet id or a word such as "tabby"."""
-        if self.head is None and not self.vit.num_classes:
-            raise InputError(
-                f"{self.model_name} has no classifier, so it has no targets. Load it with head=... "
-                "(a linear head or text embeddings), or with a checkpoint that has one."
-            )
-        return super().target(target)
-
-    def targets(self, targets: Any, count: int) -> list[int]:
-        """Class indices for a number of images, from one target for all or a sequence of one each."""
-        self.target(0)  # a model without a classifier is refused here
-        return super().targets(targets, count)
 
     # -- forward -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps
 from timm.data import resolve_model_data_config
 from timm.data.transforms_factory import transforms_imagenet_eval
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
@@ -65,13 +66,15 @@ class Preprocessing:
         """The preprocessing in a timm model's configuration, at the image size that the model is built for.
 
         Args:
-            model: A timm model; a Vision Transformer's patch embedding says its image size, else the configuration.
+            model: A timm model; its patch embedding, where it has one, says its image size, else the configuration.
             mean: Instead of the configured mean.
             std: Instead of the configured standard deviation.
         """
         config = resolve_model_data_config(model)
         channels, *size = config["input_size"]
         patch_embed: Any = getattr(model, "patch_embed", None)
+        if isinstance(getattr(model, "stem", None), PatchEmbed):  # an MLP-Mixer's name for it
+            patch_embed = model.stem
         if patch_embed is not None:
             channels, size = patch_embed.proj.in_channels, patch_embed.img_size
         if channels != 3:

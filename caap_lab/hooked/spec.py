@@ -9,10 +9,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.cnn_steps import CNNS
 
 SUPPORTED = (
     "caap_lab works with timm's VisionTransformer built from pre-norm blocks (ViT/AugReg, DeiT and distilled DeiT, "
-    "DeiT3, CLIP, DINOv2 with or without registers, SigLIP, average-pooled ViTs). `caap-lab models` lists them."
+    "DeiT3, CLIP, DINOv2 with or without registers, SigLIP, average-pooled ViTs), and with its ResNet, DenseNet and "
+    "VGG. `caap-lab models` lists them."
 )
 
 
@@ -110,6 +112,8 @@ def read_spec(vit: nn.Module) -> ViTSpec:
 
 def _refuse_unsupported(vit: nn.Module) -> None:
     kind = type(vit).__name__
+    if isinstance(vit, CNNS):
+        raise InputError(f"{kind} is not supported by HookedViT, as it is a CNN; wrap it with HookedCNN.")
     if not isinstance(vit, VisionTransformer):
         raise InputError(f"{kind} is not supported. {SUPPORTED}")
     for method in ("forward", "forward_features", "pool"):

@@ -6,15 +6,18 @@ row).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from caap_lab.errors import InputError
 from caap_lab.hooked.spec import ViTSpec
+
+if TYPE_CHECKING:
+    from caap_lab.hooked.base import HookedModel
 
 NEIGHBOURHOODS: dict[str, list[tuple[int, int]]] = {
     "none": [(0, 0)],
@@ -131,8 +134,8 @@ def patch_token(spec: ViTSpec, row: int, col: int) -> int:
     return spec.n_prefix + row * cols + col
 
 
-def mask_share(mask: np.ndarray, spec: ViTSpec) -> np.ndarray:
-    """Share of each patch inside a boolean mask [H, W] of input or grid size; [rows, columns]."""
+def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:
+    """Share of each patch, or cell of a CNN, inside a boolean mask [H, W] of input or grid size; [rows, columns]."""
     if mask.shape == spec.grid:
         return mask.astype(float)
     if mask.shape != spec.image_size:
@@ -152,11 +155,19 @@ def neighbourhood_offsets(kind: str) -> list[tuple[int, int]]:
     return NEIGHBOURHOODS[kind]
 
 
-def neighbourhood_table(spec: ViTSpec, kind: str) -> Int[Tensor, "patch neighbour"]:
+def neighbourhood_table(grid: tuple[int, int], kind: str) -> Int[Tensor, "patch neighbour"]:
     """Patch numbers (not token numbers) of every patch's neighbourhood, the patch itself first; -1 where clipped."""
     offsets = sorted(neighbourhood_offsets(kind), key=lambda o: o != (0, 0))
-    rows, cols = spec.grid
+    rows, cols = grid
     row = torch.arange(rows).repeat_interleave(cols)[:, None] + torch.tensor([o[0] for o in offsets])
     col = torch.arange(cols).repeat(rows)[:, None] + torch.tensor([o[1] for o in offsets])
     inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
     return torch.where(inside, row * cols + col, -1)
+
+
+def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch patch"]:
+    """The neighbourhoods of a table as masks: row i is True at the patches of S_i."""
+    count = len(table)
+    # A last column takes the -1 of clipped neighbours.
+    masks = torch.zeros(count, count + 1, dtype=torch.bool).scatter_(1, table % (count + 1), True)
+    return masks[:, :-1]

@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
+from caap_lab.plots.style import new_figure
 
 if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap
 
 COLOUR_MAP = "viridis"
 """Perceptually even, readable by colour-blind people and in grey."""
+SIGNED_COLOUR_MAP = "RdBu_r"
+"""Red speaks for the target, blue against it, white is 0; readable by colour-blind people."""
 
 
 def plot_map(
-    map: "AttributionMap", *, opacity: float = 0.6, smooth: bool = False, colour_map: str = COLOUR_MAP
+    map: "AttributionMap", *, opacity: float = 0.6, smooth: bool = False, colour_map: str | None = None
 ) -> Figure:
     """The image beside the map laid over it, with the scale of the scores.
 
@@ -29,11 +31,11 @@ def plot_map(
         map: The map.
         opacity: Of the map over the image, 0 to 1.
         smooth: Interpolate between patches instead of showing each patch's own score.
-        colour_map: A matplotlib colour map.
+        colour_map: A matplotlib colour map; by default one that fits the sign of the scores. Signed scores are centred
+            on 0 in any.
     """
     height, width = map.image.shape[:2]
-    figure = Figure(figsize=(7.2, 3.6 * height / width), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 3.6 * height / width)
     photo, over = figure.subplots(1, 2)
     photo.imshow(map.image.numpy(), interpolation="nearest")
     photo.set_title(f"{map.model_name}", fontsize=9)
@@ -55,7 +57,7 @@ def draw_overlay(
     *,
     opacity: float = 0.6,
     smooth: bool = False,
-    colour_map: str = COLOUR_MAP,
+    colour_map: str | None = None,
 ) -> ScalarMappable:
     """Draw a map over its image, in grey so that the colours belong to the scores; returns what a colour bar needs."""
     if not 0 <= opacity <= 1:
@@ -63,9 +65,14 @@ def draw_overlay(
     grey = np.asarray(map.image.numpy(), dtype=float) @ np.array([0.299, 0.587, 0.114])
     ax.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     height, width = grey.shape
+    scores = map.scores.double().numpy()
+    signed = map.sign == "signed"
+    limit = (float(np.abs(scores).max()) or 1.0) if signed else None
     shown = ax.imshow(
-        map.scores.double().numpy(),
-        cmap=colour_map,
+        scores,
+        cmap=colour_map or (SIGNED_COLOUR_MAP if signed else COLOUR_MAP),
+        vmin=None if limit is None else -limit,
+        vmax=limit,
         alpha=opacity,
         interpolation="bilinear" if smooth else "nearest",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),

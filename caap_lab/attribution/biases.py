@@ -1,0 +1,95 @@
+"""What every bias adds to a score: the bias times the gradient at the place where it is added."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caap_lab.attribution.reading import block_hooks, differentiable, differentiate
+from caap_lab.hooked.base import HookedModel
+
+POSITIONS = "vit.attn_pool.pos_embed"
+"""A pooling by attention may add positions of its own, which are biases of tokens."""
+
+
+@dataclass(frozen=True)
+class BiasTerm:
+    """The products b dy/db of one bias, at each place where it is added."""
+
+    name: str
+    """Full name of the module that adds it, or `POSITIONS`."""
+    block: int
+    """The block that it belongs to: n_layers behind the last."""
+    products: Float[Tensor, "batch *place channel"]
+    """Bias times gradient in the shape of the module's output; [batch, token, channel] for most within blocks."""
+
+
+def read_biases(
+    model: HookedModel, images: Tensor, targets: Tensor
+) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch token d_model"]], list[BiasTerm]]:
+    """Logits, h^l dy/dh^l for the stream h^l entering every block l, and the terms of all biases from block 0 on.
+
+    One forward and one backward pass.
+
+    Args:
+        model: A Vision Transformer or a Mixer.
+        images: [batch, 3, height, width].
+        targets: One class an image.
+    """
+    entering: list[Tensor] = []
+    added: list[tuple[str, Tensor, Tensor]] = []
+
+    def enter(x: Tensor, hook: Any) -> Tensor:
+        entering.append(differentiable(x))
+        return entering[-1]
+
+    def note(name: str, bias: Tensor) -> Callable[..., Tensor]:
+        def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            added.append((name, bias, differentiable(output)))
+            return added[-1][-1]
+
+        return keep
+
+    def keep_positions(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        added.append((POSITIONS, model.get_parameter(POSITIONS), differentiable(inputs[0])))
+        return added[-1][-1]
+
+    with ExitStack() as stack:
+        for name, module, bias in _owners(model):
+            # LibraGrad cuts the gradient of queries and keys behind a linear layer, so its output is read before that;
+            # of a norm LibraGrad gives another output, through which the bias's gradient goes.
+            handle = module.register_forward_hook(note(name, bias), prepend=isinstance(module, nn.Linear))
+            stack.callback(handle.remove)
+        if POSITIONS in dict(model.named_parameters()):
+            keys = model.get_submodule("vit.attn_pool.kv")  # which reads the tokens with positions added
+            stack.callback(keys.register_forward_pre_hook(keep_positions).remove)
+        stack.enter_context(model.hooks(fwd_hooks=[(name, enter) for name in block_hooks(model, "resid_pre")]))
+        logits, gradients = differentiate(
+            model, images, targets, lambda: [*entering, *(output for _, _, output in added)]
+        )
+    with torch.no_grad():
+        streams = [h * gradient for h, gradient in zip(entering, gradients[: len(entering)], strict=True)]
+        terms = [
+            BiasTerm(name, block_of(name, model.n_layers), bias * gradient)
+            for (name, bias, _), gradient in zip(added, gradients[len(entering) :], strict=True)
+        ]
+    return logits, streams, terms
+
+
+def block_of(name: str, n_layers: int) -> int:
+    """The block that a module belongs to: -1 before the first, n_layers behind the last."""
+    parts = name.split(".")  # "vit.blocks.3.norm1", "mixer.stem.proj"
+    if parts[1] == "blocks":
+        return int(parts[2])
+    return -1 if parts[1] in ("patch_embed", "norm_pre", "stem") else n_layers
+
+
+def _owners(model: HookedModel) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    for name, module in model.named_modules():
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter) and block_of(name, model.n_layers) >= 0:
+            yield name, module, bias

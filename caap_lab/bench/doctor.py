@@ -1,0 +1,241 @@
+"""`doctor`: what of the paper profile's weights and data sets is here, how to get the rest, and what a run costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
+from timm.models import get_pretrained_cfg
+
+from caap_lab.bench.cost import Size, architecture, curve_passes, map_passes, seconds_per_pass
+from caap_lab.bench.profiles import (
+    DATASETS,
+    HEADS,
+    HEADS_HOME,
+    IMAGES,
+    MODELS,
+    check_names,
+    chosen_tables,
+    group_of,
+    paper_models,
+    paper_sources,
+)
+from caap_lab.bench.published import METHODS, names
+from caap_lab.bench.spec import Spec, parse_spec
+from caap_lab.data.image_set import read_list
+from caap_lab.data.open import KINDS, open_images
+from caap_lab.errors import InputError
+from caap_lab.hooked.checkpoint import check_file
+from caap_lab.hooked.heads import read_head
+from caap_lab.hooked.hub import cached_weights
+from caap_lab.hooked.load import bundled_models
+from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights, a head file or a data set."""
+
+    name: str
+    """The paper's name of the model or data set."""
+    here: bool
+    """True if a run can use it."""
+    report: str
+    """Where it is, or what is wrong and how to get it."""
+    images: int | None = None
+    """Images of a data set that is here."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of the chosen tables costs on one model, whether it is here or not."""
+
+    model: str
+    """The paper's name."""
+    cells: int
+    """Maps, each with its metrics; what several tables share counts once."""
+    passes: float
+    """Forward passes; a backward pass counts as two."""
+    seconds_per_pass: float | None
+    """On the device, or None where it was not measured."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time for all passes, one process at work."""
+        return None if self.seconds_per_pass is None else self.passes * self.seconds_per_pass
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that `caap-lab doctor` tells."""
+
+    tables: tuple[int, ...]
+    """The chosen tables."""
+    weights: tuple[Part, ...]
+    heads: tuple[Part, ...]
+    data: tuple[Part, ...]
+    costs: tuple[Cost, ...]
+    """In the paper's order; models that are not known are left out."""
+    possible: tuple[int, ...]
+    """The chosen tables for which all is here."""
+
+    @property
+    def complete(self) -> bool:
+        """True if nothing is missing."""
+        return all(part.here for part in (*self.weights, *self.heads, *self.data))
+
+
+def doctor(
+    data: Sequence[str] = (),
+    *,
+    models: Sequence[str | Spec] = (),
+    heads: Mapping[str, str | Path] | None = None,
+    chosen: Sequence[int] | None = None,
+    images: int | None = None,
+    image_lists: Mapping[str, str | Path] | None = None,
+    protocol: str | CurveProtocol = "rise",
+    device: str = "cpu",
+    timing: bool = True,
+) -> Report:
+    """Look for all that the paper profile needs; nothing is downloaded. Arguments are `profiles.paper_plan`'s.
+
+    Args:
+        data: The user's copies.
+        models: Instead of the paper's.
+        heads: DINOv2's linear heads.
+        chosen: Numbers of tables; all by default.
+        images: Images a data set.
+        image_lists: Files of image names.
+        protocol: Of the curves.
+        device: Where forward passes are timed.
+        timing: False leaves that out, which takes about a minute for all tables on a CPU.
+
+    Raises:
+        InputError: a name, table or protocol is not known; what is missing or broken is in the report instead.
+    """
+    tables = chosen_tables(chosen)
+    specs, sources = paper_models(models, heads), paper_sources(data)
+    check_names(image_lists or {})
+    curves = curve_protocol(protocol)
+    used = {model for table in tables for model in names(table, "model")}
+    needed = list(dict.fromkeys(dataset for table in tables for dataset in names(table, "dataset")))
+    sets = [_data(name, sources.get(name), (image_lists or {}).get(name)) for name in needed]
+    counts = {part.name: part.images for part in sets}
+
+    weights, head_parts, costs = [], [], []
+    times: dict[tuple[str, tuple[int, int]], float | None] = {}
+    for name in (name for name in MODELS if name in used):
+        spec = specs[name]
+        try:
+            body, size = architecture(spec)
+        except InputError as error:
+            weights.append(Part(name, False, str(error)))
+            continue
+        weights.append(_weights(name, spec))
+        if name in HEADS or "head" in spec.options:
+            head_parts.append(_head(name, spec))
+        key = (spec.name.partition(".")[0], size.image_size)
+        if timing and key not in times:
+            times[key] = seconds_per_pass(body, size.image_size, device)
+        cells, passes = _passes(name, tables, size, curves, counts, images, image_lists or {})
+        costs.append(Cost(name, cells, passes, times.get(key)))
+
+    absent = {part.name for part in (*weights, *head_parts, *sets) if not part.here}
+    possible = [t for t in tables if not absent & {*names(t, "model"), *names(t, "dataset")}]
+    return Report(tuple(tables), tuple(weights), tuple(head_parts), tuple(sets), tuple(costs), tuple(possible))
+
+
+def advice(report: Report) -> list[str]:
+    """How to get what is missing, beyond what each part says."""
+    weights, heads, data = (
+        [part.name for part in parts if not part.here] for parts in (report.weights, report.heads, report.data)
+    )
+    found = []
+    if weights:
+        offline = " It is set here." if constants.HF_HUB_OFFLINE else ""
+        found.append(
+            "Weights: a run, or cl.load_model, downloads them where the Hugging Face hub can be reached; "
+            f'HF_HUB_OFFLINE=1 forbids it.{offline} Or give a file: --models "{weights[0]}=NAME:checkpoint=PATH".'
+        )
+    if heads:
+        found.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")
+    if data:
+        found.append("Data: nothing is downloaded; the page Data of the documentation shows the layouts.")
+    return found
+
+
+def _weights(name: str, spec: Spec) -> Part:
+    """Whether a run finds the weights without a network. A file is not read, as that takes long."""
+    checkpoint = spec.options.get("checkpoint")
+    if checkpoint is not None:
+        try:
+            check_file(Path(checkpoint))
+        except InputError as error:
+            return Part(name, False, f"{spec.name}: {error}")
+        return Part(name, True, f"{spec.name} in {checkpoint}")
+    if spec.name in bundled_models():
+        return Part(name, True, f"{spec.name} comes with caap_lab")
+    config = get_pretrained_cfg(spec.name)
+    if config is None or not config.hf_hub_id:
+        return Part(name, False, f"{spec.name}: timm has no weights for it")
+    cached = cached_weights(config.hf_hub_id, config.hf_hub_filename)
+    if cached is None:
+        return Part(name, False, f"{config.hf_hub_id} is not in the Hugging Face cache")
+    return Part(name, True, f"{config.hf_hub_id} is in the Hugging Face cache")
+
+
+def _head(name: str, spec: Spec) -> Part:
+    """Whether the head file can be read and fits the model."""
+    path = spec.options.get("head")
+    if path is None:
+        return Part(name, False, f"--head {name}=PATH, the file {HEADS[name]}")
+    try:
+        read_head(path, architecture(spec)[0])  # a model of its own, as an ordinary head is put into it
+    except InputError as error:
+        return Part(name, False, str(error))
+    return Part(name, True, f"in {path}")
+
+
+def _data(name: str, source: str | None, image_list: str | Path | None) -> Part:
+    kind = DATASETS[name]
+    if source is None:
+        return Part(name, False, f"--data {kind}:PATH, from {KINDS[kind].home}")
+    try:
+        images = open_images(source)
+        if image_list is not None:
+            images = images.only(read_list(image_list))
+        first = images[0]
+        first.read_image()  # opening reads none, so that a list without its photos looks fine
+        if first.read_regions is not None:
+            first.read_regions()
+    except InputError as error:
+        return Part(name, False, str(error))
+    masks = "with masks" if images.has_masks else "without masks"
+    return Part(name, True, f"{len(images)} images {masks} in {source.partition(':')[2]}", len(images))
+
+
+def _passes(
+    model: str,
+    tables: Sequence[int],
+    size: Size,
+    protocol: CurveProtocol,
+    found: Mapping[str, int | None],
+    images: int | None,
+    lists: Mapping[str, str | Path],
+) -> tuple[int, float]:
+    """Cells and forward passes of one model's share of the tables; a data set that is not here counts as large."""
+    jobs = {
+        (dataset, group_of(table, dataset), method)
+        for table in tables
+        for dataset in names(table, "dataset")
+        if model in names(table, "model", dataset)
+        for method in names(table, "method", dataset)
+    }
+    cells, passes = 0, 0.0
+    for dataset, group, method in sorted(jobs):
+        there, wanted = found.get(dataset), IMAGES[group] if images is None else images
+        count = wanted if there is None else there if dataset in lists else min(there, wanted)
+        curves = curve_passes(protocol, size) if group == "faithfulness" else 0
+        cells += count
+        passes += count * (map_passes(parse_spec(METHODS[method]).name, size) + curves)
+    return cells, passes

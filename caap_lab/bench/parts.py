@@ -1,0 +1,180 @@
+"""A run's folder: append-only Parquet parts, written in one step each, read whatever happened to the writer.
+
+plan.json       what is to be computed
+parts/*.parquet finished cells; copying another run's parts here merges the two
+damaged/        parts that could not be read
+lock            held while a process writes here
+"""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CURVE = pa.list_(pa.float64())
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("model", pa.string()),
+        ("method", pa.string()),
+        ("data", pa.string()),
+        ("image", pa.string()),
+        ("target_rule", pa.string()),
+        ("target", pa.int64()),
+        ("target_name", pa.string()),
+        ("label", pa.int64()),
+        ("grid", pa.list_(pa.int64())),
+        ("scores", pa.list_(pa.float32())),
+        ("insertion", pa.float64()),
+        ("deletion", pa.float64()),
+        ("insdel", pa.float64()),
+        ("aupr1", pa.float64()),
+        ("aupr0", pa.float64()),
+        ("pointing", pa.float64()),
+        ("pointing_expected", pa.float64()),
+        ("mass_inside", pa.float64()),
+        ("prevalence", pa.float64()),
+        ("mask", pa.string()),
+        ("shares", _CURVE),
+        ("insertion_curve", _CURVE),
+        ("deletion_curve", _CURVE),
+        ("protocol", pa.string()),
+        ("settings", pa.string()),
+        ("fingerprint", pa.string()),
+        ("versions", pa.string()),
+        ("machine", pa.string()),
+        ("map_seconds", pa.float64()),
+        ("seconds", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+_JSON = ("protocol", "settings", "versions")
+_FEW = 64  # parts of one cell that are put together into one
+
+
+class Run:
+    """A run's folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def plan_path(self) -> Path:
+        """Where the plan is."""
+        return self.folder / "plan.json"
+
+    @property
+    def parts(self) -> Path:
+        """Where finished cells are."""
+        return self.folder / "parts"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing here; a killed process lets go at once.
+
+        Raises:
+            InputError: another process is at work here.
+        """
+        self.parts.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                file.seek(0)
+                raise InputError(
+                    f"{self.folder} is in use by {file.read().strip() or 'another process'}; wait for it, or use "
+                    "another folder and copy its parts here later."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written, and set damaged parts aside; the caller holds the lock."""
+        for path in self.parts.glob(".*.part"):
+            path.unlink()
+        for path in self.set_aside(self.read()[1]):
+            tqdm.write(f"{path.name} could not be read and is now in {path.parent}; its cells run again.", sys.stderr)
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write finished cells as a new part, in one step.
+
+        Raises:
+            OSError: it could not be written, for example because the disk is full; earlier parts stay as they are.
+        """
+        columns = [{**row, **{key: json.dumps(row[key]) for key in _JSON if row.get(key) is not None}} for row in rows]
+        name = f"{time.time_ns():020d}-{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}.parquet"
+        self._write(pa.Table.from_pylist(columns, schema=SCHEMA), self.parts / name)
+
+    def read(self) -> tuple[pa.Table, list[Path]]:
+        """All finished cells, in the order of their parts' names, and parts that cannot be read."""
+        tables, damaged = [], []
+        for path in sorted(self.parts.glob("*.parquet")):
+            try:
+                tables.append(pq.read_table(path, schema=SCHEMA))
+            except FileNotFoundError:  # put together with others by the process at work, which comes again below
+                return self.read()
+            except (pa.ArrowException, OSError):
+                damaged.append(path)
+        return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), damaged
+
+    def set_aside(self, damaged: Iterable[Path]) -> list[Path]:
+        """Move parts that cannot be read into damaged/; the caller holds the lock."""
+        moved = []
+        for path in damaged:
+            target = self.folder / "damaged" / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+            moved.append(target)
+        return moved
+
+    def put_together(self) -> None:
+        """Replace many small parts by one; the caller holds the lock.
+
+        The new part is there before the old ones go, so that being killed in between leaves cells twice, which
+        reading undoes.
+        """
+        small = [path for path in sorted(self.parts.glob("*.parquet")) if pq.read_metadata(path).num_rows == 1]
+        if len(small) < _FEW:
+            return
+        table = pa.concat_tables([pq.read_table(path, schema=SCHEMA) for path in small])
+        self._write(table, self.parts / f"{small[0].stem}-{len(small)}.parquet")
+        for path in small:
+            path.unlink()
+
+    def rows(self) -> "pd.DataFrame":
+        """Finished cells, each once: one that was computed before one that failed, else the one written first."""
+        frame = self.read()[0].to_pandas()
+        frame["failed"] = frame["error"].notna()
+        return frame.sort_values("failed", kind="stable").drop_duplicates("key").drop(columns="failed")
+
+    def _write(self, table: pa.Table, path: Path) -> None:
+        try:
+            with atomic_path(path) as part:
+                pq.write_table(table, part)
+        except OSError as error:
+            raise OSError(
+                f"{path.name} could not be written ({error.strerror or error}). What was finished before is safe in "
+                f"{self.parts}; make room and run the same command again to go on."
+            ) from error

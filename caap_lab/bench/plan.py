@@ -1,0 +1,162 @@
+"""What a benchmark is to compute: studies, and the cells (model x method x image) that they ask for."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from caap_lab.bench.spec import Spec
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.metrics.protocol import CurveProtocol
+
+METRICS = ("faithfulness", "localisation")
+"""Insertion and deletion; AUPR1, AUPR0 and the pointing game."""
+TARGETS = ("prediction", "label")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images of a study, chosen and fixed: the same for all models and methods."""
+
+    source: str
+    """What `cl.open_images` opens."""
+    names: tuple[str, ...]
+    """Images, in order."""
+    chosen: str
+    """How they were chosen."""
+    label: str = ""
+    """What tables call it; by default the source."""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.source)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models x methods on one data set."""
+
+    data: Data
+    models: tuple[Spec, ...]
+    methods: tuple[Spec, ...]
+    metrics: tuple[str, ...] = METRICS
+    target: str = "prediction"
+    """Class that maps and curves are about: the model's "prediction", or the image's "label"."""
+    table: int = 0
+    """Number of the paper's table that it is for, or 0."""
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise InputError(f"metrics={metric!r} is not known; use {' or '.join(METRICS)}, or both.")
+        if self.target not in TARGETS:
+            raise InputError(f"target={self.target!r} is not known; use {' or '.join(TARGETS)}.")
+        for what, specs in (("model", self.models), ("method", self.methods)):
+            labels = [spec.label for spec in specs]
+            if not labels:
+                raise InputError(f"A benchmark needs at least one {what}.")
+            if len(set(labels)) < len(labels):
+                raise InputError(f"Two {what}s are called {max(labels, key=labels.count)!r}.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One map of one image, and the metrics asked of it."""
+
+    model: Spec
+    method: Spec
+    source: str
+    image: str
+    metrics: tuple[str, ...]
+    target: str
+    protocol: CurveProtocol
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides the cell's numbers."""
+        content = {
+            "model": [self.model.name, self.model.options],
+            "method": [self.method.name, self.method.options],
+            "image": [self.source, self.image],
+            "metrics": sorted(self.metrics),
+            "target": self.target,
+            "protocol": self.protocol.to_dict() if "faithfulness" in self.metrics else None,
+        }
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run folder is for."""
+
+    studies: tuple[Study, ...]
+    protocol: CurveProtocol = field(default_factory=lambda: CurveProtocol("rise"))
+    profile: str = ""
+    """"demo" or "paper" for the tables of the paper, else empty."""
+    notes: tuple[str, ...] = ()
+    """What tables have to say about the run, such as what was scaled down."""
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, each once: model after model, then image after image, so that a part of them is balanced."""
+        found: dict[str, Cell] = {}
+        for cell in self._cells():
+            found.setdefault(cell.key, cell)
+        models = list(dict.fromkeys(cell.model.text for cell in found.values()))
+        return tuple(sorted(found.values(), key=lambda cell: models.index(cell.model.text)))
+
+    def _cells(self) -> Iterator[Cell]:
+        for study in self.studies:
+            for image in study.data.names:
+                for model in study.models:
+                    for method in study.methods:
+                        yield self.cell(study, model, method, image)
+
+    def cell(self, study: Study, model: Spec, method: Spec, image: str) -> Cell:
+        """A cell of a study."""
+        return Cell(model, method, study.data.source, image, study.metrics, study.target, self.protocol)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, in one step."""
+        with atomic_path(path) as part:
+            part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or no plan of this version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path.parent} is not a benchmark's folder: its plan.json cannot be read ({error})."
+            ) from None
+        if content.pop("format", None) != FORMAT:
+            raise InputError(f"{path} was written by another version of caap_lab.")
+        studies = tuple(
+            Study(
+                Data(**{**study["data"], "names": tuple(study["data"]["names"])}),
+                _specs(study["models"]),
+                _specs(study["methods"]),
+                tuple(study["metrics"]),
+                study["target"],
+                study["table"],
+            )
+            for study in content["studies"]
+        )
+        step = content["protocol"]["step"]
+        protocol = CurveProtocol(**{**content["protocol"], "step": tuple(step) if isinstance(step, list) else step})
+        return cls(studies, protocol, content["profile"], tuple(content["notes"]))
+
+
+def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Spec, ...]:
+    return tuple(Spec(**row) for row in rows)

@@ -1,0 +1,148 @@
+"""Results of a benchmark: rows, means with standard errors, paired differences."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from caap_lab.bench.parts import Run
+from caap_lab.bench.plan import Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUMBERS = {
+    "faithfulness": ("deletion", "insertion", "insdel"),
+    "localisation": ("aupr1", "aupr0", "pointing", "pointing_expected", "mass_inside"),
+}
+"""Columns of each group of metrics."""
+LOWER_IS_BETTER = ("deletion",)
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkResult:
+    """What a run's folder holds of its plan."""
+
+    plan: Plan
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "BenchmarkResult":
+        """Results of a run's folder, finished or not.
+
+        Raises:
+            InputError: it is none.
+        """
+        run = Run(folder)
+        return cls(Plan.load(run.plan_path), run.folder)
+
+    @cached_property
+    def _rows(self) -> "pd.DataFrame":
+        return Run(self.folder).rows().set_index("key")
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row a model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
+
+        Cells that are not computed yet are left out; those that failed carry their `error`.
+        """
+        import pandas as pd
+
+        keys, labels = [], []
+        known = set(self._rows.index)
+        for number, study in enumerate(self.plan.studies):
+            for model in study.models:
+                for method in study.methods:
+                    for image in study.data.names:
+                        key = self.plan.cell(study, model, method, image).key
+                        if key in known:
+                            keys.append(key)
+                            labels.append((number, study.data.label, model.label, method.label, image))
+        head = pd.DataFrame(labels, columns=["study", "data", "model", "method", "image"])
+        rest = self._rows.drop(columns=["data", "model", "method", "image"]).loc[keys].reset_index(drop=True)
+        return pd.concat([head, rest], axis=1)
+
+    @property
+    def failed(self) -> "pd.DataFrame":
+        """Cells that failed: model, method, image, error."""
+        frame = self.to_dataframe()
+        frame = frame[frame["error"].notna()]
+        return frame[["data", "model", "method", "image", "error"]].drop_duplicates().reset_index(drop=True)
+
+    @property
+    def progress(self) -> str:
+        """How many cells are computed, failed and missing, as a sentence."""
+        keys = [cell.key for cell in self.plan.cells]
+        found = self._rows[self._rows.index.isin(keys)]
+        failed = int(found["error"].notna().sum())
+        done = f"{len(found) - failed} of {len(keys)} cells are computed"
+        return f"{done}, {failed} failed." if failed else f"{done}."
+
+    def summary(self) -> "pd.DataFrame":
+        """Mean over images and standard error (ddof 0) of every metric, in percent, and the paired difference to CAAP.
+
+        Columns: study, data, model, method, metric, n (images), mean, se; difference, difference_se and difference_n
+        compare with the first method of the study whose name is "caap", over the images that both have.
+        """
+        import pandas as pd
+
+        frame = self.to_dataframe()
+        frame = frame[frame["error"].isna()]
+        lines = []
+        for number, study in enumerate(self.plan.studies):
+            reference = next((m.label for m in study.methods if m.name == "caap"), None)
+            for model in study.models:
+                part = frame[(frame["study"] == number) & (frame["model"] == model.label)]
+                for metric in (name for group in study.metrics for name in NUMBERS[group]):
+                    table = part.pivot(index="image", columns="method", values=metric).reindex(list(study.data.names))
+                    for method in (m.label for m in study.methods if m.label in table):
+                        line = {
+                            "study": number,
+                            "data": study.data.label,
+                            "model": model.label,
+                            "method": method,
+                            "metric": metric,
+                        }
+                        compared = reference in table and method != reference
+                        other = table[reference].to_numpy(float) if compared else None
+                        lines.append(line | statistics(table[method].to_numpy(float), other))
+        columns = ["study", "data", "model", "method", "metric", "n", "mean", "se"]
+        columns += ["difference", "difference_se", "difference_n"]
+        return pd.DataFrame(lines).reindex(columns=columns)
+
+    def __repr__(self) -> str:
+        """Where it is and how far it came."""
+        return f"BenchmarkResult in {self.folder}: {self.progress}"
+
+    def _repr_html_(self) -> str:
+        frame = self.summary()
+        frame["shown"] = [f"{m:.2f} ± {s:.2f}" for m, s in zip(frame["mean"], frame["se"], strict=True)]
+        if frame.empty:
+            return f"<p>{self!r}</p>"
+        table = frame.pivot(index=["data", "model", "method"], columns="metric", values="shown")
+        order = list(dict.fromkeys(frame["metric"]))
+        rows = list(dict.fromkeys(zip(frame["data"], frame["model"], frame["method"], strict=True)))
+        return f"<p>{self.progress} In percent, with standard errors.</p>{table.loc[rows, order].to_html(na_rep='')}"
+
+
+def statistics(
+    values: Float[np.ndarray, " image"], reference: Float[np.ndarray, " image"] | None = None
+) -> dict[str, float]:
+    """n, mean and se of a metric in percent; difference, difference_se and difference_n to a reference's values.
+
+    Images without a value are NaN, and left out.
+    """
+    found = {}
+    for prefix, numbers in (("", values), ("difference_", None if reference is None else values - reference)):
+        if numbers is not None:
+            kept = 100 * numbers[~np.isnan(numbers)]
+            mean = float(kept.mean()) if len(kept) else float("nan")
+            found |= {f"{prefix}n": len(kept), prefix.rstrip("_") or "mean": mean, f"{prefix}se": standard_error(kept)}
+    return found
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard deviation (ddof 0, as in the paper) over the root of the count; NaN of nothing."""
+    return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")

@@ -1,0 +1,70 @@
+"""Models and methods as text: "vit_base_patch16_224:checkpoint=weights.safetensors,mean=[0.5,0.5,0.5]"."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from caap_lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A model or method by name, with settings that differ from its defaults."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """What tables call it; by default the text that it was made from."""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.text)
+
+    @property
+    def text(self) -> str:
+        """The text that `parse_spec` reads."""
+        told = ",".join(f"{key}={_told(value)}" for key, value in self.options.items())
+        return f"{self.name}:{told}" if told else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """As kept in plans."""
+        return {"name": self.name, "options": self.options, "label": self.label}
+
+
+def parse_spec(text: "str | Spec") -> Spec:
+    """A spec from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
+
+    Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text.
+
+    Raises:
+        InputError: the text does not have this form.
+    """
+    if isinstance(text, Spec):
+        return text
+    if not isinstance(text, str):
+        raise InputError(f"Expected a name such as 'caap:attention=cached', not {type(text).__name__}.")
+    head, _, tail = text.partition(":")
+    label, equals, name = head.rpartition("=")
+    options: dict[str, Any] = {}
+    for part in re.split(r",(?![^\[]*\])", tail) if tail else []:
+        key, found, value = part.partition("=")
+        if not found or not key.strip():
+            raise InputError(f"{part!r} in {text!r} is not key=value; write NAME:key=value,key=value.")
+        options[key.strip()] = _value(value.strip())
+    if not name.strip() or (equals and not label.strip()):
+        raise InputError(f"{text!r} has no name; write NAME, NAME:key=value or LABEL=NAME.")
+    return Spec(name.strip(), options, label.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, str) and _value(value) == value:
+        return value
+    return json.dumps(value, separators=(",", ":"))

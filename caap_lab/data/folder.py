@@ -1,0 +1,149 @@
+"""Any folder of photos, with or without labels, and photos with masks beside them."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from caap_lab.data.folders import layout_error, list_folder, photo_sample
+from caap_lab.data.image_set import ImageSet, Regions
+from caap_lab.data.imagenet_labels import wordnet_index
+from caap_lab.data.labels_file import Entry, class_names, read_labels_file
+from caap_lab.data.masks import read_mask
+from caap_lab.errors import InputError
+from caap_lab.hooked.classes import ClassNames
+
+_VOID, _VOC_CLASSES = 255, 20
+_Masks = tuple[tuple[Path, tuple[int, ...]], ...]
+
+
+def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet:
+    """Photos in one folder, or in a folder a class.
+
+    Class folders count as classes in the order of their names, or as ImageNet-1k's if all names are its WordNet ids.
+
+    Args:
+        path: The folder.
+        source: What the user asked for.
+        labels: A labels file for photos in one folder, instead of labels.json in it.
+
+    Raises:
+        InputError: there are no photos, or photos both outside and inside of class folders.
+    """
+    inside = list_folder(path)
+    folders = inside.folders
+    by_class = {name: list_folder(path / name).photos for name in folders}
+    if inside.photos:
+        mixed = [name for name, photos in by_class.items() if photos]
+        if mixed:
+            raise InputError(
+                f"{path} has photos in it and in the folder {mixed[0]} too. Give a folder of photos, or one that has "
+                "only a folder a class."
+            )
+        entries, names = _entries(path, labels, inside.photos)
+        samples = [photo_sample(name, path / name, entries[name].labels) for name in inside.photos]
+        return ImageSet("folder", source, tuple(samples), names)
+    if not any(by_class.values()):
+        raise layout_error(path, "photos such as *.jpg and *.png, or a folder of them for each class")
+    if labels is not None:
+        raise InputError(f"labels={labels} was given, and {path} has class folders, which are labels already.")
+    if all(name in wordnet_index() for name in folders):
+        classes, index = ClassNames.imagenet1k(), wordnet_index()
+    else:
+        classes, index = ClassNames(tuple(folders)), {name: position for position, name in enumerate(folders)}
+    samples = [
+        photo_sample(f"{name}/{photo}", folder / photo, (index[name],))
+        for name, photos in by_class.items()
+        for folder in [path / name]  # joined once a folder: 50,000 paths take a second
+        for photo in photos
+    ]
+    return ImageSet("folder", source, tuple(samples), classes)
+
+
+def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
+    """Photos in "images" with masks in "masks", in the order of the photos' names.
+
+    The masks of photo.jpg are photo.png and photo__*.png, or those that labels.json lists. A mask's pixels other than
+    zero are the object.
+
+    Args:
+        path: Folder with images and masks.
+        source: What the user asked for.
+        labels: A labels file instead of `path`/labels.json.
+
+    Raises:
+        InputError: the layout is another, or a photo has no mask.
+    """
+    photos, files = list_folder(path / "images").photos, list_folder(path / "masks").photos
+    if not photos or not files:
+        raise layout_error(path, "images/*.jpg and masks/*.png")
+    entries, names = _entries(path, labels, photos)
+    by_stem: dict[str, list[str]] = {Path(name).stem: [] for name in photos}
+    for name in files:
+        stem = Path(name).stem
+        by_stem.get(stem, by_stem.get(stem.rpartition("__")[0], [])).append(name)
+    folder, there = path / "masks", set(files)
+    masks = {name: _masks(folder, entries[name], by_stem[Path(name).stem], there) for name in photos}
+    missing = [name for name in photos if not masks[name]]
+    if missing:
+        raise InputError(
+            f"{folder} has no mask {Path(missing[0]).stem}.png for {missing[0]} "
+            f"({len(missing)} of {len(photos)} photos have none)."
+        )
+    samples = []
+    for name in photos:
+        photo = path / "images" / name
+        samples.append(photo_sample(name, photo, entries[name].labels, partial(_read_regions, masks[name], photo)))
+    return ImageSet("masks", source, tuple(samples), names)
+
+
+def _entries(path: Path, labels: Path | None, photos: list[str]) -> tuple[dict[str, Entry], ClassNames | None]:
+    """What the labels file says of each photo, and the classes that it counts."""
+    file = labels or path / "labels.json"
+    if labels is None and not file.is_file():
+        return {name: Entry() for name in photos}, None
+    known = read_labels_file(file)
+    found = {name: known.get(name, known.get(Path(name).stem)) for name in photos}
+    if not any(found.values()):
+        raise InputError(f"{file} has none of the photos in {path}, such as {photos[0]}.")
+    entries = {name: entry or Entry() for name, entry in found.items()}
+    return entries, class_names(file, entries.values())
+
+
+def _masks(folder: Path, entry: Entry, named_so: list[str], files: set[str]) -> _Masks:
+    if not entry.objects:
+        return tuple((folder / name, entry.labels) for name in named_so)
+    missing = [name for name, _ in entry.objects if name not in files]
+    if missing:
+        raise InputError(f"The labels file lists the mask {missing[0]}, which is not in {folder}.")
+    return tuple((folder / name, labels) for name, labels in entry.objects)
+
+
+def _read_regions(files: _Masks, photo: Path) -> Regions:
+    masks: dict[int | None, np.ndarray] = {}
+    ignored = None
+    for file, labels in files:
+        inside, void = _object(read_mask(file, photo))
+        keys: Iterable[int | None] = labels or (None,)
+        for key in keys:
+            masks[key] = masks[key] | inside if key in masks else inside
+        if void is not None:
+            ignored = void if ignored is None else ignored | void
+    return Regions(masks, ignored)
+
+
+def _object(mask: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """The object's pixels and those left open, both bool [H, W].
+
+    A mask of class numbers 1 to 20 and 255 is read the way of PASCAL VOC, where 255 is the border left open.
+    """
+    is_number = mask.mode in ("1", "L", "I") or mask.mode.startswith("I;")
+    if mask.mode == "P":  # numbers if 0 is black; else the colours have been put in any order
+        is_number = (mask.getpalette() or [0, 0, 0])[:3] == [0, 0, 0]
+    values = np.asarray(mask) if is_number else np.asarray(mask.convert("RGB")).max(axis=2)
+    present = set(np.unique(values).tolist()) - {0}
+    if _VOID in present and len(present) > 1 and max(present - {_VOID}) <= _VOC_CLASSES:
+        return (values != 0) & (values != _VOID), values == _VOID
+    return values != 0, None

@@ -1,0 +1,171 @@
+"""What all data sets are: named samples, read when they are asked for, with labels and masks where there are some."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.hooked.classes import ClassNames
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Pixels of a photo that belong to its objects, at the photo's own size."""
+
+    masks: Mapping[int | None, Bool[np.ndarray, "height width"]]
+    """Class index to the pixels of all its objects; the key None stands for objects without a class. Classes that the
+    annotation does not tell apart have the same array."""
+    ignored: Bool[np.ndarray, "height width"] | None = None
+    """Pixels that the annotation leaves open; metrics drop them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image of a data set."""
+
+    name: str
+    """Unique within its data set, and the same on every machine: a file's path inside the data set, say."""
+    read_image: Callable[[], Image.Image] = field(repr=False)
+    label: int | None = None
+    """Class index in the data set's own classes."""
+    read_regions: Callable[[], Regions] | None = field(default=None, repr=False)
+    other_labels: tuple[int, ...] = ()
+    """Further classes that are right too, as ImageNet-Hard gives them."""
+
+    @property
+    def image(self) -> Image.Image:
+        """The photo, read anew each time."""
+        return self.read_image()
+
+    @property
+    def regions(self) -> Regions:
+        """The objects' pixels, read anew each time.
+
+        Raises:
+            InputError: there is no mask for this image.
+        """
+        if self.read_regions is None:
+            raise InputError(f"{self.name} has no mask.")
+        return self.read_regions()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Sequence[Sample]):
+    """Images to run on, in a fixed order.
+
+    `cl.open_images("imagenet:PATH")` makes one. Slices, `sample` and `only` give smaller ones.
+    """
+
+    name: str
+    """Kind of data set, such as "imagenet" or "folder"."""
+    source: str
+    """What was opened: the kind with its path."""
+    samples: tuple[Sample, ...] = field(repr=False)
+    class_names: ClassNames | None = field(default=None, repr=False)
+    """Names of the classes that labels count; None where there are no labels."""
+    chosen: str = "all"
+    """How the images were chosen from the whole data set."""
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise InputError(f"{self.source} holds no images.")
+        if len({sample.name for sample in self.samples}) < len(self.samples):
+            raise InputError(f"{self.source} has two images of the same name.")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ImageSet": ...
+    def __getitem__(self, index: int | slice) -> "Sample | ImageSet":
+        if isinstance(index, slice):
+            chosen = f"images {index.start}:{index.stop}:{index.step} of {self.chosen}"
+            return replace(self, samples=self.samples[index], chosen=chosen)
+        return self.samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @property
+    def has_masks(self) -> bool:
+        """True if every image has a mask."""
+        return all(sample.read_regions is not None for sample in self.samples)
+
+    @property
+    def has_labels(self) -> bool:
+        """True if every image has a class."""
+        return all(sample.label is not None for sample in self.samples)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Sample]:
+        return {sample.name: sample for sample in self.samples}
+
+    def named(self, name: str) -> Sample:
+        """An image by its name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name not in self._by_name:
+            raise InputError(f"{self.source} has no image {name!r}.")
+        return self._by_name[name]
+
+    def sample(self, count: int, seed: int = 0) -> "ImageSet":
+        """Some images drawn without replacement, in the drawn order, so that fewer are the first of more.
+
+        Args:
+            count: How many.
+            seed: Of the draw.
+
+        Raises:
+            InputError: the data set has fewer.
+        """
+        if not 1 <= count <= len(self):
+            raise InputError(f"{count} images were asked for, and {self.source} has {len(self)}.")
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(self))
+        drawn = tuple(self.samples[i] for i in order[:count])
+        return replace(self, samples=drawn, chosen=f"{count} of {len(self)}, seed {seed}")
+
+    def only(self, names: Iterable[str]) -> "ImageSet":
+        """Images by name, in the given order.
+
+        Raises:
+            InputError: there is no image of a name.
+        """
+        known = {sample.name: sample for sample in self.samples}
+        names = list(names)
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise InputError(f"{self.source} has no image {missing[0]!r} ({len(missing)} of {len(names)} are missing).")
+        return replace(self, samples=tuple(known[name] for name in names), chosen=f"a list of {len(names)}")
+
+    def save_list(self, path: str | Path) -> Path:
+        """Write the images' names, one a line, for `only(read_list(path))`: all methods then see the same images."""
+        with atomic_path(Path(path)) as part:
+            part.write_text("".join(f"{sample.name}\n" for sample in self.samples), encoding="utf-8")
+        return Path(path)
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Names from a file that `ImageSet.save_list` wrote, or that lists one name a line.
+
+    Raises:
+        InputError: there is no such file, or it lists nothing.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The image list {path} cannot be read ({error}).") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"The image list {path} names no image.")
+    return names

@@ -1,0 +1,56 @@
+"""Masks from files, laid over their photo: same size, same way up."""
+
+import struct
+import warnings
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageOps
+
+from caap_lab.errors import InputError
+from caap_lab.hooked.images import check_photo
+
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+def read_mask(file: Path, photo: Path) -> Image.Image:
+    """A mask in its own colour mode, upright as `load_image` gives the photo.
+
+    A mask lies on the photo's pixels as they are stored, so it takes on the photo's EXIF rotation, unless it brings
+    its own or has been made of the upright photo already, which its size tells.
+
+    Args:
+        file: The mask; pixel values are kept.
+        photo: The photo; only its first bytes are read.
+
+    Raises:
+        InputError: a file is missing, damaged or no image, or the two differ in size.
+    """
+    check_photo(file)
+    check_photo(photo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as `load_image` does
+        with Image.open(photo) as image:
+            stored, turn = image.size, _orientation(image)
+        upright = stored[::-1] if turn in _SIDEWAYS else stored
+        with Image.open(file) as image:
+            try:
+                image.load()
+            except Exception as error:  # each of Pillow's formats has errors of its own
+                raise InputError(f"{file} is truncated or damaged: {error}") from error
+            own = _orientation(image)
+            image.getexif()[ExifTags.Base.Orientation] = turn if own == 1 and image.size == stored else own
+            mask = ImageOps.exif_transpose(image)
+    if mask.size != upright:
+        raise InputError(
+            f"The mask {file} has {mask.width} x {mask.height} pixels and its photo {upright[0]} x {upright[1]}. "
+            "A mask needs the photo's own size."
+        )
+    return mask
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except (SyntaxError, OSError, ValueError, KeyError, TypeError, struct.error):
+        return 1  # damaged EXIF data holds no rotation, as in `load_image`
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

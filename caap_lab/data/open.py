@@ -1,0 +1,72 @@
+"""One call opens any data set: `open_images("KIND:PATH")`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from caap_lab.data import folder, food101, imagenet, imagenet_hard, imagenet_s, pet
+from caap_lab.data.demo_set import open_demo
+from caap_lab.data.folders import origin
+from caap_lab.data.image_set import ImageSet
+from caap_lab.data.scenes import Kind
+from caap_lab.errors import InputError
+
+
+class _Kind(NamedTuple):
+    open: Callable[..., ImageSet]
+    home: str = ""
+    options: tuple[str, ...] = ()
+
+
+KINDS = {
+    "imagenet": _Kind(imagenet.open_imagenet, imagenet.HOME, ("labels",)),
+    "imagenet-s": _Kind(imagenet_s.open_imagenet_s, imagenet_s.HOME, ("images",)),
+    "imagenet-hard": _Kind(imagenet_hard.open_imagenet_hard, imagenet_hard.HOME),
+    "pet": _Kind(pet.open_pet, pet.HOME, ("labels",)),
+    "food101": _Kind(food101.open_food101, food101.HOME, ("labels",)),
+    "folder": _Kind(folder.open_folder, options=("labels",)),
+    "masks": _Kind(folder.open_masks, options=("labels",)),
+}
+"""What can be before the colon, besides "demo"."""
+
+
+def open_images(spec: str, *, labels: str | Path | None = None, images: str | Path | None = None) -> ImageSet:
+    """Open a data set that lies on this computer; nothing is downloaded, and no image is read yet.
+
+    ```python
+    images = cl.open_images("imagenet-s:~/data/ImageNetS919").sample(128, seed=0)
+    for sample in images:
+        sample.image, sample.label, sample.regions.masks[sample.label]
+    ```
+
+    Args:
+        spec: The kind of data set and its folder with a colon between: "imagenet:PATH", "imagenet-s:PATH",
+            "imagenet-hard:PATH", "pet:PATH", "food101:PATH", "folder:PATH" (any photos), "masks:PATH" (any photos with
+            masks), or "demo:single" and the other kinds of `demo_images`. The page "Data" of the documentation shows
+            their layouts.
+        labels: A file of labels instead of the layout's own: any form of ImageNet's, labels.json for "folder" and
+            "masks", or the list of another split for "pet" and "food101".
+        images: For "imagenet-s": ImageNet validation photos, if only its masks are in PATH.
+
+    Raises:
+        InputError: there is no such kind or folder, its layout is another, or the kind has no such option.
+    """
+    kind, colon, place = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    if not colon or not place or kind not in (*KINDS, "demo"):
+        raise InputError(
+            f"{spec!r} names no data set. Write the kind, a colon and the folder, as in 'folder:photos'; the kinds "
+            f"are: {', '.join(KINDS)}, and demo, as in 'demo:single'."
+        )
+    known, options = KINDS.get(kind), {"labels": labels, "images": images}
+    given = {name: Path(value).expanduser() for name, value in options.items() if value is not None}
+    for name, path in given.items():
+        if known is None or name not in known.options:
+            raise InputError(f"{name}= means nothing for {kind!r}.")
+        if not path.exists():
+            raise InputError(f"{name}={path} does not exist.")
+    if known is None:
+        return open_demo(cast(Kind, place), spec)
+    path = Path(place).expanduser()
+    if not path.is_dir():
+        raise InputError(f"There is no folder {path}.{origin(known.home)}")
+    return known.open(path, spec, **given)

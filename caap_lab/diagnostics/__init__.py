@@ -1,0 +1,1 @@
+"""Looking at what happens inside a model, beside attribution maps."""

@@ -1,0 +1,91 @@
+"""Attention summed over pairs of regions: sums over blocks of a pattern, as products with indicators of regions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from caap_lab.diagnostics.regions import BACKGROUND, LEFT_OUT
+from caap_lab.hooked.spec import ViTSpec
+
+INTRA, INTER = "intra-object", "inter-object"
+PREFIX_WORDS = {"cls": "class", "dist": "distillation", "reg": "registers"}
+"""What kinds of pairs call the prefix tokens of a role."""
+
+
+def pair_kinds(spec: ViTSpec) -> tuple[str, ...]:
+    """Kinds of (query, key) pairs in a model: two kinds within objects, else "QUERY-to-KEY" in words."""
+    roles = [PREFIX_WORDS[role] for role in dict.fromkeys(spec.prefix)]
+    kinds = [INTRA, INTER, "object-to-background", *(f"object-to-{role}" for role in roles)]
+    kinds += [f"background-to-{key}" for key in ("object", "background", *roles)]
+    if "cls" in spec.prefix:
+        kinds += [f"class-to-{key}" for key in ("object", "background", *roles)]
+    return tuple(kinds)
+
+
+class RegionPairs:
+    """The pairs of tokens of every kind, in a batch of images."""
+
+    def __init__(self, spec: ViTSpec, regions: Int[np.ndarray, "batch row col"]) -> None:
+        """Give every token of every image its region.
+
+        Args:
+            spec: The model's.
+            regions: Each patch's object from 0, -1 for background, -2 if left out.
+        """
+        n_objects = max(int(regions.max()) + 1, 0)
+        roles = [PREFIX_WORDS[role] for role in spec.prefix]
+        names = ["object"] * n_objects + ["background", "left out", *dict.fromkeys(roles)]
+        patches = regions.reshape(len(regions), -1)
+        patches = np.select([patches == BACKGROUND, patches == LEFT_OUT], [n_objects, n_objects + 1], patches)
+        prefix = np.tile([names.index(role) for role in roles], (len(regions), 1)).astype(int)
+        of_token = torch.from_numpy(np.concatenate([prefix, patches], axis=1))
+        self.member = torch.nn.functional.one_hot(of_token, len(names))  # [batch, token, region]
+        self.kinds = torch.from_numpy(np.stack([_pairs(kind, names) for kind in pair_kinds(spec)])).double()
+        size = self.member.sum(dim=1).double()
+        self.n_pairs = torch.einsum("br,bs,krs->bk", size, size, self.kinds)
+        self.n_queries = torch.einsum("br,kr->bk", size, self.kinds.amax(dim=2))
+
+    def sums(self, pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch kind head"]:
+        """Attention summed over the pairs of each kind, in float64 on the CPU."""
+        member = self.member.to(pattern.device, pattern.dtype)[:, None]
+        blocks = member.mT @ (pattern @ member)
+        return torch.einsum("bhrs,krs->bkh", blocks.double().cpu(), self.kinds)
+
+    def weight_and_mass(self, sums: Float[Tensor, "batch kind layer head"]) -> tuple[Tensor, Tensor]:
+        """Sums over pairs as a mean over pairs, and as a mean over queries; NaN where an image has no such pair."""
+        missing = torch.where(self.n_pairs > 0, 0.0, torch.nan)
+        weight, mass = (sums / (count + missing)[:, :, None, None] for count in (self.n_pairs, self.n_queries))
+        return weight, mass
+
+
+def patch_distances(spec: ViTSpec) -> Float[Tensor, "patch patch"]:
+    """Distances between the centres of patches in pixels, float64."""
+    (rows, cols), (height, width) = spec.grid, spec.patch_size
+    row = height * torch.arange(rows).repeat_interleave(cols).double()
+    col = width * torch.arange(cols).repeat(rows).double()
+    return torch.hypot(row[:, None] - row, col[:, None] - col)
+
+
+def attention_distance(
+    pattern: Float[Tensor, "batch head query key"], distances: Float[Tensor, "patch patch"]
+) -> Float[Tensor, "batch head"]:
+    """Distance that patches look, weighted by their attention to patches alone, as a mean over patches."""
+    between = pattern[:, :, -len(distances) :, -len(distances) :]
+    looked = (between * distances.to(pattern)).sum(dim=-1) / between.sum(dim=-1)
+    return looked.mean(dim=-1)
+
+
+def attention_entropy(pattern: Float[Tensor, "batch head query key"], n_patches: int) -> Float[Tensor, "batch head"]:
+    """Entropy in nats of the patches' attention over all tokens, as a mean over patches."""
+    return torch.special.entr(pattern[:, :, -n_patches:]).sum(dim=-1).mean(dim=-1)
+
+
+def _pairs(kind: str, names: Sequence[str]) -> Bool[np.ndarray, "region region"]:
+    within = kind in (INTRA, INTER)
+    query, key = ("object", "object") if within else kind.split("-to-")
+    pairs = np.outer(np.array(names) == query, np.array(names) == key)
+    same = np.eye(len(names), dtype=bool)
+    return pairs & (same if kind == INTRA else ~same) if within else pairs

@@ -1,0 +1,1 @@
+"""Numbers for maps: insertion and deletion curves, and agreement with masks."""

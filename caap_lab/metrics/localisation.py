@@ -1,0 +1,98 @@
+"""Agreement of a map with an object's mask: AUPR, the pointing game, and the share of mass inside."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from scipy.ndimage import distance_transform_edt
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.options import check_choice
+from caap_lab.errors import InputError
+from caap_lab.metrics.protocol import UPSAMPLINGS
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """How well a map finds an object. All numbers are from 0 to 1; `prevalence` is chance for all but `aupr0`."""
+
+    aupr1: float
+    """Average precision of the map for the object's pixels."""
+    aupr0: float
+    """Average precision of the negated map for the other pixels; chance is 1 - prevalence."""
+    pointing: float
+    """1 if the highest pixel, the first in reading order, lies in the object, else 0; 0 for a constant map."""
+    pointing_expected: float
+    """Share of the highest pixels that lie in the object: `pointing` where one is highest alone."""
+    mass_inside: float
+    """Share of the map, shifted so that its lowest score is 0, that lies in the object; prevalence if constant."""
+    prevalence: float
+    """Share of pixels that are the object's."""
+    upsampling: str
+    tolerance: float
+
+
+def localisation(
+    m: AttributionMap,
+    mask: Bool[Tensor, "height width"] | Bool[np.ndarray, "height width"],
+    *,
+    ignored: Bool[Tensor, "height width"] | Bool[np.ndarray, "height width"] | None = None,
+    upsampling: str = "bilinear",
+    tolerance: float = 0.0,
+) -> Localisation:
+    """AUPR1, AUPR0 and the pointing game of a map against a mask, at pixel resolution.
+
+    AUPR is the average precision sum_n (R_n - R_{n-1}) P_n, as in Chefer et al. 2021, arXiv 2012.09838; it depends on
+    the order of pixels alone, so no normalisation of the map enters. The pointing game is Zhang et al. 2016, arXiv
+    1608.00507.
+
+    Args:
+        m: The map.
+        mask: The object's pixels, as the model saw them: `model.preprocessing.mask(photo_mask)`.
+        ignored: Pixels that no metric looks at, such as ImageNet-S's 1000.
+        upsampling: From the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic".
+        tolerance: The pointing game also hits within this many pixels of the object (the original: 15; here 0).
+
+    Raises:
+        InputError: the mask does not fit the map, or leaves no pixel inside or outside the object.
+    """
+    check_choice("upsampling", upsampling, UPSAMPLINGS)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
+        raise InputError(f"tolerance={tolerance!r} must be a number of pixels of at least 0.")
+    inside = _checked("mask", mask, m)
+    kept = np.ones_like(inside) if ignored is None else ~_checked("ignored", ignored, m)
+    scores = m.upsample(mode=upsampling).numpy().astype(np.float64)
+    near = inside if tolerance == 0 else distance_transform_edt(~inside) <= tolerance
+    values, labels, hits = scores[kept], inside[kept], near[kept]
+    if not labels.any() or labels.all():
+        where = "no pixel" if not labels.any() else "every pixel"
+        raise InputError(f"The mask holds {where} of what the model saw, so that nothing can be said about the map.")
+    prevalence = float(labels.mean())
+    highest = values == values.max()
+    above = values - values.min()
+    constant = bool(highest.all())
+    return Localisation(
+        aupr1=float(average_precision_score(labels, values)),
+        aupr0=float(average_precision_score(~labels, -values)),
+        pointing=0.0 if constant else float(hits[highest.argmax()]),
+        pointing_expected=float(hits[highest].mean()),
+        mass_inside=prevalence if constant else float(above[labels].sum() / above.sum()),
+        prevalence=prevalence,
+        upsampling=upsampling,
+        tolerance=float(tolerance),
+    )
+
+
+def _checked(name: str, mask: Any, m: AttributionMap) -> Bool[np.ndarray, "height width"]:
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
+    size = tuple(m.image.shape[:2])
+    if not isinstance(array, np.ndarray) or array.dtype != bool or array.shape != size:
+        kind = type(mask).__name__ if not isinstance(array, np.ndarray) else f"{array.dtype} {list(array.shape)}"
+        raise InputError(
+            f"{name} has to be bool {list(size)}, the pixels that the model saw; this is {kind}. "
+            "model.preprocessing.mask(...) makes one from a mask of the photo."
+        )
+    return array
