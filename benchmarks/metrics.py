@@ -22,7 +22,7 @@ from caap_lab.hooked.load import bundled_models
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.metrics", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["demo", "vit_tiny_patch16_224", "vit_base_patch16_224"])
+    parser.add_argument("--models", nargs="+", default=["demo", "vit_tiny_patch16_224"])
     parser.add_argument("--batch-size", type=int, default=32, help="default %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this file")

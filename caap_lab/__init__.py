@@ -17,6 +17,7 @@ _NAMES = {
     "AttentionRegions": "caap_lab.diagnostics.attention_regions",
     "AttributionMap": "caap_lab.attribution.map",
     "BenchmarkResult": "caap_lab.bench.result",
+    "CaapSweep": "caap_lab.sweeps.result",
     "CheckpointError": "caap_lab.errors",
     "CurveProtocol": "caap_lab.metrics.protocol",
     "HookedCNN": "caap_lab.hooked.cnn",
@@ -46,6 +47,12 @@ _NAMES = {
     "run_patched": "caap_lab.patching.run",
     "save_zero_shot_head": "caap_lab.hooked.heads",
     "sweep": "caap_lab.patching.sweep",
+    "sweep_blanks": "caap_lab.sweeps.sweeps",
+    "sweep_contexts": "caap_lab.sweeps.sweeps",
+    "sweep_cutoffs": "caap_lab.sweeps.sweeps",
+    "sweep_neighbourhoods": "caap_lab.sweeps.sweeps",
+    "sweep_ranges": "caap_lab.sweeps.sweeps",
+    "sweep_scores": "caap_lab.sweeps.sweeps",
 }
 _MODULES = {"blanks": "caap_lab.context.blanks", "tokens": "caap_lab.hooked.tokens"}
 __all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]
@@ -86,6 +93,13 @@ if TYPE_CHECKING:
     from caap_lab.patching.sweep import SweepResult as SweepResult
     from caap_lab.patching.sweep import sweep as sweep
     from caap_lab.store.store import ActivationStore as ActivationStore
+    from caap_lab.sweeps.result import CaapSweep as CaapSweep
+    from caap_lab.sweeps.sweeps import sweep_blanks as sweep_blanks
+    from caap_lab.sweeps.sweeps import sweep_contexts as sweep_contexts
+    from caap_lab.sweeps.sweeps import sweep_cutoffs as sweep_cutoffs
+    from caap_lab.sweeps.sweeps import sweep_neighbourhoods as sweep_neighbourhoods
+    from caap_lab.sweeps.sweeps import sweep_ranges as sweep_ranges
+    from caap_lab.sweeps.sweeps import sweep_scores as sweep_scores
 
 
 def __getattr__(name: str) -> Any:

@@ -99,6 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run_folder", type=Path, metavar="RUN", help="the folder that `caap-lab bench` wrote")
     command.add_argument("--out", type=Path, help="folder for the tables; RUN/tables by default")
 
+    command = commands.add_parser("figures", help="the paper's figures and tables as PDF, PNG, CSV, Markdown and LaTeX")
+    command.set_defaults(run=_figures)
+    command.add_argument("names", nargs="+", metavar="NAME", help="all, fig01 to fig10, gallery, tab01 to tab15")
+    command.add_argument("--profile", choices=("demo", "paper"), default="demo", help="default %(default)s")
+    command.add_argument("--out", type=Path, default=Path("runs/figures"), help="folder; default %(default)s")
+    command.add_argument(
+        "--results", type=Path, dest="run_folder", help="where results are kept; OUT/results by default"
+    )
+    _bench_options(command)
+
     command = commands.add_parser("models", help="list models")
     command.set_defaults(run=_models)
     command.add_argument("pattern", nargs="?", default="*", help="such as 'vit_base*'")
@@ -273,6 +283,12 @@ def _tables(parsed: argparse.Namespace) -> int:
     from caap_lab.bench.commands import tables
 
     return tables(parsed)
+
+
+def _figures(parsed: argparse.Namespace) -> int:
+    from caap_lab.figures.command import figures
+
+    return figures(parsed)
 
 
 def _models(parsed: argparse.Namespace) -> int:

@@ -281,6 +281,23 @@ def test_hooked_models_of_ones_own(tmp_path: Path) -> None:
     assert len(Run(tmp_path).rows()) == 8  # other weights, other cells
 
 
+def test_weights_that_changed_are_refused(tmp_path: Path) -> None:
+    from caap_lab.hooked.load import BUNDLED
+
+    own, other = (BUNDLED / f"{name}.safetensors" for name in ("demo", "demo-spurious"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(own.read_bytes())
+    spec = f"mine=demo:checkpoint={path}"
+    first = cl.benchmark(spec, "grad_cam", "demo:single", images=1, out=tmp_path / "run", **QUICK)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(cl.InputError, match=r"model\.safetensors has changed since cells in .* were made with it"):
+        cl.benchmark(spec, "grad_cam", "demo:single", images=2, out=tmp_path / "run", **QUICK)
+    assert len(first.to_dataframe()) == 1
+    path.unlink()
+    with pytest.raises(cl.InputError, match=r"The weights file .* cannot be read \(No such file"):
+        resume(tmp_path / "run", progress=False)
+
+
 def test_labels_as_targets(tmp_path: Path) -> None:
     methods = ["grad_cam"]
     result = cl.benchmark("demo", methods, "demo:two", images=4, target="label", out=tmp_path, **QUICK)

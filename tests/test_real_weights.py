@@ -73,3 +73,34 @@ def test_command_line_on_a_photo(shared: Path, photos: list[Path], tmp_path: Pat
     assert Path(result["overlay"]).exists() and Path(result["scores"]).exists()
     assert cli.main([*arguments, "--target", "cat", "--out", str(tmp_path)]) == 2
     assert "tabby" in capsys.readouterr().err
+
+
+def test_class_specific_maps_lie_on_the_asked_object_of_two(deit_tiny: HookedViT, shared: Path) -> None:
+    from benchmarks.pairs import discrimination, two_objects
+
+    images = cl.open_images(f"masks:{shared / 'images' / 'segmented' / 'coco-multi'}")
+    pairs = [pair for sample in images if (pair := two_objects(deit_tiny, sample)) is not None]
+    assert len(pairs) >= 15
+    for method in ("caap", "libra_ixg_plus", "transformer_attribution"):
+        areas = np.array([area for pair in pairs for area in discrimination(deit_tiny, method, *pair)])
+        assert areas.mean() > 0.6 and (areas > 0.5).mean() > 0.6, (method, areas.mean())
+
+
+def test_deleting_what_a_map_calls_important_hurts_its_own_class_most(deit_tiny: HookedViT, shared: Path) -> None:
+    folder = shared / "images" / "multi-object"
+    about = json.loads((folder / "labels.json").read_text())
+    gaps = []
+    for name, facts in about.items():
+        image = deit_tiny.preprocess(folder / name)
+        with torch.no_grad():
+            logits = deit_tiny(image)[0]
+        pair = [max(group, key=lambda label: float(logits[label])) for group in facts["class_groups"][:2]]
+        maps = [cl.caap(deit_tiny, image, label) for label in pair]
+        for m, label, other in zip(maps, pair, pair[::-1], strict=True):
+            highest = m.upsample(mode="nearest-exact").flatten().argsort(descending=True, stable=True)[: 224 * 224 // 5]
+            changed = image.clone().flatten(2)
+            changed[..., highest] = 0
+            with torch.no_grad():
+                fall = logits - deit_tiny(changed.reshape(image.shape))[0]
+            gaps.append(float(fall[label] - fall[other]))
+    assert len(gaps) >= 20 and np.mean(gaps) > 0 and np.mean(np.array(gaps) > 0) > 0.7

@@ -10,6 +10,7 @@ from typing import Any
 from caap_lab.bench.doctor import Part, Report, advice
 from caap_lab.bench.doctor import doctor as look
 from caap_lab.bench.parts import Run
+from caap_lab.bench.plan import Plan
 from caap_lab.bench.profiles import demo_plan, paper_plan
 from caap_lab.bench.published import tables as all_tables
 from caap_lab.bench.result import BenchmarkResult
@@ -20,15 +21,9 @@ from caap_lab.errors import InputError
 
 def bench(parsed: argparse.Namespace) -> int:
     """Run a benchmark, or go on with one; prints where it is and what failed."""
-    running: dict[str, Any] = {name: getattr(parsed, name) for name in _RUNNING if getattr(parsed, name) is not None}
-    choices = {name: value for name in _CHOICES if (value := getattr(parsed, name)) is not None}
-    if parsed.profile == "demo":
-        _only(choices, "demo", ("images", "tables"))
-        plan = demo_plan(**{"chosen": choices.get("tables"), **_some(choices, "images")})
-        result = run_plan(plan, parsed.out, **running)
-    elif parsed.profile == "paper":
-        plan = paper_plan(**_paper(choices), **_some(choices, "seed"))
-        result = run_plan(plan, parsed.out, **running)
+    running, choices = options_of(parsed)
+    if parsed.profile is not None:
+        result = run_plan(profile_plan(parsed.profile, choices), parsed.out, **running)
     elif not choices and Run(parsed.out).plan_path.exists():
         result = resume(parsed.out, **running)
     else:
@@ -51,9 +46,30 @@ def bench(parsed: argparse.Namespace) -> int:
     return 1 if len(failed) else 0
 
 
+def options_of(parsed: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was given on the command line: how to run, and what."""
+    running, choices = (
+        {name: value for name in names if (value := getattr(parsed, name)) is not None}
+        for names in (_RUNNING, _CHOICES)
+    )
+    return running, choices
+
+
+def profile_plan(profile: str, choices: dict[str, Any]) -> Plan:
+    """The plan of a profile, with what was given on the command line.
+
+    Raises:
+        InputError: an option does not go with the profile, or something that it needs is missing.
+    """
+    if profile == "paper":
+        return paper_plan(**_paper(choices), **_some(choices, "seed"))
+    _only(choices, "demo", ("images", "tables"))
+    return demo_plan(**{"chosen": choices.get("tables"), **_some(choices, "images")})
+
+
 def doctor(parsed: argparse.Namespace) -> int:
     """Print what the paper profile needs, what is here and what a run costs; returns 1 if something is missing."""
-    choices = {name: value for name in _CHOICES if (value := getattr(parsed, name)) is not None}
+    _, choices = options_of(parsed)
     device = parsed.device or "cpu"
     report = look(**_paper(choices), device=device, timing=not parsed.no_timing)
     command = _command(parsed, report.possible) if report.possible else None

@@ -58,7 +58,7 @@ DEMO_DATASETS = {
 DEMO_MODELS = {"ViT": "demo", "CLIP": "demo-clip", "DINOv2": "demo-dinov2", "DeiT3": "demo-deit3"}
 """What stands in for the paper's families."""
 DEMO_CNN = {"ResNet-18": "demo-cnn"}
-DEMO_IMAGES = 24
+DEMO_IMAGES = 12
 
 
 def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) -> Plan:

@@ -134,7 +134,7 @@ def statistics(
 
     Images without a value are NaN, and left out.
     """
-    found = {}
+    found: dict[str, float] = {}
     for prefix, numbers in (("", values), ("difference_", None if reference is None else values - reference)):
         if numbers is not None:
             kept = 100 * numbers[~np.isnan(numbers)]

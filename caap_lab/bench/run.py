@@ -16,6 +16,7 @@ from caap_lab.bench.parts import Run
 from caap_lab.bench.plan import METRICS, Cell, Data, Plan, Study
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.spec import Spec, parse_spec
+from caap_lab.bench.weights import check_weights
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel
@@ -132,6 +133,7 @@ def run_plan(
     run = Run(out)
     with run.locked():
         run.clean()
+        check_weights(plan, run.folder)
         plan.save(run.plan_path)
         done = run.rows()
         if retry_failed:

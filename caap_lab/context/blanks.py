@@ -128,8 +128,9 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
 
 def blank_name(model: HookedViT, blank: Blank, seed: int = 0) -> str:
     """What results call a blank on this model, as `blank_run` says it, without a run where there is an image."""
-    image = None if isinstance(blank, str) and blank in BLANKS else blank_image(model, blank, seed)
-    return blank_run(model, blank, seed).label if isinstance(blank, MeanActivations) else blank_label(blank, image)
+    if isinstance(blank, MeanActivations):
+        return blank_run(model, blank, seed).label
+    return blank_label(blank, blank_image(model, blank, seed))
 
 
 def blank_label(blank: Blank, content: Tensor | None) -> str:

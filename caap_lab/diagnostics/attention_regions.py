@@ -131,11 +131,12 @@ class AttentionRegions:
 
     def __repr__(self) -> str:
         """Sizes, and where intra-object attention is highest."""
-        intra = self.mean("mass", heads="mean")[0]
+        intra, count = self.mean("mass", heads="mean")[0], len(self.images)
         several = int(np.isfinite(self.mass[:, self.kinds.index(INTER), 0, 0]).sum())
         return (
-            f"AttentionRegions: {self.model_name}, {len(self.images)} images ({several} with several objects) x "
-            f"{len(self.kinds)} kinds of pairs x {self.distance.shape[1]} layers x {self.distance.shape[2]} heads; "
+            f"AttentionRegions: {self.model_name}, {count} image{'s' * (count != 1)} "
+            f"({several} with several objects) x {len(self.kinds)} kinds of pairs x "
+            f"{self.distance.shape[1]} layers x {self.distance.shape[2]} heads; "
             f"intra-object mass is highest in layer {int(intra.argmax())} ({intra.max():.3f}), "
             f"{intra[0]:.3f} in the first and {intra[-1]:.3f} in the last"
         )
@@ -220,8 +221,8 @@ def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
 
     def read(pattern: Tensor, hook: Any) -> None:
         pattern = widened(pattern)
-        distance = attention_distance(pattern, distances).double().cpu()
-        entropy = attention_entropy(pattern, model.spec.n_patches).double().cpu()
+        distance = attention_distance(pattern, distances).cpu().double()
+        entropy = attention_entropy(pattern, model.spec.n_patches).cpu().double()
         layers.append((pairs.sums(pattern), distance, entropy))
 
     with model.hooks(fwd_hooks=[(name, read) for name in block_hooks(model, "attn.pattern")]):

@@ -52,7 +52,7 @@ class RegionPairs:
         """Attention summed over the pairs of each kind, in float64 on the CPU."""
         member = self.member.to(pattern.device, pattern.dtype)[:, None]
         blocks = member.mT @ (pattern @ member)
-        return torch.einsum("bhrs,krs->bkh", blocks.double().cpu(), self.kinds)
+        return torch.einsum("bhrs,krs->bkh", blocks.cpu().double(), self.kinds)
 
     def weight_and_mass(self, sums: Float[Tensor, "batch kind layer head"]) -> tuple[Tensor, Tensor]:
         """Sums over pairs as a mean over pairs, and as a mean over queries; NaN where an image has no such pair."""

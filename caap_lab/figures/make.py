@@ -1,0 +1,76 @@
+"""All figures and tables by name, written as PDF, PNG and CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from caap_lab.bench.published import tables as table_numbers
+from caap_lab.bench.tables import make_tables
+from caap_lab.errors import InputError
+from caap_lab.figures.attention import fig06
+from caap_lab.figures.curves import fig08, fig09
+from caap_lab.figures.qualitative import fig01, fig02, fig03, gallery
+from caap_lab.figures.radar import fig10
+from caap_lab.figures.settings import fig04, fig05, fig07
+from caap_lab.figures.world import Draw, World
+from caap_lab.files import atomic_path
+from caap_lab.hooked.names import nearest
+from caap_lab.plots.maps import save_figure
+
+FIGURES: dict[str, Draw] = {
+    "fig01": fig01,
+    "fig02": fig02,
+    "fig03": fig03,
+    "fig04": fig04,
+    "fig05": fig05,
+    "fig06": fig06,
+    "fig07": fig07,
+    "fig08": fig08,
+    "fig09": fig09,
+    "fig10": fig10,
+    "gallery": gallery,
+}
+_DEMO = "Demo profile: the bundled models and scenes stand in for the paper's, under the paper's names."
+TABLES = {f"tab{number:02d}": number for number in table_numbers()}
+
+
+def check_names(names: Sequence[str]) -> list[str]:
+    """The names that are meant, in order; "all" is every figure and table.
+
+    Raises:
+        InputError: there is no figure or table of a name.
+    """
+    known = [*FIGURES, *TABLES]
+    wanted = known if "all" in names else list(dict.fromkeys(names))
+    for name in wanted:
+        if name not in known:
+            raise InputError(
+                f"There is no figure or table {name!r}.{nearest(name, known)} There are {', '.join(known)}."
+            )
+    return wanted
+
+
+def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
+    """Write figures as PDF, PNG and the numbers in them as CSV, and tables as Markdown, LaTeX and CSV.
+
+    Args:
+        names: From `FIGURES` and `TABLES`, or "all".
+        world: What they are drawn from; its folder keeps every result, so that a second time nothing is computed.
+        out: Folder for the files.
+    """
+    written = []
+    for name in tqdm(check_names(names), unit="figure"):
+        if name in TABLES:
+            (table,) = make_tables(world.result([TABLES[name]]))
+            written += table.write(out)
+            continue
+        drawn = FIGURES[name](world)
+        if world.plan.profile == "demo":
+            title = drawn.figure.get_suptitle()
+            drawn.figure.suptitle(f"{title}\n{_DEMO}" if title else _DEMO, fontsize=9)
+        written += save_figure(drawn.figure, out / name)
+        with atomic_path(out / f"{name}.csv") as part:
+            drawn.data.to_csv(part, index=False)
+        written.append(out / f"{name}.csv")
+    return written

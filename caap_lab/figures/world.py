@@ -1,0 +1,108 @@
+"""What figures are drawn from: a profile's models and images, and the folder where results are kept."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import attribute
+from caap_lab.bench.cell import images_of, label_of, model_of
+from caap_lab.bench.plan import Plan, Study
+from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.run import run_plan
+from caap_lab.bench.spec import Spec
+from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.hooked.base import HookedModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class World:
+    """A profile, and where its results are."""
+
+    plan: Plan
+    """The profile's, with the studies of all its tables."""
+    folder: Path
+    """Results of earlier runs; what is there is not computed again."""
+    running: dict[str, Any]
+    """Options of `run_plan`: device, batch_size, workers, scheduler, progress."""
+    sweep_images: int | None = None
+    """Images of each study that sweeps use, the first ones; all by default."""
+
+    def study(self, table: int) -> Study:
+        """The first study of a table.
+
+        Raises:
+            InputError: the profile was made without that table.
+        """
+        for study in self.plan.studies:
+            if study.table == table:
+                return study
+        raise InputError(f"This figure needs table {table}'s models and images; leave --tables out, or name it.")
+
+    def result(self, tables: Sequence[int]) -> BenchmarkResult:
+        """Results of some tables; cells that are missing are computed first."""
+        studies = tuple(self.study(table) for table in tables)
+        return run_plan(replace(self.plan, studies=studies), self.run_folder, **self.running)
+
+    @property
+    def run_folder(self) -> Path:
+        """Cells of benchmarks and sweeps."""
+        return self.folder / "cells"
+
+    def images(self, study: Study) -> ImageSet:
+        """The images of a study."""
+        return images_of(study.data.source).only(study.data.names)
+
+    def map(self, study: Study, model: Spec, method: Spec, image: str, target: int | None = None) -> AttributionMap:
+        """A map of a study's image, kept in the folder: for the target, else for the class that the study explains."""
+        told = {"model": model.text, "method": method.text, "source": study.data.source, "image": image}
+        told["target"] = study.target if target is None else str(target)
+        path = self.folder / "maps" / f"{_digest(told)}.safetensors"
+        if path.exists():
+            return AttributionMap.load(path)
+        images, hooked = self.images(study), self.model(model)
+        sample = images.named(image)
+        if target is None and study.target == "label":
+            target = label_of(sample, images, hooked)
+        m = attribute(hooked, sample.image, method.name, target, progress=False, **method.options)
+        assert isinstance(m, AttributionMap)
+        m.save(path)
+        return m
+
+    def frame(self, told: dict[str, Any], compute: "Callable[[], pd.DataFrame]") -> "pd.DataFrame":
+        """Numbers that are kept in the folder under what they are about; computed the first time."""
+        import pandas as pd
+
+        path = self.folder / "frames" / f"{_digest(told)}.parquet"
+        if not path.exists():
+            with atomic_path(path) as part:
+                compute().to_parquet(part)
+        return pd.read_parquet(path)
+
+    def model(self, spec: Spec) -> HookedModel:
+        """A model, loaded."""
+        return model_of(spec.text, self.running.get("device", "cpu"))
+
+
+def _digest(told: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A figure, and the numbers in it."""
+
+    figure: "Figure"
+    data: "pd.DataFrame"
+
+
+Draw = Callable[[World], Drawn]

@@ -1,0 +1,110 @@
+"""The images of a sweep: a data set's, or any that go into a model, each under a name that its content decides."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from caap_lab.bench.cell import label_of
+from caap_lab.data.image_set import ImageSet, Sample
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel, Images
+from caap_lab.hooked.batches import check_images
+
+Mask = Bool[np.ndarray, "height width"]
+Masks = Sequence[Mask | Bool[Tensor, "height width"]] | Mask | Bool[Tensor, "height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class SweepImage:
+    """One image of a sweep."""
+
+    source: str
+    sample: Sample
+    read: Callable[[], Float[Tensor, "1 3 height width"]]
+    """The image as the model's input."""
+    target: int | None
+    """The class to explain; None for the model's prediction."""
+    mask: Mask | None = None
+    """The object's pixels as the model sees them, where the caller gave them."""
+
+
+def sweep_images(
+    model: HookedModel, images: ImageSet | Images, target: int | str | None, masks: Masks | None
+) -> list[SweepImage]:
+    """All images, with their targets.
+
+    Args:
+        model: The model.
+        images: A data set, or anything that goes into the model.
+        target: As in `sweep_cutoffs`.
+        masks: Of images that are no data set.
+
+    Raises:
+        InputError: an image, target or mask cannot be used.
+    """
+    fixed = model.target(0 if target is None or target == "label" else target)
+    if isinstance(images, ImageSet):
+        if masks is not None:
+            raise InputError("masks=... belong to images of your own; a data set has its own masks.")
+        return [
+            SweepImage(
+                images.source,
+                sample,
+                partial(_read_sample, model, sample),
+                label_of(sample, images, model) if target == "label" else None if target is None else fixed,
+            )
+            for sample in images
+        ]
+    if target == "label":
+        raise InputError("target='label' needs a data set with labels, as cl.open_images gives it.")
+    singles = check_images(images)
+    checked = [None] * len(singles) if masks is None else _checked(masks, len(singles), model)
+    return [
+        SweepImage(
+            "images",
+            Sample(_name(model, single, mask), partial(_seen, model, single)),
+            partial(model.preprocess, single),
+            None if target is None else fixed,
+            mask,
+        )
+        for single, mask in zip(singles, checked, strict=True)
+    ]
+
+
+def _read_sample(model: HookedModel, sample: Sample) -> Tensor:
+    return model.preprocess(sample.image)
+
+
+def _seen(model: HookedModel, image: Images) -> Image.Image:
+    return Image.fromarray(model.preprocessing.to_rgb(model.preprocess(image)[0]))
+
+
+def _name(model: HookedModel, image: Any, mask: Mask | None) -> str:
+    """The file's name and a hash of what the model gets to see, so that a resumed run finds the image's cells."""
+    content = hashlib.blake2b(model.preprocess(image).cpu().float().numpy().tobytes(), digest_size=6)
+    if mask is not None:
+        content.update(mask.tobytes())
+    return f"{Path(image).name if isinstance(image, (str, Path)) else 'image'} {content.hexdigest()}"
+
+
+def _checked(masks: Masks, count: int, model: HookedModel) -> list[Mask]:
+    several: list[Any] = [masks] if isinstance(masks, (np.ndarray, Tensor)) and masks.ndim == 2 else list(masks)
+    if len(several) != count:
+        raise InputError(f"{count} images need as many masks; {len(several)} were given.")
+    arrays = [mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask for mask in several]
+    for number, mask in enumerate(arrays):
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != model.image_size:
+            found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError(
+                f"Mask {number} has to be bool {list(model.image_size)}, the pixels that the model sees; it is "
+                f"{found}. model.preprocessing.mask(...) makes one from a mask of the photo."
+            )
+    return arrays

@@ -1,0 +1,187 @@
+"""The result of a sweep: maps and metrics of every image and setting, under their labels."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.bench.result import NUMBERS, statistics
+from caap_lab.bench.spec import parse_spec
+from caap_lab.errors import InputError
+from caap_lab.hooked.model import HookedViT
+from caap_lab.sweeps.settings import Label
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class CaapSweep:
+    """CAAP over images x settings. In Jupyter it shows itself as a plot."""
+
+    axes: tuple[str, ...]
+    """What a setting's label says: one name, such as "cutoff", or "start" and "cutoff"."""
+    labels: tuple[Label, ...]
+    """Settings; a pair where there are two axes."""
+    default: Label | None
+    """The setting that `caap` takes by default, if it is among them."""
+    images: tuple[str, ...]
+    """Names; those of images that are no data set end in a hash of their content."""
+    metrics: tuple[str, ...]
+    """Groups of metrics that were asked for."""
+    passes: float
+    """Cost of an image's maps in forward passes: tokens x blocks, without metrics and the blanks' own runs."""
+    model: HookedViT = field(repr=False)
+    rows: "pd.DataFrame" = field(repr=False)
+    """Rows as benchmarks keep them, setting after setting for each image."""
+    readers: tuple[Callable[[], Float[Tensor, "1 3 height width"]], ...] = field(repr=False)
+    """Each image as the model's input."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Metrics that there are."""
+        return tuple(name for group in self.metrics for name in NUMBERS[group])
+
+    def values(self, metric: str) -> Float[np.ndarray, "image setting"]:
+        """A metric of every image and setting; NaN where it failed.
+
+        Raises:
+            InputError: it was not asked for.
+        """
+        if metric not in self.metric_names:
+            known = ", ".join(self.metric_names) or "none, as it was made with metrics=()"
+            raise InputError(f"This sweep has no metric {metric!r}; it has {known}.")
+        return self.rows[metric].to_numpy(float).reshape(len(self.images), len(self.labels))
+
+    @property
+    def maps(self) -> Float[np.ndarray, "image setting row col"]:
+        """Scores of every image and setting; NaN where it failed."""
+        empty = np.full(self.model.grid, np.nan, np.float32)
+        found = [empty if s is None else np.reshape(s, self.model.grid) for s in self.rows["scores"]]
+        return np.stack(found).reshape(len(self.images), len(self.labels), *self.model.grid)
+
+    def map(self, image: int, label: Label) -> AttributionMap:
+        """One map as `caap` gives it, which shows itself over its image; without the scores of other classes.
+
+        Raises:
+            InputError: there is no such image or setting, or its map failed.
+        """
+        if label not in self.labels or not 0 <= image < len(self.images):
+            labels = ", ".join(map(str, self.labels))
+            raise InputError(f"No map of image {image} at {label!r}: images 0 to {len(self.images) - 1}, at {labels}.")
+        row = self.rows.iloc[image * len(self.labels) + self.labels.index(label)]
+        if row["scores"] is None:
+            raise InputError(f"This map failed: {row['error']}")
+        return AttributionMap.of_model(
+            self.model,
+            self.readers[image]()[0],
+            torch.from_numpy(np.reshape(row["scores"], self.model.grid).copy()),
+            target=int(row["target"]),
+            method="caap",
+            score=parse_spec(row["method"]).options.get("score", "logit"),
+            sign="level",
+            settings=json.loads(row["settings"]),
+            seconds=float(row["map_seconds"]),
+            fingerprint=row["fingerprint"],
+        )
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row an image and setting: image, the axes, class, metrics, settings, map; empty columns are left out."""
+        import pandas as pd
+
+        head = pd.DataFrame(
+            [
+                (image, *(label if isinstance(label, tuple) else (label,)))
+                for image in self.images
+                for label in self.labels
+            ],
+            columns=["image", *self.axes],
+        )
+        rest = self.rows.drop(columns=["model", "method", "data", "image"]).dropna(axis=1, how="all")
+        return pd.concat([head, rest], axis=1)
+
+    @property
+    def failed(self) -> "pd.DataFrame":
+        """What failed: image, the axes, error."""
+        import pandas as pd
+
+        frame = self.to_dataframe()
+        return pd.DataFrame({name: frame[name] for name in ("image", *self.axes)} | {"error": self.rows["error"]})[
+            self.rows["error"].notna()
+        ].reset_index(drop=True)
+
+    def summary(self) -> "pd.DataFrame":
+        """Mean over images and standard error (ddof 0) of every metric, in percent, and the paired difference.
+
+        Columns: the axes, metric, n (images), mean, se; difference, difference_se and difference_n compare with the
+        default setting, over the images that both have.
+        """
+        import pandas as pd
+
+        lines = []
+        for metric in self.metric_names:
+            values = self.values(metric)
+            for index, label in enumerate(self.labels):
+                reference = None
+                if self.default is not None and label != self.default:
+                    reference = values[:, self.labels.index(self.default)]
+                place = label if isinstance(label, tuple) else (label,)
+                told = dict(zip(self.axes, place, strict=True))
+                lines.append({**told, "metric": metric, **statistics(values[:, index], reference)})
+        columns = [*self.axes, "metric", "n", "mean", "se", "difference", "difference_se", "difference_n"]
+        return pd.DataFrame(lines).reindex(columns=columns)
+
+    def rank_correlation(self) -> "pd.DataFrame":
+        """Spearman correlation of the maps of any two settings, mean over images; NaN with constant maps.
+
+        An image counts for a pair only if neither of its two maps is constant or failed.
+        """
+        import pandas as pd
+
+        maps = self.maps.reshape(len(self.images), len(self.labels), -1).astype(float)
+        ranks = rankdata(maps, axis=-1)
+        ranks -= ranks.mean(axis=-1, keepdims=True)
+        length = np.sqrt((ranks**2).sum(axis=-1, keepdims=True))
+        ranks = np.divide(ranks, length, out=np.full_like(ranks, np.nan), where=length > 0)
+        pairs = np.einsum("isp,itp->ist", ranks, ranks)
+        count = (~np.isnan(pairs)).sum(axis=0)
+        mean = np.divide(np.nansum(pairs, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
+        index = (
+            pd.Index(self.labels, name=self.axes[0])
+            if len(self.axes) == 1
+            else pd.MultiIndex.from_tuples(self.labels, names=self.axes)
+        )
+        return pd.DataFrame(mean, index=index, columns=index)
+
+    def plot(self, ax: "Axes | None" = None, metric: str = "insdel") -> "Axes":
+        """A metric over the settings; see `caap_lab.plots.sweeps.plot_sweep`."""
+        from caap_lab.plots.sweeps import plot_sweep
+
+        return plot_sweep(self, ax, metric)
+
+    def __repr__(self) -> str:
+        """Size, cost and failures."""
+        n_failed = int(self.rows["error"].notna().sum())
+        failed = f"; {n_failed} failed, see .failed" if n_failed else ""
+        return (
+            f"CaapSweep: {len(self.images)} images x {len(self.labels)} settings of {' and '.join(self.axes)}, "
+            f"{self.model.model_name}; an image's maps cost {self.passes:.1f} forward passes{failed}"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from caap_lab.plots.maps import figure_png
+
+        if not self.metrics:
+            return {"text/plain": repr(self)}
+        metric = "insdel" if "insdel" in self.metric_names else self.metric_names[0]
+        figure = cast("Figure", self.plot(metric=metric).figure)
+        return {"text/plain": repr(self), "image/png": figure_png(figure)}

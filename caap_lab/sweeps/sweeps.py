@@ -1,0 +1,161 @@
+"""The sweeps by name: what each one goes over."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from caap_lab.attribution.caap import CONTEXTS, SCORES, cutoff_blocks
+from caap_lab.context.blanks import BLANKS, Blank
+from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import Images, check_kind
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.tokens import NEIGHBOURHOODS
+from caap_lab.sweeps.result import CaapSweep
+from caap_lab.sweeps.run import Options, run_sweep
+from caap_lab.sweeps.settings import Label
+
+
+def sweep_cutoffs(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    cutoffs: Sequence[int | float] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP maps and metrics over the cutoff (paper Fig. 7): blocks 0 to cutoff - 1 are patched.
+
+    An image's maps share the blocks before their own cutoff; what that costs is in `CaapSweep.passes`.
+
+    All sweeps take the following arguments. A setting of theirs is the same as `caap` with that option.
+
+    Args:
+        model: A Vision Transformer without hooks.
+        images: A data set (`cl.open_images`), or anything that goes into the model.
+        target: Class index, WordNet id or word for all images; "label" for a data set's own labels; None for the
+            model's own prediction of each.
+        cutoffs: Numbers of blocks, or shares of them; all from 0 by default.
+        **options: `metrics`: "faithfulness", "localisation"; by default the first, and the second where there are
+            masks; () for maps alone. `protocol`: of the curves, "rise-28" by default; see `cl.insertion_deletion`.
+            `masks`: of images that are no data set, bool [height, width] as the model sees them. `out`: a folder where
+            each image is kept as it finishes, so that the same call goes on where it stopped; cells of other sweeps,
+            and of `cl.benchmark`, may lie there. `batch_size`: changed images run at once for the curves. `progress`:
+            show a progress bar. All others are `caap`'s own and are the same for all settings.
+
+    Raises:
+        InputError: something given does not fit, before anything runs; or not one map could be made.
+    """
+    check_kind(model, "sweep_cutoffs")
+    _refuse_frozen(options.get("context"))
+    wanted = range(model.n_layers + 1) if cutoffs is None else cutoffs
+    counts = [cutoff_blocks(cutoff, model.n_layers) for cutoff in wanted]
+    return run_sweep(model, images, target, ("cutoff",), {count: {"cutoff": count} for count in counts}, **options)
+
+
+def sweep_ranges(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP over ranges of patched blocks: pairs (start, cutoff), blocks start to cutoff - 1; all by default.
+
+    Blocks before `start` are the blank's own. Other arguments are those of `sweep_cutoffs`.
+    """
+    check_kind(model, "sweep_ranges")
+    _refuse_frozen(options.get("context"))
+    last = model.n_layers
+    wanted = [(a, b) for a in range(last) for b in range(a + 1, last + 1)] if ranges is None else list(ranges)
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in wanted):
+        raise InputError("ranges are pairs (start, cutoff), such as [(0, 4), (2, 4)].")
+    changes: dict[Label, dict[str, Any]] = {
+        (int(start), cutoff_blocks(cutoff, last)): {"start": start, "cutoff": cutoff} for start, cutoff in wanted
+    }
+    return run_sweep(model, images, target, ("start", "cutoff"), changes, **options)
+
+
+def sweep_blanks(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    blanks: Sequence[str] | Mapping[str, Blank] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP over blanks (paper Fig. 4): names, or labels of your own with what `caap` takes as `blank`.
+
+    By default all that have a name. Other arguments are those of `sweep_cutoffs`.
+
+    ```python
+    other = cl.blanks.mean_activations(photos)
+    cl.sweep_blanks(model, images, blanks={"white": "white", "mean of photos": other, "my ground": "ground.png"})
+    ```
+    """
+    wanted = blanks if isinstance(blanks, Mapping) else {name: name for name in _names("blanks", blanks, BLANKS)}
+    return run_sweep(model, images, target, ("blank",), {k: {"blank": v} for k, v in wanted.items()}, **options)
+
+
+def sweep_neighbourhoods(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    neighbourhoods: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP over the tokens patched for each patch (paper Fig. 5); all by default.
+
+    Other arguments are those of `sweep_cutoffs`.
+    """
+    names = _names("neighbourhoods", neighbourhoods, NEIGHBOURHOODS)
+    changes: dict[Label, dict[str, Any]] = {name: {"neighbourhood": name} for name in names}
+    return run_sweep(model, images, target, ("neighbourhood",), changes, **options)
+
+
+def sweep_contexts(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    contexts: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP over what the other tokens do; by default all contexts that the model has.
+
+    Other arguments are those of `sweep_cutoffs`. "free" costs a forward pass a patch.
+    """
+    check_kind(model, "sweep_contexts")
+    known = [context for context in CONTEXTS if context != "dropped" or model.spec.live_prefix]
+    changes: dict[Label, dict[str, Any]] = {c: {"context": c} for c in _names("contexts", contexts, known)}
+    return run_sweep(model, images, target, ("context",), changes, **options)
+
+
+def sweep_scores(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None = None,
+    *,
+    scores: Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> CaapSweep:
+    """CAAP over the score that is read: "logit", "prob" and "logprob", from one pass.
+
+    Other arguments are those of `sweep_cutoffs`.
+    """
+    changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, SCORES)}
+    return run_sweep(model, images, target, ("score",), changes, **options)
+
+
+def _names(what: str, given: Sequence[str] | None, known: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    names = list(known) if given is None else [given] if isinstance(given, str) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        hint = ", or a mapping from labels to blanks" if what == "blanks" else ""
+        raise InputError(f"{what} is a list of names{hint}.")
+    return names
+
+
+def _refuse_frozen(context: str | None) -> None:
+    if context == "frozen":
+        raise InputError("context='frozen' patches all blocks from start on, so that a cutoff changes nothing.")
