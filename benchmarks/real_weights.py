@@ -60,7 +60,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens")
     parser.add_argument("--masks", required=True, help="the same, with masks")
-    parser.add_argument("--images", type=int, nargs=3, default=[16, 8, 4], metavar=("QUICK", "SLOW", "SLOWEST"))
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs=3,
+        default=[16, 8, 4],
+        metavar=("QUICK", "SLOW", "SLOWEST"),
+        help="images; 0 leaves methods out",
+    )
     parser.add_argument("--protocol", default="rise-28", help="of the curves; default %(default)s")
     parser.add_argument("--run", type=Path, default=Path("runs/real"), help="where results are kept")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
@@ -68,6 +75,8 @@ def main() -> None:
     models = [parse_spec(text) for text in args.models]
     frames = []
     for methods, count in zip((QUICK, SLOW, SLOWEST), args.images, strict=True):
+        if count == 0:
+            continue
         for data in (args.photos, args.masks):
             result = cl.benchmark(
                 models, methods, data, images=count, seed=0, protocol=args.protocol, out=args.run, progress=True

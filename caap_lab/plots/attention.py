@@ -4,23 +4,22 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.attribution.options import check_choice
+from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
 
 if TYPE_CHECKING:
     from caap_lab.diagnostics.attention_regions import AttentionRegions
 
 STYLES = {
-    "intra-object": ("#0072B2", "-"),
-    "inter-object": ("#E69F00", "--"),
-    "object-to-background": ("#009E73", "-."),
-    "background-to-object": ("#D55E00", ":"),
-    "background-to-background": ("#000000", (0, (5, 1, 1, 1, 1, 1))),
+    "intra-object": (COLOURS[0], "-"),
+    "inter-object": (COLOURS[4], "--"),
+    "object-to-background": (COLOURS[2], "-."),
+    "background-to-object": (COLOURS[1], ":"),
+    "background-to-background": (COLOURS[6], (0, (5, 1, 1, 1, 1, 1))),
 }
-"""The kinds of pairs between patches: a colour of Okabe and Ito's palette, and a dash of its own for print in grey."""
+"""The kinds of pairs between patches: a colour, and a dash of its own for print in grey."""
 _REGION_LABELS = {
     "weight": "attention weight, mean of pairs",
     "mass": "attention mass, share of 1 a query",
@@ -66,7 +65,7 @@ def plot_heads(result: "AttentionRegions", quantity: Literal["distance", "entrop
     layers = np.broadcast_to(np.arange(len(each))[:, None], each.shape)
     ax.plot(layers.reshape(-1), each.reshape(-1), "o", color="0.6", markersize=3, label="each head")
     mean, error = (read(quantity, heads="mean") for read in (result.mean, result.standard_error))
-    _line(ax, mean, error, "#0072B2", "-", "mean over heads")
+    _line(ax, mean, error, COLOURS[0], "-", "mean over heads")
     ax.set_ylabel(_HEAD_LABELS[quantity])
     ax.set_title(f"{result.model_name}, {_images(result)}", fontsize=9)
     ax.legend(fontsize=8, frameon=False)
@@ -74,15 +73,11 @@ def plot_heads(result: "AttentionRegions", quantity: Literal["distance", "entrop
 
 
 def _axes(ax: Axes | None, result: "AttentionRegions", height: float = 3.2) -> Axes:
-    if ax is None:
-        figure = Figure(figsize=(4.8, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        ax = figure.subplots()
+    ax = new_axes(ax, height=height)
     ax.set_xlabel("layer (block)")
     ax.set_xlim(-0.3, result.distance.shape[1] - 0.7)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(color="0.9")
-    ax.set_axisbelow(True)
+    quiet_grid(ax)
     return ax
 
 

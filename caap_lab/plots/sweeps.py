@@ -4,19 +4,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.bench.result import LOWER_IS_BETTER, statistics
 from caap_lab.plots.maps import COLOUR_MAP
+from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
 
 if TYPE_CHECKING:
     from caap_lab.sweeps.result import CaapSweep
 
-BLUE, VERMILION = "#0072B2", "#D55E00"
-"""Of Okabe and Ito's palette; marks differ in form as well."""
+BLUE, VERMILION = COLOURS[:2]
+"""Marks differ in form as well."""
 NAMES = {
     "deletion": "deletion area",
     "insertion": "insertion area",
@@ -43,18 +42,14 @@ def plot_sweep(sweep: "CaapSweep", ax: Axes | None = None, metric: str = "insdel
     """
     found = [statistics(column) for column in sweep.values(metric).T]
     mean, error = (np.array([one[key] for one in found]) for key in ("mean", "se"))
-    if ax is None:
-        figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        ax = figure.subplots()
+    ax = new_axes(ax, height=3.4)
     label = f"{NAMES[metric]} (%)"
     if len(sweep.axes) == 2:
         _triangle(ax, sweep, mean, label)
     else:
         (_line if sweep.axes == ("cutoff",) else _points)(ax, sweep, mean, error)
         ax.set_ylabel(label)
-        ax.grid(color="0.9")
-        ax.set_axisbelow(True)
+        quiet_grid(ax)
     if ax.get_legend_handles_labels()[0]:  # a triangle without the default has none
         ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
     count = f"{len(sweep.images)} image{'s' if len(sweep.images) > 1 else ''}"
