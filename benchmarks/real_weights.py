@@ -4,7 +4,7 @@
         --photos folder:PATH --masks masks:PATH --run runs/real --out docs/tables/real_weights.md
 
 Photos give insertion and deletion, photos with masks the rest as well. Stop it at any time; the same command goes on.
-Methods that take many passes get fewer of the same images, so that every column says how many images are behind it.
+Methods that take many passes get fewer of the same images, and only those with masks; n in the table says how many.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
     for methods, count in zip((QUICK, SLOW, SLOWEST), args.images, strict=True):
         if count == 0:
             continue
-        for data in (args.photos, args.masks):
+        for data in (args.photos, args.masks) if methods == QUICK else (args.masks,):
             result = cl.benchmark(
                 models, methods, data, images=count, seed=0, protocol=args.protocol, out=args.run, progress=True
             )
@@ -108,8 +108,9 @@ def table(frame: pd.DataFrame, models: list[str], result: cl.BenchmarkResult, ar
         for method in order:
             cells = []
             for data, metric in wanted:
-                line = part.loc[(data, metric, method)]
-                cells.append(f"{line['mean']:.1f} ± {line['se']:.1f}")
+                known = (data, metric, method) in part.index
+                line = part.loc[(data, metric, method)] if known else None
+                cells.append("" if line is None else f"{line['mean']:.1f} ± {line['se']:.1f}")
             n = int(part.loc[("masks", "insdel", method)]["n"])
             lines.append(f"| {method} | {n} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ import torch
 from conftest import build
 
 import caap_lab as cl
+from caap_lab.attribution.registry import METHODS
 from caap_lab.bench.parts import SCHEMA, Run
 from caap_lab.bench.plan import Plan
 from caap_lab.bench.result import BenchmarkResult, standard_error
@@ -208,6 +209,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, monk
         return images.mean(1).unfold(1, 8, 8).unfold(2, 8, 8).mean((-1, -2))
 
     broken = True
+    monkeypatch.setitem(METHODS, "picky", METHODS["caap"])  # so that the name goes with the test
     cl.register("picky", picky)
     methods = ["picky", "grad_cam", "grad_cam:version=none"]
     result = cl.benchmark("demo", methods, "demo:single", images=2, out=tmp_path, **QUICK)
