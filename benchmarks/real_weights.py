@@ -43,7 +43,7 @@ SLOW = (
     "tis",
     "atman",
 )
-SLOWEST = ("rise:masks=1000", "mda")
+SLOWEST = ("rise:samples=1000", "mda")
 SHOWN = {
     "insertion": "Ins",
     "deletion": "Del",

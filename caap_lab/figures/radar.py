@@ -32,6 +32,8 @@ def fig10(world: World) -> Drawn:
             color=colour,
             linestyle=dash,
             linewidth=2.2 if ours else 1.1,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4,
             label=method,
         )
         errors = frame[frame["method"] == method].set_index("model").loc[table.index, "se"]
@@ -39,8 +41,9 @@ def fig10(world: World) -> Drawn:
         marker = MARKERS[index % len(MARKERS)]
         dots.errorbar(values, height, xerr=errors, fmt=marker, color=colour, markersize=5 if ours else 4, linewidth=0.7)
     radar.set_xticks(angles, table.index, fontsize=8)
+    radar.tick_params(axis="x", pad=12)  # names stay clear of the rim
     radar.set_ylim(min(0.0, float(np.nanmin(table.to_numpy()))), None)
-    radar.set_rlabel_position(90 / len(table))
+    radar.set_rlabel_position(180 / len(table))  # between two spokes
     radar.tick_params(axis="y", labelsize=7)
     radar.set_title("InsDel (%)", fontsize=10, pad=16)
     dots.set_yticks(places, table.index, fontsize=8)
