@@ -13,7 +13,7 @@ demo: .venv/.installed   ## map a generated scene, offline, into runs/demo
 	$(BIN)/caap-lab map --demo --out runs/demo
 
 test: lint   ## lint, then run the tests, in one process a core
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: .venv/.dev   ## ruff and mypy
 	$(BIN)/ruff check
@@ -30,8 +30,7 @@ docs: .venv/.docs   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 lab: .venv/.installed   ## open JupyterLab in notebooks/, on this computer only
-	cd notebooks && ../$(BIN)/jupyter-lab --ip=127.0.0.1 --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	$(BIN)/caap-lab lab
 
 clean:   ## remove caches and builds; keep .venv and runs/
 	rm -rf site dist build .pytest_cache .ruff_cache .mypy_cache

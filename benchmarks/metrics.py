@@ -2,8 +2,9 @@
 
     python -m benchmarks.metrics --out docs/tables/metrics_speed.md
 
-Prints Markdown. Plain passes and evaluation alternate in one run; figures are medians over the repeats. Weights are
-random where the model is not a bundled one: they do not change the time.
+Prints Markdown. A map's two curves have the RISE protocol's 224 steps each, the default. Plain passes and evaluation
+alternate in one run; figures are medians over the repeats. Weights are random where the model is not a bundled one:
+they do not change the time.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.load import bundled_models
+from caap_lab.metrics.perturbation import PerturbationCurves
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     lines = [
-        f"{describe()}; fp32, batches of {args.batch_size}, medians of {args.repeats}.",
+        f"{describe()}; fp32, RISE protocol (224 steps), batches of {args.batch_size}, medians of {args.repeats}.",
         "",
         "| model | plain, images a second | evaluation, images a second | share |",
         "|---|---|---|---|",
@@ -39,21 +41,18 @@ def main() -> None:
         image = torch.randn(1, 3, *size)
         m = cl.attribute(model, image, "input_x_gradient", 0)
         assert isinstance(m, cl.AttributionMap)
-        # as many points as four batches have, over both curves
-        points = 2 * args.batch_size
-        shares = [i / (points - 1) for i in range(points)]
-        batches = torch.randn(4, args.batch_size, 3, *size)
-        evaluate(model, image, m, shares, args.batch_size)  # warm up
+        points = 2 * len(evaluate(model, image, m, args.batch_size).shares)  # and warm
+        inputs = torch.randn(points, 3, *size)
         plain, evaluated = [], []
         for _ in range(args.repeats):
             began = time.perf_counter()
             with torch.no_grad():
-                for batch in batches:
+                for batch in inputs.split(args.batch_size):
                     model(batch)
             middle = time.perf_counter()
-            evaluate(model, image, m, shares, args.batch_size)
-            plain.append(2 * points / (middle - began))
-            evaluated.append(2 * points / (time.perf_counter() - middle))
+            evaluate(model, image, m, args.batch_size)
+            plain.append(points / (middle - began))
+            evaluated.append(points / (time.perf_counter() - middle))
         ratio = statistics.median(b / a for a, b in zip(plain, evaluated, strict=True))
         lines.append(f"| {name} | {statistics.median(plain):.1f} | {statistics.median(evaluated):.1f} | {ratio:.1%} |")
     table = "\n".join(lines)
@@ -71,9 +70,11 @@ def load(name: str) -> HookedModel:
     return cl.HookedViT(timm.create_model(name, pretrained=False))
 
 
-def evaluate(model: HookedModel, image: torch.Tensor, m: cl.AttributionMap, shares: list[float], batch: int) -> None:
+def evaluate(model: HookedModel, image: torch.Tensor, m: cl.AttributionMap, batch_size: int) -> PerturbationCurves:
     """Both curves of one map."""
-    cl.insertion_deletion(model, image, m, step=shares, batch_size=batch)
+    found = cl.insertion_deletion(model, image, m, batch_size=batch_size)
+    assert isinstance(found, PerturbationCurves)
+    return found
 
 
 if __name__ == "__main__":

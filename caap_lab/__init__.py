@@ -54,10 +54,15 @@ _NAMES = {
     "sweep_ranges": "caap_lab.sweeps.sweeps",
     "sweep_scores": "caap_lab.sweeps.sweeps",
 }
-_MODULES = {"blanks": "caap_lab.context.blanks", "tokens": "caap_lab.hooked.tokens"}
+_MODULES = {
+    "blanks": "caap_lab.context.blanks",
+    "tokens": "caap_lab.hooked.tokens",
+    "widgets": "caap_lab.widgets",
+}
 __all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]
 
 if TYPE_CHECKING:
+    from caap_lab import widgets as widgets
     from caap_lab.attribution.caap import caap as caap
     from caap_lab.attribution.completeness import completeness_error as completeness_error
     from caap_lab.attribution.libragrad import libragrad as libragrad

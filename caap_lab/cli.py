@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _bench_options(command)
 
+    command = commands.add_parser("lab", help="open JupyterLab in the notebooks, on this computer only")
+    command.set_defaults(run=_lab)
+    command.add_argument("--dir", type=Path, help="copy the notebooks here; files that are there are kept")
+    command.add_argument("--port", type=int, help="8888 by default, or the next free one")
+    command.add_argument(
+        "options", nargs="*", metavar="OPTION", help="of JupyterLab, after --, such as -- --no-browser"
+    )
+
     command = commands.add_parser("models", help="list models")
     command.set_defaults(run=_models)
     command.add_argument("pattern", nargs="?", default="*", help="such as 'vit_base*'")
@@ -289,6 +297,12 @@ def _figures(parsed: argparse.Namespace) -> int:
     from caap_lab.figures.command import figures
 
     return figures(parsed)
+
+
+def _lab(parsed: argparse.Namespace) -> int:
+    from caap_lab.lab import open_lab
+
+    return open_lab(parsed.dir, parsed.port, parsed.options)
 
 
 def _models(parsed: argparse.Namespace) -> int:

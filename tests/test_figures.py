@@ -108,6 +108,24 @@ def test_files_and_a_second_run_that_computes_nothing(world: World, tmp_path: Pa
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) -> None:
+    make(["tab03"], world, tmp_path)
+    frame = pd.read_csv(tmp_path / "table_03.csv")
+    assert list(dict.fromkeys(frame["data"])) == ["Oxford-IIIT-Pet", "ImageNet-Hard", "Food-101"]
+
+
+def test_cells_are_looked_up_in_one_run(world: World, tmp_path: Path, monkeypatch) -> None:
+    from caap_lab.figures import world as world_module
+
+    runs = []
+    run_plan = world_module.run_plan
+    monkeypatch.setattr(
+        world_module, "run_plan", lambda plan, *rest, **o: runs.append(plan) or run_plan(plan, *rest, **o)
+    )
+    make(["fig09", "fig10", "tab01", "tab14"], replace(world), tmp_path)
+    assert [[study.table for study in plan.studies] for plan in runs] == [[1, 4, 6, 14]]
+
+
 def test_maps_of_several_classes(world: World) -> None:
     drawn = FIGURES["fig03"](world)
     assert drawn.data.groupby("target")["method"].nunique().to_list() == [10, 10]

@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, are committed without outputs, and draw what they say."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -8,6 +9,8 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+DRAWS = ("plt.subplots(", "plot_gallery(", "show(")
+SHOWN = ("m", "m.for_target(second)", "explorer", "sweep", "attention", "view")
 
 
 def _read(path: Path) -> NotebookNode:
@@ -27,7 +30,8 @@ def test_committed_form(path: Path) -> None:
     """Without outputs, so that diffs are readable; with a kernel, so that JupyterLab does not ask for one."""
     notebook = _read(path)
     nbformat.validate(notebook)
-    assert notebook.metadata.kernelspec.name == "python3"
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.kernelspec.display_name
     ids = [cell.id for cell in notebook.cells]
     assert ids == [f"cell-{number:02d}" for number in range(len(ids))]
     for cell in _code(notebook):
@@ -35,14 +39,29 @@ def test_committed_form(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Pages of the documentation by relative links, other notebooks by name; each ends with where to go next."""
+    texts = [cell.source for cell in _read(path).cells if cell.cell_type == "markdown"]
+    assert texts[0].startswith("# ") and "next" in texts[-1].lower()
+    for text in texts:
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert link.startswith("http") or (path.parent / link).is_file(), link
+        for name in re.findall(r"`(\d\d_\w+)`", text):
+            assert (path.parent / f"{name}.ipynb").is_file(), name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):  # nobody's settings or history
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
-    work = tmp_path / "work"
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
     work.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     notebook = _read(path)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}})
     client.execute()  # raises at the first cell with an error
+    assert {left.name for left in work.iterdir()} <= {"runs"}
     for cell in _code(notebook):
         printed = [output for output in cell.outputs if output.output_type == "stream" and output.name == "stderr"]
         assert printed == [], f"{cell.source}\n{printed}"
@@ -52,5 +71,6 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def _shows_a_picture(source: str) -> bool:
-    """A cell that draws a figure, or that ends in a map."""
-    return "plt.subplots" in source or source.splitlines()[-1] in ("m", "m.for_target(second)")
+    """A cell that draws a figure, or that ends in one or in a map."""
+    last = source.splitlines()[-1]
+    return any(call in source for call in DRAWS) or last in SHOWN or last.endswith(".figure")

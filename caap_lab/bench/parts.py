@@ -165,9 +165,14 @@ class Run:
 
     def rows(self) -> "pd.DataFrame":
         """Finished cells, each once: one that was computed before one that failed, else the one written first."""
-        frame = self.read()[0].to_pandas()
+        return self.contents()[0]
+
+    def contents(self) -> "tuple[pd.DataFrame, list[Path]]":
+        """Finished cells as `rows` gives them, and parts that cannot be read."""
+        table, damaged = self.read()
+        frame = table.to_pandas()
         frame["failed"] = frame["error"].notna()
-        return frame.sort_values("failed", kind="stable").drop_duplicates("key").drop(columns="failed")
+        return frame.sort_values("failed", kind="stable").drop_duplicates("key").drop(columns="failed"), damaged
 
     def _write(self, table: pa.Table, path: Path) -> None:
         try:

@@ -40,8 +40,18 @@ class BenchmarkResult:
         return cls(Plan.load(run.plan_path), run.folder)
 
     @cached_property
+    def _contents(self) -> "tuple[pd.DataFrame, list[Path]]":
+        rows, damaged = Run(self.folder).contents()
+        return rows.set_index("key"), damaged
+
+    @property
     def _rows(self) -> "pd.DataFrame":
-        return Run(self.folder).rows().set_index("key")
+        return self._contents[0]
+
+    @property
+    def damaged(self) -> list[Path]:
+        """Parts that cannot be read: their cells count as missing, and the next run computes them again."""
+        return self._contents[1]
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
@@ -71,13 +81,36 @@ class BenchmarkResult:
         frame = frame[frame["error"].notna()]
         return frame[["data", "model", "method", "image", "error"]].drop_duplicates().reset_index(drop=True)
 
-    @property
-    def progress(self) -> str:
-        """How many cells are computed, failed and missing, as a sentence."""
+    def counts(self) -> "pd.DataFrame":
+        """How many cells of each model and method are planned, computed and failed; a shared one counts for each."""
+        import pandas as pd
+
+        cells: dict[tuple[str, str], set[str]] = {}
+        for study in self.plan.studies:
+            for model in study.models:
+                for method in study.methods:
+                    keys = (self.plan.cell(study, model, method, image).key for image in study.data.names)
+                    cells.setdefault((model.label, method.label), set()).update(keys)
+        failed = set(self._rows.index[self._rows["error"].notna()])
+        computed = set(self._rows.index) - failed
+        return pd.DataFrame(
+            [(*who, len(keys), len(keys & computed), len(keys & failed)) for who, keys in cells.items()],
+            columns=["model", "method", "planned", "computed", "failed"],
+        )
+
+    @cached_property
+    def totals(self) -> tuple[int, int, int]:
+        """How many cells are planned, computed and failed."""
         keys = [cell.key for cell in self.plan.cells]
         found = self._rows[self._rows.index.isin(keys)]
         failed = int(found["error"].notna().sum())
-        done = f"{len(found) - failed} of {len(keys)} cells are computed"
+        return len(keys), len(found) - failed, failed
+
+    @property
+    def progress(self) -> str:
+        """How many cells are computed, failed and missing, as a sentence."""
+        planned, computed, failed = self.totals
+        done = f"{computed} of {planned} cells are computed"
         return f"{done}, {failed} failed." if failed else f"{done}."
 
     def summary(self) -> "pd.DataFrame":

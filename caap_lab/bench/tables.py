@@ -1,8 +1,9 @@
-"""Tables of a benchmark as Markdown, LaTeX and CSV: means with standard errors, best in bold, differences to CAAP."""
+"""Tables of a benchmark as Markdown, LaTeX, CSV and HTML: means, standard errors, best in bold, differences to CAAP."""
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ class Table:
     """`BenchmarkResult.summary`'s lines; `published` and `published_se` beside them for the paper profile."""
     protocol: tuple[str, ...]
     """What the numbers rest on, in sentences."""
+    studies: tuple[int, ...] = ()
+    """Places in the plan of the studies that it shows."""
 
     @property
     def paths(self) -> tuple[str, str, str]:
@@ -68,6 +71,30 @@ class Table:
             shown = (cell.replace("±", "$\\pm$").replace("-", "$-$", 1) for cell in cells)
             lines.append(" & ".join([_latex(method), *shown]) + " \\\\")
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
+
+    def html(self, metric: str) -> str:
+        """Means of one metric with standard errors, and differences to CAAP; n is told where it is not the same."""
+        frame = self.frame[self.frame["metric"] == metric]
+        columns = _columns(frame)
+        several = len({data for data, _, _ in columns}) > 1
+        heads = [f"{data}, {model}" if several else model for data, model, _ in columns]
+        counts = set(frame["n"])
+        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        about = f"{_SHOWN[metric]} in percent, {better} is better; mean ± standard error"
+        if len(counts) == 1:
+            (n,) = counts
+            about += f" over {n} image{'s' * (n != 1)}"
+        told = _rows(frame, columns, lambda line: "" if len(counts) == 1 else f" (n {line.n})", str)
+        means = _rows(frame, columns, _mean, lambda text: f"<b>{text}</b>")
+        joined = [
+            (method, [cell + n for cell, n in zip(cells, ns, strict=True)])
+            for (method, cells), (_, ns) in zip(means, told, strict=True)
+        ]
+        parts = [_html(about, heads, joined)]
+        if frame["difference"].notna().any():
+            differences = _rows(frame, columns, _difference, str)
+            parts.append(_html("Minus CAAP, paired over the images that both have", heads, differences))
+        return "".join(parts)
 
     def write(self, folder: Path) -> list[Path]:
         """Write all three files."""
@@ -107,7 +134,8 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
         data = ", ".join(dict.fromkeys(result.plan.studies[i].data.label for i in members))
         title = f"Table {group}: {data}" if paper else data
         name = f"table_{group:02d}" if paper else f"study_{group + 1}"
-        tables.append(Table(group if paper else 0, name, title, frame, _protocol(result, members)))
+        protocol = _protocol(result, members)
+        tables.append(Table(group if paper else 0, name, title, frame, protocol, tuple(members)))
     return tables
 
 
@@ -214,6 +242,16 @@ def _markdown(frame: "pd.DataFrame", cell: Callable[..., str]) -> str:
         if any(cells):
             lines.append(f"| {' | '.join([method, *cells])} |")
     return "\n".join(lines)
+
+
+def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]]) -> str:
+    first = "".join(f'<th scope="col">{escape(head)}</th>' for head in ("Method", *heads))
+    lines = [
+        f'<tr><th scope="row">{escape(method)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for method, cells in rows
+        if any(cells)
+    ]
+    return f"<table><caption>{escape(caption)}</caption><tr>{first}</tr>{''.join(lines)}</table>"
 
 
 def _mean(line: object) -> str:

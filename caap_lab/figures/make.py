@@ -11,6 +11,7 @@ from caap_lab.errors import InputError
 from caap_lab.figures.attention import fig06
 from caap_lab.figures.curves import fig08, fig09
 from caap_lab.figures.qualitative import fig01, fig02, fig03, gallery
+from caap_lab.figures.radar import TABLES as RADAR_TABLES
 from caap_lab.figures.radar import fig10
 from caap_lab.figures.settings import fig04, fig05, fig07
 from caap_lab.figures.world import Draw, World
@@ -31,6 +32,7 @@ FIGURES: dict[str, Draw] = {
     "fig10": fig10,
     "gallery": gallery,
 }
+_CELLS = {"fig08": (1,), "fig09": (1,), "fig10": RADAR_TABLES}
 _DEMO = "Demo profile: the bundled models and scenes stand in for the paper's, under the paper's names."
 TABLES = {f"tab{number:02d}": number for number in table_numbers()}
 
@@ -51,6 +53,11 @@ def check_names(names: Sequence[str]) -> list[str]:
     return wanted
 
 
+def _cells_of(name: str) -> tuple[int, ...]:
+    """Tables whose cells a figure or table shows."""
+    return (TABLES[name],) if name in TABLES else _CELLS.get(name, ())
+
+
 def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
     """Write figures as PDF, PNG and the numbers in them as CSV, and tables as Markdown, LaTeX and CSV.
 
@@ -60,7 +67,9 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
         out: Folder for the files.
     """
     written = []
-    for name in tqdm(check_names(names), unit="figure"):
+    wanted = check_names(names)
+    world.compute(table for name in wanted for table in _cells_of(name))  # at once: each run reads what is there
+    for name in tqdm(wanted, unit="figure"):
         if name in TABLES:
             (table,) = make_tables(world.result([TABLES[name]]))
             written += table.write(out)
@@ -68,7 +77,9 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
         drawn = FIGURES[name](world)
         if world.plan.profile == "demo":
             title = drawn.figure.get_suptitle()
-            drawn.figure.suptitle(f"{title}\n{_DEMO}" if title else _DEMO, fontsize=9)
+            laid_out = drawn.figure.get_layout_engine() is not None
+            place = {} if laid_out else {"y": 1 - 0.05 / drawn.figure.get_figheight()}
+            drawn.figure.suptitle(f"{title}\n{_DEMO}" if title else _DEMO, fontsize=9, **place)
         written += save_figure(drawn.figure, out / name)
         with atomic_path(out / f"{name}.csv") as part:
             drawn.data.to_csv(part, index=False)

@@ -69,7 +69,7 @@ def fig02(world: World) -> Drawn:
     study = world.study(1)
     name = study.data.names[0]
     rows = [[world.map(study, model, method, name) for method in study.methods] for model in study.models]
-    return Drawn(plot_gallery(rows, [method.label for method in study.methods]), _scores(rows))
+    return _gallery(study, rows, [model.label for model in study.models])
 
 
 def fig03(world: World) -> Drawn:
@@ -80,18 +80,19 @@ def fig03(world: World) -> Drawn:
     name = next((s.name for s in images if len(_classes(s.regions.masks)) > 1), study.data.names[0])
     classes: list[int | None] = [*_classes(images.named(name).regions.masks)[:2]] or [None]
     rows = [[world.map(study, model, method, name, label) for method in study.methods] for label in classes]
-    return Drawn(plot_gallery(rows, [method.label for method in study.methods]), _scores(rows))
+    return _gallery(study, rows, [model.label] * len(rows))
 
 
 def gallery(world: World) -> Drawn:
     """The first images of table 1 under all its methods, one model after the other (the paper's figures 11 to 40)."""
     study = world.study(1)
-    rows = [
-        [world.map(study, model, method, name) for method in study.methods]
-        for model in study.models
-        for name in study.data.names[:GALLERY_IMAGES]
-    ]
-    return Drawn(plot_gallery(rows, [method.label for method in study.methods]), _scores(rows))
+    pairs = [(model, name) for model in study.models for name in study.data.names[:GALLERY_IMAGES]]
+    rows = [[world.map(study, model, method, name) for method in study.methods] for model, name in pairs]
+    return _gallery(study, rows, [model.label for model, _ in pairs])
+
+
+def _gallery(study: Study, rows: Sequence[Sequence[AttributionMap]], models: Sequence[str]) -> Drawn:
+    return Drawn(plot_gallery(rows, [method.label for method in study.methods], models), _scores(rows))
 
 
 def _caap(study: Study) -> Spec:

@@ -1,6 +1,8 @@
 """Figures 4, 5 and 7: blanks, neighbourhoods and cutoffs, on the models and images of tables 1 and 2."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from caap_lab.bench.published import METRICS
+from caap_lab.bench.spec import Spec
 from caap_lab.figures.world import Drawn, World
 from caap_lab.hooked.model import HookedViT
 from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, quiet_grid
@@ -48,12 +51,17 @@ def _frame(world: World, axis: str, sweep: Callable[..., Any]) -> pd.DataFrame:
                 world.images(study)[: world.sweep_images],
                 "label" if study.target == "label" else None,
                 metrics=study.metrics,
-                out=world.run_folder / "sweeps",
+                out=_folder(world, table, spec),
                 progress=world.running.get("progress", True),
             )
             part = found.summary().assign(model=spec.label, n_layers=model.n_layers)
             frames.append(part[part["metric"].isin(METRICS.values())])
     return pd.concat(frames, ignore_index=True)[["model", "n_layers", axis, "metric", "n", "mean", "se"]]
+
+
+def _folder(world: World, table: int, spec: Spec) -> Path:
+    """Where sweeps of a model on a table's images are: one folder for all would be read in full by each sweep."""
+    return world.run_folder / "sweeps" / re.sub(r"[^\w.-]", "_", f"table_{table:02d}_{spec.label}")
 
 
 def _panels(frame: pd.DataFrame, axis: str, draw: Callable[[Axes, pd.DataFrame, str], None]) -> Any:
@@ -63,6 +71,7 @@ def _panels(frame: pd.DataFrame, axis: str, draw: Callable[[Axes, pd.DataFrame, 
         draw(ax, frame[frame["metric"] == metric], axis)
         ax.set_ylabel(f"{name} (%)")
         quiet_grid(ax)
+    figure.align_ylabels(panels)
     counts = sorted(set(frame["n"]))
     figure.suptitle(f"CAAP over the {axis}; {' to '.join(map(str, counts))} images, mean ± standard error", fontsize=10)
     handles, labels = panels.flat[0].get_legend_handles_labels()

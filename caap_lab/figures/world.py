@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class World:
     """Options of `run_plan`: device, batch_size, workers, scheduler, progress."""
     sweep_images: int | None = None
     """Images of each study that sweeps use, the first ones; all by default."""
+    _computed: set[int] = field(default_factory=set, init=False, repr=False)
+    """Tables whose cells are there."""
 
     def study(self, table: int) -> Study:
         """The first study of a table.
@@ -43,15 +45,28 @@ class World:
         Raises:
             InputError: the profile was made without that table.
         """
-        for study in self.plan.studies:
-            if study.table == table:
-                return study
-        raise InputError(f"This figure needs table {table}'s models and images; leave --tables out, or name it.")
+        return self._studies(table)[0]
+
+    def _studies(self, table: int) -> tuple[Study, ...]:
+        found = tuple(study for study in self.plan.studies if study.table == table)
+        if not found:
+            raise InputError(f"This figure needs table {table}'s models and images; leave --tables out, or name it.")
+        return found
+
+    def compute(self, tables: Iterable[int]) -> None:
+        """Compute the cells of some tables that are missing, in one run."""
+        missing = [table for table in dict.fromkeys(tables) if table not in self._computed]
+        if missing:
+            run_plan(self._plan(missing), self.run_folder, **self.running)
+            self._computed.update(missing)
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
         """Results of some tables; cells that are missing are computed first."""
-        studies = tuple(self.study(table) for table in tables)
-        return run_plan(replace(self.plan, studies=studies), self.run_folder, **self.running)
+        self.compute(tables)
+        return BenchmarkResult(self._plan(tables), self.run_folder)
+
+    def _plan(self, tables: Iterable[int]) -> Plan:
+        return replace(self.plan, studies=tuple(study for table in tables for study in self._studies(table)))
 
     @property
     def run_folder(self) -> Path:

@@ -137,7 +137,8 @@ def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height widt
         cells = m.scores.flatten().argsort(descending=True, stable=True).argsort()
         m = replace(m, scores=-cells.reshape(m.scores.shape).double())
     pixels = m.upsample(mode=upsampling)
-    return pixels.flatten().argsort(descending=True, stable=True).argsort().reshape(pixels.shape)
+    order = pixels.flatten().argsort(descending=True, stable=True)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order))).reshape(pixels.shape)
 
 
 class _Piece(NamedTuple):

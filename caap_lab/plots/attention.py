@@ -20,7 +20,7 @@ STYLES = {
     "background-to-background": (COLOURS[6], (0, (5, 1, 1, 1, 1, 1))),
 }
 """The kinds of pairs between patches: a colour, and a dash of its own for print in grey."""
-_REGION_LABELS = {
+REGION_LABELS = {
     "weight": "attention weight, mean of pairs",
     "mass": "attention mass, share of 1 a query",
 }
@@ -42,14 +42,14 @@ def plot_regions(
         quantity: "weight" or "mass".
         heads: "mean" over heads, or the number of one.
     """
-    check_choice("quantity", quantity, tuple(_REGION_LABELS))
+    check_choice("quantity", quantity, tuple(REGION_LABELS))
     ax = _axes(ax, result, height=3.8)
     means, errors = (read(quantity, heads=heads) for read in (result.mean, result.standard_error))
     for kind, (colour, dash) in STYLES.items():
         mean, error = (values[result.kinds.index(kind)] for values in (means, errors))
         if np.isfinite(mean).all():  # else no image has such pairs
             _line(ax, mean, error, colour, dash, kind)
-    ax.set_ylabel(_REGION_LABELS[quantity])
+    ax.set_ylabel(REGION_LABELS[quantity])
     ax.set_ylim(bottom=0)
     which = "mean over heads" if heads == "mean" else f"head {heads}"
     ax.set_title(f"{result.model_name}, {_images(result)}, {which}", fontsize=9)

@@ -1,25 +1,70 @@
 """How all figures look: one palette, readable by colour-blind people and, by dashes and markers, in grey."""
 
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Literal, NamedTuple
+
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette without its yellow, which is too light on white, and with a grey."""
-DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
+Dash = Literal["-", "--", "-.", ":"] | tuple[float, Sequence[float]]
+DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of some inches that no window or pyplot state knows of."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+class MethodStyle(NamedTuple):
+    """How a method is drawn among others."""
+
+    colour: str
+    dash: Dash
+    marker: str
+    ours: bool
+
+
+def method_styles(methods: Sequence[str], ours: str = "CAAP") -> dict[str, MethodStyle]:
+    """A style for each method, in order: CAAP black and solid, no two of the others alike in colour and dash."""
+    return {
+        method: MethodStyle(
+            COLOURS[6] if (own := method.lower() == ours.lower()) else COLOURS[index % 6],
+            "-" if own else DASHES[(index // 6 + index) % len(DASHES)],
+            MARKERS[index % len(MARKERS)],
+            own,
+        )
+        for index, method in enumerate(methods)
+    }
+
+
+class NotebookFigure(Figure):
+    """A figure that shows itself as the value of a notebook's cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+class NotebookAxes(Axes):
+    """Axes whose figure shows itself as the value of a notebook's cell."""
+
+    def _repr_png_(self) -> bytes:
+        figure = self.figure
+        assert isinstance(figure, NotebookFigure)
+        return figure._repr_png_()
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """A figure of some inches that no window or pyplot state knows of; without a layout, its maker places the axes."""
+    figure = NotebookFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def new_axes(ax: Axes | None, width: float = 4.8, height: float = 3.2) -> Axes:
     """The given axes, or those of a new figure."""
-    return new_figure(width, height).subplots() if ax is None else ax
+    return new_figure(width, height).add_subplot(axes_class=NotebookAxes) if ax is None else ax
 
 
 def quiet_grid(ax: Axes) -> None:

@@ -1,0 +1,116 @@
+"""From a slider's move to the picture on the screen, in a real JupyterLab in a real Chromium.
+
+    python -m benchmarks.widgets [--models vit_tiny_patch16_224 vit_base_patch16_224] [--repeats 7] [--out FILE]
+
+Weights are random: time does not depend on them. "known" is a cutoff whose map was computed before; "new" is a blank
+that was never used, from the choice in the menu to its first map. All other maps wait in the queue meanwhile.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tests' JupyterLab and browser
+
+CELL = """
+import caap_lab as cl
+import numpy as np, timm, torch
+from PIL import Image
+torch.manual_seed(0)
+model = cl.HookedViT(timm.create_model({name!r}, pretrained=False))
+image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8))
+w = cl.widgets.layer_sweep(model, image)
+w
+"""
+WATCH = """async ([act, blank]) => {
+    const picture = document.querySelector('.caap-picture');
+    const before = Number(picture.dataset.shown);
+    const seen = new Promise(resolve => new MutationObserver((_, observer) => {
+        if (Number(picture.dataset.shown) > before && picture.dataset.overlay === 'true') {
+            observer.disconnect();
+            requestAnimationFrame(() => resolve(performance.now()));
+        }
+    }).observe(picture, {attributes: true}));
+    const began = performance.now();
+    if (act === 'slider') {
+        const handle = document.querySelector('.caap-panel .noUi-handle');
+        handle.dispatchEvent(new KeyboardEvent('keydown', {key: blank, bubbles: true, cancelable: true}));
+    } else {
+        const menu = [...document.querySelectorAll('.caap-panel select')].find(s => s.value === 'white' || blank);
+        menu.selectedIndex = blank;
+        menu.dispatchEvent(new Event('change', {bubbles: true}));
+    }
+    return (await seen) - began;
+}"""
+
+
+def main() -> None:
+    """Print a table of milliseconds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["vit_tiny_patch16_224", "vit_base_patch16_224"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    chosen = parser.parse_args()
+
+    from benchmarks.machine import describe
+
+    lines = [
+        "| Model | known, median ms | known, worst ms | new, median ms | the same map alone, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for name in chosen.models:
+        known, new, alone = measure(name, chosen.repeats)
+        figures = [statistics.median(known), max(known), statistics.median(new), alone]
+        lines.append(f"| {name} | {' | '.join(f'{figure:.0f}' for figure in figures)} |")
+        print(lines[-1], flush=True)
+    about = (
+        f"Milliseconds; {chosen.repeats} moves of the slider and 5 blanks, headless Chromium on the same machine; "
+        "kernel: "
+        f"{describe()}, {platform.system()}."
+    )
+    text = "\n".join([*lines, "", about, ""])
+    print(text)
+    if chosen.out:
+        chosen.out.write_text(text)
+
+
+def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
+    """Milliseconds to known maps and to new ones, and of the computation alone."""
+    from browser.lab import LabPage, LabServer, find_browser
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_browser(), chromium_sandbox=False)
+        server = LabServer(Path(home))
+        try:
+            lab: Any = LabPage(server, chromium, Path(home))
+            lab.open(CELL.format(name=name))
+            lab.wait_for("len(w._here.maps)", 13)
+            lab.value("w.worker.ask([])")
+            lab.page.wait_for_function("document.querySelector('.caap-picture').dataset.overlay === 'true'")
+            lab.page.wait_for_timeout(2000)
+            known = []
+            for place in range(repeats):
+                known.append(lab.page.evaluate(WATCH, ["slider", "ArrowLeft" if place % 2 else "ArrowRight"]))
+                lab.value("w.worker.ask([])")  # else curves are computed meanwhile
+                lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn anew
+            new = []
+            for blank in range(1, 6):
+                new.append(lab.page.evaluate(WATCH, ["blank", blank]))
+                lab.value("w.worker.ask([])")
+                lab.page.wait_for_timeout(1500)
+            clock = "(lambda t: [t(), cl.caap(model, image), t()])(__import__('time').perf_counter)"
+            ends = [lab.value(f"(lambda r: 1000 * (r[2] - r[0]))({clock})") for _ in range(3)]
+            lab.close()
+            return known, new, statistics.median(ends)
+        finally:
+            server.stop()
+            chromium.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,405 @@
+"""Attention in one's hand: click a patch, and see where every head of every layer looks from there."""
+
+from typing import Any, Literal, cast
+
+import ipywidgets
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from caap_lab.attribution.options import check_eval, check_share
+from caap_lab.data.image_set import ImageSet
+from caap_lab.diagnostics.attention_regions import AttentionRegions, attention_regions
+from caap_lab.diagnostics.regions import Masks
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import Images, check_kind
+from caap_lab.hooked.model import HookedViT
+from caap_lab.plots.attention import REGION_LABELS, STYLES
+from caap_lab.plots.maps import COLOUR_MAP
+from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
+from caap_lab.widgets.attention_words import (
+    DASHES,
+    colour_scale,
+    head_tips,
+    heads_words,
+    on_any_ground,
+    prefix_names,
+    regions_table,
+)
+from caap_lab.widgets.curve import Curve, line
+from caap_lab.widgets.head_grid import HeadGrid
+from caap_lab.widgets.objects import Objects
+from caap_lab.widgets.panel import Panel
+from caap_lab.widgets.photos import photos_of
+from caap_lab.widgets.picture import Picture
+from caap_lab.widgets.pixels import colour_table, grey, png
+from caap_lab.widgets.query_rows import QueryRows
+from caap_lab.widgets.worker import Job, twin
+
+COLOUR_MAPS = (COLOUR_MAP, "cividis", "magma", "gray")
+RANGES = {"each head": (2, 3), "each layer": (1, 2, 3), "all heads": (0, 1, 2, 3)}
+"""Where the last colour's value comes from, and the axes of [layer, head, row, col] that it is the highest of."""
+WIDTH = 240
+"""Pixels of a picture, so that both and the heads of a small model stand side by side."""
+MODES = {"choose a query": "choose", "paint": "paint", "erase": "erase"}
+
+
+def attention(model: HookedViT, image: Images, masks: Masks | None = None, *, overlap: float = 0.5) -> "AttentionView":
+    """See where each head of each layer looks from a patch or the class token, and how attention divides in regions.
+
+    Click a patch of the photo to make it the query, or choose a prefix token. Objects come from masks, or are painted
+    in the photo patch by patch; the sums over their regions are those of `cl.attention_regions`.
+
+    Args:
+        model: A Vision Transformer in evaluation mode.
+        image: One image, or a demo scene, whose masks are taken.
+        masks: The image's objects: a bool mask [H, W] as the model saw it (`model.preprocessing.mask` makes one) or of
+            the size of the grid of patches, or a list or dict of them. They can be painted over.
+        overlap: Least share of a patch that makes it an object's, from 0 (any pixel) to 1.
+
+    Returns:
+        The widget. `weights` is the query's attention, `map` the chosen head's, `regions` the sums between regions,
+        `to_figure()` what is shown as a figure, and `link` the Python calls that compute it.
+
+    Raises:
+        InputError: the model has no attention or is in training mode, the image is not one, or masks do not fit.
+    """
+    return AttentionView(model, image, masks, overlap)
+
+
+class AttentionView(Panel):
+    """The widget of `attention`.
+
+    Attributes:
+        query: Number of the token that looks, prefix tokens first; `look` changes it.
+        objects: The object of each patch.
+        regions: Attention between the objects; None without objects and while it is computed.
+    """
+
+    def __init__(self, model: HookedViT, image: Images, masks: Masks | None, overlap: float) -> None:
+        check_kind(model, "attention")
+        check_eval(model)
+        check_share("overlap", overlap)
+        if isinstance(image, ImageSet):
+            raise InputError("attention shows one image: give one of the data set, images[0].image.")
+        photos = photos_of(model, image)
+        if len(photos) != 1:
+            raise InputError(f"attention shows one image; {len(photos)} were given.")
+        self._masks_call = "masks" if masks is not None else "image.masks"
+        self.objects = Objects(model, getattr(image, "masks", None) if masks is None else masks, overlap)
+        super().__init__()
+        self.model, self.image, self.overlap = model, photos[0], overlap
+        self._twin = twin(model, self.worker.check)
+        self._rows = QueryRows(self._twin, self.image.x)
+        self.regions: AttentionRegions | None = None
+        self._tiles: UInt8[np.ndarray, "layer head row col"] | None = None
+        self._highs: Float[np.ndarray, "layer head"] | None = None
+        spec = model.spec
+        self._prefix_names = prefix_names(spec)
+        self.query = 0 if spec.n_prefix else self._token([spec.grid[0] // 2, spec.grid[1] // 2])
+
+        rows, cols = spec.grid
+        self.token = ipywidgets.Dropdown(
+            options=[("the chosen patch", -1), *((name, i) for i, name in enumerate(self._prefix_names))],
+            description="query",
+        )
+        self.range = ipywidgets.Dropdown(
+            options=list(RANGES), description="range", tooltip="Colours go from 0 to the highest weight of this"
+        )
+        self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
+        self.opacity = ipywidgets.FloatSlider(0.7, min=0, max=1, step=0.05, description="opacity")
+        self.photo = Picture(photo=png(self.image.pixels), rows=rows, cols=cols, width=WIDTH, opacity=0.55)
+        self.overlay = Picture(photo=png(grey(self.image.pixels)), rows=rows, cols=cols, width=WIDTH)
+        self.photo.label = "The photo"
+        for picture in (self.photo, self.overlay):
+            picture.add_class("caap-one-line")
+        self._scale = ipywidgets.HTML()
+        self.grid = HeadGrid(layers=spec.n_layers, heads=spec.n_heads, rows=rows, cols=cols)
+        self.grid.chosen = [spec.n_layers - 1, 0]
+        self.mode = ipywidgets.ToggleButtons(options=MODES, tooltips=["", "Paint the object's patches", "Erase them"])
+        self.mode.style.button_width = "auto"
+        self.object = ipywidgets.Dropdown(
+            options=[(name, place) for place, name in enumerate(self.objects.names)],
+            description="object",
+        )
+        self.clear = ipywidgets.Button(description="clear", tooltip="Take all patches of this object away")
+        self.clear.layout.width = "auto"
+        self.quantity = ipywidgets.Dropdown(options=["mass", "weight"], description="sums of")
+        self.heads = ipywidgets.Dropdown(
+            options=[("mean over heads", "mean"), ("the chosen head", "chosen")], description="heads"
+        )
+        for control in (self.token, self.range, self.colours, self.opacity, self.object, self.quantity, self.heads):
+            control.layout.width, control.style.description_width = "205px", "initial"
+        self.curve = Curve(x=list(range(spec.n_layers)), x_label="layer (block)")
+        self._chart = ipywidgets.VBox([ipywidgets.HBox([self.quantity, self.heads], layout=_WRAP), self.curve])
+        self._table = ipywidgets.HTML()
+        self._sums = ipywidgets.HBox(layout=_WRAP)
+        self._put(
+            ipywidgets.HBox([self.token, self.range, self.colours, self.opacity], layout=_WRAP),
+            ipywidgets.HBox([self.mode, self.object, self.clear], layout=_WRAP),
+            ipywidgets.HBox([self.photo, ipywidgets.VBox([self.overlay, self._scale]), self.grid], layout=_WRAP),
+            self._sums,
+        )
+        self._on(self.token, "value", self._take_token)
+        for picture in (self.photo, self.overlay):
+            self._watch(picture)
+        for control in (self.range, self.colours):
+            self._on(control, "value", self._draw_query)
+        self._on(self.opacity, "value", self._draw_head)
+        self._on(self.grid, "chosen", self._draw_head)
+        self._on(self.mode, "value", self._set_mode)
+        self._on(self.object, "value", self._draw_objects)
+        self._on(self.photo, "painted", lambda: self._paint(self.photo.painted))
+        self.clear.on_click(self._clear)
+        for control in (self.quantity, self.heads):
+            self._on(control, "value", self._draw_sums)
+        self._on(self.curve, "current", self._take_layer)
+        with self._shown_errors():
+            self._draw_objects()
+            self.look(self.query)
+
+    def look(self, query: int) -> None:
+        """Make a token the query.
+
+        Args:
+            query: Its number: prefix tokens first, then patches in reading order.
+
+        Raises:
+            InputError: there is no such token.
+        """
+        if not 0 <= query < self.model.spec.n_tokens:
+            raise InputError(f"There is no token {query}; the last one is {self.model.spec.n_tokens - 1}.")
+        self.query = query
+        self.photo.chosen = self.overlay.chosen = self._cell
+        self.token.value = -1 if self._cell else query
+        self._renew()
+
+    @property
+    def weights(self) -> Float[Tensor, "layer head token"] | None:
+        """The query's attention to every token in float16; None while it is read."""
+        return self._rows.get(self.query)
+
+    @property
+    def map(self) -> Float[Tensor, "row col"] | None:
+        """The chosen head's attention to the patches; None while it is read."""
+        found, (layer, head) = self.weights, self.grid.chosen
+        return None if found is None else found[layer, head, self.model.spec.n_prefix :].unflatten(0, self.model.grid)
+
+    @property
+    def link(self) -> str:
+        """The Python calls that compute what is shown."""
+        (layer, head), (rows, cols), call = self.grid.chosen, self.model.grid, self.image.call
+        lines = [
+            f"pattern = model.record({call}, names=['pattern'], layers=[{layer}], dtype='float16')['pattern', {layer}]",
+            f"shown = pattern[0, {head}, {self.query}, {self.model.spec.n_prefix}:].reshape({rows}, {cols})",
+        ]
+        if self.objects.masks:
+            name, ending = self._masks_call, f", overlap={self.overlap}"
+            if not self.objects.as_given:
+                cells = (f"{name!r}: {np.flatnonzero(mask).tolist()}" for name, mask in self.objects.masks.items())
+                lines.append(f"cells = {{{', '.join(cells)}}}")
+                grid = f"np.isin(np.arange({rows * cols}), found).reshape({rows}, {cols})"
+                lines.append(f"masks = {{name: {grid} for name, found in cells.items()}}")
+                name, ending = "masks", ""
+            lines.append(f"regions = cl.attention_regions(model, {call}, {name}{ending})")
+            lines.append(f"sums = regions.mean({self.quantity.value!r}, heads={self._heads!r})  # by kind and layer")
+        return "\n".join(lines)
+
+    def to_figure(self) -> Figure:
+        """The photo with query and objects, the chosen head's map with its scale, all heads, and the region sums."""
+        layer, head = self.grid.chosen
+        shown = self.map
+        return attention_figure(
+            AttentionScene(
+                title=self.model.model_name,
+                query=self._query_words,
+                cell=self._cell,
+                pixels=self.image.pixels,
+                objects=self.objects.colours(),
+                tiles=self._tiles,
+                chosen=(layer, head),
+                map=None if shown is None else shown.float().numpy(),
+                high=1.0 if self._highs is None else float(self._highs[layer, head]),
+                colour_map=self.colours.value,
+                opacity=self.opacity.value,
+                regions=self.regions,
+                quantity=self.quantity.value,
+                heads=self._heads,
+            )
+        )
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    @property
+    def _cell(self) -> list[int]:
+        patch = self.query - self.model.spec.n_prefix
+        return list(divmod(patch, self.model.grid[1])) if patch >= 0 else []
+
+    @property
+    def _query_words(self) -> str:
+        if not self._cell:
+            return self._prefix_names[self.query]
+        return f"patch at row {self._cell[0]}, column {self._cell[1]}"
+
+    @property
+    def _heads(self) -> Literal["mean"] | int:
+        return "mean" if self.heads.value == "mean" else self.grid.chosen[1]
+
+    def _token(self, cell: list[int]) -> int:
+        return self.model.spec.n_prefix + cell[0] * self.model.grid[1] + cell[1]
+
+    def _watch(self, picture: Picture) -> None:
+        def chosen() -> None:
+            if picture.chosen == self._cell:
+                return
+            if picture.chosen:
+                self.look(self._token(picture.chosen))
+            else:  # Escape; something has to be the query
+                self.look(0)
+
+        self._on(picture, "chosen", chosen)
+
+    def _take_token(self) -> None:
+        if self.token.value >= 0:
+            if self.token.value != self.query:
+                self.look(self.token.value)
+        elif not self._cell:
+            self.look(self._token([size // 2 for size in self.model.grid]))
+
+    def _take_layer(self) -> None:
+        self.grid.chosen = [self.curve.current, self.grid.chosen[1]]
+
+    def _set_mode(self) -> None:
+        self.photo.mode = self.mode.value
+
+    def _clear(self, _: Any) -> None:
+        with self._shown_errors():
+            self._paint([])
+
+    def _paint(self, cells: list[int]) -> None:
+        if self.objects.paint(self.object.value, cells):
+            self.regions = None
+            self._draw_objects()
+            self._renew()
+
+    def _renew(self) -> None:
+        """Show what is known of this query and these objects, and ask for the rest."""
+        self._draw_query()
+        jobs = []
+        if self.weights is None:
+            key = self._rows.key(self.query)
+            jobs.append(Job(("rows", key), lambda: self._rows.read(key), self._take_rows(key)))
+        masks = self.objects.masks
+        if masks and self.regions is None:
+            found = self.objects.regions
+            jobs.append(Job(("regions", found.tobytes()), self._run_regions(masks), self._take_regions(found)))
+        self._ask(jobs)
+
+    def _take_rows(self, key: int | None) -> Any:
+        def take(found: Tensor) -> None:
+            self._rows.keep(key, found)
+            self._draw_query()
+
+        return take
+
+    def _run_regions(self, masks: dict[str, np.ndarray]) -> Any:
+        return lambda: attention_regions(self._twin, self.image.x, masks, progress=False)
+
+    def _take_regions(self, of: np.ndarray) -> Any:
+        def take(found: AttentionRegions) -> None:
+            if of is self.objects.regions:  # else something was painted meanwhile
+                self.regions = found
+                self._draw_sums()
+
+        return take
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def _draw_objects(self) -> None:
+        place = self.object.value
+        with self.photo.hold_sync():
+            self.photo.brush = self.objects.colour(place)
+            self.photo.painted = self.objects.cells(place)
+            self.photo.overlay = png(self.objects.colours(leave_out=place))
+            cols = self.model.grid[1]
+            self.photo.tips = [
+                f"row {cell // cols}, column {cell % cols}: {self.objects.word(cell)}"
+                for cell in range(self.objects.regions.size)
+            ]
+        self._draw_sums()
+
+    def _draw_query(self) -> None:
+        """All heads of the query."""
+        weights, spec = self.weights, self.model.spec
+        self.photo.caption = f"query: {self._query_words}"
+        with self.grid.hold_sync():
+            self.grid.query = self._cell
+            self.grid.label = f"Attention of all heads from the {self._query_words}"
+            self.grid.table = colour_table(self.colours.value).astype(np.uint8).tobytes()
+            if weights is None:
+                self._tiles = self._highs = None
+                self.grid.tiles, self.grid.tips = b"", []
+                slow = "" if self._rows.whole else " (all attention is too large to keep, so one query is read)"
+                self.grid.caption = f"computing{slow}"
+            else:
+                maps = weights[..., spec.n_prefix :].float().unflatten(-1, spec.grid).numpy()
+                highs = maps.max(axis=RANGES[self.range.value], keepdims=True)
+                shares = maps / np.where(highs > 0, highs, 1)
+                self._tiles = np.rint(255 * shares).astype(np.uint8)
+                self._highs = np.broadcast_to(highs[..., 0, 0], maps.shape[:2])
+                self.grid.tiles = self._tiles.tobytes()
+                self.grid.tips = head_tips(weights, spec, self.query)
+                self.grid.caption = "layers down, heads across"
+        self._draw_head()
+
+    def _draw_head(self) -> None:
+        """The chosen head, large."""
+        layer, head = self.grid.chosen
+        found, rows_cols = self.map, self.model.grid
+        with self.overlay.hold_sync():
+            self.overlay.opacity = self.opacity.value
+            self.overlay.label = f"Attention of layer {layer}, head {head}, from the {self._query_words}"
+            self.overlay.caption = f"layer {layer}, head {head}"
+            if found is None or self._tiles is None or self._highs is None:
+                self.overlay.overlay, self.overlay.tips = b"", []
+                self.overlay.caption += ": computing"
+                self._scale.value = ""
+            else:
+                colours = colour_table(self.colours.value).astype(np.uint8)
+                self.overlay.overlay = png(colours[self._tiles[layer, head]])
+                self._scale.value = colour_scale(colours, float(self._highs[layer, head]))
+                self.overlay.tips = [
+                    f"row {place // rows_cols[1]}, column {place % rows_cols[1]}: {value:.2%}"
+                    for place, value in enumerate(found.flatten().tolist())
+                ]
+        self._draw_sums()
+
+    def _draw_sums(self) -> None:
+        """Attention between regions over layers, and all kinds of pairs in the chosen layer."""
+        layer = self.grid.chosen[0]
+        if not self.objects.masks:
+            self._table.value = "Give masks or paint an object to see how attention divides between regions."
+            self._sums.children = (self._table,)
+        elif self.regions is None:
+            self.curve.series = []
+            self._table.value = "Attention between regions: computing"
+        else:
+            quantity = cast(Literal["mass", "weight"], self.quantity.value)
+            values = self.regions.mean(quantity, heads=self._heads)
+            of_kind = dict(zip(self.regions.kinds, values, strict=True))
+            with self.curve.hold_sync():
+                self.curve.series = [
+                    line(kind, of_kind[kind].tolist(), on_any_ground(STYLES[kind][0]), dash)
+                    for kind, dash in DASHES.items()
+                    if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
+                ]
+                self.curve.y_label = REGION_LABELS[quantity]
+                self.curve.label = f"Attention between regions over layers, {heads_words(self._heads)}"
+                self.curve.current = layer
+            self._table.value = regions_table(self.regions, layer, self._heads)
+            self._sums.children = (self._chart, self._table)
+        self._changed()
+
+
+_WRAP = ipywidgets.Layout(flex_flow="row wrap")

@@ -1,0 +1,320 @@
+"""A benchmark as it runs, in this process or any other: how far it is, its tables and its figures."""
+
+import asyncio
+import html
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from caap_lab.bench.result import BenchmarkResult
+from caap_lab.errors import InputError
+from caap_lab.plots.maps import figure_png
+from caap_lab.plots.sweeps import NAMES
+from caap_lab.widgets.panel import Panel
+from caap_lab.widgets.run_reading import Choice, Reading, Stamp, Waiting, newest, read, sentence, stamp
+from caap_lab.widgets.still import Still
+from caap_lab.widgets.worker import Job
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What one look at the folder brings."""
+
+    found: Reading | Waiting
+    asked: Choice
+    choice: Choice
+    """The one asked for, as far as there is such a thing."""
+    picture: bytes | None
+    """None if nothing is to be drawn anew."""
+    written: float | None
+    """When the newest part was written."""
+
+
+WINDOW = 300
+"""Seconds that the rate is measured over."""
+SHARE = 4
+"""Looking takes at most one part in so many of the time, however large the run is."""
+
+
+def benchmark(run: str | Path | BenchmarkResult, *, every: float = 3.0) -> "BenchmarkView":
+    """Watch a benchmark: progress, tables and figures, renewed while it runs.
+
+    The folder is only read: never locked, and nothing in it is moved. It need not exist yet.
+
+    Args:
+        run: The run's folder, or a result.
+        every: Seconds between two looks at the folder. Large runs are looked at less often.
+
+    Returns:
+        The widget. `to_figure()` gives its figure, `link` the Python calls that give its numbers, and `result` the
+        results that are shown.
+
+    Raises:
+        InputError: what is given is no folder.
+    """
+    if not isinstance(run, (str, Path, BenchmarkResult)):
+        raise InputError(f"Give a run's folder or a BenchmarkResult, not {type(run).__name__}.")
+    given = run if isinstance(run, BenchmarkResult) else None
+    folder = run.folder if isinstance(run, BenchmarkResult) else Path(run).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the folder of a run.")
+    if not every > 0:
+        raise InputError(f"every={every} has to be a number of seconds above 0.")
+    return BenchmarkView(folder, given, every)
+
+
+class BenchmarkView(Panel):
+    """The widget of `benchmark`."""
+
+    def __init__(self, folder: Path, given: BenchmarkResult | None, every: float) -> None:
+        super().__init__()
+        self.folder = folder
+        self._given = given
+        self.every = every
+        self._look_again: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._samples: deque[tuple[float, int]] = deque()
+        self._found: Reading | Waiting = Waiting(f"Reading {self.folder}.")
+        self._drawn: tuple[Reading | Waiting, Choice] | None = None
+        # The worker's own: what it has read, from which files, and how long it took.
+        self._seen: Stamp | None = None
+        self._read_found: Reading | Waiting = self._found
+        self._seconds = 0.0
+
+        self.refresh_button = ipywidgets.Button(description="refresh now", tooltip="Read the folder now")
+        self._progress = ipywidgets.HTML()
+        self._counts = ipywidgets.HTML()
+        self._failures = ipywidgets.HTML()
+        self._failed_list = ipywidgets.Accordion([self._failures], selected_index=None)
+        self._damaged = ipywidgets.HTML()
+        self.table_box = ipywidgets.Dropdown(description="table")
+        self.metric_box = ipywidgets.Dropdown(description="metric")
+        self.model_box = ipywidgets.Dropdown(description="curves of")
+        self._table = ipywidgets.HTML()
+        self._protocol = ipywidgets.HTML()
+        self._protocol_list = ipywidgets.Accordion([self._protocol], titles=["What the numbers rest on"])
+        self.still = Still()
+        self._choices = ipywidgets.HBox(
+            [self.table_box, self.metric_box, self.model_box], layout={"flex_flow": "row wrap"}
+        )
+        self._boxes = (self.table_box, self.metric_box, self.model_box)
+        self._put(
+            ipywidgets.HBox([self.refresh_button, self._progress], layout={"align_items": "center"}),
+            self._damaged,
+            self._failed_list,
+            self._counts,
+            self._choices,
+            self._table,
+            self._protocol_list,
+            self.still,
+        )
+        self._setting = False
+        self.refresh_button.on_click(lambda _: self.refresh())
+        for box in self._boxes:
+            box.observe(self._chosen, "value")
+        self._show()
+        self._tick()
+
+    @property
+    def refreshing(self) -> bool:
+        """True while it goes on looking at the folder: in a notebook, until the run is complete or this is closed."""
+        return self._look_again is not None
+
+    @property
+    def result(self) -> BenchmarkResult | None:
+        """The results that are shown; None while there is no run."""
+        return self._found.result if isinstance(self._found, Reading) else None
+
+    @property
+    def choice(self) -> Choice:
+        """The table, metric and model that are shown."""
+        return Choice(*(box.value or "" for box in self._boxes))
+
+    @property
+    def link(self) -> str:
+        """The Python calls that give the table's numbers."""
+        found, lines = self._found, [f"result = cl.BenchmarkResult.open({str(self.folder)!r})"]
+        table = found.table(self.choice) if isinstance(found, Reading) else None
+        if table is not None:
+            where = f"metric == {self.choice.metric!r} and study in {list(table.studies)}"
+            lines.append(f'result.summary().query("{where}")')
+        return "\n".join(lines)
+
+    def to_figure(self) -> Figure:
+        """Mean curves of one model, and the metric of all models as dots."""
+        return self._found.figure(self.choice) if isinstance(self._found, Reading) else sentence(self._found.text)
+
+    def refresh(self) -> None:
+        """Look at the folder now, and go on looking if the run is not complete."""
+        self._say("")
+        self._tick()
+
+    def close(self) -> None:
+        """Stop looking, and take the widget away."""
+        self._closed = True
+        self._stop()
+        super().close()
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+
+    def _tick(self) -> None:
+        """Look at the folder, and again after a while."""
+        self._stop()
+        if self._closed:
+            return
+        self._look()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # a script: `refresh` looks
+        self._look_again = loop.call_later(max(self.every, SHARE * self._seconds), self._tick)
+
+    def _look(self) -> None:
+        choice = self.choice
+        self.worker.ask([Job(choice, partial(self._run, choice, self._drawn), self._take)])
+
+    def _run(self, choice: Choice, drawn: tuple[Reading | Waiting, Choice] | None) -> "_Look":
+        """In the worker: read the folder if it has changed, draw what is not drawn."""
+        began = time.monotonic()
+        found = stamp(self.folder)
+        if found != self._seen or isinstance(self._read_found, Waiting):
+            self._read_found = read(self.folder, self._given)
+            self._seen = found  # after it was read: a plan that cannot be is told each time
+        self.worker.check()
+        reading = self._read_found
+        settled = reading.settle(choice) if isinstance(reading, Reading) else choice
+        picture = None
+        if drawn != (reading, settled) and isinstance(reading, Reading):
+            picture = figure_png(reading.figure(settled), dpi=140)
+            self._seconds = time.monotonic() - began
+        return _Look(reading, choice, settled, picture, newest(found))
+
+    def _take(self, look: "_Look") -> None:
+        if look.asked != self.choice:  # something else was chosen meanwhile, and is on its way
+            return
+        with self._shown_errors():
+            reading = look.found
+            changed = look.picture is not None or (isinstance(reading, Waiting) and reading != self._found)
+            self._found = reading
+            if isinstance(reading, Reading):
+                now, done = time.monotonic(), reading.computed + reading.n_failed
+                if self._samples and done < self._samples[-1][1]:  # another plan in the same folder
+                    self._samples.clear()
+                self._samples.append((now, done))
+                while now - self._samples[0][0] > WINDOW:
+                    self._samples.popleft()
+                if reading.complete:
+                    self._stop()
+            self._show_progress(look.written)
+            if changed:
+                self._drawn = (reading, look.choice)
+                self._set_choices(look.choice)
+                self.still.png = look.picture or b""
+                self._show()
+                self._changed()
+
+    def _chosen(self, _: object) -> None:
+        if not self._setting:
+            self._look()
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def _set_choices(self, choice: Choice) -> None:
+        """What there is to choose from, without taking it for the user's choice."""
+        if not isinstance(self._found, Reading):
+            return
+        tables = [(table.title, table.name) for table in self._found.tables]
+        metrics = [(NAMES[name], name) for name in self._found.metrics(choice)]
+        models = [(name, name) for name in self._found.models(choice)]
+        self._setting = True
+        try:
+            for box, options, value in zip(
+                self._boxes, (tables, metrics, models), (choice.table, choice.metric, choice.model), strict=True
+            ):
+                if list(box.options) != options:
+                    box.options = options
+                box.value = value or None
+                box.layout.display = None if len(options) > 1 else "none"
+        finally:
+            self._setting = False
+
+    def _show_progress(self, written: float | None) -> None:
+        reading, bar = self._found, ""
+        if isinstance(reading, Waiting):
+            text = reading.text
+        else:
+            text = " ".join([reading.result.progress, *self._pace(reading, written)])
+            bar = (
+                f'<progress max="{reading.planned}" value="{reading.computed + reading.n_failed}" '
+                'aria-label="Cells of the benchmark"></progress>'
+            )
+        self._progress.value = f'<div class="caap-progress">{bar}<div>{html.escape(text)}</div></div>'
+        state = f"looks again every {self.every:g} s" if self.refreshing else "does not look again by itself"
+        if isinstance(reading, Reading) and reading.complete:
+            state = "complete"
+        self._status.value = f'<span class="caap-status">{state}</span>'
+
+    def _pace(self, reading: Reading, written: float | None) -> list[str]:
+        """How fast it goes, how long it takes, and when the last cell came."""
+        if reading.complete:
+            return []
+        told = []
+        (first, before), (last, now) = self._samples[0], self._samples[-1]
+        if now > before and last > first:
+            rate = (now - before) / (last - first)
+            left = (reading.planned - now) / rate
+            told.append(
+                f"{60 * rate:.3g} cells a minute over the last {_span(last - first)}, about {_span(left)} left."
+            )
+        if written is not None:
+            told.append(f"The last cell came {_span(max(0.0, time.time() - written))} ago.")
+        return told
+
+    def _show(self) -> None:
+        """Everything below the progress."""
+        reading, choice = self._found, self.choice
+        table = None
+        shown = {self._counts: False, self._failed_list: False, self._damaged: False}
+        if isinstance(reading, Reading):
+            table = reading.table(choice)
+            self._counts.value = f'<div class="caap-wide">{reading.counts_html()}</div>'
+            self._failures.value = reading.failed_html()
+            self._failed_list.titles = [f"Failed cells: {len(reading.failed)}"]
+            self._damaged.value = f'<div class="caap-message">{html.escape(reading.damaged_text())}</div>'
+            shown[self._counts] = True
+            shown[self._failed_list] = len(reading.failed) > 0
+            shown[self._damaged] = len(reading.result.damaged) > 0
+        if table is not None:
+            self._table.value = f'<div class="caap-wide">{table.html(choice.metric)}</div>'
+            self._protocol.value = "".join(f"<p>{html.escape(line)}</p>" for line in table.protocol)
+            self.still.label = (
+                f"Mean insertion and deletion curves of {choice.model}, and {NAMES[choice.metric]} of all models and "
+                f"methods; the numbers are in the table."
+            )
+        shown |= dict.fromkeys((self._choices, self._table, self._protocol_list, self.still), table is not None)
+        for part, visible in shown.items():
+            part.layout.display = None if visible else "none"
+
+    def _bundle(self) -> dict[str, object]:
+        # What the worker drew: drawing it again here would keep the kernel busy.
+        png = self.still.png or figure_png(self.to_figure())
+        return {"image/png": png, "text/plain": self.link}
+
+
+def _span(seconds: float) -> str:
+    """A length of time in words."""
+    if seconds < 99:
+        return f"{seconds:.0f} s"
+    if seconds < 99 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 99 * 3600 else f"{seconds / 86400:.1f} days"

@@ -1,0 +1,51 @@
+"""What a patch or a box says for the classes, as a table."""
+
+import html
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.hooked.base import HookedModel
+
+SHOWN = 5
+"""Likeliest classes listed; the target is added where it is not among them."""
+
+
+def class_table(
+    title: str,
+    logits: Float[Tensor, "classes"],
+    others: Mapping[str, Float[Tensor, "classes"] | None],
+    target: int | None,
+    model: HookedModel,
+) -> str:
+    """HTML of the likeliest classes with their logits, and what other runs give for the same classes.
+
+    Args:
+        title: Which run it is.
+        logits: Its logits.
+        others: Logits to compare with; None where they are not known yet.
+        target: The class in bold.
+        model: Knows the classes' names.
+    """
+    best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
+    shown = best if target is None or target in best else [*best, target]
+    columns = {"inserted": logits} | {name: values for name, values in others.items() if values is not None}
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("class", "probability", *columns))
+    lines = [f"<tr>{heads}</tr>"]
+    probabilities = logits.softmax(dim=0)
+    for index in shown:
+        name = html.escape(f"{index}: {model.class_names.name(index)}")
+        shown_name = f"<b>{name}</b>" if index == target else name
+        lines.append(
+            f"<tr><td>{shown_name}</td>"
+            + "".join(
+                f'<td class="number">{value}</td>'
+                for value in (
+                    f"{float(probabilities[index]):.1%}",
+                    *(f"{float(values[index]):.3f}" for values in columns.values()),
+                )
+            )
+            + "</tr>"
+        )
+    return f"<table><caption>{html.escape(title)}; logits</caption>{''.join(lines)}</table>"

@@ -1,0 +1,420 @@
+"""One image at a time: maps of several methods side by side, and what each patch says when it is inserted alone."""
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from caap_lab.attribution.caap import caap, cutoff_blocks
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import METHODS, attribute, unknown_method
+from caap_lab.context.blanks import blank_image
+from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
+from caap_lab.hooked import tokens
+from caap_lab.hooked.base import HookedModel, Images
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.tokens import neighbourhood_offsets
+from caap_lab.patching.patch import Patch
+from caap_lab.patching.run import run_patched
+from caap_lab.plots.maps import draw_overlay
+from caap_lab.plots.style import new_figure
+from caap_lab.widgets.class_table import class_table
+from caap_lab.widgets.gallery import Gallery, Upload
+from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, wrapped
+from caap_lab.widgets.photos import photos_of, uploaded
+from caap_lab.widgets.picture import Picture
+from caap_lab.widgets.pixels import PARTS, grey, map_colours, map_range, png
+from caap_lab.widgets.target_box import TargetBox
+from caap_lab.widgets.worker import Job, twin
+
+NEIGHBOURHOOD: str = inspect.signature(caap).parameters["neighbourhood"].default
+BLANK: str = inspect.signature(caap).parameters["blank"].default
+COLOUR_MAPS = ("by sign", "viridis", "cividis", "magma", "gray", "RdBu_r")
+KEPT = 64
+"""Maps kept in memory."""
+
+
+def explore(
+    model: HookedModel,
+    images: Images | ImageSet,
+    target: int | str | None = None,
+    methods: str | Sequence[str] = "caap",
+) -> "Explorer":
+    """Look at images one by one: maps of methods side by side, patches under the mouse, boxes patched into the blank.
+
+    Point at a patch for its score, rank, neighbourhood and the classes that it speaks for when it alone is inserted
+    (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at once.
+
+    Args:
+        model: Any model; of CNNs and Mixers, the methods and features that they have.
+        images: Images, demo scenes, or a data set. More can be uploaded.
+        target: The class to begin with: index, WordNet id or word; None for the model's own prediction.
+        methods: Names of the methods to begin with; see `cl.methods()`.
+
+    Returns:
+        The widget. `to_figure()` gives what it shows as a figure, `link` the Python calls that compute it, and
+        `maps` the maps themselves.
+
+    Raises:
+        InputError: something given does not fit.
+    """
+    return Explorer(model, images, target, [methods] if isinstance(methods, str) else list(methods))
+
+
+class Explorer(Panel):
+    """The widget of `explore`."""
+
+    def __init__(
+        self, model: HookedModel, images: Images | ImageSet, target: int | str | None, methods: list[str]
+    ) -> None:
+        fitting = [name for name, method in METHODS.items() if model.kind in method.models]
+        for name in methods:
+            if name not in METHODS:
+                raise unknown_method(name)
+            if name not in fitting:
+                raise InputError(f"{name} does not run on {model.model_name}, a {model.kind}.")
+        if not methods:
+            raise InputError("Give one method at least.")
+        self.photos = photos_of(model, images)
+        super().__init__()
+        self.model = model
+        self._twin = twin(model, self.worker.check)
+        self._maps: OrderedDict[tuple[Any, ...], AttributionMap] = OrderedDict()
+        self._logits: dict[int, Float[Tensor, "classes"]] = {}
+        self._box_logits: dict[tuple[int, ...], Float[Tensor, "classes"]] = {}
+        self._blank_logits: Float[Tensor, "classes"] | None = None
+
+        self.gallery = Gallery()
+        self.upload = Upload()
+        self.target_box = TargetBox(model, target)
+        self.method_list = ipywidgets.SelectMultiple(
+            options=fitting, value=methods, rows=7, description="methods", tooltip="Ctrl or Shift for several"
+        )
+        self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
+        self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
+        self.part = ipywidgets.Dropdown(options=PARTS, description="signs")
+        self.mode = ipywidgets.ToggleButtons(options=[("choose a patch", "choose"), ("drag a box", "box")])
+        for control in (self.target_box, self.opacity, self.colours, self.part):
+            control.layout.width = CONTROL_WIDTH
+        self.photo = Picture(label="The photo", rows=model.grid[0], cols=model.grid[1])
+        self.photo.neighbours = [list(offset) for offset in neighbourhood_offsets(NEIGHBOURHOOD)]
+        self.overlays: dict[str, Picture] = {}
+        self._pictures = wrapped()
+        self._details = ipywidgets.HTML()
+        self._put(
+            wrapped(self.gallery, self.upload),
+            wrapped(
+                ipywidgets.VBox([self.target_box, self.opacity, self.colours, self.part]),
+                self.method_list,
+            ),
+            *([self.mode] if isinstance(model, HookedViT) else []),
+            self._pictures,
+            self._details,
+        )
+        self._show_gallery()
+        self.target_box.on_choice(self._renew, self._on)
+        self._on(self.gallery, "chosen", self._renew)
+        self._on(self.method_list, "value", self._renew)
+        self._on(self.upload, "file", self._take_file)
+        self._on(self.upload, "problem", lambda: self._say(self.upload.problem[1]))
+        for control in (self.opacity, self.colours, self.part):
+            self._on(control, "value", self._draw)
+        self._on(self.mode, "value", self._set_mode)
+        self._watch(self.photo)
+        with self._shown_errors():
+            self._renew()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods shown."""
+        return self.method_list.value or ("caap",)
+
+    @property
+    def target(self) -> int | None:
+        """The class that is explained; None while the prediction is not known yet."""
+        if self.target_box.target is not None:
+            return self.target_box.target
+        logits = self._logits.get(self.gallery.chosen)
+        return None if logits is None else int(logits.argmax())
+
+    @property
+    def maps(self) -> dict[str, AttributionMap]:
+        """The maps of this image and class that are computed, by method."""
+        found = {name: self._map(name) for name in self.methods}
+        return {name: m for name, m in found.items() if m is not None}
+
+    @property
+    def link(self) -> str:
+        """The Python calls that compute what is shown."""
+        photo, target = self.photos[self.gallery.chosen], self.target
+        ending = f"{photo.call}, target={target})"
+        lines = [
+            f"cl.caap(model, {ending}"
+            if name == "caap"
+            else f"cl.attribute(model, {photo.call}, {name!r}, target={target})"
+            for name in self.methods
+        ]
+        if self.photo.box:
+            top, left, bottom, right = self.photo.box
+            lines += [
+                f"source = model.record({photo.call}, names=['resid_pre'], layers=range({self._cutoff}))",
+                f"box = cl.tokens.box({top}, {left}, {bottom + 1}, {right + 1})",
+                f"patch = cl.Patch('resid_pre', layers=range({self._cutoff}), tokens=box, source=source)",
+                f"model.run_patched(cl.blanks.blank_image(model, {BLANK!r}), [patch])",
+            ]
+        return "\n".join(lines)
+
+    def to_figure(self) -> Figure:
+        """Photo and maps with their scales, and the chosen patch and box."""
+        photo, found = self.photos[self.gallery.chosen], self.maps
+        height, width = photo.pixels.shape[:2]
+        figure = new_figure(0.4 + 3.0 * (1 + len(found)), 3.0 * height / width + 0.4)
+        panels = figure.subplots(1, 1 + len(found), squeeze=False)[0]
+        panels[0].imshow(photo.pixels, interpolation="nearest")
+        panels[0].set_title(f"{self.model.model_name}: {photo.name}", fontsize=9)
+        panels[0].set_axis_off()
+        for ax, (name, m) in zip(panels[1:], found.items(), strict=True):
+            mappable = draw_overlay(ax, m, opacity=self.opacity.value, colour_map=self._colour_map)
+            ax.set_title(f"{name} for '{m.target_name}'", fontsize=9)
+            bar = figure.colorbar(mappable, ax=ax, fraction=0.046, pad=0.02)
+            bar.set_label(m.score, fontsize=8)
+            bar.ax.tick_params(labelsize=7)
+        rows, cols = self.model.grid
+        marks = [([*self.photo.chosen, *self.photo.chosen], "#d55e00"), (self.photo.box, "#e69f00")]
+        for cells, colour in marks:
+            if cells:
+                top, left, bottom, right = cells
+                size = ((right - left + 1) * width / cols, (bottom - top + 1) * height / rows)
+                for ax in panels:
+                    corner = (left * width / cols - 0.5, top * height / rows - 0.5)
+                    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=2))
+        return figure
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    @property
+    def _cutoff(self) -> int:
+        return cutoff_blocks(None, self.model.n_layers)
+
+    @property
+    def _colour_map(self) -> str | None:
+        return None if self.colours.value == COLOUR_MAPS[0] else self.colours.value
+
+    def _show_gallery(self) -> None:
+        self.gallery.names = [photo.name for photo in self.photos]
+        self.gallery.pictures = [photo.thumbnail for photo in self.photos]
+
+    def _take_file(self) -> None:
+        name, content = self.upload.file
+        if not name:
+            return
+        self.photos.append(uploaded(self.model, name, content))
+        self._show_gallery()
+        self.gallery.chosen = len(self.photos) - 1
+
+    def _set_mode(self) -> None:
+        for picture in (self.photo, *self.overlays.values()):
+            picture.mode = self.mode.value
+
+    def _watch(self, picture: Picture) -> None:
+        def chosen() -> None:
+            for other in (self.photo, *self.overlays.values()):
+                other.chosen = picture.chosen
+            self._describe()
+
+        def boxed() -> None:
+            for other in (self.photo, *self.overlays.values()):
+                other.box = picture.box
+            self._renew()
+
+        self._on(picture, "chosen", chosen)
+        self._on(picture, "box", boxed)
+
+    def _renew(self) -> None:
+        """Show what is known for the present image, class and methods, and ask for the rest."""
+        for name in [name for name in self.overlays if name not in self.methods]:
+            self.overlays.pop(name).close()
+        for name in self.methods:
+            if name not in self.overlays:
+                self.overlays[name] = Picture(
+                    rows=self.model.grid[0],
+                    cols=self.model.grid[1],
+                    neighbours=self.photo.neighbours,
+                    mode=self.mode.value,
+                    chosen=self.photo.chosen,
+                    box=self.photo.box,
+                )
+                self._watch(self.overlays[name])
+        self._pictures.children = (self.photo, *(self.overlays[name] for name in self.methods))
+        self._draw()
+        self._ask(self._jobs())
+
+    def _jobs(self) -> list[Job]:
+        place = self.gallery.chosen
+        jobs = []
+        if place not in self._logits:
+            jobs.append(Job(("logits", place), lambda: self._run_logits(place), self._take_logits(place)))
+        box = tuple(self.photo.box)
+        if box and (place, *box) not in self._box_logits:
+            jobs.append(Job(("box", place, box), lambda: self._run_box(place, box), self._take_box(place, box)))
+        wanted = self.target_box.target
+        names = list(dict.fromkeys([*self.methods, *(["caap"] if "caap" in self.method_list.options else [])]))
+        for name in names:
+            if self._map(name) is None:
+                jobs.append(
+                    Job(("map", place, name, wanted), self._run_map(place, name, wanted), self._take_map(place, name))
+                )
+        return jobs
+
+    def _run_logits(self, place: int) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            logits = self._twin(self.photos[place].x)[0].float().cpu()
+            blank = blank_image(self._twin, BLANK)
+            assert blank is not None  # a name of an image
+            return logits, self._twin(blank)[0].float().cpu()
+
+    def _take_logits(self, place: int) -> Any:
+        def take(found: tuple[Tensor, Tensor]) -> None:
+            self._logits[place], self._blank_logits = found
+            self._draw()
+
+        return take
+
+    def _run_map(self, place: int, name: str, wanted: int | None) -> Any:
+        def run() -> Any:
+            return attribute(self._twin, self.photos[place].x, name, wanted, progress=False)
+
+        return run
+
+    def _take_map(self, place: int, name: str) -> Any:
+        def take(m: AttributionMap) -> None:
+            every = m.all_scores is not None or not METHODS[name].class_specific
+            self._maps[(place, name, None if every else m.target)] = m
+            while len(self._maps) > KEPT:
+                self._maps.popitem(last=False)
+            self._draw()
+
+        return take
+
+    def _run_box(self, place: int, box: tuple[int, ...]) -> Tensor:
+        assert isinstance(self._twin, HookedViT)
+        top, left, bottom, right = box
+        cutoff = self._cutoff
+        with torch.no_grad():
+            source = self._twin.record(self.photos[place].x, names=["resid_pre"], layers=range(cutoff))
+            patch = Patch(
+                "resid_pre",
+                layers=range(cutoff),
+                tokens=tokens.box(top, left, bottom + 1, right + 1),
+                source=source,
+            )
+            return run_patched(self._twin, blank_image(self._twin, BLANK), [patch])[0].float().cpu()
+
+    def _take_box(self, place: int, box: tuple[int, ...]) -> Any:
+        def take(logits: Tensor) -> None:
+            self._box_logits[(place, *box)] = logits
+            self._describe()
+
+        return take
+
+    def _map(self, name: str) -> AttributionMap | None:
+        place, target = self.gallery.chosen, self.target
+        if target is None:
+            return None
+        every = self._maps.get((place, name, None))
+        if every is None:
+            return self._maps.get((place, name, target))
+        return every.for_target(target) if every.all_scores is not None else every
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        photo = self.photos[self.gallery.chosen]
+        self.photo.photo = png(photo.pixels)
+        self.photo.caption = photo.name
+        self.photo.label = f"The photo {photo.name}"
+        logits, target = self._logits.get(self.gallery.chosen), self.target
+        if logits is not None:
+            self.target_box.suggest(logits.softmax(dim=0))
+        caap_map = self._map("caap")
+        background = png(grey(photo.pixels))
+        for name, picture in self.overlays.items():
+            m = self._map(name)
+            picture.opacity = self.opacity.value
+            picture.photo = background
+            if m is None:
+                picture.overlay, picture.tips = b"", []
+                picture.caption = picture.label = f"{name}: computing"
+                continue
+            picture.rows, picture.cols = m.grid
+            picture.overlay = png(map_colours(m, self._colour_map, self.part.value))
+            low, high = map_range(m)
+            picture.caption = f"{name} for '{m.target_name}', colours {low:.3g} to {high:.3g}"
+            picture.label = f"Map of {name} for {m.target_name}"
+            picture.tips = self._tips(m, caap_map)
+        self.photo.tips = self._tips(caap_map, caap_map) if caap_map is not None else []
+        if target is not None:
+            name = self.model.class_names.name(target)
+            self.photo.caption = (
+                f"{photo.name}: '{name}' {float(logits.softmax(0)[target]):.1%}" if logits is not None else name
+            )
+        self._describe()
+
+    def _tips(self, m: AttributionMap, caap_map: AttributionMap | None) -> list[str]:
+        rank = {cell: place + 1 for place, cell in enumerate(m.rank())}
+        rows, cols = m.grid
+        alone = [""] * (rows * cols)
+        if caap_map is not None and caap_map.all_scores is not None and caap_map.grid == m.grid:
+            best = caap_map.all_scores.flatten(0, 1).softmax(dim=1).topk(min(2, caap_map.all_scores.shape[-1]))
+            names = self.model.class_names
+            alone = [
+                "; inserted alone: " + ", ".join(f"{names.name(i)} {p:.0%}" for p, i in zip(ps, indices, strict=True))
+                for ps, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+        scores, count = m.scores.tolist(), rows * cols
+        return [
+            f"row {row}, column {col}: {m.score} {scores[row][col]:.4g}, rank {rank[row, col]} of {count}"
+            f"{alone[row * cols + col]}"
+            for row in range(rows)
+            for col in range(cols)
+        ]
+
+    def _describe(self) -> None:
+        """The classes that the chosen patch or box speaks for, in a table."""
+        parts = [self._patch_table(), self._box_table()]
+        tables = "".join(f'<div style="margin-right:32px">{part}</div>' for part in parts if part)
+        self._details.value = f'<div style="display:flex;flex-wrap:wrap">{tables}</div>'
+        self._changed()
+
+    def _patch_table(self) -> str:
+        m = self._map("caap") if "caap" in self.method_list.options else None
+        if not self.photo.chosen or m is None or m.all_scores is None:
+            return ""
+        row, col = self.photo.chosen
+        if not (row < m.grid[0] and col < m.grid[1]):
+            return ""
+        title = f"Patch at row {row}, column {col}, inserted with its neighbours ({NEIGHBOURHOOD}) into the blank"
+        return self._table(title, m.all_scores[row, col])
+
+    def _box_table(self) -> str:
+        box = self.photo.box
+        found = self._box_logits.get((self.gallery.chosen, *box)) if box else None
+        if found is None:
+            return ""
+        top, left, bottom, right = box
+        title = (
+            f"Box, rows {top} to {bottom}, columns {left} to {right}, inserted into the blank ({self._cutoff} blocks)"
+        )
+        return self._table(title, found)
+
+    def _table(self, title: str, logits: Float[Tensor, "classes"]) -> str:
+        own = self._logits.get(self.gallery.chosen)
+        return class_table(title, logits, {"whole image": own, "blank": self._blank_logits}, self.target, self.model)

@@ -1,0 +1,42 @@
+"""All heads of all layers at a glance, drawn in the browser on one canvas."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+_HERE = Path(__file__).parent
+
+
+class HeadGrid(anywidget.AnyWidget):
+    """A small map a head, a row of them a layer, one of which is chosen with the mouse or the arrow keys.
+
+    Attributes:
+        layers: Number of layers.
+        heads: Number of heads of a layer.
+        rows: Rows of patches in a map.
+        cols: Columns of patches in a map.
+        tiles: uint8 [layer, head, row, col] as bytes, the place of each patch's colour in `table`; empty for none.
+        table: uint8 [256, 3] as bytes, the colours.
+        chosen: Layer and head of the chosen one.
+        query: Row and column of the patch outlined in every map, or nothing.
+        tips: What is said about each head when it is pointed at, layer by layer.
+        label: What it shows, for screen readers.
+        caption: The line above it.
+        width: Of the whole in pixels, at most: maps grow no larger than 56 pixels, and all layers are to be seen.
+    """
+
+    _esm = _HERE / "head_grid.js"
+    _css = _HERE / "widgets.css"
+    layers = traitlets.Int(1).tag(sync=True)
+    heads = traitlets.Int(1).tag(sync=True)
+    rows = traitlets.Int(1).tag(sync=True)
+    cols = traitlets.Int(1).tag(sync=True)
+    tiles = traitlets.Bytes().tag(sync=True)
+    table = traitlets.Bytes().tag(sync=True)
+    chosen = traitlets.List(traitlets.Int(), default_value=[0, 0]).tag(sync=True)
+    query = traitlets.List(traitlets.Int()).tag(sync=True)
+    tips = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    caption = traitlets.Unicode().tag(sync=True)
+    width = traitlets.Int(420).tag(sync=True)

@@ -1,0 +1,297 @@
+"""The cutoff in one's hand: CAAP's map and its insertion and deletion follow a slider."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from caap_lab.attribution.caap import CONTEXTS, caap, cutoff_blocks
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.context.blanks import BLANKS
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel, Images, check_kind
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.tokens import NEIGHBOURHOODS, neighbourhood_offsets
+from caap_lab.metrics.perturbation import PerturbationCurves, insertion_deletion
+from caap_lab.plots.maps import draw_overlay
+from caap_lab.plots.style import COLOURS, new_figure, quiet_grid
+from caap_lab.plots.sweeps import NAMES
+from caap_lab.widgets.curve import Curve, line
+from caap_lab.widgets.panel import Panel, wrapped
+from caap_lab.widgets.photos import photos_of
+from caap_lab.widgets.picture import Picture
+from caap_lab.widgets.pixels import grey, map_colours, map_range, png
+from caap_lab.widgets.target_box import TargetBox
+from caap_lab.widgets.worker import Job, twin
+
+METRICS = ("insdel", "insertion", "deletion")
+PROTOCOL = "rise-28"
+"""Curves of 28 steps, as the sweeps draw them."""
+SECONDS_A_STEP = 0.6
+KEPT = 16
+"""Settings whose maps stay in memory."""
+
+
+def layer_sweep(model: HookedModel, image: Images, target: int | str | None = None) -> "LayerSweep":
+    """Follow CAAP's map over cutoffs and first blocks, for any blank, neighbourhood and context.
+
+    Maps are computed in the background, those of the nearest cutoffs first, then their insertion and deletion curves;
+    a map that is known shows at once, and work for settings that were left is dropped.
+
+    Args:
+        model: A Vision Transformer or CNN.
+        image: One image.
+        target: The class: index, WordNet id or word; None for the model's own prediction.
+
+    Returns:
+        The widget. `map` is the map shown, `to_figure()` gives it with the curve over cutoffs, `link` the Python call.
+
+    Raises:
+        InputError: something given does not fit.
+    """
+    return LayerSweep(model, image, target)
+
+
+@dataclass(eq=False)
+class _Known:
+    """What is computed for one start, blank, neighbourhood and context."""
+
+    maps: dict[int, AttributionMap] = field(default_factory=dict)
+    curves: dict[tuple[int, int], PerturbationCurves] = field(default_factory=dict)
+    """By cutoff and class."""
+
+
+class LayerSweep(Panel):
+    """The widget of `layer_sweep`."""
+
+    def __init__(self, model: HookedModel, image: Images, target: int | str | None) -> None:
+        check_kind(model, "layer_sweep", ("vit", "cnn"))
+        photos = photos_of(model, image)
+        if len(photos) != 1:
+            raise InputError(f"layer_sweep shows one image; {len(photos)} were given. cl.sweep_cutoffs takes many.")
+        super().__init__()
+        self.model, self.photo = model, photos[0]
+        self._twin = twin(model, self.worker.check)
+        self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
+        self._predicted: int | None = None
+
+        layers = model.n_layers
+        contexts = _contexts(model)
+        self.target_box = TargetBox(model, target)
+        self.cutoff = ipywidgets.IntSlider(cutoff_blocks(None, layers), min=0, max=layers, description="cutoff")
+        self.start = ipywidgets.IntSlider(0, min=0, max=layers - 1, description="start")
+        self.play = ipywidgets.ToggleButton(description="play", tooltip="Go through the cutoffs", icon="play")
+        self.blank = ipywidgets.Dropdown(options=BLANKS, description="blank")
+        self.neighbourhood = ipywidgets.Dropdown(options=list(NEIGHBOURHOODS), value="box1", description="neighbours")
+        self.context = ipywidgets.Dropdown(options=contexts, description="context")
+        self.metric = ipywidgets.Dropdown(options=[(NAMES[name], name) for name in METRICS], description="metric")
+        self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
+        rows, cols = model.grid
+        self.picture = Picture(photo=png(grey(self.photo.pixels)), rows=rows, cols=cols, width=280)
+        self.curve = Curve(x=list(range(layers + 1)), x_label="cutoff (blocks patched)", width=300)
+        self._put(
+            wrapped(
+                *(self.cutoff, self.play, self.start, self.metric),
+                *(self.blank, self.neighbourhood, self.context, self.target_box, self.opacity),
+            ),
+            wrapped(self.picture, self.curve),
+        )
+        self._on(self.play, "value", self._step)
+        self._on(self.curve, "current", self._go)
+        self._on(self.start, "value", self._limit)
+        for control in (self.cutoff, self.start, self.blank, self.neighbourhood, self.context):
+            self._on(control, "value", self._renew)
+        self.target_box.on_choice(self._renew, self._on)
+        for control in (self.metric, self.opacity):
+            self._on(control, "value", self._draw)
+        with self._shown_errors():
+            self._renew()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """CAAP's options at the present place of the controls."""
+        return {
+            "cutoff": self.cutoff.value,
+            "start": self.start.value,
+            "neighbourhood": self.neighbourhood.value,
+            "blank": self.blank.value,
+            "context": self.context.value,
+        }
+
+    @property
+    def target(self) -> int | None:
+        """The class that is explained; None while the prediction is not known yet."""
+        return self._predicted if self.target_box.target is None else self.target_box.target
+
+    @property
+    def map(self) -> AttributionMap | None:
+        """The map of the present settings, once it is computed."""
+        found, target = self._here.maps.get(self.cutoff.value), self.target
+        return found if found is None or target is None else found.for_target(target)
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The chosen metric by cutoff, as far as it is computed; see `insertion_deletion` with protocol "rise-28"."""
+        curves = self._here.curves
+        return {
+            cutoff: float(getattr(found, self.metric.value))
+            for (cutoff, target), found in sorted(curves.items())
+            if target == self.target
+        }
+
+    @property
+    def link(self) -> str:
+        """The Python calls that compute what is shown."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        lines = [f"m = cl.caap(model, {self.photo.call}, target={self.target}, {options})"]
+        if isinstance(self.model, HookedViT) and self.context.value != "frozen":
+            rest = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if name != "cutoff")
+            picture = f"[{self.photo.call}]"
+            lines.append(f"cl.sweep_cutoffs(model, {picture}, {self.target}, cutoffs={self._cutoffs()}, {rest})")
+        return "\n".join(lines)
+
+    def to_figure(self) -> Figure:
+        """The map with its scale beside the metric over cutoffs."""
+        height, width = self.photo.pixels.shape[:2]
+        figure = new_figure(8.2, max(3.2, 3.6 * height / width))
+        left, right = figure.subplots(1, 2)
+        m, values = self.map, self.values
+        if m is None:
+            left.imshow(self.photo.pixels, interpolation="nearest")
+            left.set_axis_off()
+        else:
+            mappable = draw_overlay(left, m, opacity=self.opacity.value)
+            left.set_title(f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}", fontsize=9)
+            figure.colorbar(mappable, ax=left, fraction=0.046, pad=0.02).set_label(m.score, fontsize=8)
+        right.plot(list(values), list(values.values()), "o-", color=COLOURS[0])
+        right.axvline(self.cutoff.value, color="0.5", linestyle=":")
+        right.set_xlabel(self.curve.x_label)
+        right.set_ylabel(NAMES[self.metric.value])
+        right.set_xlim(-0.4, self.model.n_layers + 0.4)
+        quiet_grid(right)
+        told = ", ".join(f"{name} {value}" for name, value in self.settings.items() if name != "cutoff")
+        right.set_title(f"{told}\n{PROTOCOL} curves", fontsize=8)
+        return figure
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    @property
+    def _here(self) -> _Known:
+        key = tuple(value for name, value in self.settings.items() if name != "cutoff")
+        known = self._known.setdefault(key, _Known())
+        self._known.move_to_end(key)
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return known
+
+    def _cutoffs(self) -> list[int]:
+        return list(range(self.start.value + 1 if self.start.value else 0, self.model.n_layers + 1))
+
+    def _go(self) -> None:
+        self.cutoff.value = max(self.curve.current, self.cutoff.min)
+
+    def _limit(self) -> None:
+        # A range needs a block: the cutoff moves up with the start.
+        self.cutoff.min = self._cutoffs()[0]
+
+    def _step(self) -> None:
+        """Go to the next cutoff once this one's map is there, and on as long as the button is pressed."""
+        if not self.play.value:
+            return
+        if self.map is not None:
+            self.cutoff.value = self.cutoff.value + 1 if self.cutoff.value < self.cutoff.max else self.cutoff.min
+        self._later(SECONDS_A_STEP, self._step)
+
+    def _renew(self) -> None:
+        """Show what is known here, and ask for the rest, nearest cutoffs first."""
+        self.picture.neighbours = [list(offset) for offset in neighbourhood_offsets(self.neighbourhood.value)]
+        self._draw()
+        here, settings = self._here, self.settings
+        order = sorted(self._cutoffs(), key=lambda cutoff: abs(cutoff - self.cutoff.value))
+        jobs = []
+        for cutoff in order:
+            if cutoff not in here.maps:
+                options = {**settings, "cutoff": cutoff}
+                jobs.append(Job(("map", *options.values()), self._run_map(here, options), self._take_map(cutoff)))
+        wanted = self.target_box.target
+        for cutoff in order:
+            if (cutoff, self.target) not in here.curves:
+                key = ("curves", *settings.values(), cutoff, wanted)
+                jobs.append(Job(key, self._run_curves(here, cutoff, wanted), self._take_curves(here, cutoff)))
+        self._ask(jobs)
+
+    def _run_map(self, here: _Known, options: dict[str, Any]) -> Any:
+        def run() -> AttributionMap:
+            m = caap(self._twin, self.photo.x, progress=False, **options)
+            assert isinstance(m, AttributionMap)
+            # Kept from here on, and not when it is shown: the curves' jobs wait for no cell of the notebook to end.
+            here.maps[options["cutoff"]] = m
+            return m
+
+        return run
+
+    def _take_map(self, cutoff: int) -> Any:
+        def take(m: AttributionMap) -> None:
+            self._predicted = m.target  # maps are asked for without a target: every class comes from the same pass
+            if cutoff == self.cutoff.value:
+                self._draw()
+
+        return take
+
+    def _run_curves(self, here: _Known, cutoff: int, wanted: int | None) -> Any:
+        def run() -> PerturbationCurves:
+            m = here.maps[cutoff]  # the maps come first
+            one = m if wanted is None else m.for_target(wanted)
+            found = insertion_deletion(self._twin, self.photo.x, one, protocol=PROTOCOL, progress=False)
+            assert isinstance(found, PerturbationCurves)
+            return found
+
+        return run
+
+    def _take_curves(self, here: _Known, cutoff: int) -> Any:
+        def take(found: PerturbationCurves) -> None:
+            here.curves[(cutoff, found.target)] = found
+            self._draw_curve()
+            self._changed()
+
+        return take
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        m = self.map
+        self.picture.opacity = self.opacity.value
+        if m is None:
+            self.picture.overlay, self.picture.tips = b"", []
+            self.picture.caption = self.picture.label = f"cutoff {self.cutoff.value}: computing"
+        else:
+            low, high = map_range(m)
+            self.picture.overlay = png(map_colours(m))
+            self.picture.caption = (
+                f"'{m.target_name}', cutoff {self.cutoff.value} of {self.model.n_layers}, logit {low:.3g} to {high:.3g}"
+            )
+            self.picture.label = f"Map of CAAP for {m.target_name} at cutoff {self.cutoff.value}"
+            place = {cell: rank + 1 for rank, cell in enumerate(m.rank())}
+            self.picture.tips = [
+                f"row {row}, column {col}: {m.score} {score:.4g}, rank {place[row, col]} of {m.scores.numel()}"
+                for row, line_of in enumerate(m.scores.tolist())
+                for col, score in enumerate(line_of)
+            ]
+        self._draw_curve()
+        self._changed()
+
+    def _draw_curve(self) -> None:
+        values, name = self.values, NAMES[self.metric.value]
+        self.curve.series = [line(name, [values.get(cutoff) for cutoff in self.curve.x], COLOURS[0])]
+        self.curve.y_label = name
+        self.curve.label = f"{name} over cutoffs"
+        self.curve.current = self.cutoff.value
+
+
+def _contexts(model: HookedModel) -> list[str]:
+    """The contexts that a model can run in, the default first."""
+    if not isinstance(model, HookedViT):
+        return ["free"]
+    return [name for name in CONTEXTS if name != "dropped" or model.spec.live_prefix]

@@ -1,0 +1,168 @@
+"""What all widgets share: errors shown where they happen, and a picture of the present state left in the notebook."""
+
+import asyncio
+import html
+import traceback
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ipywidgets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from caap_lab.errors import InputError
+from caap_lab.plots.maps import figure_png
+from caap_lab.widgets.worker import Job, Worker
+
+CONTROL_WIDTH = "280px"
+"""Two controls fit side by side into a notebook on a screen of 1024 pixels."""
+PAUSE = 1.0
+"""Seconds without a change before the picture in the notebook is drawn anew."""
+
+
+def wrapped(*widgets: ipywidgets.Widget) -> ipywidgets.Box:
+    """Widgets side by side, as many as fit, the rest below."""
+    for widget in widgets:
+        if isinstance(widget, ipywidgets.DOMWidget) and widget.layout.width is None:
+            widget.layout.width = CONTROL_WIDTH if hasattr(widget, "description") else None
+    return ipywidgets.Box(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+
+class Panel(ipywidgets.VBox):
+    """A widget that computes in the background and leaves a picture beside itself in the saved notebook.
+
+    Attributes:
+        message: The sentence shown at the bottom, empty if nothing went wrong; `status` says what is being computed.
+    """
+
+    def __init__(self) -> None:
+        self.worker = Worker(self._failed)
+        self._status = ipywidgets.HTML()
+        self._message = ipywidgets.HTML()
+        self._link = ipywidgets.HTML()
+        self.message = ""
+        self._picture: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        super().__init__()
+        self.add_class("caap-panel")
+
+    @abstractmethod
+    def to_figure(self) -> Figure:
+        """The present state as a figure for a paper."""
+
+    @property
+    @abstractmethod
+    def link(self) -> str:
+        """The Python call that gives what is shown."""
+
+    def wait(self, seconds: float = 600) -> None:
+        """Wait until everything is computed, and draw the picture in the notebook: for cells that use the results.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        self.worker.wait(seconds)
+        self._count()
+        if self._picture is not None:
+            self._picture.update(_bundle(figure_png(self.to_figure()), self.link), raw=True)
+
+    def close(self) -> None:
+        """Stop the work and take the widget away."""
+        if hasattr(self, "worker"):  # else the arguments were refused
+            self.worker.close()
+        super().close()
+
+    def _put(self, *rows: ipywidgets.Widget) -> None:
+        """Lay out the rows above the status, the message and the call that reproduces what is shown."""
+        self.children = (*rows, self._status, self._message, self._link)
+
+    def _on(self, widget: ipywidgets.Widget, name: str, call: Callable[[], None]) -> None:
+        """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""
+
+        def changed(_: Any) -> None:
+            self._say("")
+            with self._shown_errors():
+                call()
+
+        widget.observe(changed, name)
+
+    @contextmanager
+    def _shown_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, InputError):
+            self._say(str(error))
+        else:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            self._say(f"{type(error).__name__}: {error} ({last.name}, line {last.lineno} of {last.filename})")
+
+    def _say(self, message: str) -> None:
+        if message == self.message:
+            return
+        self.message = message
+        role = '<div role="alert" class="caap-message">' if message else "<div>"
+        self._message.value = f"{role}{html.escape(message)}</div>"
+
+    def _ask(self, jobs: list[Job]) -> None:
+        """Hand jobs to the worker and count down while they are done."""
+
+        def counted(job: Job) -> Job:
+            def done(found: Any) -> None:
+                with self._shown_errors():
+                    job.done(found)
+                self._count()
+
+            return Job(job.key, job.run, done)
+
+        self.worker.ask([counted(job) for job in jobs])
+        self._count()
+
+    def _count(self) -> None:
+        left = self.worker.left
+        self._status.value = f'<span class="caap-status">{f"computing, {left} left" if left else "ready"}</span>'
+
+    def _changed(self) -> None:
+        """Show the call for the present state, and draw the picture in the notebook anew after a pause."""
+        call = html.escape(self.link)
+        self._link.value = f'<pre class="caap-link" aria-label="Python call that gives this">{call}</pre>'
+        if self._picture is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._later(PAUSE, self._leave_picture)
+        if self._timer is None:
+            self._leave_picture()
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """Call in the kernel's loop after a while; None in a script, which has no loop."""
+        try:
+            return asyncio.get_running_loop().call_later(seconds, call)
+        except RuntimeError:
+            return None
+
+    def _leave_picture(self) -> None:
+        """Draw the picture in the notebook anew, beside the kernel: drawing takes longer than a click may."""
+        with self._shown_errors():
+            figure, link = self.to_figure(), self.link
+            try:
+                drawn = asyncio.get_running_loop().run_in_executor(None, figure_png, figure)
+            except RuntimeError:
+                self._picture.update(_bundle(figure_png(figure), link), raw=True)
+                return
+            drawn.add_done_callback(lambda png: self._picture.update(_bundle(png.result(), link), raw=True))
+
+    def _ipython_display_(self) -> None:
+        # A saved notebook keeps the widget's own output without its state. The picture beside it is what a reader sees;
+        # while the widget lives, its style sheet hides the picture.
+        display(self._repr_mimebundle_(), raw=True)
+        self._picture = display(_bundle(figure_png(self.to_figure()), self.link), raw=True, display_id=True)
+
+
+def _bundle(png: bytes, link: str) -> dict[str, Any]:
+    return {"image/png": png, "text/plain": link}

@@ -1,0 +1,95 @@
+"""The images of a widget: what the user gave, and what is uploaded later."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel, Images
+from caap_lab.hooked.batches import check_images, is_single
+from caap_lab.hooked.images import load_image
+from caap_lab.widgets.pixels import png
+
+THUMBNAIL = 96
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An image as the model sees it.
+
+    Attributes:
+        name: What it is called.
+        call: The Python expression that gives it.
+        x: The model's input.
+        pixels: The same for people.
+    """
+
+    name: str
+    call: str
+    x: Float[Tensor, "1 3 height width"]
+    pixels: UInt8[np.ndarray, "height width 3"]
+
+    @property
+    def thumbnail(self) -> bytes:
+        """A small PNG."""
+        small = Image.fromarray(self.pixels)
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        return png(np.asarray(small))
+
+
+def photos_of(model: HookedModel, images: "Images | ImageSet") -> list[Photo]:
+    """All images that were given.
+
+    Args:
+        model: Prepares them.
+        images: Whatever goes into the model; a data set; or things with an image, such as demo scenes.
+
+    Raises:
+        InputError: an image cannot be used, or there is none.
+    """
+    if isinstance(images, ImageSet):
+        return [_photo(model, sample.name, f"images[{i}].image", sample.image) for i, sample in enumerate(images)]
+    if hasattr(images, "image"):
+        return [_photo(model, "image", "image.image", images.image)]
+    if isinstance(images, (list, tuple)) and images and all(hasattr(item, "image") for item in images):
+        return [_photo(model, f"image {i}", f"images[{i}].image", item.image) for i, item in enumerate(images)]
+    singles = check_images(images)
+    single = is_single(images)
+    return [_photo(model, *_named(image, place, single), image) for place, image in enumerate(singles)]
+
+
+def uploaded(model: HookedModel, name: str, content: bytes) -> Photo:
+    """An image from the bytes of a file.
+
+    Raises:
+        InputError: they are no image, or one that cannot be used.
+    """
+    try:
+        opened = Image.open(BytesIO(content))
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} has more pixels than can be decoded safely; scale it down.") from None
+    except Exception:  # each of Pillow's formats has errors of its own
+        raise InputError(f"{name} is not an image in a format that Pillow can read, or it is damaged.") from None
+    try:
+        image = load_image(opened)
+    except InputError as error:
+        raise InputError(str(error).replace("The image", name, 1)) from None
+    return _photo(model, name, f"cl.load_image({name!r})", image)
+
+
+def _photo(model: HookedModel, name: str, call: str, image: Any) -> Photo:
+    x = model.preprocess(image)
+    return Photo(name, call, x, model.preprocessing.to_rgb(x[0]))
+
+
+def _named(image: Any, place: int, single: bool) -> tuple[str, str]:
+    if isinstance(image, (str, Path)):
+        return Path(image).name, repr(str(image))
+    return ("image", "image") if single else (f"image {place}", f"images[{place}]")

@@ -1,0 +1,62 @@
+"""Where the tokens of one image look, kept for quick answers as far as memory allows."""
+
+from collections import OrderedDict
+from typing import Any
+
+import psutil
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor
+
+from caap_lab.attribution.reading import block_hooks
+from caap_lab.hooked.model import HookedViT
+
+LARGEST = 2 << 30
+"""Bytes of attention kept of an image. DINOv2-g at 37 x 37 patches has 3.6 GB, DINOv2-L 1.4 GB."""
+KEPT = 16
+"""Queries kept of an image whose attention is larger."""
+
+
+class QueryRows:
+    """The attention of every layer and head in float16; that of each query in turn where all of it is too large.
+
+    Attributes:
+        whole: True if one run gives the attention of every query.
+        nbytes: Size of all of it.
+    """
+
+    def __init__(self, model: HookedViT, x: Float[Tensor, "1 3 height width"]) -> None:
+        spec = model.spec
+        self._model, self._x = model, x
+        self._shape = (spec.n_layers, spec.n_heads, spec.n_tokens, spec.n_tokens)
+        self.nbytes = 2 * spec.n_layers * spec.n_heads * spec.n_tokens**2
+        self.whole = self.nbytes <= min(LARGEST, psutil.virtual_memory().available // 2)
+        self._kept: OrderedDict[int | None, Float16[Tensor, "layer head *query key"]] = OrderedDict()
+
+    def key(self, query: int) -> int | None:
+        """What `read` has to be asked for: all queries (None), or this one."""
+        return None if self.whole else query
+
+    @torch.no_grad()
+    def read(self, key: int | None) -> Float16[Tensor, "layer head *query key"]:
+        """Run the model; the attention of all queries, or of one."""
+        found = torch.empty(self._shape if key is None else (*self._shape[:2], self._shape[3]), dtype=torch.float16)
+        names = block_hooks(self._model, "attn.pattern")
+
+        def keep(pattern: Tensor, hook: Any) -> None:
+            found[names.index(hook.name)] = pattern[0] if key is None else pattern[0, :, key]
+
+        with self._model.hooks(fwd_hooks=[(name, keep) for name in names]):
+            self._model(self._x, stop_at_layer=self._model.n_layers)
+        return found
+
+    def keep(self, key: int | None, found: Float16[Tensor, "layer head *query key"]) -> None:
+        """Keep what `read` gave."""
+        self._kept[key] = found
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def get(self, query: int) -> Float16[Tensor, "layer head key"] | None:
+        """The attention of a query, if it is kept."""
+        found = self._kept.get(self.key(query))
+        return found[:, :, query] if found is not None and self.whole else found

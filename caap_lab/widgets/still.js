@@ -1,0 +1,36 @@
+// A finished picture, as wide as there is room; on white, since it is drawn for paper.
+
+// JupyterLab takes the keys that a closed drop-down list needs: arrows move to other cells, and "x" cuts one out.
+function keepKeys({ target }) {
+  if (target.matches(".caap-panel select")) target.setAttribute("data-lm-suppress-shortcuts", "true");
+}
+
+function render({ model, el }) {
+  el.classList.add("caap-live", "caap-still");
+  const image = el.appendChild(document.createElement("img"));
+  let url = null;
+
+  function draw() {
+    const before = url;
+    const view = model.get("png");
+    image.hidden = view.byteLength === 0;
+    image.alt = model.get("label");
+    image.style.maxWidth = `min(100%, ${model.get("width")}px)`;
+    if (!image.hidden) {
+      url = URL.createObjectURL(new Blob([view], { type: "image/png" }));
+      image.src = url;
+    }
+    if (before && before !== url) URL.revokeObjectURL(before);
+  }
+
+  document.addEventListener("focusin", keepKeys);
+  model.on("change", draw);
+  draw();
+  return () => {
+    document.removeEventListener("focusin", keepKeys);
+    model.off("change", draw);
+    if (url) URL.revokeObjectURL(url);
+  };
+}
+
+export default { render };

@@ -1,0 +1,147 @@
+"""Work of a widget beside the kernel: one thread, the newest wishes first, and results handed over in the kernel's own.
+
+A widget works on a twin of the model (`twin`), so that what it computes never meets the hooks that a cell of the
+notebook sets meanwhile, and so that work nobody waits for any more can be stopped between two modules.
+"""
+
+import asyncio
+import copy
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Cancelled(BaseException):
+    """Nobody waits for this work any more. No error, so nothing that handles errors takes it for one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Something to compute, and what to do with it."""
+
+    key: Hashable
+    """Equal for the same work: a job that runs already is not started again."""
+    run: Callable[[], Any]
+    done: Callable[[Any], None]
+    """Called with the result, in the kernel's thread."""
+
+
+class Worker:
+    """Runs jobs one after the other in a thread; `failed` is told of errors in the kernel's thread."""
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+        self._waiting: list[Job] = []
+        self._running: Job | None = None
+        self._found: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._handing_over = threading.RLock()
+        self._closed = False
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None  # a script: results are handed over in the thread
+        self._thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Called between pieces of work: ends a job that is not wanted any more."""
+        if self._stop.is_set() and threading.current_thread() is self._thread:
+            raise Cancelled
+
+    def ask(self, jobs: Sequence[Job]) -> None:
+        """Make these the jobs to do, in this order; whatever else waits or runs is dropped."""
+        with self._changed:
+            running = self._running
+            keep = running is not None and any(job.key == running.key for job in jobs)
+            self._waiting = [job for job in jobs if not (running is not None and job.key == running.key)]
+            if running is not None and not keep:
+                self._stop.set()
+            if self._waiting and self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._work, name="caap_lab widget", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    @property
+    def left(self) -> int:
+        """Number of jobs that run, wait, or have a result to be handed over."""
+        with self._changed:
+            return len(self._waiting) + (self._running is not None) + len(self._found)
+
+    def wait(self, seconds: float = 60) -> None:
+        """Wait until all is done and handed over, here and now: what a cell or a script needs that uses the results.
+
+        Raises:
+            TimeoutError: it takes longer.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._waiting and self._running is None, seconds):
+                raise TimeoutError(f"The widget still computes after {seconds} s.")
+        self._hand_over()
+
+    def close(self) -> None:
+        """Drop all work and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._waiting = []
+            self._found.clear()
+            self._stop.set()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._running = None
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+                if self._closed:
+                    return
+                job = self._running = self._waiting.pop(0)
+                self._stop.clear()
+            try:
+                done, found = job.done, job.run()
+            except Cancelled:
+                continue
+            except Exception as error:
+                done, found = self._failed, error
+            if self._stop.is_set():
+                continue
+            with self._changed:
+                self._found.append((done, found))
+            if self._loop is None or self._loop.is_closed():
+                self._hand_over()
+            else:
+                self._loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        with self._handing_over:
+            while True:
+                with self._changed:
+                    if self._closed or not self._found:
+                        return
+                    done, found = self._found.popleft()
+                done(found)
+
+
+def twin(model: Model, check: Callable[[], None]) -> Model:
+    """A copy of a model with the very same weights, that calls `check` before each of its smallest modules runs."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, cast(dict[int, Any], shared))
+    for module in copied.modules():
+        if not any(module.children()):
+            module.forward = _checked(module.forward, check)
+    return copied
+
+
+def _checked(forward: Callable[..., Any], check: Callable[[], None]) -> Callable[..., Any]:
+    def run(*args: Any, **options: Any) -> Any:
+        check()
+        return forward(*args, **options)
+
+    return run

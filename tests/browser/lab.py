@@ -1,0 +1,221 @@
+"""A real JupyterLab and a real Chromium, for tests that press keys and look."""
+
+import ast
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert import HTMLExporter
+from playwright.sync_api import Browser, Locator
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = 60
+"""Longest wait for anything; a kernel that imports torch on a busy machine takes a third of it."""
+
+
+def find_browser() -> str | None:
+    """The program of a Chromium, as Linux distributions call it."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+class LabServer:
+    """`caap-lab lab` in a folder of its own, with nobody's settings."""
+
+    token = "browser-test"
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "work"
+        self.settings = home / "settings"
+        self.runtime = home / "runtime"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        folders = {
+            "JUPYTER_CONFIG_DIR": home / "config",
+            "JUPYTER_DATA_DIR": home / "data",
+            "JUPYTER_RUNTIME_DIR": self.runtime,
+            "JUPYTERLAB_SETTINGS_DIR": self.settings,
+            "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
+            "IPYTHONDIR": home / "ipython",
+        }
+        root = ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
+        command = [sys.executable, "-m", "caap_lab.cli", "lab", "--dir", self.folder, "--port", str(port), "--"]
+        command += ["--no-browser", "--expose-app-in-browser", *root]
+        self._log_path = home / "jupyter.log"
+        with self._log_path.open("w") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **{name: str(path) for name, path in folders.items()}, "JUPYTER_TOKEN": self.token},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        limit = time.monotonic() + SECONDS
+        while time.monotonic() < limit and self._process.poll() is None:
+            with suppress(OSError):
+                self.ask("status")
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"JupyterLab did not start:\n{self.log()}")
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """An answer of the server's REST interface."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"{self.url}/api/{path}", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            return json.loads(answer.read() or "null")
+
+    def end_kernels(self) -> None:
+        for kernel in self.ask("kernels"):
+            self.ask(f"kernels/{kernel['id']}", "DELETE")
+
+    def log(self) -> str:
+        return self._log_path.read_text()
+
+    def stop(self) -> None:
+        """End the server, which ends its kernels."""
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def write(self, name: str, cells: list[str]) -> Path:
+        """A notebook of code cells, with its kernel named, so that JupyterLab does not ask for one."""
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(source) for source in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+        )
+        path = self.folder / name
+        nbformat.write(notebook, path)
+        return path
+
+
+RUN_ALL = """async () => {
+    await jupyterapp.commands.execute('notebook:run-all-cells');
+    const outputs = jupyterapp.shell.currentWidget.model.sharedModel.cells.flatMap(cell => cell.outputs ?? []);
+    return outputs.filter(output => output.output_type === 'error').map(error => error.traceback.join('\\n'));
+}"""
+KERNEL_VALUE = """async (expression) => {
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const request = {code: '', silent: true, user_expressions: {value: expression}};
+    return (await kernel.requestExecute(request).done).content.user_expressions.value;
+}"""
+IS_OPEN = "name => window.jupyterapp?.shell?.currentWidget?.context?.path === name"
+CURRENT = "jupyterapp.shell.currentWidget"
+
+
+class LabPage:
+    """One page with JupyterLab in it, and at most one notebook open."""
+
+    def __init__(self, server: LabServer, browser: Browser, pictures: Path) -> None:
+        self.server = server
+        self.pictures = pictures
+        self.errors: list[str] = []
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900})
+        self.page.set_default_timeout(SECONDS * 1000)
+        self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
+
+    def open(self, *cells: str, name: str = "test.ipynb") -> None:
+        """Write a notebook of these code cells, open it and run it."""
+        self.server.write(name, list(cells))
+        self.show(name)
+        self.run_all()
+
+    def show(self, name: str = "test.ipynb") -> None:
+        """Open a notebook as it lies in the file, in a fresh page."""
+        self.page.goto(f"{self.server.url}/lab/tree/{name}?reset&token={self.server.token}")
+        self.page.wait_for_function(IS_OPEN, arg=name)
+        self.page.evaluate(f"{CURRENT}.context.ready")
+
+    def run_all(self) -> None:
+        """Run all cells and wait for the last; an error in a cell fails."""
+        self.page.evaluate(f"{CURRENT}.sessionContext.ready")
+        failed = self.page.evaluate(RUN_ALL)
+        assert not failed, "\n".join(failed)
+
+    def value(self, expression: str) -> Any:
+        """What an expression is in the kernel, for values that Python's literals can write."""
+        answer = self.page.evaluate(KERNEL_VALUE, expression)
+        assert answer["status"] == "ok", f"{expression}: {answer}"
+        return ast.literal_eval(answer["data"]["text/plain"])
+
+    def wait_for(self, expression: str, wanted: Any) -> None:
+        """Wait until an expression has this value in the kernel."""
+        limit = time.monotonic() + SECONDS
+        while (found := self.value(expression)) != wanted:
+            assert time.monotonic() < limit, f"{expression} is {found!r}, not {wanted!r}"
+            self.page.wait_for_timeout(50)
+
+    @property
+    def output(self) -> Locator:
+        """The outputs of all cells."""
+        return self.page.locator(".jp-Notebook .jp-OutputArea-output")
+
+    def save(self) -> None:
+        self.execute("docmanager:save")
+
+    def to_html(self, path: Path, name: str = "test.ipynb") -> None:
+        """Write the saved notebook as nbconvert's HTML."""
+        page, _ = HTMLExporter().from_filename(str(self.server.folder / name))
+        path.write_text(page)
+
+    def close(self) -> None:
+        """Close the notebook and end its kernel."""
+        self.page.evaluate(f"{CURRENT}.sessionContext.shutdown()")
+        self.execute("application:close")
+
+    def reopen(self, name: str = "test.ipynb") -> None:
+        """Save, close and open again: outputs come from the file, and no kernel knows the widgets."""
+        self.save()
+        self.close()
+        self.show(name)
+        self.page.evaluate(f"{CURRENT}.sessionContext.ready")
+        self.page.evaluate(f"{CURRENT}.sessionContext.session.kernel.info")  # a new kernel has answered
+
+    def execute(self, command: str, **arguments: Any) -> None:
+        """Run one of JupyterLab's commands; menus are slower and change between versions."""
+        self.page.evaluate(
+            "([id, args]) => jupyterapp.commands.execute(id, args).then(() => null)", [command, arguments]
+        )
+
+    def theme(self, name: str) -> None:
+        """ "dark" or "light"."""
+        self.execute("apputils:change-theme", theme=f"JupyterLab {name.title()}")
+        self.page.wait_for_function("name => document.body.dataset.jpThemeLight === String(name === 'light')", arg=name)
+
+    def width(self, pixels: int) -> None:
+        self.page.set_viewport_size({"width": pixels, "height": 900})
+
+    def screenshot(self, name: str) -> Path:
+        """A picture of the page, to be looked at."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        path = self.pictures / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def finish(self) -> None:
+        """Close the page and end the kernel; JavaScript errors that nobody caught fail the test."""
+        self.page.close()
+        self.server.end_kernels()
+        for path in self.server.settings.rglob("*.jupyterlab-settings"):
+            path.unlink()  # the theme
+        assert not self.errors, "\n".join(self.errors)

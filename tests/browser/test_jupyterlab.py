@@ -1,0 +1,95 @@
+"""What every widget stands on: controls reach the kernel, and pictures outlive it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from browser.lab import LabPage
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+SLIDER = """
+import ipywidgets
+slider = ipywidgets.IntSlider(value=3, max=10, description="cutoff")
+slider
+"""
+
+
+def test_slider_by_keyboard(lab: "LabPage") -> None:
+    lab.open(SLIDER)
+    handle = lab.output.get_by_role("slider")
+    handle.focus()
+    handle.press("ArrowRight")
+    lab.wait_for("slider.value", 4)
+
+
+PICTURE = """
+import ipywidgets
+from IPython.display import Image, display
+from PIL import Image as Pixels
+Pixels.new("RGB", (60, 40), "teal").save("teal.png")
+"""
+SHOWN = "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
+"""Sizes of pictures that the browser could decode."""
+
+
+def test_pictures_outlive_the_kernel(lab: "LabPage", tmp_path: Path) -> None:
+    """One beside a widget, and one that was put in its place later; in JupyterLab, and as nbconvert's HTML."""
+    lab.open(
+        PICTURE,
+        "display(ipywidgets.IntSlider(description='cutoff')); display(Image('teal.png'))",
+        "handle = display('soon', display_id=True)",
+        "handle.update(Image('teal.png'))",
+    )
+    assert lab.output.get_by_role("slider").count() == 1
+    lab.reopen()
+    lab.output.get_by_text("Error displaying widget").wait_for()  # the new kernel does not know it
+    assert lab.output.get_by_role("slider").count() == 0
+    assert lab.output.locator("img").evaluate_all(SHOWN) == [[60, 40], [60, 40]]
+    lab.screenshot("reopened")
+    lab.to_html(tmp_path / "test.html")
+    lab.page.goto((tmp_path / "test.html").as_uri())
+    assert lab.page.locator("img").evaluate_all(SHOWN) == [[60, 40], [60, 40]]
+
+
+BROKEN = """
+import anywidget
+class Broken(anywidget.AnyWidget):
+    _esm = '''export default {render({el}) {
+        const button = document.createElement("button");
+        button.textContent = "press";
+        button.onclick = () => { throw new Error("from the widget"); };
+        el.append(button);
+    }}'''
+Broken()
+"""
+
+
+def test_errors_in_a_widget_are_seen(lab: "LabPage") -> None:
+    lab.open(BROKEN)
+    lab.output.get_by_role("button", name="press").click()
+    assert len(lab.errors) == 1 and "from the widget" in lab.errors.pop()
+
+
+def test_errors_in_a_cell_are_seen(lab: "LabPage") -> None:
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        lab.open("1 / 0")
+
+
+def test_dark_and_narrow(lab: "LabPage") -> None:
+    lab.open(SLIDER)
+    lab.theme("dark")
+    lab.width(1024)
+    colour = lab.page.locator(".jp-Notebook").evaluate("notebook => getComputedStyle(notebook).backgroundColor")
+    assert colour == "rgb(17, 17, 17)"
+
+
+def test_lab_asks_nothing_and_keeps_its_token(lab: "LabPage") -> None:
+    lab.open(SLIDER)
+    assert lab.page.get_by_role("dialog").count() == 0
+    assert lab.page.get_by_text("official Jupyter news").count() == 0
+    assert (lab.server.folder / "01_quickstart.ipynb").exists()
+    lab.page.context.clear_cookies()
+    assert lab.page.request.get(f"{lab.server.url}/api/contents").status == 403

@@ -1,0 +1,112 @@
+"""`cl.widgets.layer_sweep` under the keyboard and the mouse."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from browser.lab import LabPage
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+SETUP = """
+import caap_lab as cl
+import torch
+torch.set_num_threads(1)
+model = cl.load_model("demo")
+scene = cl.demo_images("two", 1, seed=1)[0]
+w = cl.widgets.layer_sweep(model, scene.image)
+w
+"""
+SHOWN = "torch.equal(w.map.scores, cl.caap(model, scene.image, w.target, **w.settings).scores)"
+
+
+@pytest.fixture(scope="module")
+def sweep(lab_page: "LabPage") -> "LabPage":
+    lab_page.open(SETUP, name="layer_sweep.ipynb")
+    lab_page.wait_for("(len(w._here.maps), len(w.values))", (9, 9))
+    return lab_page
+
+
+def test_slider_by_keyboard(sweep: "LabPage") -> None:
+    sweep.wait_for("w.cutoff.value", 5)
+    handle = sweep.output.get_by_role("slider").nth(0)
+    handle.focus()
+    for wanted, key in ((4, "ArrowLeft"), (3, "ArrowLeft"), (4, "ArrowRight")):
+        sweep.page.keyboard.press(key)
+        sweep.wait_for("w.cutoff.value", wanted)
+        sweep.output.locator(".caap-caption").get_by_text(f"cutoff {wanted} of 8").wait_for()
+        assert sweep.value(SHOWN)
+        assert f"At {wanted}: insertion - deletion " in sweep.output.locator(".caap-curve svg").get_attribute(
+            "aria-label"
+        )
+    sweep.screenshot("layer_sweep")
+
+
+def test_click_on_the_curve(sweep: "LabPage") -> None:
+    sweep.output.locator(".caap-curve svg").scroll_into_view_if_needed()
+    box = sweep.output.locator(".caap-curve svg circle").last.bounding_box()
+    assert box is not None
+    sweep.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 30)
+    sweep.wait_for("(w.cutoff.value, w.map.settings['cutoff'])", (8, 8))
+
+
+def test_blank_and_start_and_class(sweep: "LabPage") -> None:
+    sweep.output.get_by_label("blank").select_option("blurred_noise")
+    sweep.wait_for("(w.settings['blank'], w.map is not None and w.map.settings['blank'])", ("blurred_noise",) * 2)
+    start = sweep.output.get_by_role("slider").nth(1)
+    start.focus()
+    sweep.page.keyboard.press("ArrowRight")
+    sweep.wait_for("(w.start.value, w.cutoff.min)", (1, 2))
+    sweep.wait_for("w.map is not None", True)
+    assert sweep.value(SHOWN)
+    other = sweep.value("scene.labels[0]")
+    box = sweep.page.get_by_placeholder("the model's own prediction")
+    box.fill(str(other))
+    box.press("Enter")
+    sweep.wait_for("w.map.target", other)
+    sweep.wait_for("len(w.values)", 7)
+    assert sweep.value(SHOWN)
+    box.fill("99")
+    box.press("Enter")
+    sweep.output.get_by_role("alert").get_by_text("Class 99 does not exist").wait_for()
+    box.fill("")
+    box.press("Enter")
+    sweep.wait_for("w.message", "")
+
+
+def test_play(sweep: "LabPage") -> None:
+    sweep.value("setattr(w.cutoff, 'value', 2)")
+    sweep.output.get_by_role("button", name="play").click()
+    sweep.wait_for("w.cutoff.value >= 4", True)
+    sweep.output.get_by_role("button", name="play").click()
+    sweep.wait_for("w.play.value", False)
+    stopped = sweep.value("w.cutoff.value")
+    sweep.page.wait_for_timeout(1500)
+    assert sweep.value("w.cutoff.value") == stopped
+
+
+def test_leaving_a_slow_setting_stops_its_work(sweep: "LabPage") -> None:
+    sweep.output.get_by_label("context").select_option("free")
+    sweep.wait_for("w.settings['context']", "free")
+    sweep.output.get_by_label("context").select_option("clamped")
+    sweep.wait_for("(w.settings['context'], w.worker.left)", ("clamped", 0))
+    free = "sum(len(k.maps) for key, k in w._known.items() if 'free' in key)"
+    assert sweep.value(free) < 7
+    # The kernel answers while the widget computes.
+    sweep.value("setattr(w.blank, 'value', 'noise')")
+    assert sweep.value("w.worker.left") > 0
+    sweep.wait_for("w.worker.left", 0)
+
+
+def test_dark_and_narrow_and_reopened(sweep: "LabPage") -> None:
+    sweep.theme("dark")
+    sweep.width(1024)
+    sweep.page.wait_for_timeout(1500)  # the picture is drawn after a pause
+    sweep.screenshot("layer_sweep_dark_1024")
+    assert sweep.page.locator(".jp-RenderedImage img").count() == 1
+    assert not sweep.page.locator(".jp-RenderedImage img").is_visible()
+    sweep.reopen("layer_sweep.ipynb")
+    picture = sweep.page.locator(".jp-RenderedImage img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 600
