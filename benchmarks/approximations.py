@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cached_all": {"attention": "cached_all"},
     "shared": {"tail": "shared"},
     "cached, shared": {"attention": "cached", "tail": "shared"},
+    "interpolated": {"tail": "interpolated"},
     "free": {"context": "free"},
     "dropped": {"context": "dropped"},
     "frozen": {"context": "frozen"},
@@ -29,17 +30,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
-def measure(model: HookedViT, photos: list[Path], free_photos: int) -> pd.DataFrame:
-    """Spearman correlation of every variant's map with the exact clamped map of the model's own prediction."""
+def measure(model: HookedViT, photos: list[Path], free_photos: int, variants: list[str]) -> pd.DataFrame:
+    """Spearman correlation of some variants' maps with the exact clamped map of the model's own prediction."""
     rows = []
     for number, photo in enumerate(tqdm(photos, unit="photo")):
         image = model.preprocess(photo)
         for cutoff in range(1, model.spec.n_layers + 1):
             exact = _one(caap(model, image, cutoff=cutoff))
-            for variant, options in VARIANTS.items():
+            for variant in variants:
                 if variant == "free" and (number >= free_photos or cutoff % 2):
                     continue  # one forward a patch: a subset
-                other = _one(caap(model, image, exact.target, cutoff=cutoff, **options))
+                other = _one(caap(model, image, exact.target, cutoff=cutoff, **VARIANTS[variant]))
                 rank = spearmanr(exact.scores.flatten(), other.scores.flatten()).statistic
                 rows.append({"image": photo.name, "cutoff": cutoff, "variant": variant, "spearman": rank})
     return pd.DataFrame(rows)
@@ -91,15 +92,21 @@ def main() -> None:
     parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is taken")
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--free-count", type=int, default=6, help="photos for the free context")
+    parser.add_argument(
+        "--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="the others stay as they are"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/tables"))
     arguments = parser.parse_args()
     model = load_model(arguments.model, checkpoint=arguments.checkpoint, mean=arguments.mean, std=arguments.std)
     assert isinstance(model, HookedViT)
     found = sorted(path for path in arguments.photos.iterdir() if path.suffix.lower() in ENDINGS)
     photos = found[:: max(1, len(found) // arguments.count)][: arguments.count]
-    frame = measure(model, photos, arguments.free_count)
+    frame = measure(model, photos, arguments.free_count, arguments.variants)
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / f"approximations_{arguments.model}"
+    if len(arguments.variants) < len(VARIANTS) and stem.with_suffix(".csv").exists():
+        kept = pd.read_csv(stem.with_suffix(".csv"))
+        frame = pd.concat([kept[~kept["variant"].isin(arguments.variants)], frame], ignore_index=True)
     frame.round(5).to_csv(stem.with_suffix(".csv"), index=False)
     text = report(frame, arguments.model, arguments.photos.name)
     stem.with_suffix(".md").write_text(text)

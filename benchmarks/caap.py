@@ -1,14 +1,17 @@
-"""CAAP's cost in forward passes of the same model: ``python -m benchmarks.caap``.
+"""CAAP's cost in forward passes of the same model: ``python -m benchmarks.caap --out docs/tables/cost.md``.
 
-For ViT-tiny, -small and -base (random weights: cost does not depend on them), on one image with cutoff 8 of 12: the
-time of a forward pass, of a map and of its approximations, of one forward a patch, and the memory that a map takes
-above the forward pass's own. Each model runs in a process of its own; times are medians.
+For ViT-tiny, -small and -base (random weights: cost does not depend on them), with cutoff 8 of 12: maps and their
+approximations, sweeps over all cutoffs, eight images at once, bounds on memory, one forward a patch, where the time
+goes, and the machine's matrix rate. Each model runs in a process of its own. A time in forwards is the median of
+ratios, each to forward passes just before and after it, as a machine may change its pace.
 """
 
 import argparse
 import multiprocessing
-import resource
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -17,12 +20,13 @@ from typing import Any
 
 import timm
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.counting import matrix_rate, operations, peak_bytes, shares
 from benchmarks.machine import describe
 from caap_lab import HookedViT, Patch, caap, tokens
+from caap_lab.attribution.caap import caap_ranges
 from caap_lab.context.blanks import blank_run
-from caap_lab.hooked.block import attention_of
+from caap_lab.sweeps.settings import DEFAULTS
 
 MODELS = {name: f"vit_{name}_patch16_224" for name in ("tiny", "small", "base")}
 CUTOFF = 8
@@ -30,108 +34,192 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "map": {},
     "map, target given": {"target": 0},
     "E-CAAP": {"attention": "cached"},
+    "interpolated tail": {"tail": "interpolated"},
     "shared tail": {"tail": "shared"},
     "E-CAAP, shared tail": {"attention": "cached", "tail": "shared"},
 }
+SWEEPS: dict[str, dict[str, Any]] = {
+    "12 cutoffs": {},
+    "12 cutoffs, interpolated tail": {"tail": "interpolated"},
+    "12 cutoffs, shared tail": {"tail": "shared"},
+}
+BATCH = 8
+BOUNDS = (0.0625, 0.125, 0.25, 1.0)
+"""GiB."""
 
 
-def measure(name: str, repeats: int, threads: int, naive: bool) -> dict[str, float]:
-    """Seconds, counted operations and megabytes for one model."""
+def measure(name: str, repeats: int, threads: int, naive: bool) -> dict[str, Any]:
+    """Seconds, ratios, counted operations and bytes for one model."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = HookedViT(timm.create_model(MODELS[name], pretrained=False))
     image = torch.randn(1, 3, *model.spec.image_size)
-    with torch.no_grad():
-        found = {
-            "forward": _seconds(lambda: model(image), repeats),
-            "forward operations": _operations(model, lambda: model(image)),
-        }
+    images = torch.randn(BATCH, 3, *model.spec.image_size)
     blank = blank_run(model, "white")
-    before = _peak_megabytes()
-    caap(model, image, cutoff=CUTOFF)
-    found["megabytes"] = _peak_megabytes() - before
-    for variant, options in VARIANTS.items():
-        call = _map_call(model, image, options)
-        found[variant] = _seconds(call, repeats)
-        found[f"{variant} operations"] = _operations(model, call)
-    with torch.no_grad():  # the machine may have changed its pace
-        found["forward"] = statistics.median([found["forward"], _seconds(lambda: model(image), repeats)])
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(image)
+
+    calls: dict[str, Callable[[], Any]] = {what: _map_call(model, image, options) for what, options in VARIANTS.items()}
+    calls |= {what: _sweep_call(model, image, options) for what, options in SWEEPS.items()}
+    calls[f"{BATCH} images, each"] = lambda: caap(model, images, cutoff=CUTOFF, progress=False)
+    found: dict[str, Any] = {"rows": {}, "forward operations": operations(model, forward)}
+    seconds: list[float] = []
+    for what, call in calls.items():
+        images_of = BATCH if "images" in what else 1
+        ratio, taken = _ratio(call, forward, repeats, seconds)
+        counted = operations(model, call)
+        found["rows"][what] = (ratio / images_of, taken / images_of, counted / images_of)
+    found["forward"] = statistics.median(seconds)
+    found["matrix rate"] = matrix_rate(1600, model.spec.d_model)
+    found["bounds"] = _bounds(model, images, repeats)
+    found["shares"] = {what: shares(calls[what]) for what in ("map", "shared tail")}
     if naive:
-        source = model.record(image, "resid_pre", layers=range(CUTOFF), progress=False)
-        white = torch.zeros_like(image)
-        start = Patch("resid_pre", [0], source=blank.resid[0])
-        began = time.perf_counter()
-        with torch.no_grad():
-            for row in range(model.spec.grid[0]):
-                for col in range(model.spec.grid[1]):
-                    near = tokens.neighbourhood(row, col)
-                    model.run_patched(white, [start, Patch("resid_pre", range(CUTOFF), near, source=source)])
-        found["one forward a patch"] = time.perf_counter() - began
+        found["one forward a patch"] = _naive(model, image, blank.resid[0])
     return found
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def _ratio(
+    call: Callable[[], Any], forward: Callable[[], Any], repeats: int, seconds: list[float]
+) -> tuple[float, float]:
+    """Median of a call's time in forwards, and of its seconds; the forwards' seconds are added to `seconds`."""
+    call()
+    ratios, times = [], []
+    for _ in range(repeats):
+        near = [_timed(forward) for _ in range(3)]
+        times.append(_timed(call))
+        near += [_timed(forward) for _ in range(3)]
+        seconds += near
+        ratios.append(times[-1] / statistics.median(near))
+    return statistics.median(ratios), statistics.median(times)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _bounds(model: HookedViT, images: torch.Tensor, repeats: int) -> dict[float, tuple[float, int]]:
+    """For bounds on memory: seconds over those without one, and the bytes held at the peak; all images in one call."""
+    found = {}
+    for bound in BOUNDS:
+        call = _map_call(model, images, {"max_memory": bound, "progress": False})
+        free = _map_call(model, images, {"max_memory": 64.0, "progress": False})
+        call()
+        ratios = [_timed(call) / _timed(free) for _ in range(repeats)]
+        found[bound] = (statistics.median(ratios), peak_bytes(call))
+    return found
+
+
+def _naive(model: HookedViT, image: torch.Tensor, embeddings: torch.Tensor) -> float:
+    """Seconds of one patched forward pass a patch."""
+    source = model.record(image, "resid_pre", layers=range(CUTOFF), progress=False)
+    start = Patch("resid_pre", [0], source=embeddings)
+    began = time.perf_counter()
+    with torch.no_grad():
+        for row in range(model.spec.grid[0]):
+            for col in range(model.spec.grid[1]):
+                near = tokens.neighbourhood(row, col)
+                patch = Patch("resid_pre", range(CUTOFF), near, source=source)
+                model.run_patched(torch.zeros_like(image), [start, patch])
+    return time.perf_counter() - began
+
+
+def start_times(repeats: int = 7) -> dict[str, float]:
+    """Seconds until an import, or the command line's help, is done; medians."""
+    program = Path(sys.executable).with_name("caap-lab")
+    commands = {
+        "import numpy": [sys.executable, "-c", "import numpy"],
+        "import caap_lab": [sys.executable, "-c", "import caap_lab"],
+        "caap-lab --help": [str(program), "--help"],
+    }
+    found = {}
+    for what, command in commands.items():
+        times = []
+        for _ in range(repeats):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - began)
+        found[what] = statistics.median(times)
+    return found
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: one row a model and variant."""
     lines = [
-        "| model | what | time | in forwards, timed | in forwards, counted |",
-        "|---|---|---|---|---|",
+        "| model | what | time | in forwards, timed | in forwards, counted | share of the matrix rate |",
+        "|---|---|---|---|---|---|",
     ]
     for model, found in results.items():
-        forward, operations = found["forward"], found["forward operations"]
-        lines.append(f"| ViT-{model}/16 | forward pass | {forward * 1000:.0f} ms | 1 | 1 |")
-        for variant in VARIANTS:
-            counted = found[f"{variant} operations"] / operations
+        label, one = f"ViT-{model}/16", found["forward operations"]
+        rate = found["matrix rate"]
+        lines.append(
+            f"| {label} | forward pass | {found['forward'] * 1000:.0f} ms | 1 | 1 "
+            f"| {one / found['forward'] / rate:.0%} |"
+        )
+        for what, (ratio, seconds, counted) in found["rows"].items():
             lines.append(
-                f"| ViT-{model}/16 | {variant} | {found[variant] * 1000:.0f} ms | {found[variant] / forward:.2f} "
-                f"| {counted:.2f} |"
+                f"| {label} | {what} | {seconds * 1000:.0f} ms | {ratio:.2f} | {counted / one:.2f} "
+                f"| {counted / seconds / rate:.0%} |"
             )
         if "one forward a patch" in found:
             naive = found["one forward a patch"]
             lines.append(
-                f"| ViT-{model}/16 | one forward a patch | {naive:.1f} s | {naive / forward:.0f} "
-                f"| 196; {naive / found['map']:.0f} times the map |"
+                f"| {label} | one forward a patch | {naive:.1f} s | {naive / found['forward']:.0f} | 196 "
+                f"| {196 * one / naive / rate:.0%} |"
             )
-        lines.append(f"| ViT-{model}/16 | memory of the map above the forward's | {found['megabytes']:.0f} MB | | |")
     return "\n".join(lines)
+
+
+def bounds_table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: bounds on memory."""
+    lines = ["| model | `max_memory` | held at the peak | time, without a bound = 1 |", "|---|---|---|---|"]
+    for model, found in results.items():
+        for bound, (ratio, held) in found["bounds"].items():
+            lines.append(f"| ViT-{model}/16 | {bound * 1024:.0f} MiB | {held / 2**20:.0f} MiB | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def shares_table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: where the time goes."""
+    kinds = list(next(iter(results.values()))["shares"]["map"])
+    lines = ["| model | what | " + " | ".join(kinds) + " |", "|---" * (len(kinds) + 2) + "|"]
+    for model, found in results.items():
+        for what, parts in found["shares"].items():
+            cells = " | ".join(f"{parts[kind]:.0%}" for kind in kinds)
+            lines.append(f"| ViT-{model}/16 | {what} | {cells} |")
+    return "\n".join(lines)
+
+
+def start_table() -> str:
+    """Markdown: start times, and the bound that the help keeps."""
+    found = start_times()
+    bound = 1.5 * found["import numpy"] + 0.3
+    lines = ["| what | seconds |", "|---|---|", *(f"| `{what}` | {took:.2f} |" for what, took in found.items())]
+    kept = "kept" if found["caap-lab --help"] <= bound else "broken"
+    return "\n".join([*lines, f"| bound for the help: 1.5 x numpy + 0.3 s | {bound:.2f}, {kept} |"])
 
 
 def _map_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) -> Callable[[], Any]:
     return lambda: caap(model, image, cutoff=CUTOFF, **options)
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    call()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def _operations(model: HookedViT, call: Callable[[], Any]) -> float:
-    attentions = [attention_of(model.block(layer)) for layer in range(model.spec.n_layers)]
-    for attention in attentions:
-        attention.fused_attn = False  # type: ignore[misc]  # torch's counter does not know the fused one on CPU
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call()
-    for attention in attentions:
-        attention.fused_attn = True  # type: ignore[misc]
-    return counter.get_total_flops()
-
-
-def _peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _sweep_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) -> Callable[[], Any]:
+    fixed = {name: value for name, value in DEFAULTS.items() if name not in ("start", "cutoff")}
+    ranges = [(0, cutoff) for cutoff in range(1, model.n_layers + 1)]
+    return lambda: caap_ranges(model, image, None, ranges, **{**fixed, **options}, batch_size=1, progress=False)
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Measure, print, and keep the tables."""
+    parser = argparse.ArgumentParser("python -m benchmarks.caap", description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-naive", action="store_true", help="leave out one forward a patch, which takes minutes")
-    parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
+    parser.add_argument("--out", type=Path, help="also write the tables beside this Markdown file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = {}
@@ -140,13 +228,21 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             job = pool.submit(measure, name, arguments.repeats, arguments.threads, not arguments.no_naive)
             results[name] = job.result()
-    text = (
-        f"{table(results)}\n\nOne image, cutoff {CUTOFF} of 12, white blank, 3 x 3 neighbourhood, fp32; medians of "
-        f"{arguments.repeats}. Counted: matrix operations of torch's counter. {describe()}.\n"
-    )
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text)
+    rates = ", ".join(f"ViT-{name} {found['matrix rate'] / 1e9:.0f}" for name, found in results.items())
+    load = os.getloadavg()[0]
+    texts = {
+        "": f"{table(results)}\n\nCutoff {CUTOFF} of 12, white blank, 3 x 3 neighbourhood, fp32; medians of "
+        f"{arguments.repeats}. Counted: matrix operations of torch's counter. Matrix rate: that of a product "
+        f"of 1600 x width and width x 4 width, in GFLOP/s {rates}. Load when it ended {load:.1f}. {describe()}.\n",
+        "_memory": f"{bounds_table(results)}\n\n{BATCH} images in one call, cutoff {CUTOFF} of 12; held above the "
+        "model and the blank's run, by torch's allocator.\n",
+        "_profile": f"{shares_table(results)}\n\nShares of processor time, by torch's profiler.\n",
+        "_start": f"{start_table()}\n",
+    }
+    for ending, text in texts.items():
+        print(text)
+        if arguments.out:
+            arguments.out.with_stem(arguments.out.stem + ending).write_text(text)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", o
     import torch
 
     from caap_lab.files import atomic_path
-    from caap_lab.plots.maps import figure_png
+    from caap_lab.plots.style import figure_png
 
     with torch.no_grad():
         probabilities = model(image)[0].float().softmax(dim=-1)

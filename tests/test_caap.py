@@ -13,6 +13,7 @@ import caap_lab as cl
 from caap_lab import InputError
 from caap_lab.attribution.caap import CONTEXTS, cutoff_blocks
 from caap_lab.context.blanks import BLANKS
+from caap_lab.context.interpolation import TAILS
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -90,7 +91,9 @@ def test_chunk_and_batch_size_do_not_change_the_map(context: str) -> None:
             assert relative_difference(found.all_scores, expected) < 1e-12
 
 
-@pytest.mark.parametrize("tail, attention", [("shared", "exact"), ("exact", "cached"), ("shared", "cached_all")])
+@pytest.mark.parametrize(
+    "tail, attention", [("shared", "exact"), ("exact", "cached"), ("shared", "cached_all"), ("interpolated", "exact")]
+)
 def test_chunk_and_batch_size_do_not_change_the_approximations(tail: str, attention: str) -> None:
     model = build("dinov2_registers", torch.float64)
     images = random_images(model, 3)
@@ -181,7 +184,7 @@ class TestIdentities:
 
 
 @pytest.mark.parametrize("cutoff", [1, 2, 4])
-@pytest.mark.parametrize("tail", ["exact", "shared"])
+@pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("attention", ["exact", "cached", "cached_all"])
 def test_approximations_equal_their_definitions(attention: str, tail: str, cutoff: int) -> None:
     """E-CAAP and the shared tail against loops over groups, heads and tokens."""

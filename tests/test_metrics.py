@@ -268,3 +268,14 @@ def test_curves_show_themselves(demo: cl.HookedViT) -> None:
     assert bundle["image/png"].startswith(b"\x89PNG") and "protocol rise, 64 steps" in bundle["text/plain"]
     ax = curves.plot()
     assert "(%)" in ax.get_xlabel() and len(ax.get_legend().get_texts()) == 2
+
+
+def test_plots_show_themselves_as_the_value_of_a_cell() -> None:
+    """Figures and axes that no pyplot knows of would be shown as text."""
+    from IPython.core.formatters import DisplayFormatter
+
+    model, image = cl.load_model("demo"), cl.demo_images("single", 1, seed=0)[0].image
+    m = cl.caap(model, image)
+    for plot in (m.plot(), cl.insertion_deletion(model, image, m, protocol="patches").plot()):
+        data, _ = DisplayFormatter().format(plot)
+        assert data["image/png"][:4] == b"\x89PNG"

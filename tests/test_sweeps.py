@@ -94,7 +94,14 @@ def test_identities() -> None:
     np.testing.assert_allclose(constant.maps, white, rtol=1e-6)
 
 
-FIXED = [{}, {"tail": "shared"}, {"neighbourhood": "cross1"}, {"context": "dropped"}, {"context": "free"}]
+FIXED = [
+    {},
+    {"tail": "shared"},
+    {"tail": "interpolated"},
+    {"neighbourhood": "cross1"},
+    {"context": "dropped"},
+    {"context": "free"},
+]
 COSTS = [
     (family, fixed)
     for family in FAMILIES
@@ -109,7 +116,7 @@ def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, f
     image = random_images(model, 1)
     cl.caap(model, image, 1)  # the blank's run is kept
     steps = 0
-    finish, run_block = engine._finish, HookedViT.run_block
+    finish, run_block = engine.finish, HookedViT.run_block
 
     def counted_finish(block, x, *rest):
         nonlocal steps
@@ -121,7 +128,7 @@ def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, f
         steps += x.shape[0] * x.shape[1]
         return run_block(self, layer, x)
 
-    monkeypatch.setattr(engine, "_finish", counted_finish)
+    monkeypatch.setattr(engine, "finish", counted_finish)
     monkeypatch.setattr(HookedViT, "run_block", counted_block)
     full = model.spec.n_tokens * model.n_layers
     for target in (None, 1):
@@ -136,7 +143,7 @@ def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, f
     assert single.passes < several.passes
 
 
-def test_scores_and_cutoffs_come_from_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_cutoffs_and_ranges_come_from_one_run_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("vit")
     calls = []
     run_source = caap_module.run_source
@@ -146,7 +153,7 @@ def test_scores_and_cutoffs_come_from_one_pass(monkeypatch: pytest.MonkeyPatch) 
     cl.sweep_cutoffs(model, images, **MAPS)
     assert len(calls) == 4
     cl.sweep_ranges(model, images[:1], **MAPS)
-    assert len(calls) == 4 + model.n_layers
+    assert len(calls) == 5
 
 
 def test_metrics_equal_the_single_calls_on_a_data_set() -> None:

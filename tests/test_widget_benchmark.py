@@ -142,7 +142,7 @@ cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={st
 
 def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None:
     from caap_lab.widgets import run_reading
-    from caap_lab.widgets.benchmark import BenchmarkView
+    from caap_lab.widgets.benchmark_view import BenchmarkView
 
     readings = []
     of = run_reading.Reading.of

@@ -15,8 +15,11 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.options import check_choice, check_eval, check_seed
 from caap_lab.context.blanks import Blank, blank_run, check_blank
 from caap_lab.context.cnn import blank_maps, entering_maps, score_cells
-from caap_lab.context.engine import Plan, score_patches
+from caap_lab.context.engine import score_patches
 from caap_lab.context.free import score_patches_free
+from caap_lab.context.interpolation import TAILS
+from caap_lab.context.memory import Sizes, sizes_within
+from caap_lab.context.plan import Plan
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
@@ -27,10 +30,13 @@ from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
 ATTENTIONS = ("exact", "cached", "cached_all")
-TAILS = ("exact", "shared")
 SCORES = ("logit", "prob", "logprob")
 DEFAULT_CUTOFF = 2 / 3
 """Share of blocks patched by default. The paper's own value could not be recovered; see the docs, page CAAP."""
+DEFAULT_MEMORY = 1.0
+"""Bound on a Vision Transformer's run, in GiB."""
+DEFAULT_CELLS = 32
+"""Runs of a CNN at once."""
 
 
 def caap(
@@ -48,6 +54,7 @@ def caap(
     score: str = "logit",
     seed: int = 0,
     chunk_size: int | None = None,
+    max_memory: float | None = None,
     batch_size: int = 8,
     progress: bool = True,
 ) -> AttributionMap | list[AttributionMap]:
@@ -75,13 +82,16 @@ def caap(
             patched tokens stay the source's in all blocks from `start`, so that `cutoff` has no effect.
         attention: "exact"; "cached" is E-CAAP (appendix B.1): blank attention from the blank's own queries, S_i's part
             subtracted; "cached_all" keeps one constant for all blank tokens. For "clamped".
-        tail: "exact"; "shared" keeps only each patch's centre live after the cutoff, neighbouring groups lend theirs.
-            For "clamped".
+        tail: "exact"; "shared" keeps only each patch's centre live after the cutoff, neighbouring groups lend theirs;
+            "interpolated" runs a token in its own group and the outermost ones that hold it, and interpolates between
+            them. For "clamped".
         score: "logit", "prob" or "logprob".
         seed: Seed of the noise blanks.
-        chunk_size: Patches scored at once; bounds memory, does not change results. By default 256, or 32 for "free",
-            where each is a whole sequence.
-        batch_size: Images run at once; does not change results.
+        chunk_size: Patches scored at once; does not change results. By default as many as `max_memory` allows; on a
+            CNN 32.
+        max_memory: Bound in GiB on what a run needs besides the model, the blank's run and the result; 1 by default. It
+            does not change results. The approximate tails need an image's patches at once, whatever the bound.
+        batch_size: Images run at once, fewer if `max_memory` says so; does not change results.
         progress: Show a progress bar for more than one image.
 
     Returns:
@@ -91,12 +101,11 @@ def caap(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    maps = caap_cutoffs(
+    maps = caap_ranges(
         model,
         images,
         target,
-        [cutoff],
-        start=start,
+        [(start, cutoff)],
         neighbourhood=neighbourhood,
         blank=blank,
         context=context,
@@ -105,6 +114,7 @@ def caap(
         score=score,
         seed=seed,
         chunk_size=chunk_size,
+        max_memory=max_memory,
         batch_size=batch_size,
         progress=progress,
     )
@@ -112,24 +122,30 @@ def caap(
     return found[0] if is_single(images) else found
 
 
-def caap_cutoffs(
+def caap_ranges(
     model: HookedModel,
     images: Images,
     target: int | str | Sequence[int | str] | None,
-    cutoffs: Sequence[int | float | None],
+    ranges: Sequence[tuple[int, int | float | None]],
     *,
     score: str,
     batch_size: int,
     progress: bool,
     **options: Any,
 ) -> list[list[AttributionMap]]:
-    """Maps of every image for several cutoffs from one pass; arguments are `caap`'s, all of them given.
+    """Maps of every image for several ranges (start, cutoff) of patched blocks; all other arguments are `caap`'s.
 
-    Where the context allows it ("clamped", "dropped"), the maps share the blocks before their own cutoff.
+    The images run once for all maps. Where the context allows it ("clamped", "dropped"), maps with the same start share
+    the blocks before their own cutoff.
     """
-    plan, chunk_size = check_caap(model, score=score, cutoffs=cutoffs, **options)
-    neighbourhood, blank, seed = options["neighbourhood"], options["blank"], int(options["seed"])
+    starts = list(dict.fromkeys(start for start, _ in ranges))
+    plans = [
+        check_caap(model, score=score, start=first, cutoffs=[c for start, c in ranges if start == first], **options)
+        for first in starts
+    ]
+    blank, seed = options["blank"], int(options["seed"])
     check_count("batch_size", batch_size)
+    sizes = _sizes(model, plans, options["max_memory"], batch_size, options["chunk_size"])
     singles = check_images(images)
     targets: list[int | None] = [None] * len(singles)
     if target is None:
@@ -137,40 +153,34 @@ def caap_cutoffs(
     else:
         targets = [*model.targets(target, len(singles))]
 
-    settings: dict[str, Any] = {
-        "start": plan.start,
-        "neighbourhood": neighbourhood,
-        "seed": seed,
-        "context": plan.context,
-    }
+    plan = plans[0]
+    settings: dict[str, Any] = {"neighbourhood": plan.neighbourhood, "seed": seed, "context": plan.context}
     if model.kind == "vit":
         settings |= {"attention": plan.attention, "tail": plan.tail}
-    table = neighbourhood_table(model.grid, neighbourhood)
-    fingerprint = model.fingerprint
-    wanted_cutoffs = [_patched_blocks(model, cutoff, plan.context) for cutoff in cutoffs]
+    wanted_ranges = [(int(start), _patched_blocks(model, cutoff, plan.context)) for start, cutoff in ranges]
     maps: list[list[AttributionMap]] = []
     with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
-        for batch, wanted in zip(batches(model, singles, batch_size), _split(targets, batch_size), strict=True):
+        for batch, wanted in zip(batches(model, singles, sizes.images), _split(targets, sizes.images), strict=True):
             began = time.perf_counter()
             with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
                 run: Callable[..., _Patched] = _run_cnn if model.kind == "cnn" else _run_vit
-                patched = run(model, batch, blank, seed, table, plan, chunk_size, None in wanted)
-            logits, own_logits, label = patched
-            if not logits.isfinite().all():
+                patched = run(model, batch, blank, seed, plans, sizes.patches, None in wanted)
+            logits, own_logits, label, fingerprint = patched
+            if not all(part.isfinite().all() for part in logits.values()):
                 raise InputError(
                     "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
                     "extreme values in the image, or use dtype='float32' instead of float16."
                 )
-            scores = scores_of(logits, score).cpu()
-            seconds = (time.perf_counter() - began) / (len(batch) * len(plan.cutoffs))
+            scores = {key: scores_of(part, score).cpu() for key, part in logits.items()}
+            seconds = (time.perf_counter() - began) / (len(batch) * len(scores))
             for row in range(len(batch)):
                 index = wanted[row]
                 if index is None:
                     assert own_logits is not None
                     index = int(own_logits[row].argmax())
                 found = []
-                for stop in wanted_cutoffs:
-                    all_scores = scores[plan.cutoffs.index(stop), row].view(*model.grid, -1)
+                for start, stop in wanted_ranges:
+                    all_scores = scores[start, stop][row].view(*model.grid, -1)
                     found.append(
                         AttributionMap.of_model(
                             model,
@@ -180,7 +190,7 @@ def caap_cutoffs(
                             method="caap",
                             score=score,
                             sign="level",
-                            settings={"cutoff": stop, **settings, "blank": label},
+                            settings={"cutoff": stop, "start": start, **settings, "blank": label},
                             seconds=seconds,
                             fingerprint=fingerprint,
                             all_scores=all_scores,
@@ -204,8 +214,9 @@ def check_caap(
     score: str,
     seed: int,
     chunk_size: int | None,
-) -> tuple[Plan, int]:
-    """What the engine is to compute, and the patches scored at once.
+    max_memory: float | None,
+) -> Plan:
+    """What the engine is to compute.
 
     Raises:
         InputError: options do not fit the model or each other, or the model is not ready to run.
@@ -233,9 +244,10 @@ def check_caap(
         )
     neighbourhood_offsets(neighbourhood)
     check_blank(blank)
-    if chunk_size is None:
-        chunk_size = 32 if context == "free" else 256
-    check_count("chunk_size", chunk_size)
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+    if max_memory is not None:
+        _check_memory(model, max_memory)
     check_seed(seed)
     if model.has_hooks():
         raise InputError(
@@ -243,7 +255,22 @@ def check_caap(
             "and remove torch hooks first."
         )
     check_eval(model)
-    return Plan(first, tuple(sorted(set(stops))), context, attention, tail), int(chunk_size)
+    return Plan(first, tuple(sorted(set(stops))), neighbourhood, context, attention, tail)
+
+
+def _check_memory(model: HookedModel, max_memory: float) -> None:
+    if model.kind == "cnn":
+        raise InputError("max_memory=... is for Vision Transformers; on a CNN, chunk_size bounds memory.")
+    if isinstance(max_memory, bool) or not isinstance(max_memory, (int, float, np.number)) or not max_memory > 0:
+        raise InputError(f"max_memory={max_memory!r} must be a number of GiB above 0.")
+
+
+def _sizes(
+    model: HookedModel, plans: list[Plan], max_memory: float | None, batch_size: int, chunk_size: int | None
+) -> Sizes:
+    if not isinstance(model, HookedViT):
+        return Sizes(batch_size, DEFAULT_CELLS if chunk_size is None else chunk_size)
+    return sizes_within(model, plans, max_memory or DEFAULT_MEMORY, batch_size, chunk_size)
 
 
 def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
@@ -269,8 +296,9 @@ def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:
     return count
 
 
-_Patched = tuple[Tensor, Tensor | None, str]
-"""Logits [cutoff, image, patch, classes] of the patched runs, the images' own if asked for, and the blank's label."""
+_Patched = tuple[dict[tuple[int, int], Tensor], Tensor | None, str, str]
+"""Logits [image, patch, classes] of the patched runs by (start, cutoff); the images' own if asked for; the blank's
+label; the model's fingerprint."""
 
 
 def _run_vit(
@@ -278,19 +306,19 @@ def _run_vit(
     batch: Tensor,
     blank: Blank,
     seed: int,
-    table: Tensor,
-    plan: Plan,
+    plans: list[Plan],
     chunk_size: int,
     own_logits: bool,
 ) -> _Patched:
     run = blank_run(model, blank, seed)  # kept with the model after the first time
-    source = run_source(model, batch, plan.context, plan.start, plan.cutoffs, own_logits)
-    if plan.context == "free":
-        parts = [
-            score_patches_free(model, run, source, table, plan.start, cutoff, chunk_size) for cutoff in plan.cutoffs
-        ]
-        return torch.stack(parts), source.logits, run.label
-    return score_patches(model, run, source, table, plan, chunk_size), source.logits, run.label
+    ranges = [(plan.start, cutoff) for plan in plans for cutoff in plan.cutoffs]
+    source = run_source(model, batch, plans[0].context, ranges, own_logits)
+    found = {}
+    for plan in plans:
+        score = score_patches_free if plan.context == "free" else score_patches
+        for cutoff, part in zip(plan.cutoffs, score(model, run, source, plan, chunk_size), strict=True):
+            found[plan.start, cutoff] = part
+    return found, source.logits, run.label, run.fingerprint
 
 
 def _run_cnn(
@@ -298,18 +326,19 @@ def _run_cnn(
     batch: Tensor,
     blank: Blank,
     seed: int,
-    table: Tensor,
-    plan: Plan,
+    plans: list[Plan],
     chunk_size: int,
     own_logits: bool,
 ) -> _Patched:
+    (plan,) = plans  # sweeps over ranges are for Vision Transformers
+    table = neighbourhood_table(model.grid, plan.neighbourhood)
     empty, label = blank_maps(model, blank, seed, plan.start)
     sources, own = entering_maps(model, batch, plan.start, max(plan.cutoffs), own_logits)
-    parts = [
-        score_cells(model, empty, sources[: max(0, cutoff - plan.start)], len(batch), table, plan.start, chunk_size)
-        for cutoff in plan.cutoffs
-    ]
-    return torch.stack(parts), own, label
+    found = {}
+    for cutoff in plan.cutoffs:
+        patched = sources[: max(0, cutoff - plan.start)]
+        found[plan.start, cutoff] = score_cells(model, empty, patched, len(batch), table, plan.start, chunk_size)
+    return found, own, label, model.fingerprint
 
 
 def _patched_blocks(model: HookedModel, cutoff: int | float | None, context: str) -> int:

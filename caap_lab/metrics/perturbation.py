@@ -72,7 +72,7 @@ class PerturbationCurves:
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from caap_lab.plots.maps import figure_png
+        from caap_lab.plots.style import figure_png
 
         return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
 

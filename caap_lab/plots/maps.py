@@ -1,6 +1,5 @@
 """Attribution maps over their image."""
 
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,13 +79,6 @@ def draw_overlay(
     )
     ax.set_axis_off()
     return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
-
-
-def figure_png(figure: Figure, dpi: int = 100) -> bytes:
-    """A figure as PNG bytes."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    return buffer.getvalue()
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette without its yellow, which is too light on white, and with a grey."""
@@ -37,22 +37,26 @@ def method_styles(methods: Sequence[str], ours: str = "CAAP") -> dict[str, Metho
     }
 
 
+def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
+    """A figure as PNG bytes."""
+    buffer = BytesIO()
+    whole = figure.figure if isinstance(figure, SubFigure) else figure
+    whole.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
+
+
 class NotebookFigure(Figure):
     """A figure that shows itself as the value of a notebook's cell, without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        buffer = BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+        return figure_png(self)
 
 
 class NotebookAxes(Axes):
     """Axes whose figure shows itself as the value of a notebook's cell."""
 
     def _repr_png_(self) -> bytes:
-        figure = self.figure
-        assert isinstance(figure, NotebookFigure)
-        return figure._repr_png_()
+        return figure_png(self.figure)
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:

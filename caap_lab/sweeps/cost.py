@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from caap_lab.context.engine import Plan
+import torch
+
+from caap_lab.context.layout import layout
+from caap_lab.context.plan import Plan
 from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.tokens import neighbourhood_offsets
 from caap_lab.sweeps.settings import Setting
 
 
@@ -19,29 +21,42 @@ def sweep_passes(model: HookedViT, settings: Sequence[Setting], prediction: bool
     """
     steps = 0
     for _, same in groupby(sorted(settings, key=lambda s: str(s.shared)), key=lambda s: s.shared):
-        group = list(same)
-        cutoffs = {setting.plan.cutoffs[0] for setting in group}
-        steps += _steps(model, group[0].plan, cutoffs, str(group[0].options["neighbourhood"]), prediction)
+        plans = [setting.plan for setting in same]
+        steps += _source_steps(model, plans, prediction)
+        by_start: dict[int, set[int]] = {}
+        for plan in plans:
+            by_start.setdefault(plan.start, set()).add(plan.cutoffs[0])
+        steps += sum(_group_steps(model, plans[0], start, cutoffs) for start, cutoffs in by_start.items())
     return steps / (model.spec.n_tokens * model.spec.n_layers)
 
 
-def _steps(model: HookedViT, plan: Plan, cutoffs: set[int], neighbourhood: str, prediction: bool) -> int:
-    """Tokens x blocks of the maps for some cutoffs from one pass."""
-    spec, start = model.spec, plan.start
-    n_layers, n_live = spec.n_layers, len(spec.live_prefix)
-    patched = sorted(cutoff for cutoff in cutoffs if cutoff > start)
-    runs_source = prediction or bool(patched)
-    last = n_layers if prediction or plan.context == "frozen" else max(patched, default=0)
-    steps = last * spec.n_tokens if runs_source else 0
-    if plan.context == "free":
-        return steps + len(cutoffs) * spec.n_patches * spec.n_tokens * (n_layers - start)
+def _source_steps(model: HookedViT, plans: Sequence[Plan], prediction: bool) -> int:
+    """Tokens x blocks of the image's own run."""
+    spec = model.spec
+    patched = [plan.cutoffs[0] for plan in plans if plan.cutoffs[0] > plan.start]
+    if prediction or (patched and plans[0].context == "frozen" and spec.reads_patches):
+        return spec.n_layers * spec.n_tokens
     if not patched:
-        return steps
-    n_rows = len(neighbourhood_offsets(neighbourhood)) if plan.tail == "exact" else 1
-    steps += spec.n_patches * n_live * (patched[-1] - 1 - start)  # the class rows' way, which all cutoffs share
+        return 0
+    stop = spec.n_layers if plans[0].context == "frozen" else max(patched)
+    return (stop - 1) * spec.n_tokens  # of the last block, only what enters it
+
+
+def _group_steps(model: HookedViT, plan: Plan, start: int, cutoffs: set[int]) -> int:
+    """Tokens x blocks of the patches' runs for some cutoffs with one start."""
+    spec = model.spec
+    n_layers, n_prefix_rows = spec.n_layers, spec.n_patches * len(spec.live_prefix)
+    if plan.context == "free":
+        return len(cutoffs) * spec.n_patches * spec.n_tokens * (n_layers - start)
+    patched = sorted(cutoff for cutoff in cutoffs if cutoff > start)
+    if not patched:
+        return 0
+    groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, torch.device("cpu"))
+    n_patch_rows = len(groups.live.tokens) - n_prefix_rows
+    steps = n_prefix_rows * (patched[-1] - 1 - start)  # their way to the cutoff, which all cutoffs share
     for cutoff in patched:
         blocks = n_layers - (cutoff - 1)
-        steps += spec.n_patches * n_live * blocks
-        if plan.context == "clamped":  # the head reads no patch: the last block moves the class rows alone
-            steps += spec.n_patches * n_rows * (blocks if spec.reads_patches else blocks - 1)
+        steps += n_prefix_rows * blocks
+        if plan.context == "clamped":  # where the head reads no patch, the last block moves the prefix rows alone
+            steps += n_patch_rows * (blocks if spec.reads_patches else blocks - 1)
     return steps

@@ -178,7 +178,7 @@ class CaapSweep:
         )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        from caap_lab.plots.maps import figure_png
+        from caap_lab.plots.style import figure_png
 
         if not self.metrics:
             return {"text/plain": repr(self)}

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.caap import caap_cutoffs, scores_of
+from caap_lab.attribution.caap import caap_ranges, scores_of
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.cell import Row, evaluate, failure
 from caap_lab.bench.parts import Run
@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     score: str
     seed: int
     chunk_size: int | None
+    max_memory: float | None
 
 
 def run_sweep(
@@ -151,12 +152,10 @@ def _image_rows(
 
 
 def _maps(model: HookedViT, x: Tensor, target: int | None, settings: Sequence[Setting]) -> list[AttributionMap]:
-    """Maps of settings that differ in cutoff and score alone, from one pass."""
-    options = {name: value for name, value in settings[0].options.items() if name != "cutoff"}
-    cutoffs = [setting.plan.cutoffs[0] for setting in settings]
-    (maps,) = caap_cutoffs(
-        model, x, target, cutoffs, **{**options, "score": "logit", "batch_size": 1, "progress": False}
-    )
+    """Maps of settings that differ in start, cutoff and score alone, from one run of the image."""
+    options = {name: value for name, value in settings[0].options.items() if name not in ("start", "cutoff")}
+    ranges = [(setting.plan.start, setting.plan.cutoffs[0]) for setting in settings]
+    (maps,) = caap_ranges(model, x, target, ranges, **{**options, "score": "logit", "batch_size": 1, "progress": False})
     found = []
     for m, score in zip(maps, (str(setting.options["score"]) for setting in settings), strict=True):
         assert m.all_scores is not None

@@ -9,7 +9,7 @@ from typing import Any
 from caap_lab.attribution.caap import caap, check_caap, cutoff_blocks
 from caap_lab.bench.spec import Spec
 from caap_lab.context.blanks import blank_name
-from caap_lab.context.engine import Plan
+from caap_lab.context.plan import Plan
 from caap_lab.errors import InputError
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import nearest
@@ -37,8 +37,9 @@ class Setting:
 
     @property
     def shared(self) -> Hashable:
-        """Equal for settings whose maps come from one pass: those that differ in cutoff and score alone."""
-        return json.dumps({k: v for k, v in self.spec.options.items() if k not in ("cutoff", "score")}, sort_keys=True)
+        """Equal for settings whose maps come from one run of the image: those that differ in range and score alone."""
+        apart = ("start", "cutoff", "score")
+        return json.dumps({k: v for k, v in self.spec.options.items() if k not in apart}, sort_keys=True)
 
 
 def settings_of(model: HookedViT, changes: Mapping[Label, dict[str, Any]], fixed: Mapping[str, Any]) -> list[Setting]:
@@ -66,7 +67,7 @@ def settings_of(model: HookedViT, changes: Mapping[Label, dict[str, Any]], fixed
 
 def _setting(model: HookedViT, label: Label, options: dict[str, Any]) -> Setting:
     rest = {name: value for name, value in options.items() if name != "cutoff"}
-    plan, _ = check_caap(model, cutoffs=[options["cutoff"]], **rest)
+    plan = check_caap(model, cutoffs=[options["cutoff"]], **rest)
     told = {
         "cutoff": plan.cutoffs[0],
         "start": plan.start,

@@ -10,7 +10,7 @@ from caap_lab.errors import InputError
 
 _NAMES = {
     "attention": "caap_lab.widgets.attention_view",
-    "benchmark": "caap_lab.widgets.benchmark",
+    "benchmark": "caap_lab.widgets.benchmark_view",
     "explore": "caap_lab.widgets.explore_view",
     "layer_sweep": "caap_lab.widgets.layer_sweep_view",
 }
@@ -18,7 +18,7 @@ __all__ = sorted(_NAMES)
 
 if TYPE_CHECKING:
     from caap_lab.widgets.attention_view import attention as attention
-    from caap_lab.widgets.benchmark import benchmark as benchmark
+    from caap_lab.widgets.benchmark_view import benchmark as benchmark
     from caap_lab.widgets.explore_view import explore as explore
     from caap_lab.widgets.layer_sweep_view import layer_sweep as layer_sweep
 

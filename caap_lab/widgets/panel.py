@@ -13,7 +13,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
-from caap_lab.plots.maps import figure_png
+from caap_lab.plots.style import figure_png
+from caap_lab.widgets.keys import Keys
 from caap_lab.widgets.worker import Job, Worker
 
 CONTROL_WIDTH = "280px"
@@ -66,7 +67,7 @@ class Panel(ipywidgets.VBox):
         self.worker.wait(seconds)
         self._count()
         if self._picture is not None:
-            self._picture.update(_bundle(figure_png(self.to_figure()), self.link), raw=True)
+            self._keep(self._drawing()(), self.link)
 
     def close(self) -> None:
         """Stop the work and take the widget away."""
@@ -76,7 +77,7 @@ class Panel(ipywidgets.VBox):
 
     def _put(self, *rows: ipywidgets.Widget) -> None:
         """Lay out the rows above the status, the message and the call that reproduces what is shown."""
-        self.children = (*rows, self._status, self._message, self._link)
+        self.children = (*rows, self._status, self._message, self._link, Keys())
 
     def _on(self, widget: ipywidgets.Widget, name: str, call: Callable[[], None]) -> None:
         """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""
@@ -146,23 +147,32 @@ class Panel(ipywidgets.VBox):
         except RuntimeError:
             return None
 
+    def _drawing(self) -> Callable[[], bytes]:
+        """What draws the present state; called in another thread, since drawing takes longer than a click may."""
+        figure = self.to_figure()
+        return lambda: figure_png(figure)
+
     def _leave_picture(self) -> None:
-        """Draw the picture in the notebook anew, beside the kernel: drawing takes longer than a click may."""
+        """Draw the picture in the notebook anew."""
         with self._shown_errors():
-            figure, link = self.to_figure(), self.link
+            drawing, link = self._drawing(), self.link
             try:
-                drawn = asyncio.get_running_loop().run_in_executor(None, figure_png, figure)
+                drawn = asyncio.get_running_loop().run_in_executor(None, drawing)
             except RuntimeError:
-                self._picture.update(_bundle(figure_png(figure), link), raw=True)
+                self._keep(drawing(), link)
                 return
-            drawn.add_done_callback(lambda png: self._picture.update(_bundle(png.result(), link), raw=True))
+            drawn.add_done_callback(lambda png: self._keep(png.result(), link))
+
+    def _keep(self, png: bytes, link: str) -> None:
+        data, alt = {"image/png": png, "text/plain": link}, {"image/png": {"alt": link}}
+        if self._picture is None:
+            self._picture = display(data, raw=True, metadata=alt, display_id=True)
+        else:
+            self._picture.update(data, raw=True, metadata=alt)
 
     def _ipython_display_(self) -> None:
         # A saved notebook keeps the widget's own output without its state. The picture beside it is what a reader sees;
         # while the widget lives, its style sheet hides the picture.
         display(self._repr_mimebundle_(), raw=True)
-        self._picture = display(_bundle(figure_png(self.to_figure()), self.link), raw=True, display_id=True)
-
-
-def _bundle(png: bytes, link: str) -> dict[str, Any]:
-    return {"image/png": png, "text/plain": link}
+        self._picture = None  # one picture beside each display
+        self._keep(self._drawing()(), self.link)

@@ -1,10 +1,5 @@
 // A finished picture, as wide as there is room; on white, since it is drawn for paper.
 
-// JupyterLab takes the keys that a closed drop-down list needs: arrows move to other cells, and "x" cuts one out.
-function keepKeys({ target }) {
-  if (target.matches(".caap-panel select")) target.setAttribute("data-lm-suppress-shortcuts", "true");
-}
-
 function render({ model, el }) {
   el.classList.add("caap-live", "caap-still");
   const image = el.appendChild(document.createElement("img"));
@@ -23,11 +18,9 @@ function render({ model, el }) {
     if (before && before !== url) URL.revokeObjectURL(before);
   }
 
-  document.addEventListener("focusin", keepKeys);
   model.on("change", draw);
   draw();
   return () => {
-    document.removeEventListener("focusin", keepKeys);
     model.off("change", draw);
     if (url) URL.revokeObjectURL(url);
   };

@@ -7,7 +7,7 @@ import pytest
 if TYPE_CHECKING:
     from browser.lab import LabPage
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 RUN = '''
 import subprocess, sys

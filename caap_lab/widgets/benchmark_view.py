@@ -4,6 +4,7 @@ import asyncio
 import html
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.errors import InputError
-from caap_lab.plots.maps import figure_png
+from caap_lab.plots.style import figure_png
 from caap_lab.plots.sweeps import NAMES
 from caap_lab.widgets.panel import Panel
 from caap_lab.widgets.run_reading import Choice, Reading, Stamp, Waiting, newest, read, sentence, stamp
@@ -305,10 +306,10 @@ class BenchmarkView(Panel):
         for part, visible in shown.items():
             part.layout.display = None if visible else "none"
 
-    def _bundle(self) -> dict[str, object]:
+    def _drawing(self) -> Callable[[], bytes]:
         # What the worker drew: drawing it again here would keep the kernel busy.
-        png = self.still.png or figure_png(self.to_figure())
-        return {"image/png": png, "text/plain": self.link}
+        png = self.still.png
+        return (lambda: png) if png else super()._drawing()
 
 
 def _span(seconds: float) -> str:

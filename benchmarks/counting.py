@@ -1,0 +1,75 @@
+"""What is measured besides time: counted operations, the machine's matrix rate, memory, and where the time goes."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from caap_lab.hooked.block import attention_of
+from caap_lab.hooked.model import HookedViT
+
+
+def operations(model: HookedViT, call: Callable[[], Any]) -> float:
+    """Floating-point operations of a call's matrix products, by torch's counter."""
+    attentions = [attention_of(model.block(layer)) for layer in range(model.spec.n_layers)]
+    fused = [attention.fused_attn for attention in attentions]
+    for attention in attentions:
+        attention.fused_attn = False  # type: ignore[misc]  # torch's counter does not know the fused one on CPU
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            call()
+    finally:
+        for attention, was in zip(attentions, fused, strict=True):
+            attention.fused_attn = was  # type: ignore[misc]
+    return counter.get_total_flops()
+
+
+def matrix_rate(rows: int, width: int, repeats: int = 9) -> float:
+    """Operations a second of one matrix product as an MLP has it: rows x width times width x 4 width, fp32."""
+    left, right = torch.randn(rows, width), torch.randn(width, 4 * width)
+    out = torch.empty(rows, 4 * width)
+    torch.mm(left, right, out=out)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        torch.mm(left, right, out=out)
+        times.append(time.perf_counter() - began)
+    return 2 * rows * width * 4 * width / statistics.median(times)
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Most bytes that a call holds at once on the CPU, above those that were there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
+    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        held += change.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+KINDS = {
+    "products with weights": ("addmm", "mm", "mkldnn_convolution"),
+    "products of attention": ("bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu"),
+    "softmax": ("_softmax",),
+    "moving rows": ("index_select", "index", "copy_", "cat", "gather", "scatter_", "repeat", "index_copy_", "fill_"),
+    "activation, norms, sums": ("gelu", "native_layer_norm", "add", "add_", "mul", "sub", "div", "exp", "sum"),
+    "looking whether weights changed": ("linalg_vector_norm",),
+}
+"""Kinds of work and torch's operations; what is in none of them is "all else"."""
+
+
+def shares(call: Callable[[], Any]) -> dict[str, float]:
+    """Share of a call's processor time that each kind of work takes."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        call()
+    times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+    total = sum(times.values())
+    found = {kind: sum(times.get(f"aten::{name}", 0.0) for name in names) / total for kind, names in KINDS.items()}
+    return found | {"all else": 1 - sum(found.values())}
