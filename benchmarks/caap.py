@@ -1,7 +1,7 @@
 """CAAP's cost in forward passes of the same model: ``python -m benchmarks.caap --out docs/tables/cost.md``.
 
 For ViT-tiny, -small and -base (random weights: cost does not depend on them), with cutoff 8 of 12: maps and their
-approximations, sweeps over all cutoffs, eight images at once, bounds on memory, one forward a patch, where the time
+approximations, sweeps over all cutoffs, four images at once, bounds on memory, one forward a patch, where the time
 goes, and the machine's matrix rate. Each model runs in a process of its own. A time in forwards is the median of
 ratios, each to forward passes just before and after it, as a machine may change its pace.
 """
@@ -43,7 +43,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "12 cutoffs, interpolated tail": {"tail": "interpolated"},
     "12 cutoffs, shared tail": {"tail": "shared"},
 }
-BATCH = 8
+BATCH = 4
 BOUNDS = (0.0625, 0.125, 0.25, 1.0)
 """GiB."""
 

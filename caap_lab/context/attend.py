@@ -67,25 +67,42 @@ def _attend_cached(
 
     With `subtract`, the terms of S_i's blank tokens are taken out; the paper's single constant leaves them in.
     """
-    log_z, mean_v = (constant.index_select(1, rows.tokens) for constant in blank.constants(layer))
     n_prefix_own = len(blank.model.spec.live_prefix)
     clipped = pad(~layout.inside, (n_prefix_own, 0))[:, : own_scores.shape[-1]]
     own_scores = own_scores.masked_fill(clipped[rows.group], MASKED)
-    rest = torch.ones_like(log_z)
+    log_z, share, mean_v = _rest(rows, layout, blank, layer, subtract)
+    weights = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1).softmax(dim=-1)
+    own_weights, blank_weight = weights[..., :-1], weights[..., -1]
+    total = own_weights.sum(dim=-1) + blank_weight * share
+    read = rows.flat(rows.grouped(own_weights.to(v.dtype)) @ v) + blank_weight[..., None].to(v.dtype) * mean_v
+    return read / total[..., None].to(v.dtype)
+
+
+def _rest(
+    rows: Rows, layout: Layout, blank: BlankRun, layer: int, subtract: bool
+) -> tuple[Float[Tensor, "head row"], Float[Tensor, "head row"], Float[Tensor, "head row d_head"]]:
+    """What the blank's own queries at the rows' positions read of the blank: log Z_B, share of it left, and vbar_B.
+
+    With `subtract`, less the terms of each group's S_i. No image is in it, so it is kept with the blank's run, unless
+    bounded memory cuts an image's groups apart.
+    """
+    key = (layer, rows, subtract)
+    if key in blank.kept:
+        return blank.kept[key]
+    log_z, mean_v = (constant.index_select(1, rows.tokens) for constant in blank.constants(layer))
+    left = torch.ones_like(log_z)
     if subtract:
         q, k_blank, v_blank = blank.qkv(layer)
-        n_asking = n_prefix_own if rows is layout.prefix else q.shape[1]
+        n_asking = len(blank.model.spec.live_prefix) if rows is layout.prefix else q.shape[1]
         asking = q[:, :n_asking] * attention_of(blank.model.block(layer)).scale
         pattern = (asking @ k_blank.transpose(-2, -1)).to(log_z.dtype) - blank.constants(layer)[0][:, :n_asking, None]
         tokens = layout.patches + blank.model.spec.n_prefix
         places = rows.tokens[:, None] * q.shape[1] + tokens[rows.group]
         share = pattern.exp().flatten(1).index_select(1, places.flatten()).unflatten(1, tuple(places.shape))
         share = share * layout.inside[rows.group]
-        rest = (1 - share.sum(dim=-1)).clamp(min=0)
+        left = (1 - share.sum(dim=-1)).clamp(min=0)
         values = v_blank.index_select(1, tokens.flatten()).unflatten(1, tuple(tokens.shape))
-        mean_v = mean_v - rows.flat(rows.grouped(share.to(v.dtype)) @ values)
-    weights = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1).softmax(dim=-1)
-    own_weights, blank_weight = weights[..., :-1], weights[..., -1]
-    total = own_weights.sum(dim=-1) + blank_weight * rest
-    read = rows.flat(rows.grouped(own_weights.to(v.dtype)) @ v) + blank_weight[..., None].to(v.dtype) * mean_v
-    return read / total[..., None].to(v.dtype)
+        mean_v = mean_v - rows.flat(rows.grouped(share.to(v_blank.dtype)) @ values)
+    if layout.n_groups == blank.model.spec.n_patches:
+        blank.kept[key] = (log_z, left, mean_v)
+    return log_z, left, mean_v

@@ -1,6 +1,7 @@
 """Neutral target contexts: the blank run that patches are inserted into (paper Fig. 4)."""
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,8 @@ class BlankRun:
     """Residual stream entering block l, for l = 0 to n_layers; the last one leaves the last block."""
     _qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _constants: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    kept: dict[Hashable, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    """What else the engine computed from it, to be read for all images."""
 
     @property
     def background(self) -> slice:
