@@ -1,9 +1,10 @@
 """CAAP's cost in forward passes of the same model: ``python -m benchmarks.caap --out docs/tables/cost.md``.
 
-For ViT-tiny, -small and -base (random weights: cost does not depend on them), with cutoff 8 of 12: maps and their
-approximations, sweeps over all cutoffs, four images at once, bounds on memory, one forward a patch, where the time
-goes, and the machine's matrix rate. Each model runs in a process of its own. A time in forwards is the median of
-ratios, each to forward passes just before and after it, as a machine may change its pace.
+For ViT-tiny, -small and -base (random weights: cost does not depend on them), with the default cutoff: maps and their
+approximations, sweeps over all cutoffs, four images at once, one forward a patch, where the time goes, and the
+machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``. Each model runs
+in a process of its own. A time in forwards is the median of ratios, each to forward passes just before and after it, as
+a machine may change its pace.
 """
 
 import argparse
@@ -21,15 +22,16 @@ from typing import Any
 import timm
 import torch
 
-from benchmarks.counting import matrix_rate, operations, peak_bytes, shares
+from benchmarks.counting import matrix_rate, operations, shares, timed
 from benchmarks.machine import describe
 from caap_lab import HookedViT, Patch, caap, tokens
-from caap_lab.attribution.caap import caap_ranges
+from caap_lab.attribution.caap import caap_ranges, cutoff_blocks
 from caap_lab.context.blanks import blank_run
 from caap_lab.sweeps.settings import DEFAULTS
 
-MODELS = {name: f"vit_{name}_patch16_224" for name in ("tiny", "small", "base")}
-CUTOFF = 8
+MODELS = {f"ViT-{name}/16": f"vit_{name}_patch16_224" for name in ("tiny", "small", "base", "large")}
+MODELS["DINOv2-g/14"] = "vit_giant_patch14_reg4_dinov2"
+SMALL = list(MODELS)[:3]
 VARIANTS: dict[str, dict[str, Any]] = {
     "map": {},
     "map, target given": {"target": 0},
@@ -44,17 +46,15 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "12 cutoffs, shared tail": {"tail": "shared"},
 }
 BATCH = 4
-BOUNDS = (0.0625, 0.125, 0.25, 1.0)
-"""GiB."""
 
 
-def measure(name: str, repeats: int, threads: int, naive: bool) -> dict[str, Any]:
-    """Seconds, ratios, counted operations and bytes for one model."""
+def measure(name: str, repeats: int, threads: int, naive: bool, device: str, dtype: str) -> dict[str, Any]:
+    """Seconds, ratios and counted operations for one model."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = HookedViT(timm.create_model(MODELS[name], pretrained=False))
-    image = torch.randn(1, 3, *model.spec.image_size)
-    images = torch.randn(BATCH, 3, *model.spec.image_size)
+    model = build(name).to(device=device, dtype=getattr(torch, dtype))
+    images = torch.randn(BATCH, 3, *model.spec.image_size).to(model.device, model.dtype)
+    image = images[:1]
     blank = blank_run(model, "white")
 
     @torch.no_grad()
@@ -63,8 +63,9 @@ def measure(name: str, repeats: int, threads: int, naive: bool) -> dict[str, Any
 
     calls: dict[str, Callable[[], Any]] = {what: _map_call(model, image, options) for what, options in VARIANTS.items()}
     calls |= {what: _sweep_call(model, image, options) for what, options in SWEEPS.items()}
-    calls[f"{BATCH} images, each"] = lambda: caap(model, images, cutoff=CUTOFF, progress=False)
-    found: dict[str, Any] = {"rows": {}, "forward operations": operations(model, forward)}
+    calls[f"{BATCH} images, each"] = lambda: caap(model, images, progress=False)
+    found: dict[str, Any] = {"rows": {}, "patches": model.spec.n_patches}
+    found["forward operations"] = operations(model, forward)
     seconds: list[float] = []
     for what, call in calls.items():
         images_of = BATCH if "images" in what else 1
@@ -72,12 +73,16 @@ def measure(name: str, repeats: int, threads: int, naive: bool) -> dict[str, Any
         counted = operations(model, call)
         found["rows"][what] = (ratio / images_of, taken / images_of, counted / images_of)
     found["forward"] = statistics.median(seconds)
-    found["matrix rate"] = matrix_rate(1600, model.spec.d_model)
-    found["bounds"] = _bounds(model, images, repeats)
+    found["matrix rate"] = matrix_rate(model, rows=1600)
     found["shares"] = {what: shares(calls[what]) for what in ("map", "shared tail")}
     if naive:
         found["one forward a patch"] = _naive(model, image, blank.resid[0])
     return found
+
+
+def build(name: str) -> HookedViT:
+    """One of `MODELS` with random weights and 1000 classes."""
+    return HookedViT(timm.create_model(MODELS[name], pretrained=False, num_classes=1000, img_size=224).eval())
 
 
 def _ratio(
@@ -87,42 +92,24 @@ def _ratio(
     call()
     ratios, times = [], []
     for _ in range(repeats):
-        near = [_timed(forward) for _ in range(3)]
-        times.append(_timed(call))
-        near += [_timed(forward) for _ in range(3)]
+        near = [timed(forward) for _ in range(3)]
+        times.append(timed(call))
+        near += [timed(forward) for _ in range(3)]
         seconds += near
         ratios.append(times[-1] / statistics.median(near))
     return statistics.median(ratios), statistics.median(times)
 
 
-def _timed(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _bounds(model: HookedViT, images: torch.Tensor, repeats: int) -> dict[float, tuple[float, int]]:
-    """For bounds on memory: seconds over those without one, and the bytes held at the peak; all images in one call."""
-    found = {}
-    for bound in BOUNDS:
-        call = _map_call(model, images, {"max_memory": bound, "progress": False})
-        free = _map_call(model, images, {"max_memory": 64.0, "progress": False})
-        call()
-        ratios = [_timed(call) / _timed(free) for _ in range(repeats)]
-        found[bound] = (statistics.median(ratios), peak_bytes(call))
-    return found
-
-
 def _naive(model: HookedViT, image: torch.Tensor, embeddings: torch.Tensor) -> float:
     """Seconds of one patched forward pass a patch."""
-    source = model.record(image, "resid_pre", layers=range(CUTOFF), progress=False)
+    source = model.record(image, "resid_pre", layers=range(cutoff_blocks(None, model.n_layers)), progress=False)
     start = Patch("resid_pre", [0], source=embeddings)
     began = time.perf_counter()
     with torch.no_grad():
         for row in range(model.spec.grid[0]):
             for col in range(model.spec.grid[1]):
                 near = tokens.neighbourhood(row, col)
-                patch = Patch("resid_pre", range(CUTOFF), near, source=source)
+                patch = Patch("resid_pre", range(cutoff_blocks(None, model.n_layers)), near, source=source)
                 model.run_patched(torch.zeros_like(image), [start, patch])
     return time.perf_counter() - began
 
@@ -153,7 +140,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for model, found in results.items():
-        label, one = f"ViT-{model}/16", found["forward operations"]
+        label, one, patches = model, found["forward operations"], found["patches"]
         rate = found["matrix rate"]
         lines.append(
             f"| {label} | forward pass | {found['forward'] * 1000:.0f} ms | 1 | 1 "
@@ -167,18 +154,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         if "one forward a patch" in found:
             naive = found["one forward a patch"]
             lines.append(
-                f"| {label} | one forward a patch | {naive:.1f} s | {naive / found['forward']:.0f} | 196 "
-                f"| {196 * one / naive / rate:.0%} |"
+                f"| {label} | one forward a patch | {naive:.1f} s | {naive / found['forward']:.0f} | {patches} "
+                f"| {patches * one / naive / rate:.0%} |"
             )
-    return "\n".join(lines)
-
-
-def bounds_table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: bounds on memory."""
-    lines = ["| model | `max_memory` | held at the peak | time, without a bound = 1 |", "|---|---|---|---|"]
-    for model, found in results.items():
-        for bound, (ratio, held) in found["bounds"].items():
-            lines.append(f"| ViT-{model}/16 | {bound * 1024:.0f} MiB | {held / 2**20:.0f} MiB | {ratio:.2f} |")
     return "\n".join(lines)
 
 
@@ -189,7 +167,7 @@ def shares_table(results: dict[str, dict[str, Any]]) -> str:
     for model, found in results.items():
         for what, parts in found["shares"].items():
             cells = " | ".join(f"{parts[kind]:.0%}" for kind in kinds)
-            lines.append(f"| ViT-{model}/16 | {what} | {cells} |")
+            lines.append(f"| {model} | {what} | {cells} |")
     return "\n".join(lines)
 
 
@@ -203,7 +181,7 @@ def start_table() -> str:
 
 
 def _map_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) -> Callable[[], Any]:
-    return lambda: caap(model, image, cutoff=CUTOFF, **options)
+    return lambda: caap(model, image, **options)
 
 
 def _sweep_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) -> Callable[[], Any]:
@@ -215,8 +193,10 @@ def _sweep_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) 
 def main() -> None:
     """Measure, print, and keep the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.caap", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=SMALL, choices=list(MODELS))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-naive", action="store_true", help="leave out one forward a patch, which takes minutes")
     parser.add_argument("--out", type=Path, help="also write the tables beside this Markdown file")
@@ -226,16 +206,25 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for name in arguments.models:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
-            job = pool.submit(measure, name, arguments.repeats, arguments.threads, not arguments.no_naive)
+            job = pool.submit(
+                measure,
+                name,
+                arguments.repeats,
+                arguments.threads,
+                not arguments.no_naive,
+                arguments.device,
+                arguments.dtype,
+            )
             results[name] = job.result()
-    rates = ", ".join(f"ViT-{name} {found['matrix rate'] / 1e9:.0f}" for name, found in results.items())
+    rates = ", ".join(f"{name} {found['matrix rate'] / 1e9:.0f}" for name, found in results.items())
     load = os.getloadavg()[0]
+    told = (
+        f"Patched: two thirds of the blocks; white blank, 3 x 3 neighbourhood, {arguments.dtype}; medians of "
+        f"{arguments.repeats}. Counted: matrix operations of torch's counter. Matrix rate: that of a product of 1600 x "
+        f"width and width x 4 width, in GFLOP/s: {rates}. Load when it ended {load:.1f}. {describe(arguments.device)}."
+    )
     texts = {
-        "": f"{table(results)}\n\nCutoff {CUTOFF} of 12, white blank, 3 x 3 neighbourhood, fp32; medians of "
-        f"{arguments.repeats}. Counted: matrix operations of torch's counter. Matrix rate: that of a product "
-        f"of 1600 x width and width x 4 width, in GFLOP/s {rates}. Load when it ended {load:.1f}. {describe()}.\n",
-        "_memory": f"{bounds_table(results)}\n\n{BATCH} images in one call, cutoff {CUTOFF} of 12; held above the "
-        "model and the blank's run, by torch's allocator.\n",
+        "": f"{table(results)}\n\n{told}\n",
         "_profile": f"{shares_table(results)}\n\nShares of processor time, by torch's profiler.\n",
         "_start": f"{start_table()}\n",
     }

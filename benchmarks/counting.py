@@ -13,6 +13,20 @@ from caap_lab.hooked.block import attention_of
 from caap_lab.hooked.model import HookedViT
 
 
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of a call, until a GPU has done its part too."""
+    _settle()
+    began = time.perf_counter()
+    call()
+    _settle()
+    return time.perf_counter() - began
+
+
+def _settle() -> None:
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
 def operations(model: HookedViT, call: Callable[[], Any]) -> float:
     """Floating-point operations of a call's matrix products, by torch's counter."""
     attentions = [attention_of(model.block(layer)) for layer in range(model.spec.n_layers)]
@@ -28,17 +42,15 @@ def operations(model: HookedViT, call: Callable[[], Any]) -> float:
     return counter.get_total_flops()
 
 
-def matrix_rate(rows: int, width: int, repeats: int = 9) -> float:
-    """Operations a second of one matrix product as an MLP has it: rows x width times width x 4 width, fp32."""
-    left, right = torch.randn(rows, width), torch.randn(width, 4 * width)
-    out = torch.empty(rows, 4 * width)
-    torch.mm(left, right, out=out)
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        torch.mm(left, right, out=out)
-        times.append(time.perf_counter() - began)
-    return 2 * rows * width * 4 * width / statistics.median(times)
+def matrix_rate(model: HookedViT, rows: int, repeats: int = 9) -> float:
+    """Operations a second of one matrix product as a model's MLP has it: rows x width times width x 4 width."""
+    width = model.spec.d_model
+    left, right = (
+        torch.randn(*size, device=model.device).to(model.dtype) for size in ((rows, width), (width, 4 * width))
+    )
+    out = left @ right
+    seconds = statistics.median(timed(lambda: torch.mm(left, right, out=out)) for _ in range(repeats))
+    return 2 * rows * width * 4 * width / seconds
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:

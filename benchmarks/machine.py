@@ -9,8 +9,8 @@ import torch
 from caap_lab import __version__
 
 
-def describe() -> str:
-    """Processor, threads, versions, in one line."""
+def describe(device: str = "cpu") -> str:
+    """Processor, GPU if it is the device, threads, versions, in one line."""
     processor = platform.processor() or platform.machine()
     about = Path("/proc/cpuinfo")
     if about.exists():
@@ -18,6 +18,8 @@ def describe() -> str:
             line.split(":")[1].strip() for line in about.read_text().splitlines() if line.startswith("model name")
         ]
         processor = models[0] if models else processor
+    if device != "cpu":
+        processor = f"{torch.cuda.get_device_name(device)}, {processor}"
     return (
         f"{processor}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}, timm {timm.__version__}, caap_lab {__version__}"

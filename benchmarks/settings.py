@@ -5,8 +5,8 @@
         --out docs/tables/settings.md --figures docs/images
 
 The cutoff is chosen on the calibration photos, by the paper's rule: the highest insertion minus deletion, averaged over
-the models. All else is measured on the photos with masks, which the choice never sees. Prints Markdown and draws one
-figure. Stop it at any time; the same command goes on, and a larger --images adds photos to what is there.
+the models. All else is measured on the photos with masks, which the choice never sees. Prints Markdown and draws two
+figures. Stop it at any time; the same command goes on, and a larger --images adds photos to what is there.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -33,7 +34,7 @@ from caap_lab.bench.spec import parse_spec
 from caap_lab.context.blanks import BLANKS, Blank
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.plots.maps import COLOUR_MAP, save_figure
-from caap_lab.plots.style import COLOURS, new_figure
+from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
 """In twelfths of the blocks, as models may differ in depth."""
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="change this many rows of pixels a step, whatever the protocol says")
     parser.add_argument("--run", type=Path, default=Path("runs/settings"), help="where results are kept")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
-    parser.add_argument("--figures", type=Path, help="also draw the figure into this folder")
+    parser.add_argument("--figures", type=Path, help="also draw the figures into this folder")
     args = parser.parse_args()
     found = []
     for spec in map(parse_spec, args.models):
@@ -107,7 +108,8 @@ def main() -> None:
         args.out.write_text(text, encoding="utf-8")
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
-        draw(found, args.images[2], args.figures / "settings")
+        draw_ranks(found, args.images[2], args.figures / "settings")
+        draw_metrics(found, args.images[:2], args.figures / "settings_metrics")
 
 
 def measure(label: str, model: cl.HookedViT, args: argparse.Namespace) -> Found:
@@ -256,12 +258,18 @@ def report(found: Sequence[Found], args: argparse.Namespace) -> list[str]:
     return lines
 
 
-def cutoff_table(found: Sequence[Found]) -> list[str]:
-    """InsDel over cutoffs; the best average, and how far each other one is from it, photo by photo."""
+def cutoff_columns(found: Sequence[Found]) -> list[Float[np.ndarray, "image cutoff"]]:
+    """InsDel of each model at `CUTOFFS`."""
     columns = []
     for one in found:
         counts = [round(share * one.cutoffs.model.n_layers / 12) for share in CUTOFFS]
         columns.append(one.cutoffs.values("insdel")[:, [one.cutoffs.labels.index(count) for count in counts]])
+    return columns
+
+
+def cutoff_table(found: Sequence[Found]) -> list[str]:
+    """InsDel over cutoffs; the best average, and how far each other one is from it, photo by photo."""
+    columns = cutoff_columns(found)
     average = np.mean(columns, axis=0)
     best = int(average.mean(axis=0).argmax())
     lines = [
@@ -364,7 +372,7 @@ def percent(values: Values) -> str:
     return f"{found['mean']:.1f} ± {found['se']:.1f}"
 
 
-def draw(found: Sequence[Found], n_photos: int, path: Path) -> None:
+def draw_ranks(found: Sequence[Found], n_photos: int, path: Path) -> None:
     """Rank correlations: between blanks, and of every range with the default one; a row a model."""
     figure = new_figure(8.4, 3.9 * len(found))
     shown: AxesImage | None = None
@@ -388,10 +396,79 @@ def draw(found: Sequence[Found], n_photos: int, path: Path) -> None:
     bar = figure.colorbar(shown, ax=axes, shrink=0.6)
     bar.set_label(f"Spearman correlation, mean over {n_photos} photos", fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    save_small(figure, path)
+
+
+def save_small(figure: Figure, path: Path) -> None:
+    """PNG and PDF, the PNG with a palette: a third of the size."""
     png, _ = save_figure(figure, path)
-    with Image.open(png) as drawn:  # as a palette it is a third of the size
+    with Image.open(png) as drawn:
         small = drawn.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(png, optimize=True)
+
+
+def draw_metrics(found: Sequence[Found], n_photos: Sequence[int], path: Path) -> None:
+    """The paper's Figs 7, 4 and 5: cutoff, blank and neighbourhood."""
+    figure = new_figure(10.5, 6.6)
+    axes = figure.subplots(2, 3, width_ratios=[3, 4, 3])
+    columns = cutoff_columns(found)
+    average = np.mean(columns, axis=0)
+    best = int(average.mean(axis=0).argmax())
+    lines = {one.label: column for one, column in zip(found, columns, strict=True)}
+    points(axes[0, 0], lines, CUTOFFS, joined=True)
+    points(axes[1, 0], {"average of the models": average - average[:, [best]]}, CUTOFFS, joined=True)
+    axes[1, 0].axhline(0, color="0.5", linewidth=0.8)
+    axes[0, 0].set_title(f"cutoff, {n_photos[0]} photos", fontsize=9)
+    axes[0, 0].set_ylabel("InsDel (%)")
+    axes[1, 0].set_ylabel(f"InsDel less that at {CUTOFFS[best]}/12 (points)")
+    axes[1, 0].set_xlabel("cutoff, twelfths of the blocks")
+    for column, what in ((1, "blanks"), (2, "neighbourhoods")):
+        labels = list(getattr(found[0], what))
+        for row, metric in enumerate(("insdel", "aupr1")):
+            several = {
+                one.label: np.stack([values[metric] for values in getattr(one, what).values()], axis=1) for one in found
+            }
+            points(axes[row, column], several, labels)
+            axes[row, column].set_ylabel(f"{METRICS[metric]} (%)")
+        axes[0, column].set_title(f"{what[:-1]}, {n_photos[1]} photos", fontsize=9)
+    for ax in axes[0]:
+        ax.tick_params(axis="x", labelbottom=False)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    last, name = axes[1, 0].get_legend_handles_labels()
+    figure.legend(handles + last, names + name, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    save_small(figure, path)
+
+
+def points(
+    ax: Axes,
+    lines: dict[str, Float[np.ndarray, "image setting"]],
+    labels: Sequence[object],
+    joined: bool = False,
+) -> None:
+    """Means over photos with standard errors; named settings side by side, numbers over their axis."""
+    quiet_grid(ax)
+    numbers = np.array(labels if joined else range(len(labels)), dtype=float)
+    for index, (name, values) in enumerate(lines.items()):
+        told = [statistics(column) for column in values.T]
+        shift = (index - (len(lines) - 1) / 2) * 0.22
+        place = index if len(lines) > 1 else 2  # a colour of its own for what stands for all models
+        ax.errorbar(
+            numbers + shift,
+            [one["mean"] for one in told],
+            [one["se"] for one in told],
+            fmt=MARKERS[place] + ("-" if joined else ""),
+            linewidth=1,
+            markersize=4,
+            capsize=2,
+            color=COLOURS[place],
+            label=name,
+        )
+    if joined:
+        ax.set_xticks(numbers)
+    else:
+        ax.set_xticks(numbers, [str(label) for label in labels], fontsize=7, rotation=40, ha="right")
+        for tick in ax.get_xticklabels():
+            tick.set_rotation_mode("anchor")
 
 
 def heat(ax: Axes, cells: np.ndarray, rows: Sequence[object], cols: Sequence[object]) -> AxesImage:

@@ -87,8 +87,8 @@ def _rest(
     bounded memory cuts an image's groups apart.
     """
     key = (layer, rows, subtract)
-    if key in blank.kept:
-        return blank.kept[key]
+    if key in blank.rests:
+        return blank.rests[key]
     log_z, mean_v = (constant.index_select(1, rows.tokens) for constant in blank.constants(layer))
     left = torch.ones_like(log_z)
     if subtract:
@@ -104,5 +104,5 @@ def _rest(
         values = v_blank.index_select(1, tokens.flatten()).unflatten(1, tuple(tokens.shape))
         mean_v = mean_v - rows.flat(rows.grouped(share.to(v_blank.dtype)) @ values)
     if layout.n_groups == blank.model.spec.n_patches:
-        blank.kept[key] = (log_z, left, mean_v)
+        blank.rests[key] = (log_z, left, mean_v)
     return log_z, left, mean_v

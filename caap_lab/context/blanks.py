@@ -57,8 +57,8 @@ class BlankRun:
     """Residual stream entering block l, for l = 0 to n_layers; the last one leaves the last block."""
     _qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _constants: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    kept: dict[Hashable, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
-    """What else the engine computed from it, to be read for all images."""
+    rests: dict[Hashable, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    """The same for the rows of whole images, as `attend` reads them."""
 
     @property
     def background(self) -> slice:
