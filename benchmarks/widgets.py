@@ -40,7 +40,8 @@ WATCH = """async ([act, blank]) => {
         const handle = document.querySelector('.caap-panel .noUi-handle');
         handle.dispatchEvent(new KeyboardEvent('keydown', {key: blank, bubbles: true, cancelable: true}));
     } else {
-        const menu = [...document.querySelectorAll('.caap-panel select')].find(s => s.value === 'white' || blank);
+        const menus = [...document.querySelectorAll('.caap-panel select')];
+        const menu = menus.find(s => [...s.options].some(option => option.value === 'white'));
         menu.selectedIndex = blank;
         menu.dispatchEvent(new Event('change', {bubbles: true}));
     }
