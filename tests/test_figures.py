@@ -93,13 +93,13 @@ def test_files_and_a_second_run_that_computes_nothing(world: World, tmp_path: Pa
     def never(*args, **options):
         raise AssertionError("computed again")
 
-    from caap_lab.bench import cell, run
+    from caap_lab.bench import run
     from caap_lab.figures import attention
     from caap_lab.figures import world as world_module
 
     for place, name in (
         (run, "compute"),
-        (cell, "load_model"),
+        (cl.HookedViT, "forward"),
         (attention, "attention_regions"),
         (world_module, "attribute"),
     ):

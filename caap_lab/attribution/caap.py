@@ -268,9 +268,10 @@ def _check_memory(model: HookedModel, max_memory: float) -> None:
 def _sizes(
     model: HookedModel, plans: list[Plan], max_memory: float | None, batch_size: int, chunk_size: int | None
 ) -> Sizes:
+    batch_size, chunk = int(batch_size), None if chunk_size is None else int(chunk_size)  # NumPy's numbers too
     if not isinstance(model, HookedViT):
-        return Sizes(batch_size, DEFAULT_CELLS if chunk_size is None else chunk_size)
-    return sizes_within(model, plans, max_memory or DEFAULT_MEMORY, batch_size, chunk_size)
+        return Sizes(batch_size, chunk or DEFAULT_CELLS)
+    return sizes_within(model, plans, float(max_memory or DEFAULT_MEMORY), batch_size, chunk)
 
 
 def cutoff_blocks(cutoff: int | float | None, n_layers: int) -> int:

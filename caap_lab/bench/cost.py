@@ -59,7 +59,7 @@ def _mda(size: Size) -> float:
 
 
 PASSES: dict[str, tuple[float | Callable[[Size], float], float]] = {
-    "caap": (lambda size: 5 if size.kind == "vit" else size.n_patches + 1, 0),
+    "caap": (lambda size: 4.2 if size.kind == "vit" else size.n_patches + 1, 0),
     "grad_cam": (1, 1),
     "rollout": (1, 0),
     "transformer_attribution": (2, 1),

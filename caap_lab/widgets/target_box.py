@@ -23,7 +23,7 @@ class TargetBox(ipywidgets.Combobox):
         self.target: int | None = None if target is None else model.target(target)
         super().__init__(
             description="class",
-            placeholder="the model's own prediction",
+            placeholder="predicted class",
             continuous_update=False,
             tooltip="Index, WordNet id or word of a class; empty for the model's own prediction",
             value="" if self.target is None else self._text(self.target),

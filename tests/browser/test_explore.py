@@ -97,7 +97,7 @@ def test_keyboard_alone(explorer: "LabPage") -> None:
 def test_class_and_methods(explorer: "LabPage") -> None:
     lab = explorer
     other = lab.value("scenes[0].labels[0]")
-    box = lab.page.get_by_placeholder("the model's own prediction")
+    box = lab.page.get_by_placeholder("predicted class")
     box.fill(str(other))
     box.press("Enter")
     lab.wait_for("w.target", other)

@@ -61,7 +61,7 @@ def test_blank_and_start_and_class(sweep: "LabPage") -> None:
     sweep.wait_for("w.map is not None", True)
     assert sweep.value(SHOWN)
     other = sweep.value("scene.labels[0]")
-    box = sweep.page.get_by_placeholder("the model's own prediction")
+    box = sweep.page.get_by_placeholder("predicted class")
     box.fill(str(other))
     box.press("Enter")
     sweep.wait_for("w.map.target", other)
