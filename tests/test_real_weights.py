@@ -27,6 +27,7 @@ def spearman(a: cl.AttributionMap, b: cl.AttributionMap) -> float:
     return float(spearmanr(a.scores.flatten(), b.scores.flatten()).statistic)
 
 
+@pytest.mark.slow
 def test_clamped_and_free_rank_patches_alike(deit_tiny: HookedViT, photos: list[Path]) -> None:
     found = []
     for photo in photos[::32]:
@@ -42,12 +43,14 @@ def test_approximations_rank_patches_like_exact(deit_tiny: HookedViT, photos: li
         ("exact", "interpolated"): 0.995,
         ("exact", "shared"): 0.95,
     }
-    for (attention, tail), bound in lowest.items():
-        found = []
-        for photo in photos[::16]:
-            exact = cl.caap(deit_tiny, photo, cutoff=8)
-            found.append(spearman(exact, cl.caap(deit_tiny, photo, exact.target, attention=attention, tail=tail)))
-        assert len(found) == 8 and np.mean(found) >= bound
+    found: dict[tuple[str, str], list[float]] = {pair: [] for pair in lowest}
+    for photo in photos[::32]:
+        exact = cl.caap(deit_tiny, photo, cutoff=8)
+        for attention, tail in lowest:
+            other = cl.caap(deit_tiny, photo, exact.target, attention=attention, tail=tail)
+            found[attention, tail].append(spearman(exact, other))
+    for pair, bound in lowest.items():
+        assert len(found[pair]) == 4 and np.mean(found[pair]) >= bound, pair
 
 
 def test_engine_equals_plain_definition_on_a_photo(deit_tiny: HookedViT, photos: list[Path]) -> None:
