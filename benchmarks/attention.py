@@ -51,6 +51,7 @@ def main() -> None:
             images = cl.open_images(source)
             found, control = (cl.attention_regions(model, each) for each in (images, with_next_masks(images)))
             name = Path(source.partition(":")[2]).name
+            drawn[spec.label, name] = (found, control)
             lines += ["", f"**{spec.label}, {name}**, {counts(found)}", "", *table(found, control)]
     text = "\n".join(lines) + "\n"
     print(text)
