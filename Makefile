@@ -23,8 +23,9 @@ lint: .venv/.dev   ## ruff and mypy
 slow: .venv/.dev   ## run the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-bench: .venv/.installed   ## time CAAP
+bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 	$(BIN)/python -m benchmarks.caap
+	$(BIN)/python -m benchmarks.memory
 
 docs: .venv/.docs   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
