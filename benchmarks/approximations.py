@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from benchmarks.machine import describe
-from caap_lab import AttributionMap, HookedViT, caap, load_model
+from benchmarks.photos import every_nth, one
+from caap_lab import HookedViT, caap, load_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "cached": {"attention": "cached"},
@@ -27,7 +28,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dropped": {"context": "dropped"},
     "frozen": {"context": "frozen"},
 }
-ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def measure(model: HookedViT, photos: list[Path], free_photos: int, variants: list[str]) -> pd.DataFrame:
@@ -36,19 +36,14 @@ def measure(model: HookedViT, photos: list[Path], free_photos: int, variants: li
     for number, photo in enumerate(tqdm(photos, unit="photo")):
         image = model.preprocess(photo)
         for cutoff in range(1, model.spec.n_layers + 1):
-            exact = _one(caap(model, image, cutoff=cutoff))
+            exact = one(caap(model, image, cutoff=cutoff))
             for variant in variants:
                 if variant == "free" and (number >= free_photos or cutoff % 2):
                     continue  # one forward a patch: a subset
-                other = _one(caap(model, image, exact.target, cutoff=cutoff, **VARIANTS[variant]))
+                other = one(caap(model, image, exact.target, cutoff=cutoff, **VARIANTS[variant]))
                 rank = spearmanr(exact.scores.flatten(), other.scores.flatten()).statistic
                 rows.append({"image": photo.name, "cutoff": cutoff, "variant": variant, "spearman": rank})
     return pd.DataFrame(rows)
-
-
-def _one(found: AttributionMap | list[AttributionMap]) -> AttributionMap:
-    assert isinstance(found, AttributionMap)
-    return found
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -99,8 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(arguments.model, checkpoint=arguments.checkpoint, mean=arguments.mean, std=arguments.std)
     assert isinstance(model, HookedViT)
-    found = sorted(path for path in arguments.photos.iterdir() if path.suffix.lower() in ENDINGS)
-    photos = found[:: max(1, len(found) // arguments.count)][: arguments.count]
+    photos = every_nth(arguments.photos, arguments.count)
     frame = measure(model, photos, arguments.free_count, arguments.variants)
     arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / f"approximations_{arguments.model}"

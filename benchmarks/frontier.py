@@ -24,6 +24,7 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.counting import operations, timed
 from benchmarks.machine import describe
+from benchmarks.photos import every_nth, one
 from caap_lab.bench.spec import parse_spec
 from caap_lab.plots.maps import save_figure
 from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
@@ -37,7 +38,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "E-CAAP, shared tail": {"attention": "cached", "tail": "shared"},
 }
 CUTOFFS = (2, 4, 6, 8)
-ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def main() -> None:
@@ -51,8 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/tables/frontier.md"))
     parser.add_argument("--figures", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    names = sorted(path for path in args.photos.iterdir() if path.suffix.lower() in ENDINGS)
-    photos = names[:: max(1, len(names) // args.count)][: args.count]
+    photos = every_nth(args.photos, args.count)
     frames = []
     for spec in map(parse_spec, args.models):
         model = cl.load_model(spec.name, **spec.options)
@@ -85,9 +84,9 @@ def measure(model: cl.HookedViT, photos: list[Path], curves: int, repeats: int) 
     for number, photo in enumerate(tqdm(photos, unit="photo")):
         image = model.preprocess(photo)
         for cutoff in CUTOFFS:
-            exact = _one(cl.caap(model, image, cutoff=cutoff))
+            exact = one(cl.caap(model, image, cutoff=cutoff))
             maps = {
-                setting: _one(cl.caap(model, image, exact.target, cutoff=cutoff, **options))
+                setting: one(cl.caap(model, image, exact.target, cutoff=cutoff, **options))
                 for setting, options in SETTINGS.items()
             }
             insdel = [np.nan] * len(maps)
@@ -193,11 +192,6 @@ def _cost(model: cl.HookedViT, image: Any, options: dict[str, Any], repeats: int
         near = statistics.median(timed(forward) for _ in range(3))
         ratios.append(timed(run) / near)
     return counted, statistics.median(ratios)
-
-
-def _one(found: cl.AttributionMap | list[cl.AttributionMap]) -> cl.AttributionMap:
-    assert isinstance(found, cl.AttributionMap)
-    return found
 
 
 if __name__ == "__main__":
