@@ -50,14 +50,15 @@ def table(frame: pd.DataFrame) -> str:
     """Markdown: mean correlation (lowest) by cutoff and variant."""
     groups = frame.groupby(["cutoff", "variant"])["spearman"].agg(["mean", "min", "count"])
     cutoffs = sorted(frame["cutoff"].unique())
-    counts = {v: int(frame[frame["variant"] == v].groupby("cutoff").size().max()) for v in VARIANTS}
+    variants = [v for v in VARIANTS if (frame["variant"] == v).any()]
+    counts = {v: int(frame[frame["variant"] == v].groupby("cutoff").size().max()) for v in variants}
     lines = [
-        "| cutoff | " + " | ".join(f"{v} (n = {counts[v]})" for v in VARIANTS) + " |",
-        "|---" * (len(VARIANTS) + 1) + "|",
+        "| cutoff | " + " | ".join(f"{v} (n = {counts[v]})" for v in variants) + " |",
+        "|---" * (len(variants) + 1) + "|",
     ]
     for cutoff in cutoffs:
         cells = []
-        for variant in VARIANTS:
+        for variant in variants:
             if (cutoff, variant) not in groups.index:
                 cells.append("")
                 continue
