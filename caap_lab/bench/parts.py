@@ -110,12 +110,18 @@ class Run:
             file.flush()
             yield
 
-    def clean(self) -> None:
-        """Remove what a killed process left half written, and set damaged parts aside; the caller holds the lock."""
+    def clean(self) -> "pd.DataFrame":
+        """Remove what a killed process left half written, and set damaged parts aside; the caller holds the lock.
+
+        Returns:
+            Finished cells, as `rows` gives them.
+        """
         for path in self.parts.glob(".*.part"):
             path.unlink()
-        for path in self.set_aside(self.read()[1]):
+        rows, damaged = self.contents()
+        for path in self.set_aside(damaged):
             tqdm.write(f"{path.name} could not be read and is now in {path.parent}; its cells run again.", sys.stderr)
+        return rows
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write finished cells as a new part, in one step.

@@ -132,10 +132,9 @@ def run_plan(
             )
     run = Run(out)
     with run.locked():
-        run.clean()
+        done = run.clean()
         check_weights(plan, run.folder)
         plan.save(run.plan_path)
-        done = run.rows()
         if retry_failed:
             done = done[done["error"].isna()]
         finished = set(done["key"])

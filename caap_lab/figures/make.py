@@ -65,15 +65,14 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
         names: From `FIGURES` and `TABLES`, or "all".
         world: What they are drawn from; its folder keeps every result, so that a second time nothing is computed.
         out: Folder for the files.
+
+    Raises:
+        InputError: there is no figure or table of a name; or none of a table's cells could be computed.
     """
     written = []
     wanted = check_names(names)
     world.compute(table for name in wanted for table in _cells_of(name))  # at once: each run reads what is there
-    for name in tqdm(wanted, unit="figure"):
-        if name in TABLES:
-            (table,) = make_tables(world.result([TABLES[name]]))
-            written += table.write(out)
-            continue
+    for name in tqdm([name for name in wanted if name in FIGURES], unit="figure"):
         drawn = FIGURES[name](world)
         if world.plan.profile == "demo":
             title = drawn.figure.get_suptitle()
@@ -84,4 +83,9 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
         with atomic_path(out / f"{name}.csv") as part:
             drawn.data.to_csv(part, index=False)
         written.append(out / f"{name}.csv")
+    numbers = [TABLES[name] for name in wanted if name in TABLES]
+    tables = make_tables(world.result(numbers)) if numbers else []  # all at once: every result reads the run anew
+    written += [path for table in tables for path in table.write(out)]
+    if missing := sorted(set(numbers) - {table.number for table in tables}):
+        raise InputError(f"No cell of table {', '.join(map(str, missing))} could be computed; the rest is in {out}.")
     return written

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 from scipy.ndimage import distance_transform_edt
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
@@ -59,6 +58,8 @@ def localisation(
     Raises:
         InputError: the mask does not fit the map, or leaves no pixel inside or outside the object.
     """
+    from sklearn.metrics import average_precision_score  # slow to import
+
     check_choice("upsampling", upsampling, UPSAMPLINGS)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance={tolerance!r} must be a number of pixels of at least 0.")

@@ -106,9 +106,9 @@ def run_sweep(
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
         run = Run(folder)
         with run.locked():
-            run.clean()
-            done = run.rows()
+            done = run.clean()
             finished = set(done["key"][done["error"].isna()])
+            complete = finished.issuperset(cell.key for row in cells for cell in row)
             with tqdm(total=len(pictures) * len(settings), unit="map", disable=not progress) as bar:
                 for picture, row in zip(pictures, cells, strict=True):
                     waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
@@ -116,8 +116,8 @@ def run_sweep(
                         run.append(_image_rows(model, picture, list(waiting.values()), batch_size))
                         finished |= set(waiting)
                     bar.update(len(row))
-        kept = run.rows().set_index("key")
-    frame = kept.loc[[cell.key for row in cells for cell in row]].reset_index(drop=True)
+        kept = done if complete else run.rows()
+    frame = kept.set_index("key").loc[[cell.key for row in cells for cell in row]].reset_index(drop=True)
     if frame["error"].notna().all():
         raise InputError(f"No map could be made: {frame['error'].iloc[0]}")
     return CaapSweep(

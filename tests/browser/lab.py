@@ -119,6 +119,18 @@ KERNEL_VALUE = """async (expression) => {
     const request = {code: '', silent: true, user_expressions: {value: expression}};
     return (await kernel.requestExecute(request).done).content.user_expressions.value;
 }"""
+HOLDS_STILL = """async (element) => {
+    const place = () => { const r = element.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; };
+    const pause = () => new Promise(done => setTimeout(done, 50));
+    let found = place();
+    for (let same = 0; same < 4;) {
+        await pause();
+        const now = place();
+        same = now.every((value, i) => value === found[i]) ? same + 1 : 0;
+        found = now;
+    }
+    return found;
+}"""
 IS_OPEN = "name => window.jupyterapp?.shell?.currentWidget?.context?.path === name"
 CURRENT = "jupyterapp.shell.currentWidget"
 
@@ -164,6 +176,12 @@ class LabPage:
         while (found := self.value(expression)) != wanted:
             assert time.monotonic() < limit, f"{expression} is {found!r}, not {wanted!r}"
             self.page.wait_for_timeout(50)
+
+    def box(self, element: Locator) -> tuple[float, float, float, float]:
+        """Left, top, width and height on the page, in pixels, once the page has stopped moving it."""
+        element.scroll_into_view_if_needed()
+        left, top, width, height = element.evaluate(HOLDS_STILL)
+        return left, top, width, height
 
     @property
     def output(self) -> Locator:

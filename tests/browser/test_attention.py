@@ -13,8 +13,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 SETUP = """
 import caap_lab as cl
-import torch
-torch.set_num_threads(1)
 model = cl.load_model("demo")
 scene = cl.demo_images("two", 1, seed=3)[0]
 """
@@ -45,17 +43,13 @@ def heads(lab: "LabPage") -> "Locator":
 
 def cell(lab: "LabPage", row: float, col: float, place: int = 0) -> tuple[float, float]:
     """Where the middle of a patch is on the page."""
-    picture(lab, place).scroll_into_view_if_needed()
-    box = picture(lab, place).bounding_box()
-    assert box is not None
-    return box["x"] + (col + 0.5) * box["width"] / 8, box["y"] + (row + 0.5) * box["height"] / 8
+    left, top, width, height = lab.box(picture(lab, place))
+    return left + (col + 0.5) * width / 8, top + (row + 0.5) * height / 8
 
 
 def tile(lab: "LabPage", layer: int, head: int) -> tuple[float, float, float]:
     """Left and top of a head's map in the canvas, and its width."""
-    box = heads(lab).bounding_box()
-    assert box is not None
-    step = (box["width"] - 2) / 4  # between maps, and before the first one, are 2 pixels
+    step = (lab.box(heads(lab))[2] - 2) / 4  # between maps, and before the first one, are 2 pixels
     return 2 + head * step, 2 + layer * step, step - 2
 
 

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 RUN = '''
 import subprocess, sys
 code = """
-import torch; torch.set_num_threads(1)
 import caap_lab as cl
 methods = ["caap", "rollout", "grad_cam:version=none"]
 cl.benchmark(["demo", "demo-clip"], methods, "demo:single", images=2, out="watched", progress=False, protocol="rise-28")

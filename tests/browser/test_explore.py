@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 SETUP = """
 import caap_lab as cl
 import torch
-torch.set_num_threads(1)
 model = cl.load_model("demo")
 scenes = cl.demo_images("two", 4, seed=1)
 """
@@ -60,10 +59,8 @@ def canvas(lab: "LabPage", place: int = 0) -> "Locator":
 
 def cell(lab: "LabPage", row: float, col: float, place: int = 0) -> tuple[float, float]:
     """Where the middle of a patch is on the page."""
-    canvas(lab, place).scroll_into_view_if_needed()
-    box = canvas(lab, place).bounding_box()
-    assert box is not None
-    return box["x"] + (col + 0.5) * box["width"] / 8, box["y"] + (row + 0.5) * box["height"] / 8
+    left, top, width, height = lab.box(canvas(lab, place))
+    return left + (col + 0.5) * width / 8, top + (row + 0.5) * height / 8
 
 
 def test_click_a_patch(explorer: "LabPage") -> None:

@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 SETUP = """
 import caap_lab as cl
 import torch
-torch.set_num_threads(1)
 model = cl.load_model("demo")
 scene = cl.demo_images("two", 1, seed=1)[0]
 w = cl.widgets.layer_sweep(model, scene.image)
@@ -44,10 +43,8 @@ def test_slider_by_keyboard(sweep: "LabPage") -> None:
 
 
 def test_click_on_the_curve(sweep: "LabPage") -> None:
-    sweep.output.locator(".caap-curve svg").scroll_into_view_if_needed()
-    box = sweep.output.locator(".caap-curve svg circle").last.bounding_box()
-    assert box is not None
-    sweep.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 30)
+    left, top, width, _ = sweep.box(sweep.output.locator(".caap-curve svg circle").last)
+    sweep.page.mouse.click(left + width / 2, top + 30)
     sweep.wait_for("(w.cutoff.value, w.map.settings['cutoff'])", (8, 8))
 
 
