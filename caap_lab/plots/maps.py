@@ -85,12 +85,14 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Save a figure as PNG and PDF beside each other; `path` is taken without its ending."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
     engine = figure.get_layout_engine()
-    figure.draw_without_rendering()  # lay it out once: each file would do so again, which takes longer than drawing it
-    figure.set_layout_engine("none")
+    if engine is not None:  # lay it out once: each file would do so again, which takes longer than drawing it
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     try:
         for target in paths:
             with atomic_path(target) as part:
                 figure.savefig(part, dpi=150, format=target.suffix[1:])
     finally:
-        figure.set_layout_engine(engine)
+        if engine is not None:
+            figure.set_layout_engine(engine)
     return paths
