@@ -108,6 +108,17 @@ def test_files_and_a_second_run_that_computes_nothing(world: World, tmp_path: Pa
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("name", ["fig01", "fig03", "fig06", "fig07", "fig08", "fig10"])
+def test_nothing_is_cut_off(name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Figure] = []
+    save_figure = module.save_figure
+    monkeypatch.setattr(module, "save_figure", lambda figure, path: saved.append(figure) or save_figure(figure, path))
+    make([name], world, tmp_path)
+    left, bottom, right, top = saved[0].get_tightbbox().extents
+    width, height = saved[0].get_size_inches()
+    assert min(left, bottom, width - right, height - top) >= 0
+
+
 def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) -> None:
     make(["tab03"], world, tmp_path)
     frame = pd.read_csv(tmp_path / "table_03.csv")
@@ -115,10 +126,8 @@ def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) ->
 
 
 def test_a_table_without_any_number_is_an_error_after_the_others(world: World, tmp_path: Path, monkeypatch) -> None:
-    from caap_lab.figures import make as make_module
-
-    make_tables = make_module.make_tables
-    monkeypatch.setattr(make_module, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
+    make_tables = module.make_tables
+    monkeypatch.setattr(module, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
     with pytest.raises(cl.InputError, match=r"No cell of table 14 could be computed; the rest is in "):
         make(["tab14", "tab01"], world, tmp_path)
     assert (tmp_path / "table_01.md").exists()

@@ -34,7 +34,7 @@ def fig01(world: World) -> Drawn:
     blank = blank_image(model, "white")
     assert blank is not None
     empty = model.preprocessing.to_rgb(blank[0])
-    figure = new_figure(11, 3.1)
+    figure = new_figure(11, 3.5)  # high enough that the width limits the squares: the layout makes no room else
     source, target, patched, result = figure.subplots(1, 4)
     pictures = (m.image.numpy(), empty, np.where(pixels, m.image.numpy(), empty))
     told = ("source", "blank", f"patched context of patch ({row}, {col})")
