@@ -9,7 +9,6 @@ import ipywidgets
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from caap_lab.attribution.caap import caap, cutoff_blocks
@@ -24,11 +23,11 @@ from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.tokens import neighbourhood_offsets
 from caap_lab.patching.patch import Patch
 from caap_lab.patching.run import run_patched
-from caap_lab.plots.maps import draw_overlay
-from caap_lab.plots.style import new_figure
 from caap_lab.widgets.class_table import class_table
+from caap_lab.widgets.explore_figure import explore_figure
 from caap_lab.widgets.gallery import Gallery, Upload
 from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, wrapped
+from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import PARTS, grey, map_colours, map_range, png
@@ -174,29 +173,17 @@ class Explorer(Panel):
 
     def to_figure(self) -> Figure:
         """Photo and maps with their scales, and the chosen patch and box."""
-        photo, found = self.photos[self.gallery.chosen], self.maps
-        height, width = photo.pixels.shape[:2]
-        figure = new_figure(0.4 + 3.0 * (1 + len(found)), 3.0 * height / width + 0.4)
-        panels = figure.subplots(1, 1 + len(found), squeeze=False)[0]
-        panels[0].imshow(photo.pixels, interpolation="nearest")
-        panels[0].set_title(f"{self.model.model_name}: {photo.name}", fontsize=9)
-        panels[0].set_axis_off()
-        for ax, (name, m) in zip(panels[1:], found.items(), strict=True):
-            mappable = draw_overlay(ax, m, opacity=self.opacity.value, colour_map=self._colour_map)
-            ax.set_title(f"{name} for '{m.target_name}'", fontsize=9)
-            bar = figure.colorbar(mappable, ax=ax, fraction=0.046, pad=0.02)
-            bar.set_label(m.score, fontsize=8)
-            bar.ax.tick_params(labelsize=7)
-        rows, cols = self.model.grid
-        marks = [([*self.photo.chosen, *self.photo.chosen], "#d55e00"), (self.photo.box, "#e69f00")]
-        for cells, colour in marks:
-            if cells:
-                top, left, bottom, right = cells
-                size = ((right - left + 1) * width / cols, (bottom - top + 1) * height / rows)
-                for ax in panels:
-                    corner = (left * width / cols - 0.5, top * height / rows - 0.5)
-                    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=2))
-        return figure
+        photo = self.photos[self.gallery.chosen]
+        return explore_figure(
+            f"{self.model.model_name}: {photo.name}",
+            photo.pixels,
+            self.maps,
+            self.model.grid,
+            self.photo.chosen,
+            self.photo.box,
+            self.opacity.value,
+            self._colour_map,
+        )
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -359,33 +346,14 @@ class Explorer(Panel):
             low, high = map_range(m)
             picture.caption = f"{name} for '{m.target_name}', colours {low:.3g} to {high:.3g}"
             picture.label = f"Map of {name} for {m.target_name}"
-            picture.tips = self._tips(m, caap_map)
-        self.photo.tips = self._tips(caap_map, caap_map) if caap_map is not None else []
+            picture.tips = patch_tips(m, caap_map, self.model.class_names)
+        self.photo.tips = [] if caap_map is None else patch_tips(caap_map, caap_map, self.model.class_names)
         if target is not None:
             name = self.model.class_names.name(target)
             self.photo.caption = (
                 f"{photo.name}: '{name}' {float(logits.softmax(0)[target]):.1%}" if logits is not None else name
             )
         self._describe()
-
-    def _tips(self, m: AttributionMap, caap_map: AttributionMap | None) -> list[str]:
-        rank = {cell: place + 1 for place, cell in enumerate(m.rank())}
-        rows, cols = m.grid
-        alone = [""] * (rows * cols)
-        if caap_map is not None and caap_map.all_scores is not None and caap_map.grid == m.grid:
-            best = caap_map.all_scores.flatten(0, 1).softmax(dim=1).topk(min(2, caap_map.all_scores.shape[-1]))
-            names = self.model.class_names
-            alone = [
-                "; inserted alone: " + ", ".join(f"{names.name(i)} {p:.0%}" for p, i in zip(ps, indices, strict=True))
-                for ps, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ]
-        scores, count = m.scores.tolist(), rows * cols
-        return [
-            f"row {row}, column {col}: {m.score} {scores[row][col]:.4g}, rank {rank[row, col]} of {count}"
-            f"{alone[row * cols + col]}"
-            for row in range(rows)
-            for col in range(cols)
-        ]
 
     def _describe(self) -> None:
         """The classes that the chosen patch or box speaks for, in a table."""
