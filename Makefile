@@ -1,7 +1,9 @@
 # `make` alone lists the targets. Everything happens in .venv; only the first run of a target installs something.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# pip would compile what it installs on one core; -qq: some packages ship files that are no Python of this version.
+INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs bench slow lab clean
@@ -48,14 +50,17 @@ clean:   ## remove caches and builds; keep .venv and runs/
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing caap_lab with its notebook tools into .venv: some minutes, this first time only"
 	@$(INSTALL) -e '.[notebook]'
+	@$(COMPILE)
 	@touch $@
 
 .venv/.dev: .venv/.installed
 	@echo "Installing the test tools"
 	@$(INSTALL) -e '.[dev]'
+	@$(COMPILE)
 	@touch $@
 
 .venv/.docs: .venv/.installed
 	@echo "Installing the documentation tools"
 	@$(INSTALL) -e '.[docs]'
+	@$(COMPILE)
 	@touch $@

@@ -17,6 +17,8 @@ from caap_lab.figures.make import FIGURES, TABLES, check_names, make
 from caap_lab.figures.world import World
 from caap_lab.plots.gallery import plot_gallery
 
+pytestmark = pytest.mark.xdist_group("figures")  # the world is made once
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
