@@ -60,7 +60,7 @@ def test_maps_do_not_depend_on_the_batch_and_leave_nothing_behind(name: str, tmp
 def test_positive_methods_never_give_negative_scores(name: str, family: str) -> None:
     model = build(family)
     images = random_images(model, 3, seed=4)
-    for target in range(0, model.n_classes, 2):
+    for target in (0, model.n_classes - 1):
         for found in cl.attribute(model, images, name, target, progress=False, **QUICK.get(name, {})):
             assert found.sign == "positive" and found.scores.min() >= 0
 
