@@ -6,10 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from jupyter_core import paths as jupyter_paths
 
 from caap_lab import cli, lab
-
-jupyter_paths = pytest.importorskip("jupyter_core.paths")
 
 
 @pytest.fixture
@@ -67,7 +66,6 @@ def test_news_are_answered_beside_the_users_settings(monkeypatch: pytest.MonkeyP
 
 
 def test_cli_hands_over_to_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("jupyterlab")
     seen: list[list[str]] = []
     app = SimpleNamespace(LabApp=SimpleNamespace(launch_instance=seen.append))
     monkeypatch.setitem(sys.modules, "jupyterlab.labapp", app)  # quicker than the real one
@@ -83,7 +81,6 @@ def test_without_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("jupyterlab")
     (tmp_path / "file").write_text("")
     assert cli.main(["lab", "--dir", str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
