@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from caap_lab.data.digest import digest_of
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.hooked.classes import ClassNames
@@ -54,6 +55,16 @@ class Sample:
         if self.read_regions is None:
             raise InputError(f"{self.name} has no mask.")
         return self.read_regions()
+
+    def digest(self) -> str:
+        """Hash of the pixels as loaded, the labels and the masks, read anew; the name does not count.
+
+        `ImageSet.digest_of` also has the names of the classes in it.
+
+        Raises:
+            InputError: the image or a mask cannot be read.
+        """
+        return digest_of(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +129,17 @@ class ImageSet(Sequence[Sample]):
         if name not in self._by_name:
             raise InputError(f"{self.source} has no image {name!r}.")
         return self._by_name[name]
+
+    def digest_of(self, name: str) -> str:
+        """Hash of an image's pixels as loaded, its labels with their names, and its masks; read anew each time.
+
+        Args:
+            name: The image's.
+
+        Raises:
+            InputError: there is no such image, or it or a mask cannot be read.
+        """
+        return digest_of(self.named(name), None if self.class_names is None else self.class_names.names.__getitem__)
 
     def sample(self, count: int, seed: int = 0) -> "ImageSet":
         """Some images drawn without replacement, in the drawn order, so that fewer are the first of more.
