@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
 from caap_lab.attribution.caap import caap
+from caap_lab.attribution.code_digest import code_digest
 from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
 from caap_lab.attribution.grad_cam import GRAD_CAM
@@ -82,6 +83,8 @@ METHODS: dict[str, Method] = {
 
 
 _BUILT_IN = frozenset(METHODS)
+_OWN: dict[str, tuple[Compute, dict[str, Any]]] = {}
+"""Functions that users registered, with the facts given: what `register` was called with."""
 
 
 def attribute(
@@ -129,6 +132,21 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
     unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
     METHODS[name] = method(compute, name=name, **(unknown | facts))
+    _OWN[name] = (compute, facts)
+
+
+def registered(name: str) -> tuple[Compute, dict[str, Any]] | None:
+    """What `register` was called with for a method of the user's own; None for a built-in one."""
+    return _OWN.get(name)
+
+
+def method_digest(name: str) -> str:
+    """Hash of the code of a method of the user's own, as it is now; empty for a built-in one.
+
+    Raises:
+        InputError: the method depends on something whose content cannot be told.
+    """
+    return code_digest(_OWN[name][0], f"The method {name!r}") if name in _OWN else ""
 
 
 def unknown_method(method: str) -> InputError:

@@ -1,0 +1,193 @@
+"""A hash of what a function computes: its code, what it closes over, and the functions of the user's own that it calls.
+
+Results of a registered method are kept under this hash, so that a method that was changed and registered again never
+gets the numbers of its older self. Installed libraries count by name: rows keep the versions of those that matter.
+"""
+
+import enum
+import functools
+import hashlib
+import logging
+import re
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import caap_lab
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel
+
+_INSTALLED = (
+    Path(caap_lab.__file__).parent.resolve(),
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+_PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
+_SHOWN = (torch.dtype, torch.device, np.dtype, range, slice, enum.Enum, PurePath, re.Pattern, logging.Logger)
+"""What their text tells whole, or what decides no number."""
+
+
+def code_digest(function: Callable[..., Any], what: str) -> str:
+    """Hash of a callable, equal in every process of the same Python version.
+
+    Args:
+        function: A function, method, `functools.partial`, module or other callable object.
+        what: What messages call it.
+
+    Raises:
+        InputError: it depends on an object whose content cannot be told, such as an open file.
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    for piece in _Walk(what).pieces(function):
+        digest.update(len(piece).to_bytes(8, "little") + piece)
+    return digest.hexdigest()
+
+
+class _Walk:
+    """One walk over all that a callable depends on; what was met already is told by its number."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._met: dict[int, int] = {}
+        self._alive: list[Any] = []  # an object that goes would hand its id to the next one
+
+    def pieces(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, _PLAIN):
+            yield f"{type(value).__name__} {value!r}".encode()
+            return
+        if id(value) in self._met:
+            yield f"met {self._met[id(value)]}".encode()
+            return
+        self._met[id(value)] = len(self._met)
+        self._alive.append(value)
+        yield from self._parts(value)
+
+    def _parts(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, types.ModuleType):
+            yield from self._module(value)
+        elif _is_installed(value):
+            yield f"library {getattr(value, '__module__', '')}.{value.__qualname__}".encode()
+        elif isinstance(value, types.FunctionType):
+            yield from self._function(value)
+        elif isinstance(value, types.MethodType):
+            yield from self._all("method", value.__func__, value.__self__)
+        elif isinstance(value, types.CodeType):
+            yield from self._code(value)
+        elif isinstance(value, functools.partial):
+            yield from self._all("partial", value.func, value.args, value.keywords)
+        elif isinstance(value, property):
+            yield from self._all("property", value.fget, value.fset, value.fdel)
+        elif isinstance(value, (staticmethod, classmethod)):
+            yield from self._all(type(value).__name__, value.__func__)
+        elif isinstance(value, _SHOWN):
+            yield f"{type(value).__name__} {value!r}".encode()
+        elif isinstance(value, Tensor):
+            array = value.detach().cpu()
+            yield f"tensor {array.dtype} {tuple(array.shape)}".encode()
+            yield array.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            yield f"array {value.dtype} {value.shape}".encode()
+            yield np.ascontiguousarray(value).tobytes()
+        elif isinstance(value, np.generic):
+            yield f"number {value.dtype} {value!r}".encode()
+        elif isinstance(value, (list, tuple)):
+            yield from self._all(f"{type(value).__name__} {len(value)}", *value)
+        elif isinstance(value, (set, frozenset)):
+            yield f"{type(value).__name__} {len(value)}".encode()
+            yield from sorted(b"".join(_Walk(self._what).pieces(element)) for element in value)
+        elif isinstance(value, Mapping):
+            yield from self._all(
+                f"{type(value).__name__} {len(value)}", *(part for item in value.items() for part in item)
+            )
+        elif isinstance(value, type):
+            yield from self._class(value)
+        else:
+            yield from self._object(value)
+
+    def _all(self, kind: str, *values: Any) -> Iterator[bytes]:
+        yield kind.encode()
+        for value in values:
+            yield from self.pieces(value)
+
+    def _function(self, function: types.FunctionType) -> Iterator[bytes]:
+        cells = []
+        for cell in function.__closure__ or ():
+            try:
+                cells.append(cell.cell_contents)
+            except ValueError:  # a name that is bound later, or never
+                cells.append(None)
+        yield from self._all("function", function.__code__, function.__defaults__, function.__kwdefaults__, *cells)
+        for name in sorted(_names(function.__code__)):
+            if name in function.__globals__:
+                yield from self._all(f"global {name}", function.__globals__[name])
+
+    def _code(self, code: types.CodeType) -> Iterator[bytes]:
+        # Neither file nor line: a function that only moved is the same function.
+        facts = (code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags)
+        yield from self._all("code", *facts, code.co_argcount, code.co_kwonlyargcount, code.co_consts)
+
+    def _module(self, module: types.ModuleType) -> Iterator[bytes]:
+        yield f"module {module.__name__}".encode()
+        file = getattr(module, "__file__", None)
+        if file is None or _lies_in_library(file):
+            return
+        yield Path(file).read_bytes()
+        for name in sorted(vars(module)):
+            other = vars(module)[name]
+            if isinstance(other, types.ModuleType):
+                yield from self.pieces(other)
+
+    def _class(self, found: type) -> Iterator[bytes]:
+        yield from self._all(f"class {found.__qualname__}", *found.__bases__)
+        for name, value in sorted(vars(found).items()):
+            if name not in ("__dict__", "__weakref__", "__module__", "__doc__", "__firstlineno__"):
+                yield from self._all(f"attribute {name}", value)
+
+    def _object(self, value: Any) -> Iterator[bytes]:
+        yield from self._all("object", type(value), str(getattr(value, "__name__", "")))
+        if isinstance(value, HookedModel):  # what it keeps of its runs is no part of it
+            yield value.fingerprint.encode()
+            return
+        if isinstance(value, nn.Module):
+            yield from self._all("state", dict(value.state_dict()))
+            skipped = ("_parameters", "_buffers")
+        else:
+            skipped = ()
+        state = {name: held for name, held in getattr(value, "__dict__", {}).items() if name not in skipped}
+        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        state |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        if not state and _is_installed(type(value)) and not callable(value):
+            raise InputError(
+                f"{self._what} depends on a {type(value).__name__}, whose content cannot be told from another one's, "
+                "so results could not be kept under it: make what it needs an option, or a number, text, list or array."
+            )
+        yield from self._all("holding", state)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Names that a function looks up outside itself, those of functions within it included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _is_installed(value: Any) -> bool:
+    """True for functions and classes of Python, of installed packages and of caap_lab."""
+    if isinstance(value, types.FunctionType):
+        file = value.__code__.co_filename
+        return not value.__closure__ and (file.startswith("<frozen") or _lies_in_library(file))
+    if isinstance(value, type):
+        module = sys.modules.get(value.__module__)
+        file = getattr(module, "__file__", None)
+        return module is not None and module.__name__ != "__main__" and (file is None or _lies_in_library(file))
+    return isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType))
+
+
+def _lies_in_library(file: str) -> bool:
+    path = Path(file).resolve()
+    return any(path.is_relative_to(folder) for folder in _INSTALLED)
