@@ -77,7 +77,8 @@ class ImageSet(Sequence[Sample]):
     name: str
     """Kind of data set, such as "imagenet" or "folder"."""
     source: str
-    """What was opened: the kind with its path."""
+    """What was opened, from any folder and in any process again by `open_images`: the kind with the absolute path, and
+    with labels or photos from elsewhere, as in "folder:/data/photos?labels=/data/labels.json"."""
     samples: tuple[Sample, ...] = field(repr=False)
     class_names: ClassNames | None = field(default=None, repr=False)
     """Names of the classes that labels count; None where there are no labels."""

@@ -1,5 +1,6 @@
 """One call opens any data set: `open_images("KIND:PATH")`."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -43,7 +44,7 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
         spec: The kind of data set and its folder with a colon between: "imagenet:PATH", "imagenet-s:PATH",
             "imagenet-hard:PATH", "pet:PATH", "food101:PATH", "folder:PATH" (any photos), "masks:PATH" (any photos with
             masks), or "demo:single" and the other kinds of `demo_images`. The page "Data" of the documentation shows
-            their layouts.
+            their layouts. An `ImageSet.source` opens its data set again, labels and all.
         labels: A file of labels instead of the layout's own: any form of ImageNet's, labels.json for "folder" and
             "masks", or the list of another split for "pet" and "food101".
         images: For "imagenet-s": ImageNet validation photos, if only its masks are in PATH.
@@ -58,15 +59,46 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
             f"are: {', '.join(KINDS)}, and demo, as in 'demo:single'."
         )
     known, options = KINDS.get(kind), {"labels": labels, "images": images}
-    given = {name: Path(value).expanduser() for name, value in options.items() if value is not None}
-    for name, path in given.items():
+    given = {name: Path(value) for name, value in options.items() if value is not None}
+    for name in given:
         if known is None or name not in known.options:
             raise InputError(f"{name}= means nothing for {kind!r}.")
-        if not path.exists():
-            raise InputError(f"{name}={path} does not exist.")
     if known is None:
         return open_demo(cast(Kind, place), spec)
-    path = Path(place).expanduser()
+    folder, told = _split(place, known.options)
+    if given and told:
+        raise InputError(f"{spec!r} has {', '.join(told)} in it already; {', '.join(given)}= was given too.")
+    found = {name: _there(name, path) for name, path in (given or told).items()}
+    path = Path(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"There is no folder {path}.{origin(known.home)}")
-    return known.open(path, spec, **given)
+    path = path.resolve()
+    source = f"{kind}:{path}" + "".join(f"?{name}={file}" for name, file in found.items())
+    return known.open(path, source, **found)
+
+
+def _there(name: str, path: Path) -> Path:
+    path = path.expanduser()
+    if not path.exists():
+        raise InputError(f"{name}={path} does not exist.")
+    return path.resolve()
+
+
+def _split(place: str, options: tuple[str, ...]) -> tuple[str, dict[str, Path]]:
+    """Folder and options from "FOLDER?labels=FILE"; question marks may also be in the names of both.
+
+    Raises:
+        InputError: the text can be read in two ways, both of which are on this computer.
+    """
+    ways: list[tuple[str, dict[str, Path]]] = [(place, {})]
+    for name in options:
+        for mark in re.finditer(re.escape(f"?{name}="), place):
+            ways.append((place[: mark.start()], {name: Path(place[mark.end() :])}))
+    real = [
+        (folder, told)
+        for folder, told in ways
+        if Path(folder).expanduser().is_dir() and all(path.expanduser().exists() for path in told.values())
+    ]
+    if len(real) > 1:
+        raise InputError(f"{place!r} names {len(real)} things that exist. Rename a folder that has '?' in its name.")
+    return real[0] if real else ways[-1]
