@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from caap_lab import __version__
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, save_tensors
+from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
 from caap_lab.hooked.classes import ClassNames
 
 if TYPE_CHECKING:
@@ -154,8 +154,9 @@ class AttributionMap:
             **{key: getattr(self, key) for key in _ABOUT},
             "class_names": None if names is None else [names.names, names.ids],
         }
+        text = json.dumps(about)
         with atomic_path(target) as part:
-            save_tensors(tensors, part, {"caap_lab": json.dumps(about)})
+            save_tensors(tensors, part, {"caap_lab": text, "digest": digest_of(text, tensors)})
         return target
 
     @classmethod
@@ -167,15 +168,19 @@ class AttributionMap:
         """
         try:
             with safe_open(Path(path), framework="pt") as file:
-                about = json.loads((file.metadata() or {})["caap_lab"])
+                written = file.metadata() or {}
+                about = json.loads(written["caap_lab"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         except FileNotFoundError:
             raise InputError(f"There is no file {path}.") from None
-        except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
+        if not has_form(about, {}):
+            raise InputError(f"{path} is not an attribution map, or is damaged (it says nothing of itself).")
         if about.get("format") != FORMAT:
             found = about.get("format")
             raise InputError(f"{path} has map format {found}; this version reads {FORMAT}. Make the map again.")
+        _check_content(path, about, tensors, written)
         names = about["class_names"]
         return cls(
             scores=tensors["scores"],
@@ -213,6 +218,35 @@ _ABOUT = (
     "seconds",
     "versions",
 )
+
+
+_FORM = {
+    "target": int,
+    **dict.fromkeys(("target_name", "method", "score", "sign", "model_name", "fingerprint"), str),
+    "settings": dict,
+    "seconds": float,
+    "versions": {str: str},
+    "class_names": ([[str]], None),
+}
+"""Of a map file's text; older files have all of this as well."""
+
+
+def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], written: dict[str, str]) -> None:
+    """Refuse a map file whose text or tensors are not those of a map, or not those that were written."""
+    scores, image = tensors.get("scores"), tensors.get("image")
+    whole = (
+        has_form(about, _FORM)
+        and about["sign"] in SIGNS
+        and len(about["class_names"] or (0, 0)) == 2
+        and scores is not None
+        and scores.ndim == 2
+        and image is not None
+        and image.ndim == 3
+        and set(written) <= {"caap_lab", "digest"}
+    )
+    digest = written.get("digest")  # older versions wrote none
+    if not whole or digest not in (None, digest_of(written["caap_lab"], tensors)):
+        raise InputError(f"{path} is damaged: it does not hold the map that was written. Make the map again.")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, save_tensors
+from caap_lab.files import atomic_path, digest_of, has_form, raw_bytes, read_json, recover, save_tensors
 from caap_lab.hooked.device_dtype import as_dtype
 from caap_lab.hooked.names import layer_of, short_name
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 INDEX = "store.json"
 SHARDS = "shard-*.safetensors"
 FORMAT = 1
+_CHECKSUMS = "checksums of "
+"""In shards, before the name of the activation whose rows the checksums are of."""
+_FORM = {"format": int, "model": str, "fingerprint": str, "dtype": str, "shapes": {str: [int]}, "shards": [list]}
+"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums."""
+
+
+_AGAIN = "Open the store again, or record the activations again."
 
 
 @dataclass(frozen=True)
@@ -33,19 +41,22 @@ class Shard:
     source: dict[str, Tensor] | Path
     start: int
     stop: int
+    checked: bool = False
+    """True if the file holds a checksum of every row."""
 
     def read(self, hook: str) -> Tensor:
-        """Rows of one activation; from a file, only these rows are read."""
+        """Rows of one activation; from a file, only these rows are read, and compared with their checksums."""
         if isinstance(self.source, dict):
             return self.source[hook][self.start : self.stop]
         try:
             with safe_open(self.source, framework="pt") as file:
-                return file.get_slice(hook)[self.start : self.stop]
+                rows = file.get_slice(hook)[self.start : self.stop]
+                told = file.get_slice(_CHECKSUMS + hook)[self.start : self.stop] if self.checked else None
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{self.source} cannot be read ({error}): it was replaced or damaged. Open the store again, or record "
-                "the activations again."
-            ) from error
+            raise InputError(f"{self.source} cannot be read ({error}): it was replaced or damaged. {_AGAIN}") from error
+        if told is not None and not torch.equal(told, _checksums(rows)):
+            raise InputError(f"{self.source} is damaged: its values are not those that were written. {_AGAIN}")
+        return rows
 
 
 @dataclass(frozen=True)
@@ -169,21 +180,23 @@ class ActivationStore:
             InputError: not a store, damaged, or from another model.
         """
         folder = Path(path)
+        recover(folder)
         try:
-            index = json.loads((folder / INDEX).read_text())
-            if index["format"] != FORMAT:
-                raise InputError(f"{folder} has store format {index['format']}; this version reads {FORMAT}.")
-            store = cls(
-                model_name=index["model"],
-                fingerprint=index["fingerprint"],
-                shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
-                dtype=as_dtype(index["dtype"]),
-                shards=tuple(Shard(folder / name, 0, rows) for name, rows in index["shards"]),
-            )
-        except (FileNotFoundError, NotADirectoryError):
+            index = read_json(folder / INDEX, {"format": True}, "record the activations again")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise InputError(f"{folder} is not an activation store: it has no {INDEX}.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder / INDEX} is damaged ({error!r}); record the activations again.") from None
+        except OSError as error:
+            raise InputError(f"{folder / INDEX} cannot be read ({error.strerror}).") from None
+        if index["format"] != FORMAT:
+            raise InputError(f"{folder} has store format {index['format']}; this version reads {FORMAT}.")
+        _check_index(index, folder)
+        store = cls(
+            model_name=index["model"],
+            fingerprint=index["fingerprint"],
+            shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
+            dtype=as_dtype(index["dtype"]),
+            shards=tuple(Shard(folder / name, 0, rows, "digest" in index) for name, rows in index["shards"]),
+        )
         missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
         if missing:
             raise InputError(f"{folder} lacks {missing[0]}; copy the whole folder, or record the activations again.")
@@ -247,13 +260,14 @@ def write_shard(folder: Path, tensors: dict[str, Tensor], recording: str) -> Non
     another that has taken its place.
     """
     number = len(list(folder.glob(SHARDS)))
+    tensors = {**tensors, **{_CHECKSUMS + hook: _checksums(rows) for hook, rows in tensors.items()}}
     save_tensors(tensors, folder / f"shard-{recording}-{number:05d}.safetensors")
 
 
 def write_index(folder: Path, store: ActivationStore) -> None:
     """Write what the shards hold."""
     files = sorted(path.name for path in folder.glob(SHARDS))
-    index = {
+    index: dict[str, Any] = {
         "format": FORMAT,
         "model": store.model_name,
         "fingerprint": store.fingerprint,
@@ -261,7 +275,34 @@ def write_index(folder: Path, store: ActivationStore) -> None:
         "shapes": store.shapes,
         "shards": [(name, s.stop - s.start) for name, s in zip(files, store.shards, strict=True)],
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=1))
+    (folder / INDEX).write_text(json.dumps(index | {"digest": _digest(index)}, indent=1))
+
+
+def _check_index(index: dict[str, Any], folder: Path) -> None:
+    """Refuse a store.json that is damaged, or that names files outside its folder."""
+    damaged = f"{folder / INDEX} is damaged ({{}}); record the activations again."
+    if not has_form(index, _FORM) or not all(has_form(row, [(str, int)]) and len(row) == 2 for row in index["shards"]):
+        raise InputError(damaged.format("something in it is missing or of the wrong kind"))
+    rest = {key: value for key, value in index.items() if key != "digest"}
+    if set(rest) != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
+        raise InputError(damaged.format("it is not what was written"))
+    for name, rows in index["shards"]:
+        if not isinstance(name, str) or not isinstance(rows, int) or rows < 1:
+            raise InputError(damaged.format(f"{name!r} with {rows!r} rows is no shard"))
+        if Path(name).name != name or "\\" in name or name in ("", ".", ".."):
+            raise InputError(f"{folder / INDEX} names {name!r}, which lies outside the store's folder; it is not read.")
+
+
+def _digest(index: dict[str, Any]) -> str:
+    return digest_of(json.dumps(index, sort_keys=True))
+
+
+def _checksums(rows: Tensor) -> Tensor:
+    """CRC-32 of each row's bytes."""
+    content = raw_bytes(rows)
+    size = len(content) // max(1, len(rows))
+    found = [zlib.crc32(content[row * size : (row + 1) * size]) for row in range(len(rows))]
+    return torch.tensor(found, dtype=torch.int64, device="cpu")
 
 
 def _ranges(numbers: list[int]) -> str:
