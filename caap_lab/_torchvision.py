@@ -4,18 +4,20 @@ torchvision's wheel is compiled against CUDA; beside a CPU build of torch its co
 import fails at ``operator torchvision::nms does not exist``, which takes timm down with it. Nothing here calls these
 operators, so declaring their schemas is enough. It has to happen just before torchvision is first imported, by whom
 ever: hence a finder, which costs nothing until then. Where the operators load, nothing is declared.
+
+A script may import timm or torchvision before caap_lab. So the wheel puts this file into site-packages a second time,
+as ``caap_lab_torchvision.py``, with a ``.pth`` file that lets Python install the finder when it starts. That is why it
+imports nothing of caap_lab, and little else.
 """
 
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 _SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
-_libraries: list[Any] = []  # a torch Library lives only as long as something refers to it
+_libraries: list[object] = []  # a torch Library lives only as long as something refers to it
 
 
 class _BeforeTorchvision(MetaPathFinder):
@@ -35,6 +37,8 @@ def install() -> None:
 
 def declare_missing_operators() -> None:
     """Declare torchvision's two operator schemas if its compiled library does not load."""
+    from pathlib import Path
+
     import torch
 
     spec = find_spec("torchvision")
