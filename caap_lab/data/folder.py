@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from caap_lab.data.folders import layout_error, list_folder, photo_sample
 from caap_lab.data.image_set import ImageSet, Regions
@@ -14,8 +13,8 @@ from caap_lab.data.labels_file import Entry, class_names, read_labels_file
 from caap_lab.data.masks import read_mask
 from caap_lab.errors import InputError
 from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.mask_pixels import object_pixels
 
-_VOID, _VOC_CLASSES = 255, 20
 _Masks = tuple[tuple[Path, tuple[int, ...]], ...]
 
 
@@ -65,8 +64,8 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
 def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
     """Photos in "images" with masks in "masks", in the order of the photos' names.
 
-    The masks of photo.jpg are photo.png and photo__*.png, or those that labels.json lists. A mask's pixels other than
-    zero are the object.
+    The masks of photo.jpg are photo.png and photo__*.png, or those that labels.json lists. What a mask's object is,
+    `object_pixels` says.
 
     Args:
         path: Folder with images and masks.
@@ -125,25 +124,10 @@ def _read_regions(files: _Masks, photo: Path) -> Regions:
     masks: dict[int | None, np.ndarray] = {}
     ignored = None
     for file, labels in files:
-        inside, void = _object(read_mask(file, photo))
+        inside, void = object_pixels(read_mask(file, photo), f"The mask {file}")
         keys: Iterable[int | None] = labels or (None,)
         for key in keys:
             masks[key] = masks[key] | inside if key in masks else inside
         if void is not None:
             ignored = void if ignored is None else ignored | void
     return Regions(masks, ignored)
-
-
-def _object(mask: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """The object's pixels and those left open, both bool [H, W].
-
-    A mask of class numbers 1 to 20 and 255 is read the way of PASCAL VOC, where 255 is the border left open.
-    """
-    is_number = mask.mode in ("1", "L", "I") or mask.mode.startswith("I;")
-    if mask.mode == "P":  # numbers if 0 is black; else the colours have been put in any order
-        is_number = (mask.getpalette() or [0, 0, 0])[:3] == [0, 0, 0]
-    values = np.asarray(mask) if is_number else np.asarray(mask.convert("RGB")).max(axis=2)
-    present = set(np.unique(values).tolist()) - {0}
-    if _VOID in present and len(present) > 1 and max(present - {_VOID}) <= _VOC_CLASSES:
-        return (values != 0) & (values != _VOID), values == _VOID
-    return values != 0, None

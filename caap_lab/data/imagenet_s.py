@@ -117,6 +117,8 @@ def _photos_of(masks: list[Path], images: Path) -> dict[Path, Path]:
 
 def _read_regions(mask: Path, photo: Path, classes: list[tuple[int, int | None]]) -> Regions:
     pixels = np.asarray(read_mask(mask, photo).convert("RGB")).astype(np.int32)
+    if pixels[..., 2].any():
+        raise InputError(f"{mask} is no mask of ImageNet-S: class ids are in red and green, and blue is not 0.")
     ids = pixels[..., 0] + 256 * pixels[..., 1]
     masks: dict[int | None, np.ndarray] = {}
     for found in np.unique(ids).tolist():

@@ -40,6 +40,7 @@ def read_mask(file: Path, photo: Path) -> Image.Image:
             own = _orientation(image)
             image.getexif()[ExifTags.Base.Orientation] = turn if own == 1 and image.size == stored else own
             mask = ImageOps.exif_transpose(image)
+            mask.format = image.format
     if mask.size != upright:
         raise InputError(
             f"The mask {file} has {mask.width} x {mask.height} pixels and its photo {upright[0]} x {upright[1]}. "

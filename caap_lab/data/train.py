@@ -132,7 +132,7 @@ class Run(NamedTuple):
 def to_input(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Normalise uint8 pixels [B, 3, H, W] to the float32 tensor that the backbones read."""
     x = torch.from_numpy(pixels).to(device).float() / 255
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=device, dtype=torch.float32).view(1, 3, 1, 1) for v in (MEAN, STD))
     return (x - mean) / std
 
 
@@ -338,7 +338,7 @@ def _patch_loss(patch_logits: Tensor, scenes: SceneBatch) -> Tensor:
     ink = torch.from_numpy(scenes.masks[:, 0]).view(-1, side, cell, side, cell).float().mean((2, 4)).flatten(1)
     labels = torch.from_numpy(scenes.labels)
     wanted = torch.where(ink > _ON_OBJECT, labels, len(CLASS_NAMES)).to(patch_logits.device)
-    weight = torch.ones(len(CLASS_NAMES) + 1, device=patch_logits.device)
+    weight = torch.ones(len(CLASS_NAMES) + 1, device=patch_logits.device, dtype=torch.float32)
     weight[-1] = _NO_OBJECT_WEIGHT
     return F.cross_entropy(patch_logits.flatten(0, 1), wanted.flatten(), weight=weight)
 

@@ -16,7 +16,9 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.device_dtype import plain_defaults
 from caap_lab.hooked.images import load_image
+from caap_lab.hooked.mask_pixels import object_pixels
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -94,30 +96,35 @@ class Preprocessing:
         Raises:
             InputError: the photo cannot be read; see `load_image`.
         """
-        pixels = self._geometry(self.interpolation, self.mean)(load_image(image))
+        photo = load_image(image)
+        with plain_defaults():  # timm's transform leaves its tensors to torch's defaults
+            pixels = self._geometry(self.interpolation, self.mean)(photo)
         return (pixels.float().div(255) - self._column(self.mean)) / self._column(self.std)
 
     def mask(self, mask: Image.Image | np.ndarray | Tensor) -> Bool[Tensor, "height width"]:
-        """A mask of a photo, resized and cropped as the photo is; True where it is not zero.
+        """A mask of a photo, resized and cropped as the photo is; True where its object is.
 
         Args:
-            mask: One channel, of the photo's own size. Padding of crop mode "border" is outside the mask.
+            mask: Of the photo's own size: a PIL image, turned as its EXIF data say, or one channel of numbers.
+                `caap_lab.hooked.mask_pixels.object_pixels` says what the object is: what is not zero, from half of
+                white on where edges are soft. Padding of crop mode "border" is outside the mask.
 
         Raises:
-            InputError: the mask has several channels, no pixels, or NaN.
+            InputError: the mask has several channels, no pixels, NaN or negative numbers, or can be read in more than
+                one way.
         """
         if isinstance(mask, Image.Image):
-            mask = np.asarray(ImageOps.exif_transpose(mask))
+            image_format, mask = mask.format, ImageOps.exif_transpose(mask)
+            mask.format = image_format
         elif isinstance(mask, Tensor):
             mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
         elif not isinstance(mask, np.ndarray):
             raise InputError(f"Expected a mask as a PIL image, array or tensor, not {type(mask).__name__}.")
-        if mask.ndim != 2 or 0 in mask.shape:
+        if isinstance(mask, np.ndarray) and (mask.ndim != 2 or 0 in mask.shape):
             raise InputError(f"A mask has shape [height, width] and one channel; this one is {list(mask.shape)}.")
-        if mask.dtype.kind == "f" and np.isnan(mask).any():
-            raise InputError("The mask holds NaN.")
+        inside = object_pixels(mask, "The mask").inside
         # Three equal channels, as timm pads "border" with one value a channel.
-        image = Image.fromarray(np.where(mask != 0, np.uint8(255), np.uint8(0))).convert("RGB")
+        image = Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))).convert("RGB")
         return self._geometry("nearest", (0.0, 0.0, 0.0))(image)[0] > 0
 
     def to_rgb(self, tensor: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
@@ -141,7 +148,7 @@ class Preprocessing:
 
     @staticmethod
     def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
-        return torch.tensor(values).view(3, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
 
 
 def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 3 height width"]:
