@@ -15,11 +15,12 @@ from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser, Locator, LocatorAssertions, expect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 60
-"""Longest wait for anything; a kernel that imports torch on a busy machine takes a third of it."""
+SECONDS = 180
+"""Longest wait for anything: only a test that fails waits so long, and a busy machine may take many times the usual."""
+expect.set_options(timeout=SECONDS * 1000)
 
 
 def find_browser() -> str | None:
@@ -176,6 +177,23 @@ class LabPage:
         while (found := self.value(expression)) != wanted:
             assert time.monotonic() < limit, f"{expression} is {found!r}, not {wanted!r}"
             self.page.wait_for_timeout(50)
+
+    def run(self, code: str) -> None:
+        """Run statements in the kernel, which is done with them when this returns."""
+        self.value(f"exec({code!r}, globals())")
+
+    def expect(self, element: Locator) -> LocatorAssertions:
+        """What an element will be soon: the kernel knows of a change before the page shows it."""
+        return expect(element)
+
+    def until(self, script: str, arg: Any = None) -> None:
+        """Wait until a function of the page is true."""
+        self.page.wait_for_function(script, arg=arg)
+
+    def click(self, element: Locator, across: float, down: float) -> None:
+        """Click at a share of an element's width and height, wherever it is by then."""
+        size = element.evaluate("element => [element.clientWidth, element.clientHeight]")
+        element.click(position={"x": across * size[0], "y": down * size[1]})
 
     def box(self, element: Locator) -> tuple[float, float, float, float]:
         """Left, top, width and height on the page, in pixels, once the page has stopped moving it."""

@@ -1,5 +1,6 @@
 """`cl.widgets.attention` under the mouse and the keyboard."""
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +18,13 @@ model = cl.load_model("demo")
 scene = cl.demo_images("two", 1, seed=3)[0]
 """
 START = "w = cl.widgets.attention(model, scene.image)\nw"
-COLOUR = """(canvas, [x, y]) => {
+COLOUR = """([x, y, colour]) => {
+    const canvas = document.querySelector('.caap-heads canvas');
     const [wide, high] = [canvas.width / canvas.clientWidth, canvas.height / canvas.clientHeight];
-    return [...canvas.getContext('2d').getImageData(Math.round(x * wide), Math.round(y * high), 1, 1).data];
+    const shown = canvas.getContext('2d').getImageData(Math.round(x * wide), Math.round(y * high), 1, 1).data;
+    return colour.every((value, i) => value === shown[i]);
 }"""
+"""Whether the heads have a colour at a place."""
 
 
 @pytest.fixture
@@ -47,6 +51,10 @@ def cell(lab: "LabPage", row: float, col: float, place: int = 0) -> tuple[float,
     return left + (col + 0.5) * width / 8, top + (row + 0.5) * height / 8
 
 
+def click(lab: "LabPage", row: int, col: int, place: int = 0) -> None:
+    lab.click(picture(lab, place), (col + 0.5) / 8, (row + 0.5) / 8)
+
+
 def tile(lab: "LabPage", layer: int, head: int) -> tuple[float, float, float]:
     """Left and top of a head's map in the canvas, and its width."""
     step = (lab.box(heads(lab))[2] - 2) / 4  # between maps, and before the first one, are 2 pixels
@@ -57,7 +65,7 @@ def test_click_a_query(view: "LabPage") -> None:
     lab = view
     before = heads(lab).evaluate("canvas => canvas.toDataURL()")
     assert lab.value("w.query") == 0  # the class token
-    lab.page.mouse.click(*cell(lab, 5, 3))
+    click(lab, 5, 3)
     lab.wait_for("w.query", 1 + 5 * 8 + 3)
     assert lab.value("w.token.label") == "the chosen patch"
     lab.page.wait_for_function("document.querySelector('.caap-heads').dataset.query === '5 3'")
@@ -67,8 +75,8 @@ def test_click_a_query(view: "LabPage") -> None:
         left, top, width = tile(lab, layer, head)
         at = [left + (col + 0.5) * width / 8, top + (row + 0.5) * width / 8]
         wanted = lab.value(f"list(w.grid.table[3 * int(w._tiles[{layer}, {head}, {row}, {col}]) :][:3])")
-        assert heads(lab).evaluate(COLOUR, at) == [*wanted, 255]
-    lab.page.mouse.click(*cell(lab, 1, 6, place=1))  # the large map takes queries as well
+        lab.until(COLOUR, [*at, [*wanted, 255]])
+    click(lab, 1, 6, place=1)  # the large map takes queries as well
     lab.wait_for("w.query", 1 + 1 * 8 + 6)
     lab.page.get_by_label("query", exact=True).select_option("class token")
     lab.wait_for("(w.query, w.photo.chosen)", (0, []))
@@ -83,20 +91,20 @@ def test_head_by_keyboard_and_mouse(view: "LabPage") -> None:
     lab.wait_for("w.grid.chosen", [2, 1])
     caption = lab.output.locator(".caap-picture .caap-caption").nth(1)
     caption.get_by_text("layer 2, head 1", exact=True).wait_for()
-    assert "Chosen: layer 2, head 1: " in (heads(lab).get_attribute("aria-label") or "")
-    assert lab.output.locator(".caap-heads").get_attribute("data-chosen") == "2 1"
+    lab.expect(heads(lab)).to_have_attribute("aria-label", re.compile("Chosen: layer 2, head 1: "))
+    lab.expect(lab.output.locator(".caap-heads")).to_have_attribute("data-chosen", "2 1")
     tip = lab.output.locator(".caap-heads .caap-tip")
-    assert tip.text_content() == lab.value("w.grid.tips[2 * 4 + 1]")
-    scale = lab.output.locator(".caap-scale").text_content() or ""
-    assert lab.value("f'{w.map.max():.3g}'") in scale
+    lab.expect(tip).to_have_text(lab.value("w.grid.tips[2 * 4 + 1]"))
+    lab.expect(lab.output.locator(".caap-scale")).to_contain_text(lab.value("f'{w.map.max():.3g}'"))
     left, top, width = tile(lab, 4, 3)
     heads(lab).click(position={"x": left + width / 2, "y": top + width / 2})
     lab.wait_for("w.grid.chosen", [4, 3])
-    assert "pattern[0, 3, 0, 1:]" in (lab.output.locator(".caap-link").text_content() or "")
+    lab.expect(lab.output.locator(".caap-link")).to_contain_text("pattern[0, 3, 0, 1:]")
 
 
 def test_query_by_keyboard(view: "LabPage") -> None:
     lab = view
+    lab.page.mouse.move(0, 0)  # a patch under the mouse is the one that arrow keys start from
     picture(lab, 0).focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):  # the first shows where one is
         lab.page.keyboard.press(key)
@@ -109,29 +117,38 @@ def test_paint_objects(view: "LabPage") -> None:
     lab = view
     assert lab.value("w.regions is None")
     lab.output.get_by_role("button", name="paint", exact=True).click()
-    lab.wait_for("w.photo.mode", "paint")
+    mode(lab, "Enter paints")
     drag(lab, [(1, 1), (1, 2), (2, 2)])
     lab.wait_for("w.photo.painted", [9, 10, 18])
     lab.wait_for("w.regions is None", False)
+    lines = lab.output.locator(".caap-curve polyline")
+    lab.expect(lines).to_have_count(4)
     lab.page.get_by_label("object", exact=True).select_option("object 2")
-    lab.wait_for("w.object.value", 1)
+    lab.wait_for("(w.object.value, w.photo.painted)", (1, []))
+    lab.expect(lab.output.locator(".caap-picture").first).to_have_attribute("data-overlay", "true")  # the other object
     drag(lab, [(5, 4), (5, 6)])
     lab.wait_for(
         "w.regions is not None and w.regions.regions.reshape(-1)[[9, 10, 18, 44, 45, 46]].tolist()", [0, 0, 0, 1, 1, 1]
     )
-    lab.page.wait_for_function("document.querySelectorAll('.caap-curve polyline').length === 5")
-    said = lab.output.locator(".caap-curve svg").first.get_attribute("aria-label") or ""
-    mass = lab.value("f\"{w.regions.mean('mass', heads='mean')[0, 7]:.3g}\"")
-    assert f"At 7: intra-object {mass}" in said.replace(f"{float(mass):.3f}", mass)
+    lab.expect(lines).to_have_count(5)
+    mass = lab.value("w.regions.mean('mass', heads='mean')[0, 7].item()")
+    forms = "|".join(re.escape(form) for form in (f"{mass:.3g}", f"{mass:#.3g}", f"{mass:.3f}"))
+    said = lab.output.locator(".caap-curve svg").first
+    lab.expect(said).to_have_attribute("aria-label", re.compile(f"At 7: intra-object ({forms})[,.]"))
     lab.screenshot("attention_painted")
     for choice, shown in (("erase", [44, 46]), ("paint", [44, 45, 46])):
         lab.output.get_by_role("button", name=choice, exact=True).click()
-        lab.wait_for("w.photo.mode", choice)
-        lab.page.mouse.click(*cell(lab, 5, 5))
+        mode(lab, f"Enter {choice}s")
+        click(lab, 5, 5)
         lab.wait_for("w.photo.painted", shown)
     lab.output.get_by_role("button", name="clear", exact=True).click()
     lab.wait_for("list(w.objects.masks)", ["object 1"])
-    lab.page.wait_for_function("document.querySelectorAll('.caap-curve polyline').length === 4")
+    lab.expect(lines).to_have_count(4)
+
+
+def mode(lab: "LabPage", hint: str) -> None:
+    """Wait until the mouse does in the photo what the hint for the keyboard says."""
+    lab.expect(picture(lab, 0)).to_have_attribute("aria-label", re.compile(hint))
 
 
 def drag(lab: "LabPage", cells: list[tuple[int, int]]) -> None:
@@ -151,14 +168,12 @@ def test_dark_narrow_and_reopened(lab_page: "LabPage") -> None:
     lab.theme("dark")
     lab.width(1024)
     lab.wait_for("w.regions is None or w.map is None", False)
-    lab.page.mouse.click(*cell(lab, 3, 3))
+    click(lab, 3, 3)
     lab.wait_for("w.query", 28)
     lab.page.wait_for_function("document.querySelector('.caap-heads').dataset.query === '3 3'")
-    assert lab.output.locator(".caap-panel").evaluate("panel => panel.scrollWidth <= panel.clientWidth")
+    lab.until("(panel => panel.scrollWidth <= panel.clientWidth)(document.querySelector('.caap-panel'))")
     lab.screenshot("attention_dark_top")
     lab.output.locator(".caap-curve").scroll_into_view_if_needed()
     lab.screenshot("attention_dark_below")
     lab.reopen("attention.ipynb")
-    image = lab.output.locator("img")
-    image.wait_for()
-    assert image.count() == 1
+    lab.expect(lab.output.locator("img")).to_have_count(1)

@@ -1,5 +1,6 @@
 """The live view of a benchmark that runs in another process."""
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,22 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 RUN = '''
 import subprocess, sys
 code = """
+import sys
 import caap_lab as cl
+from caap_lab.bench.parts import Run
+
+append = Run.append
+def told(run, rows):  # each cell waits for a line from the test, which has then seen the one before
+    sys.stdin.readline()
+    append(run, rows)
+Run.append = told
+sys.stdin.readline()
 methods = ["caap", "rollout", "grad_cam:version=none"]
 cl.benchmark(["demo", "demo-clip"], methods, "demo:single", images=2, out="watched", progress=False, protocol="rise-28")
 """
-process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
+process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, text=True)
+def go_on(lines):
+    print("\\n" * lines, end="", file=process.stdin, flush=True)
 '''
 VIEW = """
 import caap_lab as cl
@@ -30,14 +42,21 @@ def test_watching_a_run(lab: "LabPage") -> None:
     lab.open(VIEW, RUN)
     panel = lab.output.locator(".caap-panel").first
     panel.get_by_text("There is no folder watched yet").wait_for()
-    bar = panel.get_by_role("progressbar")
-    bar.wait_for()
+    lab.run("go_on(1)")
+    panel.get_by_text("0 of 12 cells are computed").wait_for()
+    panel.get_by_role("progressbar").wait_for()
+    lab.run("go_on(2)")
+    panel.get_by_text("2 of 12 cells are computed").wait_for()
     panel.get_by_text("cells a minute").wait_for()
+    lab.run("go_on(10)")
     table = panel.locator("table").filter(has_text="mean ± standard error")
     table.wait_for()
     lab.wait_for("view.result.totals", (12, 8, 4))
     panel.get_by_text("8 of 12 cells are computed, 4 failed.").wait_for()
     lab.wait_for("view.refreshing", False)
+
+    failures = panel.get_by_text("Failed cells: 4")
+    failures.wait_for()  # and whatever else changes with the last cell
 
     # A metric by keyboard, and the error of the failed cells.
     metric = panel.get_by_label("metric")
@@ -49,14 +68,13 @@ def test_watching_a_run(lab: "LabPage") -> None:
         "(lambda s: f\"{s['mean']:.2f} ± {s['se']:.2f}\")(view.result.summary()"
         ".query(\"metric == 'insertion' and method == 'rollout' and model == 'demo'\").iloc[0])"
     )
-    assert value in table.inner_text()
-    failures = panel.get_by_text("Failed cells: 4")
+    lab.expect(table).to_contain_text(value)
     failures.click()
     panel.get_by_text("version='none' is not known").first.wait_for()
     failures.click()
     picture = panel.locator(".caap-still img")
-    assert picture.evaluate("image => image.complete && image.naturalWidth") > 1000
-    assert "Mean insertion and deletion curves" in (picture.get_attribute("alt") or "")
+    lab.until("(image => image.complete && image.naturalWidth > 1000)(document.querySelector('.caap-still img'))")
+    lab.expect(picture).to_have_attribute("alt", re.compile("Mean insertion and deletion curves"))
     panel.get_by_role("button", name="refresh now").click()
 
     lab.width(1024)
@@ -66,9 +84,9 @@ def test_watching_a_run(lab: "LabPage") -> None:
             part.scroll_into_view_if_needed()
             lab.page.wait_for_timeout(300)
             lab.screenshot(f"benchmark_{theme}_{place}")
-    assert panel.evaluate("panel => panel.scrollWidth <= panel.clientWidth + 1")
+    lab.until("(panel => panel.scrollWidth <= panel.clientWidth + 1)(document.querySelector('.caap-panel'))")
 
     lab.value("view.close()")
-    assert lab.value("(view.refreshing, view.worker.left)") == (False, 0)
+    lab.wait_for("(view.refreshing, view.worker.left)", (False, 0))  # a look that had begun comes to its end
     lab.reopen()
-    assert lab.output.locator("img").count() == 1
+    lab.expect(lab.output.locator("img")).to_have_count(1)

@@ -1,5 +1,6 @@
 """`cl.widgets.explore` under the mouse and the keyboard."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,11 @@ def explorer(opened: "LabPage") -> "LabPage":
         trait = "chosen" if name == "w.gallery" else "value"
         lab.value(f"setattr({name}, {trait!r}, {value!r})")
     lab.value("[setattr(w.photo, name, []) for name in ('chosen', 'box')] and None")
+    lab.page.mouse.move(0, 0)  # a patch under the mouse is the one that arrow keys start from
     lab.wait_for("len(w.maps)", 2)
     shown(lab, 2)
+    for place in range(3):
+        mode(lab, "Enter chooses the patch", place)
     return lab
 
 
@@ -51,6 +55,11 @@ def shown(lab: "LabPage", overlays: int) -> None:
     lab.page.wait_for_function(
         "n => document.querySelectorAll('.caap-picture[data-shown]').length === n + 1", arg=overlays
     )
+
+
+def mode(lab: "LabPage", hint: str, place: int = 0) -> None:
+    """Wait until the mouse does in a picture what its hint for the keyboard says."""
+    lab.expect(canvas(lab, place)).to_have_attribute("aria-label", re.compile(hint))
 
 
 def canvas(lab: "LabPage", place: int = 0) -> "Locator":
@@ -63,18 +72,22 @@ def cell(lab: "LabPage", row: float, col: float, place: int = 0) -> tuple[float,
     return left + (col + 0.5) * width / 8, top + (row + 0.5) * height / 8
 
 
+def click(lab: "LabPage", row: int, col: int, place: int = 0) -> None:
+    lab.click(canvas(lab, place), (col + 0.5) / 8, (row + 0.5) / 8)
+
+
 def test_click_a_patch(explorer: "LabPage") -> None:
     lab = explorer
-    lab.page.mouse.click(*cell(lab, 5, 3, place=1))
+    click(lab, 5, 3, place=1)
     lab.wait_for("w.photo.chosen", [5, 3])
     tip = lab.output.locator(".caap-picture .caap-tip").nth(1)
-    assert tip.text_content() == lab.value("w.overlays['caap'].tips[5 * 8 + 3]")
+    lab.expect(tip).to_have_text(lab.value("w.overlays['caap'].tips[5 * 8 + 3]"))
     score = lab.value("'%.4g' % w.maps['caap'].scores[5, 3]")
-    assert f"row 5, column 3: logit {score}, rank " in tip.text_content()
+    lab.expect(tip).to_contain_text(f"row 5, column 3: logit {score}, rank ")
     table = lab.output.locator(".caap-panel table")
-    assert "Patch at row 5, column 3" in table.text_content()
+    lab.expect(table).to_contain_text("Patch at row 5, column 3")
     best = lab.value("w.maps['caap'].all_scores[5, 3].max().item()")
-    assert f"{best:.3f}" in table.text_content()
+    lab.expect(table).to_contain_text(f"{best:.3f}")
     lab.screenshot("explore_patch")
 
 
@@ -84,7 +97,6 @@ def test_keyboard_alone(explorer: "LabPage") -> None:
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "Enter"):  # the first shows where one is
         lab.page.keyboard.press(key)
     lab.wait_for("w.photo.chosen", [2, 1])
-    assert "Enter chooses" in (canvas(lab).get_attribute("aria-label") or "")
     lab.page.get_by_role("radio").nth(0).focus()
     lab.page.keyboard.press("ArrowRight")
     lab.wait_for("w.gallery.chosen", 1)
@@ -100,7 +112,7 @@ def test_class_and_methods(explorer: "LabPage") -> None:
     lab.wait_for("w.target", other)
     lab.wait_for("w.maps['caap'].target", other)
     assert lab.value("torch.equal(w.maps['caap'].scores, cl.caap(model, scenes[0].image, w.target).scores)")
-    assert f"'{other}'" in lab.output.locator(".caap-caption").nth(1).text_content()
+    lab.expect(lab.output.locator(".caap-caption").nth(1)).to_contain_text(f"'{other}'")
     box.fill("zebra")
     box.press("Enter")
     lab.output.get_by_role("alert").get_by_text("There is no class 'zebra'").wait_for()
@@ -116,7 +128,7 @@ def test_class_and_methods(explorer: "LabPage") -> None:
 def test_drag_a_box(explorer: "LabPage") -> None:
     lab = explorer
     lab.page.get_by_role("button", name="drag a box").click()
-    lab.wait_for("w.photo.mode", "box")
+    mode(lab, "Enter sets one corner")
     lab.page.mouse.move(*cell(lab, 2, 1))
     lab.page.mouse.down()
     lab.page.mouse.move(*cell(lab, 4, 3))
@@ -130,7 +142,7 @@ def test_drag_a_box(explorer: "LabPage") -> None:
         f"(lambda ns: (exec({ending}[0], ns), eval({ending}[1], ns).max().item())[1])"
         "({'cl': cl, 'model': model, 'images': scenes})"
     )
-    assert f"{found:.3f}" in lab.output.locator(".caap-panel table").text_content()
+    lab.expect(lab.output.locator(".caap-panel table")).to_contain_text(f"{found:.3f}")
     lab.screenshot("explore_box")
 
 
@@ -169,25 +181,26 @@ def test_dark_theme_at_1024_pixels(explorer: "LabPage") -> None:
     lab = explorer
     lab.theme("dark")
     lab.width(1024)
-    lab.page.mouse.click(*cell(lab, 2, 3))
+    click(lab, 2, 3)
     lab.wait_for("w.photo.chosen", [2, 3])
     lab.page.wait_for_timeout(300)
     lab.screenshot("explore_dark_1024")
-    right = lab.page.evaluate(
-        "Math.max(...[...document.querySelectorAll('.caap-panel canvas')].map(c => c.getBoundingClientRect().right))"
+    lab.until(
+        "[...document.querySelectorAll('.caap-panel canvas')].every(c => c.getBoundingClientRect().right <= 1024)"
     )
-    assert right <= 1024
 
 
 def test_reopened_notebook_shows_the_picture(explorer: "LabPage") -> None:
     lab = explorer
-    assert lab.page.locator(".jp-RenderedImage img").count() == 1
-    assert not lab.page.locator(".jp-RenderedImage img").is_visible()  # the widget lives
-    lab.page.mouse.click(*cell(lab, 5, 3))
-    lab.wait_for("w.photo.chosen", [5, 3])
-    lab.page.wait_for_timeout(1500)  # the picture is drawn after a pause
-    lab.reopen("explore.ipynb")
     picture = lab.page.locator(".jp-RenderedImage img")
+    lab.expect(picture).to_have_count(1)
+    lab.expect(picture).to_be_hidden()  # the widget lives
+    drawn = "document.querySelector('.jp-RenderedImage img').src"
+    lab.page.evaluate(f"window.before = {drawn}")
+    click(lab, 5, 3)
+    lab.wait_for("w.photo.chosen", [5, 3])
+    lab.until(f"{drawn} !== window.before")  # the picture is drawn after a pause
+    lab.reopen("explore.ipynb")
     picture.wait_for()
-    assert picture.evaluate("image => image.naturalWidth") > 600
+    lab.until("document.querySelector('.jp-RenderedImage img').naturalWidth > 600")
     lab.screenshot("explore_reopened")

@@ -31,8 +31,11 @@ from IPython.display import Image, display
 from PIL import Image as Pixels
 Pixels.new("RGB", (60, 40), "teal").save("teal.png")
 """
-SHOWN = "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
-"""Sizes of pictures that the browser could decode."""
+SHOWN = """sizes => {
+    const images = [...document.querySelectorAll('.jp-OutputArea-output img')];
+    return JSON.stringify(images.map(image => [image.naturalWidth, image.naturalHeight])) === JSON.stringify(sizes);
+}"""
+"""Whether the pictures are these, decoded."""
 
 
 def test_pictures_outlive_the_kernel(lab: "LabPage", tmp_path: Path) -> None:
@@ -43,15 +46,16 @@ def test_pictures_outlive_the_kernel(lab: "LabPage", tmp_path: Path) -> None:
         "handle = display('soon', display_id=True)",
         "handle.update(Image('teal.png'))",
     )
-    assert lab.output.get_by_role("slider").count() == 1
+    lab.expect(lab.output.get_by_role("slider")).to_have_count(1)
     lab.reopen()
     lab.output.get_by_text("Error displaying widget").wait_for()  # the new kernel does not know it
     assert lab.output.get_by_role("slider").count() == 0
-    assert lab.output.locator("img").evaluate_all(SHOWN) == [[60, 40], [60, 40]]
+    lab.until(SHOWN, [[60, 40], [60, 40]])
     lab.screenshot("reopened")
     lab.to_html(tmp_path / "test.html")
     lab.page.goto((tmp_path / "test.html").as_uri())
-    assert lab.page.locator("img").evaluate_all(SHOWN) == [[60, 40], [60, 40]]
+    assert lab.page.locator("img").count() == 2
+    lab.until(SHOWN, [[60, 40], [60, 40]])
 
 
 BROKEN = """
@@ -69,7 +73,8 @@ Broken()
 
 def test_errors_in_a_widget_are_seen(lab: "LabPage") -> None:
     lab.open(BROKEN)
-    lab.output.get_by_role("button", name="press").click()
+    with lab.page.expect_event("pageerror"):
+        lab.output.get_by_role("button", name="press").click()
     assert len(lab.errors) == 1 and "from the widget" in lab.errors.pop()
 
 
@@ -82,8 +87,7 @@ def test_dark_and_narrow(lab: "LabPage") -> None:
     lab.open(SLIDER)
     lab.theme("dark")
     lab.width(1024)
-    colour = lab.page.locator(".jp-Notebook").evaluate("notebook => getComputedStyle(notebook).backgroundColor")
-    assert colour == "rgb(17, 17, 17)"
+    lab.expect(lab.page.locator(".jp-Notebook")).to_have_css("background-color", "rgb(17, 17, 17)")
 
 
 def test_lab_asks_nothing_and_keeps_its_token(lab: "LabPage") -> None:
