@@ -233,11 +233,12 @@ def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", o
     import torch
 
     from caap_lab.files import atomic_path
+    from caap_lab.hooked.probability import probabilities
     from caap_lab.plots.style import figure_png
 
     with torch.no_grad():
-        probabilities = model(image)[0].float().softmax(dim=-1)
-    top = probabilities.topk(min(5, model.n_classes))
+        shares = probabilities(model(image)[0].float())
+    top = shares.topk(min(5, model.n_classes))
     overlay = out / f"{name}_{found.method}.png"
     scores = found.save(out / f"{name}_{found.method}.safetensors")
     with atomic_path(overlay) as part:

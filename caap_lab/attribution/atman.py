@@ -16,6 +16,7 @@ from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 
 
 @torch.no_grad()
@@ -27,6 +28,7 @@ def atman(
     factor: float = 0.1,
     similarity: float = 0.6,
     chunk_size: int = 32,
+    probability: str = "auto",
 ) -> Tensor:
     """CE_c(x with attention to patch t and its like turned down) - CE_c(x), where CE_c = -log p_c.
 
@@ -42,6 +44,7 @@ def atman(
         similarity: Cosine of embeddings, before positions are added, from which a patch goes down with another; 1 for
             exact copies only, as far as rounding lets a copy be told.
         chunk_size: Patches tried at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("factor", factor)
     if not isinstance(similarity, Real) or isinstance(similarity, bool) or not -1 <= similarity <= 1:
@@ -56,8 +59,8 @@ def atman(
             hooks = [(name, _turning_down(part)) for name in block_hooks(model, "attn.attn_scores")]
             with model.hooks(fwd_hooks=hooks):
                 changed = model(entering.expand(len(part), -1, -1), start_at_layer=0)
-            losses.append(-widened(changed).log_softmax(dim=1)[:, target])
-        found.append(torch.cat(losses) + widened(logits).log_softmax(dim=1)[0, target])
+            losses.append(-probabilities(changed, probability, log=True)[:, target])
+        found.append(torch.cat(losses) + probabilities(logits, probability, log=True)[0, target])
     return on_grid(model, torch.stack(found))
 
 

@@ -26,11 +26,14 @@ from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
 from caap_lab.hooked.cnn import HookedCNN
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
 ATTENTIONS = ("exact", "cached", "cached_all")
-SCORES = ("logit", "prob", "logprob")
+SCORES = ("logit", "prob", "logprob", "sigmoid", "logsigmoid")
+SWEPT_SCORES = SCORES[:3]
+"""Scores of classes that exclude each other, which `sweep_scores` compares."""
 DEFAULT_CUTOFF = 2 / 3
 """Share of blocks patched by default. The paper's own value could not be recovered; see the docs, page CAAP."""
 DEFAULT_MEMORY = 1.0
@@ -85,7 +88,8 @@ def caap(
         tail: "exact"; "shared" keeps only each patch's centre live after the cutoff, neighbouring groups lend theirs;
             "interpolated" runs a token in its own group and the outermost ones that hold it, and interpolates between
             them. For "clamped".
-        score: "logit", "prob" or "logprob".
+        score: "logit"; "prob" or "logprob", of the softmax; "sigmoid" or "logsigmoid", for a multi-label head. A head
+            with one output reads its sigmoid where the softmax is asked for, and the map says so.
         seed: Seed of the noise blanks.
         chunk_size: Patches scored at once; does not change results. By default as many as `max_memory` allows; on a
             CNN 32.
@@ -188,7 +192,7 @@ def caap_ranges(
                             all_scores[..., index].clone(),
                             target=index,
                             method="caap",
-                            score=score,
+                            score=score_read(score, model.n_classes),
                             sign="level",
                             settings={"cutoff": stop, "start": start, **settings, "blank": label},
                             seconds=seconds,
@@ -363,7 +367,11 @@ def _split(values: list[int | None], size: int) -> Iterator[list[int | None]]:
 
 def scores_of(logits: Float[Tensor, "*cell classes"], score: str) -> Float[Tensor, "*cell classes"]:
     """Scores of some kind from logits, in fp32 at least."""
-    kept = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if score == "prob":
-        return kept.softmax(dim=-1)
-    return kept.log_softmax(dim=-1) if score == "logprob" else kept
+    if score == "logit":
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return probabilities(logits, "sigmoid" if "sigmoid" in score else "auto", log=score.startswith("log"))
+
+
+def score_read(score: str, n_classes: int) -> str:
+    """What is read where a score is asked for: sigmoids for a head with one output, whose softmax is always 1."""
+    return {"prob": "sigmoid", "logprob": "logsigmoid"}.get(score, score) if n_classes == 1 else score

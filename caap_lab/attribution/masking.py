@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.hooked.base import HookedModel
+from caap_lab.hooked.probability import probabilities
 
 
 def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
@@ -25,6 +26,7 @@ def scores_in_chunks(
     target: Tensor,
     chunk_size: int,
     score: str = "prob",
+    probability: str = "auto",
 ) -> Tensor:
     """One class's score of the image that each mask makes, [mask].
 
@@ -35,10 +37,11 @@ def scores_in_chunks(
         target: The class.
         chunk_size: Images run at once.
         score: "logit" or "prob".
+        probability: How logits become a "prob", see `caap_lab.hooked.probability`.
     """
     found = []
     for part in masks.split(chunk_size):
         logits = model(images_of(part))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        found.append((logits if score == "logit" else logits.softmax(dim=1))[:, target])
+        found.append((logits if score == "logit" else probabilities(logits, probability))[:, target])
     return torch.cat(found)

@@ -32,6 +32,7 @@ def mda(
     steps: int = 20,
     start_layer: int | None = None,
     chunk_size: int = 64,
+    probability: str = "auto",
 ) -> Tensor:
     """(1 - gamma) sparse + gamma dense, from the falls of a response curve along an order of the P patches.
 
@@ -60,8 +61,9 @@ def mda(
         threshold: Where insertion stops (the paper's tau).
         kappa: Least value of a patch that the dense map raises.
         steps: Images in the reference's integral.
-        start_layer: The reference's first block; None is a quarter of the blocks.
+        start_layer: The reference's first block, negative to count from the end; None is a quarter of the blocks.
         chunk_size: Images run at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("gamma", gamma)
     check_share("threshold", threshold, zero=False)
@@ -73,19 +75,21 @@ def mda(
             model, image, target[None], steps=steps, start_layer=start_layer, chunk_size=chunk_size
         ).flatten()
         blank = torch.zeros_like(image)
-        blurred = _blurred(model, image, target)
+        blurred = _blurred(model, image, target, probability)
         ends = torch.cat([image, blurred, blank])
-        p_image, p_blur, p_blank = scores_in_chunks(model, ends, lambda made: made, target, chunk_size).tolist()
+        p_image, p_blur, p_blank = scores_in_chunks(
+            model, ends, lambda made: made, target, chunk_size, probability=probability
+        ).tolist()
 
         rising = reference.argsort(descending=True, stable=True).tolist()
         enough = p_blur + threshold * abs(p_image - p_blur)
-        order = _search(model, image, blurred, target, rising, True, enough, chunk_size)
+        order = _search(model, image, blurred, target, rising, True, enough, chunk_size, probability)
         used = set(order)
         falling = [patch for patch in reference.argsort(stable=True).tolist() if patch not in used]
-        order += _search(model, image, blank, target, falling, False, math.inf, chunk_size)[::-1]
+        order += _search(model, image, blank, target, falling, False, math.inf, chunk_size, probability)[::-1]
 
-        inserted = [p_blur, *_curve(model, image, blurred, target, order, chunk_size), p_image]
-        deleted = [p_image, *_curve(model, blank, image, target, order, chunk_size), p_blank]
+        inserted = [p_blur, *_curve(model, image, blurred, target, order, chunk_size, probability), p_image]
+        deleted = [p_image, *_curve(model, blank, image, target, order, chunk_size, probability), p_blank]
         insertion = normalised(np.array(inserted), p_blur, p_image, falling=False)
         deletion = normalised(np.array(deleted), p_blank, p_image, falling=True)
         curve = resampled(1 - (insertion + 1 - deletion) / 2, len(order) + 1)
@@ -97,7 +101,7 @@ def mda(
     return torch.stack(maps).to(images.device, dtype).reshape(-1, *model.spec.grid)
 
 
-def _blurred(model: HookedViT, image: Image, target: Tensor) -> Image:
+def _blurred(model: HookedViT, image: Image, target: Tensor, probability: str) -> Image:
     """The image under RISE's blur of 31 pixels (sigma 31), or the first wider one, up to 101, with p_c <= 1 %."""
     blurred = image
     for size in range(31, 102, 2):
@@ -105,7 +109,7 @@ def _blurred(model: HookedViT, image: Image, target: Tensor) -> Image:
         line = kernel.expand(3, 1, 1, -1)
         blurred = F.conv2d(image, line, padding=(0, size // 2), groups=3)
         blurred = F.conv2d(blurred, line.mT, padding=(size // 2, 0), groups=3)
-        if scores_in_chunks(model, blurred, lambda made: made, target, 1) <= 0.01:
+        if scores_in_chunks(model, blurred, lambda made: made, target, 1, probability=probability) <= 0.01:
             break
     return blurred
 
@@ -119,6 +123,7 @@ def _search(
     highest: bool,
     enough: float,
     chunk_size: int,
+    probability: str,
 ) -> list[int]:
     """Patches in the order in which they are put into `start`, until p_c is enough or no candidate is left.
 
@@ -136,7 +141,7 @@ def _search(
         tried = left[:tries]
         masks = shown.repeat(len(tried), 1)
         masks[range(len(tried)), tried] = True
-        scores = scores_in_chunks(model, masks, put, target, chunk_size)
+        scores = scores_in_chunks(model, masks, put, target, chunk_size, probability=probability)
         best = int(scores.argmax() if highest else scores.argmin())
         shown = masks[best]
         found.append(left.pop(best))
@@ -146,16 +151,22 @@ def _search(
 
 
 def _curve(
-    model: HookedViT, inside: Image, outside: Image, target: Tensor, order: list[int], chunk_size: int
+    model: HookedViT,
+    inside: Image,
+    outside: Image,
+    target: Tensor,
+    order: list[int],
+    chunk_size: int,
+    probability: str,
 ) -> list[float]:
     """p_c as pixels of `inside` come into `outside`, patch by patch in this order; between both ends.
 
     A step is as many pixels as a row of patches is wide, which cuts patches: these fill row by row.
     """
     (rows, cols), (height, width) = model.spec.grid, model.spec.patch_size
-    place = torch.empty(len(order), dtype=torch.long)
-    place[order] = torch.arange(len(order))
-    within = torch.arange(height * width).view(height, width).repeat(rows, cols)
+    place = torch.empty(len(order), dtype=torch.long, device="cpu")
+    place[order] = torch.arange(len(order), device="cpu")
+    within = torch.arange(height * width, device="cpu").view(height, width).repeat(rows, cols)
     rank = place.view(rows, cols).repeat_interleave(height, dim=0).repeat_interleave(width, dim=1) * height * width
     rest = (0, model.spec.image_size[1] - cols * width, 0, model.spec.image_size[0] - rows * height)
     rank = F.pad(rank + within, rest).to(inside.device)
@@ -164,7 +175,7 @@ def _curve(
         return torch.where(rank < counts[:, None, None, None], inside, outside)
 
     counts = torch.arange(1, rows * height, device=inside.device) * cols * width
-    return scores_in_chunks(model, counts, put, target, chunk_size).tolist()
+    return scores_in_chunks(model, counts, put, target, chunk_size, probability=probability).tolist()
 
 
 def _values(falls: Float[np.ndarray, "patch"], pixels: int, gamma: float, kappa: float) -> Float[np.ndarray, "patch"]:

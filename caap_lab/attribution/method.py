@@ -19,6 +19,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
 from caap_lab.hooked.names import nearest
+from caap_lab.hooked.probability import resolved_probability
 
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
@@ -124,6 +125,8 @@ def _run(
     check_eval(model)
     singles = check_images(images)
     model.target(0)  # a model without a classifier is refused here
+    if isinstance(settings.get("probability"), str):  # the map says which one was read
+        settings["probability"] = resolved_probability(settings["probability"], model.n_classes)
     wanted = None if target is None else model.targets(target, len(singles))
     fingerprint = model.fingerprint
     written = {option: _written(value) for option, value in settings.items()}
@@ -136,7 +139,9 @@ def _run(
                     with torch.no_grad():
                         targets = model(batch).argmax(dim=1)
                 else:
-                    targets = torch.tensor(wanted[len(maps) : len(maps) + len(batch)], device=model.device)
+                    targets = torch.tensor(
+                        wanted[len(maps) : len(maps) + len(batch)], device=model.device, dtype=torch.long
+                    )
                 scores = compute(model, batch, targets, **settings).detach().float().cpu()
             if scores.ndim != 3 or len(scores) != len(batch):
                 raise InputError(f"{name} must give scores [{len(batch)}, row, col]; it gave {list(scores.shape)}.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caap_lab.attribution.attention import widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_share, check_start_layer
+from caap_lab.attribution.options import check_share, first_block
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.attribution.token_subset import mean_score_where_kept
 from caap_lab.hooked.batches import check_count
@@ -35,6 +35,7 @@ def mutex(
     token_ratio: float = 0.5,
     start_layer: int = 0,
     chunk_size: int = 32,
+    probability: str = "auto",
 ) -> Tensor:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over 54 masks m of patches, p_m = p_c with the patches of M_m alone.
 
@@ -50,19 +51,20 @@ def mutex(
         targets: [batch].
         min_cut: Share of a block's strongest link below which links are cut.
         token_ratio: Share of patches that a mask drops, but for one and for ties.
-        start_layer: First block that counts.
+        start_layer: First block that counts; a negative number counts from the end.
         chunk_size: Masks run at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("min_cut", min_cut)
     check_share("token_ratio", token_ratio, zero=False)
-    check_start_layer(model, start_layer)
+    start_layer = first_block(model, start_layer)
     check_count("chunk_size", chunk_size)
     found = []
     for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ
         hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "attn.pattern")[start_layer:]]
         _, (entering, *patterns) = read_activations(model, image, hooks)
         keep = masks(torch.cat(patterns)[..., -model.spec.n_patches :, -model.spec.n_patches :], min_cut, token_ratio)
-        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size))
+        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size, probability))
     return on_grid(model, torch.stack(found))
 
 

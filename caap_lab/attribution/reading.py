@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from caap_lab.attribution.options import check_choice
 from caap_lab.hooked.base import HookedModel
+from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 
 
 def read_activations(model: HookedModel, images: Tensor, hooks: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
@@ -76,7 +79,7 @@ def differentiate(
     """
     with torch.enable_grad():
         logits = model(images.detach().requires_grad_())
-        scores = logits if score == "logit" else logits.softmax(dim=1)
+        scores = logits if score == "logit" else probabilities(logits)
         total = scores.gather(1, targets[:, None]).sum()  # images do not meet, so each gets its own gradient
         inputs = activations()
         gradients = torch.autograd.grad(total, inputs, allow_unused=True)
@@ -88,6 +91,24 @@ def differentiate(
 def block_hooks(model: HookedModel, short: str) -> list[str]:
     """Full names of a hook point in all blocks, first block first: "resid_pre", "attn.pattern"."""
     return [site.hook for site in model.find(short)]
+
+
+FIRST_TERMS = ("before_norm_pre", "entering_block")
+"""Where the first of a sum over blocks is read in a model with a norm in front of block 0, as CLIP's have: before that
+norm, as the authors of IxG+ and LibraGrad do, or behind it. In other models these are the same."""
+
+
+def stream_hooks(model: HookedModel, first_term: str) -> list[str]:
+    """Full names of the hook points of the residual streams entering all blocks; `first_term` is one of FIRST_TERMS."""
+    check_choice("first_term", first_term, FIRST_TERMS)
+    hooks = block_hooks(model, "resid_pre")
+    before = first_term == "before_norm_pre" and has_norm_pre(model)
+    return ["hook_full_embed", *hooks[1:]] if before else hooks
+
+
+def has_norm_pre(model: HookedModel) -> bool:
+    """True if a norm stands between the embeddings and block 0."""
+    return isinstance(model, HookedViT) and not isinstance(model.vit.norm_pre, nn.Identity)
 
 
 def on_grid(model: HookedModel, tokens: Tensor) -> Tensor:

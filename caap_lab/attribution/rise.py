@@ -26,6 +26,7 @@ def rise(
     keep: float = 0.5,
     seed: int = 0,
     chunk_size: int = 64,
+    probability: str = "auto",
 ) -> Tensor:
     """1 / (n keep) sum over masks m of p_c(x M_m) M_m, the mean over each patch's pixels.
 
@@ -40,6 +41,7 @@ def rise(
         keep: Chance that a cell is kept.
         seed: Seed of the masks.
         chunk_size: Images run at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_count("samples", samples)
     check_count("cells", cells)
@@ -48,9 +50,11 @@ def rise(
     check_count("chunk_size", chunk_size)
     height, width = model.image_size
     cell = (math.ceil(height / cells), math.ceil(width / cells))
-    generator = torch.Generator().manual_seed(seed)
-    kept = (torch.rand(samples, cells, cells, generator=generator) < keep).float()
-    shifts = torch.stack([torch.randint(size, (samples,), generator=generator) for size in cell], dim=1)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    # On the CPU and in float32: the same masks on every device and in every number format.
+    drawn = torch.rand(samples, cells, cells, generator=generator, dtype=torch.float32, device="cpu")
+    kept = (drawn < keep).float()
+    shifts = torch.stack([torch.randint(size, (samples,), generator=generator, device="cpu") for size in cell], dim=1)
     pooled, scores = [], []
     for grids, corners in zip(kept.split(chunk_size), shifts.split(chunk_size), strict=True):
         masks = _enlarge(grids, corners, cell, (height, width)).to(images.device, images.dtype)
@@ -58,7 +62,7 @@ def rise(
         scores.append(
             torch.stack(
                 [
-                    scores_in_chunks(model, masks, image.mul, target, chunk_size)
+                    scores_in_chunks(model, masks, image.mul, target, chunk_size, probability=probability)
                     for image, target in zip(images, targets, strict=True)
                 ]
             )

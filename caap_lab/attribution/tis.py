@@ -31,6 +31,7 @@ def tis(
     kept: float = 0.5,
     seed: int = 0,
     chunk_size: int = 32,
+    probability: str = "auto",
 ) -> Tensor:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over masks m of patches, p_m = p_c with the patches of M_m alone.
 
@@ -46,6 +47,7 @@ def tis(
         kept: Share of patches that a mask keeps; one at least.
         seed: Seed of k-means, the same for all images.
         chunk_size: Masks run at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_count("clusters", clusters)
     check_share("kept", kept, zero=False)
@@ -59,7 +61,7 @@ def tis(
         _, (entering, *leaving) = read_activations(model, image, hooks)
         columns = torch.cat(leaving, dim=2)[0, -model.spec.n_patches :].T
         keep = largest(centroids(columns, clusters, seed), count)
-        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size))
+        found.append(mean_score_where_kept(model, entering[0], keep, target, chunk_size, probability))
     return on_grid(model, torch.stack(found))
 
 

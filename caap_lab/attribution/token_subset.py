@@ -5,10 +5,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.attribution.attention import widened
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 
 
 @torch.no_grad()
@@ -54,9 +54,10 @@ def mean_score_where_kept(
     keep: Bool[Tensor, "mask patch"],
     target: Tensor,
     chunk_size: int,
+    probability: str = "auto",
 ) -> Float[Tensor, " patch"]:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]): each patch's mean of p_c over the masks M that keep it."""
-    probs = widened(logits_of_subsets(model, entering, keep, chunk_size)).softmax(dim=1)[:, target]
+    probs = probabilities(logits_of_subsets(model, entering, keep, chunk_size), probability)[:, target]
     return probs @ keep.to(probs.dtype) / keep.sum(dim=0).clamp(min=1)
 
 

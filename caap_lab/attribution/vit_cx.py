@@ -11,6 +11,7 @@ from caap_lab.attribution.options import check_seed, check_share
 from caap_lab.attribution.reading import block_hooks, read_activations
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 
 
 @torch.no_grad()
@@ -23,6 +24,7 @@ def vit_cx(
     noise: float = 0.1,
     seed: int = 0,
     chunk_size: int = 64,
+    probability: str = "auto",
 ) -> Tensor:
     """map(u) = 1/N sum_n P_n M_n(u) / sum_m M_m(u), at pixel resolution [batch, height, width].
 
@@ -41,6 +43,7 @@ def vit_cx(
         noise: Standard deviation of the noise, in normalised space.
         seed: Seed of the noise: the n-th mask's is the same in all images.
         chunk_size: Images, or channels, at once.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("distance", distance)
     check_share("noise", noise)
@@ -52,8 +55,8 @@ def vit_cx(
         logits, (features,) = read_activations(model, image, [hook])
         tokens = features[0, model.spec.n_prefix :].to(torch.promote_types(features.dtype, torch.float32))
         grids = _sums_of_clusters(model, tokens.T.reshape(-1, *model.spec.grid), distance, chunk_size)
-        p = logits.to(tokens.dtype).softmax(dim=1)[0, target]
-        maps.append(_weighted(model, image, target, grids, p, noise, seed, chunk_size))
+        p = probabilities(logits, probability)[0, target].to(tokens.dtype)
+        maps.append(_weighted(model, image, target, grids, p, noise, seed, chunk_size, probability))
     return torch.stack(maps)
 
 
@@ -75,12 +78,14 @@ def _clusters(model: HookedViT, scaled: Float[Tensor, "channel row col"], distan
     Enlarging is A Y B^T with fixed A and B, so that maps' inner product over pixels is <Y_i, (A^T A) Y_j (B^T B)>.
     """
     if len(scaled) < 2:
-        return torch.zeros(len(scaled), dtype=torch.long)
+        return torch.zeros(len(scaled), dtype=torch.long, device="cpu")
     from sklearn.cluster import AgglomerativeClustering
 
     y = scaled.cpu().double()
     down, across = (
-        F.interpolate(torch.eye(cells, dtype=torch.double)[None], size, mode="linear", align_corners=False)[0]
+        F.interpolate(
+            torch.eye(cells, dtype=torch.double, device="cpu")[None], size, mode="linear", align_corners=False
+        )[0]
         for cells, size in zip(model.spec.grid, model.spec.image_size, strict=True)
     )
     products = y.flatten(1) @ ((down @ down.T) @ y @ (across @ across.T)).flatten(1).T
@@ -101,17 +106,21 @@ def _weighted(
     noise: float,
     seed: int,
     chunk_size: int,
+    probability: str,
 ) -> Float[Tensor, "height width"]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     total, weighted = (p.new_zeros(model.spec.image_size) for _ in range(2))
     for part in grids.split(chunk_size) if len(grids) else ():
         large = _enlarge(model, part)
         masks = _scaled(large, large)[:, None].to(image.dtype)
         # Drawn one by one, so that a mask's noise does not depend on the chunks.
-        drawn = torch.stack([torch.randn(image.shape[1:], generator=generator) for _ in masks])
+        drawn = torch.stack(
+            [torch.randn(image.shape[1:], generator=generator, dtype=torch.float32, device="cpu") for _ in masks]
+        )
         added = noise * drawn.to(image.device, image.dtype) * (1 - masks)
         both = torch.cat([image * masks + added, image + added])
-        masked, whole = scores_in_chunks(model, both, lambda made: made, target, chunk_size).chunk(2)
+        scores = scores_in_chunks(model, both, lambda made: made, target, chunk_size, probability=probability)
+        masked, whole = scores.chunk(2)
         for weight, mask in zip(masked - whole + p, masks[:, 0], strict=True):
             weighted += weight * mask
             total += mask

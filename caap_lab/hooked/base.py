@@ -1,20 +1,23 @@
 """What all hooked models share: images in, classes by name, identity, and hooks whose names are checked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 
 from caap_lab.errors import InputError
 from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.fingerprint import fingerprint
+from caap_lab.hooked.fingerprint import fingerprint, state_of
 from caap_lab.hooked.names import Site, find_sites, unknown_name
 from caap_lab.hooked.preprocess import Preprocessing, as_batch
+from caap_lab.hooked.running import held
+from caap_lab.hooked.width import MeasuredWidth
 
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
@@ -30,13 +33,35 @@ class HookedModel(HookedRootModule, ABC):
     """What methods ask for: "vit", "cnn" or "mixer"."""
     preprocessing: Preprocessing
     model_name: str
-    class_names: ClassNames
-    _fingerprint: tuple[tuple[Any, ...], str] | None = None
+    _fingerprint: tuple[bytes, str] | None = None
+    _given_names: ClassNames | None = None
+    """Class names that were given; None for the default ones."""
 
     @property
     @abstractmethod
     def n_classes(self) -> int:
-        """Number of scores that the head gives."""
+        """Number of scores that the head gives, measured by running it."""
+
+    @property
+    def class_names(self) -> ClassNames:
+        """One name per score of the head; assign a list of names, or None for the default ones.
+
+        Without names of its own a model with 1000 scores has ImageNet-1k's, any other "class 0", "class 1" and so on.
+
+        Raises:
+            InputError: the names do not fit the head, which was replaced after they were given.
+        """
+        return as_class_names(self._given_names, self.n_classes)
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str] | ClassNames | None) -> None:
+        found = as_class_names(names, self.n_classes)  # measures the head, which is refused here if it gives no logits
+        self._given_names = None if names is None else found
+
+    def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
+        """Scores that the modules of a head give for `features` values; see `output_width`."""
+        measured: dict[str, MeasuredWidth] = self.__dict__.setdefault("_head_widths", {})
+        return measured.setdefault(head, MeasuredWidth()).of(chain, features, next(self.parameters()))
 
     @property
     @abstractmethod
@@ -64,6 +89,11 @@ class HookedModel(HookedRootModule, ABC):
         """Pixels of a cell of that grid as (height, width)."""
 
     @property
+    def body(self) -> nn.Module:
+        """timm's model."""
+        return cast(nn.Module, getattr(self, self.kind))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -75,14 +105,12 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of architecture and weights; ties stores and maps to the model that made them."""
-        # Edits through .data leave no trace in a tensor's version, so its norm is looked at as well.
-        with torch.no_grad():
-            state = tuple(
-                (t.data_ptr(), float(torch.linalg.vector_norm(t, dtype=torch.promote_types(t.dtype, torch.float32))))
-                for t in chain(self.parameters(), self.buffers())
-                if t.is_floating_point()
-            )
+        """Hash of weights and structure; ties stores and maps to the model that made them.
+
+        The structure is all else that decides outputs: classes of the modules, their settings such as a LayerNorm's
+        eps, and functions put in the place of theirs. Hooks are no part of it.
+        """
+        state = state_of(self)
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, fingerprint(self))
         return self._fingerprint[1]
@@ -100,7 +128,20 @@ class HookedModel(HookedRootModule, ABC):
         Raises:
             InputError: an image cannot be read, has another size, or holds NaN.
         """
-        return as_batch(images, self.preprocessing).to(self.device, self.dtype)
+        self._check_size()
+        batch = as_batch(images, self.preprocessing).to(self.device, self.dtype)
+        # A tensor made in inference mode could be neither kept for later nor differentiated through.
+        return batch.clone() if batch.is_inference() and not torch.is_inference_mode_enabled() else batch
+
+    def _check_size(self) -> None:
+        """Refuse timm's model if its image size was changed after it was wrapped."""
+        embed: Any = next((part for part in self.body.modules() if isinstance(part, PatchEmbed)), None)
+        size = None if embed is None or embed.img_size is None else tuple(embed.img_size)
+        if size not in (None, self.image_size):
+            raise InputError(
+                f"The model in {type(self).__name__} was set to images of {list(size or ())} pixels after it was "
+                f"wrapped for {list(self.image_size)}. Wrap it again: cl.{type(self).__name__}(model.{self.kind})."
+            )
 
     def target(self, target: int | str) -> int:
         """Class index for an index, a WordNet id or a word such as "tabby".
@@ -123,6 +164,19 @@ class HookedModel(HookedRootModule, ABC):
                 f"{self.model_name} has no classifier, so it has no targets. Load it with {head}a checkpoint that has "
                 "one."
             )
+
+    # -- running: one thread at a time ---------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run the model; while another thread runs it or has hooks on it, wait."""
+        with held(self):
+            return super().__call__(*args, **options)
+
+    @contextmanager
+    def hooks(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """TransformerLens's `hooks`; within it, other threads wait for the model."""
+        with held(self), super().hooks(*args, **options) as hooked:
+            yield hooked
 
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
 
@@ -188,5 +242,8 @@ def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> 
         return ClassNames.for_model(n_classes)
     found = names if isinstance(names, ClassNames) else ClassNames(tuple(names))
     if len(found) != n_classes:
-        raise InputError(f"{len(found)} class names were given for a head of {n_classes} classes.")
+        raise InputError(
+            f"{len(found)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
+            "model.class_names = None for numbered ones."
+        )
     return found

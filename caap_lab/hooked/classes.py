@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.width import output_width
 
 _MOST_SHOWN = 10
 
@@ -58,9 +59,10 @@ class ClassNames:
         if isinstance(vit_or_n_classes, int):
             n = vit_or_n_classes
         else:
-            vit: Any = vit_or_n_classes
-            n = vit.num_classes or vit.embed_dim
-        return cls.imagenet1k() if n == 1000 else cls.numbered(n)
+            body: Any = vit_or_n_classes
+            chain = [*([body.fc_norm] if hasattr(body, "fc_norm") else []), body.get_classifier()]
+            n = output_width(chain, body.head_hidden_size, next(body.parameters()))
+        return cls.imagenet1k() if n == 1000 else _numbered(n)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -152,6 +154,11 @@ def _synonyms(names: tuple[str, ...]) -> tuple[frozenset[str], ...]:
         frozenset(part for part in (" ".join(s.lower().split()) for s in (name, *name.split(","))) if part)
         for name in names
     )
+
+
+@cache
+def _numbered(n: int) -> ClassNames:
+    return ClassNames.numbered(n)
 
 
 @cache

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
+from caap_lab.hooked.base import HookedModel, Images, is_watched
 from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
 from caap_lab.hooked.cnn_steps import CNNSteps, read_steps, run_steps
 from caap_lab.hooked.preprocess import Preprocessing
+from caap_lab.hooked.width import passes_on
 
 
 class CNNBlockPoints(nn.Module):
@@ -63,7 +64,7 @@ class HookedCNN(HookedModel):
         self.preprocessing = preprocessing or Preprocessing.from_timm(cnn)
         self._grid = cnn_grid(cnn, self.preprocessing.image_size, grid)
         self.model_name = name or model_label(cnn)
-        self.class_names = as_class_names(class_names, self.n_classes)
+        self.class_names = class_names
         self.hook_embed = HookPoint()
         self.blocks = nn.ModuleList(CNNBlockPoints() for _ in steps.blocks)
         self.hook_pooled = HookPoint()
@@ -74,12 +75,13 @@ class HookedCNN(HookedModel):
     @property
     def has_classifier(self) -> bool:
         """False for a model that ends with its features."""
-        return bool(self.cnn.num_classes)
+        return not all(passes_on(step) for step in self._steps.classifier)
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives."""
-        return cast(Any, self.cnn).num_classes or cast(Any, self.cnn).head_hidden_size
+        """Number of scores that the head gives, measured by running it."""
+        steps, cnn = self._steps, cast(Any, self.cnn)
+        return self._outputs(steps.classifier, cnn.head_hidden_size * cast(Any, steps.pool[-1]).feat_mult())
 
     @property
     def n_layers(self) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.files import atomic_path, save_tensors
 from caap_lab.hooked.checkpoint import read_state_dict
+from caap_lab.hooked.width import output_width
 
 Prompts = Any
 """Text embeddings by prompt: {"a photo of a cat": tensor [width], ...}."""
@@ -29,7 +30,7 @@ class ClassAndMeanHead(nn.Module):
         super().__init__()
         self.class_layers = weight.shape[1] // d_model - 1
         """How many blocks' class tokens the head reads."""
-        self.linear = nn.Linear(weight.shape[1], weight.shape[0])
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=torch.float32)
         self.linear.load_state_dict({"weight": weight, "bias": bias})
 
     def pool(
@@ -53,7 +54,8 @@ class ZeroShotHead(nn.Module):
     def __init__(self, text_embeddings: Float[Tensor, "classes width"], logit_scale: float) -> None:
         super().__init__()
         self.register_buffer("text_embeddings", F.normalize(text_embeddings.float(), dim=-1))
-        self.register_buffer("logit_scale", torch.tensor(float(logit_scale)))  # a part of the model's fingerprint
+        # A buffer, which is a part of the model's fingerprint.
+        self.register_buffer("logit_scale", torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"))
 
     def forward(self, features: Float[Tensor, "batch width"]) -> Tensor:
         """Logits [batch, class]."""
@@ -78,7 +80,7 @@ def save_zero_shot_head(
         raise InputError(f"{len(text_embeddings)} text embeddings need as many names; {len(names)} were given.")
     tensors = {
         "text_embeddings": text_embeddings,
-        "logit_scale": torch.tensor(float(logit_scale)),
+        "logit_scale": torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"),
     }
     with atomic_path(Path(path)) as part:
         save_tensors(tensors, part, {"class_names": json.dumps(list(names))})
@@ -107,7 +109,8 @@ def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) ->
 
 def embedding_width(vit: nn.Module) -> int:
     """Values of a timm ViT's image embedding: what its projection gives, or d_model without one."""
-    return vit.head.out_features if isinstance(vit.head, nn.Linear) else int(vit.embed_dim)  # type: ignore[arg-type]
+    parts: Any = vit
+    return output_width([parts.fc_norm, parts.head], parts.embed_dim, next(vit.parameters()))
 
 
 def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple[str, ...] | None]:
@@ -134,7 +137,7 @@ def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple
     weight, bias = linear["weight"].float(), linear["bias"].float()
     width = weight.shape[1]
     if width == d_model:
-        layer = nn.Linear(width, weight.shape[0])
+        layer = nn.Linear(width, weight.shape[0], device=weight.device, dtype=torch.float32)
         layer.load_state_dict({"weight": weight, "bias": bias})
         vit.head = layer
         vit.num_classes = weight.shape[0]  # type: ignore[assignment]
@@ -166,4 +169,4 @@ def _zero_shot(path: Path, state: dict[str, Tensor], vit: nn.Module) -> tuple[nn
         pass  # a .pth file carries no names
     if names is not None and len(names) != len(texts):
         raise CheckpointError(f"{path} has {len(texts)} text embeddings but {len(names)} names.")
-    return ZeroShotHead(texts, float(state.get("logit_scale", torch.tensor(100.0)))), names
+    return ZeroShotHead(texts, float(state["logit_scale"]) if "logit_scale" in state else 100.0), names

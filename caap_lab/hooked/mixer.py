@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
+from caap_lab.hooked.base import HookedModel, Images, is_watched
 from caap_lab.hooked.block import NormPoints
 from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
 from caap_lab.hooked.preprocess import Preprocessing
+from caap_lab.hooked.width import passes_on
 
 
 class MixerBlockPoints(nn.Module):
@@ -63,7 +64,7 @@ class HookedMixer(HookedModel):
         self.mixer = mixer
         self.preprocessing = preprocessing or Preprocessing.from_timm(mixer)
         self.model_name = name or model_label(mixer)
-        self.class_names = as_class_names(class_names, self.n_classes)
+        self.class_names = class_names
         self.hook_embed = HookPoint()
         self.blocks = nn.ModuleList(MixerBlockPoints() for _ in range(self.n_layers))
         self.ln_final = NormPoints()
@@ -74,14 +75,14 @@ class HookedMixer(HookedModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives."""
+        """Number of scores that the head gives, measured by running it."""
         mixer = cast(MlpMixer, self.mixer)
-        return mixer.num_classes or mixer.num_features
+        return self._outputs([mixer.head], mixer.embed_dim)
 
     @property
     def has_classifier(self) -> bool:
         """False for a model that ends with its features."""
-        return bool(cast(MlpMixer, self.mixer).num_classes)
+        return not passes_on(cast(MlpMixer, self.mixer).head)
 
     @property
     def n_layers(self) -> int:

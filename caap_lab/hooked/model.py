@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, as_class_names, is_watched
+from caap_lab.hooked.base import HookedModel, Images, is_watched
 from caap_lab.hooked.block import BlockPoints, NormPoints, run_block
 from caap_lab.hooked.checkpoint import model_label
 from caap_lab.hooked.classes import ClassNames
@@ -20,6 +20,7 @@ from caap_lab.hooked.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.hooked.names import activation_shape
 from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.spec import read_spec
+from caap_lab.hooked.width import passes_on
 
 if TYPE_CHECKING:
     from caap_lab.patching.patch import Patch
@@ -68,7 +69,7 @@ class HookedViT(HookedModel):
         self.head = head
         self.preprocessing = preprocessing or Preprocessing.from_timm(vit)
         self.model_name = name or model_label(vit)
-        self.class_names = as_class_names(class_names, self.n_classes)
+        self.class_names = class_names
         self.hook_embed = HookPoint()
         self.hook_full_embed = HookPoint()
         self.blocks = nn.ModuleList(BlockPoints(spec.gated_mlp) for _ in range(spec.n_layers))
@@ -84,17 +85,25 @@ class HookedViT(HookedModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives."""
+        """Number of scores that the head gives, measured by running it."""
+        width = self.spec.d_model
         if isinstance(self.head, ClassAndMeanHead):
-            return self.head.linear.out_features
-        if self.head is not None:
-            return len(self.head.text_embeddings)  # type: ignore[arg-type]
-        return self.vit.num_classes or self.spec.d_model
+            return self._outputs([self.head], (self.class_layers + 1) * width)
+        if self._is_distilled:
+            own = self._outputs([self.vit.head], width)
+            distilled = self._outputs([cast(nn.Module, self.vit.head_dist)], width, "head_dist")
+            if own != distilled:
+                raise InputError(
+                    f"This distilled model's head gives {own} scores and its head_dist {distilled}, and the model's "
+                    "are their mean: replace both with heads for the same classes."
+                )
+            return own
+        return self._outputs([self.vit.fc_norm, self.vit.head, *([] if self.head is None else [self.head])], width)
 
     @property
     def has_classifier(self) -> bool:
         """False for a model that ends with its features."""
-        return self.head is not None or bool(self.vit.num_classes)
+        return self.head is not None or not passes_on(self.vit.head)
 
     @property
     def class_layers(self) -> int:
@@ -124,7 +133,7 @@ class HookedViT(HookedModel):
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
         d_pooled: tuple[int, ...] = (self.spec.d_model,)
         if isinstance(self.head, ClassAndMeanHead):
-            d_pooled = (self.head.linear.in_features,)
+            d_pooled = ((self.class_layers + 1) * self.spec.d_model,)
         elif self._is_distilled:
             d_pooled = (2, self.spec.d_model)
         return activation_shape(self.spec, self.find(name)[0].short, d_pooled, self.n_classes)

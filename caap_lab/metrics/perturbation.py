@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.curves import normalised
@@ -16,6 +17,7 @@ from caap_lab.attribution.options import check_eval
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import check_count, check_images
+from caap_lab.hooked.probability import probabilities, resolved_probability
 from caap_lab.metrics.protocol import CurveProtocol, base_images, curve_protocol
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ def insertion_deletion(
     check_count("batch_size", batch_size)
     check_eval(model)
     chosen = curve_protocol(protocol, **changes)
+    if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":
+        chosen = replace(chosen, probability="sigmoid")  # the curves say so
     several = [maps] if isinstance(maps, AttributionMap) else list(maps)
     singles = check_images(images)
     if not several or not all(isinstance(m, AttributionMap) for m in several):
@@ -139,6 +143,11 @@ def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height widt
     pixels = m.upsample(mode=upsampling)
     order = pixels.flatten().argsort(descending=True, stable=True)
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order))).reshape(pixels.shape)
+
+
+def _highest(logits: Float[Tensor, "image classes"]) -> Bool[Tensor, "image classes"]:
+    """True for each image's highest class; of equal ones, the first."""
+    return F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
 
 
 class _Piece(NamedTuple):
@@ -213,9 +222,10 @@ class _Curves:
             )
         targets = torch.cat([torch.full((len(p.counts),), p.target) for p in pieces]).to(logits.device)
         if self.protocol.score == "top1":
-            found = (logits.argmax(dim=1) == targets).double()
+            answers = logits > 0 if self.protocol.probability == "sigmoid" else _highest(logits)
+            found = answers.gather(1, targets[:, None])[:, 0].double()
         else:
-            scores = logits if self.protocol.score == "logit" else logits.softmax(dim=1)
+            scores = logits if self.protocol.score == "logit" else probabilities(logits, self.protocol.probability)
             found = scores.gather(1, targets[:, None])[:, 0].double()
         for piece, values in zip(pieces, found.cpu().split([len(p.counts) for p in pieces]), strict=True):
             piece.curve.copy_(values)

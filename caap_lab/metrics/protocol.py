@@ -1,7 +1,7 @@
 """How insertion and deletion curves are made: every choice by name, and the conventions of published evaluations."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.names import nearest
 from caap_lab.hooked.preprocess import Preprocessing
+from caap_lab.hooked.probability import PROBABILITIES
 
 SCORES = ("prob", "logit", "top1")
 UPSAMPLINGS = ("bilinear", "nearest-exact", "bicubic")
@@ -60,12 +61,15 @@ class CurveProtocol:
     deletion_base: str = "zero"
     """What deletion puts in the place of pixels."""
     score: str = "prob"
-    """Of the map's target: softmax "prob", "logit", or "top1" (1 where it is the model's answer, else 0)."""
+    """Of the map's target: "prob", "logit", or "top1" (1 where it is the model's answer, else 0)."""
     upsampling: str = "bilinear"
     """From the map's grid to pixels. Equal pixels change in reading order, for "nearest-exact" after whole cells."""
     normalise: str = "none"
     """"monotone": (score - score of the base) / |score of the image - score of the base|, cut to 0..1, made monotone by
     a running maximum (insertion) or minimum (deletion)."""
+    probability: str = "auto"
+    """What "prob" is: "softmax"; "sigmoid", for a multi-label head, where "top1" asks whether it is above a half; or
+    "auto", a sigmoid for a head with one output and a softmax for any other. Curves say where it was a sigmoid."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -74,6 +78,7 @@ class CurveProtocol:
             ("score", SCORES),
             ("upsampling", UPSAMPLINGS),
             ("normalise", NORMALISATIONS),
+            ("probability", PROBABILITIES),
         ):
             if getattr(self, field) not in known:
                 raise InputError(f"{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
@@ -95,8 +100,11 @@ class CurveProtocol:
         return [*range(0, pixels, step), pixels]
 
     def to_dict(self) -> dict[str, Any]:
-        """All choices, as results keep them."""
-        return asdict(self)
+        """All choices, as results keep them; `probability` only where it is not "auto"."""
+        choices = asdict(self)
+        if self.probability == "auto":  # keys of older results did not have it
+            del choices["probability"]
+        return choices
 
 
 def _is_step(step: Any) -> bool:
@@ -148,7 +156,7 @@ def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Any) -> Cu
             hint = nearest(str(protocol), list(PROTOCOLS))
             raise InputError(f"There is no protocol {protocol!r}.{hint} There are {', '.join(PROTOCOLS)}.")
         protocol = PROTOCOLS[protocol]
-    known = [field for field in protocol.to_dict() if field != "name"]
+    known = [field.name for field in fields(protocol) if field.name != "name"]
     for field in changes:
         if field not in known:
             raise InputError(f"A protocol has no {field!r}.{nearest(field, known)} It has {', '.join(known)}.")

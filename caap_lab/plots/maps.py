@@ -44,7 +44,7 @@ def plot_map(
     settings = ", ".join(f"{key} {value}" for key, value in map.settings.items())
     figure.supxlabel(settings, fontsize=6, color="0.35")
     bar = figure.colorbar(mappable, ax=over, fraction=0.05, pad=0.02)
-    inserted = ", patch inserted" if map.score in ("logit", "prob", "logprob") else ""
+    inserted = ", patch inserted" if map.score in ("logit", "prob", "logprob", "sigmoid", "logsigmoid") else ""
     bar.set_label(f"{map.score} of {map.target_name}{inserted}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure

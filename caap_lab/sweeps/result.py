@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from caap_lab.attribution.caap import score_read
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.result import NUMBERS, statistics
 from caap_lab.bench.spec import parse_spec
@@ -87,7 +88,7 @@ class CaapSweep:
             torch.from_numpy(np.reshape(row["scores"], self.model.grid).copy()),
             target=int(row["target"]),
             method="caap",
-            score=parse_spec(row["method"]).options.get("score", "logit"),
+            score=score_read(parse_spec(row["method"]).options.get("score", "logit"), self.model.n_classes),
             sign="level",
             settings=json.loads(row["settings"]),
             seconds=float(row["map_seconds"]),

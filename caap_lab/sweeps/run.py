@@ -11,9 +11,10 @@ from typing import Any, TypedDict
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.caap import caap_ranges, scores_of
+from caap_lab.attribution.caap import caap_ranges, score_read, scores_of
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.cell import Row, evaluate, failure
+from caap_lab.bench.identity import model_digest
 from caap_lab.bench.parts import Run
 from caap_lab.bench.plan import METRICS, Cell
 from caap_lab.bench.spec import Spec
@@ -97,10 +98,14 @@ def run_sweep(
         raise InputError("metrics='localisation' needs a mask of every image: masks=..., or a data set with masks.")
 
     rule = "prediction" if target is None else "label" if target == "label" else f"class {pictures[0].target}"
-    spec = Spec(model.model_name, {"given": model.fingerprint}, model.model_name)  # as cl.benchmark has it
+    digest = model_digest(model)
+    spec = Spec(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
     chosen = curve_protocol(protocol)
     cells = [
-        [Cell(spec, s.spec, picture.source, picture.sample.name, groups, rule, chosen) for s in settings]
+        [
+            Cell(spec, s.spec, picture.source, picture.sample.name, groups, rule, chosen, digest, "", picture.digest)
+            for s in settings
+        ]
         for picture in pictures
     ]
     with TemporaryDirectory() if out is None else nullcontext(out) as folder:
@@ -160,5 +165,6 @@ def _maps(model: HookedViT, x: Tensor, target: int | None, settings: Sequence[Se
     for m, score in zip(maps, (str(setting.options["score"]) for setting in settings), strict=True):
         assert m.all_scores is not None
         scores = scores_of(m.all_scores, score)
-        found.append(replace(m, score=score, all_scores=scores, scores=scores[..., m.target].clone()))
+        read = score_read(score, model.n_classes)
+        found.append(replace(m, score=read, all_scores=scores, scores=scores[..., m.target].clone()))
     return found

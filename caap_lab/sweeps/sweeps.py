@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from caap_lab.attribution.caap import CONTEXTS, SCORES, cutoff_blocks
+from caap_lab.attribution.caap import CONTEXTS, SWEPT_SCORES, cutoff_blocks
 from caap_lab.context.blanks import BLANKS, Blank
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
@@ -140,11 +140,11 @@ def sweep_scores(
     scores: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> CaapSweep:
-    """CAAP over the score that is read: "logit", "prob" and "logprob", from one pass.
+    """CAAP over the score that is read: "logit", "prob" and "logprob", or those given, from one pass.
 
-    Other arguments are those of `sweep_cutoffs`.
+    A head with one output reads its sigmoid for "prob"; see `caap`. Other arguments are those of `sweep_cutoffs`.
     """
-    changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, SCORES)}
+    changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, SWEPT_SCORES)}
     return run_sweep(model, images, target, ("score",), changes, **options)
 
 

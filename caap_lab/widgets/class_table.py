@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.hooked.base import HookedModel
+from caap_lab.hooked.probability import probabilities
 
 SHOWN = 5
 """Likeliest classes listed; the target is added where it is not among them."""
@@ -33,7 +34,7 @@ def class_table(
     columns = {"inserted": logits} | {name: values for name, values in others.items() if values is not None}
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("class", "probability", *columns))
     lines = [f"<tr>{heads}</tr>"]
-    probabilities = logits.softmax(dim=0)
+    shares = probabilities(logits)
     for index in shown:
         name = html.escape(f"{index}: {model.class_names.name(index)}")
         shown_name = f"<b>{name}</b>" if index == target else name
@@ -42,7 +43,7 @@ def class_table(
             + "".join(
                 f'<td class="number">{value}</td>'
                 for value in (
-                    f"{float(probabilities[index]):.1%}",
+                    f"{float(shares[index]):.1%}",
                     *(f"{float(values[index]):.3f}" for values in columns.values()),
                 )
             )

@@ -20,6 +20,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked import tokens
 from caap_lab.hooked.base import HookedModel, Images
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.probability import probabilities
 from caap_lab.hooked.tokens import neighbourhood_offsets
 from caap_lab.patching.patch import Patch
 from caap_lab.patching.run import run_patched
@@ -330,7 +331,7 @@ class Explorer(Panel):
         self.photo.label = f"The photo {photo.name}"
         logits, target = self._logits.get(self.gallery.chosen), self.target
         if logits is not None:
-            self.target_box.suggest(logits.softmax(dim=0))
+            self.target_box.suggest(probabilities(logits))
         caap_map = self._map("caap")
         background = png(grey(photo.pixels))
         for name, picture in self.overlays.items():
@@ -351,7 +352,7 @@ class Explorer(Panel):
         if target is not None:
             name = self.model.class_names.name(target)
             self.photo.caption = (
-                f"{photo.name}: '{name}' {float(logits.softmax(0)[target]):.1%}" if logits is not None else name
+                f"{photo.name}: '{name}' {float(probabilities(logits)[target]):.1%}" if logits is not None else name
             )
         self._describe()
 

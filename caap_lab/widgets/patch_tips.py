@@ -2,6 +2,7 @@
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.probability import probabilities
 
 LIKELIEST = 2
 """Classes named in a tooltip."""
@@ -19,7 +20,7 @@ def patch_tips(m: AttributionMap, caap_map: AttributionMap | None, names: ClassN
     rows, cols = m.grid
     alone = [""] * (rows * cols)
     if caap_map is not None and caap_map.all_scores is not None and caap_map.grid == m.grid:
-        best = caap_map.all_scores.flatten(0, 1).softmax(dim=1).topk(min(LIKELIEST, caap_map.all_scores.shape[-1]))
+        best = probabilities(caap_map.all_scores.flatten(0, 1)).topk(min(LIKELIEST, caap_map.all_scores.shape[-1]))
         alone = [
             "; inserted alone: " + ", ".join(f"{names.name(i)} {p:.0%}" for p, i in zip(ps, indices, strict=True))
             for ps, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)

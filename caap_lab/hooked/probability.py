@@ -1,0 +1,45 @@
+"""From logits to probabilities, in one place for all methods, metrics and pictures."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from caap_lab.errors import InputError
+
+PROBABILITIES = ("auto", "softmax", "sigmoid")
+"""How logits become probabilities. "softmax": classes exclude each other. "sigmoid": each class is a question of its
+own, as in a multi-label head. "auto": a sigmoid for a head with one output, whose softmax is always 1, else softmax."""
+
+
+def resolved_probability(probability: str, n_classes: int) -> str:
+    """The word "softmax" or "sigmoid" for one of `PROBABILITIES` and a number of outputs.
+
+    Raises:
+        InputError: the word is not known, or the softmax of one output is asked for.
+    """
+    if not isinstance(probability, str) or probability not in PROBABILITIES:
+        raise InputError(f"probability={probability!r} is not known; use one of {', '.join(PROBABILITIES)}.")
+    if probability == "auto":
+        return "sigmoid" if n_classes == 1 else "softmax"
+    if probability == "softmax" and n_classes == 1:
+        raise InputError(
+            "probability='softmax' is always 1 for a head with one output; use 'sigmoid', or 'auto', which does so."
+        )
+    return probability
+
+
+def probabilities(
+    logits: Float[Tensor, "*cell classes"], probability: str = "auto", *, log: bool = False
+) -> Float[Tensor, "*cell classes"]:
+    """Probabilities of classes, in float32 at least.
+
+    Args:
+        logits: Classes on the last axis.
+        probability: One of `PROBABILITIES`.
+        log: Give their logarithms instead, without loss at small ones.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if resolved_probability(probability, logits.shape[-1]) == "sigmoid":
+        return F.logsigmoid(wide) if log else wide.sigmoid()
+    return wide.log_softmax(dim=-1) if log else wide.softmax(dim=-1)

@@ -1,0 +1,84 @@
+"""How many values a head gives: measured by running it, since a head may be replaced without timm's model knowing."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caap_lab.errors import InputError
+
+
+class MeasuredWidth:
+    """The number of values that a chain of modules gives; measured anew when the chain has changed."""
+
+    def __init__(self) -> None:
+        self._measured: tuple[list[Any], int] | None = None
+
+    def of(self, chain: Sequence[nn.Module], features: int, like: Tensor) -> int:
+        """See `output_width`."""
+        # The modules themselves are kept, not their ids, which Python gives out again.
+        parts: list[Any] = [part for module in chain for part in module.modules()]
+        shapes = [tuple(t.shape) for module in chain for t in (*module.parameters(), *module.buffers())]
+        if self._measured is None or not _same([*parts, features, *shapes], self._measured[0]):
+            self._measured = [*parts, features, *shapes], output_width(chain, features, like)
+        return self._measured[1]
+
+
+def output_width(chain: Sequence[nn.Module], features: int, like: Tensor) -> int:
+    """Values for one image that modules give, run one after the other on `features` values.
+
+    Args:
+        chain: Modules, the last of which is the head.
+        features: Values that the first module reads.
+        like: A tensor on the modules' device, in their number format.
+
+    Raises:
+        InputError: the head does not take these features, or does not give [batch, class].
+    """
+    head = type(chain[-1]).__name__
+    x: Any = torch.zeros(1, features, device=like.device, dtype=like.dtype)
+    try:
+        with torch.no_grad(), _evaluated(chain):
+            for module in chain:
+                # A head may be in another format or place until the model that it was given to is moved.
+                own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), like)
+                x = module(x.to(own.device, own.dtype))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"The head ({head}) cannot read the model's features, {features} values an image: {error}. Give it "
+            f"{features} inputs."
+        ) from None
+    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 1 or not x.shape[1]:
+        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(
+            f"The head ({head}) gives {shape} for one image; logits [batch, class] are needed, [batch, 1] for one "
+            "output."
+        )
+    return x.shape[1]
+
+
+def passes_on(module: nn.Module) -> bool:
+    """True for a head that classifies nothing: an Identity, alone or among dropouts."""
+    leaves = (part for part in module.modules() if not list(part.children()))
+    return all(isinstance(part, (nn.Identity, nn.Dropout, nn.Sequential, nn.Flatten)) for part in leaves)
+
+
+def _same(found: list[Any], before: list[Any]) -> bool:
+    return len(found) == len(before) and all(
+        a is b if isinstance(a, nn.Module) else a == b for a, b in zip(found, before, strict=True)
+    )
+
+
+@contextmanager
+def _evaluated(chain: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode, so that measuring changes no running statistics and draws no random numbers."""
+    training = [part for module in chain for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
