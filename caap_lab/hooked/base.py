@@ -90,7 +90,7 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def body(self) -> nn.Module:
-        """timm's model."""
+        """The timm model that is wrapped."""
         return cast(nn.Module, getattr(self, self.kind))
 
     @property
