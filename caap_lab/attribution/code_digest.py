@@ -135,7 +135,7 @@ class _Walk:
     def _module(self, module: types.ModuleType) -> Iterator[bytes]:
         yield f"module {module.__name__}".encode()
         file = getattr(module, "__file__", None)
-        if file is None or _lies_in_library(file):
+        if file is None or lies_in_library(file):
             return
         yield Path(file).read_bytes()
         for name in sorted(vars(module)):
@@ -180,14 +180,15 @@ def _is_installed(value: Any) -> bool:
     """True for functions and classes of Python, of installed packages and of caap_lab."""
     if isinstance(value, types.FunctionType):
         file = value.__code__.co_filename
-        return not value.__closure__ and (file.startswith("<frozen") or _lies_in_library(file))
+        return not value.__closure__ and (file.startswith("<frozen") or lies_in_library(file))
     if isinstance(value, type):
         module = sys.modules.get(value.__module__)
         file = getattr(module, "__file__", None)
-        return module is not None and module.__name__ != "__main__" and (file is None or _lies_in_library(file))
+        return module is not None and module.__name__ != "__main__" and (file is None or lies_in_library(file))
     return isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType))
 
 
-def _lies_in_library(file: str) -> bool:
+def lies_in_library(file: str) -> bool:
+    """True for files of Python and of installed packages."""
     path = Path(file).resolve()
     return any(path.is_relative_to(folder) for folder in _INSTALLED)

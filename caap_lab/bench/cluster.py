@@ -3,59 +3,47 @@
 Workers compute; this process alone writes, so that a cell whose worker was lost and that ran twice counts once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
-from caap_lab.bench.cell import Row, compute, failure, images_of, model_of
+from caap_lab.bench import own_methods
+from caap_lab.bench.cell import Row, compute_by_name, failure
 from caap_lab.bench.plan import Cell
 from caap_lab.errors import InputError
+from caap_lab.hooked.device_dtype import as_device
 
 _AHEAD = 2  # cells that wait at each worker
+PATIENCE = 10
+"""Seconds in which a scheduler has to answer."""
 
 
-def on_cluster(
-    cells: Sequence[Cell],
-    device: str,
-    batch_size: int,
-    stopped: Callable[[], bool],
-    workers: int | None,
-    scheduler: str | None,
-) -> Iterator[Row]:
-    """Rows of cells as workers finish them, until it is stopped; then those of the cells in flight.
+class Cluster:
+    """Workers that are ready for a run's cells."""
 
-    Args:
-        cells: What is to be computed.
-        device: Where models run.
-        batch_size: Changed images run at once.
-        stopped: Asked before a further cell is sent out.
-        workers: So many processes on this machine.
-        scheduler: Address of a running scheduler instead.
-    """
-    if workers is not None and scheduler is not None:
-        raise InputError("Give workers=... or scheduler=..., not both.")
-    try:
-        from dask.distributed import Client, LocalCluster, as_completed
-    except ImportError as error:
-        raise InputError("Workers need Dask: pip install 'caap_lab[cluster]'.") from error
+    def __init__(self, client: Any, scheduler: str | None, methods: dict[str, bytes]) -> None:
+        self._client = client
+        self._where = scheduler
+        self._methods = methods
 
-    with ExitStack() as stack:
-        if scheduler is None:
-            assert workers is not None
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    host="127.0.0.1",
-                    preload="caap_lab.bench.worker",
-                )
-            )
-            client = stack.enter_context(Client(cluster))
-        else:
-            client = stack.enter_context(Client(scheduler, timeout=30))
-        slots = max(1, len(client.ncores())) * (1 + _AHEAD)
+    def rows(self, cells: Sequence[Cell], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
+        """Rows of cells as workers finish them, until it is stopped; then those of the cells in flight.
+
+        Args:
+            cells: What is to be computed.
+            device: Where models run.
+            batch_size: Changed images run at once.
+            stopped: Asked before a further cell is sent out.
+
+        Raises:
+            OSError: the scheduler is gone.
+        """
+        from dask.distributed import as_completed
+
+        slots = max(1, len(self._client.ncores())) * (1 + _AHEAD)
         waiting = iter(cells)
         flying: dict[Any, Cell] = {}
         done = as_completed()
@@ -63,22 +51,119 @@ def on_cluster(
         def send() -> None:
             cell = next(waiting, None)
             if cell is not None and not stopped():
-                future = client.submit(_remote, cell, device, batch_size, key=f"cell-{cell.key}", pure=False)
+                methods = {name: code for name, code in self._methods.items() if name == cell.method.name}
+                future = self._client.submit(
+                    _remote, cell, device, batch_size, methods, key=f"cell-{cell.key}", pure=False
+                )
                 flying[future] = cell
                 done.add(future)
 
         for _ in range(slots):
             send()
         for future in done:
+            if future.status not in ("finished", "error"):  # cancelled or lost: nobody is there to run it
+                raise OSError(
+                    f"The scheduler{'' if self._where is None else ' at ' + self._where} is gone. What was finished "
+                    "is kept; run the same again to go on."
+                )
             cell = flying.pop(future)
             lost = future.exception()  # workers that died with the cell, again and again
             yield future.result() if lost is None else failure(cell, lost)
             send()
 
 
-def _remote(cell: Cell, device: str, batch_size: int) -> Row:
-    """A cell on a worker, which keeps its model and data sets for the next one."""
+@contextmanager
+def started(
+    workers: int | None, scheduler: str | None, device: str, methods: Iterable[str]
+) -> Iterator[Cluster | None]:
+    """Workers for a run, each asked whether it can compute; None where neither is given.
+
+    Args:
+        workers: So many processes on this machine.
+        scheduler: Address of a running scheduler instead.
+        device: Where models run.
+        methods: Names of the run's methods.
+
+    Raises:
+        InputError: Dask is missing, the scheduler does not answer, workers cannot start, or cannot compute.
+    """
+    if workers is None and scheduler is None:
+        yield None
+        return
     try:
-        return compute(cell, model_of(cell.model.text, device), images_of(cell.source), batch_size)
-    except Exception as error:  # recorded, as on one machine
-        return failure(cell, error)
+        from dask.distributed import Client
+    except ImportError as error:
+        raise InputError("Workers need Dask: pip install 'caap_lab[cluster]'.") from error
+
+    own = own_methods.packed(methods)
+    with ExitStack() as stack:
+        if workers is not None:
+            client = stack.enter_context(Client(stack.enter_context(_local(workers))))
+        else:
+            client = stack.enter_context(_connected(str(scheduler)))
+        try:
+            client.run(_ready, device, own)
+        except Exception as error:  # whatever went wrong over there
+            what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(f"A worker cannot compute: {what}") from error
+        yield Cluster(client, scheduler, own)
+
+
+def refuse_import(what: str) -> None:
+    """End a worker process in which the user's script runs again, as it does without a guard.
+
+    Multiprocessing imports the script in every new process. The process that starts the workers says what to do.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(f"{what} was called while a worker process imported the script.")
+
+
+def _local(workers: int) -> Any:
+    from dask.distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
+            preload="caap_lab.bench.worker",
+        )
+    except RuntimeError as error:
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        if script is None:
+            raise InputError(f"The workers could not start ({error}).") from error
+        raise InputError(
+            f"The workers could not start ({str(error).rstrip('.')}): each of them imports {Path(script).name} first, "
+            'so what starts the run there has to stand below `if __name__ == "__main__":`.'
+        ) from None
+
+
+def _connected(scheduler: str) -> Any:
+    from dask.distributed import Client
+
+    try:
+        return Client(scheduler, timeout=PATIENCE)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"No scheduler answers at {scheduler!r} ({error}). Start one with `dask scheduler`, which prints its "
+            "address, such as tcp://host:8786."
+        ) from error
+
+
+def _ready(device: str, methods: dict[str, bytes]) -> None:
+    """Raise on a worker that has not what the run needs."""
+    as_device(device)
+    with own_methods.LOCK:
+        own_methods.install(methods)
+
+
+def _remote(cell: Cell, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
+    """A cell on a worker, which keeps its model and data sets for the next one."""
+    with own_methods.LOCK:
+        try:
+            own_methods.install(methods)
+            return compute_by_name(cell, device, batch_size)
+        except Exception as error:  # recorded, as on one machine
+            return failure(cell, error)

@@ -1,0 +1,74 @@
+"""What a run needs, looked at before its folder is written: nothing misspelt may fill it with cells that failed."""
+
+import inspect
+from collections.abc import Iterable
+
+from caap_lab.bench.cost import architecture
+from caap_lab.bench.spec import Spec
+from caap_lab.errors import InputError
+from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.device_dtype import as_device, as_dtype
+from caap_lab.hooked.load import bundled_models, load_model
+from caap_lab.hooked.names import nearest
+
+_OPTIONS = tuple(inspect.signature(load_model).parameters)[1:]
+
+
+def check_running(batch_size: int, workers: int | None, scheduler: str | None, device: str, objects: bool) -> None:
+    """Refuse ways of running that cannot be.
+
+    Args:
+        batch_size: Changed images run at once.
+        workers: Processes on this machine.
+        scheduler: Address of a running Dask cluster; its workers look for the device themselves.
+        device: Where models run.
+        objects: True if models came as objects.
+
+    Raises:
+        InputError: says which.
+    """
+    check_count("batch_size", batch_size)
+    if workers is not None:
+        check_count("workers", workers)
+        if scheduler is not None:
+            raise InputError("Give workers=... or scheduler=..., not both.")
+    if scheduler is not None and (not isinstance(scheduler, str) or not scheduler.strip()):
+        raise InputError(f"scheduler={scheduler!r} is no address, such as 'tcp://host:8786'.")
+    if objects and (workers is not None or scheduler is not None):
+        raise InputError("Workers load models by name; hand over names instead of hooked models.")
+    if scheduler is None:
+        as_device(device)
+
+
+def check_models(specs: Iterable[Spec], here: bool) -> None:
+    """Refuse models by name that are not there, are not supported, or have options that no model has.
+
+    Args:
+        specs: Models; those that came as objects are left out.
+        here: True if they run on this machine, with its devices.
+
+    Raises:
+        InputError: says which, with the nearest names.
+    """
+    for spec in {spec.text: spec for spec in specs if "given" not in spec.options}.values():
+        for option in spec.options:
+            if option not in _OPTIONS:
+                raise InputError(
+                    f"{spec.text}: a model has no option {option!r}.{nearest(option, _OPTIONS)} "
+                    f"Its options are {', '.join(_OPTIONS)}."
+                )
+        if "dtype" in spec.options:
+            as_dtype(spec.options["dtype"])
+        if here and "device" in spec.options:
+            as_device(spec.options["device"])
+        if spec.name not in bundled_models():  # quick: no weights are read
+            _check_architecture(spec)
+
+
+def _check_architecture(spec: Spec) -> None:
+    try:
+        architecture(spec)
+    except InputError:
+        raise
+    except Exception as error:  # of timm, for a size that does not go with the model
+        raise InputError(f"The model {spec.text} cannot be made ({type(error).__name__}: {error}).") from error
