@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
 from caap_lab.bench.spec import Spec
 from caap_lab.context.blanks import blank_image
+from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.hooked.tokens import neighbourhood_table, table_masks
 from caap_lab.plots.gallery import plot_gallery
@@ -57,9 +59,9 @@ def fig01(world: World) -> Drawn:
     cutoff = m.settings["cutoff"]
     source.set_xlabel(f"residual streams entering blocks 0 to {cutoff - 1} ...", fontsize=8)
     target.set_xlabel("... into the blank's run", fontsize=8)
-    patched.set_xlabel(f"score of '{m.target_name}': {m.scores[row, col]:.2f}", fontsize=8)
+    patched.set_xlabel(for_plot(f"score of '{m.target_name}': {m.scores[row, col]:.2f}"), fontsize=8)
     bar = figure.colorbar(draw_overlay(result, m), ax=result, fraction=0.05, pad=0.02)
-    bar.set_label(f"{m.score} of '{m.target_name}'", fontsize=8)
+    bar.set_label(for_plot(f"{m.score} of '{m.target_name}'"), fontsize=8)
     result.set_title("map: one such score a patch", fontsize=10)
     return Drawn(figure, _scores([[m]]))
 
@@ -77,8 +79,10 @@ def fig03(world: World) -> Drawn:
     study = world.study(2)
     model = next((m for m in study.models if m.label.startswith("CLIP")), study.models[0])
     images = world.images(study)
-    name = next((s.name for s in images if len(_classes(s.regions.masks)) > 1), study.data.names[0])
-    classes: list[int | None] = [*_classes(images.named(name).regions.masks)[:2]] or [None]
+    hooked = world.model(model)
+    known = ((s.name, _classes(with_model_classes(s, images, hooked).regions.masks)) for s in images)
+    name, annotated = next((found for found in known if len(found[1]) > 1), (study.data.names[0], []))
+    classes: list[int | None] = [*annotated[:2]] or [None]
     rows = [[world.map(study, model, method, name, label) for method in study.methods] for label in classes]
     return _gallery(study, rows, [model.label] * len(rows))
 

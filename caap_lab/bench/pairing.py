@@ -1,0 +1,140 @@
+"""From the classes that a data set counts to the classes that a model counts: by name wherever both have names.
+
+Class 3 of one is class 3 of the other only by chance: folders are sorted by name, and a model's head is not.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import numpy as np
+
+from caap_lab.data.image_set import ImageSet, Regions, Sample
+from caap_lab.errors import InputError
+from caap_lab.hooked.base import HookedModel
+from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.names import nearest
+
+
+def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
+    """The image's class as the model counts it.
+
+    Raises:
+        InputError: there is no label, or it cannot be told which of the model's classes it is.
+    """
+    if sample.label is None or images.class_names is None:
+        raise InputError(f"{sample.name} has no label; use target='prediction'.")
+    names, own = images.class_names, model.class_names
+    found = _pairs(names, own)
+    if not found:
+        raise InputError(
+            f"{images.source} counts {len(names)} classes and {model.model_name} has {len(own)}, and their names do "
+            f"not tell which is which. {_WAY_OUT}"
+        )
+    if not 0 <= sample.label < len(names):
+        raise InputError(
+            f"{sample.name} has the label {sample.label}, and {images.source} counts {len(names)} classes."
+        )
+    fits, name = found[sample.label], names.names[sample.label]
+    if len(fits) == 1:
+        sharing = [names.names[index] for index, others in enumerate(found) if others == fits]
+        if len(sharing) == 1:
+            return fits[0]
+        raise InputError(
+            f"{images.source} has {len(sharing)} classes, {_list(sharing)}, that are all class {fits[0]} "
+            f"({own.names[fits[0]]}) of {model.model_name}. {_WAY_OUT}"
+        )
+    if fits:
+        several = _list([f"{index} ({own.names[index]})" for index in fits])
+        raise InputError(
+            f"Class {name!r} of {images.source} can be any of the classes {several} of {model.model_name}. {_WAY_OUT}"
+        )
+    raise InputError(
+        f"{images.source} has the class {name!r}, which {model.model_name} has not.{nearest(name, own.names)} "
+        f"{_WAY_OUT}"
+    )
+
+
+def with_model_classes(sample: Sample, images: ImageSet, model: HookedModel) -> Sample:
+    """The sample with its masks under the model's classes; objects of other classes are under None."""
+    if sample.read_regions is None:
+        return sample
+    found = _pairs(images.class_names, model.class_names) if images.class_names is not None else ()
+    return replace(sample, read_regions=partial(_read_regions, sample.read_regions, found))
+
+
+_WAY_OUT = (
+    "Give both the same names (class_names= of the model; folders or classes.txt of the images), or use "
+    "target='prediction'."
+)
+_NUMBER = re.compile(r"(?:class[ _-]?)?(\d+)", re.IGNORECASE)
+
+
+def _read_regions(read: Callable[[], Regions], found: tuple[tuple[int, ...], ...]) -> Regions:
+    regions = read()
+    masks: dict[int | None, np.ndarray] = {}
+    for label, mask in regions.masks.items():
+        fits = found[label] if label is not None and label < len(found) else ()
+        key = fits[0] if len(fits) == 1 else None
+        masks[key] = masks[key] | mask if key in masks else mask
+    return Regions(masks, regions.ignored)
+
+
+@lru_cache(maxsize=16)
+def _pairs(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
+    """The model's classes that each class of the data may be; nothing if they are numbered and not alike."""
+    count = len(data)
+    if data.names == model.names and (data.ids == model.ids or not data.ids or not model.ids):
+        return tuple((index,) for index in range(count))
+    numbers = [_NUMBER.fullmatch(name) for name in data.names]
+    if all(numbers) and not set(data.names) & set(model.names):
+        said = [int(number[1]) for number in numbers if number]
+        return tuple((index,) for index in said) if max(said) < len(model) and _fits(data, said, model) else ()
+    if _is_numbered(model):
+        return tuple((index,) for index in range(count)) if count == len(model) else ()
+    return _by_name(data, model)
+
+
+def _fits(data: ClassNames, said: list[int], model: ClassNames) -> bool:
+    """True if numbers as names are the model's: no two alike, and all of them if nobody chose them."""
+    return len(set(said)) == len(said) and (not _is_numbered(data) or len(data) == len(model))
+
+
+def _is_numbered(names: ClassNames) -> bool:
+    return names.names == ClassNames.numbered(len(names)).names
+
+
+def _by_name(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
+    """By WordNet id, else by whole name, else by a synonym that both have."""
+    ids = {wordnet_id: index for index, wordnet_id in enumerate(model.ids)}
+    if data.ids and model.ids:
+        return tuple((ids[wordnet_id],) if wordnet_id in ids else () for wordnet_id in data.ids)
+    whole, parts = _index(model, lambda name: [name]), _index(model, lambda name: name.split(","))
+    pairs = []
+    for name, wordnet_id in zip(data.names, data.ids or data.names, strict=True):
+        if wordnet_id in ids:
+            pairs.append((ids[wordnet_id],))
+            continue
+        synonyms = {index for part in name.split(",") for index in parts.get(_plain(part), ())}
+        pairs.append(whole.get(_plain(name)) or tuple(sorted(synonyms)))
+    return tuple(pairs)
+
+
+def _index(names: ClassNames, split: Callable[[str], list[str]]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for index, name in enumerate(names.names):
+        for part in {_plain(part) for part in split(name)} - {""}:
+            found[part] = (*found.get(part, ()), index)
+    return found
+
+
+def _plain(name: str) -> str:
+    """Spelling aside: capitals, spaces, hyphens, underscores, and how accents are stored."""
+    return " ".join(re.split(r"[\s_-]+", unicodedata.normalize("NFKC", name).casefold())).strip()
+
+
+def _list(items: list[str]) -> str:
+    shown = ", ".join(items[:5])
+    return shown + (f" and {len(items) - 5} more" if len(items) > 5 else "")
