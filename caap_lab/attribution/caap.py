@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.options import check_choice, check_eval, check_seed
+from caap_lab.attribution.options import check_choice, check_seed
 from caap_lab.context.blanks import Blank, blank_run, check_blank
 from caap_lab.context.cnn import blank_maps, entering_maps, score_cells
 from caap_lab.context.engine import score_patches
@@ -22,11 +22,12 @@ from caap_lab.context.memory import Sizes, sizes_within
 from caap_lab.context.plan import Plan
 from caap_lab.context.source import run_source
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, check_kind
+from caap_lab.hooked.base import HookedModel, Images, check_kind, check_no_hooks
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
 from caap_lab.hooked.cnn import HookedCNN
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.probability import probabilities
+from caap_lab.hooked.running import check_eval, held, runs_model
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
@@ -126,6 +127,7 @@ def caap(
     return found[0] if is_single(images) else found
 
 
+@runs_model
 def caap_ranges(
     model: HookedModel,
     images: Images,
@@ -166,10 +168,10 @@ def caap_ranges(
     with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
         for batch, wanted in zip(batches(model, singles, sizes.images), _split(targets, sizes.images), strict=True):
             began = time.perf_counter()
-            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
-                run: Callable[..., _Patched] = _run_cnn if model.kind == "cnn" else _run_vit
-                patched = run(model, batch, blank, seed, plans, sizes.patches, None in wanted)
-            logits, own_logits, label, fingerprint = patched
+            run: Callable[..., _Patched] = _run_cnn if model.kind == "cnn" else _run_vit
+            logits, own_logits, label, fingerprint = run(
+                model, batch, blank, seed, plans, sizes.patches, None in wanted
+            )
             if not all(part.isfinite().all() for part in logits.values()):
                 raise InputError(
                     "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
@@ -253,11 +255,8 @@ def check_caap(
     if max_memory is not None:
         _check_memory(model, max_memory)
     check_seed(seed)
-    if model.has_hooks():
-        raise InputError(
-            "The model carries hooks, which CAAP's engine would not run as they are meant; call model.reset_hooks() "
-            "and remove torch hooks first."
-        )
+    with held(model):  # hooks that another thread uses at this moment are gone when it is done
+        check_no_hooks(model, "CAAP's engine")
     check_eval(model)
     return Plan(first, tuple(sorted(set(stops))), neighbourhood, context, attention, tail)
 

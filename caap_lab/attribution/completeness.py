@@ -10,9 +10,12 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.biases import read_biases
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_images
+from caap_lab.hooked.device_dtype import exact
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.running import runs_model
 
 
+@runs_model
 def completeness_error(
     model: HookedModel,
     images: Images,
@@ -47,12 +50,12 @@ def _errors(model: HookedModel, image: Tensor, target: int | None) -> Tensor:
     if target is None:
         with torch.no_grad():
             target = int(model(image)[0].argmax())
-    logits, streams, biases = read_biases(model, image, torch.tensor([target], device=image.device))
+    logits, streams, biases = read_biases(model, image, torch.tensor([target], device=image.device, dtype=torch.long))
     logit = float(logits[0, target])
-    shares = [(term.block, float(term.products.double().sum())) for term in biases]
+    shares = [(term.block, float(exact(term.products).sum())) for term in biases]
     whole = model.n_layers - (model.class_layers - 1 if isinstance(model, HookedViT) else 0)
     sums = [
-        float(products.double().sum()) + sum(share for block, share in shares if block >= layer)
+        float(exact(products).sum()) + sum(share for block, share in shares if block >= layer)
         for layer, products in enumerate(streams[:whole])
     ]
-    return (torch.tensor(sums) - logit).abs() / abs(logit)
+    return (torch.tensor(sums, dtype=torch.float32, device="cpu") - logit).abs() / abs(logit)

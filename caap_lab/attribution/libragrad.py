@@ -23,6 +23,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, check_kind
 from caap_lab.hooked.heads import ZeroShotHead
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.running import held
 
 _ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "ReLU")
 
@@ -32,12 +33,18 @@ def libragrad(model: HookedModel) -> Iterator[None]:
     """Within this context every gradient of the model follows LibraGrad's rules; forward passes do not change.
 
     Any gradient method becomes its Libra form: `with cl.libragrad(model): cl.attribute(model, image, "grad_cam")`.
-    Contexts may be nested; the rules are applied once.
+    Contexts may be nested; the rules are applied once. Other threads wait for the model meanwhile.
 
     Raises:
         InputError: the model has a part whose rule is not known.
     """
     check_kind(model, "libragrad", ("vit", "mixer"))
+    with held(model), _ruled(model):
+        yield
+
+
+@contextmanager
+def _ruled(model: HookedModel) -> Iterator[None]:
     if getattr(model, "_libra", False):
         yield
         return

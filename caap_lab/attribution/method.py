@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
-from caap_lab.attribution.options import check_choice, check_eval
+from caap_lab.attribution.options import check_choice
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, is_single
 from caap_lab.hooked.names import nearest
 from caap_lab.hooked.probability import resolved_probability
+from caap_lab.hooked.running import check_gradients, runs_model
 
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
@@ -99,10 +100,12 @@ def method(
         **options: Any,
     ) -> AttributionMap | list[AttributionMap]:
         check_kind(model, name, models)
+        if backwards not in ("0", ""):
+            check_gradients(model)
         chosen = cnn if cnn is not None and model.kind == "cnn" else compute
         return _run(chosen, name, score, sign, signed, model, images, target, batch_size, progress, options)
 
-    return Method(name, family, source, needs, forwards, backwards, class_specific, sign, models, run)
+    return Method(name, family, source, needs, forwards, backwards, class_specific, sign, models, runs_model(run))
 
 
 def _run(
@@ -122,7 +125,6 @@ def _run(
     if any(settings.get(option) in values for option, values in signed_with.items()):
         sign = "signed"
     check_count("batch_size", batch_size)
-    check_eval(model)
     singles = check_images(images)
     model.target(0)  # a model without a classifier is refused here
     if isinstance(settings.get("probability"), str):  # the map says which one was read
@@ -134,15 +136,14 @@ def _run(
     with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
         for batch in batches(model, singles, batch_size):
             began = time.perf_counter()
-            with torch.autocast(model.device.type, enabled=False):  # all runs in the model's own format
-                if wanted is None:
-                    with torch.no_grad():
-                        targets = model(batch).argmax(dim=1)
-                else:
-                    targets = torch.tensor(
-                        wanted[len(maps) : len(maps) + len(batch)], device=model.device, dtype=torch.long
-                    )
-                scores = compute(model, batch, targets, **settings).detach().float().cpu()
+            if wanted is None:
+                with torch.no_grad():
+                    targets = model(batch).argmax(dim=1)
+            else:
+                targets = torch.tensor(
+                    wanted[len(maps) : len(maps) + len(batch)], device=model.device, dtype=torch.long
+                )
+            scores = compute(model, batch, targets, **settings).detach().float().cpu()
             if scores.ndim != 3 or len(scores) != len(batch):
                 raise InputError(f"{name} must give scores [{len(batch)}, row, col]; it gave {list(scores.shape)}.")
             if not scores.isfinite().all():

@@ -1,16 +1,10 @@
-"""Checks that every method makes before it runs: of the model's state, and of options."""
+"""Checks of options that methods share."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
 
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel
-
-
-def check_eval(model: HookedModel) -> None:
-    """Refuse a model in training mode."""
-    if any(module.training for module in model.modules()):
-        raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -33,8 +27,16 @@ def check_share(name: str, value: float, zero: bool = True, one: bool = True) ->
         raise InputError(f"{name}={value!r} must be a number {low} and {high}.")
 
 
-def check_start_layer(model: HookedModel, start_layer: int) -> None:
-    """Refuse a first block that the model does not have."""
+def first_block(model: HookedModel, start_layer: int) -> int:
+    """The block that `start_layer` names; a negative number counts from the end, -1 being the last block.
+
+    Raises:
+        InputError: the model has no such block.
+    """
     whole = isinstance(start_layer, Integral) and not isinstance(start_layer, bool)
-    if not whole or not 0 <= start_layer < model.n_layers:
-        raise InputError(f"start_layer={start_layer!r} must be a whole number from 0 to {model.n_layers - 1}.")
+    if not whole or not -model.n_layers <= start_layer < model.n_layers:
+        raise InputError(
+            f"start_layer={start_layer!r} must be a whole number from 0 to {model.n_layers - 1}, or from "
+            f"-{model.n_layers} to -1 to count from the end."
+        )
+    return int(start_layer) % model.n_layers

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.attention import widened
-from caap_lab.attribution.options import check_choice, check_eval, check_share
+from caap_lab.attribution.options import check_choice, check_share
 from caap_lab.attribution.reading import block_hooks
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.region_pairs import (
@@ -28,6 +28,7 @@ from caap_lab.errors import InputError
 from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.running import runs_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,6 +148,7 @@ class AttentionRegions:
         return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
 
 
+@runs_model
 @torch.no_grad()
 def attention_regions(
     model: HookedViT,
@@ -186,7 +188,6 @@ def attention_regions(
             an object's.
     """
     check_kind(model, "attention_regions")
-    check_eval(model)
     check_count("batch_size", batch_size)
     check_share("overlap", overlap)
     count, photos = photos_with_regions(model, images, masks, ignored, overlap)

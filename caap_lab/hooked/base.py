@@ -10,6 +10,7 @@ from jaxtyping import Float
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
 from caap_lab.hooked.classes import ClassNames
@@ -210,11 +211,37 @@ class HookedModel(HookedRootModule, ABC):
             raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
 
 
+def n_hooks(module: nn.Module) -> int:
+    """How many of torch's hooks are on a module; TransformerLens's are among them."""
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return sum(map(len, kinds))
+
+
 def is_watched(module: nn.Module) -> bool:
     """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return n_hooks(module) > 0
+
+
+def check_no_hooks(model: HookedModel, what: str) -> None:
+    """Refuse a model at which anything reads or edits.
+
+    Raises:
+        InputError: naming the hooks and how to remove them.
+    """
+    points = [point for point in model.modules() if isinstance(point, HookPoint)]
+    permanent = any(hook.is_permanent for point in points for hook in (*point.fwd_hooks, *point.bwd_hooks))
+    torch_hooks = [name for name, part in model.named_modules() if is_watched(part) and part not in points]
+    # a hook point may hold torch's own hooks too, which reset_hooks leaves
+    torch_hooks += [point.name or "" for point in points if n_hooks(point) > len(point.fwd_hooks + point.bwd_hooks)]
+    ways = []
+    if any(point.fwd_hooks or point.bwd_hooks for point in points):
+        ways.append(f"call model.reset_hooks({'including_permanent=True' if permanent else ''})")
+    if torch_hooks:
+        ways.append(f"remove the torch hook on {torch_hooks[0]}, by handle.remove()")
+    if ways:
+        raise InputError(
+            f"The model carries hooks, which {what} would not run as they are meant; {' and '.join(ways)} first."
+        )
 
 
 KINDS = {"vit": "Vision Transformer", "cnn": "CNN", "mixer": "Mixer"}

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 
 from caap_lab.attribution.curves import normalised
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.options import check_eval
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import check_count, check_images
 from caap_lab.hooked.probability import probabilities, resolved_probability
+from caap_lab.hooked.running import runs_model
 from caap_lab.metrics.protocol import CurveProtocol, base_images, curve_protocol
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class PerturbationCurves:
         return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
 
 
+@runs_model
 def insertion_deletion(
     model: HookedModel,
     images: Images,
@@ -108,7 +109,6 @@ def insertion_deletion(
     """
     check_kind(model, "insertion_deletion", ("vit", "cnn", "mixer"))
     check_count("batch_size", batch_size)
-    check_eval(model)
     chosen = curve_protocol(protocol, **changes)
     if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":
         chosen = replace(chosen, probability="sigmoid")  # the curves say so
@@ -124,7 +124,6 @@ def insertion_deletion(
     curves = _Curves(model, singles, several, chosen)
     with (
         torch.no_grad(),
-        torch.autocast(model.device.type, enabled=False),  # all runs in the model's own format
         tqdm(total=len(several), unit="map", disable=not progress or len(several) == 1) as bar,
     ):
         curves.run(batch_size, bar)

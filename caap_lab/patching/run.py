@@ -8,9 +8,11 @@ from torch import Tensor
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.running import runs_model
 from caap_lab.patching.patch import Patch, edits
 
 
+@runs_model
 def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patch]) -> Float[Tensor, "batch classes"]:
     """Logits of images with activations replaced.
 

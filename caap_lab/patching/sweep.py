@@ -21,6 +21,7 @@ from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import check_count, single_images
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import Site
+from caap_lab.hooked.running import runs_model
 from caap_lab.patching.patch import Edit, Patch, edits
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class SweepResult:
         )
 
 
+@runs_model
 @torch.no_grad()
 def sweep(
     model: HookedViT,
@@ -137,7 +139,7 @@ def sweep(
         cells.append((min(site.block(model.spec.n_layers) for site, _ in made), number, made))
     cells.sort(key=lambda cell: cell[:2])
 
-    values = torch.zeros(len(cells), len(batch), dtype=torch.float64)
+    values = torch.zeros(len(cells), len(batch), dtype=torch.float64, device="cpu")
     prefix = _Prefix(model, batch)
     per_run = max(1, batch_size // len(batch))
     with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
@@ -147,13 +149,13 @@ def sweep(
                 run = waiting[start : start + per_run]
                 logits = _run_cells(model, prefix, first, [made for _, _, made in run])
                 found = torch.stack([read(cell) for cell in logits.view(len(run), len(batch), -1)])
-                values[[number for _, number, _ in run]] = found.double().cpu()
+                values[[number for _, number, _ in run]] = found.cpu().double()
                 bar.update(len(run))
     shape = [len(labels) for labels in axes.values()]
     return SweepResult(
         axes=axes,
         values=values.T.reshape(len(batch), *shape).numpy(),
-        baseline=read(prefix.logits()).double().cpu().numpy(),
+        baseline=read(prefix.logits()).cpu().double().numpy(),
         metric=metric_name,
         model_name=model.model_name,
     )

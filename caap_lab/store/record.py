@@ -16,9 +16,10 @@ from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.batches import batches, check_count, check_images, single_images
-from caap_lab.hooked.device_dtype import as_device, as_dtype
+from caap_lab.hooked.device_dtype import as_device, as_dtype, check_format
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import Site
+from caap_lab.hooked.running import runs_model
 from caap_lab.store.store import (
     ActivationStore,
     Shard,
@@ -33,6 +34,7 @@ SHARD_BYTES = 2**30
 """Largest shard that is held in memory while recording to disk."""
 
 
+@runs_model
 def record(
     model: HookedViT,
     images: Images,
@@ -69,6 +71,7 @@ def record(
     shapes = {site.hook: model.activation_shape(site.hook) for site in sites}
     kept = as_dtype(dtype) if dtype is not None else model.dtype
     device = as_device(device)
+    check_format(device, kept)
     n_images = len(check_images(images))
     per_image = bytes_per_image(shapes, kept)
     rows = n_images if out is None else max(1, min(n_images, SHARD_BYTES // per_image))

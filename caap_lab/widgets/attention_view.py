@@ -8,13 +8,14 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from caap_lab.attribution.options import check_eval, check_share
+from caap_lab.attribution.options import check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.attention_regions import AttentionRegions, attention_regions
 from caap_lab.diagnostics.regions import Masks
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import Images, check_kind
 from caap_lab.hooked.model import HookedViT
+from caap_lab.hooked.running import check_eval
 from caap_lab.plots.attention import REGION_LABELS, STYLES
 from caap_lab.plots.maps import COLOUR_MAP
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
