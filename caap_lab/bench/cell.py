@@ -2,6 +2,7 @@
 
 import platform
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
+from caap_lab.bench.identity import model_digest, weights_digest
+from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.plan import Cell
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.spec import parse_spec
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -31,12 +34,13 @@ def compute(cell: Cell, model: HookedModel, images: ImageSet, batch_size: int) -
     Raises:
         InputError: the image, the method or the mask cannot be used; other errors come from the model's run.
     """
-    sample = images.named(cell.image)
+    check_model(cell, model)
+    sample = read_sample(images, cell.image, cell.image_digest)
     x = model.preprocess(sample.image)
     target = label_of(sample, images, model) if cell.target == "label" else None
     m = attribute(model, x, cell.method.name, target, progress=False, **cell.method.options)
     assert isinstance(m, AttributionMap)
-    return evaluate(cell, model, sample, x, m, batch_size)
+    return evaluate(cell, model, with_model_classes(sample, images, model), x, m, batch_size)
 
 
 def evaluate(
@@ -53,7 +57,7 @@ def evaluate(
     Args:
         cell: What was asked.
         model: The model.
-        sample: The image, with its masks.
+        sample: The image, with its masks under the model's classes.
         x: The image as the model's input.
         m: Its map.
         batch_size: Changed images run at once.
@@ -118,35 +122,84 @@ def about(cell: Cell) -> Row:
     }
 
 
-@lru_cache(maxsize=1)  # cells come model after model
 def model_of(text: str, device: str) -> HookedModel:
-    """A model from its spec's text, loaded once."""
-    from caap_lab.bench.spec import parse_spec
-
-    spec: Spec = parse_spec(text)
-    return load_model(spec.name, **{"device": device, **spec.options})
+    """A model from its spec's text; kept until another one is asked for, or its files change."""
+    return _loaded(text, device, weights_digest(parse_spec(text)))
 
 
-@lru_cache(maxsize=4)
-def images_of(source: str) -> ImageSet:
-    """A data set, opened once."""
-    return open_images(source)
+@lru_cache(maxsize=1)  # cells come model after model
+def _loaded(text: str, device: str, digest: str) -> HookedModel:
+    spec = parse_spec(text)
+    model = load_model(spec.name, **{"device": device, **spec.options})
+    if weights_digest(spec) != digest:
+        raise InputError(f"The weights of {text} changed while they were read; run it again.")
+    return model
 
 
-def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
-    """The image's class as the model counts it.
+def compute_by_name(cell: Cell, device: str, batch_size: int) -> Row:
+    """The row of a cell whose model and images are known by name, as on a worker, which keeps both for the next one.
 
     Raises:
-        InputError: there is no label, or the data set counts other classes than the model.
+        InputError: as `compute`; also where this machine has other weights or images than the plan was made for.
     """
-    if sample.label is None or images.class_names is None:
-        raise InputError(f"{sample.name} has no label; use target='prediction'.")
-    if len(images.class_names) != model.n_classes:
-        raise InputError(
-            f"{images.source} counts {len(images.class_names)} classes and {model.model_name} has {model.n_classes}; "
-            "use target='prediction'."
+    model = model_of(cell.model.text, device)
+    try:
+        return compute(cell, model, _opened(cell.source), batch_size)
+    except ChangedError:  # since this process opened the data set, say
+        _opened.cache_clear()
+        return compute(cell, model, _opened(cell.source), batch_size)
+
+
+_opened = lru_cache(maxsize=4)(open_images)
+
+
+class ChangedError(InputError):
+    """A model or an image is not what the plan was made for."""
+
+
+def check_model(cell: Cell, model: HookedModel) -> None:
+    """Refuse weights that are not those that the plan was made for.
+
+    Raises:
+        ChangedError: the model was changed, its file was, or the file is another one on this machine.
+    """
+    found = model_digest(model) if "given" in cell.model.options else weights_digest(cell.model)
+    if cell.model_digest not in ("", found):
+        raise ChangedError(
+            f"The weights of {cell.model.text} are not those that this run began with: the model or its file was "
+            "changed, or the file is another one on this machine. Run it again for the new weights."
         )
-    return sample.label
+
+
+@lru_cache(maxsize=2)  # cells come image after image, and several methods ask for the same one
+def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
+    """An image with what it holds, read once.
+
+    Args:
+        images: Its data set.
+        name: Its name.
+        digest: What the plan knows it by; empty to read it unchecked.
+
+    Raises:
+        ChangedError: it is not the one that the plan was made for.
+        InputError: it cannot be read.
+    """
+    try:
+        found = images.named(name)
+    except InputError as error:
+        raise ChangedError(str(error)) from None
+    photo = found.image
+    photo.load()
+    held = replace(found, read_image=photo.copy)
+    if found.read_regions is not None:
+        regions = found.regions
+        held = replace(held, read_regions=lambda: regions)
+    if digest and replace(images, samples=(held,)).digest_of(name) != digest:
+        raise ChangedError(
+            f"{name} of {images.source} is not what it was when this run began: the file, its label or its mask was "
+            "changed, or is another one on this machine. Run it again for the new one."
+        )
+    return held
 
 
 def _seen(model: HookedModel, regions: Regions, target: int) -> tuple[Tensor, Tensor | None, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,36 @@ from caap_lab.metrics.protocol import CurveProtocol
 METRICS = ("faithfulness", "localisation")
 """Insertion and deletion; AUPR1, AUPR0 and the pointing game."""
 TARGETS = ("prediction", "label")
-FORMAT = 1
+FORMAT = 2
+_READABLE = (1, 2)
+"""Format 1 has no identities: its cells are known by names alone, and can be read but not gone on with."""
+_FILE_OPTIONS = ("given", "checkpoint", "head")
+"""Options of a model whose content is in its identity, wherever the files lie."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the names in a plan stood for when it ran, as hashes; see `caap_lab.bench.identity`."""
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    """By the text of the model's spec."""
+    methods: Mapping[str, str] = field(default_factory=dict)
+    """By the text of the method's spec; empty for a built-in method that reads no file."""
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By source, then by the image's name."""
+
+
+def merged(identities: Iterable[Identity]) -> Identity:
+    """Several plans' identities as one; where they disagree the later one counts."""
+    models: dict[str, str] = {}
+    methods: dict[str, str] = {}
+    images: dict[str, dict[str, str]] = {}
+    for one in identities:
+        models.update(one.models)
+        methods.update(one.methods)
+        for source, digests in one.images.items():
+            images.setdefault(source, {}).update(digests)
+    return Identity(models, methods, images)
 
 
 @dataclass(frozen=True)
@@ -75,11 +104,15 @@ class Cell:
     metrics: tuple[str, ...]
     target: str
     protocol: CurveProtocol
+    model_digest: str = ""
+    method_digest: str = ""
+    image_digest: str = ""
+    """What the names stand for; empty in plans of format 1, which know cells by names alone."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides the cell's numbers."""
-        content = {
+        """Hash of everything that decides the cell's numbers: docs/benchmark.md has the table."""
+        content: dict[str, Any] = {
             "model": [self.model.name, self.model.options],
             "method": [self.method.name, self.method.options],
             "image": [self.source, self.image],
@@ -87,6 +120,11 @@ class Cell:
             "target": self.target,
             "protocol": self.protocol.to_dict() if "faithfulness" in self.metrics else None,
         }
+        if self.image_digest:
+            options = {name: value for name, value in self.model.options.items() if name not in _FILE_OPTIONS}
+            content["model"] = [self.model.name, options, self.model_digest]
+            content["method"].append(self.method_digest)
+            content["image"] = [self.image, self.image_digest]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -101,6 +139,8 @@ class Plan:
     """"demo" or "paper" for the tables of the paper, else empty."""
     notes: tuple[str, ...] = ()
     """What tables have to say about the run, such as what was scaled down."""
+    identity: Identity = field(default_factory=Identity)
+    """What the names stood for when it last ran; empty before that."""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -120,7 +160,19 @@ class Plan:
 
     def cell(self, study: Study, model: Spec, method: Spec, image: str) -> Cell:
         """A cell of a study."""
-        return Cell(model, method, study.data.source, image, study.metrics, study.target, self.protocol)
+        source = study.data.source
+        return Cell(
+            model,
+            method,
+            source,
+            image,
+            study.metrics,
+            study.target,
+            self.protocol,
+            self.identity.models.get(model.text, ""),
+            self.identity.methods.get(method.text, ""),
+            self.identity.images.get(source, {}).get(image, ""),
+        )
 
     def save(self, path: Path) -> None:
         """Write as JSON, in one step."""
@@ -136,26 +188,42 @@ class Plan:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{path.parent} is not a benchmark's folder: its plan.json cannot be read ({error})."
             ) from None
-        if content.pop("format", None) != FORMAT:
+        if not isinstance(content, dict) or content.get("format") not in _READABLE:
             raise InputError(f"{path} was written by another version of caap_lab.")
-        studies = tuple(
-            Study(
-                Data(**{**study["data"], "names": tuple(study["data"]["names"])}),
-                _specs(study["models"]),
-                _specs(study["methods"]),
-                tuple(study["metrics"]),
-                study["target"],
-                study["table"],
-            )
-            for study in content["studies"]
+        try:
+            return _from_json(content)
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+            what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"{path} is no plan of a benchmark ({what}). Run the benchmark again with the same arguments and the "
+                "same folder: it writes a new plan and keeps the finished cells."
+            ) from None
+
+
+def _from_json(content: dict[str, Any]) -> Plan:
+    studies = tuple(
+        Study(
+            Data(**{**study["data"], "names": tuple(study["data"]["names"])}),
+            _specs(study["models"]),
+            _specs(study["methods"]),
+            tuple(study["metrics"]),
+            study["target"],
+            study["table"],
         )
-        step = content["protocol"]["step"]
-        protocol = CurveProtocol(**{**content["protocol"], "step": tuple(step) if isinstance(step, list) else step})
-        return cls(studies, protocol, content["profile"], tuple(content["notes"]))
+        for study in content["studies"]
+    )
+    step = content["protocol"]["step"]
+    protocol = CurveProtocol(**{**content["protocol"], "step": tuple(step) if isinstance(step, list) else step})
+    profile, notes = content["profile"], content["notes"]
+    if not isinstance(profile, str) or not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("profile and notes are no text")
+    plan = Plan(studies, protocol, profile, tuple(notes), Identity(**content.get("identity", {})))
+    plan.cells  # noqa: B018  # keys that cannot be made are a fault of the file
+    return plan
 
 
 def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Spec, ...]:

@@ -11,16 +11,18 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import METHODS, unknown_method
-from caap_lab.bench.cell import Row, compute, failure, images_of, model_of
+from caap_lab.bench.cell import Row, compute, failure, model_of
+from caap_lab.bench.check import check_models, check_running
+from caap_lab.bench.cluster import refuse_import, started
+from caap_lab.bench.identity import identified, model_digest
 from caap_lab.bench.parts import Run
 from caap_lab.bench.plan import METRICS, Cell, Data, Plan, Study
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.spec import Spec, parse_spec
-from caap_lab.bench.weights import check_weights
 from caap_lab.data.image_set import ImageSet, read_list
+from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.batches import check_count
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 
 _TOGETHER = 64  # cells between two goes at putting parts together
@@ -77,7 +79,7 @@ def benchmark(
     """
     given: dict[str, HookedModel] = {}
     specs = tuple(_model(model, given) for model in _several(models))
-    sets = [images_of(one) if isinstance(one, str) else one for one in _several(data)]
+    sets = [open_images(one) if isinstance(one, str) else one for one in _several(data)]
     chosen = [_choose(one, images, seed, image_list) for one in sets]
     found = tuple(parse_spec(one) for one in _several(methods))
     studies = tuple(
@@ -100,7 +102,7 @@ def benchmark(
         retry_failed=retry_failed,
         progress=progress,
         models=given,
-        images={one.source: one for one in chosen},
+        images=_by_source(chosen),
     )
 
 
@@ -121,8 +123,10 @@ def run_plan(
 
     `models` and `images` are those that are at hand already, by the text of their spec and by source.
     """
-    check_count("batch_size", batch_size)
+    refuse_import("cl.benchmark")
     models, images = dict(models or {}), dict(images or {})
+    check_running(batch_size, workers, scheduler, device, objects=bool(models))
+    check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
     for cell in plan.cells:
         if cell.method.name not in METHODS:
             raise unknown_method(cell.method.name)
@@ -130,10 +134,14 @@ def run_plan(
             raise InputError(
                 f"The model {cell.model.name} came as an object, not by name; call cl.benchmark with it again."
             )
+    images |= {
+        study.data.source: open_images(study.data.source) for study in plan.studies if study.data.source not in images
+    }
+    plan = identified(plan, models, images, progress)
     run = Run(out)
-    with run.locked():
+    own = {spec.name for study in plan.studies for spec in study.methods}
+    with started(workers, scheduler, device, own) as cluster, run.locked():
         done = run.clean()
-        check_weights(plan, run.folder)
         plan.save(run.plan_path)
         if retry_failed:
             done = done[done["error"].isna()]
@@ -146,14 +154,10 @@ def run_plan(
             ) as bar,
         ):
             rows: Iterable[Row]
-            if workers is None and scheduler is None:
+            if cluster is None:
                 rows = _local(waiting, models, images, device, batch_size, stopped)
             else:
-                from caap_lab.bench.cluster import on_cluster
-
-                if models:
-                    raise InputError("Workers load models by name; hand over names instead of hooked models.")
-                rows = on_cluster(waiting, device, batch_size, stopped, workers, scheduler)
+                rows = cluster.rows(waiting, device, batch_size, stopped)
             for count, row in enumerate(rows, start=1):
                 run.append([row])
                 bar.update()
@@ -187,8 +191,7 @@ def _local(
         try:
             text = cell.model.text
             model = models[text] if text in models else model_of(text, device)
-            samples = images[cell.source] if cell.source in images else images_of(cell.source)
-            row = compute(cell, model, samples, batch_size)
+            row = compute(cell, model, images[cell.source], batch_size)
         except Exception as error:  # recorded: one bad cell must not end a night's run
             row = failure(cell, error)
         yield row
@@ -223,9 +226,17 @@ def _several(value: Any) -> list[Any]:
 def _model(model: str | Spec | HookedModel, given: dict[str, HookedModel]) -> Spec:
     if not isinstance(model, HookedModel):
         return parse_spec(model)
-    spec = Spec(model.model_name, {"given": model.fingerprint}, model.model_name)
+    spec = Spec(model.model_name, {"given": model_digest(model)}, model.model_name)
     given[spec.text] = model
     return spec
+
+
+def _by_source(sets: Sequence[ImageSet]) -> dict[str, ImageSet]:
+    found: dict[str, ImageSet] = {}
+    for one in sets:
+        if found.setdefault(one.source, one) is not one:
+            raise InputError(f"{one.source} is given twice; give it once, with all images that are wanted.")
+    return found
 
 
 def _choose(images: ImageSet, count: int | None, seed: int, image_list: str | Path | None) -> ImageSet:

@@ -8,8 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from caap_lab.bench.identity import weights_digest
 from caap_lab.bench.spec import Spec
 from caap_lab.diagnostics.attention_regions import attention_regions
+from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.hooked.model import HookedViT
 from caap_lab.plots.attention import STYLES
@@ -28,12 +30,13 @@ def fig06(world: World) -> Drawn:
     panels = figure.subplots(2, len(study.models), squeeze=False, sharex="col")
     frames = []
     for column, spec in enumerate(study.models):
-        told = {"figure": 6, "model": spec.text, "data": [study.data.source, *study.data.names]}
+        digests = [world.images(study).digest_of(name) for name in study.data.names]
+        told = {"figure": 6, "model": spec.text, "weights": weights_digest(spec), "images": digests}
         frame = world.frame(told, partial(_measure, world, spec))
         frames.append(frame.assign(model=spec.label))
         for ax, quantity in zip(panels[:, column], QUANTITIES, strict=True):
             _draw(ax, frame[frame["quantity"] == quantity])
-        panels[0, column].set_title(f"{spec.label}, {len(study.data.names)} images", fontsize=9)
+        panels[0, column].set_title(for_plot(f"{spec.label}, {len(study.data.names)} images"), fontsize=9)
         panels[1, column].set_xlabel("layer (block)")
     for ax, label in zip(panels[:, 0], QUANTITIES.values(), strict=True):
         ax.set_ylabel(label)

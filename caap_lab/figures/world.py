@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
-from caap_lab.bench.cell import images_of, label_of, model_of
-from caap_lab.bench.plan import Plan, Study
+from caap_lab.bench.cell import model_of
+from caap_lab.bench.identity import spec_digest, weights_digest
+from caap_lab.bench.pairing import label_of
+from caap_lab.bench.plan import Identity, Plan, Study, merged
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run import run_plan
 from caap_lab.bench.spec import Spec
 from caap_lab.data.image_set import ImageSet
+from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.hooked.base import HookedModel
@@ -38,6 +41,10 @@ class World:
     """Images of each study that sweeps use, the first ones; all by default."""
     _computed: set[int] = field(default_factory=set, init=False, repr=False)
     """Tables whose cells are there."""
+    _identities: dict[int, Identity] = field(default_factory=dict, init=False, repr=False)
+    """What the names of a table's studies stood for when its cells were computed."""
+    _opened: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
+    """Data sets, by source."""
 
     def study(self, table: int) -> Study:
         """The first study of a table.
@@ -57,13 +64,15 @@ class World:
         """Compute the cells of some tables that are missing, in one run."""
         missing = [table for table in dict.fromkeys(tables) if table not in self._computed]
         if missing:
-            run_plan(self._plan(missing), self.run_folder, **self.running)
+            done = run_plan(self._plan(missing), self.run_folder, **self.running)
+            self._identities.update(dict.fromkeys(missing, done.plan.identity))
             self._computed.update(missing)
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
         """Results of some tables; cells that are missing are computed first."""
         self.compute(tables)
-        return BenchmarkResult(self._plan(tables), self.run_folder)
+        known = [self._identities[table] for table in dict.fromkeys(tables)]
+        return BenchmarkResult(replace(self._plan(tables), identity=merged(known)), self.run_folder)
 
     def _plan(self, tables: Iterable[int]) -> Plan:
         return replace(self.plan, studies=tuple(study for table in tables for study in self._studies(table)))
@@ -75,16 +84,21 @@ class World:
 
     def images(self, study: Study) -> ImageSet:
         """The images of a study."""
-        return images_of(study.data.source).only(study.data.names)
+        source = study.data.source
+        if source not in self._opened:
+            self._opened[source] = open_images(source)
+        return self._opened[source].only(study.data.names)
 
     def map(self, study: Study, model: Spec, method: Spec, image: str, target: int | None = None) -> AttributionMap:
         """A map of a study's image, kept in the folder: for the target, else for the class that the study explains."""
         told = {"model": model.text, "method": method.text, "source": study.data.source, "image": image}
         told["target"] = study.target if target is None else str(target)
+        images = self.images(study)
+        told["identity"] = [weights_digest(model), spec_digest(method), images.digest_of(image)]
         path = self.folder / "maps" / f"{_digest(told)}.safetensors"
         if path.exists():
             return AttributionMap.load(path)
-        images, hooked = self.images(study), self.model(model)
+        hooked = self.model(model)
         sample = images.named(image)
         if target is None and study.target == "label":
             target = label_of(sample, images, hooked)

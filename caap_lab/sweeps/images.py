@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from caap_lab.bench.cell import label_of
+from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images
@@ -32,6 +32,8 @@ class SweepImage:
     """The image as the model's input."""
     target: int | None
     """The class to explain; None for the model's prediction."""
+    digest: str
+    """Hash of the image, its label and its masks; cells are kept under it."""
     mask: Mask | None = None
     """The object's pixels as the model sees them, where the caller gave them."""
 
@@ -57,9 +59,10 @@ def sweep_images(
         return [
             SweepImage(
                 images.source,
-                sample,
+                with_model_classes(sample, images, model),
                 partial(_read_sample, model, sample),
                 label_of(sample, images, model) if target == "label" else None if target is None else fixed,
+                images.digest_of(sample.name),
             )
             for sample in images
         ]
@@ -70,12 +73,14 @@ def sweep_images(
     return [
         SweepImage(
             "images",
-            Sample(_name(model, single, mask), partial(_seen, model, single)),
+            Sample(name, partial(_seen, model, single)),
             partial(model.preprocess, single),
             None if target is None else fixed,
+            name.rpartition(" ")[2],
             mask,
         )
         for single, mask in zip(singles, checked, strict=True)
+        for name in [_name(model, single, mask)]
     ]
 
 
