@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from caap_lab.attribution.attention import widened
 from caap_lab.attribution.grad_cam import cam_maps
 from caap_lab.attribution.method import method
 from caap_lab.hooked.base import HookedModel
@@ -15,7 +16,7 @@ def grad_cam_plus_plus(model: HookedModel, images: Tensor, targets: Tensor) -> T
     small gradients. Unlike in a CNN, a ViT's a may be negative: the denominator may come close to zero and one channel
     outweigh all others.
     """
-    a, g = cam_maps(model, images, targets)
+    a, g = (widened(x) for x in cam_maps(model, images, targets))  # float16 has no room for g^3
     alpha = g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6)
     weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
     return (weights * a).sum(1).relu()

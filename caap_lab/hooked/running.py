@@ -23,6 +23,8 @@ _SECONDS_UNTIL_WARNING = 120.0
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 """By timm's model, which several hooked models may share; not kept in it, so that it can be copied and pickled."""
 _making = threading.Lock()
+_precisions: list[str] = []
+"""What cuDNN's convolutions were set to when each run in progress began; the first entry is the user's setting."""
 
 
 @contextmanager
@@ -56,8 +58,8 @@ def check_eval(model: nn.Module) -> None:
 def running(model: "HookedModel") -> Iterator[None]:
     """Hold a model and run it in one well-defined state, whatever the caller's is.
 
-    Autocast is off. Under `torch.inference_mode()` tensors are made as under `torch.no_grad()`, so that they can be
-    kept and differentiated through later.
+    Autocast is off, and so is TF32 in convolutions. Under `torch.inference_mode()` tensors are made as under
+    `torch.no_grad()`, so that they can be kept and differentiated through later.
 
     Raises:
         InputError: the model is in training mode.
@@ -67,10 +69,31 @@ def running(model: "HookedModel") -> Iterator[None]:
         kept = torch.is_inference_mode_enabled()
         with (
             torch.autocast(model.device.type, enabled=False),
+            _full_convolutions(),
             torch.inference_mode(False) if kept else nullcontext(),
             torch.no_grad() if kept else nullcontext(),
         ):
             yield
+
+
+@contextmanager
+def _full_convolutions() -> Iterator[None]:
+    """Keep cuDNN's convolutions of float32 in float32.
+
+    By default torch lets them round to TF32, whose 10 bits move gradients of pixels by a percent. Matrix products are
+    left as the caller wants them: there TF32 is off unless asked for.
+    """
+    convolutions = torch.backends.cudnn.conv
+    with _making:
+        _precisions.append(convolutions.fp32_precision)
+        convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        with _making:
+            before = _precisions.pop()
+            if not _precisions:
+                convolutions.fp32_precision = before
 
 
 def runs_model(function: Function) -> Function:
