@@ -18,6 +18,7 @@ from caap_lab import __version__
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
 from caap_lab.hooked.classes import ClassNames
+from caap_lab.hooked.fingerprint import image_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ class AttributionMap:
     """Every argument that the method ran with."""
     model_name: str
     fingerprint: str
-    """Hash of the weights that made it."""
+    """Hash of the model that made it, as `HookedModel.fingerprint`; empty for a map made by hand."""
     image: UInt8[Tensor, "height width 3"]
     """What the model saw, as pixels."""
     all_scores: Float[Tensor, "row col classes"] | None = None
@@ -58,6 +59,8 @@ class AttributionMap:
     class_names: ClassNames | None = field(default=None, repr=False)
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    image_digest: str = ""
+    """Hash of the model's input, see `image_digest`; empty for a map made by hand or by an earlier version."""
 
     @classmethod
     def of_model(
@@ -91,6 +94,7 @@ class AttributionMap:
             class_names=model.class_names,
             seconds=seconds,
             versions=dict(_versions()),
+            image_digest=image_digest(image),
         )
 
     @property
@@ -152,6 +156,7 @@ class AttributionMap:
         about = {
             "format": FORMAT,
             **{key: getattr(self, key) for key in _ABOUT},
+            "image_digest": self.image_digest,
             "class_names": None if names is None else [names.names, names.ids],
         }
         text = json.dumps(about)
@@ -187,6 +192,7 @@ class AttributionMap:
             image=tensors["image"],
             all_scores=tensors.get("all_scores"),
             class_names=None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
+            image_digest=str(about.get("image_digest", "")),  # earlier versions wrote none
             **{key: about[key] for key in _ABOUT},
         )
 

@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,8 +14,10 @@ from torch import Tensor
 from caap_lab.blur import rise_blur
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images
-from caap_lab.hooked.batches import batches, is_single
+from caap_lab.hooked.batches import batches, check_images, is_single
 from caap_lab.hooked.block import attention_of, project_qkv
+from caap_lab.hooked.device_dtype import exact
+from caap_lab.hooked.fingerprint import image_digest
 from caap_lab.hooked.model import HookedViT
 
 IMAGE_BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
@@ -31,6 +35,21 @@ class MeanActivations:
     batch_size: int = 32
     _means: dict[tuple[Any, ...], list[Tensor]] = field(default_factory=dict, repr=False)
     """Kept here, as running the images again costs much more than the blank's run that follows from them."""
+
+    def content(self) -> bytes:
+        """A hash of the images as they are now; of a file, its place, size and time of change."""
+        digest = hashlib.blake2b(digest_size=16)
+        for image in check_images(self.images):
+            if isinstance(image, (str, Path)):
+                status = Path(image).stat()
+                digest.update(f"{Path(image).resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
+            elif isinstance(image, Tensor):
+                digest.update(image_digest(image).encode())
+            else:
+                pixels = np.asarray(image)
+                mode = getattr(image, "mode", "")
+                digest.update(f"{pixels.shape} {pixels.dtype} {mode}\n".encode() + pixels.tobytes())
+        return digest.digest()
 
 
 def mean_activations(images: Images, batch_size: int = 32) -> MeanActivations:
@@ -111,9 +130,10 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     check_blank(blank)
     runs = model.kept_runs
     image = blank_image(model, blank, seed)
-    content = blank if image is None else _digest(image)
+    content = _digest(image) if image is not None else blank if isinstance(blank, str) else blank.content()
     fingerprint = model.fingerprint
-    key = (content, fingerprint, model.device, model.dtype)
+    # A blank of activations begins with a black image, which the normalisation decides.
+    key = (content, fingerprint, model.device, model.dtype, model.preprocessing)
     if key not in runs:
         if image is not None:
             resid = _run_image(model, image)
@@ -160,9 +180,9 @@ def blank_image(model: HookedModel, blank: Blank, seed: int = 0) -> Float[Tensor
         return _pixels(model, 1.0 if blank == "white" else 0.0)
     if blank == "mean":
         mean = IMAGENET_MEAN if model.n_classes == 1000 else model.preprocessing.mean
-        return _pixels(model, torch.tensor(mean).view(3, 1, 1))
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(3, *model.image_size, generator=generator) * NOISE_STD
+        return _pixels(model, torch.tensor(mean, dtype=torch.float32, device="cpu").view(3, 1, 1))
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    noise = torch.randn(3, *model.image_size, generator=generator, dtype=torch.float32, device="cpu") * NOISE_STD
     if blank == "noise":
         return _pixels(model, (NOISE_MEAN + noise).clamp(0, 1))
     return rise_blur(_pixels(model, (1.0 + noise).clamp(0, 1)))
@@ -178,8 +198,11 @@ def black_image(model: HookedModel) -> Float[Tensor, "1 3 height width"]:
 
 
 def _pixels(model: HookedModel, values: float | Tensor) -> Float[Tensor, "1 3 height width"]:
-    pixels = torch.ones(3, *model.image_size) * values
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
+    pixels = torch.ones(3, *model.image_size, dtype=torch.float32, device="cpu") * values
+    mean, std = (
+        torch.tensor(v, dtype=torch.float32, device="cpu").view(3, 1, 1)
+        for v in (model.preprocessing.mean, model.preprocessing.std)
+    )
     return ((pixels - mean) / std)[None].to(model.device, model.dtype)
 
 
@@ -204,17 +227,17 @@ def _run_activations(model: HookedViT, table: list[Tensor]) -> list[Tensor]:
 
 
 def _mean_resid(model: HookedViT, blank: MeanActivations) -> list[Tensor]:
-    key = (model.fingerprint, model.device, model.dtype)
+    key = (blank.content(), model.fingerprint, model.device, model.dtype, model.preprocessing)
     if key in blank._means:
         return blank._means[key]
     total: list[Tensor] = []
     count = 0
     for batch in batches(model, blank.images, blank.batch_size):
         resid = model.embed(batch)
-        sums = [resid.double().sum(dim=0)]
+        sums = [exact(resid).sum(dim=0)]
         for layer in range(model.spec.n_layers):
             resid = model.run_block(layer, resid)
-            sums.append(resid.double().sum(dim=0))
+            sums.append(exact(resid).sum(dim=0))
         total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
         count += len(batch)
     blank._means[key] = [t / count for t in total]

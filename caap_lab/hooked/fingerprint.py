@@ -1,4 +1,7 @@
-"""Identity of a model: a hash of every weight, and one of everything else that decides its outputs."""
+"""Identity of models and images: hashes that are the same in every process.
+
+A model's is a hash of every weight, and one of everything else that decides its outputs.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -82,6 +85,13 @@ def checksum(tensors: Iterable[Tensor]) -> bytes:
     for parts in sums.values():
         digest.update(torch.cat([_bytes(part) for part in parts]).cpu().numpy().data)
     return digest.digest()
+
+
+def image_digest(image: Tensor) -> str:
+    """16 hex digits that tell a tensor from any other, wherever it lies: a model's input, for example."""
+    digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}\n".encode(), digest_size=8)
+    digest.update(_bytes(image).cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def _weights(like: Tensor) -> Tensor:

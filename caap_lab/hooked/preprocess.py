@@ -214,9 +214,32 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
         )
     if tensor.numel() == 0:
         raise InputError("No images were given: the tensor's batch is empty.")
-    if not bool(tensor.isfinite().all()):
+    batch = tensor if tensor.ndim == 4 else tensor[None]
+    low, high = batch.detach().flatten(1).aminmax(dim=1)
+    if not bool((low.isfinite() & high.isfinite()).all()):
         raise InputError("The tensor holds NaN or infinity.")
-    return tensor if tensor.ndim == 4 else tensor[None]
+    _refuse_pixels(batch, low, high, preprocessing)
+    return batch
+
+
+def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Preprocessing) -> None:
+    """Refuse an image whose numbers are pixels from 0 to 255 and were never normalised.
+
+    White, the brightest pixel, is at most `white` after normalisation. Pixels are never negative, and exceed it: far,
+    or in whole numbers where the picture is dark.
+    """
+    white = max((1 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    bright = (low >= 0) & (high > white * 1.01)
+    if not bool(bright.any()):
+        return
+    for image, highest in zip(batch[bright].detach(), high[bright], strict=True):
+        if highest > 4 * max(white, 1) or bool((image == image.round()).all()):
+            raise InputError(
+                f"This tensor's numbers go from {float(image.min()):.4g} to {float(highest):.4g}, like pixels from 0 "
+                f"to 255; tensors count as preprocessed, and white is at most {white:.3g} for this model. Give pixels "
+                "as a PIL image or as a uint8 array [height, width, 3], or normalise them: (pixels / 255 - mean) / "
+                "std, with mean and std of model.preprocessing."
+            )
 
 
 def _three_numbers(field: str, values: Any) -> tuple[float, ...]:

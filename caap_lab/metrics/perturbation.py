@@ -16,6 +16,7 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.batches import check_count, check_images
+from caap_lab.hooked.fingerprint import image_digest, same_model
 from caap_lab.hooked.probability import probabilities, resolved_probability
 from caap_lab.hooked.running import runs_model
 from caap_lab.metrics.protocol import CurveProtocol, base_images, curve_protocol
@@ -121,6 +122,7 @@ def insertion_deletion(
     for m in several:
         if m.target >= model.n_classes or tuple(m.image.shape[:2]) != model.preprocessing.image_size:
             raise InputError(f"The map of {m.method} was made for another model: {m.model_name}.")
+    _check_origin(model, singles, several)
     curves = _Curves(model, singles, several, chosen)
     with (
         torch.no_grad(),
@@ -128,6 +130,26 @@ def insertion_deletion(
     ):
         curves.run(batch_size, bar)
     return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(several))]
+
+
+def _check_origin(model: HookedModel, images: list[Images], maps: list[AttributionMap]) -> None:
+    """Refuse maps of another model or of another image; what a map does not know of itself is not checked."""
+    known = model.fingerprint
+    digest = ""
+    for index, m in enumerate(maps):
+        if m.fingerprint and not same_model(m.fingerprint, known):
+            raise InputError(
+                f"Map {index} was made by another model: {m.model_name} {m.fingerprint}, and this is "
+                f"{model.model_name} {known} (hashes of weights and of structure). Make the map with this model, or "
+                "give the one that made it."
+            )
+        if index < len(images):  # one image may be given for all maps
+            digest = image_digest(model.preprocess(images[index])[0])
+        if m.image_digest and m.image_digest != digest:
+            raise InputError(
+                f"Map {index} was made for another image: what the model sees of the image given here is not what it "
+                "saw when the map was made. Give the maps' own images, in their order."
+            )
 
 
 def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height width"]:

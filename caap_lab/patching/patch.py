@@ -113,7 +113,7 @@ def _selection(
     if leaf in ("pooled", "logits"):
         if patch.tokens is not None or patch.heads is not None:
             raise InputError(f"{patch.name!r} has no tokens or heads; leave them out.")
-        return torch.ones(1, *[1] * len(shape), dtype=torch.bool), True
+        return torch.ones(1, *[1] * len(shape), dtype=torch.bool, device="cpu"), True
     tokens = _token_mask(model, patch, batch)
     reaches = True
     if site.short == "ln_final.normalized" or (site.layer == model.spec.n_layers - 1 and site.short in _AFTER_LAST_MIX):
@@ -134,13 +134,13 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
     n_tokens = model.spec.n_tokens
     tokens = patch.tokens
     if tokens is None:
-        return torch.ones(1, n_tokens, dtype=torch.bool)
+        return torch.ones(1, n_tokens, dtype=torch.bool, device="cpu")
     if isinstance(tokens, Tokens):
         chosen: np.ndarray = np.asarray(tokens.indices(model.spec))
     else:
         chosen = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
     if chosen.dtype == bool:
-        tokens = torch.from_numpy(chosen if chosen.ndim == 2 else chosen[None])
+        tokens = torch.from_numpy(np.ascontiguousarray(chosen if chosen.ndim == 2 else chosen[None]))
         if tokens.ndim != 2 or tokens.shape[1] != n_tokens or tokens.shape[0] not in (1, batch):
             raise InputError(
                 f"A boolean token choice must be [{batch} images (or 1), {n_tokens} tokens], not {list(tokens.shape)}."
@@ -158,7 +158,7 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
     wrong = [t for t in numbers if not 0 <= t < n_tokens]
     if wrong:
         raise InputError(f"Token {wrong[0]} does not exist: this model has tokens 0 to {n_tokens - 1}.")
-    mask = torch.zeros(1, n_tokens, dtype=torch.bool)
+    mask = torch.zeros(1, n_tokens, dtype=torch.bool, device="cpu")
     mask[0, numbers] = True
     return mask
 
@@ -166,7 +166,7 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
 def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head"]:
     n_heads = model.spec.n_heads
     if patch.heads is None:
-        return torch.ones(n_heads, dtype=torch.bool)
+        return torch.ones(n_heads, dtype=torch.bool, device="cpu")
     if leaf not in _HEADED:
         raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(_HEADED)}.")
     given: Any = patch.heads
@@ -174,7 +174,7 @@ def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head
     wrong = [h for h in heads if not 0 <= h < n_heads]
     if wrong or not heads:
         raise InputError(f"heads={heads}: this model has heads 0 to {n_heads - 1}.")
-    mask = torch.zeros(n_heads, dtype=torch.bool)
+    mask = torch.zeros(n_heads, dtype=torch.bool, device="cpu")
     mask[heads] = True
     return mask
 
@@ -188,7 +188,7 @@ def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Ten
             raise InputError(f"The source of {patch.name} has no layer {site.layer}.")
         source = source[site.layer]
     if isinstance(source, np.ndarray):
-        source = torch.from_numpy(source)
+        source = _from_numpy(patch, source)
     if not isinstance(source, Tensor):
         if not isinstance(source, Real):
             kind = type(source).__name__
@@ -203,6 +203,17 @@ def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Ten
             f"or {batch} in front or none."
         )
     return full
+
+
+def _from_numpy(patch: Patch, source: np.ndarray) -> Tensor:
+    """An array of numbers as a tensor, however it lies in memory."""
+    if source.dtype.kind not in "fiu":
+        raise InputError(f"The source of {patch.name} must hold real numbers; this array is {source.dtype}.")
+    # torch takes neither negative strides nor bytes in another machine's order; it has few unsigned formats.
+    plain = np.dtype(np.int64) if source.dtype.kind == "u" else source.dtype.newbyteorder("=")
+    if plain == np.longdouble:
+        plain = np.dtype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(source, dtype=plain))
 
 
 def _read_roles(model: HookedViT) -> str:

@@ -93,6 +93,7 @@ def record(
             for row in range(size):
                 for hook, activation in next(stream).items():
                     tensors[hook][row].copy_(activation)
+                    _check_range(hook, activation, tensors[hook][row])
             shards.append(Shard(tensors if part is None else part, 0, size))
             if part is not None:
                 write_shard(part, tensors, recording)
@@ -134,6 +135,17 @@ def _activations(
             for row in range(len(batch)):
                 yield {hook: activation[row] for hook, activation in found.items()}
                 bar.update()
+
+
+def _check_range(hook: str, activation: Tensor, kept: Tensor) -> None:
+    """Refuse an activation that becomes infinite in the format that it is kept in."""
+    narrower = torch.finfo(kept.dtype).max < torch.finfo(activation.dtype).max
+    if narrower and bool(kept.isinf().any()) and not bool(activation.isinf().any()):
+        raise InputError(
+            f"{hook} reaches {float(activation.abs().max()):.4g}, which dtype="
+            f"{str(kept.dtype).removeprefix('torch.')!r} does not hold: its largest number is "
+            f"{torch.finfo(kept.dtype).max:.4g}. Record with dtype={str(activation.dtype).removeprefix('torch.')!r}."
+        )
 
 
 def _check_memory(nbytes: int, device: torch.device) -> None:

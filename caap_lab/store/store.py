@@ -17,6 +17,7 @@ from torch import Tensor
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, digest_of, has_form, raw_bytes, read_json, recover, save_tensors
 from caap_lab.hooked.device_dtype import as_dtype
+from caap_lab.hooked.fingerprint import same_model, weights_of
 from caap_lab.hooked.names import layer_of, short_name
 
 if TYPE_CHECKING:
@@ -145,10 +146,17 @@ class ActivationStore:
 
     def require_model(self, model: "HookedViT") -> None:
         """Refuse to be used with a model other than the one that was recorded."""
-        if model.fingerprint != self.fingerprint:
+        if not same_model(self.fingerprint, model.fingerprint):
+            same = weights_of(self.fingerprint) == weights_of(model.fingerprint)
+            differ = (
+                "The weights are the same, but not the structure: a setting, a module or a function inside the model "
+                "was changed, or timm or PyTorch builds it in another way in this version"
+                if same
+                else "The weights are not the same"
+            )
             raise InputError(
-                f"This store was recorded with {self.model_name} (weights {self.fingerprint}); it cannot be used with "
-                f"{model.model_name} (weights {model.fingerprint}). Record the images again with this model."
+                f"This store was recorded with {self.model_name} ({self.fingerprint}); it cannot be used with "
+                f"{model.model_name} ({model.fingerprint}). {differ}. Record the images again with this model."
             )
 
     def save(self, path: str | Path) -> Path:
