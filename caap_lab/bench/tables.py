@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from caap_lab.bench.plan import Study
 from caap_lab.bench.published import METRICS, published
 from caap_lab.bench.result import LOWER_IS_BETTER, BenchmarkResult
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_html, for_latex, for_markdown
 from caap_lab.files import atomic_path
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class Table:
 
     def markdown(self) -> str:
         """Means with standard errors, then differences to CAAP, then the protocol."""
-        parts = [f"## {self.title}", _markdown(self.frame, _mean)]
+        parts = [f"## {for_markdown(self.title)}", _markdown(self.frame, _mean)]
         if "published" in self.frame:
             parts += ["Published by the paper:", _markdown(self.frame, _published)]
         if self.frame["difference"].notna().any():
             parts += ["Minus CAAP, paired over the same images:", _markdown(self.frame, _difference)]
-        return "\n\n".join([*parts, *self.protocol]) + "\n"
+        return "\n\n".join([*parts, *map(for_markdown, self.protocol)]) + "\n"
 
     def latex(self) -> str:
         """A booktabs table of means with standard errors, with the protocol as its caption."""
@@ -60,16 +60,17 @@ class Table:
         lines = [
             "% needs \\usepackage{booktabs}",
             "\\begin{table}",
-            f"\\caption{{{_latex(self.title + '. ' + ' '.join(self.protocol))}}}",
+            f"\\caption{{{for_latex(self.title + '. ' + ' '.join(self.protocol))}}}",
             f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
             "\\toprule",
-            " & ".join(["", *(f"\\multicolumn{{{count}}}{{c}}{{{_latex(name)}}}" for name, count in spans)]) + " \\\\",
+            " & ".join(["", *(f"\\multicolumn{{{count}}}{{c}}{{{for_latex(name)}}}" for name, count in spans)])
+            + " \\\\",
             " & ".join(["Method", *(_SHOWN[metric] for _, _, metric in columns)]) + " \\\\",
             "\\midrule",
         ]
         for method, cells in _rows(frame, columns, _mean, lambda text: f"\\textbf{{{text}}}"):
             shown = (cell.replace("±", "$\\pm$").replace("-", "$-$", 1) for cell in cells)
-            lines.append(" & ".join([_latex(method), *shown]) + " \\\\")
+            lines.append(" & ".join([for_latex(method), *shown]) + " \\\\")
         return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
     def html(self, metric: str) -> str:
@@ -237,21 +238,21 @@ def _markdown(frame: "pd.DataFrame", cell: Callable[..., str]) -> str:
     columns = _columns(frame)
     several = len({data for data, _, _ in columns}) > 1
     heads = [f"{data}, {model} {_SHOWN[m]}" if several else f"{model} {_SHOWN[m]}" for data, model, m in columns]
-    lines = [f"| Method | {' | '.join(heads)} |", f"|---|{'---:|' * len(columns)}"]
+    lines = [f"| Method | {' | '.join(map(for_markdown, heads))} |", f"|---|{'---:|' * len(columns)}"]
     for method, cells in _rows(frame, columns, cell, lambda text: f"**{text}**"):
         if any(cells):
-            lines.append(f"| {' | '.join([method, *cells])} |")
+            lines.append(f"| {' | '.join([for_markdown(method), *cells])} |")
     return "\n".join(lines)
 
 
 def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]]) -> str:
-    first = "".join(f'<th scope="col">{escape(head)}</th>' for head in ("Method", *heads))
+    first = "".join(f'<th scope="col">{for_html(head)}</th>' for head in ("Method", *heads))
     lines = [
-        f'<tr><th scope="row">{escape(method)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        f'<tr><th scope="row">{for_html(method)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for method, cells in rows
         if any(cells)
     ]
-    return f"<table><caption>{escape(caption)}</caption><tr>{first}</tr>{''.join(lines)}</table>"
+    return f"<table><caption>{for_html(caption)}</caption><tr>{first}</tr>{''.join(lines)}</table>"
 
 
 def _mean(line: object) -> str:
@@ -270,8 +271,3 @@ def _number(value: float | None, error: float | None, sign: str = "") -> str:
     if value is None or error is None or value != value:
         return ""
     return f"{value:{sign}.{_DIGITS}f} ± {error:.{_DIGITS}f}"
-
-
-def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "±": r"$\pm$"} | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(c, c) for c in text)

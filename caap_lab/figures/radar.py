@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.plots.dots import plot_dots
 from caap_lab.plots.style import method_styles, new_figure
@@ -31,9 +32,9 @@ def fig10(world: World) -> Drawn:
             linewidth=2.2 if style.ours else 1.1,
             marker=style.marker,
             markersize=4,
-            label=method,
+            label=for_plot(method),
         )
-    radar.set_xticks(angles, table.index, fontsize=8)
+    radar.set_xticks(angles, [for_plot(model) for model in table.index], fontsize=8)
     radar.tick_params(axis="x", pad=8)
     for label, side in zip(radar.get_xticklabels(), np.cos(angles), strict=True):  # names stay clear of the rim
         label.set_horizontalalignment("left" if side > 0.1 else "right" if side < -0.1 else "center")

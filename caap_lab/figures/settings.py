@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from caap_lab.bench.published import METRICS
 from caap_lab.bench.spec import Spec
+from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.hooked.model import HookedViT
 from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, quiet_grid
@@ -85,7 +86,9 @@ def _points(ax: Axes, frame: pd.DataFrame, axis: str) -> None:
         part = frame[frame["model"] == model].set_index(axis).loc[settings]
         place = np.arange(len(settings)) + (index - (len(models) - 1) / 2) * 0.15
         mark, colour = MARKERS[index], COLOURS[index]
-        ax.errorbar(place, part["mean"], part["se"], fmt=mark, color=colour, label=model, markersize=5, capsize=2)
+        ax.errorbar(
+            place, part["mean"], part["se"], fmt=mark, color=colour, label=for_plot(model), markersize=5, capsize=2
+        )
     ax.set_xticks(range(len(settings)), settings, rotation=30, ha="right", rotation_mode="anchor", fontsize=8)
 
 
@@ -100,7 +103,7 @@ def _lines(ax: Axes, frame: pd.DataFrame, axis: str) -> None:
             color=COLOURS[index],
             linestyle=DASHES[index],
             markersize=4,
-            label=model,
+            label=for_plot(model),
         )
         low, high = part["mean"] - part["se"], part["mean"] + part["se"]
         ax.fill_between(share, low, high, color=COLOURS[index], alpha=0.15, linewidth=0)

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.attribution.options import check_choice
+from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def plot_regions(
     ax.set_ylabel(REGION_LABELS[quantity])
     ax.set_ylim(bottom=0)
     which = "mean over heads" if heads == "mean" else f"head {heads}"
-    ax.set_title(f"{result.model_name}, {_images(result)}, {which}", fontsize=9)
+    ax.set_title(for_plot(f"{result.model_name}, {_images(result)}, {which}"), fontsize=9)
     # Below the axes: five lines leave no room between them.
     ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), handlelength=3.5)
     return ax
@@ -67,7 +68,7 @@ def plot_heads(result: "AttentionRegions", quantity: Literal["distance", "entrop
     mean, error = (read(quantity, heads="mean") for read in (result.mean, result.standard_error))
     _line(ax, mean, error, COLOURS[0], "-", "mean over heads")
     ax.set_ylabel(_HEAD_LABELS[quantity])
-    ax.set_title(f"{result.model_name}, {_images(result)}", fontsize=9)
+    ax.set_title(for_plot(f"{result.model_name}, {_images(result)}"), fontsize=9)
     ax.legend(fontsize=8, frameon=False)
     return ax
 

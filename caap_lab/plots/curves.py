@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
+from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, method_styles, new_axes, quiet_grid
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def plot_curves(curves: "PerturbationCurves", ax: Axes | None = None) -> Axes:
     ax.plot(share, curves.insertion_curve, color=COLOURS[0], label=f"insertion, area {curves.insertion:.3f}")
     ax.plot(share, curves.deletion_curve, "--", color=COLOURS[1], label=f"deletion, area {curves.deletion:.3f}")
     ax.set_xlabel("pixels changed, highest score first (%)")
-    ax.set_ylabel(f"'{curves.target_name}': {_SCORES[curves.protocol.score]}")
-    ax.set_title(f"{curves.method} of {curves.model_name}, InsDel {curves.insdel:.3f}", fontsize=9)
+    ax.set_ylabel(for_plot(f"'{curves.target_name}': {_SCORES[curves.protocol.score]}"))
+    ax.set_title(for_plot(f"{curves.method} of {curves.model_name}, InsDel {curves.insdel:.3f}"), fontsize=9)
     ax.set_xlim(0, 100)
     quiet_grid(ax)
     ax.legend(fontsize=8, frameon=False)
@@ -74,7 +75,7 @@ def plot_mean_curves(
             linestyle=style.dash,
             linewidth=2 if style.ours else 1.2,
             zorder=3 if style.ours else 2,
-            label=method,
+            label=for_plot(str(method)),
         )
         low, high = part["mean"] - part["se"], part["mean"] + part["se"]
         ax.fill_between(share, low, high, color=style.colour, alpha=0.12, linewidth=0)

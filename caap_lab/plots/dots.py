@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from caap_lab.escaping import for_plot
 from caap_lab.plots.style import method_styles, new_axes, quiet_grid
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def plot_dots(frame: "pd.DataFrame", label: str, ax: Axes | None = None) -> Axes
             color=style.colour,
             markersize=5 if style.ours else 4,
             linewidth=0.7,
-            label=method,
+            label=for_plot(method),
         )
-    ax.set_yticks(places, models, fontsize=8)
+    ax.set_yticks(places, [for_plot(model) for model in models], fontsize=8)
     ax.set_ylim(len(models) - 0.5, -0.5)
-    ax.set_xlabel(f"{label}, mean ± standard error")
+    ax.set_xlabel(for_plot(f"{label}, mean ± standard error"))
     quiet_grid(ax)
     return ax

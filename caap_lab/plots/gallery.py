@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import new_figure
 
@@ -50,9 +51,13 @@ def plot_gallery(
         line[0].imshow(row[0].image.numpy(), interpolation="nearest")
         line[0].set_axis_off()
         told = (model, f"'{row[0].target_name}'")
-        line[0].set_title("\n".join(shorten(text, WIDTH, placeholder="...") for text in told), fontsize=7)
+        line[0].set_title("\n".join(map(_short, told)), fontsize=7)
         for ax, m in zip(line[1:], row, strict=True):
             draw_overlay(ax, m)
     for ax, title in zip(panels[0][1:], titles, strict=True):
-        ax.set_title(shorten(title, WIDTH, placeholder="..."), fontsize=7)
+        ax.set_title(_short(title), fontsize=7)
     return figure
+
+
+def _short(text: str) -> str:
+    return for_plot(shorten(text, WIDTH, placeholder="..."))

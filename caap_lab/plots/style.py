@@ -1,9 +1,12 @@
 """How all figures look: one palette, readable by colour-blind people and, by dashes and markers, in grey."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
-from typing import Literal, NamedTuple
+from threading import RLock
+from typing import Any, Literal, NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
@@ -45,8 +48,38 @@ def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
     return buffer.getvalue()
 
 
+_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
+"""TrueType: IEEE's, ACM's and others' checks refuse matplotlib's own choice, Type 3."""
+_SAVING = RLock()
+
+
+@contextmanager
+def _fonts_for_print() -> Iterator[None]:
+    """These two settings while a file is written; the user's others may change meanwhile in another thread."""
+    with _SAVING:
+        before = {name: matplotlib.rcParams[name] for name in _FONTS}
+        matplotlib.rcParams.update(_FONTS)
+        try:
+            yield
+        finally:
+            matplotlib.rcParams.update(before)
+
+
 class NotebookFigure(Figure):
-    """A figure that shows itself as the value of a notebook's cell, without pyplot."""
+    """A figure that shows itself as a notebook cell's value, without pyplot, and is saved with TrueType fonts."""
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Save as any figure, with TrueType fonts in PDF and PostScript.
+
+        The pages of a `PdfPages` are one file, whose fonts are those of `matplotlib.rcParams["pdf.fonttype"]`.
+        """
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        if isinstance(fname, PdfPages):
+            super().savefig(fname, **options)
+            return
+        with _fonts_for_print():
+            super().savefig(fname, **options)
 
     def _repr_png_(self) -> bytes:
         return figure_png(self)

@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.bench.result import LOWER_IS_BETTER, statistics
+from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import COLOUR_MAP
 from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
 
@@ -54,7 +55,7 @@ def plot_sweep(sweep: "CaapSweep", ax: Axes | None = None, metric: str = "insdel
         ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
     count = f"{len(sweep.images)} image{'s' if len(sweep.images) > 1 else ''}"
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    ax.set_title(f"{sweep.model.model_name}, {count}, {better} is better", fontsize=9, pad=20)
+    ax.set_title(for_plot(f"{sweep.model.model_name}, {count}, {better} is better"), fontsize=9, pad=20)
     return ax
 
 
@@ -83,9 +84,11 @@ def _points(ax: Axes, sweep: "CaapSweep", mean: np.ndarray, error: np.ndarray) -
                 capsize=3,
                 label=f"{name} ± standard error",
             )
-    ax.set_xticks(places, [str(label) for label in sweep.labels], rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_xticks(
+        places, [for_plot(str(label)) for label in sweep.labels], rotation=30, ha="right", rotation_mode="anchor"
+    )
     ax.set_xlim(-0.5, len(places) - 0.5)
-    ax.set_xlabel(sweep.axes[0])
+    ax.set_xlabel(for_plot(sweep.axes[0]))
 
 
 def _triangle(ax: Axes, sweep: "CaapSweep", mean: np.ndarray, label: str) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from caap_lab.diagnostics.attention_regions import AttentionRegions
+from caap_lab.escaping import for_plot
 from caap_lab.plots.attention import plot_regions
 from caap_lab.plots.style import new_figure
 from caap_lab.widgets.pixels import colour_table, grey
@@ -75,7 +76,7 @@ def attention_figure(scene: AttentionScene) -> Figure:
 def _draw_photo(ax: Axes, scene: AttentionScene) -> None:
     ax.imshow(scene.pixels, interpolation="nearest")
     ax.imshow(scene.objects, alpha=0.5 * (scene.objects[..., 3] > 0), interpolation="nearest", extent=_extent(scene))
-    ax.set_title(f"{scene.title}: {scene.query}", fontsize=9)
+    ax.set_title(for_plot(f"{scene.title}: {scene.query}"), fontsize=9)
     ax.set_axis_off()
     _outline_query(ax, scene)
 

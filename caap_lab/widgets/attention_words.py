@@ -1,6 +1,5 @@
 """What the attention widget says beside its pictures."""
 
-import html
 from typing import Literal
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from caap_lab.diagnostics.attention_regions import AttentionRegions
 from caap_lab.diagnostics.region_pairs import PREFIX_WORDS
+from caap_lab.escaping import for_html
 from caap_lab.hooked.spec import ViTSpec
 
 DASHES = {
@@ -58,7 +58,7 @@ def regions_table(regions: AttentionRegions, layer: int, heads: Literal["mean"] 
     """All kinds of pairs that there are, in one layer, as HTML."""
     mass, weight = (regions.mean(quantity, heads=heads)[:, layer] for quantity in _QUANTITIES)
     lines = [
-        f'<tr><td>{html.escape(kind)}</td><td class="number">{mass[place]:.1%}</td>'
+        f'<tr><td>{for_html(kind)}</td><td class="number">{mass[place]:.1%}</td>'
         f'<td class="number">{weight[place]:.3g}</td></tr>'
         for place, kind in enumerate(regions.kinds)
         if np.isfinite(mass[place])

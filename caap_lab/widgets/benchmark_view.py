@@ -1,7 +1,6 @@
 """A benchmark as it runs, in this process or any other: how far it is, its tables and its figures."""
 
 import asyncio
-import html
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
 from caap_lab.plots.sweeps import NAMES
 from caap_lab.widgets.panel import Panel
@@ -78,7 +78,6 @@ class BenchmarkView(Panel):
         self._given = given
         self.every = every
         self._look_again: asyncio.TimerHandle | None = None
-        self._closed = False
         self._samples: deque[tuple[float, int]] = deque()
         self._found: Reading | Waiting = Waiting(f"Reading {self.folder}.")
         self._drawn: tuple[Reading | Waiting, Choice] | None = None
@@ -157,7 +156,6 @@ class BenchmarkView(Panel):
 
     def close(self) -> None:
         """Stop looking, and take the widget away."""
-        self._closed = True
         self._stop()
         super().close()
 
@@ -259,7 +257,7 @@ class BenchmarkView(Panel):
                 f'<progress max="{reading.planned}" value="{reading.computed + reading.n_failed}" '
                 'aria-label="Cells of the benchmark"></progress>'
             )
-        self._progress.value = f'<div class="caap-progress">{bar}<div>{html.escape(text)}</div></div>'
+        self._progress.value = f'<div class="caap-progress">{bar}<div>{for_html(text)}</div></div>'
         state = f"looks again every {self.every:g} s" if self.refreshing else "does not look again by itself"
         if isinstance(reading, Reading) and reading.complete:
             state = "complete"
@@ -291,13 +289,13 @@ class BenchmarkView(Panel):
             self._counts.value = f'<div class="caap-wide">{reading.counts_html()}</div>'
             self._failures.value = reading.failed_html()
             self._failed_list.titles = [f"Failed cells: {len(reading.failed)}"]
-            self._damaged.value = f'<div class="caap-message">{html.escape(reading.damaged_text())}</div>'
+            self._damaged.value = f'<div class="caap-message">{for_html(reading.damaged_text())}</div>'
             shown[self._counts] = True
             shown[self._failed_list] = len(reading.failed) > 0
             shown[self._damaged] = len(reading.result.damaged) > 0
         if table is not None:
             self._table.value = f'<div class="caap-wide">{table.html(choice.metric)}</div>'
-            self._protocol.value = "".join(f"<p>{html.escape(line)}</p>" for line in table.protocol)
+            self._protocol.value = "".join(f"<p>{for_html(line)}</p>" for line in table.protocol)
             self.still.label = (
                 f"Mean insertion and deletion curves of {choice.model}, and {NAMES[choice.metric]} of all models and "
                 f"methods; the numbers are in the table."

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import new_figure
 
@@ -40,11 +41,11 @@ def explore_figure(
     figure = new_figure(0.4 + 3.0 * (1 + len(maps)), 3.0 * height / width + 0.4)
     panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
     panels[0].imshow(pixels, interpolation="nearest")
-    panels[0].set_title(title, fontsize=9)
+    panels[0].set_title(for_plot(title), fontsize=9)
     panels[0].set_axis_off()
     for ax, (name, m) in zip(panels[1:], maps.items(), strict=True):
         mappable = draw_overlay(ax, m, opacity=opacity, colour_map=colour_map)
-        ax.set_title(f"{name} for '{m.target_name}'", fontsize=9)
+        ax.set_title(for_plot(f"{name} for '{m.target_name}'"), fontsize=9)
         bar = figure.colorbar(mappable, ax=ax, fraction=0.046, pad=0.02)
         bar.set_label(m.score, fontsize=8)
         bar.ax.tick_params(labelsize=7)

@@ -11,6 +11,7 @@ from caap_lab.attribution.caap import CONTEXTS, caap, cutoff_blocks
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.context.blanks import BLANKS
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_plot
 from caap_lab.hooked.base import HookedModel, Images, check_kind
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.tokens import NEIGHBOURHOODS, neighbourhood_offsets
@@ -71,6 +72,7 @@ class LayerSweep(Panel):
         photos = photos_of(model, image)
         if len(photos) != 1:
             raise InputError(f"layer_sweep shows one image; {len(photos)} were given. cl.sweep_cutoffs takes many.")
+        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model, self.photo = model, photos[0]
         self._twin = twin(model, self.worker.check)
@@ -79,7 +81,6 @@ class LayerSweep(Panel):
 
         layers = model.n_layers
         contexts = _contexts(model)
-        self.target_box = TargetBox(model, target)
         self.cutoff = ipywidgets.IntSlider(cutoff_blocks(None, layers), min=0, max=layers, description="cutoff")
         self.start = ipywidgets.IntSlider(0, min=0, max=layers - 1, description="start")
         self.play = ipywidgets.ToggleButton(description="play", tooltip="Go through the cutoffs", icon="play")
@@ -163,7 +164,8 @@ class LayerSweep(Panel):
             left.set_axis_off()
         else:
             mappable = draw_overlay(left, m, opacity=self.opacity.value)
-            left.set_title(f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}", fontsize=9)
+            title = f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}"
+            left.set_title(for_plot(title), fontsize=9)
             figure.colorbar(mappable, ax=left, fraction=0.046, pad=0.02).set_label(m.score, fontsize=8)
         right.plot(list(values), list(values.values()), "o-", color=COLOURS[0])
         right.axvline(self.cutoff.value, color="0.5", linestyle=":")

@@ -1,10 +1,9 @@
 """What all widgets share: errors shown where they happen, and a picture of the present state left in the notebook."""
 
 import asyncio
-import html
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +12,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
 from caap_lab.widgets.keys import Keys
 from caap_lab.widgets.worker import Job, Worker
@@ -31,12 +31,40 @@ def wrapped(*widgets: ipywidgets.Widget) -> ipywidgets.Box:
     return ipywidgets.Box(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
 
+def close_all(widget: ipywidgets.Widget) -> None:
+    """Close a widget with all that it holds: its rows, and their layouts and styles, which are models of their own.
+
+    ipywidgets closes the one widget only, and keeps whatever is not closed until the kernel ends.
+    """
+    found, waiting = {}, [widget]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in found:
+            found[id(one)] = one
+            waiting += _widgets_in(vars(one))  # its traits' values are in there as well
+    for one in found.values():
+        ipywidgets.Widget.close(one)
+
+
+def _widgets_in(value: object) -> Iterator[ipywidgets.Widget]:
+    if isinstance(value, ipywidgets.Widget):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _widgets_in(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _widgets_in(inner)
+
+
 class Panel(ipywidgets.VBox):
     """A widget that computes in the background and leaves a picture beside itself in the saved notebook.
 
     Attributes:
         message: The sentence shown at the bottom, empty if nothing went wrong; `status` says what is being computed.
     """
+
+    _closed = False
 
     def __init__(self) -> None:
         self.worker = Worker(self._failed)
@@ -70,10 +98,11 @@ class Panel(ipywidgets.VBox):
             self._keep(self._drawing()(), self.link)
 
     def close(self) -> None:
-        """Stop the work and take the widget away."""
+        """Stop the work, and take the widget away with everything in it."""
+        self._closed = True
         if hasattr(self, "worker"):  # else the arguments were refused
             self.worker.close()
-        super().close()
+        close_all(self)
 
     def _put(self, *rows: ipywidgets.Widget) -> None:
         """Lay out the rows above the status, the message and the call that reproduces what is shown."""
@@ -108,7 +137,7 @@ class Panel(ipywidgets.VBox):
             return
         self.message = message
         role = '<div role="alert" class="caap-message">' if message else "<div>"
-        self._message.value = f"{role}{html.escape(message)}</div>"
+        self._message.value = f"{role}{for_html(message)}</div>"
 
     def _ask(self, jobs: list[Job]) -> None:
         """Hand jobs to the worker and count down while they are done."""
@@ -130,7 +159,7 @@ class Panel(ipywidgets.VBox):
 
     def _changed(self) -> None:
         """Show the call for the present state, and draw the picture in the notebook anew after a pause."""
-        call = html.escape(self.link)
+        call = for_html(self.link)
         self._link.value = f'<pre class="caap-link" aria-label="Python call that gives this">{call}</pre>'
         if self._picture is None:
             return
@@ -141,9 +170,14 @@ class Panel(ipywidgets.VBox):
             self._leave_picture()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle | None:
-        """Call in the kernel's loop after a while; None in a script, which has no loop."""
+        """Call in the kernel's loop after a while, unless this is closed by then; None in a script, without a loop."""
+
+        def still_open() -> None:
+            if not self._closed:
+                call()
+
         try:
-            return asyncio.get_running_loop().call_later(seconds, call)
+            return asyncio.get_running_loop().call_later(seconds, still_open)
         except RuntimeError:
             return None
 
@@ -161,7 +195,7 @@ class Panel(ipywidgets.VBox):
             except RuntimeError:
                 self._keep(drawing(), link)
                 return
-            drawn.add_done_callback(lambda png: self._keep(png.result(), link))
+            drawn.add_done_callback(lambda png: None if self._closed else self._keep(png.result(), link))
 
     def _keep(self, png: bytes, link: str) -> None:
         data, alt = {"image/png": png, "text/plain": link}, {"image/png": {"alt": link}}

@@ -1,6 +1,5 @@
 """What a benchmark's folder holds at one moment, and how it is drawn; nothing here writes, locks or moves anything."""
 
-import html
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from caap_lab.bench.parts import Run
 from caap_lab.bench.plan import Plan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.tables import Table, make_tables
+from caap_lab.escaping import for_html, for_plot
 from caap_lab.plots.curves import Kind, mean_curves, plot_mean_curves
 from caap_lab.plots.dots import plot_dots
 from caap_lab.plots.style import method_styles, new_figure
@@ -107,7 +107,7 @@ class Reading:
             for column, kind in enumerate(kinds):
                 first = ax = figure.add_subplot(grid[0, column], sharey=first)
                 plot_mean_curves(mean_curves(rows, kind), kind, ax, methods=methods)
-                ax.set_title(f"{kind}, {choice.model}", fontsize=10)
+                ax.set_title(for_plot(f"{kind}, {choice.model}"), fontsize=10)
                 if column == 0:
                     ax.set_ylabel("probability of the class", fontsize=9)
                 else:
@@ -115,20 +115,28 @@ class Reading:
         below = figure.add_subplot(grid[-1, :])
         plot_dots(shown, f"{NAMES[choice.metric]} (%)", below)
         handles = [
-            Line2D([], [], color=style.colour, linestyle=style.dash, marker=style.marker, markersize=4, label=method)
+            Line2D(
+                [],
+                [],
+                color=style.colour,
+                linestyle=style.dash,
+                marker=style.marker,
+                markersize=4,
+                label=for_plot(method),
+            )
             for method, style in method_styles(methods).items()
         ]
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(6, len(methods)), frameon=False, fontsize=8
         )
-        figure.suptitle(f"{table.title}; {self.result.progress}", fontsize=10)
+        figure.suptitle(for_plot(f"{table.title}; {self.result.progress}"), fontsize=10)
         return figure
 
     def counts_html(self) -> str:
         """Finished cells of each model and method, with a bar behind the number."""
         models, methods = (list(dict.fromkeys(self.counts[name])) for name in ("model", "method"))
         lines = {(line.model, line.method): line for line in self.counts.itertuples()}
-        heads = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in ("Method", *models))
+        heads = "".join(f'<th scope="col">{for_html(text)}</th>' for text in ("Method", *models))
         rows = [f"<tr>{heads}</tr>"]
         for method in methods:
             cells = []
@@ -143,13 +151,13 @@ class Reading:
                     f'<td class="caap-bar" style="--caap-done: {done:.1f}%; --caap-failed: {done + bad:.1f}%">'
                     f"{line.computed} of {line.planned}{failed}</td>"
                 )
-            rows.append(f'<tr><th scope="row">{html.escape(method)}</th>{"".join(cells)}</tr>')
+            rows.append(f'<tr><th scope="row">{for_html(method)}</th>{"".join(cells)}</tr>')
         return f"<table><caption>Cells computed</caption>{''.join(rows)}</table>"
 
     def failed_html(self) -> str:
         """Failed cells with their errors."""
         lines = [
-            f"<li>{html.escape(f'{row.method} of {row.model} on {row.image}: {row.error}')}</li>"
+            f"<li>{for_html(f'{row.method} of {row.model} on {row.image}: {row.error}')}</li>"
             for row in self.failed.head(SHOWN_FAILURES).itertuples()
         ]
         more = len(self.failed) - SHOWN_FAILURES
@@ -208,5 +216,5 @@ def newest(found: Stamp) -> float | None:
 def sentence(text: str) -> Figure:
     """A figure that says why there is no other."""
     figure = new_figure(9, 1)
-    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
     return figure
