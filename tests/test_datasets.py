@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -685,3 +686,81 @@ def test_shared_photos_with_masks(shared, name, count):
                 file = np.asarray(Image.open(folder / "masks" / item["mask"]))
                 shown = regions.masks[item["accept_ids"][0]]
                 assert (shown & (file != 0)).sum() == (file != 0).sum()
+
+
+# --- folders as they are found ---
+
+
+def test_folders_without_photos_are_no_classes(tmp_path):
+    for name in ("b", "d"):
+        photo(tmp_path / name / "1.jpg")
+    before = labels_of(open_images(f"folder:{tmp_path}"))
+    for name in ("a", "c", ".hidden", "lost+found", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "a" / "notes.txt", "no photo")
+    photo(tmp_path / "@eaDir" / "1.jpg")
+    images = open_images(f"folder:{tmp_path}")
+    assert labels_of(images) == before == {"b/1.jpg": 0, "d/1.jpg": 1}
+    assert images.class_names.names == ("b", "d")
+    photo(tmp_path / "c" / "more" / "1.jpg")
+    with pytest.raises(InputError, match=r"c has no photos in it, and its folder more has"):
+        open_images(f"folder:{tmp_path}")
+
+
+def test_folders_without_photos_do_not_change_imagenets_classes(tmp_path):
+    for name in ("n01440764", "n02123045"):
+        photo(tmp_path / name / "1.jpg")
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "empty").mkdir()
+    assert list(labels_of(open_images(f"folder:{tmp_path}")).values()) == [0, 281]
+
+
+def test_photos_with_unusual_endings_are_found(tmp_path):
+    formats = {"a.jfif": "JPEG", "b.JPE": "JPEG", "c.webp": "WEBP", "d.avif": "AVIF", "e": "PNG", "f.jpg_large": "JPEG"}
+    formats |= {"g.2024": "TIFF", "h.JP2": "JPEG2000", "i.PNM": "PPM"}
+    for name, kind in formats.items():
+        Image.new("RGB", SIZE, (9, 9, 9)).save(tmp_path / name, kind)
+    for name in ("README", "classes.txt", "Thumbs.db", "data.npy", "notes.2024", "empty"):
+        write(tmp_path / name, "" if name == "empty" else "P5 is no photo")
+    images = open_images(f"folder:{tmp_path}")
+    assert [sample.name for sample in images] == list(formats)
+    assert all(sample.image.size == SIZE for sample in images)
+    write(tmp_path / "j.HEIC", "")
+    with pytest.raises(InputError, match=r"j.HEIC is a photo of a format that Pillow cannot read here"):
+        open_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind", ["folder", "masks", "imagenet", "imagenet-hard"])
+def test_dangling_links_are_named(tmp_path, kind):
+    ending = "parquet" if kind == "imagenet-hard" else "JPEG"
+    name = f"ILSVRC2012_val_00000001.{ending}"
+    folder = tmp_path / ("images" if kind == "masks" else "n01440764" if kind == "imagenet" else "")
+    folder.mkdir(exist_ok=True)
+    (folder / name).symlink_to("gone.JPEG")
+    with pytest.raises(InputError, match=rf"{name} is a link to gone.JPEG, which does not exist"):
+        open_images(f"{kind}:{tmp_path}")
+
+
+def test_a_folder_called_like_a_parquet_file_is_named(tmp_path):
+    (tmp_path / "validation-00000-of-00001.parquet").mkdir()
+    with pytest.raises(InputError, match=r"parquet is a folder, and a file should be there"):
+        open_images(f"imagenet-hard:{tmp_path}")
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    photo(tmp_path / "photos" / "a.jpg")
+    os.mkfifo(tmp_path / "labels.json")
+    with pytest.raises(InputError, match=r"labels.json is a pipe or a device"):
+        open_images(f"folder:{tmp_path / 'photos'}", labels=tmp_path / "labels.json")
+    os.mkfifo(tmp_path / "photos" / "labels.json")
+    assert not open_images(f"folder:{tmp_path / 'photos'}").has_labels
+    os.mkfifo(tmp_path / "photos" / "b.jpg")
+    os.mkfifo(tmp_path / "photos" / "no_ending")
+    with pytest.raises(InputError, match=r"b.jpg is a pipe or a device"):
+        open_images(f"folder:{tmp_path / 'photos'}")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", None, True])
+def test_seeds_are_whole_numbers_from_0(seed):
+    with pytest.raises(InputError, match=r"seed=.* is not a whole number from 0 on"):
+        open_images("demo:single").sample(5, seed=seed)

@@ -1,6 +1,7 @@
 """Photos of every kind come out as upright RGB; what is no photo is refused with a clear sentence."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.images import load_image
+from caap_lab.hooked.images import check_photo, load_image
 
 
 def picture(width: int = 40, height: int = 24) -> Image.Image:
@@ -202,3 +203,51 @@ def test_real_greyscale_photo(shared: Path) -> None:
 def test_32_bit_pixels_that_hold_8_bit_values_keep_them() -> None:
     image = Image.fromarray(np.full((20, 20), 200, dtype=np.int32))
     assert image.mode == "I" and np.asarray(load_image(image)).mean() == 200
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 15])
+def test_grey_of_some_bits_in_16_is_refused(tmp_path: Path, bits: int, ending: str) -> None:
+    values = np.linspace(0, 2**bits - 1, 400).reshape(20, 20).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"scan.{ending}")
+    with pytest.raises(InputError, match="of their white, so that it would come out dark"):
+        load_image(tmp_path / f"scan.{ending}")
+    Image.fromarray(values << (16 - bits)).save(tmp_path / f"scan.{ending}")
+    assert np.asarray(load_image(tmp_path / f"scan.{ending}")).max() >= 254
+
+
+def test_16_bit_grey_that_holds_8_bit_values_keeps_them(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "depth.png")
+    assert (np.asarray(load_image(tmp_path / "depth.png"))[..., 0] == values).all()
+
+
+def colour_png_of_16_bits(values: np.ndarray) -> bytes:
+    """Pillow reads these and cannot write them."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    pieces = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in pieces)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_colours_of_some_bits_in_16_are_refused(tmp_path: Path) -> None:
+    for brightest in (255, 4095, 32767):
+        (tmp_path / "a.png").write_bytes(colour_png_of_16_bits(np.full((8, 8, 3), brightest)))
+        with pytest.raises(InputError, match="stored with 16 bits"):
+            load_image(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(colour_png_of_16_bits(np.full((8, 8, 3), 200 * 257)))
+    assert (np.asarray(load_image(tmp_path / "a.png")) == 200).all()
+
+
+def test_pipes_and_dangling_links_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("gone.png")
+    for call in (load_image, check_photo):
+        with pytest.raises(InputError, match=r"a.png is a pipe or a device"):
+            call(tmp_path / "a.png")
+        with pytest.raises(InputError, match=r"b.png is a link to gone.png, which does not exist"):
+            call(tmp_path / "b.png")
+    with pytest.raises(InputError, match="/dev/zero is a pipe or a device"):
+        load_image("/dev/zero")

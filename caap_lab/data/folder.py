@@ -21,7 +21,8 @@ _Masks = tuple[tuple[Path, tuple[int, ...]], ...]
 def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet:
     """Photos in one folder, or in a folder a class.
 
-    Class folders count as classes in the order of their names, or as ImageNet-1k's if all names are its WordNet ids.
+    Class folders count as classes in the order of their names, or as ImageNet-1k's if all names are its WordNet ids. A
+    folder without photos is no class.
 
     Args:
         path: The folder.
@@ -32,22 +33,22 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
         InputError: there are no photos, or photos both outside and inside of class folders.
     """
     inside = list_folder(path)
-    folders = inside.folders
-    by_class = {name: list_folder(path / name).photos for name in folders}
+    by_class = {name: photos for name in inside.folders if (photos := list_folder(path / name).photos)}
+    folders = list(by_class)
     if inside.photos:
-        mixed = [name for name, photos in by_class.items() if photos]
-        if mixed:
+        if folders:
             raise InputError(
-                f"{path} has photos in it and in the folder {mixed[0]} too. Give a folder of photos, or one that has "
+                f"{path} has photos in it and in the folder {folders[0]} too. Give a folder of photos, or one that has "
                 "only a folder a class."
             )
         entries, names = _entries(path, labels, inside.photos)
         samples = [photo_sample(name, path / name, entries[name].labels) for name in inside.photos]
         return ImageSet("folder", source, tuple(samples), names)
-    if not any(by_class.values()):
+    if not folders:
         raise layout_error(path, "photos such as *.jpg and *.png, or a folder of them for each class")
     if labels is not None:
         raise InputError(f"labels={labels} was given, and {path} has class folders, which are labels already.")
+    _check_depth(path, [name for name in inside.folders if name not in by_class])
     if all(name in wordnet_index() for name in folders):
         classes, index = ClassNames.imagenet1k(), wordnet_index()
     else:
@@ -59,6 +60,17 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
         for photo in photos
     ]
     return ImageSet("folder", source, tuple(samples), classes)
+
+
+def _check_depth(path: Path, empty: list[str]) -> None:
+    """Refuse photos deeper than in class folders, which would be left out without a word."""
+    for name in empty:
+        for deeper in list_folder(path / name).folders:
+            if list_folder(path / name / deeper).photos:
+                raise InputError(
+                    f"{path / name} has no photos in it, and its folder {deeper} has. Photos have to be in the class "
+                    "folders themselves."
+                )
 
 
 def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:

@@ -1,29 +1,48 @@
 """Looking into folders: names only, one listing a folder, so that 50,000 files open in a moment."""
 
+import mimetypes
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
+
+from PIL import Image
 
 from caap_lab.data.image_set import Regions, Sample
 from caap_lab.errors import InputError
-from caap_lab.hooked.images import load_image
+from caap_lab.hooked.images import check_photo, load_image
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".webp", ".avif"),
+        *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    ]
+)
+_UNREADABLE = frozenset([".heic", ".heif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"])
+_SNIFFED = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+"""Pillow's formats that a file without a known ending may have."""
+_NO_DATA = frozenset(["__MACOSX", "@eaDir", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information"])
+"""What operating systems and network drives put among folders."""
 _SHOWN = 5
 
 
 class Listing(NamedTuple):
-    """What is in a folder: names in sorted order, without hidden ones and what macOS adds to archives."""
+    """What is in a folder: names in sorted order, without hidden ones and what operating systems add."""
 
+    folder: Path
     folders: list[str]
     files: list[str]
 
     @property
     def photos(self) -> list[str]:
-        """Files that are named like images."""
-        return [name for name in self.files if name.lower().endswith(_SUFFIXES)]
+        """Files that are images: by their ending, or, where it is none of a known kind, by their first bytes.
+
+        Raises:
+            InputError: a photo is a dangling link, a pipe, or of a format that needs a plugin of Pillow's.
+        """
+        return [name for name in self.files if _is_photo(self.folder, name)]
 
 
 def list_folder(folder: Path) -> Listing:
@@ -37,13 +56,49 @@ def list_folder(folder: Path) -> Listing:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                    (folders if entry.is_dir() else files).append(entry.name)
+                if entry.name.startswith(".") or entry.name in _NO_DATA:
+                    continue
+                (folders if entry.is_dir() else files).append(entry.name)
+                if not entry.is_dir() and not entry.is_file() and _suffix(entry.name) in _SUFFIXES:
+                    check_photo(folder / entry.name)  # refused: it is a dangling link or a pipe
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error}).") from None
-    return Listing(sorted(folders), sorted(files))
+    return Listing(folder, sorted(folders), sorted(files))
+
+
+def _suffix(name: str) -> str:
+    return PurePath(name).suffix.lower()
+
+
+def _is_photo(folder: Path, name: str) -> bool:
+    suffix = _suffix(name)
+    if suffix in _SUFFIXES:
+        return True
+    if suffix in _UNREADABLE:
+        Image.init()
+        if suffix not in Image.registered_extensions():
+            raise InputError(
+                f"{folder / name} is a photo of a format that Pillow cannot read here. Convert it to JPEG or PNG, or "
+                "take it out of the folder."
+            )
+        return True
+    known, _ = mimetypes.guess_type(name)
+    if known is not None and not known.startswith("image/"):
+        return False
+    file = folder / name
+    if not file.is_file():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            Image.open(file, formats=_SNIFFED).close()
+        except Image.DecompressionBombError:
+            return True  # refused with the reason when it is read
+        except Exception:  # each of Pillow's formats has errors of its own
+            return False
+    return True
 
 
 def read_lines(file: Path) -> list[str]:
@@ -67,7 +122,7 @@ def layout_error(path: Path, looked_for: str, home: str = "") -> InputError:
         looked_for: Files and folders of the published layout.
         home: Where the data set is published; nothing for the user's own photos.
     """
-    folders, files = list_folder(path)
+    _, folders, files = list_folder(path)
     found = [*(f"{name}/" for name in folders), *files]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     there = f"{', '.join(found[:_SHOWN])}{more}" if found else "nothing"

@@ -150,8 +150,12 @@ class ImageSet(Sequence[Sample]):
             seed: Of the draw.
 
         Raises:
-            InputError: the data set has fewer.
+            InputError: the data set has fewer, or the seed is no whole number from 0 on.
         """
+        if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+            raise InputError(f"seed={seed!r} is not a whole number from 0 on.")
+        if not isinstance(count, (int, np.integer)) or isinstance(count, bool):
+            raise InputError(f"{count!r} is not a number of images.")
         if not 1 <= count <= len(self):
             raise InputError(f"{count} images were asked for, and {self.source} has {len(self)}.")
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(self))

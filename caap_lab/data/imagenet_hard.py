@@ -60,7 +60,16 @@ def open_imagenet_hard(path: Path, source: str) -> ImageSet:
 
 
 def _parquet_files(folder: Path) -> list[str]:
-    return [name for name in list_folder(folder).files if name.endswith(".parquet")]
+    _, folders, files = list_folder(folder)
+    for name in (*folders, *files):
+        path = folder / name
+        if not name.endswith(".parquet") or path.is_file():
+            continue
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, and a file should be there.")
+        what = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else "a pipe or a device"
+        raise InputError(f"{path} is {what}.")
+    return [name for name in files if name.endswith(".parquet")]
 
 
 def _check_complete(files: list[Path]) -> None:

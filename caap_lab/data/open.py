@@ -81,6 +81,8 @@ def _there(name: str, path: Path) -> Path:
     path = path.expanduser()
     if not path.exists():
         raise InputError(f"{name}={path} does not exist.")
+    if not path.is_dir() and not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{name}={path} is a pipe or a device.")
     return path.resolve()
 
 

@@ -28,13 +28,16 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     """A photo as an 8-bit RGB image, upright.
 
     Greyscale (8 and 16 bit), palette, CMYK and YCbCr are converted; transparency is laid over white; the EXIF
-    rotation is applied; of an animated file, the first frame is taken. A PIL image given is not changed.
+    rotation is applied; of an animated file, the first frame is taken. 16-bit files that hold 8-bit values keep them;
+    between that and half of white they are refused, since how many bits make white is not known. A PIL image given is
+    not changed.
 
     Args:
         source: Path of an image file, or a PIL image.
 
     Raises:
-        InputError: the file is missing, no image, damaged, too large to decode safely, or too thin.
+        InputError: the file is missing, no image, damaged, too large to decode safely, too thin, or deeper than 8 bits
+            with no agreed white.
     """
     if not isinstance(source, (str, Path, Image.Image)):
         raise InputError(f"Expected the path of an image or a PIL image, not {type(source).__name__}.")
@@ -62,7 +65,11 @@ def _open(path: Path) -> Image.Image:
     if not path.exists():
         if str(path).startswith(("http:", "https:")):
             raise InputError(f"{path} is an address; download the image first and give its path.")
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to {path.readlink()}, which does not exist.")
         raise InputError(f"There is no image file {path}.")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{path} is a pipe or a device, not an image file.")
     try:
         return Image.open(path)
     except UnidentifiedImageError:
@@ -76,10 +83,13 @@ def _open(path: Path) -> Image.Image:
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
     _check_size(image, label)
+    stored_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # Pillow's mark of 16 bits
     try:
         image.load()
     except Exception as error:  # each of Pillow's formats has errors of its own
         raise InputError(f"{label} is truncated or damaged: {error}") from error
+    if stored_deep and not image.mode.startswith(("I", "F")):
+        _check_white(int(np.asarray(image.convert("RGB")).max()), 255, label)  # Pillow keeps the upper 8 bits
     if image.mode == "F" or image.mode.startswith("I"):
         rgb = _from_deep_grey(image, label)
     elif image.has_transparency_data:
@@ -122,12 +132,25 @@ def _from_deep_grey(image: Image.Image, label: str) -> Image.Image:
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{label} holds {kind} values, which have no agreed white; save it with 8 or 16 bits.")
-    eight_bit = image.mode == "I" and values.max() <= 255  # 32-bit pixels that hold 8-bit values
-    grey = (values if eight_bit else (values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
+    brightest = int(values.max(initial=0, where=values != transparent if isinstance(transparent, int) else True))
+    if brightest > 255:  # else 16- or 32-bit pixels hold 8-bit values
+        _check_white(brightest, 65535, label)
+        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    else:
+        grey = values.astype(np.uint8)
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+def _check_white(brightest: int, white: int, label: str) -> None:
+    """Refuse 16-bit files that probably hold 10- to 14-bit values, which would come out nearly black."""
+    if brightest <= white // 2:
+        raise InputError(
+            f"{label} is stored with 16 bits and reaches {brightest / white:.1%} of their white, so that it would come "
+            "out dark. If it holds values of fewer bits, scale them: save it with 8 bits, or stretched to 0 to 65535."
+        )
 
 
 def _over_white(image: Image.Image) -> Image.Image:
