@@ -590,7 +590,7 @@ def test_public_function(method: Method, compute: Callable[..., Tensor], options
     ("compute", "options", "message"),
     [
         (rollout, {"start_layer": 4}, "start_layer=4 must be a whole number from 0 to 3"),
-        (rollout, {"start_layer": -1}, "start_layer=-1"),
+        (rollout, {"start_layer": -5}, "start_layer=-5 must be .* or from -4 to -1"),
         (gen_att, {"start_layer": 1.5}, "start_layer=1.5"),
         (transformer_attribution, {"start_layer": True}, "start_layer=True"),
         (tam, {"steps": 1}, "at least 2"),

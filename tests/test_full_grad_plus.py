@@ -34,13 +34,13 @@ class Biased(nn.Module):
         return out + self.leaves[-1]
 
 
-def plain_full_grad(family: str, image: Tensor, target: int, libra: bool) -> Tensor:
+def plain_full_grad(family: str, image: Tensor, target: int, libra: bool, entering: bool) -> Tensor:
     """[layer, token], token by token and bias by bias."""
     model = copy.deepcopy(build(family, torch.float64))
     owners = {}
     for name, module in list(model.named_modules()):
         known = isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None
-        if known and not name.startswith(("vit.patch_embed", "vit.norm_pre")):
+        if known and not name.startswith(("vit.patch_embed", "vit.norm_pre") if entering else "vit.patch_embed"):
             owners[name] = Biased(module, libra)
             model.get_submodule(name.rpartition(".")[0])._modules[name.rpartition(".")[2]] = owners[name]
     streams = []
@@ -51,6 +51,8 @@ def plain_full_grad(family: str, image: Tensor, target: int, libra: bool) -> Ten
 
     with cl.libragrad(model) if libra else torch.enable_grad():
         hooks = [(f"blocks.{layer}.hook_resid_pre", keep) for layer in range(model.n_layers)]
+        if not entering:
+            hooks[0] = ("hook_full_embed", keep)  # before the norm in front of block 0, if there is one
         logit = model.run_with_hooks(image[None].clone().requires_grad_(), fwd_hooks=hooks)[0, target]
         leaves = [(name, leaf) for name, owner in owners.items() for leaf in owner.leaves]
         inputs = [*streams, *(leaf for _, leaf in leaves)]
@@ -66,6 +68,7 @@ def plain_full_grad(family: str, image: Tensor, target: int, libra: bool) -> Ten
             found[layer, token] += products[layer][0, token].sum()
         for (name, _), product in zip(leaves, products[n_layers:], strict=True):
             in_block = int(name.split(".")[2]) if name.startswith("vit.blocks.") else n_layers
+            in_block = 0 if name == "vit.norm_pre" else in_block
             if in_block < layer:
                 continue
             if in_block < n_layers or (name == "vit.norm" and product.ndim == 3):
@@ -83,15 +86,18 @@ def plain_full_grad(family: str, image: Tensor, target: int, libra: bool) -> Ten
 
 
 @pytest.mark.parametrize("libra", [False, True])
-@pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_plain_definition(family: str, libra: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "first_term"),
+    [*((family, "before_norm_pre") for family in ALL_FAMILIES), ("clip", "entering_block"), ("vit", "entering_block")],
+)
+def test_plain_definition(family: str, first_term: str, libra: bool) -> None:
     model = build(family, torch.float64)
     images, targets = random_images(model, 2), torch.tensor([3, 5])
     with cl.libragrad(model) if libra else torch.no_grad():
-        found = full_grad_of_tokens(model, images, targets)
-        scores = full_grad_plus(model, images, targets)
+        found = full_grad_of_tokens(model, images, targets, first_term)
+        scores = full_grad_plus(model, images, targets, first_term=first_term)
     for row in range(2):
-        expected = plain_full_grad(family, images[row], int(targets[row]), libra)
+        expected = plain_full_grad(family, images[row], int(targets[row]), libra, first_term == "entering_block")
         assert (found[row] - expected).abs().max() < 1e-10 * expected.abs().max()
     patches = found.sum(1)[:, model.spec.n_prefix :].reshape(2, *model.spec.grid)
     assert (scores - patches).abs().max() < 1e-12 * patches.abs().max()

@@ -1,5 +1,7 @@
 """LibraGrad's backward rules, completeness, and IxG+."""
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import build, random_images
@@ -118,3 +120,32 @@ def test_ixg_plus_is_the_sum_over_blocks() -> None:
             assert (found - expected).abs().max() < 1e-9 * expected.abs().max()
     with pytest.raises(cl.InputError, match="start_layer=9 must be a whole number from 0 to 3"):
         ixg_plus(model, images, targets, start_layer=9)
+
+
+@pytest.mark.parametrize("compute", [ixg_plus, libra_ixg_plus])
+def test_ixg_plus_reads_the_first_term_before_the_norm_in_front_of_block_0(compute: Any) -> None:
+    model = build("clip").double()
+    images, target = random_images(model, 1), torch.tensor([1])
+    vit, prefix = model.vit, model.spec.n_prefix
+    with cl.libragrad(model) if compute is libra_ixg_plus else torch.enable_grad():
+        embedded = vit._pos_embed(vit.patch_embed(images)).detach().requires_grad_()
+        streams = [vit.norm_pre(embedded)]
+        for layer in range(model.n_layers):
+            streams.append(model.run_block(layer, streams[-1]))
+        inputs = [embedded, *streams[:-1]]
+        terms = [
+            (x * gradient).detach().sum(-1)[0, prefix:].reshape(model.spec.grid)
+            for x, gradient in zip(inputs, torch.autograd.grad(model.unembed(streams[-1])[0, 1], inputs), strict=True)
+        ]
+    before, behind, *others = terms
+    rest = torch.stack(others).sum(0)
+    assert (before - behind).abs().max() > 0.01 * behind.abs().max()
+    for found, expected in (
+        (compute(model, images, target), before + rest),
+        (compute(model, images, target, first_term="entering_block"), behind + rest),
+        (compute(model, images, target, start_layer=1), rest),
+        (compute(model, images, target, start_layer=-1), others[-1]),
+    ):
+        assert (found[0] - expected).abs().max() < 1e-10 * expected.abs().max()
+    with pytest.raises(cl.InputError, match="first_term='first' is not known; use one of before_norm_pre"):
+        compute(model, images, target, first_term="first")

@@ -69,11 +69,12 @@ def suppression(
 ) -> Float[Tensor, "patch patch"]:
     """Factors of all patches as keys (second axis) when one patch (first axis) is turned down.
 
-    f + (1 - f)(1 - cos) where cos >= similarity, which is f for the patch itself, and 1 elsewhere.
+    f + (1 - f)(1 - cos) where cos >= similarity, which is f for the patch itself, and 1 elsewhere. A negative cosine
+    counts as 0, so that with a negative `similarity` no attention is turned up.
     """
     unit = F.normalize(embedded, dim=1)
     cosine = (unit @ unit.T).fill_diagonal_(1).clamp(max=1)
-    return torch.where(cosine >= similarity, factor + (1 - factor) * (1 - cosine), 1)
+    return torch.where(cosine >= similarity, factor + (1 - factor) * (1 - cosine.clamp(min=0)), 1)
 
 
 def _turning_down(factors: Float[Tensor, "choice patch"]) -> Callable[[Tensor, Any], Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.options import check_start_layer
+from caap_lab.attribution.options import first_block
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
@@ -30,17 +30,17 @@ def bidirectional(
         images: [batch, 3, height, width].
         targets: [batch].
         steps: Images between 0 (in normalised space) and x, both included.
-        start_layer: First block; None is a quarter of the blocks (3 of 12, which the authors' code uses).
+        start_layer: First block, negative to count from the end; None is a quarter of the blocks (3 of 12, which the
+            authors' code uses).
         chunk_size: Images run at once.
     """
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)
     hooks = block_hooks(model, "attn.pattern")
-    first = len(hooks) // 4 if start_layer is None else start_layer
-    check_start_layer(model, first)
+    first = first_block(model, len(hooks) // 4 if start_layer is None else start_layer)
     n_prefix = model.spec.n_prefix
     kinds = [[t for t in model.spec.read_tokens if (t < n_prefix) is prefix] for prefix in (True, False)]
-    shares = torch.linspace(0, 1, steps, dtype=torch.double).to(images.device, images.dtype)
+    shares = torch.linspace(0, 1, steps, dtype=torch.double, device="cpu").to(images.device, images.dtype)
     found = []
     for image, target in zip(images[:, None], targets, strict=True):
         _, patterns, gradients = read_gradients(model, image, target[None], hooks[first:])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from caap_lab.attribution.attention import row_of_product, widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_start_layer
+from caap_lab.attribution.options import first_block
 from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
 from caap_lab.hooked.model import HookedViT
 
@@ -19,12 +19,12 @@ def gen_att(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: i
         model: The model.
         images: [batch, 3, height, width].
         targets: [batch].
-        start_layer: First block that counts.
+        start_layer: First block that counts; a negative number counts from the end.
     """
-    check_start_layer(model, start_layer)
+    start_layer = first_block(model, start_layer)
     hooks = block_hooks(model, "attn.pattern")[start_layer:]
     _, patterns, gradients = read_gradients(model, images, targets, hooks)
-    eye = torch.eye(model.spec.n_tokens, device=images.device)
+    eye = torch.eye(model.spec.n_tokens, device=images.device, dtype=torch.float32)
     steps = [eye + (widened(a) * widened(g)).clamp(min=0).mean(dim=1) for a, g in zip(patterns, gradients, strict=True)]
     return on_grid(model, row_of_product(model, steps))
 

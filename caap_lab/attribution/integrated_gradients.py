@@ -6,6 +6,7 @@ from caap_lab.attribution.method import method
 from caap_lab.attribution.reading import sum_patches
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.batches import check_count
+from caap_lab.hooked.device_dtype import plain_defaults
 
 
 def integrated_gradients(
@@ -21,9 +22,10 @@ def integrated_gradients(
     check_count("chunk_size", chunk_size)
     from captum.attr import IntegratedGradients
 
-    products = IntegratedGradients(model).attribute(
-        images.detach(), target=targets, n_steps=steps, internal_batch_size=max(chunk_size, len(images))
-    )
+    with plain_defaults():
+        products = IntegratedGradients(model).attribute(
+            images.detach(), target=targets, n_steps=steps, internal_batch_size=max(chunk_size, len(images))
+        )
     return sum_patches(model, products.sum(1))
 
 

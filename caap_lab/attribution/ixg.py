@@ -8,26 +8,48 @@ from torch import Tensor
 
 from caap_lab.attribution.libragrad import libragrad
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_start_layer
-from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.options import first_block
+from caap_lab.attribution.reading import on_grid, read_gradients, stream_hooks
 from caap_lab.hooked.base import HookedModel
 
 
-def ixg_plus(model: HookedModel, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def ixg_plus(
+    model: HookedModel,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    start_layer: int = 0,
+    first_term: str = "before_norm_pre",
+) -> Tensor:
     """Sum over blocks l >= start_layer of sum_d h^l_{t,d} dy/dh^l_{t,d}, where h^l enters block l; signed.
 
     SkipPLUS is `start_layer` = half of the blocks.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        start_layer: First block of the sum; a negative number counts from the end.
+        first_term: Where h^0 is read in models with a norm in front of block 0, as CLIP's have: "before_norm_pre", as
+            in the authors' code, or "entering_block", behind it. The maps differ much; other models have no such norm.
     """
-    check_start_layer(model, start_layer)
-    hooks = block_hooks(model, "resid_pre")[start_layer:]
+    start_layer = first_block(model, start_layer)
+    hooks = stream_hooks(model, first_term)[start_layer:]
     _, entering, gradients = read_gradients(model, images, targets, hooks)
     return on_grid(model, torch.stack([(h * g).sum(-1) for h, g in zip(entering, gradients, strict=True)]).sum(0))
 
 
-def libra_ixg_plus(model: HookedModel, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
-    """IxG+ under LibraGrad's backward rules."""
+def libra_ixg_plus(
+    model: HookedModel,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    start_layer: int = 0,
+    first_term: str = "before_norm_pre",
+) -> Tensor:
+    """IxG+ under LibraGrad's backward rules; its options are those of `ixg_plus`."""
     with libragrad(model):
-        return ixg_plus(model, images, targets, start_layer=start_layer)
+        return ixg_plus(model, images, targets, start_layer=start_layer, first_term=first_term)
 
 
 IXG_PLUS = method(

@@ -18,10 +18,13 @@ from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
 
 EQUAL = 1e-6
-"""Values that differ by less, relative to their size, are equal.
+"""What differs by less is equal: values of a statistic, as a share of their spread over patches, and strengths, as a
+share of their size.
 
 Patches are equal by construction, not by chance: without a class token all heads' attention given sums to the number of
 heads, and links in one block only give the same skewness whatever their strength. Rounding must not choose among them.
+Nor may a tolerance make equal what differs: where attention is nearly uniform, all values of a statistic lie close
+together.
 """
 
 
@@ -76,12 +79,17 @@ def masks(
     n_patches = wide.shape[-1]
     rank = max(1, math.ceil(token_ratio * n_patches - 1e-9))  # 0.1 * 30 is above 3 in floating point
     rows = []
-    for links in (wide.amin(dim=1), wide.amax(dim=1), wide.sum(dim=1)):
-        kept = torch.where(links < min_cut * links.amax(dim=(1, 2), keepdim=True), 0, links)
-        rows += [statistics(kept.sum(dim=side).cpu().double()) for side in (1, 2)]
+    # What a softmax's rows add up to where no link is cut: 1 in a single head, and over all heads their number.
+    for links, whole in ((wide.amin(dim=1), 1), (wide.amax(dim=1), 1), (wide.sum(dim=1), wide.shape[1])):
+        kept = torch.where(links < min_cut * links.amax(dim=(1, 2), keepdim=True), 0, links).cpu().double()
+        given = kept.sum(dim=2)
+        given = torch.where((given - whole).abs() <= EQUAL * whole, whole, given)
+        rows += [statistics(kept.sum(dim=1)), statistics(given)]
     values = torch.cat(rows)
     lowest = values.kthvalue(rank, dim=1, keepdim=True).values
-    return (values >= lowest - EQUAL * lowest.abs()).to(attention.device)
+    spread = values.amax(dim=1, keepdim=True) - values.amin(dim=1, keepdim=True)
+    rounding = 1e-12 * values.abs().amax(dim=1, keepdim=True)  # of the statistics, which are computed in float64
+    return (values >= lowest - EQUAL * spread - rounding).to(attention.device)
 
 
 def statistics(strengths: Float[Tensor, "layer patch"]) -> Float[Tensor, "statistic patch"]:

@@ -80,10 +80,26 @@ def _enlarge(
     size: tuple[int, int],
 ) -> Float[Tensor, "mask 1 height width"]:
     """Masks enlarged to one cell more than the image in both directions, bilinear, and cut out at their corners."""
-    whole = [(grids.shape[1] + 1) * c for c in cell]
-    large = F.interpolate(grids[:, None], whole, mode="bilinear", align_corners=False)
-    cut = [m[:, r : r + size[0], c : c + size[1]] for m, (r, c) in zip(large, corners.tolist(), strict=True)]
+    large = grids
+    for axis, pixels in ((1, cell[0]), (2, cell[1])):
+        lower, upper, share = _neighbours(grids.shape[axis], (grids.shape[axis] + 1) * pixels)
+        share = share[:, None] if axis == 1 else share
+        large = large.index_select(axis, lower) * (1 - share) + large.index_select(axis, upper) * share
+    cut = [m[None, r : r + size[0], c : c + size[1]] for m, (r, c) in zip(large, corners.tolist(), strict=True)]
     return torch.stack(cut)
+
+
+def _neighbours(cells: int, pixels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells that each pixel of an enlarged line of cells lies between, and the second one's share.
+
+    Positions outside the outermost cells' centres are mirrored there, as scikit-image's mode "reflect" does in the
+    authors' code: a pixel at the border has a share of the second cell.
+    """
+    centres = torch.arange(pixels, device="cpu").double().add(0.5).mul(cells / pixels).sub(0.5)
+    inside = (cells - 1) - ((cells - 1) - centres.abs()).abs()
+    lower = inside.floor().long().clamp(0, max(0, cells - 2))
+    upper = (lower + 1).clamp(max=cells - 1)
+    return lower, upper, (inside - lower).clamp(0, 1).float()
 
 
 RISE = method(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from caap_lab.attribution.attention import row_of_product, widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_start_layer
+from caap_lab.attribution.options import first_block
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.hooked.model import HookedViT
 
@@ -20,11 +20,13 @@ def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: i
         model: The model.
         images: [batch, 3, height, width].
         targets: Not used.
-        start_layer: First block of the product.
+        start_layer: First block of the product; a negative number counts from the end. The paper takes all blocks;
+            the segmentation script of Chefer et al. (CVPR 2021), which many comparisons use, starts at block 1, which
+            gives other maps.
     """
-    check_start_layer(model, start_layer)
+    start_layer = first_block(model, start_layer)
     _, patterns = read_activations(model, images, block_hooks(model, "attn.pattern")[start_layer:])
-    eye = torch.eye(model.spec.n_tokens, device=images.device)
+    eye = torch.eye(model.spec.n_tokens, device=images.device, dtype=torch.float32)
     return on_grid(model, row_of_product(model, [(widened(a).mean(dim=1) + eye) / 2 for a in patterns]))
 
 

@@ -43,13 +43,15 @@ def smoothgrad(
     maps = []
     for image, target in zip(images.detach(), targets, strict=True):
         # On the CPU and in float32: the same noise on every device and in every number format.
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device="cpu").manual_seed(seed)
         deviation = noise * (image.max() - image.min())
         total = torch.zeros_like(image)
         for first in range(0, samples, chunk_size):
             # One copy at a time: what a generator draws depends on how many numbers are asked for.
             count = min(chunk_size, samples - first)
-            drawn = torch.stack([torch.randn(image.shape, generator=generator) for _ in range(count)])
+            drawn = torch.stack(
+                [torch.randn(image.shape, generator=generator, dtype=torch.float32, device="cpu") for _ in range(count)]
+            )
             gradient = _input_gradient(model, image + deviation * drawn.to(image), target)
             total += (gradient.abs() if kind == "absolute" else gradient).sum(0)
         mean = total / samples

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from caap_lab.attribution.attention import query_row, widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_start_layer
+from caap_lab.attribution.options import first_block
 from caap_lab.attribution.reading import block_hooks, on_grid, read_activations, read_gradients
 from caap_lab.errors import InputError
 from caap_lab.hooked.batches import check_count
@@ -28,9 +28,10 @@ def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, s
         images: [batch, 3, height, width].
         targets: [batch].
         steps: Images on the path.
-        start_layer: First block of the chain.
+        start_layer: First block of the chain; a negative number counts from the end, as in all methods. The authors'
+            scripts start at block 4, which gives other maps.
     """
-    check_start_layer(model, start_layer)
+    start_layer = first_block(model, start_layer)
     check_count("steps", steps)
     if steps < 2:
         raise InputError(f"steps={steps} must be at least 2: the path has two ends.")
@@ -41,7 +42,7 @@ def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, s
     for mean in reversed(means[:-1]):
         reached = (reached[:, None] @ mean)[:, 0] + reached
     slopes = torch.zeros_like(query_row(model, widened(patterns[-1])))
-    for share in torch.linspace(0, 1, steps, dtype=torch.double).tolist():
+    for share in torch.linspace(0, 1, steps, dtype=torch.double, device="cpu").tolist():
         _, _, (gradient,) = read_gradients(model, share * images, targets, hooks[-1:])
         slopes += query_row(model, widened(gradient)) / steps
     return on_grid(model, reached * slopes.clamp(min=0).mean(dim=1))

@@ -15,7 +15,7 @@ from caap_lab.bench.spec import Spec
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.cnn import cnn_grid
 from caap_lab.hooked.cnn_steps import CNNS
-from caap_lab.hooked.device_dtype import as_device
+from caap_lab.hooked.device_dtype import as_device, plain_defaults
 from caap_lab.hooked.load import bundled_models, check_name, load_model
 from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.spec import read_spec
@@ -100,6 +100,7 @@ def curve_passes(protocol: CurveProtocol, size: Size) -> int:
     return 2 * len(protocol.counts(size.image_size, size.grid))
 
 
+@plain_defaults()
 def architecture(spec: Spec) -> tuple[nn.Module, Size]:
     """A model without weights, on PyTorch's "meta" device (but for bundled ones), and its size.
 
@@ -145,7 +146,7 @@ def seconds_per_pass(body: nn.Module, image_size: tuple[int, int], device: str =
         for tensor in chain(body.parameters(), body.buffers()):
             if tensor.is_floating_point():
                 tensor.uniform_(0, 0.02)  # quicker than timm's own, and above what slows arithmetic down
-        images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place)
+        images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place, dtype=torch.float32)
         for _ in range(3):
             began = time.perf_counter()
             body(images).sum().item()  # waits for a GPU

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 TAILS = ("exact", "shared", "interpolated")
-_DIRECTIONS = (torch.arange(64, dtype=torch.float64) + 0.5) * (pi / 32)
+_DIRECTIONS = (torch.arange(64, dtype=torch.float64, device="cpu") + 0.5) * (pi / 32)
 """None is at right angles to a line through two of a neighbourhood's offsets, so that each has one outermost."""
 
 
@@ -60,10 +60,10 @@ def lending(table: Int[Tensor, "patch neighbour"], offsets: list[tuple[int, int]
         return Lending(run, _numbers(run, inside))
     n_patches, n_neighbours = table.shape
     if tail == "shared":
-        return Lending(torch.arange(n_patches) * n_neighbours, table.clamp(min=0))
+        return Lending(torch.arange(n_patches, device="cpu") * n_neighbours, table.clamp(min=0))
 
     ordered = tuple(sorted(offsets, key=lambda offset: offset != (0, 0)))  # as the table has them
-    opposite = torch.tensor([ordered.index((-a, -b)) for a, b in ordered])
+    opposite = torch.tensor([ordered.index((-a, -b)) for a, b in ordered], dtype=torch.long, device="cpu")
     # Context c of patch j is the group of patch table[j, c], in which j is the neighbour at the opposite offset.
     places = table.clamp(min=0) * n_neighbours + opposite
     plans = [_weights(ordered, tuple(row)) for row in inside.tolist()]
@@ -82,7 +82,7 @@ def lending(table: Int[Tensor, "patch neighbour"], offsets: list[tuple[int, int]
 def _numbers(run: Int[Tensor, " row"], inside: Bool[Tensor, "patch neighbour"]) -> Int[Tensor, "patch neighbour"]:
     """Row of each place; 0 where there is none."""
     numbers = torch.zeros_like(inside, dtype=torch.long).flatten()
-    numbers[run] = torch.arange(len(run))
+    numbers[run] = torch.arange(len(run), device="cpu")
     return numbers.view(inside.shape)
 
 
@@ -91,10 +91,10 @@ def _weights(
     offsets: tuple[tuple[int, int], ...], there: tuple[bool, ...]
 ) -> tuple[Bool[Tensor, " context"], Float[Tensor, "context context"]]:
     """Which contexts of a token are run, and the weights of those in each context, for the contexts that it has."""
-    points = torch.tensor(offsets, dtype=torch.float64)
-    having = torch.tensor(there)
+    points = torch.tensor(offsets, dtype=torch.float64, device="cpu")
+    having = torch.tensor(there, dtype=torch.bool, device="cpu")
     outwards = torch.stack([_DIRECTIONS.cos(), _DIRECTIONS.sin()], dim=1) @ points.T
-    kept = torch.zeros(len(points), dtype=torch.bool)
+    kept = torch.zeros(len(points), dtype=torch.bool, device="cpu")
     kept[outwards.masked_fill(~having, -torch.inf).argmax(dim=1)] = True
     kept[0] = True  # the token's own group
     affine = torch.cat([torch.ones_like(points[:, :1]), points], dim=1)
@@ -105,8 +105,8 @@ def _weights(
     bend = distance[kept] - affine[kept] @ (inverse @ distance[kept])
     if bend.norm() > 1e-6:
         fitted = fitted + torch.outer(distance - fitted @ distance[kept], bend) / (bend @ bend)
-    weights = torch.zeros(len(points), len(points), dtype=torch.float64)
+    weights = torch.zeros(len(points), len(points), dtype=torch.float64, device="cpu")
     weights[:, kept] = fitted
-    weights[kept] = torch.eye(len(points), dtype=torch.float64)[kept]
+    weights[kept] = torch.eye(len(points), dtype=torch.float64, device="cpu")[kept]
     weights[~having] = 0
     return kept, weights

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caap_lab.context.interpolation import Lending, lending
+from caap_lab.hooked.device_dtype import placed
 from caap_lab.hooked.spec import ViTSpec
 from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
 
@@ -86,9 +87,9 @@ def layout(spec: ViTSpec, neighbourhood: str, tail: str, first: int, last: int, 
     table = neighbourhood_table(spec.grid, neighbourhood)[first:last]
     n_groups, n_live = len(table), len(spec.live_prefix)
     inside, patches = table >= 0, table.clamp(min=0)
-    prefix_tokens = torch.arange(n_live).expand(n_groups, -1)
+    prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
     lent = lending(table, neighbourhood_offsets(neighbourhood), tail)
-    prefix_rows = torch.arange(n_groups * n_live).view(n_groups, n_live)
+    prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
     run = torch.zeros_like(inside).flatten().index_fill_(0, lent.run, True).view_as(inside)
     found = Layout(
         patches=patches,
@@ -111,16 +112,18 @@ def _rows(
     used = run.any(dim=0)  # slots that no group needs take no place in the table
     tokens, run = tokens[:, used], run[:, used]
     group, slot = run.nonzero(as_tuple=True)
-    first = torch.arange(n_groups)[:, None]
+    first = torch.arange(n_groups, device="cpu")[:, None]
     width = n_live + run.shape[1]
     numbers = torch.zeros_like(tokens)
-    numbers[group, slot] = n_groups * n_live + torch.arange(len(group))
-    prefix_rows = first * n_live + torch.arange(n_live)
+    numbers[group, slot] = n_groups * n_live + torch.arange(len(group), device="cpu")
+    prefix_rows = first * n_live + torch.arange(n_live, device="cpu")
     return Rows(
         tokens=torch.cat([prefix_tokens.flatten(), tokens[group, slot]]),
         group=torch.cat([first.expand(-1, n_live).flatten(), group]),
         slots=torch.cat([prefix_rows, numbers], dim=1),
-        places=torch.cat([(first * width + torch.arange(n_live)).flatten(), group * width + n_live + slot]),
+        places=torch.cat(
+            [(first * width + torch.arange(n_live, device="cpu")).flatten(), group * width + n_live + slot]
+        ),
     )
 
 
@@ -130,7 +133,7 @@ def _on(value: Any, device: torch.device) -> Any:
     for field in fields(value):
         part = getattr(value, field.name)
         if isinstance(part, Tensor):
-            moved[field.name] = part.to(device)
+            moved[field.name] = placed(part, device)
         elif isinstance(part, (Rows, Lending)):
             moved[field.name] = _on(part, device)
     return replace(value, **moved)

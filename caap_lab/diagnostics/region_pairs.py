@@ -64,8 +64,8 @@ class RegionPairs:
 def patch_distances(spec: ViTSpec) -> Float[Tensor, "patch patch"]:
     """Distances between the centres of patches in pixels, float64."""
     (rows, cols), (height, width) = spec.grid, spec.patch_size
-    row = height * torch.arange(rows).repeat_interleave(cols).double()
-    col = width * torch.arange(cols).repeat(rows).double()
+    row = height * torch.arange(rows, device="cpu").repeat_interleave(cols).double()
+    col = width * torch.arange(cols, device="cpu").repeat(rows).double()
     return torch.hypot(row[:, None] - row, col[:, None] - col)
 
 

@@ -104,7 +104,7 @@ def as_timm_cnn(cnn: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         raise CheckpointError(f"The checkpoint does not fit {model_label(cnn)}: {error}.") from error
     # Only training with another momentum reads them, and files from before 2018 have none.
     counters = [name for name in cnn.state_dict() if name.endswith("num_batches_tracked")]
-    return {name: torch.tensor(0) for name in counters} | state
+    return {name: torch.tensor(0, dtype=torch.long, device="cpu") for name in counters} | state
 
 
 def count_classes(state_dict: dict[str, Tensor]) -> int:

@@ -20,7 +20,7 @@ from caap_lab.hooked.checkpoint import as_timm_cnn, count_classes, load_exactly,
 from caap_lab.hooked.classes import ClassNames
 from caap_lab.hooked.cnn import HookedCNN, cnn_grid
 from caap_lab.hooked.cnn_steps import CNNS
-from caap_lab.hooked.device_dtype import as_device, as_dtype
+from caap_lab.hooked.device_dtype import as_device, as_dtype, check_format, plain_defaults
 from caap_lab.hooked.heads import ClassAndMeanHead, read_head
 from caap_lab.hooked.hub import fetch_weights
 from caap_lab.hooked.mixer import HookedMixer, refuse_unsupported
@@ -38,6 +38,7 @@ _OTHER_BLOCKS = [
 """Names in these modules whose blocks are refused."""
 
 
+@plain_defaults()
 def load_model(
     name: str,
     *,
@@ -71,6 +72,7 @@ def load_model(
         InputError: anything else cannot be used; the message says what can.
     """
     device, dtype = as_device(device), as_dtype(dtype)
+    check_format(device, dtype)
     for what, path in (("checkpoint", checkpoint), ("head", head)):
         if path is not None and not Path(path).is_file():
             raise CheckpointError(f"There is no {what} file {path}.")

@@ -159,8 +159,9 @@ def neighbourhood_table(grid: tuple[int, int], kind: str) -> Int[Tensor, "patch 
     """Patch numbers (not token numbers) of every patch's neighbourhood, the patch itself first; -1 where clipped."""
     offsets = sorted(neighbourhood_offsets(kind), key=lambda o: o != (0, 0))
     rows, cols = grid
-    row = torch.arange(rows).repeat_interleave(cols)[:, None] + torch.tensor([o[0] for o in offsets])
-    col = torch.arange(cols).repeat(rows)[:, None] + torch.tensor([o[1] for o in offsets])
+    down, right = torch.tensor(offsets, dtype=torch.long, device="cpu").T
+    row = torch.arange(rows, device="cpu").repeat_interleave(cols)[:, None] + down
+    col = torch.arange(cols, device="cpu").repeat(rows)[:, None] + right
     inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
     return torch.where(inside, row * cols + col, -1)
 
@@ -169,5 +170,5 @@ def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch pa
     """The neighbourhoods of a table as masks: row i is True at the patches of S_i."""
     count = len(table)
     # A last column takes the -1 of clipped neighbours.
-    masks = torch.zeros(count, count + 1, dtype=torch.bool).scatter_(1, table % (count + 1), True)
+    masks = torch.zeros(count, count + 1, dtype=torch.bool, device="cpu").scatter_(1, table % (count + 1), True)
     return masks[:, :-1]

@@ -40,7 +40,9 @@ class QueryRows:
     @torch.no_grad()
     def read(self, key: int | None) -> Float16[Tensor, "layer head *query key"]:
         """Run the model; the attention of all queries, or of one."""
-        found = torch.empty(self._shape if key is None else (*self._shape[:2], self._shape[3]), dtype=torch.float16)
+        found = torch.empty(
+            self._shape if key is None else (*self._shape[:2], self._shape[3]), dtype=torch.float16, device="cpu"
+        )
         names = block_hooks(self._model, "attn.pattern")
 
         def keep(pattern: Tensor, hook: Any) -> None:
