@@ -73,7 +73,7 @@ def shown(folder: Path | BenchmarkResult):
     return view
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 180) -> None:
     loop = asyncio.get_running_loop()
     limit = loop.time() + seconds
     while not condition():
@@ -129,8 +129,8 @@ cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={st
         view = cl.widgets.benchmark(folder, every=0.1)
         await until(lambda: "There is no folder" in view._progress.value)
         process = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-W", "ignore", "-c", code])
-        await until(lambda: "4 of 4 cells are computed." in view._progress.value, 120)
-        assert process.wait(60) == 0
+        await until(lambda: "4 of 4 cells are computed." in view._progress.value)
+        assert await asyncio.to_thread(process.wait, 180) == 0
         await until(lambda: not view.refreshing)
         line = BenchmarkResult.open(folder).summary().query("metric == 'insdel' and method == 'rollout'").iloc[0]
         assert f"{line['mean']:.2f} ± {line['se']:.2f}" in view._table.value
@@ -140,12 +140,14 @@ cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={st
 
 
 def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None:
-    from caap_lab.widgets import run_reading
+    from caap_lab.widgets import benchmark_view, run_reading
     from caap_lab.widgets.benchmark_view import BenchmarkView
 
     readings = []
-    of = run_reading.Reading.of
+    looks = []
+    of, stamp = run_reading.Reading.of, run_reading.stamp
     monkeypatch.setattr(run_reading.Reading, "of", lambda result: readings.append(threading.get_ident()) or of(result))
+    monkeypatch.setattr(benchmark_view, "stamp", lambda folder: looks.append(folder) or stamp(folder))
     plan = plan_of()
     cells = list(plan.cells)
 
@@ -164,8 +166,9 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
         assert "cells a minute over the last" in view._progress.value and "left." in view._progress.value
         assert "The last cell came" in view._progress.value
         assert "17 missing cells" in view._protocol.value and "(n " in view._table.value
-        before = len(readings)
-        await asyncio.sleep(0.2)
+        await until(lambda: view._seen == stamp(tmp_path / "run"))  # a look may begin between two parts
+        before, looked = len(readings), len(looks)
+        await until(lambda: len(looks) > looked + 2)
         assert len(readings) == before  # nothing has changed, nothing is read
         view.metric_box.value = "aupr1"
         await until(lambda: "AUPR1" in view._table.value)
@@ -183,9 +186,9 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
     async def close() -> None:
         view = await watch()
         view.close()
+        await asyncio.to_thread(view.worker._thread.join, 180)  # a look that had begun comes to its end
         before = len(readings)
         write(tmp_path / "run", [plan_of((*IMAGES, "one more")).cells[-1]])
-        await asyncio.sleep(0.2)
         view.refresh()
         await asyncio.sleep(0.1)
         assert not view.refreshing and len(readings) == before

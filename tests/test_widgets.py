@@ -1,5 +1,6 @@
 """The widgets' values and their work in the background, without a browser; tests/browser has the rest."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 import caap_lab as cl
@@ -47,8 +49,12 @@ def finished(widget: Any) -> None:
     assert widget.worker.left == 0
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    limit = time.monotonic() + seconds
+SECONDS = 180
+"""Only a test that fails waits so long."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -76,9 +82,9 @@ def test_new_wishes_drop_old_ones_and_stop_the_running_one(worker: Worker) -> No
             time.sleep(0.001)
 
     worker.ask([Job("endless", endless, found.append), Job("waiting", lambda: "waiting", found.append)])
-    assert started.wait(10)
+    assert started.wait(SECONDS)
     worker.ask([Job("new", lambda: "new", found.append)])
-    worker.wait(10)
+    worker.wait(SECONDS)
     until(lambda: bool(found))
     assert found == ["new"]
     assert not errors
@@ -90,12 +96,12 @@ def test_a_job_that_runs_already_is_not_started_again(worker: Worker) -> None:
     def slow() -> str:
         runs.append(1)
         started.set()
-        assert go.wait(10)
+        assert go.wait(SECONDS)
         worker.check()
         return "slow"
 
     worker.ask([Job("slow", slow, found.append)])
-    assert started.wait(10)
+    assert started.wait(SECONDS)
     worker.ask([Job("first", lambda: "first", found.append), Job("slow", slow, found.append)])
     go.set()
     until(lambda: len(found) == 2)
@@ -127,6 +133,65 @@ def test_methods_give_the_same_on_the_twin(model: cl.HookedViT, scenes: list[Any
     copy = twin(model, lambda: None)
     ours, theirs = (cl.attribute(m, scenes[0].image, name).scores for m in (model, copy))
     assert torch.equal(ours, theirs)
+
+
+# -- closing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["explore", "layer_sweep", "attention", "benchmark"])
+def test_close_leaves_nothing_behind(
+    name: str, model: cl.HookedViT, scenes: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ipywidgets keeps every row, layout and style until it is closed itself."""
+    monkeypatch.setattr(Worker, "ask", lambda self, jobs: None)
+    given: dict[str, Any] = {
+        "explore": (model, scenes),
+        "layer_sweep": (model, scenes[0]),
+        "attention": (model, scenes[0]),
+    }
+    before = set(_instances)
+    for _ in range(3):  # one after the other, and none takes what the next needs
+        made = getattr(cl.widgets, name)(*given.get(name, (tmp_path / "none",)))
+        assert len(_instances) > len(before) + 20
+        if name == "explore":
+            made.method_list.value = ("rollout", "caap")
+            made.method_list.value = ("rollout",)
+        made.close()
+        assert set(_instances) == before
+        made.close()  # once more does nothing
+
+
+def test_closing_one_leaves_the_other(model: cl.HookedViT, scenes: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "ask", lambda self, jobs: None)
+    for make in (cl.widgets.explore, cl.widgets.layer_sweep, cl.widgets.attention):
+        before = set(_instances)
+        one = make(model, scenes[0])
+        first = set(_instances) - before
+        other = make(model, scenes[0])
+        other.close()
+        assert set(_instances) - before == first
+        one.close()
+
+
+def test_what_is_refused_leaves_nothing_open(model: cl.HookedViT, scenes: list[Any]) -> None:
+    before = set(_instances)
+    for make in (explore, layer_sweep):
+        with pytest.raises(InputError, match="There is no class"):
+            make(model, scenes[:1], target="zebra")
+    assert set(_instances) == before
+
+
+def test_nothing_happens_after_closing(model: cl.HookedViT, scenes: list[Any]) -> None:
+    called: list[str] = []
+
+    async def close_before() -> None:
+        made = layer_sweep(model, scenes[0].image)
+        made._later(0.01, lambda: called.append("too late"))
+        made.close()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(close_before())
+    assert not called
 
 
 # -- explore -------------------------------------------------------------------------------------------------------
@@ -325,15 +390,15 @@ def test_cutoff_stays_above_the_start(sweep: LayerSweep) -> None:
     finished(sweep)
 
 
-def test_nearest_cutoffs_come_first(model: cl.HookedViT, scenes: list[Any]) -> None:
+def test_nearest_cutoffs_come_first(model: cl.HookedViT, scenes: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    go, work = threading.Event(), Worker._work
+    monkeypatch.setattr(Worker, "_work", lambda self: (go.wait(), work(self)))
     made = layer_sweep(model, scenes[1].image)
-    made.worker.ask([])
     made.cutoff.value = 2
+    go.set()
     finished(made)
-    order = list(made._here.maps)
-    computed_after = order[order.index(2) :]
-    distances = [abs(cutoff - 2) for cutoff in computed_after]
-    assert distances == sorted(distances)
+    distances = [abs(cutoff - 2) for cutoff in made._here.maps]
+    assert len(distances) == 9 and distances == sorted(distances)
     made.close()
 
 

@@ -9,6 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_plot
 from caap_lab.files import atomic_path
 from caap_lab.plots.style import new_figure
 
@@ -37,15 +38,15 @@ def plot_map(
     figure = new_figure(7.2, 3.6 * height / width)
     photo, over = figure.subplots(1, 2)
     photo.imshow(map.image.numpy(), interpolation="nearest")
-    photo.set_title(f"{map.model_name}", fontsize=9)
+    photo.set_title(for_plot(map.model_name), fontsize=9)
     photo.set_axis_off()
     mappable = draw_overlay(over, map, opacity=opacity, smooth=smooth, colour_map=colour_map)
-    over.set_title(f"{map.method} for '{map.target_name}'", fontsize=9)
+    over.set_title(for_plot(f"{map.method} for '{map.target_name}'"), fontsize=9)
     settings = ", ".join(f"{key} {value}" for key, value in map.settings.items())
-    figure.supxlabel(settings, fontsize=6, color="0.35")
+    figure.supxlabel(for_plot(settings), fontsize=6, color="0.35")
     bar = figure.colorbar(mappable, ax=over, fraction=0.05, pad=0.02)
     inserted = ", patch inserted" if map.score in ("logit", "prob", "logprob", "sigmoid", "logsigmoid") else ""
-    bar.set_label(f"{map.score} of {map.target_name}{inserted}", fontsize=8)
+    bar.set_label(for_plot(f"{map.score} of {map.target_name}{inserted}"), fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure
 

@@ -403,4 +403,4 @@ class AttentionView(Panel):
         self._changed()
 
 
-_WRAP = ipywidgets.Layout(flex_flow="row wrap")
+_WRAP = {"flex_flow": "row wrap"}

@@ -1,11 +1,11 @@
 """What a patch or a box says for the classes, as a table."""
 
-import html
 from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor
 
+from caap_lab.escaping import for_html
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.probability import probabilities
 
@@ -32,11 +32,11 @@ def class_table(
     best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
     shown = best if target is None or target in best else [*best, target]
     columns = {"inserted": logits} | {name: values for name, values in others.items() if values is not None}
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("class", "probability", *columns))
+    heads = "".join(f"<th>{for_html(name)}</th>" for name in ("class", "probability", *columns))
     lines = [f"<tr>{heads}</tr>"]
     shares = probabilities(logits)
     for index in shown:
-        name = html.escape(f"{index}: {model.class_names.name(index)}")
+        name = for_html(f"{index}: {model.class_names.name(index)}")
         shown_name = f"<b>{name}</b>" if index == target else name
         lines.append(
             f"<tr><td>{shown_name}</td>"
@@ -49,4 +49,4 @@ def class_table(
             )
             + "</tr>"
         )
-    return f"<table><caption>{html.escape(title)}; logits</caption>{''.join(lines)}</table>"
+    return f"<table><caption>{for_html(title)}; logits</caption>{''.join(lines)}</table>"

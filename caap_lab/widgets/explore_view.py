@@ -27,7 +27,7 @@ from caap_lab.patching.run import run_patched
 from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.explore_figure import explore_figure
 from caap_lab.widgets.gallery import Gallery, Upload
-from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, wrapped
+from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, close_all, wrapped
 from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
@@ -84,6 +84,7 @@ class Explorer(Panel):
         if not methods:
             raise InputError("Give one method at least.")
         self.photos = photos_of(model, images)
+        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model = model
         self._twin = twin(model, self.worker.check)
@@ -94,7 +95,6 @@ class Explorer(Panel):
 
         self.gallery = Gallery()
         self.upload = Upload()
-        self.target_box = TargetBox(model, target)
         self.method_list = ipywidgets.SelectMultiple(
             options=fitting, value=methods, rows=7, description="methods", tooltip="Ctrl or Shift for several"
         )
@@ -135,7 +135,8 @@ class Explorer(Panel):
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods shown."""
-        return self.method_list.value or ("caap",)
+        can_run = self.method_list.options
+        return self.method_list.value or (("caap",) if "caap" in can_run else can_run[:1])
 
     @property
     def target(self) -> int | None:
@@ -229,7 +230,7 @@ class Explorer(Panel):
     def _renew(self) -> None:
         """Show what is known for the present image, class and methods, and ask for the rest."""
         for name in [name for name in self.overlays if name not in self.methods]:
-            self.overlays.pop(name).close()
+            close_all(self.overlays.pop(name))
         for name in self.methods:
             if name not in self.overlays:
                 self.overlays[name] = Picture(
