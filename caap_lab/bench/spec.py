@@ -7,6 +7,16 @@ from typing import Any
 
 from caap_lab.errors import InputError
 
+_PART = re.compile(
+    r"""
+    \s* (?P<key> [^=,\s]+ ) \s* = \s*
+    (?P<value> "(?:[^"\\]|\\.)*" | \[[^\]]*\] | (?= , | $ ) | .*? [^,\s] )
+    \s* (?: , (?= \s* [^=,\s]+ \s* = ) | $ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""One key=value, with the comma after it."""
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -35,7 +45,8 @@ class Spec:
 def parse_spec(text: "str | Spec") -> Spec:
     """A spec from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
 
-    Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text.
+    Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text. A comma ends a value only
+    where another key= comes after it, so that file names may have commas; text in double quotes may hold anything.
 
     Raises:
         InputError: the text does not have this form.
@@ -47,11 +58,13 @@ def parse_spec(text: "str | Spec") -> Spec:
     head, _, tail = text.partition(":")
     label, equals, name = head.rpartition("=")
     options: dict[str, Any] = {}
-    for part in re.split(r",(?![^\[]*\])", tail) if tail else []:
-        key, found, value = part.partition("=")
-        if not found or not key.strip():
-            raise InputError(f"{part!r} in {text!r} is not key=value; write NAME:key=value,key=value.")
-        options[key.strip()] = _value(value.strip())
+    start = 0
+    while start < len(tail):
+        part = _PART.match(tail, start)
+        if part is None:
+            raise InputError(f"{tail[start:]!r} in {text!r} is not key=value; write NAME:key=value,key=value.")
+        options[part["key"]] = _value(part["value"])
+        start = part.end()
     if not name.strip() or (equals and not label.strip()):
         raise InputError(f"{text!r} has no name; write NAME, NAME:key=value or LABEL=NAME.")
     return Spec(name.strip(), options, label.strip())
@@ -65,6 +78,8 @@ def _value(text: str) -> Any:
 
 
 def _told(value: Any) -> str:
-    if isinstance(value, str) and _value(value) == value:
-        return value
+    text = f"key={value},"
+    part = _PART.match(f"{text}next=") if isinstance(value, str) else None
+    if part is not None and part.end() == len(text) and _value(part["value"]) == value:
+        return str(value)  # it is read back without quotes
     return json.dumps(value, separators=(",", ":"))
