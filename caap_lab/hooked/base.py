@@ -18,6 +18,7 @@ from caap_lab.hooked.fingerprint import fingerprint, state_of
 from caap_lab.hooked.names import Site, find_sites, unknown_name
 from caap_lab.hooked.preprocess import Preprocessing, as_batch
 from caap_lab.hooked.running import held
+from caap_lab.hooked.structure import is_replaced
 from caap_lab.hooked.width import MeasuredWidth
 
 Images = Any
@@ -129,13 +130,17 @@ class HookedModel(HookedRootModule, ABC):
         Raises:
             InputError: an image cannot be read, has another size, or holds NaN.
         """
-        self._check_size()
+        self._check_unchanged()
         batch = as_batch(images, self.preprocessing).to(self.device, self.dtype)
         # A tensor made in inference mode could be neither kept for later nor differentiated through.
         return batch.clone() if batch.is_inference() and not torch.is_inference_mode_enabled() else batch
 
-    def _check_size(self) -> None:
-        """Refuse timm's model if its image size was changed after it was wrapped."""
+    def _check_unchanged(self) -> None:
+        """Refuse the timm model if it was changed after it was wrapped in a way that this model would not follow.
+
+        Raises:
+            InputError: what was changed, and what to do.
+        """
         embed: Any = next((part for part in self.body.modules() if isinstance(part, PatchEmbed)), None)
         size = None if embed is None or embed.img_size is None else tuple(embed.img_size)
         if size not in (None, self.image_size):
@@ -143,6 +148,17 @@ class HookedModel(HookedRootModule, ABC):
                 f"The model in {type(self).__name__} was set to images of {list(size or ())} pixels after it was "
                 f"wrapped for {list(self.image_size)}. Wrap it again: cl.{type(self).__name__}(model.{self.kind})."
             )
+        for name, module in self._stepped_through():
+            for method in ("forward", "forward_features", "forward_head"):
+                if is_replaced(module, method):
+                    raise InputError(
+                        f"{name}.{method} was replaced, and the hooked model would not run it: it takes its steps one "
+                        "by one. Replace the forward of a module inside it, such as norm1, or use a hook point."
+                    )
+
+    def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
+        """Modules, by name, whose parts this model calls in place of their own forward."""
+        yield f"model.{self.kind}", self.body
 
     def target(self, target: int | str) -> int:
         """Class index for an index, a WordNet id or a word such as "tabby".

@@ -1,6 +1,6 @@
 """HookedCNN: a timm ResNet, DenseNet or VGG with TransformerLens hook points behind its blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from jaxtyping import Float
@@ -104,9 +104,8 @@ class HookedCNN(HookedModel):
         Raises:
             InputError: a torch hook sits on a module that holds others, where it would not be run.
         """
-        steps = {module for step in self._steps.all for module in step.modules()}
-        for name, module in self.cnn.named_modules(prefix="model.cnn"):
-            if module not in steps and is_watched(module):
+        for name, module in self._stepped_through():
+            if is_watched(module):
                 raise InputError(
                     f"A torch hook on {name} would not run: the hooked model takes its blocks one by one. Use a hook "
                     "point, such as blocks.{l}.hook_resid_post, or hook a module inside it."
@@ -130,6 +129,10 @@ class HookedCNN(HookedModel):
         """Logits from the maps leaving the last block."""
         steps = self._steps
         return self.hook_logits(run_steps(steps.classifier, self.hook_pooled(run_steps(steps.pool, x))))
+
+    def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
+        steps = {module for step in self._steps.all for module in step.modules()}
+        return ((name, m) for name, m in self.cnn.named_modules(prefix="model.cnn") if m not in steps)
 
     @property
     def _steps(self) -> CNNSteps:

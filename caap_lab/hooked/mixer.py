@@ -1,6 +1,6 @@
 """HookedMixer: a timm MLP-Mixer with TransformerLens hook points between its blocks' halves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from timm.layers import GluMlp, Mlp
@@ -119,6 +119,10 @@ class HookedMixer(HookedModel):
             resid = _run_block(block, cast(MixerBlockPoints, points), resid)
         normalized = self.ln_final.hook_normalized(mixer.norm(resid))
         return self.hook_logits(mixer.head(mixer.head_drop(self.hook_pooled(normalized.mean(dim=1)))))
+
+    def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from super()._stepped_through()
+        yield from ((f"model.mixer.blocks[{layer}]", block) for layer, block in enumerate(cast(Any, self.mixer).blocks))
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.mixer)`)."""

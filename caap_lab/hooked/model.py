@@ -1,8 +1,8 @@
 """HookedViT: a timm Vision Transformer with TransformerLens hook points between timm's own modules."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from caap_lab.hooked.classes import ClassNames
 from caap_lab.hooked.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.hooked.names import activation_shape
 from caap_lab.hooked.preprocess import Preprocessing
-from caap_lab.hooked.spec import read_spec
+from caap_lab.hooked.spec import ViTSpec, read_spec
 from caap_lab.hooked.width import passes_on
 
 if TYPE_CHECKING:
@@ -59,11 +59,7 @@ class HookedViT(HookedModel):
             InputError: the architecture is not supported.
         """
         super().__init__()
-        spec = read_spec(vit)
-        if isinstance(head, ClassAndMeanHead):
-            patches = range(spec.n_prefix, spec.n_tokens)
-            spec = replace(spec, pool="cls+mean", read_tokens=(0, *patches))
-        self.spec = spec
+        self.spec = spec = _spec_of(vit, head)
         assert isinstance(vit, VisionTransformer)
         self.vit = vit
         self.head = head
@@ -219,13 +215,12 @@ class HookedViT(HookedModel):
         Raises:
             InputError: a torch hook sits on the block, its attention or its MLP, where it would not be run.
         """
-        block = self.block(layer)
-        for part, module in {"": block, ".attn": block.attn, ".mlp": block.mlp}.items():
+        for name, module in self._parts(layer):
             if is_watched(module):
                 raise InputError(
-                    f"A torch hook on model.vit.blocks[{layer}]{part} would not run: the hooked model takes its steps "
-                    f"one by one. Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or "
-                    ".hook_mlp_out, or hook a module inside it, such as norm1."
+                    f"A torch hook on {name} would not run: the hooked model takes its steps one by one. "
+                    f"Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or .hook_mlp_out, or "
+                    "hook a module inside it, such as norm1."
                 )
         return run_block(self.block(layer), cast(BlockPoints, self.blocks[layer]), resid)
 
@@ -253,6 +248,27 @@ class HookedViT(HookedModel):
         features = vit.head(vit.head_drop(vit.fc_norm(self.hook_pooled(vit.pool(normalized)))))
         return self.hook_logits(features if self.head is None else self.head(features))
 
+    def _check_unchanged(self) -> None:
+        super()._check_unchanged()
+        now, then = _spec_of(self.vit, self.head, self.spec.d_mlp), self.spec
+        if now != then:
+            changed = [field.name for field in fields(then) if getattr(now, field.name) != getattr(then, field.name)]
+            was, found = (getattr(spec, changed[0]) for spec in (then, now))
+            raise InputError(
+                f"The model in HookedViT was changed after it was wrapped: {changed[0]} was {was} and is {found}. Wrap "
+                "it again: cl.HookedViT(model.vit)."
+            )
+
+    def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from super()._stepped_through()
+        for layer in range(self.n_layers):
+            yield from self._parts(layer)
+
+    def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:
+        """A block, its attention and its MLP by name, whose steps `run_block` takes one by one."""
+        block, name = self.block(layer), f"model.vit.blocks[{layer}]"
+        return [(name, block), (f"{name}.attn", block.attn), (f"{name}.mlp", block.mlp)]
+
     @property
     def _is_distilled(self) -> bool:
         return isinstance(self.vit, VisionTransformerDistilled) and self.head is None
@@ -270,3 +286,11 @@ class HookedViT(HookedModel):
         from caap_lab.patching.run import run_patched
 
         return run_patched(self, images, patches)
+
+
+def _spec_of(vit: nn.Module, head: nn.Module | None, d_mlp: int | None = None) -> ViTSpec:
+    """The spec of a timm ViT with a head in the place of its own."""
+    spec = read_spec(vit, d_mlp)
+    if isinstance(head, ClassAndMeanHead):
+        return replace(spec, pool="cls+mean", read_tokens=(0, *range(spec.n_prefix, spec.n_tokens)))
+    return spec

@@ -42,6 +42,15 @@ def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
     return "\n".join(lines), reader.tensors
 
 
+def is_replaced(module: nn.Module, method: str = "forward") -> bool:
+    """True if a function was put in the place of a module's own method, and says not that it stands for it.
+
+    A function says so by an attribute `stands_for`, the method that it calls and whose output it hands on.
+    """
+    value = _stood_for(vars(module).get(method))
+    return value is not None and not _is_own_method(module, method, value)
+
+
 def _only_points(module: nn.Module) -> bool:
     """True for hook points and the modules of this package that hold them."""
     return isinstance(module, HookPoint) or (
