@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caap_lab.attribution.reading import block_hooks, differentiable, differentiate
+from caap_lab.attribution.parts import LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
+from caap_lab.attribution.reading import differentiable, differentiate, stream_hooks
 from caap_lab.hooked.base import HookedModel
+from caap_lab.hooked.heads import ZeroShotHead
 
 POSITIONS = "vit.attn_pool.pos_embed"
 """A pooling by attention may add positions of its own, which are biases of tokens."""
@@ -29,7 +31,7 @@ class BiasTerm:
 
 
 def read_biases(
-    model: HookedModel, images: Tensor, targets: Tensor
+    model: HookedModel, images: Tensor, targets: Tensor, first_term: str = "entering_block"
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch token d_model"]], list[BiasTerm]]:
     """Logits, h^l dy/dh^l for the stream h^l entering every block l, and the terms of all biases from block 0 on.
 
@@ -39,7 +41,10 @@ def read_biases(
         model: A Vision Transformer or a Mixer.
         images: [batch, 3, height, width].
         targets: One class an image.
+        first_term: Where h^0 is read, see `reading.FIRST_TERMS`. Before a norm in front of block 0, h^0's gradient
+            comes through that norm, whose bias then counts as one of block 0.
     """
+    hooks = stream_hooks(model, first_term)
     entering: list[Tensor] = []
     added: list[tuple[str, Tensor, Tensor]] = []
 
@@ -47,9 +52,10 @@ def read_biases(
         entering.append(differentiable(x))
         return entering[-1]
 
-    def note(name: str, bias: Tensor) -> Callable[..., Tensor]:
+    def note(name: str, bias: Tensor | None) -> Callable[..., Tensor]:
         def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            added.append((name, bias, differentiable(output)))
+            constant = constant_part("FullGrad+", name, module, inputs) if bias is None else bias
+            added.append((name, constant, differentiable(output)))
             return added[-1][-1]
 
         return keep
@@ -59,22 +65,22 @@ def read_biases(
         return added[-1][-1]
 
     with ExitStack() as stack:
-        for name, module, bias in _owners(model):
+        for name, module, bias in _owners(model, with_norm_pre=hooks[0] == "hook_full_embed"):
             # LibraGrad cuts the gradient of queries and keys behind a linear layer, so its output is read before that;
             # of a norm LibraGrad gives another output, through which the bias's gradient goes.
-            handle = module.register_forward_hook(note(name, bias), prepend=isinstance(module, nn.Linear))
+            handle = module.register_forward_hook(note(name, bias), prepend=not runs_as(module, NORMS))
             stack.callback(handle.remove)
         if POSITIONS in dict(model.named_parameters()):
             keys = model.get_submodule("vit.attn_pool.kv")  # which reads the tokens with positions added
             stack.callback(keys.register_forward_pre_hook(keep_positions).remove)
-        stack.enter_context(model.hooks(fwd_hooks=[(name, enter) for name in block_hooks(model, "resid_pre")]))
+        stack.enter_context(model.hooks(fwd_hooks=[(name, enter) for name in hooks]))
         logits, gradients = differentiate(
             model, images, targets, lambda: [*entering, *(output for _, _, output in added)]
         )
     with torch.no_grad():
         streams = [h * gradient for h, gradient in zip(entering, gradients[: len(entering)], strict=True)]
         terms = [
-            BiasTerm(name, block_of(name, model.n_layers), bias * gradient)
+            BiasTerm(name, max(0, block_of(name, model.n_layers)), bias * gradient)
             for (name, bias, _), gradient in zip(added, gradients[len(entering) :], strict=True)
         ]
     return logits, streams, terms
@@ -88,8 +94,14 @@ def block_of(name: str, n_layers: int) -> int:
     return -1 if parts[1] in ("patch_embed", "norm_pre", "stem") else n_layers
 
 
-def _owners(model: HookedModel) -> Iterator[tuple[str, nn.Module, Tensor]]:
-    for name, module in model.named_modules():
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter) and block_of(name, model.n_layers) >= 0:
-            yield name, module, bias
+def _owners(model: HookedModel, with_norm_pre: bool) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
+    """Parts that add something; None for the bias of a part that has to be run to know what it adds."""
+    for name, module in parts(model):
+        if block_of(name, model.n_layers) < 0 and not (with_norm_pre and name == "vit.norm_pre"):
+            continue
+        if runs_as(module, (*LINEAR, *NORMS)):
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                yield name, module, bias
+        elif not (runs_as(module, SILENT) or isinstance(module, ZeroShotHead) or is_activation(module)):
+            yield name, module, None

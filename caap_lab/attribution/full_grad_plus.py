@@ -15,7 +15,7 @@ from caap_lab.hooked.model import HookedViT
 _OF_POOLED_TOKENS = ("vit.attn_pool.kv", "vit.attn_pool.k_norm", POSITIONS)
 
 
-def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor, *, first_term: str = "before_norm_pre") -> Tensor:
     """Sum over all blocks l of FullGrad^l_t = sum_d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db_t>; signed.
 
     h^l enters block l. The b are all biases of block l and of what lies behind it up to the logit: those of linear
@@ -25,13 +25,22 @@ def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
     Biases behind the pooling act on no token. They go to the class token, which the map leaves out as it does all
     prefix tokens; in a model without one they are spread evenly over the tokens that the head reads. Under `libragrad`
     all tokens of FullGrad^l, prefix tokens too, add up to the logit y at every l; see `full_grad_of_tokens`.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: [batch].
+        first_term: Where h^0 is read in models with a norm in front of block 0, see `ixg_plus`. Read before it, as by
+            default, that norm's bias belongs to FullGrad^0.
     """
-    return on_grid(model, full_grad_of_tokens(model, images, targets).sum(1))
+    return on_grid(model, full_grad_of_tokens(model, images, targets, first_term).sum(1))
 
 
-def full_grad_of_tokens(model: HookedViT, images: Tensor, targets: Tensor) -> Float[Tensor, "batch layer token"]:
+def full_grad_of_tokens(
+    model: HookedViT, images: Tensor, targets: Tensor, first_term: str = "before_norm_pre"
+) -> Float[Tensor, "batch layer token"]:
     """FullGrad^l_t for every block l and every token t, prefix tokens first; see `full_grad_plus`."""
-    _, streams, biases = read_biases(model, images, targets)
+    _, streams, biases = read_biases(model, images, targets, first_term)
     found = torch.stack([products.sum(-1) for products in streams], dim=1)
     for term in biases:
         found[:, : term.block + 1] += _of_tokens(model, term)[:, None]

@@ -8,7 +8,9 @@ The forward pass stays bit-equal. What changes in the backward pass:
 - a gated product u v: both factors get half of the gradient;
 - L2 normalisation before a zero-shot head: the norm is a constant.
 
-Linear layers, LayerScale, residual sums and mean pooling conserve it as they are.
+Linear layers, LayerScale, residual sums and mean pooling conserve it as they are. A part that is none of these, say a
+module of one's own in the head, is run on its input: if it conserves gradient times input it stays as it is, else it is
+refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +18,19 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from timm.layers import GluMlp, RmsNorm, SwiGLU
+from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
+from caap_lab.attribution.parts import ACTIVATIONS, LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, check_kind
 from caap_lab.hooked.heads import ZeroShotHead
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.running import held
+from caap_lab.hooked.structure import is_replaced
 
-_ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "ReLU")
+_HOMOGENEOUS = (nn.LeakyReLU, nn.PReLU)
+"""Activation functions that conserve gradient times input without a rule."""
 
 
 @contextmanager
@@ -54,10 +59,10 @@ def _ruled(model: HookedModel) -> Iterator[None]:
             raise InputError("LibraGrad has no rule for gated attention, which this model has.")
         points = [(site.hook, _stopped) for short in ("attn.q", "attn.k") for site in model.find(short)]
     with ExitStack() as stack:
-        for name, module in model.named_modules():
-            rule = _rule(name, module)
-            if rule is not None:
+        for name, module in parts(model):
+            for rule in _rules(name, module):
                 stack.callback(module.register_forward_hook(rule).remove)
+        for module in model.modules():
             if isinstance(module, (GluMlp, SwiGLU)):  # what follows the product, and does nothing else
                 stack.callback(module.drop1.register_forward_hook(_halve).remove)
         stack.enter_context(model.hooks(fwd_hooks=points))
@@ -66,21 +71,37 @@ def _ruled(model: HookedModel) -> Iterator[None]:
         yield
 
 
-def _rule(name: str, module: nn.Module) -> Callable[..., Any] | None:
+def _rules(name: str, module: nn.Module) -> list[Callable[..., Any]]:
+    """What is to be done behind a part, in this order."""
     kind = type(module).__name__
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm, RmsNorm)):
-        return _norm
+    if runs_as(module, NORMS):
+        return [_norm]
     if isinstance(module, ZeroShotHead):
-        return _zero_shot
+        return [_zero_shot]
+    if kind in ACTIVATIONS and not is_replaced(module):
+        return [_activation]
+    if (name.endswith(".act") or is_activation(module)) and not isinstance(module, (nn.Identity, *_HOMOGENEOUS)):
+        raise InputError(
+            f"LibraGrad has no rule for the activation {kind} in {name}; it has rules for {', '.join(ACTIVATIONS)}."
+        )
+    rules = [] if runs_as(module, (*LINEAR, *SILENT)) else [_check(name)]
     if name.endswith("attn_pool.q"):
-        return _stop
+        rules.append(_stop)
     if name.endswith("attn_pool.kv"):
-        return _stop_first_half
-    if kind in _ACTIVATIONS:
-        return _activation
-    if name.endswith(".act") and not isinstance(module, nn.Identity):
-        raise InputError(f"LibraGrad has no rule for the activation {kind} in {name}.")
-    return None
+        rules.append(_stop_first_half)
+    return rules
+
+
+def _check(name: str) -> Callable[..., None]:
+    """A hook that refuses a part which does not conserve gradient times input; it looks once."""
+    checked: list[bool] = []
+
+    def check(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not checked:
+            constant_part("LibraGrad", name, module, inputs)
+            checked.append(True)
+
+    return check
 
 
 def _same_forward(output: Tensor, libra: Tensor) -> Tensor:
@@ -91,12 +112,13 @@ def _same_forward(output: Tensor, libra: Tensor) -> Tensor:
 def _norm(module: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     (x,) = inputs
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps  # torch's RMSNorm leaves it to the format
     if isinstance(module, nn.LayerNorm):
         centred = wide - wide.mean(-1, keepdim=True)
-        size = (wide.detach().var(-1, keepdim=True, unbiased=False) + module.eps).sqrt()
+        size = (wide.detach().var(-1, keepdim=True, unbiased=False) + eps).sqrt()
     else:
         centred = wide
-        size = (wide.detach().square().mean(-1, keepdim=True) + module.eps).sqrt()
+        size = (wide.detach().square().mean(-1, keepdim=True) + eps).sqrt()
     libra = centred / size
     if module.weight is not None:
         libra = libra * module.weight

@@ -24,6 +24,10 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 
 
+MOST_PIXELS = 8192
+"""Longest side of a model's input; more is a slip, and would fill the memory before anything could be said."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How photos become a model's input.
@@ -54,6 +58,7 @@ class Preprocessing:
             raise InputError(f"std={self.std} must be greater than 0 in every channel.")
         if len(self.image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.image_size):
             raise InputError(f"image_size={self.image_size} is not a (height, width) in pixels.")
+        check_image_size(self.image_size)
         if not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct={self.crop_pct} is not above 0 and at most 1.")
         if self.interpolation not in INTERPOLATIONS:
@@ -78,7 +83,9 @@ class Preprocessing:
         if isinstance(getattr(model, "stem", None), PatchEmbed):  # an MLP-Mixer's name for it
             patch_embed = model.stem
         if patch_embed is not None:
-            channels, size = patch_embed.proj.in_channels, patch_embed.img_size
+            size = patch_embed.img_size
+            weight = getattr(patch_embed.proj, "weight", None)  # adapters show it, unlike the number of channels
+            channels = channels if weight is None else weight.shape[1]
         if channels != 3:
             raise InputError(f"This model reads {channels} channels; photos have 3.")
         return cls(
@@ -149,6 +156,16 @@ class Preprocessing:
     @staticmethod
     def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
         return torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
+
+
+def check_image_size(size: tuple[int, int]) -> None:
+    """Refuse an input size that no model runs on.
+
+    Raises:
+        InputError: a side is longer than `MOST_PIXELS`.
+    """
+    if max(size) > MOST_PIXELS:
+        raise InputError(f"image_size={size} is more than {MOST_PIXELS} pixels a side; models read some hundreds.")
 
 
 def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 3 height width"]:

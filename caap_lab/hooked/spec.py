@@ -10,6 +10,7 @@ from torch import nn
 
 from caap_lab.errors import InputError
 from caap_lab.hooked.cnn_steps import CNNS
+from caap_lab.hooked.width import output_width
 
 SUPPORTED = (
     "caap_lab works with timm's VisionTransformer built from pre-norm blocks (ViT/AugReg, DeiT and distilled DeiT, "
@@ -71,8 +72,12 @@ class ViTSpec:
         return tuple(i for i, role in enumerate(self.prefix) if role in ("cls", "dist") or i in read)
 
 
-def read_spec(vit: nn.Module) -> ViTSpec:
+def read_spec(vit: nn.Module, d_mlp: int | None = None) -> ViTSpec:
     """Read the spec of a timm ViT.
+
+    Args:
+        vit: The model.
+        d_mlp: The width between an MLP's layers where it is known; None to measure it.
 
     Raises:
         InputError: the architecture is not supported; the message says what is.
@@ -99,7 +104,7 @@ def read_spec(vit: nn.Module) -> ViTSpec:
         n_heads=block.attn.num_heads,
         d_model=vit.embed_dim,
         d_head=block.attn.head_dim,
-        d_mlp=block.mlp.fc2.in_features,
+        d_mlp=_mlp_width(block.mlp, vit) if d_mlp is None else d_mlp,
         grid=(rows, cols),
         patch_size=tuple(embed.patch_size),
         image_size=tuple(embed.img_size),
@@ -108,6 +113,17 @@ def read_spec(vit: nn.Module) -> ViTSpec:
         read_tokens=read,
         gated_mlp=not isinstance(block.mlp, Mlp),
     )
+
+
+def _mlp_width(mlp: Any, vit: VisionTransformer) -> int:
+    """Width between an MLP's layers, measured: something else may stand in a layer's place."""
+    first = mlp.fc1_x if isinstance(mlp, SwiGLU) else mlp.fc1
+    width = (
+        first.weight.shape[0]
+        if type(first) is nn.Linear
+        else output_width([first], vit.embed_dim, next(vit.parameters()), "first layer of the MLP")
+    )
+    return width // 2 if isinstance(mlp, GluMlp) else width
 
 
 def _refuse_unsupported(vit: nn.Module) -> None:

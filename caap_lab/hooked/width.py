@@ -26,13 +26,14 @@ class MeasuredWidth:
         return self._measured[1]
 
 
-def output_width(chain: Sequence[nn.Module], features: int, like: Tensor) -> int:
+def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: str = "head") -> int:
     """Values for one image that modules give, run one after the other on `features` values.
 
     Args:
         chain: Modules, the last of which is the head.
         features: Values that the first module reads.
         like: A tensor on the modules' device, in their number format.
+        what: What the last module is called in errors.
 
     Raises:
         InputError: the head does not take these features, or does not give [batch, class].
@@ -44,18 +45,20 @@ def output_width(chain: Sequence[nn.Module], features: int, like: Tensor) -> int
             for module in chain:
                 # A head may be in another format or place until the model that it was given to is moved.
                 own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), like)
-                x = module(x.to(own.device, own.dtype))
+                x = module.forward(x.to(own.device, own.dtype))  # without hooks, which a method may have set
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
-            f"The head ({head}) cannot read the model's features, {features} values an image: {error}. Give it "
+            f"The {what} ({head}) cannot read the model's features, {features} values an image: {error}. Give it "
             f"{features} inputs."
         ) from None
     if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 1 or not x.shape[1]:
-        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(
-            f"The head ({head}) gives {shape} for one image; logits [batch, class] are needed, [batch, 1] for one "
-            "output."
+        result = (
+            "logits [batch, class] are needed, [batch, 1] for one output"
+            if what == "head"
+            else "[batch, width] is needed"
         )
+        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"The {what} ({head}) gives {shape} for one image; {result}.")
     return x.shape[1]
 
 
