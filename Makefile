@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-c
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench slow lab clean
+.PHONY: help demo test lint docs bench slow gpu lab clean
 
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,6 +24,12 @@ lint: .venv/.dev   ## ruff and mypy
 
 slow: .venv/.dev   ## run the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+gpu: .venv/.dev   ## on a CUDA device: run its tests, then time CAAP there
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, and a PyTorch built for it")'
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.caap --device cuda --dtype bfloat16 --models ViT-base/16 ViT-large/16 DINOv2-g/14 \
+	  --out docs/tables/gpu.md
 
 bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 	$(BIN)/python -m benchmarks.caap

@@ -2,9 +2,9 @@
 
 For ViT-tiny, -small and -base (random weights: cost does not depend on them), with the default cutoff: maps and their
 approximations, sweeps over all cutoffs, four images at once, one forward a patch, where the time goes, and the
-machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``. Each model runs
-in a process of its own. A time in forwards is the median of ratios, each to forward passes just before and after it, as
-a machine may change its pace.
+machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``; there the time
+that the GPU works tells where the rest goes. Each model runs in a process of its own. A time in forwards is the median
+of ratios, each to forward passes just before and after it, as a machine may change its pace.
 """
 
 import argparse
@@ -41,9 +41,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "E-CAAP, shared tail": {"attention": "cached", "tail": "shared"},
 }
 SWEEPS: dict[str, dict[str, Any]] = {
-    "12 cutoffs": {},
-    "12 cutoffs, interpolated tail": {"tail": "interpolated"},
-    "12 cutoffs, shared tail": {"tail": "shared"},
+    "cutoffs": {},
+    "cutoffs, interpolated tail": {"tail": "interpolated"},
+    "cutoffs, shared tail": {"tail": "shared"},
 }
 BATCH = 4
 
@@ -52,7 +52,7 @@ def measure(name: str, repeats: int, threads: int, naive: bool, device: str, dty
     """Seconds, ratios and counted operations for one model."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = build(name).to(device=device, dtype=getattr(torch, dtype))
+    model = build(name, device).to(dtype=getattr(torch, dtype))
     images = torch.randn(BATCH, 3, *model.spec.image_size).to(model.device, model.dtype)
     image = images[:1]
     blank = blank_run(model, "white")
@@ -62,7 +62,7 @@ def measure(name: str, repeats: int, threads: int, naive: bool, device: str, dty
         model(image)
 
     calls: dict[str, Callable[[], Any]] = {what: _map_call(model, image, options) for what, options in VARIANTS.items()}
-    calls |= {what: _sweep_call(model, image, options) for what, options in SWEEPS.items()}
+    calls |= {f"{model.n_layers} {what}": _sweep_call(model, image, options) for what, options in SWEEPS.items()}
     calls[f"{BATCH} images, each"] = lambda: caap(model, images, progress=False)
     found: dict[str, Any] = {"rows": {}, "patches": model.spec.n_patches}
     found["forward operations"] = operations(model, forward)
@@ -74,15 +74,21 @@ def measure(name: str, repeats: int, threads: int, naive: bool, device: str, dty
         found["rows"][what] = (ratio / images_of, taken / images_of, counted / images_of)
     found["forward"] = statistics.median(seconds)
     found["matrix rate"] = matrix_rate(model, rows=1600)
-    found["shares"] = {what: shares(calls[what]) for what in ("map", "shared tail")}
+    if model.device.type == "cpu":
+        found["shares"] = {what: shares(calls[what]) for what in ("map", "shared tail")}
+    else:
+        short = {"forward pass": forward} | {what: call for what, call in calls.items() if "cutoffs" not in what}
+        found["busy"] = {what: busy_seconds(call) for what, call in short.items()}
     if naive:
         found["one forward a patch"] = _naive(model, image, blank.resid[0])
     return found
 
 
-def build(name: str) -> HookedViT:
-    """One of `MODELS` with random weights and 1000 classes."""
-    return HookedViT(timm.create_model(MODELS[name], pretrained=False, num_classes=1000, img_size=224).eval())
+def build(name: str, device: str = "cpu") -> HookedViT:
+    """One of `MODELS` with random weights, drawn on the device, and 1000 classes."""
+    with torch.device(device):
+        vit = timm.create_model(MODELS[name], pretrained=False, num_classes=1000, img_size=224)
+    return HookedViT(vit.eval())
 
 
 def _ratio(
@@ -134,30 +140,31 @@ def start_times(repeats: int = 7) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Markdown: one row a model and variant."""
-    lines = [
-        "| model | what | time | in forwards, timed | in forwards, counted | share of the matrix rate |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Markdown: one row per model and variant."""
+    on_gpu = any("busy" in found for found in results.values())
+    names = ["model", "what", "time", "in forwards, timed", "in forwards, counted", "share of the matrix rate"]
+    names += ["GPU works"] if on_gpu else []
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for model, found in results.items():
-        label, one, patches = model, found["forward operations"], found["patches"]
-        rate = found["matrix rate"]
-        lines.append(
-            f"| {label} | forward pass | {found['forward'] * 1000:.0f} ms | 1 | 1 "
-            f"| {one / found['forward'] / rate:.0%} |"
-        )
+        one, rate, naive = found["forward operations"], found["matrix rate"], found.get("one forward a patch")
+        rows = [("forward pass", _ms(found["forward"]), "1", "1", one / found["forward"] / rate)]
         for what, (ratio, seconds, counted) in found["rows"].items():
-            lines.append(
-                f"| {label} | {what} | {seconds * 1000:.0f} ms | {ratio:.2f} | {counted / one:.2f} "
-                f"| {counted / seconds / rate:.0%} |"
-            )
-        if "one forward a patch" in found:
-            naive = found["one forward a patch"]
-            lines.append(
-                f"| {label} | one forward a patch | {naive:.1f} s | {naive / found['forward']:.0f} | {patches} "
-                f"| {patches * one / naive / rate:.0%} |"
-            )
+            rows.append((what, _ms(seconds), f"{ratio:.2f}", f"{counted / one:.2f}", counted / seconds / rate))
+        if naive:
+            times = f"{naive / found['forward']:.0f}", f"{found['patches']}"
+            rows.append(("one forward a patch", f"{naive:.1f} s", *times, found["patches"] * one / naive / rate))
+        for *cells, share in rows:
+            busy = found.get("busy", {}).get(cells[0])
+            if busy is not None:
+                busy /= BATCH if "images" in cells[0] else 1
+            lines.append(f"| {model} | {' | '.join(cells)} | {share:.0%} |" + (f" {_ms(busy)} |" if on_gpu else ""))
     return "\n".join(lines)
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds * 1000:.{0 if seconds >= 0.1 else 1}f} ms"
 
 
 def shares_table(results: dict[str, dict[str, Any]]) -> str:
@@ -223,11 +230,10 @@ def main() -> None:
         f"{arguments.repeats}. Counted: matrix operations of torch's counter. Matrix rate: that of a product of 1600 x "
         f"width and width x 4 width, in GFLOP/s: {rates}. Load when it ended {load:.1f}. {describe(arguments.device)}."
     )
-    texts = {
-        "": f"{table(results)}\n\n{told}\n",
-        "_profile": f"{shares_table(results)}\n\nShares of processor time, by torch's profiler.\n",
-        "_start": f"{start_table()}\n",
-    }
+    texts = {"": f"{table(results)}\n\n{told}\n"}
+    if arguments.device == "cpu":
+        texts["_profile"] = f"{shares_table(results)}\n\nShares of processor time, by torch's profiler.\n"
+        texts["_start"] = f"{start_table()}\n"
     for ending, text in texts.items():
         print(text)
         if arguments.out:

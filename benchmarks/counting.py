@@ -1,4 +1,4 @@
-"""What is measured besides time: counted operations, the machine's matrix rate, memory, and where the time goes."""
+"""What is measured besides time: operations, the machine's matrix rate, a GPU's work, memory, where the time goes."""
 
 import statistics
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,12 +46,29 @@ def operations(model: HookedViT, call: Callable[[], Any]) -> float:
 def matrix_rate(model: HookedViT, rows: int, repeats: int = 9) -> float:
     """Operations a second of one matrix product as a model's MLP has it: rows x width times width x 4 width."""
     width = model.spec.d_model
+    # One product takes a GPU less time than starting it and waiting for it.
+    products = 1 if model.device.type == "cpu" else 100
     left, right = (
         torch.randn(*size, device=model.device).to(model.dtype) for size in ((rows, width), (width, 4 * width))
     )
     out = left @ right
-    seconds = statistics.median(timed(lambda: torch.mm(left, right, out=out)) for _ in range(repeats))
+
+    def call() -> None:
+        for _ in range(products):
+            torch.mm(left, right, out=out)
+
+    seconds = statistics.median(timed(call) for _ in range(repeats)) / products
     return 2 * rows * width * 4 * width / seconds
+
+
+def busy_seconds(call: Callable[[], Any]) -> float:
+    """Seconds that a GPU works in a call; the rest of the call's time it waits for the processor."""
+    _settle()
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiled:
+        call()
+        _settle()
+    kernels = [event for event in profiled.key_averages() if event.device_type == DeviceType.CUDA]
+    return sum(event.self_device_time_total for event in kernels) / 1e6
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
