@@ -126,7 +126,7 @@ def _local(workers: int) -> Any:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be taken
             host="127.0.0.1",
             preload="caap_lab.bench.worker",
         )

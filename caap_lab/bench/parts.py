@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
         ("insdel", pa.float64()),
         ("aupr1", pa.float64()),
         ("aupr0", pa.float64()),
+        ("pooled_ap", pa.float64()),
         ("pointing", pa.float64()),
         ("pointing_expected", pa.float64()),
         ("mass_inside", pa.float64()),
@@ -99,9 +100,10 @@ class Run:
         """
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
+        except (FileExistsError, NotADirectoryError):
             raise InputError(
-                f"{self.folder} cannot be a run's folder: {error.filename} is a file. Choose another place."
+                f"{self.folder} cannot be a run's folder: it, its parts or something above it is a file. Choose "
+                "another place."
             ) from None
         lock = FileLock(self.folder / "lock", timeout=0)
         owner = self.folder / "owner"  # a file of its own, as Windows lets nobody read a locked one

@@ -10,13 +10,16 @@ from jaxtyping import Float
 
 from caap_lab.bench.parts import Run
 from caap_lab.bench.plan import Plan
+from caap_lab.errors import InputError
+from caap_lab.escaping import for_html
+from caap_lab.hooked.fingerprint import same_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NUMBERS = {
     "faithfulness": ("deletion", "insertion", "insdel"),
-    "localisation": ("aupr1", "aupr0", "pointing", "pointing_expected", "mass_inside"),
+    "localisation": ("aupr1", "aupr0", "pooled_ap", "pointing", "pointing_expected", "mass_inside"),
 }
 """Columns of each group of metrics."""
 LOWER_IS_BETTER = ("deletion",)
@@ -57,6 +60,9 @@ class BenchmarkResult:
         """One row a model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
 
         Cells that are not computed yet are left out; those that failed carry their `error`.
+
+        Raises:
+            InputError: cells of one model were made with different weights, as after parts of two runs were merged.
         """
         import pandas as pd
 
@@ -70,6 +76,7 @@ class BenchmarkResult:
                         if key in known:
                             keys.append(key)
                             labels.append((number, study.data.label, model.label, method.label, image))
+        _check_one_model_each(self._rows.loc[keys], self.folder)
         head = pd.DataFrame(labels, columns=["study", "data", "model", "method", "image"])
         rest = self._rows.drop(columns=["data", "model", "method", "image"]).loc[keys].reset_index(drop=True)
         return pd.concat([head, rest], axis=1)
@@ -153,11 +160,30 @@ class BenchmarkResult:
         frame = self.summary()
         frame["shown"] = [f"{m:.2f} ± {s:.2f}" for m, s in zip(frame["mean"], frame["se"], strict=True)]
         if frame.empty:
-            return f"<p>{self!r}</p>"
-        table = frame.pivot(index=["data", "model", "method"], columns="metric", values="shown")
+            return f"<p>{for_html(repr(self))}</p>"
+        names = ["data", "model", "method"]
+        frame[names] = frame[names].map(for_html)
+        table = frame.pivot(index=names, columns="metric", values="shown")
         order = list(dict.fromkeys(frame["metric"]))
         rows = list(dict.fromkeys(zip(frame["data"], frame["model"], frame["method"], strict=True)))
-        return f"<p>{self.progress} In percent, with standard errors.</p>{table.loc[rows, order].to_html(na_rep='')}"
+        shown = table.loc[rows, order].to_html(na_rep="", escape=False)  # names are escaped, and the rest is numbers
+        return f"<p>{self.progress} In percent, with standard errors.</p>{shown}"
+
+
+def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
+    """Refuse rows that are called by one model's name and were made by several."""
+    for name, part in rows[rows["fingerprint"].notna()].groupby("model"):
+        found = part["fingerprint"].value_counts()
+        first = found.index[0]
+        others = [fingerprint for fingerprint in found.index if not same_model(fingerprint, first)]
+        if others:
+            machines = ", ".join(part.loc[part["fingerprint"].isin(others), "machine"].dropna().unique())
+            raise InputError(
+                f"{folder} holds cells of {name} that were made with different weights: {len(part)} cells, "
+                f"{found[others].sum()} of them not with the weights {first} but with {', '.join(others)}"
+                f"{f' (on {machines})' if machines else ''}. A mean over both would belong to no model: take the parts "
+                f"of one of them out of {folder / 'parts'}, or run it again into another folder."
+            )
 
 
 def statistics(
