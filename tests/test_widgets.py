@@ -20,7 +20,7 @@ from caap_lab.widgets.explore_view import Explorer, explore
 from caap_lab.widgets.layer_sweep_view import LayerSweep, layer_sweep
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.pixels import map_colours
-from caap_lab.widgets.worker import Cancelled, Job, Worker, twin
+from caap_lab.widgets.worker import Cancelled, Job, Stoppable, Worker, twin
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +115,15 @@ def test_twin_has_the_same_weights_and_stops_when_told(model: cl.HookedViT, scen
         if stop:
             raise Cancelled
 
-    copy = twin(model, check)
+    copy = twin(model)
     for ours, theirs in zip(model.parameters(), copy.parameters(), strict=True):
         assert ours is theirs
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda resid, hook: resid * 0)]):
         found = cl.caap(copy, scenes[0].image)  # caap refuses a model with hooks
     assert torch.equal(found.scores, cl.caap(model, scenes[0].image).scores)
+    assert copy.fingerprint == model.fingerprint  # its maps are the model's
     stop = True
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled), Stoppable(check):
         cl.caap(copy, scenes[0].image)
     stop = False
     assert torch.equal(cl.caap(copy, scenes[0].image).scores, found.scores)
@@ -130,8 +131,10 @@ def test_twin_has_the_same_weights_and_stops_when_told(model: cl.HookedViT, scen
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"rise", "mda", "caap"}))
 def test_methods_give_the_same_on_the_twin(model: cl.HookedViT, scenes: list[Any], name: str) -> None:
-    copy = twin(model, lambda: None)
-    ours, theirs = (cl.attribute(m, scenes[0].image, name).scores for m in (model, copy))
+    copy = twin(model)
+    ours = cl.attribute(model, scenes[0].image, name).scores
+    with Stoppable(lambda: None):
+        theirs = cl.attribute(copy, scenes[0].image, name).scores
     assert torch.equal(ours, theirs)
 
 

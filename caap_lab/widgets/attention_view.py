@@ -91,7 +91,7 @@ class AttentionView(Panel):
         self.objects = Objects(model, getattr(image, "masks", None) if masks is None else masks, overlap)
         super().__init__()
         self.model, self.image, self.overlap = model, photos[0], overlap
-        self._twin = twin(model, self.worker.check)
+        self._twin = twin(model)
         self._rows = QueryRows(self._twin, self.image.x)
         self.regions: AttentionRegions | None = None
         self._tiles: UInt8[np.ndarray, "layer head row col"] | None = None

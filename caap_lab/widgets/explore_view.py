@@ -87,7 +87,7 @@ class Explorer(Panel):
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model = model
-        self._twin = twin(model, self.worker.check)
+        self._twin = twin(model)
         self._maps: OrderedDict[tuple[Any, ...], AttributionMap] = OrderedDict()
         self._logits: dict[int, Float[Tensor, "classes"]] = {}
         self._box_logits: dict[tuple[int, ...], Float[Tensor, "classes"]] = {}

@@ -75,7 +75,7 @@ class LayerSweep(Panel):
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model, self.photo = model, photos[0]
-        self._twin = twin(model, self.worker.check)
+        self._twin = twin(model)
         self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
         self._predicted: int | None = None
 

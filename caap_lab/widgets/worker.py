@@ -1,7 +1,7 @@
 """Work of a widget beside the kernel: one thread, the newest wishes first, and results handed over in the kernel's own.
 
 A widget works on a twin of the model (`twin`), so that what it computes never meets the hooks that a cell of the
-notebook sets meanwhile, and so that work nobody waits for any more can be stopped between two modules.
+notebook sets meanwhile; work that nobody waits for any more is stopped between two of torch's functions.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -105,7 +106,8 @@ class Worker:
                 job = self._running = self._waiting.pop(0)
                 self._stop.clear()
             try:
-                done, found = job.done, job.run()
+                with Stoppable(self.check):
+                    done, found = job.done, job.run()
             except Cancelled:
                 continue
             except Exception as error:
@@ -129,20 +131,25 @@ class Worker:
                 done(found)
 
 
-def twin(model: Model, check: Callable[[], None]) -> Model:
-    """A copy of a model with the very same weights, that calls `check` before each of its smallest modules runs."""
+class Stoppable(TorchFunctionMode):
+    """Calls `check` before each of torch's functions in this thread, until it has raised once: what cleans up goes on.
+
+    The model itself stays as it is, so that its maps are those of the user's model in every respect.
+    """
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check: Callable[[], None] | None = check
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        check, self._check = self._check, None
+        if check is not None:
+            check()
+            self._check = check
+        return func(*args, **(kwargs or {}))
+
+
+def twin(model: Model) -> Model:
+    """A copy of a model with the very same weights, and hooks of its own."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    copied = copy.deepcopy(model, cast(dict[int, Any], shared))
-    for module in copied.modules():
-        if not any(module.children()):
-            module.forward = _checked(module.forward, check)
-    return copied
-
-
-def _checked(forward: Callable[..., Any], check: Callable[[], None]) -> Callable[..., Any]:
-    def run(*args: Any, **options: Any) -> Any:
-        check()
-        return forward(*args, **options)
-
-    run.stands_for = forward  # type: ignore[attr-defined]  # the model's fingerprint is the same as without it
-    return run
+    return copy.deepcopy(model, cast(dict[int, Any], shared))
