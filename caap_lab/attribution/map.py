@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional as F
 
 from caap_lab import __version__
+from caap_lab.attribution.enlarge import MODES, enlarged
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
 from caap_lab.hooked.classes import ClassNames
@@ -124,19 +124,18 @@ class AttributionMap:
         return [(int(i) // self.grid[1], int(i) % self.grid[1]) for i in order]
 
     def upsample(self, size: tuple[int, int] | None = None, mode: str = "bilinear") -> Float[Tensor, "height width"]:
-        """Scores at pixel resolution.
+        """Scores at pixel resolution, as `caap_lab.attribution.enlarge.enlarged` computes them: ties stay ties.
 
         Args:
             size: Height and width in pixels; the model's input size by default.
             mode: "bilinear" (default), "nearest-exact" or "bicubic"; pixel centres are aligned, not corners.
         """
-        if mode not in ("bilinear", "nearest-exact", "bicubic"):
+        if mode not in MODES:
             raise InputError(f"mode={mode!r} is not known; use 'bilinear', 'nearest-exact' or 'bicubic'.")
         if size is not None and not (isinstance(size, tuple) and len(size) == 2):
             raise InputError(f"size={size!r} is not (height, width).")
         height, width = size or tuple(self.image.shape[:2])
-        smooth = {} if mode == "nearest-exact" else {"align_corners": False}
-        return F.interpolate(self.scores[None, None], (height, width), mode=mode, **smooth)[0, 0]
+        return enlarged(self.scores, (height, width), mode).to(self.scores.device, self.scores.dtype)
 
     def plot(self, **options: Any) -> "Figure":
         """The image beside the overlay; see `caap_lab.plots.maps.plot_map`."""

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from caap_lab.attribution.bidirectional import bidirectional
 from caap_lab.attribution.curves import convex_falls, normalised, resampled
 from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
+from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.attribution.method import method
 from caap_lab.attribution.options import check_share
-from caap_lab.blur import rise_kernel
 from caap_lab.hooked.batches import check_count
 from caap_lab.hooked.model import HookedViT
 
@@ -79,7 +79,7 @@ def mda(
         )
         reference = _smoothed(model, reference).flatten()
         blank = torch.zeros_like(image)
-        blurred = _blurred(model, image, target, probability)
+        blurred = mda_blur(model, image, target, probability)
         ends = torch.cat([image, blurred, blank])
         p_image, p_blur, p_blank = scores_in_chunks(
             model, ends, lambda made: made, target, chunk_size, probability=probability
@@ -114,19 +114,6 @@ def _smoothed(model: HookedViT, reference: Float[Tensor, "1 row col"]) -> Float[
     size = [cells * pixels for cells, pixels in zip(model.spec.grid, model.spec.patch_size, strict=True)]
     large = F.interpolate(reference[None].cpu().double(), size, mode="bilinear", align_corners=False)
     return F.interpolate(large, model.spec.grid, mode="bilinear", align_corners=False, antialias=True)[0]
-
-
-def _blurred(model: HookedViT, image: Image, target: Tensor, probability: str) -> Image:
-    """The image under RISE's blur of 31 pixels (sigma 31), or the first wider one, up to 101, with p_c <= 1 %."""
-    blurred = image
-    for size in range(31, 102, 2):
-        kernel = rise_kernel(size, float(size)).sum(dim=1).to(image)  # K = k k^T, as it sums to 1
-        line = kernel.expand(3, 1, 1, -1)
-        blurred = F.conv2d(image, line, padding=(0, size // 2), groups=3)
-        blurred = F.conv2d(blurred, line.mT, padding=(size // 2, 0), groups=3)
-        if scores_in_chunks(model, blurred, lambda made: made, target, 1, probability=probability) <= 0.01:
-            break
-    return blurred
 
 
 def _search(

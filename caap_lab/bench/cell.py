@@ -95,6 +95,7 @@ def evaluate(
         row |= {
             "aupr1": found.aupr1,
             "aupr0": found.aupr0,
+            "pooled_ap": found.pooled_ap,
             "pointing": found.pointing,
             "pointing_expected": found.pointing_expected,
             "mass_inside": found.mass_inside,

@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from caap_lab.attribution.mda_blur import KERNELS
 from caap_lab.bench.spec import Spec
 from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.cnn import cnn_grid
@@ -96,8 +97,12 @@ def map_passes(method: str, size: Size) -> float:
 
 
 def curve_passes(protocol: CurveProtocol, size: Size) -> int:
-    """Cost of one map's insertion and deletion, in forward passes: one for each point of both curves."""
-    return 2 * len(protocol.counts(size.image_size, size.grid))
+    """Cost of one map's insertion and deletion, in forward passes: one for each point of both curves.
+
+    A base that is searched for costs as many more as it may take.
+    """
+    searches = (protocol.insertion_base, protocol.deletion_base).count("mda_blur")
+    return 2 * len(protocol.counts(size.image_size, size.grid)) + searches * len(KERNELS)
 
 
 @plain_defaults()

@@ -16,7 +16,11 @@ from caap_lab.files import atomic_path
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = {column: name for name, column in METRICS.items()} | {"pointing_expected": "PG ties", "mass_inside": "Mass"}
+_SHOWN = {column: name for name, column in METRICS.items()} | {
+    "pooled_ap": "mAP",
+    "pointing_expected": "PG ties",
+    "mass_inside": "Mass",
+}
 _DIGITS = 2
 
 

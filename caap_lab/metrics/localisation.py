@@ -1,4 +1,4 @@
-"""Agreement of a map with an object's mask: AUPR, the pointing game, and the share of mass inside."""
+"""Agreement of a map with an object's mask: AUPR, mAP, the pointing game, and the share of mass inside."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.options import check_choice
 from caap_lab.errors import InputError
@@ -16,12 +17,16 @@ from caap_lab.metrics.protocol import UPSAMPLINGS
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well a map finds an object. All numbers are from 0 to 1; `prevalence` is chance for all but `aupr0`."""
+    """How well a map finds an object. All are from 0 to 1; `prevalence` is chance where nothing else is said."""
 
     aupr1: float
     """Average precision of the map for the object's pixels."""
     aupr0: float
     """Average precision of the negated map for the other pixels; chance is 1 - prevalence."""
+    pooled_ap: float
+    """The AP that segmentation papers average over images to "mAP" (Chefer et al. 2021): that of s for the object and
+    of 1 - s for the rest, with all 2 x pixels in one ranking; s is the map scaled to 0..1. 1/2 for a constant map.
+    Unlike AUPR it depends on the scores themselves, not on their order alone."""
     pointing: float
     """1 if the highest pixel, the first in reading order, lies in the object, else 0; 0 for a constant map."""
     pointing_expected: float
@@ -42,11 +47,12 @@ def localisation(
     upsampling: str = "bilinear",
     tolerance: float = 0.0,
 ) -> Localisation:
-    """AUPR1, AUPR0 and the pointing game of a map against a mask, at pixel resolution.
+    """AUPR1, AUPR0, mAP and the pointing game of a map against a mask, at pixel resolution.
 
-    AUPR is the average precision sum_n (R_n - R_{n-1}) P_n, as in Chefer et al. 2021, arXiv 2012.09838; it depends on
-    the order of pixels alone, so no normalisation of the map enters. The pointing game is Zhang et al. 2016, arXiv
-    1608.00507.
+    AUPR is the average precision sum_n (R_n - R_{n-1}) P_n; it depends on the order of pixels alone, so that no
+    normalisation of the map enters. `pooled_ap` is the same over object and rest together, as in the segmentation test
+    of Chefer et al. 2021, arXiv 2012.09838. Pixels that must be equal are equal, see `caap_lab.attribution.enlarge`.
+    The pointing game is Zhang et al. 2016, arXiv 1608.00507.
 
     Args:
         m: The map.
@@ -65,7 +71,7 @@ def localisation(
         raise InputError(f"tolerance={tolerance!r} must be a number of pixels of at least 0.")
     inside = _checked("mask", mask, m)
     kept = np.ones_like(inside) if ignored is None else ~_checked("ignored", ignored, m)
-    scores = m.upsample(mode=upsampling).numpy().astype(np.float64)
+    scores = enlarged(m.scores, (m.image.shape[0], m.image.shape[1]), upsampling).numpy()
     near = inside if tolerance == 0 else distance_transform_edt(~inside) <= tolerance
     values, labels, hits = scores[kept], inside[kept], near[kept]
     if not labels.any() or labels.all():
@@ -75,9 +81,11 @@ def localisation(
     highest = values == values.max()
     above = values - values.min()
     constant = bool(highest.all())
+    share = np.full_like(above, 0.5) if constant else above / above.max()
     return Localisation(
         aupr1=float(average_precision_score(labels, values)),
         aupr0=float(average_precision_score(~labels, -values)),
+        pooled_ap=float(average_precision_score(np.append(labels, ~labels), np.append(share, 1 - share))),
         pointing=0.0 if constant else float(hits[highest.argmax()]),
         pointing_expected=float(hits[highest].mean()),
         mass_inside=prevalence if constant else float(above[labels].sum() / above.sum()),

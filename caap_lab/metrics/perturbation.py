@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.curves import normalised
+from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
 from caap_lab.hooked.base import HookedModel, Images, check_kind
@@ -19,7 +20,8 @@ from caap_lab.hooked.batches import check_count, check_images
 from caap_lab.hooked.fingerprint import image_digest, same_model
 from caap_lab.hooked.probability import probabilities, resolved_probability
 from caap_lab.hooked.running import runs_model
-from caap_lab.metrics.protocol import CurveProtocol, base_images, curve_protocol
+from caap_lab.metrics.bases import base_image
+from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +35,7 @@ class PerturbationCurves:
     """Insertion and deletion of one map: the target's score over the share of pixels changed, highest score first."""
 
     shares: Curve
-    """Of the image's pixels, from 0."""
+    """Of the image's pixels."""
     insertion_curve: Curve
     deletion_curve: Curve
     target: int
@@ -155,15 +157,15 @@ def _check_origin(model: HookedModel, images: list[Images], maps: list[Attributi
 def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height width"]:
     """Each pixel's place in the order of change, 0 for the highest score.
 
-    Pixels of equal score come in reading order. With "nearest-exact" whole cells come one after the other, cells of
-    equal score in reading order.
+    Pixels of equal score come in reading order; which are equal is decided without rounding, see `enlarged`. With
+    "nearest-exact" whole cells come one after the other, cells of equal score in reading order.
     """
+    scores = m.scores
     if upsampling == "nearest-exact":
-        cells = m.scores.flatten().argsort(descending=True, stable=True).argsort()
-        m = replace(m, scores=-cells.reshape(m.scores.shape).double())
-    pixels = m.upsample(mode=upsampling)
-    order = pixels.flatten().argsort(descending=True, stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order))).reshape(pixels.shape)
+        cells = scores.flatten().argsort(descending=True, stable=True).argsort()
+        scores = -cells.reshape(scores.shape).double()
+    pixels = enlarged(scores, (m.image.shape[0], m.image.shape[1]), upsampling)
+    return pixels.flatten().argsort(descending=True, stable=True).argsort().reshape(pixels.shape)
 
 
 def _highest(logits: Float[Tensor, "image classes"]) -> Bool[Tensor, "image classes"]:
@@ -192,8 +194,8 @@ class _Curves:
     ) -> None:
         self.model, self.images, self.maps, self.protocol = model, images, maps, protocol
         size = model.preprocessing.image_size
-        self.counts = [torch.tensor(protocol.counts(size, m.grid)) for m in maps]
-        self.scores = [torch.zeros(2, len(counts), dtype=torch.float64) for counts in self.counts]
+        self.counts = [torch.tensor(protocol.counts(size, m.grid), dtype=torch.int64, device="cpu") for m in maps]
+        self.scores = [torch.zeros(2, len(counts), dtype=torch.float64, device="cpu") for counts in self.counts]
 
     def run(self, batch_size: int, bar: Any) -> None:
         """Fill all curves, `batch_size` changed images at a time."""
@@ -223,8 +225,10 @@ class _Curves:
         for index, m in enumerate(self.maps):
             if index < len(self.images):
                 image = model.preprocess(self.images[index])
+            if index < len(self.images) or m.target != self.maps[index - 1].target:
                 start, fill = (
-                    base_images(name, image, model) for name in (protocol.insertion_base, protocol.deletion_base)
+                    base_image(name, image, model, m.target, protocol.probability)
+                    for name in (protocol.insertion_base, protocol.deletion_base)
                 )
             order = change_order(m, protocol.upsampling).to(model.device)
             counts = self.counts[index].to(model.device)
@@ -241,7 +245,7 @@ class _Curves:
                 "The model gives NaN or infinity on a changed image: look for such values in its weights, or use "
                 "dtype='float32' instead of float16."
             )
-        targets = torch.cat([torch.full((len(p.counts),), p.target) for p in pieces]).to(logits.device)
+        targets = torch.tensor([p.target for p in pieces for _ in p.counts], dtype=torch.int64, device=logits.device)
         if self.protocol.score == "top1":
             answers = logits > 0 if self.protocol.probability == "sigmoid" else _highest(logits)
             found = answers.gather(1, targets[:, None])[:, 0].double()

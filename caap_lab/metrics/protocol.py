@@ -1,47 +1,18 @@
 """How insertion and deletion curves are made: every choice by name, and the conventions of published evaluations."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
-
-from caap_lab.blur import rise_blur
+from caap_lab.attribution.enlarge import MODES as UPSAMPLINGS
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel
 from caap_lab.hooked.names import nearest
-from caap_lab.hooked.preprocess import Preprocessing
 from caap_lab.hooked.probability import PROBABILITIES
+from caap_lab.metrics.bases import BASES
 
 SCORES = ("prob", "logit", "top1")
-UPSAMPLINGS = ("bilinear", "nearest-exact", "bicubic")
 NORMALISATIONS = ("none", "monotone")
 STEPS = ("row", "8 rows", "patch")
-
-Pixels = Float[Tensor, "batch 3 height width"]
-
-
-def _pixel_value(value: float) -> Callable[[Pixels, Preprocessing], Pixels]:
-    def base(images: Pixels, preprocessing: Preprocessing) -> Pixels:
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
-        return ((value - mean) / std).expand_as(images)
-
-    return base
-
-
-BASES: dict[str, Callable[[Pixels, Preprocessing], Pixels]] = {
-    "zero": lambda images, preprocessing: torch.zeros_like(images),
-    "black": _pixel_value(0.0),
-    "white": _pixel_value(1.0),
-    "rise_blur": lambda images, preprocessing: rise_blur(images),
-    "gaussian_blur": lambda images, preprocessing: gaussian_blur(images, [11, 11], [5.0, 5.0]),
-}
-"""What stands where the image does not. "zero" is zero in normalised space, the grey of the data set's mean;
-"rise_blur" is RISE's kernel, nearly a box of 11 pixels, with zero padding; "gaussian_blur" is torchvision's of the same
-size and sigma 5, a weaker blur with reflected borders."""
+ROUNDINGS = ("nearest", "down")
 
 
 @dataclass(frozen=True)
@@ -55,9 +26,9 @@ class CurveProtocol:
     name: str
     step: int | str | tuple[float, ...] = "row"
     """Pixels changed a step: a number; "row" (as many as a row has), "8 rows", "patch" (as many as a cell of the map
-    has); or the shares of changed pixels themselves, rising from 0."""
+    has); or the shares of changed pixels themselves, rising."""
     insertion_base: str = "rise_blur"
-    """What insertion starts from, see `BASES`."""
+    """What insertion starts from, see `caap_lab.metrics.bases.BASES`."""
     deletion_base: str = "zero"
     """What deletion puts in the place of pixels."""
     score: str = "prob"
@@ -66,10 +37,12 @@ class CurveProtocol:
     """From the map's grid to pixels. Equal pixels change in reading order, for "nearest-exact" after whole cells."""
     normalise: str = "none"
     """"monotone": (score - score of the base) / |score of the image - score of the base|, cut to 0..1, made monotone by
-    a running maximum (insertion) or minimum (deletion)."""
+    a running maximum (insertion) or minimum (deletion). The steps have to go from the base to the image."""
     probability: str = "auto"
     """What "prob" is: "softmax"; "sigmoid", for a multi-label head, where "top1" asks whether it is above a half; or
     "auto", a sigmoid for a head with one output and a softmax for any other. Curves say where it was a sigmoid."""
+    rounding: str = "nearest"
+    """How a share of the pixels becomes a number of pixels: the "nearest" one, or "down" (cut off)."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -79,6 +52,7 @@ class CurveProtocol:
             ("upsampling", UPSAMPLINGS),
             ("normalise", NORMALISATIONS),
             ("probability", PROBABILITIES),
+            ("rounding", ROUNDINGS),
         ):
             if getattr(self, field) not in known:
                 raise InputError(f"{field}={getattr(self, field)!r} is not known; use one of {', '.join(known)}.")
@@ -87,34 +61,43 @@ class CurveProtocol:
         if not _is_step(self.step):
             raise InputError(
                 f"step={self.step!r} is not a number of pixels, one of {', '.join(STEPS)}, nor a list of shares "
-                "rising from 0 to at most 1."
+                "rising from 0 or more to at most 1."
+            )
+        if self.normalise != "none" and isinstance(self.step, tuple) and (self.step[0], self.step[-1]) != (0, 1):
+            raise InputError(
+                f"normalise={self.normalise!r} needs the scores of the base and of the whole image, so that the shares "
+                f"in step have to go from 0 to 1; these go from {self.step[0]} to {self.step[-1]}."
             )
 
     def counts(self, size: tuple[int, int], grid: tuple[int, int]) -> list[int]:
-        """Pixels that are changed at each point of a curve, from 0."""
+        """Pixels that are changed at each point of a curve."""
         pixels = size[0] * size[1]
         if isinstance(self.step, tuple):
-            return [round(share * pixels) for share in self.step]
+            whole = int if self.rounding == "down" else round
+            return [whole(share * pixels) for share in self.step]
         known = {"row": size[1], "8 rows": 8 * size[1], "patch": max(1, pixels // (grid[0] * grid[1]))}
         step = known[self.step] if isinstance(self.step, str) else self.step
         return [*range(0, pixels, step), pixels]
 
     def to_dict(self) -> dict[str, Any]:
-        """All choices, as results keep them; `probability` only where it is not "auto"."""
+        """All choices, as results keep them; `probability` and `rounding` only where they are not the default."""
         choices = asdict(self)
-        if self.probability == "auto":  # keys of older results did not have it
-            del choices["probability"]
+        for field, default in (("probability", "auto"), ("rounding", "nearest")):
+            if choices[field] == default:  # keys of older results did not have it
+                del choices[field]
         return choices
 
 
 def _is_step(step: Any) -> bool:
     if isinstance(step, tuple):
         numbers = all(isinstance(share, (int, float)) for share in step)
-        return numbers and len(step) > 1 and step[0] == 0 and step[-1] <= 1 and sorted(set(step)) == list(step)
+        return numbers and len(step) > 1 and step[0] >= 0 and step[-1] <= 1 and sorted(set(step)) == list(step)
     if isinstance(step, str):
         return step in STEPS
     return isinstance(step, int) and not isinstance(step, bool) and step >= 1
 
+
+_TENTHS = tuple(i / 10 for i in range(11))
 
 PROTOCOLS: dict[str, CurveProtocol] = {
     protocol.name: protocol
@@ -123,25 +106,34 @@ PROTOCOLS: dict[str, CurveProtocol] = {
         CurveProtocol("rise-28", step="8 rows"),
         CurveProtocol("patches", step="patch", upsampling="nearest-exact"),
         CurveProtocol("tis", insertion_base="gaussian_blur", deletion_base="gaussian_blur"),
-        CurveProtocol("chefer", step=tuple(i / 10 for i in range(10)), insertion_base="zero", score="top1"),
-        CurveProtocol("mutex", (0, 0.01, *(i / 20 for i in range(1, 21))), "zero", "zero", upsampling="nearest-exact"),
-        CurveProtocol("xplique", step=tuple(i / 10 for i in range(11)), insertion_base="zero"),
-        CurveProtocol("mda", normalise="monotone"),
+        CurveProtocol("chefer", _TENTHS[1:10], "black", "black", "top1", rounding="down"),
+        CurveProtocol("mutex", (0.01, 0.05, *_TENTHS[1:]), "zero", "zero", upsampling="nearest-exact", rounding="down"),
+        CurveProtocol("xplique", _TENTHS, "zero", rounding="down"),
+        CurveProtocol("mda", insertion_base="mda_blur", normalise="monotone"),
     )
 }
-"""Conventions by name.
+"""Conventions by name: what is the authors' (in their paper or public code), and what is ours.
 
-- "rise": Petsiuk et al. 2018, arXiv 1806.07421, for single images; 224 steps at 224 pixels. The default, and the
-  reading of CAAP's evaluation (which cites RISE and gives no further detail).
-- "rise-28": RISE's batch runs; 28 steps at 224 pixels.
-- "patches": one cell of the map a step; a cheap form for maps on the patch grid.
-- "tis": Transformer Input Sampling, Englebert et al. 2023; a weaker blur on both sides.
-- "chefer": Chefer et al. 2021, arXiv 2012.09838, "positive perturbation" in its deletion: 0 to 90 % of the pixels go,
-  top-1 accuracy for the target.
-- "mutex": Marchetti et al. 2025; at 1, 5, 10, 15 ... 100 %. The base that its code calls black is zero after
-  normalisation. Its published areas are on the scale of percentages, 0 to 100.
-- "xplique": the defaults of the Xplique library; ten steps, zeros.
-- "mda": Walker et al. 2025; RISE's steps, curves made monotone between base and image.
+Ours in all of them: curves are of the map's own target; pixels of equal score change in reading order, where the
+authors' sorting leaves their order open; an area is divided by the range of shares, of the pixels that really changed.
+
+- "rise": Petsiuk et al. 2018, arXiv 1806.07421, for single images; 224 steps at 224 pixels. All of it is the authors'.
+  The default, and our reading of CAAP's evaluation, which cites RISE and gives no further detail.
+- "rise-28": RISE's batch runs, 28 steps at 224 pixels. All of it is the authors'.
+- "patches": ours; one cell of the map a step, a cheap form of "rise" for maps on the patch grid.
+- "tis": Transformer Input Sampling, Englebert et al. 2023. Theirs are the steps and the weaker blur on both sides.
+- "chefer": Chefer et al. 2021, arXiv 2012.09838. Theirs is the deletion ("positive perturbation"): 10 to 90 % of the
+  pixels, cut off to whole ones, are set to 0 before normalisation, which is black, and the top-1 answer is compared
+  with the target (theirs is the image's label or the prediction). They have no insertion: ours shows what their
+  "negative perturbation", which deletes the lowest pixels, leaves, read from the other end.
+- "mutex": Marchetti et al. 2025. Theirs are the shares of 1, 5, 10, 20, 30 ... 100 %, cut off to whole pixels; the
+  base, which their code calls black and is zero after normalisation; and whole cells. Their areas are sums over
+  percentages, on a scale of 0 to 100, and that of the deletion begins with a score of 0 at 0 %; ours are means.
+- "xplique": the defaults of the Xplique library: ten steps, cut off to whole pixels, and zeros. Ours is the softmax, as
+  the library takes whatever the model gives out.
+- "mda": Walker et al. 2025. Theirs are RISE's steps, the blur that is widened until the target's probability is at most
+  1 %, zeros for deletion, and curves made monotone between base and image. They leave out images where no blur
+  suffices, that the model is less than 60 % sure of, or that it gets wrong; ours keeps them, with the widest blur.
 """
 
 
@@ -164,8 +156,3 @@ def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Any) -> Cu
         return protocol
     told = ", ".join(f"{field}={value}" for field, value in changes.items())
     return replace(protocol, **{"name": f"{protocol.name} with {told}", **changes})
-
-
-def base_images(name: str, images: Pixels, model: HookedModel) -> Pixels:
-    """What stands in the place of the images' pixels, see `BASES`."""
-    return BASES[name](images, model.preprocessing)

@@ -23,6 +23,7 @@ NAMES = {
     "insdel": "insertion - deletion",
     "aupr1": "AUPR of the object",
     "aupr0": "AUPR of the rest",
+    "pooled_ap": "mAP of object and rest",
     "pointing": "pointing game hits",
     "pointing_expected": "pointing game hits, ties shared",
     "mass_inside": "map inside the object",
