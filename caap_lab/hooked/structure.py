@@ -43,12 +43,8 @@ def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
 
 
 def is_replaced(module: nn.Module, method: str = "forward") -> bool:
-    """True if a function was put in the place of a module's own method, and says not that it stands for it.
-
-    A function says so by an attribute `stands_for`, the method that it calls and whose output it hands on.
-    """
-    value = _stood_for(vars(module).get(method))
-    return value is not None and not _is_own_method(module, method, value)
+    """True if a function was put in the place of a module's own method."""
+    return vars(module).get(method) is not None and not _is_own_method(module, method, vars(module)[method])
 
 
 def _only_points(module: nn.Module) -> bool:
@@ -71,10 +67,9 @@ class _Reader:
         """Class, settings, and buffers that the state leaves out."""
         found = {}
         for name, value in vars(module).items():
-            if name not in _WITHOUT_EFFECT and (name not in _OF_EVERY_MODULE or name == "forward"):
-                value = _stood_for(value)
-                if value is not None and not _is_own_method(module, name, value):
-                    found[name] = self.text(value)
+            counts = name not in _WITHOUT_EFFECT and (name not in _OF_EVERY_MODULE or name == "forward")
+            if counts and value is not None and not _is_own_method(module, name, value):
+                found[name] = self.text(value)
         for name in sorted(module._non_persistent_buffers_set):
             if module._buffers.get(name) is not None:
                 found[name] = self.text(module._buffers[name])
@@ -82,7 +77,6 @@ class _Reader:
 
     def text(self, value: Any) -> str:
         """A value, by what is in it and never by where it is."""
-        value = _stood_for(value)
         if isinstance(value, Enum):
             return f"{type(value).__qualname__}.{value.name}"
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, range, slice, torch.dtype)):
@@ -145,13 +139,6 @@ class _Reader:
             elif isinstance(forward := getattr(kind, "forward", None), FunctionType) and not _is_found(forward):
                 self._classes[kind] += f" forward = {self.function(forward)}"  # another was put in its place
         return self._classes[kind]
-
-
-def _stood_for(value: Any) -> Any:
-    """The function that another stands for and computes the same as, as that one says of itself."""
-    while isinstance(value, FunctionType) and hasattr(value, "stands_for"):
-        value = value.stands_for
-    return value
 
 
 def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
