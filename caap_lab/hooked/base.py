@@ -283,7 +283,7 @@ def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> 
     """Class names for a head; None means ImageNet's for 1000 classes, and numbers else."""
     if names is None:
         return ClassNames.for_model(n_classes)
-    found = names if isinstance(names, ClassNames) else ClassNames(tuple(names))
+    found = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
     if len(found) != n_classes:
         raise InputError(
             f"{len(found)} class names were given for a head of {n_classes} classes. Give one name per class, or set "

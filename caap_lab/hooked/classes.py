@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.hooked.name_containers import ordered_names
 from caap_lab.hooked.width import output_width
 
 _MOST_SHOWN = 10
@@ -22,18 +23,17 @@ class ClassNames:
     """One name a class, in the order of the model's scores.
 
     Raises:
-        InputError: there is no name, a name is not text, or the ids are not as many as the names.
+        InputError: there is no name, a name is not text, the names have no order, or the ids are not as many as they.
     """
 
     names: tuple[str, ...]
-    """Each may hold several synonyms with commas between them: "tabby, tabby cat"."""
+    """Each may hold several synonyms with commas between them: "tabby, tabby cat". Given as in `ordered_names`: also an
+    array, or a mapping between indices and names."""
     ids: tuple[str, ...] = ()
     """WordNet ids, or nothing."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.names, str) or not all(isinstance(name, str) for name in self.names):
-            raise InputError("Class names have to be a list of texts.")
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", ordered_names(self.names))
         object.__setattr__(self, "ids", tuple(self.ids))
         if not self.names:
             raise InputError("No class names were given.")

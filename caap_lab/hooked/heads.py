@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.files import atomic_path, save_tensors
 from caap_lab.hooked.checkpoint import read_state_dict
+from caap_lab.hooked.name_containers import ordered_names
 from caap_lab.hooked.width import output_width
 
 Prompts = Any
@@ -83,7 +84,7 @@ def save_zero_shot_head(
         "logit_scale": torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"),
     }
     with atomic_path(Path(path)) as part:
-        save_tensors(tensors, part, {"class_names": json.dumps(list(names))})
+        save_tensors(tensors, part, {"class_names": json.dumps(ordered_names(names))})
 
 
 def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) -> ZeroShotHead:
