@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
+from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -554,3 +556,85 @@ def test_real_vit_tiny_agrees_with_plain_timm(shared: Path) -> None:
         labels[path.name]["label"] == guess for path, guess in zip(photos, ours.argmax(dim=1).tolist(), strict=True)
     ]
     assert sum(right) >= 4
+
+
+# -- files that hold more than one thing, or less than they say -------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("second", ["state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_of_raw_and_averaged_weights_those_that_timm_takes(
+    tmp_path: Path, first: str, second: str, prefix: str
+) -> None:
+    raw, averaged = small_vit(0).state_dict(), small_vit(1).state_dict()
+    averaged = {f"{prefix}{name}": value for name, value in averaged.items()}
+    torch.save({"epoch": 9, second: raw, first: averaged}, tmp_path / "checkpoint.pth.tar")
+    by_timm = load_state_dict(str(tmp_path / "checkpoint.pth.tar"))
+    assert same(read_state_dict(tmp_path / "checkpoint.pth.tar"), by_timm)
+    torch.save({"model": raw, "state_dict": small_vit(2).state_dict()}, tmp_path / "both.pth")
+    assert same(read_state_dict(tmp_path / "both.pth"), load_state_dict(str(tmp_path / "both.pth")))
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("model", "ema"), ("state_dict", "teacher"), ("model", "model_state"), ("model_ema", "swa")]
+)
+def test_two_sets_of_which_timm_chooses_none_are_refused(tmp_path: Path, key: str, other: str) -> None:
+    raw, averaged = small_vit(0).state_dict(), small_vit(1).state_dict()
+    for content in (averaged, {"module." + name: value for name, value in averaged.items()}, {"model": averaged}):
+        torch.save({key: raw, other: content}, tmp_path / "two.pth")
+        with pytest.raises(CheckpointError, match=rf"weights as '{key}' and '{other}'. Save the one that you mean"):
+            read_state_dict(tmp_path / "two.pth")
+    torch.save({"student": raw, "teacher": averaged}, tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"weights as 'student' and 'teacher', and which to load is not known"):
+        read_state_dict(tmp_path / "two.pth")
+    # What else training keeps is no second set.
+    torch.save(
+        {
+            "model": raw,
+            "optimizer": {"state": {0: {"exp_avg": raw["head.bias"]}}},
+            "criterion": {"w": raw["head.bias"]},
+        },
+        tmp_path / "one.pth",
+    )
+    assert same(read_state_dict(tmp_path / "one.pth"), raw)
+
+
+def test_what_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, packed = tmp_path / "stored.pth", tmp_path / "packed.pth"
+    torch.save({"head.weight": torch.zeros(1000, 1000)}, stored)
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert packed.stat().st_size < 20_000
+    assert read_state_dict(stored)["head.weight"].shape == (1000, 1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+        with pytest.raises(CheckpointError, match=r"would unpack to 4,00\d,\d+; weights do not shrink like that"):
+            read_state_dict(packed)
+    small = {name: value for name, value in small_vit().state_dict().items()}
+    for bad in (
+        torch.zeros(1).expand(10**9, 24),
+        torch.sparse_coo_tensor(size=(10**9, 24), check_invariants=True),
+        torch.empty(9, 24, device="meta"),
+    ):
+        torch.save({**small, "head.weight": bad}, stored)
+        with pytest.raises(
+            CheckpointError, match=r"head.weight in .*(cannot hold so much|sparse, quantised or without)"
+        ):
+            read_state_dict(stored)
+
+
+def test_paths_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(CheckpointError, match=r"pipe.pth is a pipe or a device"):
+        read_state_dict(tmp_path / "pipe.pth")
+    for call in (read_state_dict, lambda path: load_model("demo", checkpoint=path)):
+        with pytest.raises(CheckpointError, match=r"cannot be read|There is no checkpoint file"):
+            call(f"{'a' * 5000}.pth")
+
+
+@pytest.mark.parametrize("size", [100_000_000, (64, 10**9), 0, -64])
+def test_image_sizes_that_nothing_can_hold_are_refused(size: Any) -> None:
+    with pytest.raises(InputError, match="image_size="):
+        load_model("demo", image_size=size)

@@ -4,6 +4,7 @@ import argparse
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from torch import Tensor, nn
 from caap_lab.errors import CheckpointError
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-_WRAPPERS = ("model", "state_dict", "model_state", "model_ema")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state")
+"""Where training scripts put weights; of several, the first is taken, in timm's order: averaged ones come first."""
+_MOST_UNPACKED = 20
+"""How many times its own size a file may unpack to: PyTorch does not compress, and weights hardly can be."""
 _PREFIXES = ("module.", "model.", "backbone.")
 _CLASSIFIERS = [(f"{module}.weight", 0) for module in ("head", "head.fc", "fc", "classifier")]
 _MOST_SHOWN = 4
@@ -29,26 +33,32 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU.
 
     Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code.
-    Weights inside "model", "state_dict", "model_state" or "model_ema" are taken out; "module.", "model." or
-    "backbone." in front of every name is taken off.
+    Weights inside "state_dict_ema", "model_ema", "state_dict", "model" or "model_state" are taken out, of several the
+    first in this order, as timm takes them; "module.", "model." or "backbone." in front of every name is taken off.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it.
+        CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it; or holds
+            several sets of weights of which timm would not choose one, or tensors that are larger than it.
     """
     path = Path(path)
     check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     while isinstance(content, dict):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if inner is None:
+        key = next((key for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
+        if key is None:
             break
-        content = inner
+        _check_one_set(path, content, key)
+        content = content[key]
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name.")
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
+        sets = [str(key) for key, value in content.items() if isinstance(value, dict) and _weights(value)]
+        if sets:
+            raise CheckpointError(f"{path} holds weights as {_several(sets)}, and which to load is not known.{_CHOOSE}")
         shown = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
         raise CheckpointError(f"{path} holds no weights by name; found {shown}.")
+    _check_held(path, state)
     return _without_prefix(state)
 
 
@@ -126,13 +136,19 @@ def check_file(path: Path) -> None:
     Raises:
         CheckpointError: there is no such file, it has another ending, it is empty, or Git LFS has not fetched it.
     """
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not there:
         raise CheckpointError(f"There is no checkpoint file {path}.")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the weights file in it.")
     if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
         kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES))
         raise CheckpointError(f"{path} has the ending {path.suffix or '(none)'}; known are {kinds}.")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise CheckpointError(f"{path} is a pipe or a device, not a weights file.")
     try:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
@@ -144,6 +160,69 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is a Git LFS pointer; `git lfs pull` gets the weights.")
 
 
+_CHOOSE = (
+    " Save the one that you mean alone, with its key for KEY: torch.save(torch.load(FILE, weights_only=True)[KEY], "
+    "ANOTHER_FILE)."
+)
+
+
+def _check_one_set(path: Path, content: dict[Any, Any], key: str) -> None:
+    """Refuse a second set of the same weights under a key that timm does not know, such as "ema" or "teacher"."""
+    chosen = set(_weights(content[key]))
+    known = {"state_dict_ema", "model_ema", "state_dict", "model"}
+    for other, value in content.items():
+        if other == key or (other in known and key in known) or not isinstance(value, dict):
+            continue
+        names = set(_weights(value))
+        if names and 2 * len(names & chosen) >= min(len(names), len(chosen)):
+            raise CheckpointError(f"{path} holds weights as {_several([key, str(other)])}.{_CHOOSE}")
+
+
+def _weights(content: dict[Any, Any]) -> dict[str, Tensor]:
+    """The tensors by name in what a checkpoint has under a key, however deep it is wrapped."""
+    while True:
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    return _without_prefix({name: value for name, value in content.items() if _is_weight(name, value)})
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _several(keys: list[str]) -> str:
+    shown = [repr(key) for key in keys[: _MOST_SHOWN + 2]]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _check_held(path: Path, state: dict[str, Tensor]) -> None:
+    """Refuse tensors whose shape says more than the file holds: a few bytes repeated, sparse or without content."""
+    size = path.stat().st_size
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise CheckpointError(f"{name} in {path} is sparse, quantised or without content, not plain weights.")
+        if value.numel() * value.element_size() > max(_MOST_UNPACKED * size, value.untyped_storage().nbytes()):
+            raise CheckpointError(
+                f"{name} in {path} says {list(value.shape)}, and the file of {size:,} bytes cannot hold so much."
+            )
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than its size, before any memory is taken."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    size = path.stat().st_size
+    if unpacked > _MOST_UNPACKED * size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and would unpack to {unpacked:,}; weights do not shrink like that, so nothing "
+            "was read. If you trust it, unpack it and save it with torch.save, which does not compress."
+        )
+
+
 def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path, device="cpu")
@@ -153,11 +232,14 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
+        _check_unpacked(path)
         # Training scripts often put their arguments beside the weights; a Namespace only holds values.
         # PyTorch warns about pickles that it has not written; what it cannot read is an error anyway.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
@@ -178,7 +260,7 @@ def _read_pickle(path: Path) -> Any:
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
+        if state and all(name.startswith(prefix) for name in state):
             return _without_prefix({name.removeprefix(prefix): value for name, value in state.items()})
     return state
 

@@ -26,7 +26,7 @@ from caap_lab.hooked.hub import fetch_weights
 from caap_lab.hooked.mixer import HookedMixer, refuse_unsupported
 from caap_lab.hooked.model import HookedViT
 from caap_lab.hooked.names import nearest
-from caap_lab.hooked.preprocess import Preprocessing
+from caap_lab.hooked.preprocess import Preprocessing, check_image_size
 from caap_lab.hooked.spec import read_spec
 
 BUNDLED = Path(__file__).parent.parent / "weights"
@@ -74,7 +74,7 @@ def load_model(
     device, dtype = as_device(device), as_dtype(dtype)
     check_format(device, dtype)
     for what, path in (("checkpoint", checkpoint), ("head", head)):
-        if path is not None and not Path(path).is_file():
+        if path is not None and not _is_file(path):
             raise CheckpointError(f"There is no {what} file {path}.")
     size = _image_size(image_size)
     for field, values in (("mean", mean), ("std", std)):
@@ -246,12 +246,20 @@ def _tags(name: str) -> str:
     return f" Known: {', '.join(known)}." if known else ""
 
 
+def _is_file(path: str | Path) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
+
+
 def _image_size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
     pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
         raise InputError(f"image_size={size!r} is not a number of pixels or a (height, width).")
+    check_image_size((pair[0], pair[1]))
     return pair[0], pair[1]
 
 
