@@ -25,6 +25,7 @@ from caap_lab.attribution.tis import TIS, centroids, tis
 from caap_lab.attribution.token_subset import largest, logits_of_subsets
 from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION, propagate, transformer_attribution
 from caap_lab.errors import InputError
+from caap_lab.hooked.float64 import in_float64
 from caap_lab.hooked.heads import ClassAndMeanHead, ZeroShotHead
 
 METHODS: list[tuple[Method, Callable[..., Tensor], dict[str, object]]] = [
@@ -377,6 +378,33 @@ def test_parts_without_a_rule_are_refused() -> None:
         transformer_attribution(model, random_images(model, 1), torch.tensor([0]))
 
 
+@pytest.mark.parametrize("family", ["vit", "deit3", "dinov2_swiglu", "average_pool"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_transformer_attribution_loses_nothing_in_float32(family: str, start: int) -> None:
+    model, exact = build(family), build(family, torch.float64)
+    images, targets = random_images(model, 2), torch.tensor([1, 4])
+    found = transformer_attribution(model, images, targets, start_layer=start)
+    expected = transformer_attribution(exact, images.double(), targets, start_layer=start)
+    assert found.dtype == torch.float32 and model.dtype == torch.float32
+    assert relative(found.double(), expected) < 1e-6
+    assert relative(transformer_attribution(exact, images.double(), targets, start_layer=start - 4), expected) < 1e-12
+
+
+def test_the_copy_in_float64_has_the_models_hooks() -> None:
+    model = build("vit")
+    images, target = random_images(model, 1), torch.tensor([1])
+    plain = transformer_attribution(model, images, target)
+    kept = model.run_with_cache(images)[1]["blocks.1.hook_resid_post"].detach()  # in float32
+    assert in_float64(model) is not model and in_float64(model.double()) is model
+    model.float()
+    with model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: (x + (kept - x).detach()).float())]):
+        same = transformer_attribution(model, images, target)
+    with model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: x.flip(1))]):
+        other = transformer_attribution(model, images, target)
+    assert relative(same, plain) < 1e-2 and relative(other, plain) > 0.1
+    assert not model.has_hooks()
+
+
 # -- token subsets ----------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +485,23 @@ def test_mutex_stands_constants_one_layer_and_zeros() -> None:
     assert mutex(model, torch.zeros_like(images), targets).isfinite().all()
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+def test_mutex_tells_patches_apart_where_attention_is_nearly_uniform(prefix: bool) -> None:
+    # As in a model without training: entropies of what a patch receives or gives differ by less than a millionth.
+    generator = torch.Generator().manual_seed(0)
+    scores = 1e-3 * torch.randn(4, 2, 31, 31, generator=generator, dtype=torch.float64)
+    attention = scores.softmax(dim=-1)[..., int(prefix) :, int(prefix) :]
+    sizes = masks(attention, 0.01, 0.5).sum(dim=1).view(3, 2, 9)
+    exactly = attention.shape[-1] - math.ceil(0.5 * attention.shape[-1]) + 1
+    if prefix:
+        assert (sizes == exactly).all()
+    else:  # all heads' attention given sums to the number of heads, and nothing tells patches apart by it
+        assert (sizes[2, 1] == attention.shape[-1]).all()
+        assert (sizes[:2] == exactly).all() and (sizes[2, 0] == exactly).all()
+    few = masks(attention[:3], 0.01, 0.5).sum(dim=1).view(3, 2, 9)
+    assert (few[..., 8] == attention.shape[-1]).all()  # any three values have the kurtosis -1.5
+
+
 def test_mutex_keeps_all_of_equal_patches() -> None:
     attention = torch.zeros(1, 1, 4, 4)
     attention[0, 0, 0] = torch.tensor([0.1, 0.2, 0.2, 0.3])
@@ -535,6 +580,14 @@ def test_atman_is_its_formula(family: str) -> None:
     assert relative(found[0], plain_atman(model, images[0], targets[0], 0.2, 0.3)) < 1e-10
     nothing = atman(model, images, targets, factor=1)
     assert nothing.abs().max() < 1e-10  # softmax does not see a row's shift
+
+
+def test_atman_never_turns_attention_up() -> None:
+    embedded = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.6, -0.8]])
+    factors = suppression(embedded, 0.1, -1.0)
+    assert factors.max() == 1
+    expected = torch.tensor([0.1, 1.0, 1.0, 0.1 + 0.9 * (1 - 0.6)])  # cosines 1, -1, 0 and 0.6
+    torch.testing.assert_close(factors[0], expected)
 
 
 def test_atman_turns_like_patches_down_together() -> None:

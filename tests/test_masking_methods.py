@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import torch
-from conftest import build, random_images
+from conftest import build, random_images, timm_model
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 from scipy.optimize import minimize
 from scipy.signal import fftconvolve
 from sklearn.cluster import AgglomerativeClustering
@@ -18,9 +18,9 @@ from torch import Tensor
 from caap_lab import HookedViT, InputError
 from caap_lab.attribution.bidirectional import bidirectional
 from caap_lab.attribution.curves import convex_falls
-from caap_lab.attribution.mda import MDA, mda
+from caap_lab.attribution.mda import MDA, _smoothed, mda
 from caap_lab.attribution.method import Method
-from caap_lab.attribution.rise import RISE, rise
+from caap_lab.attribution.rise import RISE, _enlarge, rise
 from caap_lab.attribution.simple import SIMPLE_DELETION, SIMPLE_INSERTION, simple_deletion, simple_insertion
 from caap_lab.attribution.vit_cx import VIT_CX, vit_cx
 from caap_lab.context.blanks import blank_image, mean_activations
@@ -101,6 +101,38 @@ def bilinear(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
+def mirrored(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarged with pixel centres at half-integers, and mirrored at the outer cells' centres."""
+    out = np.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y, x = ((k + 0.5) * n / whole - 0.5 for k, n, whole in zip((i, j), grid.shape, size, strict=True))
+            for r, c in product(range(-1, grid.shape[0] + 1), range(-1, grid.shape[1] + 1)):
+                at = tuple(n - 1 - abs(n - 1 - abs(k)) for k, n in zip((r, c), grid.shape, strict=True))
+                out[i, j] += max(0, 1 - abs(y - r)) * max(0, 1 - abs(x - c)) * grid[at]
+    return out
+
+
+def test_rise_masks_are_mirrored_at_the_border() -> None:
+    assert mirrored(np.array([[1.0, 0.0]]), (1, 8))[0].tolist() == [
+        0.625,
+        0.875,
+        0.875,
+        0.625,
+        0.375,
+        0.125,
+        0.125,
+        0.375,
+    ]
+    grids = (torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    found = _enlarge(grids, torch.zeros(3, 2, dtype=torch.long), (4, 6), (24, 36))
+    for grid, mask in zip(grids.double().numpy(), found[:, 0], strict=True):
+        # What scikit-image's resize(order=1, mode="reflect", anti_aliasing=False) calls.
+        assert_close(mask, zoom(grid, (24 / 5, 36 / 5), order=1, mode="mirror", grid_mode=True), 1e-6)
+    one = _enlarge(torch.ones(1, 1, 1), torch.zeros(1, 2, dtype=torch.long), (8, 8), (8, 8))
+    assert torch.equal(one, torch.ones(1, 1, 8, 8))
+
+
 @pytest.mark.parametrize("family", ["vit", "odd_grid"])
 def test_rise_equals_the_formula(family: str) -> None:
     model = build(family, torch.float64)
@@ -113,7 +145,7 @@ def test_rise_equals_the_formula(family: str) -> None:
     down, across = (torch.randint(size, (samples,), generator=generator).tolist() for size in cell)
     total = np.zeros((height, width))
     for grid, top, left in zip(grids, down, across, strict=True):
-        mask = bilinear(grid, ((cells + 1) * cell[0], (cells + 1) * cell[1]))
+        mask = mirrored(grid, ((cells + 1) * cell[0], (cells + 1) * cell[1]))
         mask = mask[top : top + height, left : left + width]
         total += prob(model, image * torch.from_numpy(mask), 2) * mask
     total /= samples * keep
@@ -248,13 +280,40 @@ def plain_convex(curve: np.ndarray) -> np.ndarray:
     ).x
 
 
+def plain_smoothed(model: HookedViT, reference: Tensor) -> Tensor:
+    """Enlarged to pixels and reduced to patches again: linear interpolation, then triangles as wide as two patches."""
+    for axis, (cells, width) in enumerate(zip(model.spec.grid, model.spec.patch_size, strict=True)):
+        up = np.zeros((cells * width, cells))
+        down = np.zeros((cells, cells * width))
+        for pixel in range(cells * width):
+            at = min(max((pixel + 0.5) / width - 0.5, 0), cells - 1)
+            for cell in range(cells):
+                up[pixel, cell] = max(0, 1 - abs(at - cell))
+                down[cell, pixel] = max(0, 1 - abs((pixel + 0.5) / width - 0.5 - cell))
+        both = torch.from_numpy(down / down.sum(axis=1, keepdims=True) @ up)
+        reference = both @ reference if axis == 0 else reference @ both.T
+    return reference
+
+
+def test_mda_smooths_the_reference_as_the_published_code_does() -> None:
+    model = HookedViT(timm_model("vit_base_patch16_224", img_size=112, patch_size=16, depth=1))
+    single = torch.zeros(1, 7, 7)
+    single[0, 3, 3] = 1
+    found = _smoothed(model, single)[0]
+    assert_close(found[2:5, 2:5], np.array([[1, 4, 1], [4, 16, 4], [1, 4, 1]]) / 36, 0.005)  # .444, .111, .028
+    assert_close(found.sum(), np.array(1.0), 1e-9)
+    random = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0))
+    assert_close(_smoothed(model, random)[0], plain_smoothed(model, random[0].double()), 1e-9)
+
+
 def plain_mda(
     model: HookedViT, image: Tensor, target: int, gamma: float, tau: float, kappa: float, steps: int
 ) -> tuple[np.ndarray, int]:
     """The map, and how many patches the insertion search put in. Follows the published steps one by one."""
     spec = model.spec
     count, area = spec.n_patches, spec.patch_size[0] * spec.patch_size[1]
-    reference = plain_bidirectional(model, image, target, steps, model.n_layers // 4).flatten()
+    reference = plain_bidirectional(model, image, target, steps, model.n_layers // 4)
+    reference = plain_smoothed(model, reference).flatten()
     tries = min(28, 2 * int(count**0.5))
     p_x = prob(model, image, target)
     for size in range(31, 103, 2):

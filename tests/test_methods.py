@@ -173,6 +173,25 @@ def test_an_image_among_the_settings_is_written_as_its_hash(tmp_path: Path) -> N
     assert cl.AttributionMap.load(m.save(tmp_path / "m.safetensors")).settings == m.settings
 
 
+@pytest.mark.parametrize("given", [None, 1, [], {"rollout": 1}, 1.5, cl.caap])
+def test_what_is_no_name_of_a_method_is_refused(given: object) -> None:
+    model, (image,) = cl.load_model("demo"), scenes(1)
+    with pytest.raises(cl.InputError, match=r"is not the name of a method, such as 'caap'"):
+        cl.attribute(model, image, given)  # type: ignore[arg-type]
+    with pytest.raises(cl.InputError, match="A method needs a name"):
+        cl.register(given, lambda model, images, targets: images)  # type: ignore[arg-type]
+    with pytest.raises(cl.InputError, match="A method is a function"):
+        cl.register("mine", "rollout")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [None, 1.5, True, {"a": 1}, object()])
+def test_what_is_no_image_is_refused(given: object) -> None:
+    model = cl.load_model("demo")
+    for run in (cl.caap, cl.attribute, cl.completeness_error):
+        with pytest.raises(cl.InputError, match="is not an image. Give a path"):
+            run(model, given)
+
+
 def test_no_target_means_the_models_own_answer() -> None:
     model, images = cl.load_model("demo"), scenes(3)
     with torch.no_grad():

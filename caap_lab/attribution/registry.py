@@ -110,7 +110,7 @@ def attribute(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise unknown_method(method)
     return METHODS[method].function(model, images, target, **options)
 
@@ -128,6 +128,10 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
     Raises:
         InputError: the name belongs to a built-in method.
     """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"A method needs a name, such as 'mine', not {name!r}.")
+    if not callable(compute):
+        raise InputError(f"A method is a function (model, images, targets) -> scores, not {type(compute).__name__}.")
     if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
     unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
@@ -149,8 +153,13 @@ def method_digest(name: str) -> str:
     return code_digest(_OWN[name][0], f"The method {name!r}") if name in _OWN else ""
 
 
-def unknown_method(method: str) -> InputError:
-    """The error for a name that is no method, with the nearest names."""
+def unknown_method(method: object) -> InputError:
+    """The error for what is no method's name, with the nearest names."""
+    if not isinstance(method, str):
+        return InputError(
+            f"method={method!r} is not the name of a method, such as 'caap'. `cl.methods()` lists them; "
+            "cl.register(name, function) makes a function of your own one."
+        )
     return InputError(f"There is no method {method!r}.{nearest(method, list(METHODS))} `caap-lab methods` lists all.")
 
 
