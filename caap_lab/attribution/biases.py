@@ -88,10 +88,10 @@ def read_biases(
 
 def block_of(name: str, n_layers: int) -> int:
     """The block that a module belongs to: -1 before the first, n_layers behind the last."""
-    parts = name.split(".")  # "vit.blocks.3.norm1", "mixer.stem.proj"
-    if parts[1] == "blocks":
-        return int(parts[2])
-    return -1 if parts[1] in ("patch_embed", "norm_pre", "stem") else n_layers
+    _, *inside = name.split(".")  # "vit.blocks.3.norm1", "mixer.stem.proj", "head"
+    if inside[:1] == ["blocks"]:
+        return int(inside[1])
+    return -1 if inside and inside[0] in ("patch_embed", "norm_pre", "stem") else n_layers
 
 
 def _owners(model: HookedModel, with_norm_pre: bool) -> Iterator[tuple[str, nn.Module, Tensor | None]]:

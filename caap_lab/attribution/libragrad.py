@@ -84,7 +84,7 @@ def _rules(name: str, module: nn.Module) -> list[Callable[..., Any]]:
         raise InputError(
             f"LibraGrad has no rule for the activation {kind} in {name}; it has rules for {', '.join(ACTIVATIONS)}."
         )
-    rules = [] if runs_as(module, (*LINEAR, *SILENT)) else [_check(name)]
+    rules: list[Callable[..., Any]] = [] if runs_as(module, (*LINEAR, *SILENT)) else [_check(name)]
     if name.endswith("attn_pool.q"):
         rules.append(_stop)
     if name.endswith("attn_pool.kv"):

@@ -43,7 +43,8 @@ class AttributionMap:
     target_name: str
     method: str
     score: str
-    """What a score is: "logit", "prob" or "logprob" of the target with the patch inserted, or "attribution to" one."""
+    """What a score is: "logit", "prob", "logprob", "sigmoid" or "logsigmoid" of the target with the patch inserted, or
+    "attribution to" one."""
     sign: Sign
     """What its sign means. "signed": negative scores speak against the target; "positive": scores are never negative,
     as after a ReLU; "level": only differences between patches count, as with the logits of CAAP."""

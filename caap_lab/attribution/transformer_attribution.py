@@ -147,10 +147,11 @@ def _through_linear(name: str, module: nn.Module, x: Tensor, relevance: Tensor) 
 def _through_module(name: str, module: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
     """Through a head: a linear part, or several parts in nn.Sequential with norms and activation functions."""
     if runs_as(module, (nn.Sequential,)):
+        steps = list(module.children())
         inputs = [x]
-        for part in module:
+        for part in steps:
             inputs.append(widened(part(inputs[-1].to(x.dtype))))
-        for index, part in reversed(list(enumerate(module))):
+        for index, part in reversed(list(enumerate(steps))):
             relevance = _through_module(f"{name}.{index}", part, inputs[index], relevance)
         return relevance
     return relevance if _is_handed_on(module) else _through_linear(name, module, x, relevance)
@@ -248,7 +249,9 @@ def _refuse_unknown(model: HookedViT) -> None:
     if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
     for name, module in parts(model):
-        if not name.endswith(_LINEAR) and not name.startswith(_HEADS) and not _is_handed_on(module):
+        named = name.endswith(_LINEAR) or name.startswith(_HEADS)
+        # A forward put on the module itself stays with the original when the model is copied.
+        if "forward" in vars(module) or not (named or _is_handed_on(module)):
             raise no_rule(_NAME, name, module)
     if vit.attn_pool is None:
         known = model.spec.pool in ("token", "avg", "cls+mean")

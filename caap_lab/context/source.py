@@ -92,7 +92,8 @@ def project_kv(
     attention: Attention, normalized: Float[Tensor, "batch token d_model"]
 ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
     """Keys and values, for tokens whose queries nothing reads; their two thirds of `project_qkv`'s product."""
-    if type(attention.qkv) is not nn.Linear:  # changed from outside, as adapters do: run as it is
+    own = type(attention.qkv) is nn.Linear and "forward" not in vars(attention.qkv)
+    if not own:  # changed from outside, as adapters do: run as it is
         return project_qkv(attention, normalized)[1:]
     width = attention.attn_dim
     bias = None if attention.qkv.bias is None else attention.qkv.bias[width:]
