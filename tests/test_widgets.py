@@ -12,6 +12,7 @@ import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
 from PIL import Image
+from timm.models.mlp_mixer import MlpMixer
 
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
@@ -318,6 +319,16 @@ def test_explore_a_cnn(scenes: list[Any]) -> None:
     assert list(made.maps) == ["caap", "grad_cam"]
     assert "rollout" not in made.method_list.options
     assert not made.message
+    made.close()
+
+
+def test_explore_a_mixer_without_a_choice(scenes: list[Any]) -> None:
+    """Nothing chosen stands for CAAP where it runs, else for the first method that does."""
+    mixer = MlpMixer(img_size=64, patch_size=8, embed_dim=16, num_blocks=2, num_classes=3).eval()
+    made = explore(cl.HookedMixer(mixer), scenes[0], methods=["input_x_gradient"])
+    made.method_list.value = ()
+    finished(made)
+    assert list(made.maps) == list(made.method_list.options[:1]) and not made.message
     made.close()
 
 

@@ -173,8 +173,8 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
         told = ", ".join(f"{key} {value}" for key, value in plan.protocol.to_dict().items() if key != "name")
         lines.append(f"Curves: protocol {plan.protocol.name} ({told}).")
     if any("localisation" in study.metrics for study in studies):
-        which = " and ".join(sorted(good["mask"].dropna().unique()))
-        lines.append(f"Localisation: bilinear maps against the pixels of the {which}; PG takes the first maximum.")
+        which = " and ".join({"target": "the target"}.get(m, m) for m in sorted(good["mask"].dropna().unique()))
+        lines.append(f"Localisation: bilinear maps against the pixels of {which}; PG takes the first maximum.")
     specs = {model.label: model.text for study in studies for model in study.models}
     weights = good.groupby("model", sort=False)["fingerprint"].unique()
     models = []

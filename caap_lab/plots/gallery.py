@@ -60,4 +60,5 @@ def plot_gallery(
 
 
 def _short(text: str) -> str:
-    return for_plot(shorten(text, WIDTH, placeholder="..."))
+    cut = shorten(text, WIDTH, placeholder="...")
+    return for_plot(f"{text[: WIDTH - 3]}..." if cut == "..." else cut)  # one long word would be dots alone
