@@ -188,7 +188,7 @@ def test_what_is_no_name_of_a_method_is_refused(given: object) -> None:
 def test_what_is_no_image_is_refused(given: object) -> None:
     model = cl.load_model("demo")
     for run in (cl.caap, cl.attribute, cl.completeness_error):
-        with pytest.raises(cl.InputError, match="is not an image. Give a path"):
+        with pytest.raises(cl.InputError, match=r"is not an image. Give a path"):
             run(model, given)
 
 

@@ -103,9 +103,7 @@ class Preprocessing:
         Raises:
             InputError: the photo cannot be read; see `load_image`.
         """
-        photo = load_image(image)
-        with plain_defaults():  # timm's transform leaves its tensors to torch's defaults
-            pixels = self._geometry(self.interpolation, self.mean)(photo)
+        pixels = self._geometry(load_image(image), self.interpolation, self.mean)
         return (pixels.float().div(255) - self._column(self.mean)) / self._column(self.std)
 
     def mask(self, mask: Image.Image | np.ndarray | Tensor) -> Bool[Tensor, "height width"]:
@@ -132,7 +130,7 @@ class Preprocessing:
         inside = object_pixels(mask, "The mask").inside
         # Three equal channels, as timm pads "border" with one value a channel.
         image = Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))).convert("RGB")
-        return self._geometry("nearest", (0.0, 0.0, 0.0))(image)[0] > 0
+        return self._geometry(image, "nearest", (0.0, 0.0, 0.0))[0] > 0
 
     def to_rgb(self, tensor: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
         """The picture in a preprocessed tensor: normalisation undone, values clipped to 0 to 255."""
@@ -142,9 +140,9 @@ class Preprocessing:
         pixels = tensor.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
         return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
 
-    def _geometry(self, interpolation: str, border: tuple[float, ...]) -> Any:
-        """Transform of timm up to an uint8 tensor [3, height, width]; `border` is the colour of padding."""
-        return transforms_imagenet_eval(
+    def _geometry(self, image: Image.Image, interpolation: str, border: tuple[float, ...]) -> Tensor:
+        """An image resized and cropped by timm's transform, as uint8 [3, h, w]; `border` is the colour of padding."""
+        transform = transforms_imagenet_eval(
             img_size=self.image_size,
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
@@ -152,6 +150,8 @@ class Preprocessing:
             mean=border,
             use_prefetcher=True,  # leaves out conversion to float and normalisation
         )
+        with plain_defaults():  # the transform leaves its tensors to torch's defaults
+            return transform(image)
 
     @staticmethod
     def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
