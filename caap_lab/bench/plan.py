@@ -10,7 +10,7 @@ from typing import Any
 
 from caap_lab.bench.spec import Spec
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, has_form
 from caap_lab.metrics.protocol import CurveProtocol
 
 METRICS = ("faithfulness", "localisation")
@@ -204,7 +204,28 @@ class Plan:
             ) from None
 
 
+_SPEC = {"name": str, "options": dict, "label": str}
+_FORM = {
+    "studies": [
+        {
+            "data": {"source": str, "names": [str], "chosen": str, "label": str},
+            "models": [_SPEC],
+            "methods": [_SPEC],
+            "metrics": [str],
+            "target": str,
+            "table": int,
+        }
+    ],
+    "protocol": dict,
+    "profile": str,
+    "notes": [str],
+}
+"""Of plan.json, in all formats."""
+
+
 def _from_json(content: dict[str, Any]) -> Plan:
+    if not has_form(content, _FORM):
+        raise InputError("something in it is missing or of the wrong kind")
     studies = tuple(
         Study(
             Data(**{**study["data"], "names": tuple(study["data"]["names"])}),
