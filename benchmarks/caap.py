@@ -22,7 +22,7 @@ from typing import Any
 import timm
 import torch
 
-from benchmarks.counting import matrix_rate, operations, shares, timed
+from benchmarks.counting import busy_seconds, matrix_rate, operations, shares, timed
 from benchmarks.machine import describe
 from caap_lab import HookedViT, Patch, caap, tokens
 from caap_lab.attribution.caap import caap_ranges, cutoff_blocks

@@ -6,6 +6,7 @@ over eight families of models and two images each, as other GPUs and versions ad
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ def test_methods_on_cnns(family: str, dtype: str) -> None:
     for name, method in METHODS.items():
         if "cnn" in method.models and name not in UNSTABLE:
             for found, expected in zip(*both(family, FORMATS[dtype], maps_by(name)), strict=True):
-                assert difference(found, expected) < {"fp32": 1e-3, "fp16": 0.15, "bf16": 0.6}[dtype], name
+                # A ReLU whose input is near 0 opens or shuts with rounding, and a pixel's gradient jumps with it.
+                assert difference(found, expected) < {"fp32": 1e-3, "fp16": 0.6, "bf16": 0.6}[dtype], name
 
 
 SETTINGS = [
@@ -168,12 +170,13 @@ def test_every_blank_is_the_same_on_both(blank: str) -> None:
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_curve(protocol: str, dtype: str) -> None:
-    """Of one map, made on the CPU: near scores of two maps could give another order of pixels."""
+    """Of the same scores, made on the CPU: near scores of two maps could give another order of pixels."""
     for family in FAMILIES:
-        exact = build(family, torch.float64)
-        made = cl.attribute(exact, images_of(family, torch.float64).cpu(), "rollout", 1, progress=False)
+        exact = build(family).to(FORMATS[dtype]).to(torch.float64)
+        scores = [m.scores for m in rollout(exact, images_of(family, torch.float64).cpu())]
 
-        def areas(model: Any, images: torch.Tensor, made: Any = made) -> list[list[float]]:
+        def areas(model: Any, images: torch.Tensor, scores: Any = scores) -> list[list[float]]:
+            made = [replace(m, scores=s) for m, s in zip(rollout(model, images), scores, strict=True)]
             curves = cl.insertion_deletion(model, images, made, protocol=protocol, progress=False)
             return [[each.insertion, each.deletion] for each in curves]
 
@@ -181,6 +184,10 @@ def test_every_curve(protocol: str, dtype: str) -> None:
         if PROTOCOLS[protocol].score != "top1":  # which class is the first one can turn on rounding
             bound = MARGIN * {"fp32": 1.5e-6, "fp16": 0.013, "bf16": 0.06}[dtype]
             assert difference(found, expected) < bound, family
+
+
+def rollout(model: Any, images: torch.Tensor) -> list[cl.AttributionMap]:
+    return cl.attribute(model, images, "rollout", 1, progress=False)
 
 
 def record(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
