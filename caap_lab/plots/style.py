@@ -1,7 +1,7 @@
 """How all figures look: one palette, readable by colour-blind people and, by dashes and markers, in grey."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from threading import RLock
 from typing import Any, Literal, NamedTuple
@@ -56,13 +56,14 @@ _SAVING = RLock()
 @contextmanager
 def _fonts_for_print() -> Iterator[None]:
     """These two settings while a file is written; the user's others may change meanwhile in another thread."""
+    settings: Any = matplotlib.rcParams
     with _SAVING:
-        before = {name: matplotlib.rcParams[name] for name in _FONTS}
-        matplotlib.rcParams.update(_FONTS)
+        before = {name: settings[name] for name in _FONTS}
+        settings.update(_FONTS)
         try:
             yield
         finally:
-            matplotlib.rcParams.update(before)
+            settings.update(before)
 
 
 class NotebookFigure(Figure):
@@ -75,10 +76,7 @@ class NotebookFigure(Figure):
         """
         from matplotlib.backends.backend_pdf import PdfPages
 
-        if isinstance(fname, PdfPages):
-            super().savefig(fname, **options)
-            return
-        with _fonts_for_print():
+        with nullcontext() if isinstance(fname, PdfPages) else _fonts_for_print():
             super().savefig(fname, **options)
 
     def _repr_png_(self) -> bytes:
