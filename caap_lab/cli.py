@@ -308,10 +308,17 @@ def _lab(parsed: argparse.Namespace) -> int:
 
 def _models(parsed: argparse.Namespace) -> int:
     from caap_lab.hooked.load import list_models
+    from caap_lab.hooked.names import nearest
 
     names = list_models(parsed.pattern)
+    if not names:
+        hint = nearest(parsed.pattern.strip("*"), list_models())
+        raise InputError(
+            f"No model is called {parsed.pattern!r}.{hint} `caap-lab models` lists them all; a pattern may have "
+            "wildcards, such as '*deit*'."
+        )
     print(json.dumps(names, indent=1) if parsed.json else "\n".join(names))
-    return 0 if names else 2
+    return 0
 
 
 def _methods(parsed: argparse.Namespace) -> int:

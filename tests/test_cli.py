@@ -134,6 +134,21 @@ def test_models_and_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["name"] == "caap" and "2603.13652" in row["source"]
 
 
+def test_a_pattern_that_fits_no_model_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "zzz"]) == 2
+    assert "No model is called 'zzz'. `caap-lab models` lists them all" in capsys.readouterr().err
+    assert cli.main(["models", "vit_bsae_patch16_224"]) == 2
+    assert "Nearest: vit_base_patch16_224" in capsys.readouterr().err
+
+
+def test_sizes_and_seeds_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["map", "--demo", "--image-size", "100000000", "--out", str(tmp_path)]) == 2
+    assert "is more than 8192 pixels a side" in capsys.readouterr().err
+    run = ["--models", "demo", "--methods", "grad_cam", "--data", "demo:single", "--out", str(tmp_path / "run")]
+    assert cli.main(["bench", *run, "--images", "1", "--seed", "-1"]) == 2
+    assert "seed=-1 is not a whole number from 0 on" in capsys.readouterr().err
+
+
 def test_help_does_not_load_what_is_heavy() -> None:
     code = (
         "import sys; from caap_lab import cli\n"

@@ -764,3 +764,11 @@ def test_pipes_are_not_waited_for(tmp_path):
 def test_seeds_are_whole_numbers_from_0(seed):
     with pytest.raises(InputError, match=r"seed=.* is not a whole number from 0 on"):
         open_images("demo:single").sample(5, seed=seed)
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "~no such user/x"])
+def test_paths_that_cannot_be_are_refused(path):
+    with pytest.raises(InputError, match=r"cannot be opened"):
+        open_images(f"folder:{path}")
+    with pytest.raises(InputError, match=r"cannot be read|There is no image file"):
+        cl.load_image(path)

@@ -65,6 +65,13 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
             raise InputError(f"{name}= means nothing for {kind!r}.")
     if known is None:
         return open_demo(cast(Kind, place), spec)
+    try:
+        return _open(spec, kind, known, place, given)
+    except (OSError, RuntimeError) as error:  # a path that is too long or may not be looked at, or ~ of no user
+        raise InputError(f"{spec[:200]!r} cannot be opened ({str(error)[:200]}).") from None
+
+
+def _open(spec: str, kind: str, known: _Kind, place: str, given: dict[str, Path]) -> ImageSet:
     folder, told = _split(place, known.options)
     if given and told:
         raise InputError(f"{spec!r} has {', '.join(told)} in it already; {', '.join(given)}= was given too.")

@@ -60,6 +60,22 @@ def check_photo(path: str | Path) -> None:
 
 
 def _open(path: Path) -> Image.Image:
+    try:
+        _check_file(path)
+    except OSError as error:  # a name that is too long, or a folder that may not be looked at
+        raise InputError(f"{str(path)[:200]} cannot be read: {error.strerror}.") from error
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is not an image in a format that Pillow can read.") from None
+    except Image.DecompressionBombError as error:
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        raise InputError(_too_large(str(path), f"{pixels:,} pixels")) from error
+    except Exception as error:  # each of Pillow's formats has errors of its own
+        raise InputError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image file.")
     if not path.exists():
@@ -70,15 +86,6 @@ def _open(path: Path) -> Image.Image:
         raise InputError(f"There is no image file {path}.")
     if not path.is_file():  # opening a pipe would wait for ever
         raise InputError(f"{path} is a pipe or a device, not an image file.")
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError:
-        raise InputError(f"{path} is not an image in a format that Pillow can read.") from None
-    except Image.DecompressionBombError as error:
-        pixels = int(re.findall(r"\d+", str(error))[0])
-        raise InputError(_too_large(str(path), f"{pixels:,} pixels")) from error
-    except Exception as error:  # each of Pillow's formats has errors of its own
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
