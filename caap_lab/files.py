@@ -169,7 +169,7 @@ def digest_of(text: str, tensors: dict[str, Tensor] | None = None) -> str:
 def raw_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes as they lie in memory, in any number format."""
     flat = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(flat.view(uint8).numpy()) if flat.numel() else memoryview(b"")
+    return flat.view(uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _may_be_at_work(match: "re.Match[str]", found: Path) -> bool:
