@@ -112,7 +112,7 @@ def _by_name(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]
     if data.ids and model.ids:
         return tuple((ids[wordnet_id],) if wordnet_id in ids else () for wordnet_id in data.ids)
     whole, parts = _index(model, lambda name: [name]), _index(model, lambda name: name.split(","))
-    pairs = []
+    pairs: list[tuple[int, ...]] = []
     for name, wordnet_id in zip(data.names, data.ids or data.names, strict=True):
         if wordnet_id in ids:
             pairs.append((ids[wordnet_id],))
