@@ -83,7 +83,7 @@ def _full_convolutions() -> Iterator[None]:
     By default torch lets them round to TF32, whose 10 bits move gradients of pixels by a percent. Matrix products are
     left as the caller wants them: there TF32 is off unless asked for.
     """
-    convolutions = torch.backends.cudnn.conv
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a class in the place of a module
     with _making:
         _precisions.append(convolutions.fp32_precision)
         convolutions.fp32_precision = "ieee"
