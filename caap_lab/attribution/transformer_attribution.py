@@ -249,6 +249,11 @@ def _refuse_unknown(model: HookedViT) -> None:
     if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
     for name, module in parts(model):
+        if any(isinstance(value, Tensor) and value.grad_fn is not None for value in vars(module).values()):
+            raise InputError(
+                f"The weights of {name} are made by a hook of torch.nn.utils.weight_norm, which cannot be copied; use "
+                "torch.nn.utils.parametrizations.weight_norm instead."
+            )
         named = name.endswith(_LINEAR) or name.startswith(_HEADS)
         # A forward put on the module itself stays with the original when the model is copied.
         if "forward" in vars(module) or not (named or _is_handed_on(module)):
