@@ -68,7 +68,7 @@ def test_cells_equal_the_single_calls(finished: cl.BenchmarkResult) -> None:
 
 def test_means_errors_and_paired_differences(finished: cl.BenchmarkResult) -> None:
     frame, summary = finished.to_dataframe(), finished.summary()
-    assert len(summary) == 3 * 8
+    assert len(summary) == 3 * 9
     for metric in ("deletion", "insdel", "aupr1", "pointing"):
         table = frame.pivot(index="image", columns="method", values=metric)
         for method in table:

@@ -2,9 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -12,6 +11,8 @@ import torch
 from conftest import randomise, timm_model
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import caap_lab as cl
 from caap_lab import cli
@@ -48,30 +49,31 @@ def head(tmp_path: Path) -> Path:
 # --- costs ---
 
 
-def count(monkeypatch: pytest.MonkeyPatch, model: cl.HookedViT) -> dict[str, float]:
-    """Counts tokens in all blocks' MLPs as shares of a whole pass, and gradients out of the head, from now on."""
-    passes = {"forwards": 0.0, "backwards": 0.0}
+class Passes(TorchFunctionMode):
+    """Counts tokens in all blocks' MLPs as shares of a whole pass, and gradients out of the head, while it is entered.
 
-    def watch(module: torch.nn.Module, told: Callable[[torch.Tensor], None]) -> None:
-        forward = module.forward
+    Linear layers are known by their shapes: methods may run a copy of the model, and a changed one is another model.
+    """
 
-        def watched(*inputs: torch.Tensor) -> torch.Tensor:
-            output = forward(*inputs)
-            told(output)
-            return output
+    def __init__(self, model: cl.HookedViT) -> None:
+        super().__init__()
+        self.forwards, self.backwards = 0.0, 0
+        self._tokens = model.spec.n_layers * model.spec.n_tokens
+        self._mlp, self._head = model.vit.blocks[0].mlp.fc2.weight.shape, model.vit.head.weight.shape
 
-        monkeypatch.setattr(module, "forward", watched)  # a hook would be refused by CAAP
+    def __torch_function__(self, function: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
+        output = function(*inputs, **(options or {}))
+        if function is nn.functional.linear:
+            weight = inputs[1] if len(inputs) > 1 else options["weight"]
+            shape = weight.shape if isinstance(weight, nn.Parameter) else None  # rules of relevance make others of it
+            if shape == self._mlp:
+                self.forwards += output.shape[:-1].numel() / self._tokens
+            elif shape == self._head and output.requires_grad:
+                output.register_hook(self._gradient)
+        return output
 
-    def entered(output: torch.Tensor) -> None:
-        passes["forwards"] += output.shape[:-1].numel() / (model.spec.n_layers * model.spec.n_tokens)
-
-    def backward(gradient: torch.Tensor) -> None:
-        passes["backwards"] += len(gradient)
-
-    for block in model.vit.blocks:
-        watch(block.mlp.fc2, entered)
-    watch(model.vit.head, lambda output: output.register_hook(backward) if output.requires_grad else None)
-    return passes
+    def _gradient(self, gradient: torch.Tensor) -> None:
+        self.backwards += len(gradient)
 
 
 def test_every_method_has_a_cost() -> None:
@@ -79,15 +81,15 @@ def test_every_method_has_a_cost() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_costs_are_the_passes_that_methods_make(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_the_passes_that_methods_make(name: str) -> None:
     model = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", img_size=64, depth=12)))
     size, image = Size.of(model), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
     cl.attribute(model, image, "caap", 3)  # its blank's run is kept with the model
-    passes = count(monkeypatch, model)
-    cl.attribute(model, image, name, 3)
+    with Passes(model) as passes:
+        cl.attribute(model, image, name, 3)
     stated, backwards = map_passes(name, size), PASSES[name][1]
-    assert passes["backwards"] == backwards
-    forwards, stated = passes["forwards"], stated - cost.BACKWARD * backwards
+    assert passes.backwards == backwards
+    forwards, stated = passes.forwards, stated - cost.BACKWARD * backwards
     if name == "caap":
         assert forwards == pytest.approx(stated, rel=0.15)
     elif name == "mda":
@@ -117,14 +119,13 @@ def test_costs_on_cnns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["rise", "patches", "chefer"])
-def test_cost_of_curves(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_of_curves(protocol: str) -> None:
     model = cl.load_model("demo")
     image = cl.demo_images("single", 1)[0].image
     m = cl.attribute(model, image, "grad_cam", 3)
-    m = replace(m, fingerprint="")  # counting forwards makes another model of it
-    passes = count(monkeypatch, model)
-    cl.insertion_deletion(model, image, m, protocol=protocol)
-    assert passes["forwards"] == pytest.approx(curve_passes(curve_protocol(protocol), Size.of(model)))
+    with Passes(model) as passes:
+        cl.insertion_deletion(model, image, m, protocol=protocol)
+    assert passes.forwards == pytest.approx(curve_passes(curve_protocol(protocol), Size.of(model)))
 
 
 def test_sizes_need_no_weights() -> None:

@@ -212,7 +212,8 @@ def test_long_names_are_cut_to_what_fits(one_map: cl.AttributionMap) -> None:
         ],
         ["of several words, one by one"],
     )
-    assert [ax.get_title().split("\n")[0] for ax in figure.axes] == ["of several words, one...", "deit_tiny_patch16_224..."]
+    titles = [ax.get_title().split("\n")[0] for ax in figure.axes]
+    assert titles == ["of several words, one...", "deit_tiny_patch16_224..."]
 
 
 def test_the_protocol_says_which_pixels_count(run: BenchmarkResult, tmp_path: Path) -> None:
