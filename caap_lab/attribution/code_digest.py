@@ -154,11 +154,10 @@ class _Walk:
         if isinstance(value, HookedModel):  # what it keeps of its runs is no part of it
             yield value.fingerprint.encode()
             return
+        skipped: tuple[str, ...] = ()
         if isinstance(value, nn.Module):
             yield from self._all("state", dict(value.state_dict()))
             skipped = ("_parameters", "_buffers")
-        else:
-            skipped = ()
         state = {name: held for name, held in getattr(value, "__dict__", {}).items() if name not in skipped}
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         state |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
@@ -183,11 +182,12 @@ def _is_installed(value: Any) -> bool:
         return not value.__closure__ and (file.startswith("<frozen") or lies_in_library(file))
     if isinstance(value, type):
         module = sys.modules.get(value.__module__)
-        file = getattr(module, "__file__", None)
-        return module is not None and module.__name__ != "__main__" and (file is None or lies_in_library(file))
+        source: str | None = getattr(module, "__file__", None)
+        return module is not None and module.__name__ != "__main__" and (source is None or lies_in_library(source))
     return isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType))
 
 
+@functools.cache
 def lies_in_library(file: str) -> bool:
     """True for files of Python and of installed packages."""
     path = Path(file).resolve()

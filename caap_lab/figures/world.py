@@ -91,7 +91,7 @@ class World:
 
     def map(self, study: Study, model: Spec, method: Spec, image: str, target: int | None = None) -> AttributionMap:
         """A map of a study's image, kept in the folder: for the target, else for the class that the study explains."""
-        told = {"model": model.text, "method": method.text, "source": study.data.source, "image": image}
+        told: dict[str, Any] = {"model": model.text, "method": method.text, "source": study.data.source, "image": image}
         told["target"] = study.target if target is None else str(target)
         images = self.images(study)
         told["identity"] = [weights_digest(model), spec_digest(method), images.digest_of(image)]
