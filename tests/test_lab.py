@@ -48,7 +48,7 @@ def test_installed_package_copies_and_never_writes_over(installed: Path, capsys:
 
 def test_wheel_takes_the_notebooks() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"] == {"notebooks": "caap_lab/notebooks"}
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["notebooks"] == "caap_lab/notebooks"
 
 
 def test_this_computer_only(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def swept() -> cl.CaapSweep:
 def test_means_errors_and_paired_differences(swept: cl.CaapSweep) -> None:
     assert swept.default == 5
     frame, summary = swept.to_dataframe(), swept.summary()
-    assert len(summary) == 3 * len(swept.metric_names) == 3 * 8
+    assert len(summary) == 3 * len(swept.metric_names) == 3 * 9
     for metric in ("insdel", "aupr1"):
         values = {cutoff: 100 * part[metric].to_numpy() for cutoff, part in frame.groupby("cutoff")}
         for cutoff, found in values.items():

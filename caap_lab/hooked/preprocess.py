@@ -239,6 +239,10 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     return batch
 
 
+_FAR = 16
+"""Times white: above what random inputs reach, and below all but the darkest photo on the scale 0 to 255."""
+
+
 def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Preprocessing) -> None:
     """Refuse an image whose numbers are pixels from 0 to 255 and were never normalised.
 
@@ -250,7 +254,7 @@ def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Prep
     if not bool(bright.any()):
         return
     for image, highest in zip(batch[bright].detach(), high[bright], strict=True):
-        if highest > 4 * max(white, 1) or bool((image == image.round()).all()):
+        if highest > _FAR * max(white, 1) or bool((image == image.round()).all()):
             raise InputError(
                 f"This tensor's numbers go from {float(image.min()):.4g} to {float(highest):.4g}, like pixels from 0 "
                 f"to 255; tensors count as preprocessed, and white is at most {white:.3g} for this model. Give pixels "
