@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import peft
 import pytest
 import torch
 from conftest import build, random_images, randomise, timm_model
@@ -28,7 +29,6 @@ QUICK: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def live() -> HookedViT:
     """A model with live LoRA adapters on every linear layer of its blocks."""
-    peft = pytest.importorskip("peft")
     vit = randomise(lambda: timm_model("vit_base_patch16_224", depth=2))
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["qkv", "proj", "fc1", "fc2"], init_lora_weights=False)
     torch.manual_seed(0)
