@@ -26,7 +26,7 @@ from benchmarks.counting import busy_seconds, matrix_rate, operations, shares, t
 from benchmarks.machine import describe
 from caap_lab import HookedViT, Patch, caap, tokens
 from caap_lab.attribution.caap import caap_ranges, cutoff_blocks
-from caap_lab.context.blanks import blank_run
+from caap_lab.engine.blanks import blank_run
 from caap_lab.sweeps.settings import DEFAULTS
 
 MODELS = {f"ViT-{name}/16": f"vit_{name}_patch16_224" for name in ("tiny", "small", "base", "large")}

@@ -10,8 +10,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from caap_lab.hooked.block import attention_of
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.block import attention_of
+from caap_lab.models.vit import HookedViT
 
 
 def timed(call: Callable[[], Any]) -> float:

@@ -81,8 +81,9 @@ def main() -> None:
 
 def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
     """Milliseconds to known maps and to new ones, and of the computation alone."""
-    from browser.lab import LabPage, LabServer, find_browser
     from playwright.sync_api import sync_playwright
+
+    from browser.lab import LabPage, LabServer, find_browser
 
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=find_browser(), chromium_sandbox=False)

@@ -12,7 +12,7 @@ from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap
-    from caap_lab.hooked.model import HookedViT
+    from caap_lab.models.vit import HookedViT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,8 +186,8 @@ def _map(parsed: argparse.Namespace) -> int:
         raise InputError(f"Two photos are called {twice.pop()!r}, and results are named after them; map them apart.")
 
     from caap_lab.attribution.registry import METHODS, attribute, unknown_method
-    from caap_lab.hooked.images import check_photo
-    from caap_lab.hooked.load import load_model
+    from caap_lab.models.images import check_photo
+    from caap_lab.models.load import load_model
 
     if parsed.method not in METHODS:
         raise unknown_method(parsed.method)
@@ -233,7 +233,7 @@ def _write(model: "HookedViT", image: Any, name: str, found: "AttributionMap", o
     import torch
 
     from caap_lab.files import atomic_path
-    from caap_lab.hooked.probability import probabilities
+    from caap_lab.models.probability import probabilities
     from caap_lab.plots.style import figure_png
 
     with torch.no_grad():
@@ -277,19 +277,19 @@ def _print_result(result: dict[str, Any]) -> None:
 
 
 def _bench(parsed: argparse.Namespace) -> int:
-    from caap_lab.bench.commands import bench
+    from caap_lab.commands.bench import bench
 
     return bench(parsed)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from caap_lab.bench.commands import doctor
+    from caap_lab.commands.bench import doctor
 
     return doctor(parsed)
 
 
 def _tables(parsed: argparse.Namespace) -> int:
-    from caap_lab.bench.commands import tables
+    from caap_lab.commands.bench import tables
 
     return tables(parsed)
 
@@ -301,14 +301,14 @@ def _figures(parsed: argparse.Namespace) -> int:
 
 
 def _lab(parsed: argparse.Namespace) -> int:
-    from caap_lab.lab import open_lab
+    from caap_lab.commands.lab import open_lab
 
     return open_lab(parsed.dir, parsed.port, parsed.options)
 
 
 def _models(parsed: argparse.Namespace) -> int:
-    from caap_lab.hooked.load import list_models
-    from caap_lab.hooked.names import nearest
+    from caap_lab.models.load import list_models
+    from caap_lab.models.names import nearest
 
     names = list_models(parsed.pattern)
     if not names:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import build, random_images
 from scipy.stats import spearmanr
-from test_cnn import small_cnn
 
 import caap_lab as cl
 from caap_lab.attribution.caap import ATTENTIONS, CONTEXTS
 from caap_lab.attribution.registry import METHODS
-from caap_lab.context.blanks import BLANKS
-from caap_lab.context.interpolation import TAILS
-from caap_lab.hooked.base import HookedModel
+from caap_lab.engine.blanks import BLANKS
+from caap_lab.engine.interpolation import TAILS
 from caap_lab.metrics.protocol import PROTOCOLS
+from caap_lab.models.base import HookedModel
+from helpers.cnns import small_cnn
+from helpers.models import build, random_images
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import build, random_images, timm_model
 
 import caap_lab as cl
 from caap_lab import ActivationStore, HookedViT, InputError, Patch
+from helpers.models import build, random_images, timm_model
 
 
 def test_an_open_store_never_reads_another_that_took_its_place(tmp_path: Path) -> None:

@@ -11,21 +11,21 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from conftest import build, random_images
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 import caap_lab as cl
-from caap_lab.bench.parts import Run
-from caap_lab.bench.plan import Data, Plan, Study
+from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.result import BenchmarkResult
-from caap_lab.bench.spec import parse_spec
+from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import make_tables
+from caap_lab.bench.variant import parse_variant
 from caap_lab.escaping import for_html, for_latex, for_markdown, for_plot
 from caap_lab.plots.curves import mean_curves, plot_mean_curves
 from caap_lab.plots.dots import plot_dots
 from caap_lab.plots.gallery import plot_gallery
 from caap_lab.sweeps.result import CaapSweep
+from helpers.models import build, random_images
 
 NASTY = r"_$\a{$<b>|^~\\&%#}`c`*d*[e](f)"
 """Not closed: matplotlib refuses it as a formula."""
@@ -48,10 +48,10 @@ def one_map(model: cl.HookedViT) -> cl.AttributionMap:
 def run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
     """A finished run whose models, methods, data and images have such names, with drawn numbers."""
     folder = tmp_path_factory.mktemp("run") / NASTY.replace("/", "")
-    models = tuple(replace(parse_spec(text), label=f"{NASTY} {text}") for text in ("demo", "demo-clip"))
-    methods = tuple(replace(parse_spec(text), label=f"{NASTY} {text}") for text in ("caap", "rollout"))
+    models = tuple(replace(parse_variant(text), label=f"{NASTY} {text}") for text in ("demo", "demo-clip"))
+    methods = tuple(replace(parse_variant(text), label=f"{NASTY} {text}") for text in ("caap", "rollout"))
     data = Data("demo:single", (f"{NASTY} 0", f"{NASTY} 1"), "all", NASTY)
-    plan = Plan((Study(data, models, methods),))
+    plan = BenchmarkPlan((Study(data, models, methods),))
     plan.save(folder / "plan.json")
     generator = np.random.default_rng(0)
     rows: list[Any] = []
@@ -63,9 +63,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
         told = {"fingerprint": "abc", "machine": NASTY, "versions": {"torch": "2"}, "mask": "target"}
         lines = {"shares": [0.0, 0.5, 1.0], "insertion_curve": list(curves[0]), "deletion_curve": list(curves[1])}
         rows.append({"key": cell.key, **told, **areas, **lines, **numbers})
-    Run(folder).parts.mkdir()
-    Run(folder).append(rows[:-1])
-    Run(folder).append([{"key": plan.cells[-1].key, "error": f"InputError: {NASTY}"}])
+    RunFolder(folder).parts.mkdir()
+    RunFolder(folder).append(rows[:-1])
+    RunFolder(folder).append([{"key": plan.cells[-1].key, "error": f"InputError: {NASTY}"}])
     return BenchmarkResult.open(folder)
 
 
@@ -169,7 +169,7 @@ class Reader(HTMLParser):
 
 
 def test_html_says_names_as_they_are(model: cl.HookedViT, run: BenchmarkResult) -> None:
-    pages = {"result": run._repr_html_(), "empty": BenchmarkResult(Plan(()), run.folder)._repr_html_()}
+    pages = {"result": run._repr_html_(), "empty": BenchmarkResult(BenchmarkPlan(()), run.folder)._repr_html_()}
     pages["table"] = make_tables(run)[0].html("insdel")
     views = widgets(model, run)
     pages["details"] = views["explore"]._details.value
@@ -219,11 +219,13 @@ def test_long_names_are_cut_to_what_fits(one_map: cl.AttributionMap) -> None:
 def test_the_protocol_says_which_pixels_count(run: BenchmarkResult, tmp_path: Path) -> None:
     (table,) = make_tables(run)
     assert "against the pixels of the target;" in table.markdown()
-    plan = Plan((replace(run.plan.studies[0], models=run.plan.studies[0].models[:1]),))
+    plan = BenchmarkPlan((replace(run.plan.studies[0], models=run.plan.studies[0].models[:1]),))
     row = {"key": plan.cells[0].key, "fingerprint": "abc", "machine": "a", "versions": {}, "mask": "all objects"}
     plan.save(tmp_path / "plan.json")
-    Run(tmp_path).parts.mkdir()
-    Run(tmp_path).append([row | dict.fromkeys(("insertion", "deletion", "insdel", "aupr1", "aupr0", "pointing"), 0.5)])
+    RunFolder(tmp_path).parts.mkdir()
+    RunFolder(tmp_path).append(
+        [row | dict.fromkeys(("insertion", "deletion", "insdel", "aupr1", "aupr0", "pointing"), 0.5)]
+    )
     (table,) = make_tables(BenchmarkResult.open(tmp_path))
     assert "against the pixels of all objects;" in table.markdown()
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import HookedViT
 from PIL import Image
-from plain_caap import plain_scores
 from scipy.stats import spearmanr
 
 import caap_lab as cl
 from caap_lab import cli
+from helpers.models import HookedViT
+from helpers.plain_caap import plain_scores
 
 
 def spearman(a: cl.AttributionMap, b: cl.AttributionMap) -> float:
@@ -76,7 +76,7 @@ def test_command_line_on_a_photo(shared: Path, photos: list[Path], tmp_path: Pat
 
 
 def test_class_specific_maps_lie_on_the_asked_object_of_two(deit_tiny: HookedViT, shared: Path) -> None:
-    from benchmarks.pairs import discrimination, two_objects
+    from experiments.pairs import discrimination, two_objects
 
     images = cl.open_images(f"masks:{shared / 'images' / 'segmented' / 'coco-multi'}")
     pairs = [pair for sample in images if (pair := two_objects(deit_tiny, sample)) is not None]

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.vit import HookedViT
 
 
 def attcat(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caap_lab.attribution.parts import LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
-from caap_lab.attribution.reading import differentiable, differentiate, stream_hooks
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.heads import ZeroShotHead
+from caap_lab.attribution.activations_and_gradients import differentiable, differentiate, stream_hooks
+from caap_lab.attribution.model_parts import LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
+from caap_lab.models.base import HookedModel
+from caap_lab.models.heads import ZeroShotHead
 
 POSITIONS = "vit.attn_pool.pos_embed"
 """A pooling by attention may add positions of its own, which are biases of tokens."""

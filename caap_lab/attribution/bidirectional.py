@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.options import first_block
-from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
+from caap_lab.checks import first_block
+from caap_lab.models.batches import check_count
+from caap_lab.models.vit import HookedViT
 
 
 def bidirectional(

@@ -12,23 +12,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.options import check_choice, check_seed
-from caap_lab.context.blanks import Blank, blank_run, check_blank
-from caap_lab.context.cnn import blank_maps, entering_maps, score_cells
-from caap_lab.context.engine import score_patches
-from caap_lab.context.free import score_patches_free
-from caap_lab.context.interpolation import TAILS
-from caap_lab.context.memory import Sizes, sizes_within
-from caap_lab.context.plan import Plan
-from caap_lab.context.source import run_source
+from caap_lab.checks import check_choice, check_seed
+from caap_lab.engine.blanks import Blank, blank_run, check_blank
+from caap_lab.engine.cnn import blank_maps, entering_maps, score_cells
+from caap_lab.engine.free import score_patches_free
+from caap_lab.engine.interpolation import TAILS
+from caap_lab.engine.memory import Sizes, sizes_within
+from caap_lab.engine.patched_runs import score_patches
+from caap_lab.engine.plan import Plan
+from caap_lab.engine.source import run_source
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, check_kind, check_no_hooks
-from caap_lab.hooked.batches import batches, check_count, check_images, is_single
-from caap_lab.hooked.cnn import HookedCNN
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.probability import probabilities
-from caap_lab.hooked.running import check_eval, held, runs_model
-from caap_lab.hooked.tokens import neighbourhood_offsets, neighbourhood_table
+from caap_lab.models.base import HookedModel, Images, check_kind, check_no_hooks
+from caap_lab.models.batches import batches, check_count, check_images, is_single
+from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.probability import probabilities
+from caap_lab.models.running import check_eval, held, runs_model
+from caap_lab.models.tokens import neighbourhood_offsets, neighbourhood_table
+from caap_lab.models.vit import HookedViT
 
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
 ATTENTIONS = ("exact", "cached", "cached_all")

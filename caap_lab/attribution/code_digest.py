@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import caap_lab
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 _INSTALLED = (
     Path(caap_lab.__file__).parent.resolve(),

@@ -8,11 +8,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.biases import read_biases
-from caap_lab.hooked.base import HookedModel, Images, check_kind
-from caap_lab.hooked.batches import batches, check_images
-from caap_lab.hooked.device_dtype import exact
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.running import runs_model
+from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.batches import batches, check_images
+from caap_lab.models.device_dtype import exact
+from caap_lab.models.running import runs_model
+from caap_lab.models.vit import HookedViT
 
 
 @runs_model

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import on_grid
 from caap_lab.attribution.biases import POSITIONS, BiasTerm, read_biases
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import on_grid
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.vit import HookedViT
 
 _OF_POOLED_TOKENS = ("vit.attn_pool.kv", "vit.attn_pool.k_norm", POSITIONS)
 

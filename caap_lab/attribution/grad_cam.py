@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from caap_lab.attribution.attention import query_row
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.attention_rows import query_row
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_choice
-from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.model import HookedViT
+from caap_lab.checks import check_choice
+from caap_lab.models.base import HookedModel
+from caap_lab.models.vit import HookedViT
 
 VERSIONS = ("token", "last_input", "attention")
 

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from caap_lab.attribution.attention import widened
+from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.grad_cam import cam_maps
 from caap_lab.attribution.method import method
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 
 def grad_cam_plus_plus(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:

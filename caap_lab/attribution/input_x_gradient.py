@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import sum_patches
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import sum_patches
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 
 def input_x_gradient(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:

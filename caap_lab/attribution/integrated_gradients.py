@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import sum_patches
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import sum_patches
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.device_dtype import plain_defaults
+from caap_lab.models.base import HookedModel
+from caap_lab.models.batches import check_count
+from caap_lab.models.device_dtype import plain_defaults
 
 
 def integrated_gradients(

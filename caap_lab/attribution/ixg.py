@@ -6,11 +6,11 @@ Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR).
 import torch
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import on_grid, read_gradients, stream_hooks
 from caap_lab.attribution.libragrad import libragrad
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import first_block
-from caap_lab.attribution.reading import on_grid, read_gradients, stream_hooks
-from caap_lab.hooked.base import HookedModel
+from caap_lab.checks import first_block
+from caap_lab.models.base import HookedModel
 
 
 def ixg_plus(

@@ -21,13 +21,22 @@ import torch
 from timm.layers import GluMlp, SwiGLU
 from torch import Tensor, nn
 
-from caap_lab.attribution.parts import ACTIVATIONS, LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
+from caap_lab.attribution.model_parts import (
+    ACTIVATIONS,
+    LINEAR,
+    NORMS,
+    SILENT,
+    constant_part,
+    is_activation,
+    parts,
+    runs_as,
+)
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, check_kind
-from caap_lab.hooked.heads import ZeroShotHead
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.running import held
-from caap_lab.hooked.structure import is_replaced
+from caap_lab.models.base import HookedModel, check_kind
+from caap_lab.models.heads import ZeroShotHead
+from caap_lab.models.running import held
+from caap_lab.models.structure import is_replaced
+from caap_lab.models.vit import HookedViT
 
 _HOMOGENEOUS = (nn.LeakyReLU, nn.PReLU)
 """Activation functions that conserve gradient times input without a rule."""

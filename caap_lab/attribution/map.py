@@ -17,13 +17,13 @@ from caap_lab import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
-from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.fingerprint import image_digest
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.fingerprint import image_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from caap_lab.hooked.base import HookedModel
+    from caap_lab.models.base import HookedModel
 
 FORMAT = 2
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.probability import probabilities
+from caap_lab.models.base import HookedModel
+from caap_lab.models.probability import probabilities
 
 
 def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
@@ -37,7 +37,7 @@ def scores_in_chunks(
         target: The class.
         chunk_size: Images run at once.
         score: "logit" or "prob".
-        probability: How logits become a "prob", see `caap_lab.hooked.probability`.
+        probability: How logits become a "prob", see `caap_lab.models.probability`.
     """
     found = []
     for part in masks.split(chunk_size):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.blur import rise_kernel
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 Image = Float[Tensor, "1 3 height width"]
 
@@ -26,7 +26,7 @@ def mda_blur(model: HookedModel, image: Image, target: Tensor, probability: str 
         model: The model.
         image: In normalised space; the blur pads with zeros there.
         target: The class c.
-        probability: How logits become p_c, see `caap_lab.hooked.probability`.
+        probability: How logits become p_c, see `caap_lab.models.probability`.
     """
     blurred = image
     for size in KERNELS:

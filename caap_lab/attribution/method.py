@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
-from caap_lab.attribution.options import check_choice
+from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, check_kind
-from caap_lab.hooked.batches import batches, check_count, check_images, is_single
-from caap_lab.hooked.names import nearest
-from caap_lab.hooked.probability import resolved_probability
-from caap_lab.hooked.running import check_gradients, runs_model
+from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.batches import batches, check_count, check_images, is_single
+from caap_lab.models.names import nearest
+from caap_lab.models.probability import resolved_probability
+from caap_lab.models.running import check_gradients, runs_model
 
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].

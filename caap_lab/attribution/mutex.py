@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from caap_lab.attribution.attention import widened
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
+from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_share, first_block
-from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
 from caap_lab.attribution.token_subset import mean_score_where_kept
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
+from caap_lab.checks import check_share, first_block
+from caap_lab.models.batches import check_count
+from caap_lab.models.vit import HookedViT
 
 EQUAL = 1e-6
 """What differs by less is equal: values of a statistic, as a share of their spread over patches, and strengths, as a

@@ -30,8 +30,8 @@ from caap_lab.attribution.tis import TIS
 from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION
 from caap_lab.attribution.vit_cx import VIT_CX
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images
-from caap_lab.hooked.names import nearest
+from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.names import nearest
 
 if TYPE_CHECKING:
     import pandas as pd

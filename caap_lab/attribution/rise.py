@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.attribution.activations_and_gradients import on_grid
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_seed, check_share
-from caap_lab.attribution.reading import on_grid
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.batches import check_count
+from caap_lab.checks import check_seed, check_share
+from caap_lab.models.base import HookedModel
+from caap_lab.models.batches import check_count
 
 
 @torch.no_grad()

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.attention import row_of_product, widened
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
+from caap_lab.attribution.attention_rows import row_of_product, widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import first_block
-from caap_lab.attribution.reading import block_hooks, on_grid, read_activations
-from caap_lab.hooked.model import HookedViT
+from caap_lab.checks import first_block
+from caap_lab.models.vit import HookedViT
 
 
 def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:

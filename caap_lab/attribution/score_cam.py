@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.attribution.activations_and_gradients import read_activations
 from caap_lab.attribution.grad_cam import as_maps, cam_hook
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.attribution.reading import read_activations
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.batches import check_count
+from caap_lab.models.base import HookedModel
+from caap_lab.models.batches import check_count
 
 
 @torch.no_grad()

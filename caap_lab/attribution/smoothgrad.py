@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import sum_patches
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_choice, check_seed, check_share
-from caap_lab.attribution.reading import sum_patches
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.batches import check_count
+from caap_lab.checks import check_choice, check_seed, check_share
+from caap_lab.models.base import HookedModel
+from caap_lab.models.batches import check_count
 
 KINDS = ("absolute", "signed", "times_input")
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.attention import query_row, widened
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations, read_gradients
+from caap_lab.attribution.attention_rows import query_row, widened
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import first_block
-from caap_lab.attribution.reading import block_hooks, on_grid, read_activations, read_gradients
+from caap_lab.checks import first_block
 from caap_lab.errors import InputError
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.batches import check_count
+from caap_lab.models.vit import HookedViT
 
 
 def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, start_layer: int = 0) -> Tensor:

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.probability import probabilities
+from caap_lab.models.batches import check_count
+from caap_lab.models.probability import probabilities
+from caap_lab.models.vit import HookedViT
 
 
 @torch.no_grad()

@@ -9,18 +9,18 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caap_lab.attribution.attention import row_of_product, widened
+from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.attention_rows import row_of_product, widened
 from caap_lab.attribution.lrp import add_rule, clone_rule, linear_rule, matmul_rule, mean_rule
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import first_block
-from caap_lab.attribution.parts import NORMS, SILENT, is_activation, matrix_of, no_rule, parts, runs_as
-from caap_lab.attribution.reading import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.model_parts import NORMS, SILENT, is_activation, matrix_of, no_rule, parts, runs_as
+from caap_lab.checks import first_block
 from caap_lab.errors import InputError
-from caap_lab.hooked.block import attention_of
-from caap_lab.hooked.float64 import in_float64
-from caap_lab.hooked.heads import ClassAndMeanHead, ZeroShotHead
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.names import short_name
+from caap_lab.models.block import attention_of
+from caap_lab.models.float64 import in_float64
+from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
+from caap_lab.models.names import short_name
+from caap_lab.models.vit import HookedViT
 
 _NAME = "Transformer attribution"
 _LINEAR = (".qkv", ".proj", ".fc1", ".fc1_g", ".fc1_x", ".fc2", ".attn_pool.q", ".attn_pool.kv")

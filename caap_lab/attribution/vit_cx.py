@@ -5,13 +5,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.attribution.activations_and_gradients import block_hooks, read_activations
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.attribution.options import check_seed, check_share
-from caap_lab.attribution.reading import block_hooks, read_activations
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.probability import probabilities
+from caap_lab.checks import check_seed, check_share
+from caap_lab.models.batches import check_count
+from caap_lab.models.probability import probabilities
+from caap_lab.models.vit import HookedViT
 
 
 @torch.no_grad()

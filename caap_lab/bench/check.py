@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Iterable
 
 from caap_lab.bench.cost import architecture
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.variant import Variant
 from caap_lab.errors import InputError
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.device_dtype import as_device, as_dtype
-from caap_lab.hooked.load import bundled_models, load_model
-from caap_lab.hooked.names import nearest
+from caap_lab.models.batches import check_count
+from caap_lab.models.device_dtype import as_device, as_dtype
+from caap_lab.models.load import bundled_models, load_model
+from caap_lab.models.names import nearest
 
 _OPTIONS = tuple(inspect.signature(load_model).parameters)[1:]
 
@@ -40,7 +40,7 @@ def check_running(batch_size: int, workers: int | None, scheduler: str | None, d
         as_device(device)
 
 
-def check_models(specs: Iterable[Spec], here: bool) -> None:
+def check_models(specs: Iterable[Variant], here: bool) -> None:
     """Refuse models by name that are not there, are not supported, or have options that no model has.
 
     Args:
@@ -65,7 +65,7 @@ def check_models(specs: Iterable[Spec], here: bool) -> None:
             _check_architecture(spec)
 
 
-def _check_architecture(spec: Spec) -> None:
+def _check_architecture(spec: Variant) -> None:
     try:
         architecture(spec)
     except InputError:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from caap_lab.bench import own_methods
-from caap_lab.bench.cell import Row, compute_by_name, failure
-from caap_lab.bench.plan import Cell
+from caap_lab.bench.plan import Trial
+from caap_lab.bench.trial import Row, compute_by_name, failure
 from caap_lab.errors import InputError
-from caap_lab.hooked.device_dtype import as_device
+from caap_lab.models.device_dtype import as_device
 
 _AHEAD = 2  # cells that wait at each worker
 PATIENCE = 10
@@ -29,7 +29,7 @@ class Cluster:
         self._where = scheduler
         self._methods = methods
 
-    def rows(self, cells: Sequence[Cell], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
+    def rows(self, cells: Sequence[Trial], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
         """Rows of cells as workers finish them, until it is stopped; then those of the cells in flight.
 
         Args:
@@ -45,7 +45,7 @@ class Cluster:
 
         slots = max(1, len(self._client.ncores())) * (1 + _AHEAD)
         waiting = iter(cells)
-        flying: dict[Any, Cell] = {}
+        flying: dict[Any, Trial] = {}
         done = as_completed()
 
         def send() -> None:
@@ -159,7 +159,7 @@ def _ready(device: str, methods: dict[str, bytes]) -> None:
         own_methods.install(methods)
 
 
-def _remote(cell: Cell, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
+def _remote(cell: Trial, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
     """A cell on a worker, which keeps its model and data sets for the next one."""
     with own_methods.LOCK:
         try:

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from caap_lab.attribution.mda_blur import KERNELS
-from caap_lab.bench.spec import Spec
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.cnn import cnn_grid
-from caap_lab.hooked.cnn_steps import CNNS
-from caap_lab.hooked.device_dtype import as_device, plain_defaults
-from caap_lab.hooked.load import bundled_models, check_name, load_model
-from caap_lab.hooked.preprocess import Preprocessing
-from caap_lab.hooked.spec import read_spec
+from caap_lab.bench.variant import Variant
 from caap_lab.metrics.protocol import CurveProtocol
+from caap_lab.models.base import HookedModel
+from caap_lab.models.cnn import cnn_grid
+from caap_lab.models.cnn_steps import CNNS
+from caap_lab.models.device_dtype import as_device, plain_defaults
+from caap_lab.models.load import bundled_models, check_name, load_model
+from caap_lab.models.preprocess import Preprocessing
+from caap_lab.models.spec import read_spec
 
 BACKWARD = 2
 """Forward passes that a backward pass counts as."""
@@ -106,7 +106,7 @@ def curve_passes(protocol: CurveProtocol, size: Size) -> int:
 
 
 @plain_defaults()
-def architecture(spec: Spec) -> tuple[nn.Module, Size]:
+def architecture(spec: Variant) -> tuple[nn.Module, Size]:
     """A model without weights, on PyTorch's "meta" device (but for bundled ones), and its size.
 
     Raises:

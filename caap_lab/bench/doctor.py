@@ -21,15 +21,15 @@ from caap_lab.bench.profiles import (
     paper_sources,
 )
 from caap_lab.bench.published import METHODS, names
-from caap_lab.bench.spec import Spec, parse_spec
+from caap_lab.bench.variant import Variant, parse_variant
 from caap_lab.data.image_set import read_list
 from caap_lab.data.open import KINDS, open_images
 from caap_lab.errors import InputError
-from caap_lab.hooked.checkpoint import check_file
-from caap_lab.hooked.heads import read_head
-from caap_lab.hooked.hub import cached_weights
-from caap_lab.hooked.load import bundled_models
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.checkpoint import check_file
+from caap_lab.models.heads import read_head
+from caap_lab.models.hub import cached_weights
+from caap_lab.models.load import bundled_models
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Report:
 def doctor(
     data: Sequence[str] = (),
     *,
-    models: Sequence[str | Spec] = (),
+    models: Sequence[str | Variant] = (),
     heads: Mapping[str, str | Path] | None = None,
     chosen: Sequence[int] | None = None,
     images: int | None = None,
@@ -164,7 +164,7 @@ def advice(report: Report) -> list[str]:
     return found
 
 
-def _weights(name: str, spec: Spec) -> Part:
+def _weights(name: str, spec: Variant) -> Part:
     """Whether a run finds the weights without a network. A file is not read, as that takes long."""
     checkpoint = spec.options.get("checkpoint")
     if checkpoint is not None:
@@ -184,7 +184,7 @@ def _weights(name: str, spec: Spec) -> Part:
     return Part(name, True, f"{config.hf_hub_id} is in the Hugging Face cache")
 
 
-def _head(name: str, spec: Spec) -> Part:
+def _head(name: str, spec: Variant) -> Part:
     """Whether the head file can be read and fits the model."""
     path = spec.options.get("head")
     if path is None:
@@ -237,5 +237,5 @@ def _passes(
         count = wanted if there is None else there if dataset in lists else min(there, wanted)
         curves = curve_passes(protocol, size) if group == "faithfulness" else 0
         cells += count
-        passes += count * (map_passes(parse_spec(METHODS[method]).name, size) + curves)
+        passes += count * (map_passes(parse_variant(METHODS[method]).name, size) + curves)
     return cells, passes

@@ -15,21 +15,21 @@ from timm.models import get_pretrained_cfg
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import method_digest
-from caap_lab.bench.plan import Identity, Plan
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.plan import BenchmarkPlan, Identity
+from caap_lab.bench.variant import Variant
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.hub import fetch_weights
-from caap_lab.hooked.load import BUNDLED, bundled_models, check_name
+from caap_lab.models.base import HookedModel
+from caap_lab.models.hub import fetch_weights
+from caap_lab.models.load import BUNDLED, bundled_models, check_name
 
 WEIGHTS_FILES = ("checkpoint", "head")
 """Options of a model that name a file of weights."""
 
 
 def identified(
-    plan: Plan, models: Mapping[str, HookedModel], images: Mapping[str, ImageSet], progress: bool = True
-) -> Plan:
+    plan: BenchmarkPlan, models: Mapping[str, HookedModel], images: Mapping[str, ImageSet], progress: bool = True
+) -> BenchmarkPlan:
     """The plan with the identity of all its names, as they are now.
 
     Args:
@@ -69,7 +69,7 @@ def model_digest(model: HookedModel) -> str:
     return _hash(json.dumps(facts, sort_keys=True, default=str).encode())
 
 
-def weights_digest(spec: Spec) -> str:
+def weights_digest(spec: Variant) -> str:
     """Hash of the files that a model by name is read from.
 
     Raises:
@@ -78,7 +78,7 @@ def weights_digest(spec: Spec) -> str:
     return _hash(*(f"{role} {_file_digest(path)}".encode() for role, path in _weights_files(spec)))
 
 
-def _weights_files(spec: Spec) -> list[tuple[str, Path]]:
+def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
     check_name(spec.name)
     files = [(role, Path(str(spec.options[role]))) for role in WEIGHTS_FILES if spec.options.get(role) is not None]
     if spec.name in bundled_models():
@@ -93,7 +93,7 @@ def _weights_files(spec: Spec) -> list[tuple[str, Path]]:
     return files
 
 
-def spec_digest(spec: Spec) -> str:
+def spec_digest(spec: Variant) -> str:
     """Hash of an own method's code and of the files that its options name; empty where there is nothing of these."""
     code = method_digest(spec.name)
     files = [

@@ -13,9 +13,9 @@ import numpy as np
 
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.names import nearest
+from caap_lab.models.base import HookedModel
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.names import nearest
 
 
 def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:

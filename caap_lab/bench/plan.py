@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.variant import Variant
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form
 from caap_lab.metrics.protocol import CurveProtocol
@@ -71,8 +71,8 @@ class Study:
     """Models x methods on one data set."""
 
     data: Data
-    models: tuple[Spec, ...]
-    methods: tuple[Spec, ...]
+    models: tuple[Variant, ...]
+    methods: tuple[Variant, ...]
     metrics: tuple[str, ...] = METRICS
     target: str = "prediction"
     """Class that maps and curves are about: the model's "prediction", or the image's "label"."""
@@ -94,11 +94,11 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One map of one image, and the metrics asked of it."""
 
-    model: Spec
-    method: Spec
+    model: Variant
+    method: Variant
     source: str
     image: str
     metrics: tuple[str, ...]
@@ -130,7 +130,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """Everything that a run folder is for."""
 
     studies: tuple[Study, ...]
@@ -143,25 +143,25 @@ class Plan:
     """What the names stood for when it last ran; empty before that."""
 
     @cached_property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[Trial, ...]:
         """All cells, each once: model after model, then image after image, so that a part of them is balanced."""
-        found: dict[str, Cell] = {}
+        found: dict[str, Trial] = {}
         for cell in self._cells():
             found.setdefault(cell.key, cell)
         models = list(dict.fromkeys(cell.model.text for cell in found.values()))
         return tuple(sorted(found.values(), key=lambda cell: models.index(cell.model.text)))
 
-    def _cells(self) -> Iterator[Cell]:
+    def _cells(self) -> Iterator[Trial]:
         for study in self.studies:
             for image in study.data.names:
                 for model in study.models:
                     for method in study.methods:
                         yield self.cell(study, model, method, image)
 
-    def cell(self, study: Study, model: Spec, method: Spec, image: str) -> Cell:
+    def cell(self, study: Study, model: Variant, method: Variant, image: str) -> Trial:
         """A cell of a study."""
         source = study.data.source
-        return Cell(
+        return Trial(
             model,
             method,
             source,
@@ -180,7 +180,7 @@ class Plan:
             part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> "Plan":
+    def load(cls, path: Path) -> "BenchmarkPlan":
         """Read what `save` wrote.
 
         Raises:
@@ -223,7 +223,7 @@ _FORM = {
 """Of plan.json, in all formats."""
 
 
-def _from_json(content: dict[str, Any]) -> Plan:
+def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
     if not has_form(content, _FORM):
         raise InputError("something in it is missing or of the wrong kind")
     studies = tuple(
@@ -242,10 +242,10 @@ def _from_json(content: dict[str, Any]) -> Plan:
     profile, notes = content["profile"], content["notes"]
     if not isinstance(profile, str) or not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError("profile and notes are no text")
-    plan = Plan(studies, protocol, profile, tuple(notes), Identity(**content.get("identity", {})))
+    plan = BenchmarkPlan(studies, protocol, profile, tuple(notes), Identity(**content.get("identity", {})))
     plan.cells  # noqa: B018  # keys that cannot be made are a fault of the file
     return plan
 
 
-def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Spec, ...]:
-    return tuple(Spec(**row) for row in rows)
+def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Variant, ...]:
+    return tuple(Variant(**row) for row in rows)

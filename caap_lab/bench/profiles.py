@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from caap_lab.bench.plan import Data, Plan, Study
+from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.published import METHODS, names, tables
-from caap_lab.bench.spec import Spec, parse_spec
+from caap_lab.bench.variant import Variant, parse_variant
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -61,7 +61,7 @@ DEMO_CNN = {"ResNet-18": "demo-cnn"}
 DEMO_IMAGES = 12
 
 
-def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) -> Plan:
+def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) -> BenchmarkPlan:
     """All tables on the bundled world.
 
     Args:
@@ -84,14 +84,14 @@ def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) ->
 def paper_plan(
     data: Sequence[str],
     *,
-    models: Sequence[str | Spec] = (),
+    models: Sequence[str | Variant] = (),
     heads: Mapping[str, str | Path] | None = None,
     chosen: Sequence[int] | None = None,
     images: int | None = None,
     seed: int = 0,
     image_lists: Mapping[str, str | Path] | None = None,
     protocol: str | CurveProtocol = "rise",
-) -> Plan:
+) -> BenchmarkPlan:
     """The paper's tables on its own models and data sets.
 
     Args:
@@ -153,18 +153,20 @@ def paper_sources(data: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def paper_models(models: Sequence[str | Spec] = (), heads: Mapping[str, str | Path] | None = None) -> dict[str, Spec]:
+def paper_models(
+    models: Sequence[str | Variant] = (), heads: Mapping[str, str | Path] | None = None
+) -> dict[str, Variant]:
     """All models of the paper by its names: `MODELS`, with the user's own in their places, and with head files.
 
     Raises:
         InputError: a name is none of the paper's.
     """
-    own = {spec.label: spec for spec in map(parse_spec, models)}
+    own = {spec.label: spec for spec in map(parse_variant, models)}
     check_names((*own, *(heads or {})))
-    specs = {name: own.get(name) or parse_spec(f"{name}={text}") for name, text in MODELS.items()}
+    specs = {name: own.get(name) or parse_variant(f"{name}={text}") for name, text in MODELS.items()}
     for name, path in (heads or {}).items():
         spec = specs[name]
-        specs[name] = Spec(spec.name, {**spec.options, "head": str(path)}, name)
+        specs[name] = Variant(spec.name, {**spec.options, "head": str(path)}, name)
     return specs
 
 
@@ -182,7 +184,7 @@ def group_of(table: int, dataset: str) -> str:
 
 def _plan(
     profile: str,
-    specs: Mapping[str, str | Spec],
+    specs: Mapping[str, str | Variant],
     sets: Mapping[str, ImageSet],
     counts: Mapping[str, int],
     chosen: Sequence[int] | None,
@@ -190,7 +192,7 @@ def _plan(
     notes: tuple[str, ...],
     seed: int = 0,
     fixed: frozenset[str] = frozenset(),
-) -> Plan:
+) -> BenchmarkPlan:
     studies = []
     for table in chosen_tables(chosen):
         for dataset in names(table, "dataset"):
@@ -201,14 +203,14 @@ def _plan(
             studies.append(
                 Study(
                     Data(images.source, tuple(s.name for s in images), images.chosen, dataset),
-                    tuple(parse_spec(specs[name]) for name in names(table, "model", dataset) if name in specs),
-                    tuple(parse_spec(f"{name}={METHODS[name]}") for name in names(table, "method", dataset)),
+                    tuple(parse_variant(specs[name]) for name in names(table, "model", dataset) if name in specs),
+                    tuple(parse_variant(f"{name}={METHODS[name]}") for name in names(table, "method", dataset)),
                     (group,),
                     "label" if dataset == "ImageNet-S" else "prediction",
                     table,
                 )
             )
-    return Plan(tuple(studies), curve_protocol(protocol), profile, notes)
+    return BenchmarkPlan(tuple(studies), curve_protocol(protocol), profile, notes)
 
 
 def chosen_tables(chosen: Sequence[int] | None) -> list[int]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from caap_lab.bench.parts import Run
-from caap_lab.bench.plan import Plan
+from caap_lab.bench.plan import BenchmarkPlan
+from caap_lab.bench.run_folder import RunFolder
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
-from caap_lab.hooked.fingerprint import same_model
+from caap_lab.models.fingerprint import same_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ LOWER_IS_BETTER = ("deletion",)
 class BenchmarkResult:
     """What a run's folder holds of its plan."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     folder: Path
 
     @classmethod
@@ -39,12 +39,12 @@ class BenchmarkResult:
         Raises:
             InputError: it is none.
         """
-        run = Run(folder)
-        return cls(Plan.load(run.plan_path), run.folder)
+        run = RunFolder(folder)
+        return cls(BenchmarkPlan.load(run.plan_path), run.folder)
 
     @cached_property
     def _contents(self) -> "tuple[pd.DataFrame, list[Path]]":
-        rows, damaged = Run(self.folder).contents()
+        rows, damaged = RunFolder(self.folder).contents()
         return rows.set_index("key"), damaged
 
     @property

@@ -6,7 +6,7 @@ from PIL import Image
 
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.scenes import CLASS_NAMES, Kind, Scene, demo_scene, scene_labels
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 DEMO_SET_SCENES, DEMO_SET_SEED = 1000, 30_000
 """No training, accuracy table or page of the documentation uses these scenes."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caap_lab.hooked.images import load_image
+from caap_lab.models.images import load_image
 
 if TYPE_CHECKING:
     from caap_lab.data.image_set import Sample

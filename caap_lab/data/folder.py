@@ -12,8 +12,8 @@ from caap_lab.data.imagenet_labels import wordnet_index
 from caap_lab.data.labels_file import Entry, class_names, read_labels_file
 from caap_lab.data.masks import read_mask
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.mask_pixels import object_pixels
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.mask_pixels import object_pixels
 
 _Masks = tuple[tuple[Path, tuple[int, ...]], ...]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from caap_lab.data.image_set import Regions, Sample
 from caap_lab.errors import InputError
-from caap_lab.hooked.images import check_photo, load_image
+from caap_lab.models.images import check_photo, load_image
 
 _SUFFIXES = frozenset(
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 from caap_lab.data.folders import layout_error, photo_sample, read_lines
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 HOME = "data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
 

@@ -13,7 +13,7 @@ from PIL import Image
 from caap_lab.data.digest import digest_of
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from caap_lab.data.imagenet_labels import (
     wordnet_index,
 )
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 HOME = "image-net.org (ILSVRC2012), or Kaggle's ImageNet Object Localization Challenge"
 _PLACES = ("", "val", "ILSVRC2012_img_val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val")

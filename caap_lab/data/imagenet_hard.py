@@ -12,8 +12,8 @@ from PIL import Image
 from caap_lab.data.folders import layout_error, list_folder
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.images import load_image
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.images import load_image
 
 HOME = "huggingface.co/datasets/taesiri/imagenet-hard"
 _BATCH = 4  # rows decoded at once: bounds the memory to some megabytes

@@ -12,7 +12,7 @@ from pathlib import Path
 from caap_lab.data.folders import read_lines
 from caap_lab.data.labels_file import read_labels_file
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LABEL_FILES = (

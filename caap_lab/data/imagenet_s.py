@@ -16,7 +16,7 @@ from caap_lab.data.imagenet import find_photos
 from caap_lab.data.imagenet_labels import photo_number, wordnet_index
 from caap_lab.data.masks import read_mask
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 HOME = "github.com/LUSSeg/ImageNet-S"
 MERGED = {

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from caap_lab.data.folders import read_lines
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 
 class Entry(NamedTuple):

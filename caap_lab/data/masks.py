@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps
 
 from caap_lab.errors import InputError
-from caap_lab.hooked.images import check_photo
+from caap_lab.models.images import check_photo
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 

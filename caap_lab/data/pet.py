@@ -9,7 +9,7 @@ from caap_lab.data.folders import layout_error, photo_sample, read_lines
 from caap_lab.data.image_set import ImageSet, Regions
 from caap_lab.data.masks import read_mask
 from caap_lab.errors import InputError
-from caap_lab.hooked.classes import ClassNames
+from caap_lab.models.classes import ClassNames
 
 HOME = "robots.ox.ac.uk/~vgg/data/pets"
 _PET, _BACKGROUND, _BORDER = 1, 2, 3

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.attention import widened
-from caap_lab.attribution.options import check_choice, check_share
-from caap_lab.attribution.reading import block_hooks
+from caap_lab.attribution.activations_and_gradients import block_hooks
+from caap_lab.attribution.attention_rows import widened
+from caap_lab.checks import check_choice, check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.region_pairs import (
     INTER,
@@ -25,10 +25,10 @@ from caap_lab.diagnostics.region_pairs import (
 )
 from caap_lab.diagnostics.regions import Masks, Photo, photos_with_regions
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images, check_kind
-from caap_lab.hooked.batches import check_count
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.running import runs_model
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.batches import check_count
+from caap_lab.models.running import runs_model
+from caap_lab.models.vit import HookedViT
 
 if TYPE_CHECKING:
     import pandas as pd

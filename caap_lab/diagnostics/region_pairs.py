@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caap_lab.diagnostics.regions import BACKGROUND, LEFT_OUT
-from caap_lab.hooked.spec import ViTSpec
+from caap_lab.models.spec import ViTSpec
 
 INTRA, INTER = "intra-object", "inter-object"
 PREFIX_WORDS = {"cls": "class", "dist": "distillation", "reg": "registers"}

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images
-from caap_lab.hooked.batches import check_images, is_single
-from caap_lab.hooked.tokens import mask_share
+from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.batches import check_images, is_single
+from caap_lab.models.tokens import mask_share
 
 BACKGROUND, LEFT_OUT = -1, -2
 

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.bench.identity import weights_digest
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.variant import Variant
 from caap_lab.diagnostics.attention_regions import attention_regions
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.vit import HookedViT
 from caap_lab.plots.attention import STYLES
 from caap_lab.plots.style import new_figure, quiet_grid
 
@@ -45,7 +45,7 @@ def fig06(world: World) -> Drawn:
     return Drawn(figure, pd.concat(frames))
 
 
-def _measure(world: World, spec: Spec) -> pd.DataFrame:
+def _measure(world: World, spec: Variant) -> pd.DataFrame:
     """Means over heads, then over images, of every kind of pairs between patches."""
     model = world.model(spec)
     assert isinstance(model, HookedViT)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from caap_lab.bench.commands import options_of, profile_plan
+from caap_lab.commands.bench import options_of, profile_plan
 from caap_lab.figures.make import check_names, make
 from caap_lab.figures.world import World
 

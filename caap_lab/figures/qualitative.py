@@ -11,11 +11,11 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
-from caap_lab.bench.spec import Spec
-from caap_lab.context.blanks import blank_image
+from caap_lab.bench.variant import Variant
+from caap_lab.engine.blanks import blank_image
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.hooked.tokens import neighbourhood_table, table_masks
+from caap_lab.models.tokens import neighbourhood_table, table_masks
 from caap_lab.plots.gallery import plot_gallery
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import COLOURS, new_figure
@@ -99,7 +99,7 @@ def _gallery(study: Study, rows: Sequence[Sequence[AttributionMap]], models: Seq
     return Drawn(plot_gallery(rows, [method.label for method in study.methods], models), _scores(rows))
 
 
-def _caap(study: Study) -> Spec:
+def _caap(study: Study) -> Variant:
     return next(method for method in study.methods if method.text == "caap")
 
 

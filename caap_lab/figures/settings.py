@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from caap_lab.bench.published import METRICS
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.variant import Variant
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.vit import HookedViT
 from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, quiet_grid
 from caap_lab.sweeps.sweeps import sweep_blanks, sweep_cutoffs, sweep_neighbourhoods
 
@@ -60,7 +60,7 @@ def _frame(world: World, axis: str, sweep: Callable[..., Any]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)[["model", "n_layers", axis, "metric", "n", "mean", "se"]]
 
 
-def _folder(world: World, table: int, spec: Spec) -> Path:
+def _folder(world: World, table: int, spec: Variant) -> Path:
     """Where sweeps of a model on a table's images are: one folder for all would be read in full by each sweep."""
     return world.run_folder / "sweeps" / re.sub(r"[^\w.-]", "_", f"table_{table:02d}_{spec.label}")
 

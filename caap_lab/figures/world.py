@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
-from caap_lab.bench.cell import model_of
+from caap_lab.bench.benchmark import run_plan
 from caap_lab.bench.identity import spec_digest, weights_digest
 from caap_lab.bench.pairing import label_of
-from caap_lab.bench.plan import Identity, Plan, Study, merged
+from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
 from caap_lab.bench.result import BenchmarkResult
-from caap_lab.bench.run import run_plan
-from caap_lab.bench.spec import Spec
+from caap_lab.bench.trial import model_of
+from caap_lab.bench.variant import Variant
 from caap_lab.data.image_set import ImageSet
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class World:
     """A profile, and where its results are."""
 
-    plan: Plan
+    plan: BenchmarkPlan
     """The profile's, with the studies of all its tables."""
     folder: Path
     """Results of earlier runs; what is there is not computed again."""
@@ -74,7 +74,7 @@ class World:
         known = [self._identities[table] for table in dict.fromkeys(tables)]
         return BenchmarkResult(replace(self._plan(tables), identity=merged(known)), self.run_folder)
 
-    def _plan(self, tables: Iterable[int]) -> Plan:
+    def _plan(self, tables: Iterable[int]) -> BenchmarkPlan:
         return replace(self.plan, studies=tuple(study for table in tables for study in self._studies(table)))
 
     @property
@@ -89,7 +89,9 @@ class World:
             self._opened[source] = open_images(source)
         return self._opened[source].only(study.data.names)
 
-    def map(self, study: Study, model: Spec, method: Spec, image: str, target: int | None = None) -> AttributionMap:
+    def map(
+        self, study: Study, model: Variant, method: Variant, image: str, target: int | None = None
+    ) -> AttributionMap:
         """A map of a study's image, kept in the folder: for the target, else for the class that the study explains."""
         told: dict[str, Any] = {"model": model.text, "method": method.text, "source": study.data.source, "image": image}
         told["target"] = study.target if target is None else str(target)
@@ -117,7 +119,7 @@ class World:
                 compute().to_parquet(part)
         return pd.read_parquet(path)
 
-    def model(self, spec: Spec) -> HookedModel:
+    def model(self, spec: Variant) -> HookedModel:
         """A model, loaded."""
         return model_of(spec.text, self.running.get("device", "cpu"))
 

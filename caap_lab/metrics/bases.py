@@ -10,7 +10,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.blur import rise_blur
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 Pixels = Float[Tensor, "1 3 height width"]
 Base = Callable[[Pixels, HookedModel, int, str], Pixels]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.options import check_choice
+from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import UPSAMPLINGS
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.curves import normalised
+from caap_lab.attribution.curve_values import normalised
 from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images, check_kind
-from caap_lab.hooked.batches import check_count, check_images
-from caap_lab.hooked.fingerprint import image_digest, same_model
-from caap_lab.hooked.probability import probabilities, resolved_probability
-from caap_lab.hooked.running import runs_model
 from caap_lab.metrics.bases import base_image
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.batches import check_count, check_images
+from caap_lab.models.fingerprint import image_digest, same_model
+from caap_lab.models.probability import probabilities, resolved_probability
+from caap_lab.models.running import runs_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from typing import Any
 
 from caap_lab.attribution.enlarge import MODES as UPSAMPLINGS
 from caap_lab.errors import InputError
-from caap_lab.hooked.names import nearest
-from caap_lab.hooked.probability import PROBABILITIES
 from caap_lab.metrics.bases import BASES
+from caap_lab.models.names import nearest
+from caap_lab.models.probability import PROBABILITIES
 
 SCORES = ("prob", "logit", "top1")
 NORMALISATIONS = ("none", "monotone")

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from caap_lab.attribution.options import check_choice
+from caap_lab.checks import check_choice
 from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
 

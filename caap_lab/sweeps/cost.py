@@ -5,9 +5,9 @@ from itertools import groupby
 
 import torch
 
-from caap_lab.context.layout import layout
-from caap_lab.context.plan import Plan
-from caap_lab.hooked.model import HookedViT
+from caap_lab.engine.layout import layout
+from caap_lab.engine.plan import Plan
+from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.settings import Setting
 
 

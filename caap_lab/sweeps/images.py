@@ -15,8 +15,8 @@ from torch import Tensor
 from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import HookedModel, Images
-from caap_lab.hooked.batches import check_images
+from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.batches import check_images
 
 Mask = Bool[np.ndarray, "height width"]
 Masks = Sequence[Mask | Bool[Tensor, "height width"]] | Mask | Bool[Tensor, "height width"]

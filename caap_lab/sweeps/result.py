@@ -14,9 +14,9 @@ from torch import Tensor
 from caap_lab.attribution.caap import score_read
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.result import NUMBERS, statistics
-from caap_lab.bench.spec import parse_spec
+from caap_lab.bench.variant import parse_variant
 from caap_lab.errors import InputError
-from caap_lab.hooked.model import HookedViT
+from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.settings import Label
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class CaapSweep:
             torch.from_numpy(np.reshape(row["scores"], self.model.grid).copy()),
             target=int(row["target"]),
             method="caap",
-            score=score_read(parse_spec(row["method"]).options.get("score", "logit"), self.model.n_classes),
+            score=score_read(parse_variant(row["method"]).options.get("score", "logit"), self.model.n_classes),
             sign="level",
             settings=json.loads(row["settings"]),
             seconds=float(row["map_seconds"]),

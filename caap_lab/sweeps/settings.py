@@ -7,12 +7,12 @@ from inspect import signature
 from typing import Any
 
 from caap_lab.attribution.caap import caap, check_caap, cutoff_blocks
-from caap_lab.bench.spec import Spec
-from caap_lab.context.blanks import blank_name
-from caap_lab.context.plan import Plan
+from caap_lab.bench.variant import Variant
+from caap_lab.engine.blanks import blank_name
+from caap_lab.engine.plan import Plan
 from caap_lab.errors import InputError
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.names import nearest
+from caap_lab.models.names import nearest
+from caap_lab.models.vit import HookedViT
 
 Label = int | str | tuple[int, int]
 
@@ -32,7 +32,7 @@ class Setting:
     options: dict[str, Any]
     """All of CAAP's options."""
     plan: Plan
-    spec: Spec
+    spec: Variant
     """What differs from CAAP's defaults, as benchmarks keep it: equal settings share their cells."""
 
     @property
@@ -80,5 +80,5 @@ def _setting(model: HookedViT, label: Label, options: dict[str, Any]) -> Setting
         "seed": int(options["seed"]),
     }
     defaults = {**DEFAULTS, "cutoff": cutoff_blocks(None, model.n_layers), "context": "clamped"}
-    spec = Spec("caap", {name: value for name, value in told.items() if value != defaults[name]})
+    spec = Variant("caap", {name: value for name, value in told.items() if value != defaults[name]})
     return Setting(label, options, plan, spec)

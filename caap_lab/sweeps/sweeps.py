@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from caap_lab.attribution.caap import CONTEXTS, SWEPT_SCORES, cutoff_blocks
-from caap_lab.context.blanks import BLANKS, Blank
 from caap_lab.data.image_set import ImageSet
+from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images, check_kind
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.tokens import NEIGHBOURHOODS
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.tokens import NEIGHBOURHOODS
+from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.result import CaapSweep
-from caap_lab.sweeps.run import Options, run_sweep
+from caap_lab.sweeps.run_sweep import Options, run_sweep
 from caap_lab.sweeps.settings import Label
 
 

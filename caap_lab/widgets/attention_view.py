@@ -8,14 +8,14 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from caap_lab.attribution.options import check_share
+from caap_lab.checks import check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.attention_regions import AttentionRegions, attention_regions
 from caap_lab.diagnostics.regions import Masks
 from caap_lab.errors import InputError
-from caap_lab.hooked.base import Images, check_kind
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.running import check_eval
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.running import check_eval
+from caap_lab.models.vit import HookedViT
 from caap_lab.plots.attention import REGION_LABELS, STYLES
 from caap_lab.plots.maps import COLOUR_MAP
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
@@ -28,7 +28,8 @@ from caap_lab.widgets.attention_words import (
     prefix_names,
     regions_table,
 )
-from caap_lab.widgets.curve import Curve, line
+from caap_lab.widgets.background import Job, twin
+from caap_lab.widgets.curve_view import Curve, line
 from caap_lab.widgets.head_grid import HeadGrid
 from caap_lab.widgets.objects import Objects
 from caap_lab.widgets.panel import Panel
@@ -36,7 +37,6 @@ from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import colour_table, grey, png
 from caap_lab.widgets.query_rows import QueryRows
-from caap_lab.widgets.worker import Job, twin
 
 COLOUR_MAPS = (COLOUR_MAP, "cividis", "magma", "gray")
 RANGES = {"each head": (2, 3), "each layer": (1, 2, 3), "all heads": (0, 1, 2, 3)}

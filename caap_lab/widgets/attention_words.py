@@ -10,7 +10,7 @@ from torch import Tensor
 from caap_lab.diagnostics.attention_regions import AttentionRegions
 from caap_lab.diagnostics.region_pairs import PREFIX_WORDS
 from caap_lab.escaping import for_html
-from caap_lab.hooked.spec import ViTSpec
+from caap_lab.models.spec import ViTSpec
 
 DASHES = {
     "intra-object": "",

@@ -16,10 +16,10 @@ from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
 from caap_lab.plots.sweeps import NAMES
+from caap_lab.widgets.background import Job
 from caap_lab.widgets.panel import Panel
-from caap_lab.widgets.run_reading import Choice, Reading, Stamp, Waiting, newest, read, sentence, stamp
-from caap_lab.widgets.still import Still
-from caap_lab.widgets.worker import Job
+from caap_lab.widgets.run_snapshot import Choice, Reading, Stamp, Waiting, newest, read, sentence, stamp
+from caap_lab.widgets.static_image import Still
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.escaping import for_html
-from caap_lab.hooked.base import HookedModel
-from caap_lab.hooked.probability import probabilities
+from caap_lab.models.base import HookedModel
+from caap_lab.models.probability import probabilities
 
 SHOWN = 5
 """Likeliest classes listed; the target is added where it is not among them."""

@@ -11,19 +11,20 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from caap_lab.activations.patch import Patch
+from caap_lab.activations.run_patched import run_patched
 from caap_lab.attribution.caap import caap, cutoff_blocks
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import METHODS, attribute, unknown_method
-from caap_lab.context.blanks import blank_image
 from caap_lab.data.image_set import ImageSet
+from caap_lab.engine.blanks import blank_image
 from caap_lab.errors import InputError
-from caap_lab.hooked import tokens
-from caap_lab.hooked.base import HookedModel, Images
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.probability import probabilities
-from caap_lab.hooked.tokens import neighbourhood_offsets
-from caap_lab.patching.patch import Patch
-from caap_lab.patching.run import run_patched
+from caap_lab.models import tokens
+from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.probability import probabilities
+from caap_lab.models.tokens import neighbourhood_offsets
+from caap_lab.models.vit import HookedViT
+from caap_lab.widgets.background import Job, twin
 from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.explore_figure import explore_figure
 from caap_lab.widgets.gallery import Gallery, Upload
@@ -33,7 +34,6 @@ from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import PARTS, grey, map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
-from caap_lab.widgets.worker import Job, twin
 
 NEIGHBOURHOOD: str = inspect.signature(caap).parameters["neighbourhood"].default
 BLANK: str = inspect.signature(caap).parameters["blank"].default

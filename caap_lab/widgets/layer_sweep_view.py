@@ -9,23 +9,23 @@ from matplotlib.figure import Figure
 
 from caap_lab.attribution.caap import CONTEXTS, caap, cutoff_blocks
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.context.blanks import BLANKS
+from caap_lab.engine.blanks import BLANKS
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
-from caap_lab.hooked.base import HookedModel, Images, check_kind
-from caap_lab.hooked.model import HookedViT
-from caap_lab.hooked.tokens import NEIGHBOURHOODS, neighbourhood_offsets
 from caap_lab.metrics.perturbation import PerturbationCurves, insertion_deletion
+from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.tokens import NEIGHBOURHOODS, neighbourhood_offsets
+from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import COLOURS, new_figure, quiet_grid
 from caap_lab.plots.sweeps import NAMES
-from caap_lab.widgets.curve import Curve, line
+from caap_lab.widgets.background import Job, twin
+from caap_lab.widgets.curve_view import Curve, line
 from caap_lab.widgets.panel import Panel, wrapped
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import grey, map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
-from caap_lab.widgets.worker import Job, twin
 
 METRICS = ("insdel", "insertion", "deletion")
 PROTOCOL = "rise-28"

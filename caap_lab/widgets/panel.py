@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
-from caap_lab.widgets.keys import Keys
-from caap_lab.widgets.worker import Job, Worker
+from caap_lab.widgets.background import Job, Worker
+from caap_lab.widgets.key_guard import KeyGuard
 
 CONTROL_WIDTH = "280px"
 """Two controls fit side by side into a notebook on a screen of 1024 pixels."""
@@ -106,7 +106,7 @@ class Panel(ipywidgets.VBox):
 
     def _put(self, *rows: ipywidgets.Widget) -> None:
         """Lay out the rows above the status, the message and the call that reproduces what is shown."""
-        self.children = (*rows, self._status, self._message, self._link, Keys())
+        self.children = (*rows, self._status, self._message, self._link, KeyGuard())
 
     def _on(self, widget: ipywidgets.Widget, name: str, call: Callable[[], None]) -> None:
         """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""

@@ -1,8 +1,8 @@
 """What a tooltip says of each patch of a map."""
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.hooked.classes import ClassNames
-from caap_lab.hooked.probability import probabilities
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.probability import probabilities
 
 LIKELIEST = 2
 """Classes named in a tooltip."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
-from caap_lab.attribution.reading import block_hooks
-from caap_lab.hooked.model import HookedViT
+from caap_lab.attribution.activations_and_gradients import block_hooks
+from caap_lab.models.vit import HookedViT
 
 LARGEST = 2 << 30
 """Bytes of attention kept of an image. DINOv2-g at 37 x 37 patches has 3.6 GB, DINOv2-L 1.4 GB."""

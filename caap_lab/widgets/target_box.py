@@ -6,7 +6,7 @@ import ipywidgets
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.hooked.base import HookedModel
+from caap_lab.models.base import HookedModel
 
 LIKELIEST = 10
 

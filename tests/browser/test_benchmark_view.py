@@ -15,13 +15,13 @@ import subprocess, sys
 code = """
 import sys
 import caap_lab as cl
-from caap_lab.bench.parts import Run
+from caap_lab.bench.run_folder import RunFolder
 
-append = Run.append
+append = RunFolder.append
 def told(run, rows):  # each cell waits for a line from the test, which has then seen the one before
     sys.stdin.readline()
     append(run, rows)
-Run.append = told
+RunFolder.append = told
 sys.stdin.readline()
 methods = ["caap", "rollout", "grad_cam:version=none"]
 cl.benchmark(["demo", "demo-clip"], methods, "demo:single", images=2, out="watched", progress=False, protocol="rise-28")

@@ -1,0 +1,222 @@
+"""A patch: which activations to replace, and by what. Edits are out of place, so caches and inputs stay whole."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.activations.store import ActivationStore
+from caap_lab.errors import InputError
+from caap_lab.models.names import Site
+from caap_lab.models.tokens import Tokens
+from caap_lab.models.vit import HookedViT
+
+_HEADED = ("q", "k", "v", "z", "attn_scores", "pattern")
+_AFTER_LAST_MIX = (
+    "attn.q",
+    "attn.attn_scores",
+    "attn.pattern",
+    "attn.z",
+    "attn_out",
+    "resid_mid",
+    "ln2.normalized",
+    "mlp.pre",
+    "mlp.pre_linear",
+    "mlp.post",
+    "mlp_out",
+    "resid_post",
+)
+"""Points of the last block behind which no token reads another: only tokens that the head reads matter there."""
+
+Edit = Callable[[Tensor, HookPoint], Tensor]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Replace the activations called `name` at some layers and tokens by those of a source."""
+
+    name: str
+    """Hook name, full or short: "resid_pre", "z", "pattern", "blocks.3.hook_mlp_out", "logits"."""
+    layers: int | Iterable[int] | None = None
+    """Layers, None for all; left out for a full name or a point outside the blocks."""
+    tokens: Tokens | Sequence[int] | Bool[Tensor, "batch token"] | None = None
+    """A chooser from `caap_lab.tokens`, token numbers, or for a choice of its own for each image of the batch a boolean
+    tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens."""
+    source: ActivationStore | Tensor | Mapping[int, Tensor] | float = field(default=0.0, kw_only=True)
+    """A store, a tensor shaped like the activation (with a batch axis of 1 or the batch's size, or none), such a tensor
+    for each layer, or a number."""
+    heads: int | Sequence[int] | None = field(default=None, kw_only=True)
+    """Attention heads, for q, k, v, z, attn_scores and pattern; None for all."""
+
+    def __post_init__(self) -> None:
+        """Keep layers as a list, so that a generator is not used up by the first run."""
+        if isinstance(self.layers, Iterable):
+            object.__setattr__(self, "layers", list(self.layers))
+
+    def sites(self, model: HookedViT) -> list[Site]:
+        """The hook points that this patch edits."""
+        return model.find(self.name, self.layers)
+
+
+def edits(model: HookedViT, patch: Patch, batch: int, known: set[int] | None = None) -> list[tuple[Site, Edit]]:
+    """The edits of a patch for a batch of a given size, all checked before anything runs.
+
+    Args:
+        model: The model.
+        patch: The patch.
+        batch: Number of images.
+        known: Stores (by `id`) that were found to be the model's own; looking costs a pass over all weights.
+
+    Raises:
+        InputError: the patch does not fit the model, or could not change the output.
+    """
+    sites = patch.sites(model)
+    known = set() if known is None else known
+    if isinstance(patch.source, ActivationStore) and id(patch.source) not in known:
+        patch.source.require_model(model)
+        known.add(id(patch.source))
+    made = []
+    effective = False
+    for site in sites:
+        shape = model.activation_shape(site.hook)
+        chosen, reaches = _selection(model, patch, site, shape, batch)
+        effective = effective or reaches
+        source = _source(patch, site, shape, batch)
+        made.append((site, _replacement(chosen, source)))
+    if not effective:
+        raise InputError(
+            f"Patching {patch.name} of these tokens in the last block cannot change the logits: after its attention no "
+            f"token reads another, and the head reads only {_read_roles(model)}."
+        )
+    return made
+
+
+def _replacement(chosen: Bool[Tensor, "..."], source: Tensor | float) -> Edit:
+    def edit(activation: Tensor, hook: HookPoint) -> Tensor:
+        new = source.to(activation) if isinstance(source, Tensor) else activation.new_full((), source)
+        return torch.where(chosen.to(activation.device), new, activation)
+
+    return edit
+
+
+def _selection(
+    model: HookedViT, patch: Patch, site: Site, shape: tuple[int, ...], batch: int
+) -> tuple[Bool[Tensor, "..."], bool]:
+    """Mask that broadcasts over [batch, *shape], and whether an edit there can reach the logits."""
+    leaf = site.short.split(".")[-1]
+    if leaf in ("pooled", "logits"):
+        if patch.tokens is not None or patch.heads is not None:
+            raise InputError(f"{patch.name!r} has no tokens or heads; leave them out.")
+        return torch.ones(1, *[1] * len(shape), dtype=torch.bool, device="cpu"), True
+    tokens = _token_mask(model, patch, batch)
+    reaches = True
+    if site.short == "ln_final.normalized" or (site.layer == model.spec.n_layers - 1 and site.short in _AFTER_LAST_MIX):
+        reaches = bool(tokens[:, list(model.spec.read_tokens)].any())
+    if leaf == "embed":
+        if patch.tokens is not None and tokens[:, : model.spec.n_prefix].any():
+            raise InputError("'embed' holds patch tokens only; prefix tokens join at 'full_embed'.")
+        tokens = tokens[:, model.spec.n_prefix :]
+    heads = _head_mask(model, patch, leaf)
+    if leaf in ("attn_scores", "pattern"):
+        return tokens[:, None, :, None] & heads[None, :, None, None], reaches
+    if leaf in _HEADED:
+        return tokens[:, :, None, None] & heads[None, None, :, None], reaches
+    return tokens[:, :, None], reaches
+
+
+def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batch token"]:
+    n_tokens = model.spec.n_tokens
+    tokens = patch.tokens
+    if tokens is None:
+        return torch.ones(1, n_tokens, dtype=torch.bool, device="cpu")
+    if isinstance(tokens, Tokens):
+        chosen: np.ndarray = np.asarray(tokens.indices(model.spec))
+    else:
+        chosen = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
+    if chosen.dtype == bool:
+        tokens = torch.from_numpy(np.ascontiguousarray(chosen if chosen.ndim == 2 else chosen[None]))
+        if tokens.ndim != 2 or tokens.shape[1] != n_tokens or tokens.shape[0] not in (1, batch):
+            raise InputError(
+                f"A boolean token choice must be [{batch} images (or 1), {n_tokens} tokens], not {list(tokens.shape)}."
+            )
+        if not tokens.any():
+            raise InputError("The boolean token choice chooses no token at all.")
+        return tokens
+    if not chosen.size:
+        raise InputError("No tokens were given; leave tokens out for all of them.")
+    if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
+        raise InputError(
+            "tokens must be one choice from cl.tokens, a list of token numbers, or booleans [token] or [batch, token]."
+        )
+    numbers = chosen.reshape(-1).tolist()
+    wrong = [t for t in numbers if not 0 <= t < n_tokens]
+    if wrong:
+        raise InputError(f"Token {wrong[0]} does not exist: this model has tokens 0 to {n_tokens - 1}.")
+    mask = torch.zeros(1, n_tokens, dtype=torch.bool, device="cpu")
+    mask[0, numbers] = True
+    return mask
+
+
+def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head"]:
+    n_heads = model.spec.n_heads
+    if patch.heads is None:
+        return torch.ones(n_heads, dtype=torch.bool, device="cpu")
+    if leaf not in _HEADED:
+        raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(_HEADED)}.")
+    given: Any = patch.heads
+    heads = [int(given)] if isinstance(given, Integral) else [int(head) for head in given]
+    wrong = [h for h in heads if not 0 <= h < n_heads]
+    if wrong or not heads:
+        raise InputError(f"heads={heads}: this model has heads 0 to {n_heads - 1}.")
+    mask = torch.zeros(n_heads, dtype=torch.bool, device="cpu")
+    mask[heads] = True
+    return mask
+
+
+def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Tensor | float:
+    source: Any = patch.source
+    if isinstance(source, ActivationStore):
+        source = source[site.hook]
+    elif isinstance(source, Mapping):
+        if site.layer not in source:
+            raise InputError(f"The source of {patch.name} has no layer {site.layer}.")
+        source = source[site.layer]
+    if isinstance(source, np.ndarray):
+        source = _from_numpy(patch, source)
+    if not isinstance(source, Tensor):
+        if not isinstance(source, Real):
+            kind = type(source).__name__
+            raise InputError(f"The source of {patch.name} must be a store, a tensor or a number, not {kind}.")
+        return float(source)
+    if source.ndim == 0:
+        return source
+    full = source if source.ndim == len(shape) + 1 else source[None]
+    if tuple(full.shape[1:]) != shape or full.shape[0] not in (1, batch):
+        raise InputError(
+            f"The source of {site.hook} has shape {list(source.shape)}; expected {list(shape)}, with a batch axis of 1 "
+            f"or {batch} in front or none."
+        )
+    return full
+
+
+def _from_numpy(patch: Patch, source: np.ndarray) -> Tensor:
+    """An array of numbers as a tensor, however it lies in memory."""
+    if source.dtype.kind not in "fiu":
+        raise InputError(f"The source of {patch.name} must hold real numbers; this array is {source.dtype}.")
+    # torch takes neither negative strides nor bytes in another machine's order; it has few unsigned formats.
+    plain = np.dtype(np.int64) if source.dtype.kind == "u" else source.dtype.newbyteorder("=")
+    if plain == np.longdouble:
+        plain = np.dtype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(source, dtype=plain))
+
+
+def _read_roles(model: HookedViT) -> str:
+    if model.spec.reads_patches:
+        return "patch tokens"
+    return " and ".join(f"the {model.spec.prefix[t]} token" for t in model.spec.read_tokens)

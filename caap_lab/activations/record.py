@@ -1,0 +1,157 @@
+"""Running images and keeping the named activations, only these."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.activations.store import (
+    ActivationStore,
+    Shard,
+    bytes_per_image,
+    check_disk,
+    check_target,
+    write_index,
+    write_shard,
+)
+from caap_lab.errors import InputError
+from caap_lab.files import atomic_path
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.batches import batches, check_count, check_images, single_images
+from caap_lab.models.device_dtype import as_device, as_dtype, check_format
+from caap_lab.models.names import Site
+from caap_lab.models.running import runs_model
+from caap_lab.models.vit import HookedViT
+
+SHARD_BYTES = 2**30
+"""Largest shard that is held in memory while recording to disk."""
+
+
+@runs_model
+def record(
+    model: HookedViT,
+    images: Images,
+    names: str | Sequence[str],
+    *,
+    layers: int | Iterable[int] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    batch_size: int = 32,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> ActivationStore:
+    """Run images and keep the named activations.
+
+    Only the named points are kept, and blocks after the last of them are not run.
+
+    Args:
+        model: The model.
+        images: Any number of images.
+        names: Hook names, full or short, such as ["resid_pre", "pattern"].
+        layers: Layers for the names inside blocks; None for all.
+        device: Where the activations are kept.
+        dtype: Number format that they are kept in; the model's by default.
+        batch_size: Images run at once.
+        out: Folder to record into, at most 1 GiB of activations in memory at a time; the result is the opened store.
+        progress: Show a progress bar when there is more than one batch.
+
+    Raises:
+        InputError: unknown name or layer, or more activations than memory or disk can hold (checked before the run).
+    """
+    check_kind(model, "record")
+    check_count("batch_size", batch_size)
+    sites = _sites(model, [names] if isinstance(names, str) else list(names), layers)
+    shapes = {site.hook: model.activation_shape(site.hook) for site in sites}
+    kept = as_dtype(dtype) if dtype is not None else model.dtype
+    device = as_device(device)
+    check_format(device, kept)
+    n_images = len(check_images(images))
+    per_image = bytes_per_image(shapes, kept)
+    rows = n_images if out is None else max(1, min(n_images, SHARD_BYTES // per_image))
+    target = None if out is None else Path(out)
+    if target is not None:
+        check_target(target)
+        check_disk(target, n_images * per_image)
+    _check_memory(rows * per_image, device)
+
+    with nullcontext() if target is None else atomic_path(target) as part:
+        if part is not None:
+            part.mkdir()
+        shards = []
+        recording = uuid4().hex[:8]
+        stream = _activations(model, images, sites, batch_size, progress)
+        for first in range(0, n_images, rows):
+            size = min(rows, n_images - first)
+            tensors = {h: torch.empty((size, *shape), dtype=kept, device=device) for h, shape in shapes.items()}
+            for row in range(size):
+                for hook, activation in next(stream).items():
+                    tensors[hook][row].copy_(activation)
+                    _check_range(hook, activation, tensors[hook][row])
+            shards.append(Shard(tensors if part is None else part, 0, size))
+            if part is not None:
+                write_shard(part, tensors, recording)
+        store = ActivationStore(model.model_name, model.fingerprint, shapes, kept, tuple(shards))
+        if part is not None:
+            write_index(part, store)
+    return store if target is None else ActivationStore.open(target, model)
+
+
+def _sites(model: HookedViT, names: list[str], layers: int | Iterable[int] | None) -> list[Site]:
+    if not names:
+        raise InputError("No names to record were given, for example names=['resid_pre', 'pattern'].")
+    chosen = list(layers) if isinstance(layers, Iterable) else layers
+    sites: dict[str, Site] = {}
+    for name in names:
+        fixed = name in model.hook_dict or model.find(name)[0].layer is None
+        sites.update({site.hook: site for site in model.find(name, None if fixed else chosen)})
+    order = list(model.hook_dict)
+    return sorted(sites.values(), key=lambda site: order.index(site.hook))
+
+
+def _activations(
+    model: HookedViT, images: Images, sites: list[Site], batch_size: int, progress: bool
+) -> Iterator[dict[str, Tensor]]:
+    """One dict of activations an image; the run stops after the last block that is needed."""
+    found: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        found[str(hook.name)] = activation.detach()
+
+    hooks: list[tuple[Any, Any]] = [(site.hook, keep) for site in sites]
+    last = max(site.block(model.spec.n_layers) for site in sites)
+    stop = None if last == model.spec.n_layers else last + 1
+    total = len(single_images(images))
+    with tqdm(total=total, unit="image", disable=not progress or total <= batch_size) as bar:
+        for batch in batches(model, images, batch_size):
+            with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+                model(batch, stop_at_layer=stop)
+            for row in range(len(batch)):
+                yield {hook: activation[row] for hook, activation in found.items()}
+                bar.update()
+
+
+def _check_range(hook: str, activation: Tensor, kept: Tensor) -> None:
+    """Refuse an activation that becomes infinite in the format that it is kept in."""
+    narrower = torch.finfo(kept.dtype).max < torch.finfo(activation.dtype).max
+    if narrower and bool(kept.isinf().any()) and not bool(activation.isinf().any()):
+        raise InputError(
+            f"{hook} reaches {float(activation.abs().max()):.4g}, which dtype="
+            f"{str(kept.dtype).removeprefix('torch.')!r} does not hold: its largest number is "
+            f"{torch.finfo(kept.dtype).max:.4g}. Record with dtype={str(activation.dtype).removeprefix('torch.')!r}."
+        )
+
+
+def _check_memory(nbytes: int, device: torch.device) -> None:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if nbytes > free:
+        raise InputError(
+            f"These activations need {nbytes / 2**20:,.1f} MiB and {device} has {free / 2**20:,.1f} MiB free. Record "
+            "fewer names, layers or images, use dtype='float16', or record to disk with out='folder'."
+        )

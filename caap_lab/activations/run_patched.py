@@ -1,0 +1,36 @@
+"""One run with patches."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.activations.patch import Patch, edits
+from caap_lab.errors import InputError
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.running import runs_model
+from caap_lab.models.vit import HookedViT
+
+
+@runs_model
+def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patch]) -> Float[Tensor, "batch classes"]:
+    """Logits of images with activations replaced.
+
+    Where two patches meet at one hook point, the later one wins. Gradients flow, unless called under no_grad.
+
+    Args:
+        model: The model.
+        images: The images that receive the activations (the target context).
+        patches: One patch or several.
+
+    Raises:
+        InputError: a patch does not fit the model, or could not change the output.
+    """
+    check_kind(model, "run_patched")
+    given = [patches] if isinstance(patches, Patch) else list(patches)
+    if not given:
+        raise InputError("No patches were given; call model(images) for a plain run.")
+    batch = model.preprocess(images)
+    made = [found for patch in given for found in edits(model, patch, len(batch))]
+    with model.hooks(fwd_hooks=[(site.hook, edit) for site, edit in made]):
+        return model(batch)

@@ -1,0 +1,221 @@
+"""Sweeps: one patch a cell, over layers, heads, positions or any other axes.
+
+Cells are run many at a time, and the blocks before a cell's first patched one are run once for each image, not once a
+cell.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.activations.patch import Edit, Patch, edits
+from caap_lab.errors import InputError
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.batches import check_count, single_images
+from caap_lab.models.names import Site
+from caap_lab.models.running import runs_model
+from caap_lab.models.vit import HookedViT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Metric = Callable[[Float[Tensor, "image classes"]], Float[Tensor, " image"]]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A metric for every image and cell, beside the unpatched runs."""
+
+    axes: dict[str, list[Any]]
+    """Axis name to its labels, in the order of the axes of `values`."""
+    values: Float[np.ndarray, "image *axes"]
+    """The metric with the cell's patch."""
+    baseline: Float[np.ndarray, " image"]
+    """The metric of each image without any patch."""
+    metric: str
+    model_name: str
+
+    @property
+    def effect(self) -> Float[np.ndarray, "image *axes"]:
+        """Patched minus unpatched."""
+        return self.values - self.baseline.reshape(-1, *[1] * len(self.axes))
+
+    @property
+    def mean(self) -> Float[np.ndarray, "*axes"]:
+        """Mean effect over images."""
+        return self.effect.mean(axis=0)
+
+    @property
+    def standard_error(self) -> Float[np.ndarray, "*axes"]:
+        """Standard error of the mean effect over images (ddof 0); 0 for one image."""
+        return self.effect.std(axis=0) / np.sqrt(len(self.baseline))
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row an image and cell: model, image, the axes, baseline, value, effect."""
+        import pandas as pd
+
+        index = pd.MultiIndex.from_product(
+            [range(len(self.baseline)), *self.axes.values()], names=["image", *self.axes]
+        )
+        frame = pd.DataFrame({"value": self.values.reshape(-1), "effect": self.effect.reshape(-1)}, index=index)
+        frame = frame.reset_index()
+        frame.insert(0, "model", self.model_name)
+        frame.insert(frame.columns.get_loc("value"), "baseline", self.baseline[frame["image"]])
+        return frame
+
+    def __repr__(self) -> str:
+        """Size and largest effect."""
+        sizes = " x ".join(f"{len(labels)} {name}" for name, labels in self.axes.items())
+        at = np.unravel_index(np.abs(self.mean).argmax(), self.mean.shape)
+        where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
+        return (
+            f"SweepResult: {self.metric} of {self.model_name}, {len(self.baseline)} images x {sizes}; "
+            f"largest mean effect {self.mean[at]:+.4g} at {where}"
+        )
+
+
+@runs_model
+@torch.no_grad()
+def sweep(
+    model: HookedViT,
+    images: Images,
+    patch: Callable[..., Patch | Sequence[Patch]],
+    *,
+    over: Mapping[str, Iterable[Any]],
+    metric: int | str | Sequence[int | str] | Metric,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> SweepResult:
+    """Patch every combination of labels, and read a metric.
+
+    Args:
+        model: The model.
+        images: Images that receive the patches.
+        patch: Called with one label of each axis, by axis name; gives the cell's patch or patches. A source with a
+            batch axis (a store, say) must have one entry, or one for each image.
+        over: Axis name to labels, for example {"layer": range(12), "head": range(3)}.
+        metric: A target, whose logit is read, or one target an image, or a function from logits [image, class] of all
+            images to [image].
+        batch_size: Cells run at once (each on all images of a batch of one).
+        progress: Show a progress bar.
+
+    Returns:
+        Values, effects, means and standard errors, labelled.
+
+    Raises:
+        InputError: a cell's patch does not fit the model (all cells are checked before the first run).
+    """
+    check_kind(model, "sweep")
+    check_count("batch_size", batch_size)
+    axes = {name: list(labels) for name, labels in over.items()}
+    if not axes or not all(axes.values()):
+        raise InputError("over needs at least one axis, each with at least one label: over={'layer': range(12)}.")
+    taken = {"model", "image", "baseline", "value", "effect"} & set(axes)
+    if taken:
+        raise InputError(f"An axis cannot be called {taken.pop()!r}: the result table has a column of that name.")
+    batch = model.preprocess(single_images(images))
+    read, metric_name = _metric(model, metric, len(batch))
+    tried = read(torch.zeros(len(batch), model.n_classes, device=model.device, dtype=model.dtype))
+    if not isinstance(tried, Tensor) or tried.shape != (len(batch),):
+        shape = list(tried.shape) if isinstance(tried, Tensor) else type(tried).__name__
+        raise InputError(f"The metric must give one number an image, a tensor [{len(batch)}]; it gives {shape}.")
+    cells = []
+    known: set[int] = set()
+    for number, labels in enumerate(product(*axes.values())):
+        given = patch(**dict(zip(axes, labels, strict=True)))
+        if given is None:
+            raise InputError(f"The patch function gave nothing for the cell {labels}; it must return a Patch.")
+        made = [e for p in ([given] if isinstance(given, Patch) else given) for e in edits(model, p, len(batch), known)]
+        if not made:  # an empty list of patches
+            raise InputError(f"The cell {labels} has no patch.")
+        cells.append((min(site.block(model.spec.n_layers) for site, _ in made), number, made))
+    cells.sort(key=lambda cell: cell[:2])
+
+    values = torch.zeros(len(cells), len(batch), dtype=torch.float64, device="cpu")
+    prefix = _Prefix(model, batch)
+    per_run = max(1, batch_size // len(batch))
+    with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
+        for first, group in groupby(cells, key=lambda cell: cell[0]):
+            waiting = list(group)
+            for start in range(0, len(waiting), per_run):
+                run = waiting[start : start + per_run]
+                logits = _run_cells(model, prefix, first, [made for _, _, made in run])
+                found = torch.stack([read(cell) for cell in logits.view(len(run), len(batch), -1)])
+                values[[number for _, number, _ in run]] = found.cpu().double()
+                bar.update(len(run))
+    shape = [len(labels) for labels in axes.values()]
+    return SweepResult(
+        axes=axes,
+        values=values.T.reshape(len(batch), *shape).numpy(),
+        baseline=read(prefix.logits()).cpu().double().numpy(),
+        metric=metric_name,
+        model_name=model.model_name,
+    )
+
+
+class _Prefix:
+    """The unpatched run of the images, carried forward block by block as later cells need it."""
+
+    def __init__(self, model: HookedViT, batch: Tensor) -> None:
+        self.model = model
+        self.batch = batch
+        self.layer = 0
+        self.class_tokens: list[Tensor] = []
+        self.resid = model.embed(batch)
+
+    def advance(self, layer: int) -> None:
+        """Run on to the residual stream entering `layer`."""
+        while self.layer < layer:
+            self.resid = self.model.run_block(self.layer, self.resid)
+            if self.model.reads_class_token(self.layer):
+                self.class_tokens.append(self.resid[:, 0])
+            self.layer += 1
+
+    def logits(self) -> Tensor:
+        """Logits without any patch."""
+        self.advance(self.model.spec.n_layers)
+        return self.model.unembed(self.resid, self.class_tokens)
+
+
+def _run_cells(
+    model: HookedViT, prefix: _Prefix, first: int, cells: Sequence[Sequence[tuple[Site, Edit]]]
+) -> Float[Tensor, "cells*batch classes"]:
+    size = len(prefix.batch)
+    by_hook: dict[str, list[tuple[slice, Edit]]] = {}
+    for number, made in enumerate(cells):
+        rows = slice(number * size, (number + 1) * size)
+        for site, edit in made:
+            by_hook.setdefault(site.hook, []).append((rows, edit))
+    hooks: list[tuple[Any, Any]] = [(hook, _edit_rows(found)) for hook, found in by_hook.items()]
+    prefix.advance(first)  # before the hooks are on
+    with model.hooks(fwd_hooks=hooks):
+        if first < 0:
+            return model(prefix.batch.repeat(len(cells), 1, 1, 1))
+        tokens = [token.repeat(len(cells), 1) for token in prefix.class_tokens]
+        return model(prefix.resid.repeat(len(cells), 1, 1), start_at_layer=first, class_tokens=tokens)
+
+
+def _edit_rows(found: Sequence[tuple[slice, Edit]]) -> Edit:
+    def edit(activation: Tensor, hook: HookPoint) -> Tensor:
+        new = activation.clone()
+        for rows, replace in found:
+            new[rows] = replace(new[rows], hook)
+        return new
+
+    return edit
+
+
+def _metric(model: HookedViT, metric: int | str | Sequence[int | str] | Metric, count: int) -> tuple[Metric, str]:
+    if callable(metric):
+        return metric, getattr(metric, "__name__", "metric")
+    targets = model.targets(metric, count)
+    names = sorted({model.class_names.name(target) for target in targets})
+    return lambda logits: logits[range(count), targets], f"logit of {', '.join(names)}"

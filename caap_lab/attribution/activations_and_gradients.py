@@ -1,0 +1,126 @@
+"""Activations inside the model, with or without the gradient of the targets' scores."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caap_lab.checks import check_choice
+from caap_lab.models.base import HookedModel
+from caap_lab.models.probability import probabilities
+from caap_lab.models.vit import HookedViT
+
+
+def read_activations(model: HookedModel, images: Tensor, hooks: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Logits [batch, class] and the activations at some hook points (full names), in their order; no gradient."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(x: Tensor, hook: Any) -> None:
+        kept[hook.name] = x
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep) for name in hooks]):
+        logits = model(images)
+    return logits, [kept[name] for name in hooks]
+
+
+def read_gradients(
+    model: HookedModel, images: Tensor, targets: Tensor, hooks: Sequence[str], score: str = "logit"
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Activations at some hook points, and the gradients of each image's target score with respect to them.
+
+    One forward and one backward pass. The gradients of the model's parameters are left as they are.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: One class an image.
+        hooks: Full names of hook points.
+        score: "logit" or "prob" of the target.
+
+    Returns:
+        Logits [batch, class]; the activations; the gradients, zero where the score does not depend on one.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(x: Tensor, hook: Any) -> Tensor:
+        kept[hook.name] = differentiable(x)
+        return kept[hook.name]
+
+    with model.hooks(fwd_hooks=[(name, keep) for name in hooks]):
+        logits, gradients = differentiate(model, images, targets, lambda: [kept[name] for name in hooks], score)
+    return logits, [kept[name].detach() for name in hooks], gradients
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """An activation to differentiate by; a hook hands it on in place of `x`."""
+    # A view of its own, so that it counts where one hook point's output is another's.
+    kept = x.view_as(x)
+    if not kept.requires_grad:  # LibraGrad's attention patterns have no graph behind them
+        kept.requires_grad_()
+    return kept
+
+
+def differentiate(
+    model: HookedModel,
+    images: Tensor,
+    targets: Tensor,
+    activations: Callable[[], Sequence[Tensor]],
+    score: str = "logit",
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits [batch, class], and the gradients of each image's target score with respect to some activations.
+
+    Args:
+        model: The model.
+        images: [batch, 3, height, width].
+        targets: One class an image.
+        activations: What the model's hooks have kept with `differentiable`; asked after the forward pass.
+        score: "logit" or "prob" of the target.
+    """
+    with torch.enable_grad():
+        logits = model(images.detach().requires_grad_())
+        scores = logits if score == "logit" else probabilities(logits)
+        total = scores.gather(1, targets[:, None]).sum()  # images do not meet, so each gets its own gradient
+        inputs = activations()
+        gradients = torch.autograd.grad(total, inputs, allow_unused=True)
+    return logits.detach(), [
+        torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, gradients, strict=True)
+    ]
+
+
+def block_hooks(model: HookedModel, short: str) -> list[str]:
+    """Full names of a hook point in all blocks, first block first: "resid_pre", "attn.pattern"."""
+    return [site.hook for site in model.find(short)]
+
+
+FIRST_TERMS = ("before_norm_pre", "entering_block")
+"""Where the first of a sum over blocks is read in a model with a norm in front of block 0, as CLIP's have: before that
+norm, as the authors of IxG+ and LibraGrad do, or behind it. In other models these are the same."""
+
+
+def stream_hooks(model: HookedModel, first_term: str) -> list[str]:
+    """Full names of the hook points of the residual streams entering all blocks; `first_term` is one of FIRST_TERMS."""
+    check_choice("first_term", first_term, FIRST_TERMS)
+    hooks = block_hooks(model, "resid_pre")
+    before = first_term == "before_norm_pre" and has_norm_pre(model)
+    return ["hook_full_embed", *hooks[1:]] if before else hooks
+
+
+def has_norm_pre(model: HookedModel) -> bool:
+    """True if a norm stands between the embeddings and block 0."""
+    return isinstance(model, HookedViT) and not isinstance(model.vit.norm_pre, nn.Identity)
+
+
+def on_grid(model: HookedModel, tokens: Tensor) -> Tensor:
+    """Values of tokens [batch, token, ...] or of patches alone as [batch, row, col, ...]; prefix tokens go."""
+    rows, cols = model.grid
+    return tokens[:, -rows * cols :].unflatten(1, (rows, cols))
+
+
+def sum_patches(model: HookedModel, pixels: Tensor) -> Tensor:
+    """Values of pixels [batch, height, width] summed over each patch or cell of the grid, [batch, row, col].
+
+    Pixels beyond the last whole patch, which no model reads, are left out.
+    """
+    (rows, cols), (height, width) = model.grid, model.patch_size
+    return pixels[:, : rows * height, : cols * width].reshape(-1, rows, height, cols, width).sum((2, 4))

@@ -1,0 +1,247 @@
+"""`benchmark`: compute a plan's cells into a run's folder, and go on where an earlier run stopped."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from caap_lab.attribution.registry import METHODS, unknown_method
+from caap_lab.bench.check import check_models, check_running
+from caap_lab.bench.cluster import refuse_import, started
+from caap_lab.bench.identity import identified, model_digest
+from caap_lab.bench.plan import METRICS, BenchmarkPlan, Data, Study, Trial
+from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.trial import Row, compute, failure, model_of
+from caap_lab.bench.variant import Variant, parse_variant
+from caap_lab.data.image_set import ImageSet, read_list
+from caap_lab.data.open import open_images
+from caap_lab.errors import InputError
+from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.base import HookedModel
+
+_TOGETHER = 64  # cells between two goes at putting parts together
+
+
+def benchmark(
+    models: str | Variant | HookedModel | Sequence[str | Variant | HookedModel],
+    methods: str | Variant | Sequence[str | Variant],
+    data: str | ImageSet | Sequence[str | ImageSet],
+    *,
+    out: str | Path,
+    images: int | None = None,
+    seed: int = 0,
+    image_list: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    target: str = "prediction",
+    protocol: str | CurveProtocol = "rise",
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+) -> BenchmarkResult:
+    """Run models x methods x images, cell by cell, and keep each as it finishes; run it again to go on.
+
+    Args:
+        models: Names for `cl.load_model` with options as text ("vit_tiny_patch16_224:checkpoint=weights.safetensors"),
+            or hooked models. "LABEL=..." sets what tables call it.
+        methods: Names from `cl.methods()` with options as text ("E-CAAP=caap:attention=cached").
+        data: What `cl.open_images` opens ("imagenet:PATH", "demo:single"), or an image set.
+        out: The run's folder. What is finished there is kept, and not computed again.
+        images: How many images of each data set, drawn with `seed`; all by default.
+        seed: Of the draw.
+        image_list: A file of image names instead of a draw; see `ImageSet.save_list`.
+        metrics: "faithfulness" (insertion, deletion), "localisation" (AUPR, pointing game); by default the first, and
+            the second where all images have masks.
+        target: Explain the model's "prediction", or the image's "label".
+        protocol: Of the curves; see `cl.insertion_deletion`.
+        device: Where models run, such as "cuda".
+        batch_size: Changed images run at once for the curves.
+        workers: Spread the cells over this many processes of this machine, through Dask.
+        scheduler: Spread them over a running Dask cluster, such as "tcp://host:8786".
+        retry_failed: Compute cells again that failed before.
+        progress: Show a progress bar.
+
+    Returns:
+        The results, also those of earlier runs in the same folder.
+
+    Raises:
+        InputError: something cannot be used, or another process is at work in the folder; before anything runs.
+        OSError: results cannot be written; what was finished stays.
+        KeyboardInterrupt: after Ctrl-C, when the cells in flight are finished and kept.
+    """
+    given: dict[str, HookedModel] = {}
+    specs = tuple(_model(model, given) for model in _several(models))
+    sets = [open_images(one) if isinstance(one, str) else one for one in _several(data)]
+    chosen = [_choose(one, images, seed, image_list) for one in sets]
+    found = tuple(parse_variant(one) for one in _several(methods))
+    studies = tuple(
+        Study(
+            Data(one.source, tuple(sample.name for sample in one), one.chosen),
+            specs,
+            found,
+            tuple(metrics) if metrics is not None else METRICS if one.has_masks else METRICS[:1],
+            target,
+        )
+        for one in chosen
+    )
+    return run_plan(
+        BenchmarkPlan(studies, curve_protocol(protocol)),
+        out,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        scheduler=scheduler,
+        retry_failed=retry_failed,
+        progress=progress,
+        models=given,
+        images=_by_source(chosen),
+    )
+
+
+def run_plan(
+    plan: BenchmarkPlan,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    models: Mapping[str, HookedModel] | None = None,
+    images: Mapping[str, ImageSet] | None = None,
+) -> BenchmarkResult:
+    """Compute the cells of a plan that a folder does not have yet; arguments are `benchmark`'s.
+
+    `models` and `images` are those that are at hand already, by the text of their spec and by source.
+    """
+    refuse_import("cl.benchmark")
+    models, images = dict(models or {}), dict(images or {})
+    check_running(batch_size, workers, scheduler, device, objects=bool(models))
+    check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
+    for cell in plan.cells:
+        if cell.method.name not in METHODS:
+            raise unknown_method(cell.method.name)
+        if "given" in cell.model.options and cell.model.text not in models:
+            raise InputError(
+                f"The model {cell.model.name} came as an object, not by name; call cl.benchmark with it again."
+            )
+    images |= {
+        study.data.source: open_images(study.data.source) for study in plan.studies if study.data.source not in images
+    }
+    plan = identified(plan, models, images, progress)
+    run = RunFolder(out)
+    own = {spec.name for study in plan.studies for spec in study.methods}
+    with started(workers, scheduler, device, own) as cluster, run.locked():
+        done = run.clean()
+        plan.save(run.plan_path)
+        if retry_failed:
+            done = done[done["error"].isna()]
+        finished = set(done["key"])
+        waiting = [cell for cell in plan.cells if cell.key not in finished]
+        with (
+            _stop_on_interrupt() as stopped,
+            tqdm(
+                total=len(plan.cells), initial=len(plan.cells) - len(waiting), unit="cell", disable=not progress
+            ) as bar,
+        ):
+            rows: Iterable[Row]
+            if cluster is None:
+                rows = _local(waiting, models, images, device, batch_size, stopped)
+            else:
+                rows = cluster.rows(waiting, device, batch_size, stopped)
+            for count, row in enumerate(rows, start=1):
+                run.append([row])
+                bar.update()
+                if count % _TOGETHER == 0:
+                    run.put_together()
+        run.put_together()
+    result = BenchmarkResult(plan, run.folder)
+    if stopped():
+        tqdm.write(f"Stopped. {result.progress} Run the same again to go on.", sys.stderr)
+        raise KeyboardInterrupt
+    return result
+
+
+def resume(out: str | Path, **options: Any) -> BenchmarkResult:
+    """Go on with the run in a folder; options are `run_plan`'s."""
+    return run_plan(BenchmarkPlan.load(RunFolder(out).plan_path), out, **options)
+
+
+def _local(
+    cells: Sequence[Trial],
+    models: Mapping[str, HookedModel],
+    images: Mapping[str, ImageSet],
+    device: str,
+    batch_size: int,
+    stopped: Callable[[], bool],
+) -> Iterator[Row]:
+    """Rows of cells, computed here, until it is stopped; what goes wrong in a cell is its row's error."""
+    for cell in cells:
+        if stopped():
+            return
+        try:
+            text = cell.model.text
+            model = models[text] if text in models else model_of(text, device)
+            row = compute(cell, model, images[cell.source], batch_size)
+        except Exception as error:  # recorded: one bad cell must not end a night's run
+            row = failure(cell, error)
+        yield row
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a wish to stop, which the caller looks up; the second one stops at once."""
+    wish = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(signum: int, frame: Any) -> None:
+        wish.set()
+        signal.signal(signal.SIGINT, before)
+        tqdm.write("Finishing the cells in flight; Ctrl-C again stops at once.", sys.stderr)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield wish.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _several(value: Any) -> list[Any]:
+    single = isinstance(value, (str, Variant, HookedModel, ImageSet))
+    return [value] if single else list(value)
+
+
+def _model(model: str | Variant | HookedModel, given: dict[str, HookedModel]) -> Variant:
+    if not isinstance(model, HookedModel):
+        return parse_variant(model)
+    spec = Variant(model.model_name, {"given": model_digest(model)}, model.model_name)
+    given[spec.text] = model
+    return spec
+
+
+def _by_source(sets: Sequence[ImageSet]) -> dict[str, ImageSet]:
+    found: dict[str, ImageSet] = {}
+    for one in sets:
+        if found.setdefault(one.source, one) is not one:
+            raise InputError(f"{one.source} is given twice; give it once, with all images that are wanted.")
+    return found
+
+
+def _choose(images: ImageSet, count: int | None, seed: int, image_list: str | Path | None) -> ImageSet:
+    if image_list is not None:
+        if count is not None:
+            raise InputError("Give images=... or image_list=..., not both.")
+        return images.only(read_list(image_list))
+    return images if count is None else images.sample(count, seed)

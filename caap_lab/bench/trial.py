@@ -1,0 +1,217 @@
+"""One cell: a map, and the metrics asked of it."""
+
+import platform
+import time
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import attribute
+from caap_lab.bench.identity import model_digest, weights_digest
+from caap_lab.bench.pairing import label_of, with_model_classes
+from caap_lab.bench.plan import Trial
+from caap_lab.bench.variant import parse_variant
+from caap_lab.data.image_set import ImageSet, Regions, Sample
+from caap_lab.data.open import open_images
+from caap_lab.errors import InputError
+from caap_lab.metrics.localisation import localisation
+from caap_lab.metrics.perturbation import insertion_deletion
+from caap_lab.models.base import HookedModel
+from caap_lab.models.load import load_model
+
+Row = dict[str, Any]
+
+
+def compute(cell: Trial, model: HookedModel, images: ImageSet, batch_size: int) -> Row:
+    """The cell's row.
+
+    Raises:
+        InputError: the image, the method or the mask cannot be used; other errors come from the model's run.
+    """
+    check_model(cell, model)
+    sample = read_sample(images, cell.image, cell.image_digest)
+    x = model.preprocess(sample.image)
+    target = label_of(sample, images, model) if cell.target == "label" else None
+    m = attribute(model, x, cell.method.name, target, progress=False, **cell.method.options)
+    assert isinstance(m, AttributionMap)
+    return evaluate(cell, model, with_model_classes(sample, images, model), x, m, batch_size)
+
+
+def evaluate(
+    cell: Trial,
+    model: HookedModel,
+    sample: Sample,
+    x: Tensor,
+    m: AttributionMap,
+    batch_size: int,
+    mask: Bool[np.ndarray, "height width"] | None = None,
+) -> Row:
+    """The row of a cell whose map is there.
+
+    Args:
+        cell: What was asked.
+        model: The model.
+        sample: The image, with its masks under the model's classes.
+        x: The image as the model's input.
+        m: Its map.
+        batch_size: Changed images run at once.
+        mask: The object's pixels as the model sees them, in place of the sample's regions.
+    """
+    began = time.perf_counter()
+    row: Row = {
+        **about(cell),
+        "target": m.target,
+        "target_name": m.target_name,
+        "label": sample.label,
+        "grid": list(m.grid),
+        "scores": m.scores.flatten().tolist(),
+        "map_seconds": m.seconds,
+        "settings": m.settings,
+        "fingerprint": m.fingerprint,
+        "versions": {**m.versions, "python": platform.python_version()},
+        "machine": f"{platform.node()}, {model.device}, {str(model.dtype).removeprefix('torch.')}, "
+        f"{torch.get_num_threads()} threads",
+    }
+    if "faithfulness" in cell.metrics:
+        curves = insertion_deletion(model, x, m, protocol=cell.protocol, batch_size=batch_size)
+        assert not isinstance(curves, list)
+        row |= {
+            "insertion": curves.insertion,
+            "deletion": curves.deletion,
+            "insdel": curves.insdel,
+            "shares": curves.shares.tolist(),
+            "insertion_curve": curves.insertion_curve.tolist(),
+            "deletion_curve": curves.deletion_curve.tolist(),
+        }
+    if "localisation" in cell.metrics:
+        inside, ignored, which = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target)
+        found = localisation(m, inside, ignored=ignored)
+        row |= {
+            "aupr1": found.aupr1,
+            "aupr0": found.aupr0,
+            "pooled_ap": found.pooled_ap,
+            "pointing": found.pointing,
+            "pointing_expected": found.pointing_expected,
+            "mass_inside": found.mass_inside,
+            "prevalence": found.prevalence,
+            "mask": which,
+        }
+    return row | {"seconds": m.seconds + time.perf_counter() - began}
+
+
+def failure(cell: Trial, error: BaseException) -> Row:
+    """The row of a cell that could not be computed."""
+    return {**about(cell), "error": f"{type(error).__name__}: {error}"}
+
+
+def about(cell: Trial) -> Row:
+    """What every row says of its cell."""
+    return {
+        "key": cell.key,
+        "model": cell.model.text,
+        "method": cell.method.text,
+        "data": cell.source,
+        "image": cell.image,
+        "protocol": cell.protocol.to_dict() if "faithfulness" in cell.metrics else None,
+        "target_rule": cell.target,
+    }
+
+
+def model_of(text: str, device: str) -> HookedModel:
+    """A model from its spec's text; kept until another one is asked for, or its files change."""
+    return _loaded(text, device, weights_digest(parse_variant(text)))
+
+
+@lru_cache(maxsize=1)  # cells come model after model
+def _loaded(text: str, device: str, digest: str) -> HookedModel:
+    spec = parse_variant(text)
+    model = load_model(spec.name, **{"device": device, **spec.options})
+    if weights_digest(spec) != digest:
+        raise InputError(f"The weights of {text} changed while they were read; run it again.")
+    return model
+
+
+def compute_by_name(cell: Trial, device: str, batch_size: int) -> Row:
+    """The row of a cell whose model and images are known by name, as on a worker, which keeps both for the next one.
+
+    Raises:
+        InputError: as `compute`; also where this machine has other weights or images than the plan was made for.
+    """
+    model = model_of(cell.model.text, device)
+    try:
+        return compute(cell, model, _opened(cell.source), batch_size)
+    except ChangedError:  # since this process opened the data set, say
+        _opened.cache_clear()
+        return compute(cell, model, _opened(cell.source), batch_size)
+
+
+_opened = lru_cache(maxsize=4)(open_images)
+
+
+class ChangedError(InputError):
+    """A model or an image is not what the plan was made for."""
+
+
+def check_model(cell: Trial, model: HookedModel) -> None:
+    """Refuse weights that are not those that the plan was made for.
+
+    Raises:
+        ChangedError: the model was changed, its file was, or the file is another one on this machine.
+    """
+    found = model_digest(model) if "given" in cell.model.options else weights_digest(cell.model)
+    if cell.model_digest not in ("", found):
+        raise ChangedError(
+            f"The weights of {cell.model.text} are not those that this run began with: the model or its file was "
+            "changed, or the file is another one on this machine. Run it again for the new weights."
+        )
+
+
+@lru_cache(maxsize=2)  # cells come image after image, and several methods ask for the same one
+def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
+    """An image with what it holds, read once.
+
+    Args:
+        images: Its data set.
+        name: Its name.
+        digest: What the plan knows it by; empty to read it unchecked.
+
+    Raises:
+        ChangedError: it is not the one that the plan was made for.
+        InputError: it cannot be read.
+    """
+    try:
+        found = images.named(name)
+    except InputError as error:
+        raise ChangedError(str(error)) from None
+    photo = found.image
+    photo.load()
+    held = replace(found, read_image=photo.copy)
+    if found.read_regions is not None:
+        regions = found.regions
+        held = replace(held, read_regions=lambda: regions)
+    if digest and replace(images, samples=(held,)).digest_of(name) != digest:
+        raise ChangedError(
+            f"{name} of {images.source} is not what it was when this run began: the file, its label or its mask was "
+            "changed, or is another one on this machine. Run it again for the new one."
+        )
+    return held
+
+
+def _seen(model: HookedModel, regions: Regions, target: int) -> tuple[Tensor, Tensor | None, str]:
+    """The object's pixels and those to ignore as the model sees them, and which object."""
+    masked, which = _object(regions, target)
+    ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored)
+    return model.preprocessing.mask(masked), ignored, which
+
+
+def _object(regions: Regions, target: int) -> tuple[np.ndarray, str]:
+    """The target's pixels where its class is annotated, else the pixels of all objects; and which."""
+    if target in regions.masks:
+        return regions.masks[target], "target"
+    return np.logical_or.reduce(list(regions.masks.values())), "all objects"

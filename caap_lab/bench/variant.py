@@ -1,0 +1,85 @@
+"""Models and methods as text: "vit_base_patch16_224:checkpoint=weights.safetensors,mean=[0.5,0.5,0.5]"."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from caap_lab.errors import InputError
+
+_PART = re.compile(
+    r"""
+    \s* (?P<key> [^=,\s]+ ) \s* = \s*
+    (?P<value> "(?:[^"\\]|\\.)*" | \[[^\]]*\] | (?= , | $ ) | .*? [^,\s] )
+    \s* (?: , (?= \s* [^=,\s]+ \s* = ) | $ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""One key=value, with the comma after it."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model or method by name, with settings that differ from its defaults."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """What tables call it; by default the text that it was made from."""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", self.text)
+
+    @property
+    def text(self) -> str:
+        """The text that `parse_variant` reads."""
+        told = ",".join(f"{key}={_told(value)}" for key, value in self.options.items())
+        return f"{self.name}:{told}" if told else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """As kept in plans."""
+        return {"name": self.name, "options": self.options, "label": self.label}
+
+
+def parse_variant(text: "str | Variant") -> Variant:
+    """A spec from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
+
+    Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text. A comma ends a value only
+    where another key= comes after it, so that file names may have commas; text in double quotes may hold anything.
+
+    Raises:
+        InputError: the text does not have this form.
+    """
+    if isinstance(text, Variant):
+        return text
+    if not isinstance(text, str):
+        raise InputError(f"Expected a name such as 'caap:attention=cached', not {type(text).__name__}.")
+    head, _, tail = text.partition(":")
+    label, equals, name = head.rpartition("=")
+    options: dict[str, Any] = {}
+    start = 0
+    while start < len(tail):
+        part = _PART.match(tail, start)
+        if part is None:
+            raise InputError(f"{tail[start:]!r} in {text!r} is not key=value; write NAME:key=value,key=value.")
+        options[part["key"]] = _value(part["value"])
+        start = part.end()
+    if not name.strip() or (equals and not label.strip()):
+        raise InputError(f"{text!r} has no name; write NAME, NAME:key=value or LABEL=NAME.")
+    return Variant(name.strip(), options, label.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _told(value: Any) -> str:
+    text = f"key={value},"
+    part = _PART.match(f"{text}next=") if isinstance(value, str) else None
+    if part is not None and part.end() == len(text) and _value(part["value"]) == value:
+        return str(value)  # it is read back without quotes
+    return json.dumps(value, separators=(",", ":"))

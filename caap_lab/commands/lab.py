@@ -1,0 +1,78 @@
+"""`caap-lab lab`: JupyterLab in the notebooks, for this computer only."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from caap_lab.errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
+COPIES = Path("caap_lab_notebooks")
+"""Where the notebooks of an installed package are copied to, unless the user names a folder."""
+NO_NEWS = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+)
+
+
+def open_lab(folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()) -> int:
+    """Run JupyterLab until it is stopped.
+
+    Args:
+        folder: notebooks are copied here first. By default a checkout's own notebooks are opened, and an installed
+            package copies its notebooks to `caap_lab_notebooks` in the current folder.
+        port: JupyterLab's own choice by default.
+        options: further options of JupyterLab.
+    """
+    if find_spec("jupyterlab") is None:
+        raise InputError("JupyterLab is not installed: pip install 'caap-lab[notebook]'")
+    from jupyterlab.labapp import LabApp
+
+    where = notebook_folder(folder)
+    print(f"Notebooks in {where.resolve()}", flush=True)
+    os.environ["JUPYTER_CONFIG_PATH"] = config_path(os.environ)
+    LabApp.launch_instance(lab_options(where, port, options))
+    return 0
+
+
+def lab_options(folder: Path, port: int | None = None, options: Sequence[str] = ()) -> list[str]:
+    """JupyterLab's command line: this computer only, with its token, and without questions about news."""
+    chosen = [] if port is None else [f"--port={port}", "--ServerApp.port_retries=0"]
+    return ["--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}", *NO_NEWS, *chosen, *options]
+
+
+def config_path(environment: Mapping[str, str]) -> str:
+    """Folders of Jupyter's settings with one more, where the question about news is answered.
+
+    What the user has set in JupyterLab comes before it.
+    """
+    return os.pathsep.join(filter(None, [str(PACKAGE / "lab_defaults"), environment.get("JUPYTER_CONFIG_PATH")]))
+
+
+def notebook_folder(folder: Path | None = None) -> Path:
+    """The folder to open, with the notebooks in it; a file that is already there is never written over."""
+    checkout = PACKAGE.parent / "notebooks"
+    in_checkout = (PACKAGE.parent / "pyproject.toml").exists() and checkout.is_dir()
+    if in_checkout and folder is None:
+        return checkout
+    source = checkout if in_checkout else PACKAGE / "notebooks"
+    target = COPIES if folder is None else folder
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; name a folder for the notebooks with --dir.")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _copy_missing(source, target):
+        print(f"{target / name} differs from the notebook of this version and was kept.", file=sys.stderr)
+    return target
+
+
+def _copy_missing(source: Path, target: Path) -> Iterator[str]:
+    """Copy notebooks that are not there yet; yields the names of those that are, with another content."""
+    for notebook in sorted(source.glob("*.ipynb")):
+        copy = target / notebook.name
+        if not copy.exists():
+            shutil.copyfile(notebook, copy)
+        elif copy.read_bytes() != notebook.read_bytes():
+            yield notebook.name

@@ -1,0 +1,108 @@
+"""Attention of a group's rows: over the group's own tokens and the blank's, in one softmax (paper eq 7)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from caap_lab.engine.blanks import BlankRun
+from caap_lab.engine.layout import Layout, Rows
+from caap_lab.models.block import attention_of
+
+MASKED = -1e30
+"""Score of a key that is not there; finite, so that no row becomes NaN."""
+
+
+def attend(
+    q: Float[Tensor, "image head row d_head"],
+    k: Float[Tensor, "image head group own d_head"],
+    v: Float[Tensor, "image head group own d_head"],
+    rows: Rows,
+    layout: Layout,
+    blank: BlankRun,
+    layer: int,
+    attention: str,
+) -> Float[Tensor, "image head row d_head"]:
+    """What each row reads.
+
+    Args:
+        q: Queries of the rows.
+        k: Keys of each group's own tokens: live prefix, then S_i; without S_i where the blank's own stand there.
+        v: Their values.
+        rows: The rows.
+        layout: The groups.
+        blank: The blank's run, whose other tokens the rows read.
+        layer: The block.
+        attention: "exact", or "cached" or "cached_all" for E-CAAP.
+    """
+    q = q * attention_of(blank.model.block(layer)).scale
+    own_scores = rows.flat(rows.grouped(q) @ k.transpose(-2, -1))
+    own_scores = own_scores.to(torch.promote_types(own_scores.dtype, torch.float32))
+    if attention != "exact":
+        return _attend_cached(own_scores, v, rows, layout, blank, layer, subtract=attention == "cached")
+
+    k_blank, v_blank = (pad(t, (0, 0, 0, 1)) for t in blank.qkv(layer)[1:])  # a spare place behind all tokens
+    scores = q @ k_blank.transpose(-2, -1)
+    scores = scores.to(own_scores.dtype)
+    # A group's own tokens take the places of the blank's. Clipped neighbours all go to the spare one, which is masked.
+    places = layout.replaced[:, : k.shape[3]][rows.group].expand(own_scores.shape)
+    scores.scatter_(-1, places, own_scores)
+    scores[..., -1] = MASKED
+    weights = scores.softmax(dim=-1)
+    own_weights = weights.gather(-1, places).to(v.dtype)
+    weights = weights.scatter_(-1, places, 0).to(v.dtype)
+    return (weights @ v_blank).add_(rows.flat(rows.grouped(own_weights) @ v))
+
+
+def _attend_cached(
+    own_scores: Float[Tensor, "image head row own"],
+    v: Float[Tensor, "image head group own d_head"],
+    rows: Rows,
+    layout: Layout,
+    blank: BlankRun,
+    layer: int,
+    subtract: bool,
+) -> Float[Tensor, "image head row d_head"]:
+    """E-CAAP (paper appendix B.1, eqs 8 and 9): the blank's attention as the blank's own query at this position had it.
+
+    With `subtract`, the terms of S_i's blank tokens are taken out; the paper's single constant leaves them in.
+    """
+    n_prefix_own = len(blank.model.spec.live_prefix)
+    clipped = pad(~layout.inside, (n_prefix_own, 0))[:, : own_scores.shape[-1]]
+    own_scores = own_scores.masked_fill(clipped[rows.group], MASKED)
+    log_z, share, mean_v = _rest(rows, layout, blank, layer, subtract)
+    weights = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1).softmax(dim=-1)
+    own_weights, blank_weight = weights[..., :-1], weights[..., -1]
+    total = own_weights.sum(dim=-1) + blank_weight * share
+    read = rows.flat(rows.grouped(own_weights.to(v.dtype)) @ v) + blank_weight[..., None].to(v.dtype) * mean_v
+    return read / total[..., None].to(v.dtype)
+
+
+def _rest(
+    rows: Rows, layout: Layout, blank: BlankRun, layer: int, subtract: bool
+) -> tuple[Float[Tensor, "head row"], Float[Tensor, "head row"], Float[Tensor, "head row d_head"]]:
+    """What the blank's own queries at the rows' positions read of the blank: log Z_B, share of it left, and vbar_B.
+
+    With `subtract`, less the terms of each group's S_i. No image is in it, so it is kept with the blank's run, unless
+    bounded memory cuts an image's groups apart.
+    """
+    key = (layer, rows, subtract)
+    if key in blank.rests:
+        return blank.rests[key]
+    log_z, mean_v = (constant.index_select(1, rows.tokens) for constant in blank.constants(layer))
+    left = torch.ones_like(log_z)
+    if subtract:
+        q, k_blank, v_blank = blank.qkv(layer)
+        n_asking = len(blank.model.spec.live_prefix) if rows is layout.prefix else q.shape[1]
+        asking = q[:, :n_asking] * attention_of(blank.model.block(layer)).scale
+        pattern = (asking @ k_blank.transpose(-2, -1)).to(log_z.dtype) - blank.constants(layer)[0][:, :n_asking, None]
+        tokens = layout.patches + blank.model.spec.n_prefix
+        places = rows.tokens[:, None] * q.shape[1] + tokens[rows.group]
+        share = pattern.exp().flatten(1).index_select(1, places.flatten()).unflatten(1, tuple(places.shape))
+        share = share * layout.inside[rows.group]
+        left = (1 - share.sum(dim=-1)).clamp(min=0)
+        values = v_blank.index_select(1, tokens.flatten()).unflatten(1, tuple(tokens.shape))
+        mean_v = mean_v - rows.flat(rows.grouped(share.to(v_blank.dtype)) @ values)
+    if layout.n_groups == blank.model.spec.n_patches:
+        blank.rests[key] = (log_z, left, mean_v)
+    return log_z, left, mean_v

@@ -1,0 +1,88 @@
+"""CAAP on CNNs (paper appendix B.3): cells of the image's maps put into a blank image's run, one forward pass a cell.
+
+How the paper does it is not known; this is the free context of a ViT with cells in the place of tokens.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from caap_lab.engine.blanks import Blank, MeanActivations, black_image, blank_image, blank_label
+from caap_lab.errors import InputError
+from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.tokens import table_masks
+
+
+@torch.no_grad()
+def score_cells(
+    model: HookedCNN,
+    blank: Float[Tensor, "1 channel row col"],
+    sources: list[Tensor],
+    n_images: int,
+    table: Int[Tensor, "cell neighbour"],
+    start: int,
+    chunk_size: int,
+) -> Float[Tensor, "image cell classes"]:
+    """Logits of every cell's patched run; `chunk_size` runs at once.
+
+    Args:
+        model: The model.
+        blank: The blank's maps entering block `start`.
+        sources: Images' maps entering block `start` and the patched blocks after it, each [image, channel, row, col].
+        n_images: Number of images, also if nothing is patched.
+        table: Neighbourhood of every cell of the model's grid, from `neighbourhood_table`.
+        start: First patched block.
+        chunk_size: Runs at once.
+    """
+    sizes = {(maps.shape[-2], maps.shape[-1]) for maps in sources}
+    masks = {size: cell_masks(table, model.grid, size).to(model.device) for size in sizes}
+    scores = []
+    for image in range(n_images):
+        for cells in torch.arange(len(table), device=model.device).split(chunk_size):
+            x = blank.expand(len(cells), -1, -1, -1)
+            for layer in range(start, model.n_layers):
+                if layer - start < len(sources):
+                    source = sources[layer - start][image]
+                    x = torch.where(masks[source.shape[1], source.shape[2]][cells], source, x)
+                x = model.run_block(layer, x)
+            scores.append(model.unembed(x))
+    return torch.cat(scores).unflatten(0, (-1, len(table)))
+
+
+def cell_masks(
+    table: Int[Tensor, "cell neighbour"], grid: tuple[int, int], size: tuple[int, int]
+) -> Bool[Tensor, "cell 1 row col"]:
+    """Where each cell's neighbourhood lies in maps of some size (rows, columns): all places that it touches."""
+    masks = table_masks(table).reshape(-1, 1, *grid)
+    # Adaptive pooling's windows are, for each place, the cells that overlap it, also where maps are finer.
+    return F.adaptive_max_pool2d(masks.float(), size) > 0
+
+
+@torch.no_grad()
+def entering_maps(
+    model: HookedCNN, images: Float[Tensor, "image 3 height width"], start: int, stop: int, logits: bool
+) -> tuple[list[Tensor], Float[Tensor, "image classes"] | None]:
+    """Maps entering blocks start to stop - 1, each [image, channel, row, col]; and the logits, if asked for."""
+    x = model.embed(images)
+    kept = []
+    for layer in range(model.n_layers if logits else stop):
+        if start <= layer < stop:
+            kept.append(x)
+        x = model.run_block(layer, x)
+    return kept, model.unembed(x) if logits else None
+
+
+def blank_maps(model: HookedCNN, blank: Blank, seed: int, start: int) -> tuple[Float[Tensor, "1 channel row col"], str]:
+    """A blank's maps entering block `start`, and what results call the blank; "zero_activations" are zero there.
+
+    Raises:
+        InputError: the blank is made of mean activations, which a CNN does not take.
+    """
+    if isinstance(blank, MeanActivations):
+        raise InputError(
+            "blank=mean_activations(...) is for Vision Transformers; give a CNN an image, such as 'white'."
+        )
+    image = blank_image(model, blank, seed)
+    (maps,), _ = entering_maps(model, black_image(model) if image is None else image, start, start + 1, logits=False)
+    return (torch.zeros_like(maps), str(blank)) if image is None else (maps, blank_label(blank, image))

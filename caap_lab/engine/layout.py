@@ -1,0 +1,139 @@
+"""Where the live rows of CAAP's groups lie, and whose keys and values each group reads.
+
+A group belongs to one patch i. Its rows are kept flat, so that no work goes into neighbours that the border clips:
+first the prefix rows of all groups, then their patch rows. Only the small products of a group with its own keys see a
+table with one line a group.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from caap_lab.engine.interpolation import Lending, lending
+from caap_lab.models.device_dtype import placed
+from caap_lab.models.spec import ViTSpec
+from caap_lab.models.tokens import neighbourhood_offsets, neighbourhood_table
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Flat rows, and the table of them with one line a group."""
+
+    tokens: Int[Tensor, " row"]
+    """Token number of each row."""
+    group: Int[Tensor, " row"]
+    slots: Int[Tensor, "group slot"]
+    """Rows of each group; free places repeat row 0."""
+    places: Int[Tensor, " row"]
+    """Place of each row in `slots`, counted line after line."""
+
+    def grouped(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead group slot width"]:
+        """Rows as a table."""
+        return values.index_select(-2, self.slots.flatten()).unflatten(-2, tuple(self.slots.shape))
+
+    def flat(self, values: Float[Tensor, "*lead group slot width"]) -> Float[Tensor, "*lead row width"]:
+        """The table's rows."""
+        return values.flatten(-3, -2).index_select(-2, self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The groups of some patches of an image; the same for every image."""
+
+    patches: Int[Tensor, "group neighbour"]
+    """Patch numbers of S_i, the patch itself first; clipped neighbours repeat patch 0."""
+    inside: Bool[Tensor, "group neighbour"]
+    """False where the border clips the neighbourhood."""
+    replaced: Int[Tensor, "group own"]
+    """Tokens whose keys and values are the group's own: live prefix, then S_i; n_tokens, which no token is, where
+    clipped."""
+    prefix: Rows
+    """The prefix rows alone, as they move up to the cutoff."""
+    live: Rows
+    """All rows of the tail."""
+    own_source: Int[Tensor, "group own"]
+    """Where a group's own keys and values are up to the cutoff: in the prefix rows, then the tokens of the source."""
+    own_tail: Int[Tensor, "group own"]
+    """Where they are in the tail: in the prefix rows, then what `lending` makes of the patch rows."""
+    lending: Lending
+
+    @property
+    def n_groups(self) -> int:
+        """Number of patches."""
+        return len(self.patches)
+
+    @property
+    def n_prefix_rows(self) -> int:
+        """Number of prefix rows, which come first."""
+        return len(self.prefix.tokens)
+
+
+@lru_cache(maxsize=64)
+def layout(spec: ViTSpec, neighbourhood: str, tail: str, first: int, last: int, device: torch.device) -> Layout:
+    """Groups of patches first to last - 1; made once and kept.
+
+    Args:
+        spec: The model's tokens.
+        neighbourhood: Name of the neighbourhood.
+        tail: "exact", "shared" or "interpolated"; the last two lend rows between groups and take all patches.
+        first: First patch.
+        last: Patch behind the last one.
+        device: Where the tables lie.
+    """
+    table = neighbourhood_table(spec.grid, neighbourhood)[first:last]
+    n_groups, n_live = len(table), len(spec.live_prefix)
+    inside, patches = table >= 0, table.clamp(min=0)
+    prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
+    lent = lending(table, neighbourhood_offsets(neighbourhood), tail)
+    prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
+    run = torch.zeros_like(inside).flatten().index_fill_(0, lent.run, True).view_as(inside)
+    found = Layout(
+        patches=patches,
+        inside=inside,
+        replaced=torch.cat([prefix_tokens, torch.where(inside, patches + spec.n_prefix, spec.n_tokens)], dim=1),
+        prefix=_rows(prefix_tokens, torch.zeros_like(patches[:, :0]), run[:, :0]),
+        live=_rows(prefix_tokens, patches + spec.n_prefix, run),
+        own_source=torch.cat([prefix_rows, n_groups * n_live + spec.n_prefix + patches], dim=1),
+        own_tail=torch.cat([prefix_rows, n_groups * n_live + lent.reads], dim=1),
+        lending=lent,
+    )
+    return _on(found, device)
+
+
+def _rows(
+    prefix_tokens: Int[Tensor, "group live"], tokens: Int[Tensor, "group slot"], run: Bool[Tensor, "group slot"]
+) -> Rows:
+    """Prefix rows of all groups, then the patch rows that are run."""
+    n_groups, n_live = prefix_tokens.shape
+    used = run.any(dim=0)  # slots that no group needs take no place in the table
+    tokens, run = tokens[:, used], run[:, used]
+    group, slot = run.nonzero(as_tuple=True)
+    first = torch.arange(n_groups, device="cpu")[:, None]
+    width = n_live + run.shape[1]
+    numbers = torch.zeros_like(tokens)
+    numbers[group, slot] = n_groups * n_live + torch.arange(len(group), device="cpu")
+    prefix_rows = first * n_live + torch.arange(n_live, device="cpu")
+    return Rows(
+        tokens=torch.cat([prefix_tokens.flatten(), tokens[group, slot]]),
+        group=torch.cat([first.expand(-1, n_live).flatten(), group]),
+        slots=torch.cat([prefix_rows, numbers], dim=1),
+        places=torch.cat(
+            [(first * width + torch.arange(n_live, device="cpu")).flatten(), group * width + n_live + slot]
+        ),
+    )
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """A dataclass with all of its tensors on a device."""
+    moved = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, Tensor):
+            moved[field.name] = placed(part, device)
+        elif isinstance(part, (Rows, Lending)):
+            moved[field.name] = _on(part, device)
+    return replace(value, **moved)

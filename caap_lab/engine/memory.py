@@ -1,0 +1,88 @@
+"""How many images and patches go through the engine at once, so that a bound on memory holds.
+
+Counted from the shapes of the largest step, as an upper bound. Not in it are the model, the blank's run, which is kept
+with the model for all images, and the result.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import nn
+
+from caap_lab.engine.layout import layout
+from caap_lab.engine.plan import Plan
+from caap_lab.models.block import attention_of
+from caap_lab.models.vit import HookedViT
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What runs at once."""
+
+    images: int
+    patches: int
+
+
+def sizes_within(
+    model: HookedViT, plans: list[Plan], max_memory: float, batch_size: int, chunk_size: int | None
+) -> Sizes:
+    """The most images and patches that fit a bound.
+
+    At least one image, and one patch, or where groups lend to each other all patches of an image, run at once, whatever
+    the bound.
+
+    Args:
+        model: The model.
+        plans: What is to run, one after the other, on the same images.
+        max_memory: The bound in GiB.
+        batch_size: No more images than that.
+        chunk_size: As many patches as that, if given.
+    """
+    bound = max_memory * GIB
+    of_image = _image_bytes(model, plans)
+    images = int(min(batch_size, max(1, bound / 2 // of_image)))
+    if chunk_size is not None:
+        return Sizes(images, chunk_size)
+    patches = int(max(1, (bound - images * of_image) // max(_patch_bytes(model, plan) for plan in plans)))
+    n_patches = model.spec.n_patches
+    if patches < n_patches:  # parts of equal size
+        patches = ceil(n_patches / ceil(n_patches / patches))
+    return Sizes(images, patches)
+
+
+def _image_bytes(model: HookedViT, plans: list[Plan]) -> int:
+    """Of an image's source run: what is kept, and its largest step."""
+    spec = model.spec
+    layers = spec.n_layers if plans[0].context == "frozen" else max(max(plan.cutoffs) for plan in plans)
+    width = spec.d_model if plans[0].context == "free" else 3 * attention_of(model.block(0)).attn_dim + spec.d_model
+    pixels = 3 * spec.image_size[0] * spec.image_size[1]
+    return model.dtype.itemsize * (spec.n_tokens * (layers * width + _row_floats(model)) + 3 * pixels)
+
+
+def _patch_bytes(model: HookedViT, plan: Plan) -> float:
+    """Of a patch's group, or of its sequence in the free context."""
+    spec, item = model.spec, model.dtype.itemsize
+    wide = torch.promote_types(model.dtype, torch.float32).itemsize  # softmax runs in this
+    logits = 3 * wide * model.n_classes * len(plan.cutoffs)
+    if plan.context == "free":
+        return float(item * spec.n_tokens * _row_floats(model) + logits)
+    groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
+    rows = groups.live if plan.context == "clamped" else groups.prefix
+    attention = attention_of(model.block(0))
+    n_rows, n_own = len(rows.tokens) / spec.n_patches, groups.replaced.shape[1]
+    n_slots = rows.slots.shape[1]
+    floats = n_rows * _row_floats(model) + (4 * n_own + 3 * n_slots) * attention.attn_dim
+    if spec.reads_patches:
+        floats += 4 * spec.n_tokens * spec.d_model
+    scores = (2 * wide + item) * n_rows * attention.num_heads * (spec.n_tokens + 1 + 2 * n_own)
+    return float(item * floats + scores + logits)
+
+
+def _row_floats(model: HookedViT) -> int:
+    """Numbers that a token in a block holds: streams, heads, and the MLP's layers before and after activation."""
+    block = model.block(0)
+    mlp = sum(part.out_features for part in block.mlp.modules() if isinstance(part, nn.Linear))
+    return 4 * model.spec.d_model + 5 * attention_of(block).attn_dim + 2 * mlp

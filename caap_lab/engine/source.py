@@ -1,0 +1,102 @@
+"""The source images' run: what CAAP inserts into the blank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.models.block import attention_of, project_qkv
+from caap_lab.models.vit import HookedViT
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """Activations of source images, by hook name, and their logits if the run went to its end."""
+
+    model: HookedViT
+    n_images: int
+    activations: dict[str, Tensor]
+    logits: Float[Tensor, "image classes"] | None
+
+    def heads(self, name: str, layer: int, images: slice) -> Float[Tensor, "image head token d_head"]:
+        """Queries, keys or values ("q", "k", "v") of some images."""
+        return self.activations[f"blocks.{layer}.attn.hook_{name}"][images].transpose(1, 2)
+
+    def whole_resid(self, layer: int) -> Float[Tensor, "image token d_model"]:
+        """Residual stream of all tokens entering a block (n_layers: leaving the last)."""
+        last = self.model.spec.n_layers - 1
+        name = f"blocks.{last}.hook_resid_post" if layer > last else f"blocks.{layer}.hook_resid_pre"
+        return self.activations[name]
+
+
+@torch.no_grad()
+def run_source(
+    model: HookedViT,
+    images: Float[Tensor, "image 3 height width"],
+    context: str,
+    ranges: Sequence[tuple[int, int]],
+    logits: bool,
+) -> SourceRun:
+    """Run source images once and keep what a context needs; stops as soon as that is there, or with the logits.
+
+    Args:
+        model: The model.
+        images: As the model gets them.
+        context: The context.
+        ranges: Pairs (start, cutoff), as for maps of several ranges of patched blocks.
+        logits: Whether the images' own logits are wanted as well.
+    """
+    patched = [(start, cutoff) for start, cutoff in ranges if cutoff > start]
+    if not patched:
+        return SourceRun(model, len(images), {}, model(images) if logits else None)
+    n_layers = model.spec.n_layers
+    first, stop = min(start for start, _ in patched), max(cutoff for _, cutoff in patched)
+    stop = n_layers if context == "frozen" else stop
+    names: list[str] = []
+    if context == "free":
+        names += [f"blocks.{layer}.hook_resid_pre" for layer in range(first, stop)]
+    else:
+        names += [f"blocks.{layer}.attn.hook_{name}" for layer in range(first, stop) for name in ("k", "v")]
+    if context == "clamped":
+        entered = {cutoff - 1 for _, cutoff in patched}
+        names += [f"blocks.{layer}.{name}" for layer in sorted(entered) for name in ("attn.hook_q", "hook_resid_pre")]
+    to_the_end = context == "frozen" and model.spec.reads_patches
+    if to_the_end:
+        names += [f"blocks.{n_layers - 1}.hook_resid_post"]
+    kept: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        kept[str(hook.name)] = activation
+
+    # Of the last block that is patched, only what enters its heads is wanted: the rest of it need not run.
+    goes_on = logits or to_the_end
+    last = f"blocks.{stop - 1}."
+    with model.hooks(fwd_hooks=[(name, keep) for name in names if goes_on or not name.startswith(last)]):
+        found = model(images, stop_at_layer=None if goes_on else stop - 1)
+    if goes_on:
+        return SourceRun(model, len(images), kept, found)
+    block = model.block(stop - 1)
+    if context == "free":
+        return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": found}, None)
+    heads = project_qkv(attention_of(block), block.norm1(found))
+    kept |= {f"{last}attn.hook_{name}": t.transpose(1, 2) for name, t in zip("qkv", heads, strict=True)}
+    return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": found}, None)
+
+
+def project_kv(
+    attention: Attention, normalized: Float[Tensor, "batch token d_model"]
+) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
+    """Keys and values, for tokens whose queries nothing reads; their two thirds of `project_qkv`'s product."""
+    own = type(attention.qkv) is nn.Linear and "forward" not in vars(attention.qkv)
+    if not own:  # changed from outside, as adapters do: run as it is
+        return project_qkv(attention, normalized)[1:]
+    width = attention.attn_dim
+    bias = None if attention.qkv.bias is None else attention.qkv.bias[width:]
+    kv = F.linear(normalized, attention.qkv.weight[width:], bias)
+    k, v = kv.unflatten(-1, (2, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
+    return attention.k_norm(k), v

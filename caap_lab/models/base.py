@@ -1,0 +1,292 @@
+"""What all hooked models share: images in, classes by name, identity, and hooks whose names are checked."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
+
+import torch
+from jaxtyping import Float
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from caap_lab.errors import InputError
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.fingerprint import fingerprint, state_of
+from caap_lab.models.names import Site, find_sites, unknown_name
+from caap_lab.models.preprocess import Preprocessing, as_batch
+from caap_lab.models.running import held
+from caap_lab.models.structure import is_replaced
+from caap_lab.models.width import MeasuredWidth
+
+Images = Any
+"""A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
+
+
+class HookedModel(HookedRootModule, ABC):
+    """A timm model between whose modules stand TransformerLens hook points.
+
+    `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
+    """
+
+    kind: ClassVar[str]
+    """What methods ask for: "vit", "cnn" or "mixer"."""
+    preprocessing: Preprocessing
+    model_name: str
+    _fingerprint: tuple[bytes, str] | None = None
+    _given_names: ClassNames | None = None
+    """Class names that were given; None for the default ones."""
+
+    @property
+    @abstractmethod
+    def n_classes(self) -> int:
+        """Number of scores that the head gives, measured by running it."""
+
+    @property
+    def class_names(self) -> ClassNames:
+        """One name per score of the head; assign a list of names, or None for the default ones.
+
+        Without names of its own a model with 1000 scores has ImageNet-1k's, any other "class 0", "class 1" and so on.
+
+        Raises:
+            InputError: the names do not fit the head, which was replaced after they were given.
+        """
+        return as_class_names(self._given_names, self.n_classes)
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str] | ClassNames | None) -> None:
+        found = as_class_names(names, self.n_classes)  # measures the head, which is refused here if it gives no logits
+        self._given_names = None if names is None else found
+
+    def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
+        """Scores that the modules of a head give for `features` values; see `output_width`."""
+        measured: dict[str, MeasuredWidth] = self.__dict__.setdefault("_head_widths", {})
+        return measured.setdefault(head, MeasuredWidth()).of(chain, features, next(self.parameters()))
+
+    @property
+    @abstractmethod
+    def n_layers(self) -> int:
+        """Number of blocks."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the maps that methods give."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Pixels of the input as (height, width)."""
+        return self.preprocessing.image_size
+
+    @property
+    def has_classifier(self) -> bool:
+        """False for a model that ends with its features."""
+        return True
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels of a cell of that grid as (height, width)."""
+
+    @property
+    def body(self) -> nn.Module:
+        """The timm model that is wrapped."""
+        return cast(nn.Module, getattr(self, self.kind))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights and structure; ties stores and maps to the model that made them.
+
+        The structure is all else that decides outputs: classes of the modules, their settings such as a LayerNorm's
+        eps, and functions put in the place of theirs. Hooks are no part of it.
+        """
+        state = state_of(self)
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, fingerprint(self))
+        return self._fingerprint[1]
+
+    def find(self, name: str, layers: int | Iterable[int] | None = None) -> list[Site]:
+        """Hook points for a full or short name; see `caap_lab.models.names.find_sites`."""
+        return find_sites(self.hook_dict, self.n_layers, name, layers)
+
+    def preprocess(self, images: Images) -> Float[Tensor, "batch 3 height width"]:
+        """Images as the model's input tensor, on its device and in its dtype.
+
+        Args:
+            images: A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these.
+
+        Raises:
+            InputError: an image cannot be read, has another size, or holds NaN.
+        """
+        self._check_unchanged()
+        batch = as_batch(images, self.preprocessing).to(self.device, self.dtype)
+        # A tensor made in inference mode could be neither kept for later nor differentiated through.
+        return batch.clone() if batch.is_inference() and not torch.is_inference_mode_enabled() else batch
+
+    def _check_unchanged(self) -> None:
+        """Refuse the timm model if it was changed after it was wrapped in a way that this model would not follow.
+
+        Raises:
+            InputError: what was changed, and what to do.
+        """
+        embed: Any = next((part for part in self.body.modules() if isinstance(part, PatchEmbed)), None)
+        size = None if embed is None or embed.img_size is None else tuple(embed.img_size)
+        if size not in (None, self.image_size):
+            raise InputError(
+                f"The model in {type(self).__name__} was set to images of {list(size or ())} pixels after it was "
+                f"wrapped for {list(self.image_size)}. Wrap it again: cl.{type(self).__name__}(model.{self.kind})."
+            )
+        for name, module in self._stepped_through():
+            for method in ("forward", "forward_features", "forward_head"):
+                if is_replaced(module, method):
+                    raise InputError(
+                        f"{name}.{method} was replaced, and the hooked model would not run it: it takes its steps one "
+                        "by one. Replace the forward of a module inside it, such as norm1, or use a hook point."
+                    )
+
+    def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
+        """Modules, by name, whose parts this model calls in place of their own forward."""
+        yield f"model.{self.kind}", self.body
+
+    def target(self, target: int | str) -> int:
+        """Class index for an index, a WordNet id or a word such as "tabby".
+
+        Raises:
+            InputError: there is no such class, or the model has no classifier.
+        """
+        self._require_classifier()
+        return self.class_names.find(target)
+
+    def targets(self, targets: Any, count: int) -> list[int]:
+        """Class indices for a number of images, from one target for all or a sequence of one each."""
+        self._require_classifier()
+        return self.class_names.find_many(targets, count)
+
+    def _require_classifier(self) -> None:
+        if not self.has_classifier:
+            head = "head=... (a linear head or text embeddings), or with " if self.kind == "vit" else ""
+            raise InputError(
+                f"{self.model_name} has no classifier, so it has no targets. Load it with {head}a checkpoint that has "
+                "one."
+            )
+
+    # -- running: one thread at a time ---------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run the model; while another thread runs it or has hooks on it, wait."""
+        with held(self):
+            return super().__call__(*args, **options)
+
+    @contextmanager
+    def hooks(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """TransformerLens's `hooks`; within it, other threads wait for the model."""
+        with held(self), super().hooks(*args, **options) as hooked:
+            yield hooked
+
+    # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
+
+    def has_hooks(self) -> bool:
+        """True if any hook point, or any module of timm's model, is being read or edited."""
+        return any(is_watched(module) for module in self.modules())
+
+    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+        """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
+        self._require(name)
+        super().add_hook(name, *args, **kwargs)
+
+    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
+        self._require(name)
+        super()._enable_hook(name, hook, dir)
+
+    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """TransformerLens's own; a name that does not exist is an error."""
+        if names_filter is not None:
+            for name in [names_filter] if isinstance(names_filter, str) or callable(names_filter) else names_filter:
+                self._require(name)
+        if isinstance(names_filter, (set, tuple)):
+            names_filter = list(names_filter)
+        return super().get_caching_hooks(names_filter, *args, **kwargs)
+
+    def _require(self, name: str | Callable[[str], bool]) -> None:
+        if isinstance(name, str):
+            if name not in self.hook_dict:
+                raise InputError(unknown_name(name, list(self.hook_dict)))
+        elif not any(name(known) for known in self.hook_dict):
+            raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
+
+
+def n_hooks(module: nn.Module) -> int:
+    """How many of torch's hooks are on a module; TransformerLens's are among them."""
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return sum(map(len, kinds))
+
+
+def is_watched(module: nn.Module) -> bool:
+    """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
+    return n_hooks(module) > 0
+
+
+def check_no_hooks(model: HookedModel, what: str) -> None:
+    """Refuse a model at which anything reads or edits.
+
+    Raises:
+        InputError: naming the hooks and how to remove them.
+    """
+    points = [point for point in model.modules() if isinstance(point, HookPoint)]
+    permanent = any(hook.is_permanent for point in points for hook in (*point.fwd_hooks, *point.bwd_hooks))
+    torch_hooks = [name for name, part in model.named_modules() if is_watched(part) and part not in points]
+    # a hook point may hold torch's own hooks too, which reset_hooks leaves
+    torch_hooks += [point.name or "" for point in points if n_hooks(point) > len(point.fwd_hooks + point.bwd_hooks)]
+    ways = []
+    if any(point.fwd_hooks or point.bwd_hooks for point in points):
+        ways.append(f"call model.reset_hooks({'including_permanent=True' if permanent else ''})")
+    if torch_hooks:
+        ways.append(f"remove the torch hook on {torch_hooks[0]}, by handle.remove()")
+    if ways:
+        raise InputError(
+            f"The model carries hooks, which {what} would not run as they are meant; {' and '.join(ways)} first."
+        )
+
+
+KINDS = {"vit": "Vision Transformer", "cnn": "CNN", "mixer": "Mixer"}
+
+
+def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
+    """Refuse anything but a hooked model of some kinds.
+
+    Raises:
+        InputError: with what to do instead.
+    """
+    if not isinstance(model, HookedModel):
+        raise InputError(
+            f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model) or "
+            "cl.HookedCNN(model)."
+        )
+    if model.kind not in kinds:
+        known = " and ".join(f"{KINDS[kind]}s" for kind in kinds)
+        raise InputError(f"{what} works on {known}; {model.model_name} is a {KINDS[model.kind]}.")
+
+
+def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
+    """Class names for a head; None means ImageNet's for 1000 classes, and numbers else."""
+    if names is None:
+        return ClassNames.for_model(n_classes)
+    found = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
+    if len(found) != n_classes:
+        raise InputError(
+            f"{len(found)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
+            "model.class_names = None for numbered ones."
+        )
+    return found

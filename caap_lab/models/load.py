@@ -1,0 +1,271 @@
+"""Models by name: the bundled demo backbones, and timm's Vision Transformers, CNNs and MLP-Mixers."""
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from caap_lab.errors import CheckpointError, InputError
+from caap_lab.models.bundled import BACKBONES, build
+from caap_lab.models.checkpoint import as_timm_cnn, count_classes, load_exactly, load_into, read_state_dict
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.cnn import HookedCNN, cnn_grid
+from caap_lab.models.cnn_steps import CNNS
+from caap_lab.models.device_dtype import as_device, as_dtype, check_format, plain_defaults
+from caap_lab.models.heads import ClassAndMeanHead, read_head
+from caap_lab.models.hub import fetch_weights
+from caap_lab.models.mixer import HookedMixer, refuse_unsupported
+from caap_lab.models.names import nearest
+from caap_lab.models.preprocess import Preprocessing, check_image_size
+from caap_lab.models.spec import read_spec
+from caap_lab.models.vit import HookedViT
+
+BUNDLED = Path(__file__).parent / "weights"
+_MODULES = ("vision_transformer", "deit", "mlp_mixer", "resnet", "densenet", "vgg")
+_OTHER_BLOCKS = [
+    *("vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"),
+    *("gmlp_*", "resmlp_*"),
+]
+"""Names in these modules whose blocks are refused."""
+
+
+@plain_defaults()
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    head: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    class_names: Sequence[str] | ClassNames | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
+) -> HookedViT | HookedCNN | HookedMixer:
+    """A model by name, with hook points.
+
+    Args:
+        name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
+            "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
+            also with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) load as well, for gradient
+            methods.
+        checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
+        head: Local file of a Vision Transformer's classification head; see `caap_lab.models.heads`.
+        mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
+        std: Standard deviation of each colour, instead of the model's own.
+        image_size: Pixels or (height, width), instead of the model's own; a ViT's positions are resampled.
+        class_names: One name a class, instead of ImageNet's for 1000 classes and numbers else.
+        device: Where to put the model.
+        dtype: Number format of the weights, such as "float16".
+
+    Raises:
+        CheckpointError: the weights file does not fit, or is not safe to read.
+        InputError: anything else cannot be used; the message says what can.
+    """
+    device, dtype = as_device(device), as_dtype(dtype)
+    check_format(device, dtype)
+    for what, path in (("checkpoint", checkpoint), ("head", head)):
+        if path is not None and not _is_file(path):
+            raise CheckpointError(f"There is no {what} file {path}.")
+    size = _image_size(image_size)
+    for field, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
+
+    check_name(name)
+    model: HookedViT | HookedCNN | HookedMixer
+    if name in bundled_models():
+        model = _load_bundled(name, checkpoint, head, mean, std, size, class_names)
+    else:
+        body = _load_timm(name, checkpoint, head, size)
+        preprocessing = Preprocessing.from_timm(body, mean, std)
+        if size is not None:
+            preprocessing = replace(preprocessing, image_size=size)
+        if isinstance(body, VisionTransformer):
+            model = _with_head(name, body, None, head, preprocessing, class_names)
+        else:
+            hooked = HookedMixer if isinstance(body, MlpMixer) else HookedCNN
+            model = hooked(body, preprocessing=preprocessing, class_names=class_names, name=name)
+    return model.to(device, dtype)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names for `load_model`: the bundled ones, then timm's.
+
+    Args:
+        pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their
+            weights tags ("vit_base_patch16_224.*").
+    """
+    tags = "." in pattern
+    names = timm.list_models(module=_MODULES, exclude_filters=_OTHER_BLOCKS, pretrained=tags, include_tags=tags)
+    return fnmatch.filter([*bundled_models(), *names], pattern)
+
+
+def _load_timm(
+    name: str, checkpoint: str | Path | None, head: str | Path | None, size: tuple[int, int] | None
+) -> nn.Module:
+    with torch.device("meta"):  # shapes only: unsupported names are refused before any weight is read
+        blank = timm.create_model(name, pretrained=False)
+    options: dict[str, Any] = {} if size is None else {"img_size": size}
+    if isinstance(blank, CNNS):
+        _check_no_head(name, "CNN", head)
+        cnn_grid(blank, size or Preprocessing.from_timm(blank).image_size)
+        options = {}
+    elif isinstance(blank, MlpMixer):
+        refuse_unsupported(blank)
+        _check_no_head(name, "Mixer", head)
+        if size not in (None, blank.stem.img_size):
+            raise InputError(
+                f"image_size={size} cannot be had: {name} mixes its patches with weights that are made for images of "
+                f"{blank.stem.img_size} pixels."
+            )
+    else:
+        _check_divisible(size, read_spec(blank).patch_size, name)
+    if checkpoint is None:
+        config = get_pretrained_cfg(name)
+        if config is None or not config.hf_hub_id:
+            raise InputError(f"timm has no weights for {name}; give a local file with checkpoint=...{_tags(name)}")
+        checkpoint = fetch_weights(name, config.hf_hub_id, config.hf_hub_filename)
+    state = read_state_dict(checkpoint)
+    if isinstance(blank, CNNS):
+        state = as_timm_cnn(blank, state)
+    body = timm.create_model(name, pretrained=False, num_classes=count_classes(state), **options)
+    _fill(body, state, checkpoint)
+    return body
+
+
+def _load_bundled(
+    name: str,
+    checkpoint: str | Path | None,
+    head: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: tuple[int, int] | None,
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT | HookedCNN:
+    card = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
+    arguments: dict[str, Any] = card["architecture_kwargs"]
+    if size is not None and "img_size" in arguments:
+        _check_divisible(size, (arguments["patch_size"], arguments["patch_size"]), name)
+        arguments = {**arguments, "img_size": size}
+    body = build(card["architecture"], arguments)
+    path = BUNDLED / card["weights"] if checkpoint is None else checkpoint
+    state = read_state_dict(path)
+    own_head: nn.Module | None = None
+    if card["head"] == "cls+mean":
+        weight, bias = state.pop("head.weight", None), state.pop("head.bias", None)
+        if weight is None or bias is None:
+            raise CheckpointError(f"{path} has no head.weight and head.bias, which {name} needs.")
+        own_head = ClassAndMeanHead(weight.float(), bias.float(), body.num_features)
+    _fill(body, state, path)
+    preprocessing = Preprocessing(
+        image_size=tuple(card["input_size"][1:]) if size is None else size,
+        mean=tuple(card["mean"] if mean is None else mean),
+        std=tuple(card["std"] if std is None else std),
+    )
+    if isinstance(body, CNNS):
+        _check_no_head(name, "CNN", head)
+        names = card["class_names"] if class_names is None else class_names
+        return HookedCNN(body, preprocessing=preprocessing, class_names=names, name=name)
+    names = card["class_names"] if class_names is None and head is None else class_names
+    return _with_head(name, body, own_head, head, preprocessing, names)
+
+
+def _with_head(
+    name: str,
+    vit: VisionTransformer,
+    own_head: nn.Module | None,
+    head: str | Path | None,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT:
+    """The hooked model, with the head file's head and class names where one is given."""
+    if head is not None:
+        own_head, names = read_head(head, vit)
+        class_names = names if class_names is None else class_names
+    return HookedViT(vit, head=own_head, preprocessing=preprocessing, class_names=class_names, name=name)
+
+
+def _check_no_head(name: str, kind: str, head: str | Path | None) -> None:
+    if head is not None:
+        raise InputError(f"{name} is a {kind} and keeps its own head; head=... is for Vision Transformers.")
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    try:
+        if isinstance(model, VisionTransformer):
+            load_into(model, state)
+        else:
+            load_exactly(model, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(card.stem for card in BUNDLED.glob("*.json"))
+
+
+def check_name(name: str) -> None:
+    """Refuse what is neither a bundled model nor timm's.
+
+    Raises:
+        InputError: with the nearest names, or the weights tags that timm knows.
+    """
+    if not isinstance(name, str):
+        raise InputError(
+            f"Expected the name of a model, not {type(name).__name__}; "
+            "for a timm model that you already have, use HookedViT or HookedCNN."
+        )
+    if name in bundled_models():
+        return
+    if name in BACKBONES:
+        raise InputError(
+            f"The bundled weights of {name!r} are missing from {BUNDLED}; install the package again, or "
+            f"train them: python -m caap_lab.training.train {name} --help."
+        )
+    if not timm.is_model(name):
+        hint = nearest(name, [*bundled_models(), *timm.list_models()])
+        raise InputError(f"There is no model named {name!r}.{hint} `caap-lab models` lists them all.")
+    known = get_arch_pretrained_cfgs(name)
+    if "." in name and name not in known:
+        raise InputError(f"{name!r} names no weights that timm knows.{_tags(name)}")
+
+
+def _tags(name: str) -> str:
+    known = [tagged for tagged, config in get_arch_pretrained_cfgs(name).items() if config.hf_hub_id]
+    return f" Known: {', '.join(known)}." if known else ""
+
+
+def _is_file(path: str | Path) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
+
+
+def _image_size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
+        raise InputError(f"image_size={size!r} is not a number of pixels or a (height, width).")
+    check_image_size((pair[0], pair[1]))
+    return pair[0], pair[1]
+
+
+def _check_divisible(size: tuple[int, int] | None, patch: tuple[int, int], name: str) -> None:
+    if size is not None and (size[0] % patch[0] or size[1] % patch[1]):
+        raise InputError(
+            f"image_size={size} is not a whole number of patches: {name} reads patches of "
+            f"{patch[0]} x {patch[1]} pixels."
+        )

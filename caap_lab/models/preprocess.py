@@ -1,0 +1,273 @@
+"""From photos to the model's input tensor and back, with the geometry of timm's own evaluation transform."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageOps
+from timm.data import resolve_model_data_config
+from timm.data.transforms_factory import transforms_imagenet_eval
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+
+from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import plain_defaults
+from caap_lab.models.images import load_image
+from caap_lab.models.mask_pixels import object_pixels
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+
+MOST_PIXELS = 8192
+"""Longest side of a model's input; more is a slip, and would fill the memory before anything could be said."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How photos become a model's input.
+
+    Raises:
+        InputError: a setting makes no sense; the message says which.
+    """
+
+    image_size: tuple[int, int]
+    """Pixels as (height, width)."""
+    mean: tuple[float, ...]
+    """Subtracted from red, green, blue on the scale 0 to 1."""
+    std: tuple[float, ...]
+    """Then divided by."""
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    """Share of the resized short side that the crop keeps."""
+    crop_mode: str = "center"
+    """As in timm: "center" crops the middle, "squash" ignores the aspect ratio, "border" pads."""
+
+    def __post_init__(self) -> None:
+        for field in ("mean", "std"):
+            object.__setattr__(self, field, _three_numbers(field, getattr(self, field)))
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        if any(not 0 <= value <= 1 for value in self.mean):
+            raise InputError(f"mean={self.mean} is not on the scale 0 to 1; divide by 255 if it is on 0 to 255.")
+        if any(value <= 0 for value in self.std):
+            raise InputError(f"std={self.std} must be greater than 0 in every channel.")
+        if len(self.image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.image_size):
+            raise InputError(f"image_size={self.image_size} is not a (height, width) in pixels.")
+        check_image_size(self.image_size)
+        if not 0 < self.crop_pct <= 1:
+            raise InputError(f"crop_pct={self.crop_pct} is not above 0 and at most 1.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(f"interpolation={self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}.")
+        if self.crop_mode not in CROP_MODES:
+            raise InputError(f"crop_mode={self.crop_mode!r} is none of {', '.join(CROP_MODES)}.")
+
+    @classmethod
+    def from_timm(
+        cls, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> "Preprocessing":
+        """The preprocessing in a timm model's configuration, at the image size that the model is built for.
+
+        Args:
+            model: A timm model; its patch embedding, where it has one, says its image size, else the configuration.
+            mean: Instead of the configured mean.
+            std: Instead of the configured standard deviation.
+        """
+        config = resolve_model_data_config(model)
+        channels, *size = config["input_size"]
+        patch_embed: Any = getattr(model, "patch_embed", None)
+        if isinstance(getattr(model, "stem", None), PatchEmbed):  # an MLP-Mixer's name for it
+            patch_embed = model.stem
+        if patch_embed is not None:
+            size = patch_embed.img_size
+            weight = getattr(patch_embed.proj, "weight", None)  # adapters show it, unlike the number of channels
+            channels = channels if weight is None else weight.shape[1]
+        if channels != 3:
+            raise InputError(f"This model reads {channels} channels; photos have 3.")
+        return cls(
+            image_size=tuple(size),
+            mean=tuple(config["mean"] if mean is None else mean),
+            std=tuple(config["std"] if std is None else std),
+            interpolation=config["interpolation"],
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+        )
+
+    def __call__(self, image: str | Path | Image.Image) -> Float[Tensor, "3 height width"]:
+        """One photo as a float32 tensor, the same as timm's transform makes it.
+
+        Raises:
+            InputError: the photo cannot be read; see `load_image`.
+        """
+        pixels = self._geometry(load_image(image), self.interpolation, self.mean)
+        return (pixels.float().div(255) - self._column(self.mean)) / self._column(self.std)
+
+    def mask(self, mask: Image.Image | np.ndarray | Tensor) -> Bool[Tensor, "height width"]:
+        """A mask of a photo, resized and cropped as the photo is; True where its object is.
+
+        Args:
+            mask: Of the photo's own size: a PIL image, turned as its EXIF data say, or one channel of numbers.
+                `caap_lab.models.mask_pixels.object_pixels` says what the object is: what is not zero, from half of
+                white on where edges are soft. Padding of crop mode "border" is outside the mask.
+
+        Raises:
+            InputError: the mask has several channels, no pixels, NaN or negative numbers, or can be read in more than
+                one way.
+        """
+        if isinstance(mask, Image.Image):
+            image_format, mask = mask.format, ImageOps.exif_transpose(mask)
+            mask.format = image_format
+        elif isinstance(mask, Tensor):
+            mask = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
+        elif not isinstance(mask, np.ndarray):
+            raise InputError(f"Expected a mask as a PIL image, array or tensor, not {type(mask).__name__}.")
+        if isinstance(mask, np.ndarray) and (mask.ndim != 2 or 0 in mask.shape):
+            raise InputError(f"A mask has shape [height, width] and one channel; this one is {list(mask.shape)}.")
+        inside = object_pixels(mask, "The mask").inside
+        # Three equal channels, as timm pads "border" with one value a channel.
+        image = Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))).convert("RGB")
+        return self._geometry(image, "nearest", (0.0, 0.0, 0.0))[0] > 0
+
+    def to_rgb(self, tensor: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture in a preprocessed tensor: normalisation undone, values clipped to 0 to 255."""
+        if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[0] != 3:
+            shape = list(getattr(tensor, "shape", ()))
+            raise InputError(f"Expected one preprocessed image [3, height, width], not {shape}.")
+        pixels = tensor.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
+        return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+    def _geometry(self, image: Image.Image, interpolation: str, border: tuple[float, ...]) -> Tensor:
+        """An image resized and cropped by timm's transform, as uint8 [3, h, w]; `border` is the colour of padding."""
+        transform = transforms_imagenet_eval(
+            img_size=self.image_size,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=interpolation,
+            mean=border,
+            use_prefetcher=True,  # leaves out conversion to float and normalisation
+        )
+        with plain_defaults():  # the transform leaves its tensors to torch's defaults
+            return transform(image)
+
+    @staticmethod
+    def _column(values: tuple[float, ...]) -> Float[Tensor, "3 1 1"]:
+        return torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
+
+
+def check_image_size(size: tuple[int, int]) -> None:
+    """Refuse an input size that no model runs on.
+
+    Raises:
+        InputError: a side is longer than `MOST_PIXELS`.
+    """
+    if max(size) > MOST_PIXELS:
+        raise InputError(f"image_size={size} is more than {MOST_PIXELS} pixels a side; models read some hundreds.")
+
+
+def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 3 height width"]:
+    """Images in any accepted form as one batch.
+
+    Photos become float32 on the CPU. Tensors count as preprocessed: they keep their device and number format,
+    and photos in a list with them go to their device.
+
+    Args:
+        images: A path, a PIL image, a uint8 array [height, width, 3], a preprocessed tensor [3, H, W] or
+            [B, 3, H, W], or a list of these, taken in order.
+        preprocessing: What the model expects.
+
+    Raises:
+        InputError: nothing was given, or another kind, size or number format, or NaN or infinity.
+    """
+    parts = list(_parts(images, preprocessing))
+    if not parts:
+        raise InputError("No images were given.")
+    if len(parts) == 1:
+        return parts[0]
+    device = next((part.device for part in parts if part.device.type != "cpu"), parts[0].device)
+    return torch.cat([part.to(device) for part in parts])
+
+
+def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    if isinstance(images, (list, tuple)):
+        for image in images:
+            yield from _parts(image, preprocessing)
+    elif isinstance(images, Tensor):
+        yield _checked(images, preprocessing)
+    elif isinstance(images, np.ndarray):
+        yield preprocessing(_photo(images))[None]
+    elif isinstance(images, (str, Path, Image.Image)):
+        yield preprocessing(images)[None]
+    else:
+        raise InputError(
+            f"{type(images).__name__} is not an image. Give a path, a PIL image, a uint8 array "
+            "[height, width, 3], a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."
+        )
+
+
+def _photo(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(
+            f"An array counts as a photo and has to be uint8 [height, width, 3]; this one is {array.dtype} "
+            f"{list(array.shape)}. A preprocessed image has to be a torch tensor [3, H, W]."
+        )
+    return Image.fromarray(array)
+
+
+def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
+    height, width = preprocessing.image_size
+    if tensor.ndim not in (3, 4) or tuple(tensor.shape[-3:]) != (3, height, width):
+        raise InputError(
+            f"This model takes preprocessed tensors [3, {height}, {width}] or [batch, 3, {height}, {width}]; "
+            f"this one is {list(tensor.shape)}. Photos of any size go in as a path, PIL image or uint8 array."
+        )
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"A preprocessed tensor holds floating-point numbers; this one is {tensor.dtype}. "
+            "Give pixels as a PIL image or as a uint8 array [height, width, 3], so that they are normalised."
+        )
+    if tensor.numel() == 0:
+        raise InputError("No images were given: the tensor's batch is empty.")
+    batch = tensor if tensor.ndim == 4 else tensor[None]
+    low, high = batch.detach().flatten(1).aminmax(dim=1)
+    if not bool((low.isfinite() & high.isfinite()).all()):
+        raise InputError("The tensor holds NaN or infinity.")
+    _refuse_pixels(batch, low, high, preprocessing)
+    return batch
+
+
+_FAR = 16
+"""Times white: above what random inputs reach, and below all but the darkest photo on the scale 0 to 255."""
+
+
+def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Preprocessing) -> None:
+    """Refuse an image whose numbers are pixels from 0 to 255 and were never normalised.
+
+    White, the brightest pixel, is at most `white` after normalisation. Pixels are never negative, and exceed it: far,
+    or in whole numbers where the picture is dark.
+    """
+    white = max((1 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    bright = (low >= 0) & (high > white * 1.01)
+    if not bool(bright.any()):
+        return
+    for image, highest in zip(batch[bright].detach(), high[bright], strict=True):
+        if highest > _FAR * max(white, 1) or bool((image == image.round()).all()):
+            raise InputError(
+                f"This tensor's numbers go from {float(image.min()):.4g} to {float(highest):.4g}, like pixels from 0 "
+                f"to 255; tensors count as preprocessed, and white is at most {white:.3g} for this model. Give pixels "
+                "as a PIL image or as a uint8 array [height, width, 3], or normalise them: (pixels / 255 - mean) / "
+                "std, with mean and std of model.preprocessing."
+            )
+
+
+def _three_numbers(field: str, values: Any) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.") from None
+    if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.")
+    return numbers

@@ -1,0 +1,194 @@
+"""What decides a model's outputs besides its weights, as text: classes, settings, and functions put in by hand.
+
+The text is the same in every process for the same model, so a hash of it may be written into files. Code of installed
+packages is named; code of the user's own, which may change under its name, is read.
+"""
+
+import dataclasses
+import hashlib
+import sys
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens names all modules
+_WITHOUT_EFFECT = frozenset(
+    {
+        # how an implementation computes, and not what
+        *("fused_attn", "grad_checkpointing", "inplace"),
+        # how the model was built and where its weights came from
+        *("pretrained_cfg", "default_cfg", "pretrained_model_args", "_model_args", "_traits", "feature_info"),
+        *("weight_init_mode", "fix_init"),
+    }
+)
+_STEPS = ("forward", "embed", "run_block", "unembed")
+"""Of the hooked model itself, whose other attributes are not part of what timm's model computes."""
+
+
+def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
+    """The text, and the tensors outside the state that it mentions by number: attributes, and buffers not saved."""
+    reader = _Reader(model)
+    lines = [] if _installed(type(model)) else [reader.type(type(model))]
+    lines += [f"{name} = {reader.text(vars(model)[name])}" for name in _STEPS if name in vars(model)]
+    for name, module in model.named_modules():
+        if module is not model and not _only_points(module):
+            lines.append(f"{name}: {reader.module(module)}")
+    return "\n".join(lines), reader.tensors
+
+
+def is_replaced(module: nn.Module, method: str = "forward") -> bool:
+    """True if a function was put in the place of a module's own method."""
+    return vars(module).get(method) is not None and not _is_own_method(module, method, vars(module)[method])
+
+
+def _only_points(module: nn.Module) -> bool:
+    """True for hook points and the modules of this package that hold them."""
+    return isinstance(module, HookPoint) or (
+        type(module).__module__.startswith("caap_lab.models.") and type(module).__name__.endswith("Points")
+    )
+
+
+class _Reader:
+    """Turns modules and values into text; collects the tensors on its way."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.tensors: list[Tensor] = []
+        self._known = {id(module): f"<{name}>" for name, module in model.named_modules()}
+        self._kept: list[Any] = []
+        self._classes: dict[type, str] = {}
+
+    def module(self, module: nn.Module) -> str:
+        """Class, settings, and buffers that the state leaves out."""
+        found = {}
+        for name, value in vars(module).items():
+            counts = name not in _WITHOUT_EFFECT and (name not in _OF_EVERY_MODULE or name == "forward")
+            if counts and value is not None and not _is_own_method(module, name, value):
+                found[name] = self.text(value)
+        for name in sorted(module._non_persistent_buffers_set):
+            if module._buffers.get(name) is not None:
+                found[name] = self.text(module._buffers[name])
+        return f"{self.type(type(module))} {sorted(found.items())}"
+
+    def text(self, value: Any) -> str:
+        """A value, by what is in it and never by where it is."""
+        if isinstance(value, Enum):
+            return f"{type(value).__qualname__}.{value.name}"
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes, range, slice, torch.dtype)):
+            return repr(value)
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return f"tensor {len(self.tensors)}"
+        if isinstance(value, (np.ndarray, np.generic)):
+            return f"{value.dtype} {value.shape} {hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()}"
+        if isinstance(value, type):
+            return self.type(value)
+        if isinstance(value, MethodType):
+            return f"{self.text(value.__func__)} of {self.text(value.__self__)}"
+        if isinstance(value, BuiltinFunctionType):
+            return value.__qualname__
+        if id(value) not in self._known:
+            self._known[id(value)] = f"<the same, {type(value).__qualname__}>"  # if it holds itself
+            self._known[id(value)] = self._compound(value)
+            self._kept.append(value)  # so that no other value gets its id meanwhile
+        return self._known[id(value)]
+
+    def _compound(self, value: Any) -> str:
+        """What may hold other values, and itself among them."""
+        if isinstance(value, (list, tuple)):
+            return f"[{', '.join(map(self.text, value))}]"
+        if isinstance(value, dict):
+            return f"{{{', '.join(sorted(f'{key!r}: {self.text(v)}' for key, v in value.items()))}}}"
+        if isinstance(value, (set, frozenset)):
+            return f"{{{', '.join(sorted(map(self.text, value)))}}}"
+        if isinstance(value, nn.Module):  # held in a list or a function, where torch does not know it
+            self.tensors += [*value.parameters(), *value.buffers()]
+            return " / ".join(self.module(part) for part in value.modules())
+        if isinstance(value, partial):
+            return f"partial {self.text(value.func)} {self.text(value.args)} {self.text(value.keywords)}"
+        if isinstance(value, FunctionType):
+            return self.function(value)
+        if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or not _installed(type(value)):
+            return f"{self.type(type(value))} {self.text(dict(getattr(value, '__dict__', {})))}"
+        return self.type(type(value))
+
+    def function(self, function: Any) -> str:
+        """A function of an installed package by name, another by its code and the values that the code reads."""
+        name = f"{_home(function)}.{function.__qualname__}"
+        if _installed(function) and _is_found(function):
+            return name
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        read = {word: function.__globals__.get(word) for word in function.__code__.co_names}
+        settings = {word: value for word, value in read.items() if _is_setting(value)}
+        defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
+        return f"{name} {_code(function.__code__)} {self.text([defaults, cells, settings])}"
+
+    def type(self, kind: type) -> str:
+        """A class of an installed package by name, another by the code of its methods as well."""
+        if kind not in self._classes:
+            self._classes[kind] = f"{_home(kind)}.{kind.__qualname__}"  # known before its methods mention it
+            if not _installed(kind):
+                parts = {k: v for k, v in vars(kind).items() if not k.startswith("__") or isinstance(v, FunctionType)}
+                read = {k: self.text(v) for k, v in parts.items() if isinstance(v, FunctionType) or _is_setting(v)}
+                self._classes[kind] += f" {sorted(read.items())} {[self.type(base) for base in kind.__bases__]}"
+            elif isinstance(forward := getattr(kind, "forward", None), FunctionType) and not _is_found(forward):
+                self._classes[kind] += f" forward = {self.function(forward)}"  # another was put in its place
+        return self._classes[kind]
+
+
+def _home(thing: Any) -> str:
+    """Module of a class or function, as fingerprints have always called it: files keep them."""
+    return str(thing.__module__).replace("caap_lab.models.", "caap_lab.hooked.")
+
+
+def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
+    """True for a method that is put on its own module again, which changes nothing."""
+    own = getattr(type(module), name, None)
+    return isinstance(value, MethodType) and value.__self__ is module and value.__func__ is own
+
+
+def _installed(thing: Any) -> bool:
+    """True for a class or function of this package, of an installed one, or of Python itself."""
+    root = str(getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+    if root == "__main__":
+        return False
+    if root == "caap_lab" or root in sys.stdlib_module_names:
+        return True
+    path = getattr(sys.modules.get(root), "__file__", None) or ""
+    return "site-packages" in path or "dist-packages" in path
+
+
+def _is_found(function: Any) -> bool:
+    """True if a function is what its module holds under its name."""
+    found: Any = sys.modules.get(function.__module__)
+    for word in function.__qualname__.split("."):
+        found = getattr(found, word, None)
+    return found is function
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (asks whether it is there)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_setting(value: Any) -> bool:
+    """True for a plain value or a function, which code reads by name."""
+    return isinstance(value, (bool, int, float, str, tuple, FunctionType, Tensor, np.ndarray))
+
+
+def _code(code: CodeType) -> str:
+    """Hash of what a function does, without the lines and the file that it stands in."""
+    digest = hashlib.blake2b(code.co_code, digest_size=8)
+    for constant in code.co_consts:
+        plain = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+        digest.update((_code(constant) if isinstance(constant, CodeType) else repr(plain)).encode())
+    digest.update(repr(code.co_names).encode())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""Choosing tokens as a person sees them: a grid cell, a box, an object mask, a neighbourhood, the prefix.
+
+A choice knows no model; `indices(spec)` turns it into token numbers of one (prefix tokens first, then patches row by
+row).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from caap_lab.errors import InputError
+from caap_lab.models.spec import ViTSpec
+
+if TYPE_CHECKING:
+    from caap_lab.models.base import HookedModel
+
+NEIGHBOURHOODS: dict[str, list[tuple[int, int]]] = {
+    "none": [(0, 0)],
+    "cross1": [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if abs(r) + abs(c) <= 1],
+    "box1": [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)],
+    "diamond2": [(r, c) for r in range(-2, 3) for c in range(-2, 3) if abs(r) + abs(c) <= 2],
+    "box2": [(r, c) for r in range(-2, 3) for c in range(-2, 3)],
+}
+"""Offsets (row, column) around a patch (paper section 3.1 and Fig. 5); clipped at the border, never wrapped."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A choice of tokens."""
+
+    label: str
+    choose: Callable[[ViTSpec], list[int]]
+
+    def indices(self, spec: ViTSpec) -> list[int]:
+        """Token numbers in a model with this spec.
+
+        Raises:
+            InputError: the choice lies outside the model's grid, or is empty.
+        """
+        found = self.choose(spec)
+        if not found:
+            raise InputError(f"{self.label} chooses no token of a {spec.grid[0]} x {spec.grid[1]} grid.")
+        return found
+
+    def __repr__(self) -> str:
+        """The call that makes it."""
+        return f"tokens.{self.label}"
+
+
+def cell(row: int, col: int) -> Tokens:
+    """The patch at a row and column of the grid."""
+    return Tokens(f"cell({row}, {col})", lambda spec: [patch_token(spec, row, col)])
+
+
+def box(top: int, left: int, bottom: int, right: int) -> Tokens:
+    """Patches in rows top to bottom - 1 and columns left to right - 1, as in Python slices."""
+
+    def choose(spec: ViTSpec) -> list[int]:
+        if not (0 <= top < bottom <= spec.grid[0] and 0 <= left < right <= spec.grid[1]):
+            raise InputError(
+                f"box({top}, {left}, {bottom}, {right}) is not inside the {spec.grid[0]} x {spec.grid[1]} grid; "
+                "give top, left, bottom, right with the last two exclusive."
+            )
+        return [patch_token(spec, r, c) for r in range(top, bottom) for c in range(left, right)]
+
+    return Tokens(f"box({top}, {left}, {bottom}, {right})", choose)
+
+
+def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
+    """A patch and its neighbours: "none", "cross1", "box1", "diamond2" or "box2", clipped at the border."""
+    offsets = neighbourhood_offsets(kind)
+
+    def choose(spec: ViTSpec) -> list[int]:
+        patch_token(spec, row, col)  # refuses a centre outside the grid
+        rows, cols = spec.grid
+        near = [(row + dr, col + dc) for dr, dc in offsets]
+        return [patch_token(spec, r, c) for r, c in near if 0 <= r < rows and 0 <= c < cols]
+
+    return Tokens(f"neighbourhood({row}, {col}, {kind!r})", choose)
+
+
+def mask(mask: Any, threshold: float = 0.5) -> Tokens:
+    """Patches of which at least a share `threshold` lies in a mask.
+
+    Args:
+        mask: Array or tensor [H, W] of the model's input size (see `model.preprocessing.mask`) or of its grid size;
+            non-zero is inside.
+        threshold: Share of a patch's pixels, above 0 and at most 1.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"threshold must lie above 0 and be at most 1, not {threshold}.")
+    array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError("The mask holds NaN.")
+    array = array != 0
+
+    def choose(spec: ViTSpec) -> list[int]:
+        share = mask_share(array, spec).reshape(-1)
+        return [spec.n_prefix + int(i) for i in np.flatnonzero(share >= threshold)]
+
+    return Tokens(f"mask({int(array.sum())} of {array.size} px, threshold={threshold})", choose)
+
+
+def prefix() -> Tokens:
+    """All prefix tokens: class, distillation, registers."""
+    return Tokens("prefix()", lambda spec: list(range(spec.n_prefix)))
+
+
+def cls() -> Tokens:
+    """The class token."""
+    return Tokens("cls()", lambda spec: [i for i, role in enumerate(spec.prefix) if role == "cls"])
+
+
+def patches() -> Tokens:
+    """All patch tokens."""
+    return Tokens("patches()", lambda spec: list(range(spec.n_prefix, spec.n_tokens)))
+
+
+def all() -> Tokens:
+    """Every token."""
+    return Tokens("all()", lambda spec: list(range(spec.n_tokens)))
+
+
+def patch_token(spec: ViTSpec, row: int, col: int) -> int:
+    """Token number of the patch at a grid cell."""
+    rows, cols = spec.grid
+    if not (0 <= row < rows and 0 <= col < cols):
+        raise InputError(f"Trial ({row}, {col}) is outside the {rows} x {cols} grid (rows and columns start at 0).")
+    return spec.n_prefix + row * cols + col
+
+
+def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:
+    """Share of each patch, or cell of a CNN, inside a boolean mask [H, W] of input or grid size; [rows, columns]."""
+    if mask.shape == spec.grid:
+        return mask.astype(float)
+    if mask.shape != spec.image_size:
+        raise InputError(
+            f"The mask is {' x '.join(map(str, mask.shape))}; the model's input is {spec.image_size[0]} x "
+            f"{spec.image_size[1]} (and its grid {spec.grid[0]} x {spec.grid[1]}). For a mask of the photo's own size "
+            "call model.preprocessing.mask(mask) first."
+        )
+    (rows, cols), (height, width) = spec.grid, spec.patch_size
+    return mask[: rows * height, : cols * width].reshape(rows, height, cols, width).mean(axis=(1, 3))
+
+
+def neighbourhood_offsets(kind: str) -> list[tuple[int, int]]:
+    """Offsets of a named neighbourhood."""
+    if not isinstance(kind, str) or kind not in NEIGHBOURHOODS:
+        raise InputError(f"There is no neighbourhood {kind!r}; there are {', '.join(NEIGHBOURHOODS)}.")
+    return NEIGHBOURHOODS[kind]
+
+
+def neighbourhood_table(grid: tuple[int, int], kind: str) -> Int[Tensor, "patch neighbour"]:
+    """Patch numbers (not token numbers) of every patch's neighbourhood, the patch itself first; -1 where clipped."""
+    offsets = sorted(neighbourhood_offsets(kind), key=lambda o: o != (0, 0))
+    rows, cols = grid
+    down, right = torch.tensor(offsets, dtype=torch.long, device="cpu").T
+    row = torch.arange(rows, device="cpu").repeat_interleave(cols)[:, None] + down
+    col = torch.arange(cols, device="cpu").repeat(rows)[:, None] + right
+    inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
+    return torch.where(inside, row * cols + col, -1)
+
+
+def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch patch"]:
+    """The neighbourhoods of a table as masks: row i is True at the patches of S_i."""
+    count = len(table)
+    # A last column takes the -1 of clipped neighbours.
+    masks = torch.zeros(count, count + 1, dtype=torch.bool, device="cpu").scatter_(1, table % (count + 1), True)
+    return masks[:, :-1]

@@ -1,1 +1,0 @@
-"""Recording activations and keeping them, in memory or on disk."""

@@ -1,0 +1,170 @@
+"""The run of a sweep: image after image, each one's maps from as few passes as can be, each one's rows kept at once."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypedDict
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caap_lab.attribution.caap import caap_ranges, score_read, scores_of
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.bench.identity import model_digest
+from caap_lab.bench.plan import METRICS, Trial
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.trial import Row, evaluate, failure
+from caap_lab.bench.variant import Variant
+from caap_lab.data.image_set import ImageSet
+from caap_lab.engine.blanks import Blank
+from caap_lab.errors import InputError
+from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.batches import check_count
+from caap_lab.models.vit import HookedViT
+from caap_lab.sweeps.cost import sweep_passes
+from caap_lab.sweeps.images import Masks, SweepImage, sweep_images
+from caap_lab.sweeps.result import CaapSweep
+from caap_lab.sweeps.settings import Label, Setting, settings_of
+
+
+class Options(TypedDict, total=False):
+    """What all sweeps take; `sweep_cutoffs` explains it. The second half is `caap`'s own."""
+
+    metrics: Sequence[str] | None
+    protocol: str | CurveProtocol
+    masks: Masks | None
+    out: str | Path | None
+    batch_size: int
+    progress: bool
+
+    cutoff: int | float | None
+    start: int
+    neighbourhood: str
+    blank: Blank
+    context: str | None
+    attention: str
+    tail: str
+    score: str
+    seed: int
+    chunk_size: int | None
+    max_memory: float | None
+
+
+def run_sweep(
+    model: HookedViT,
+    images: ImageSet | Images,
+    target: int | str | None,
+    axes: tuple[str, ...],
+    changes: Mapping[Label, dict[str, Any]],
+    *,
+    metrics: Sequence[str] | None = None,
+    protocol: str | CurveProtocol = "rise-28",
+    masks: Masks | None = None,
+    out: str | Path | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+    **fixed: Any,
+) -> CaapSweep:
+    """Maps and metrics of every image and setting that `out` does not have yet.
+
+    Args:
+        model: The model.
+        images: As in `sweep_cutoffs`, as all that is not named here.
+        target: See there.
+        axes: What the settings' labels say: one name, or two for labels that are pairs.
+        changes: Label to the options that the setting stands for.
+        metrics: See there.
+        protocol: See there.
+        masks: See there.
+        out: See there.
+        batch_size: See there.
+        progress: See there.
+        **fixed: `caap`'s options that are the same for all settings.
+    """
+    check_kind(model, "A sweep of CAAP")
+    check_count("batch_size", batch_size)
+    settings = settings_of(model, changes, fixed)
+    pictures = sweep_images(model, images, target, masks)
+    has_masks = images.has_masks if isinstance(images, ImageSet) else masks is not None
+    groups = (METRICS if has_masks else METRICS[:1]) if metrics is None else tuple(metrics)
+    for metric in groups:
+        if metric not in METRICS:
+            raise InputError(f"metrics={metric!r} is not known; use {' or '.join(METRICS)}, both, or () for none.")
+    if "localisation" in groups and not has_masks:
+        raise InputError("metrics='localisation' needs a mask of every image: masks=..., or a data set with masks.")
+
+    rule = "prediction" if target is None else "label" if target == "label" else f"class {pictures[0].target}"
+    digest = model_digest(model)
+    spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
+    chosen = curve_protocol(protocol)
+    cells = [
+        [
+            Trial(spec, s.spec, picture.source, picture.sample.name, groups, rule, chosen, digest, "", picture.digest)
+            for s in settings
+        ]
+        for picture in pictures
+    ]
+    with TemporaryDirectory() if out is None else nullcontext(out) as folder:
+        run = RunFolder(folder)
+        with run.locked():
+            done = run.clean()
+            finished = set(done["key"][done["error"].isna()])
+            complete = finished.issuperset(cell.key for row in cells for cell in row)
+            with tqdm(total=len(pictures) * len(settings), unit="map", disable=not progress) as bar:
+                for picture, row in zip(pictures, cells, strict=True):
+                    waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
+                    if waiting:
+                        run.append(_image_rows(model, picture, list(waiting.values()), batch_size))
+                        finished |= set(waiting)
+                    bar.update(len(row))
+        kept = done if complete else run.rows()
+    frame = kept.set_index("key").loc[[cell.key for row in cells for cell in row]].reset_index(drop=True)
+    if frame["error"].notna().all():
+        raise InputError(f"No map could be made: {frame['error'].iloc[0]}")
+    return CaapSweep(
+        axes=axes,
+        labels=tuple(setting.label for setting in settings),
+        default=next((s.label for s in settings if not set(changes[s.label]) & set(s.spec.options)), None),
+        images=tuple(picture.sample.name for picture in pictures),
+        metrics=groups,
+        passes=sweep_passes(model, settings, prediction=target is None),
+        model=model,
+        rows=frame,
+        readers=tuple(picture.read for picture in pictures),
+    )
+
+
+def _image_rows(
+    model: HookedViT, picture: SweepImage, waiting: Sequence[tuple[Trial, Setting]], batch_size: int
+) -> list[Row]:
+    """Rows of an image's cells; what goes wrong is their error, so that one bad image does not end a long sweep."""
+    rows: list[Row] = []
+    for _, same in groupby(sorted(waiting, key=lambda w: str(w[1].shared)), key=lambda w: w[1].shared):
+        group = list(same)
+        try:
+            x = picture.read()
+            maps = _maps(model, x, picture.target, [setting for _, setting in group])
+            for (cell, _), m in zip(group, maps, strict=True):
+                rows.append(evaluate(cell, model, picture.sample, x, m, batch_size, picture.mask))
+        except Exception as error:
+            finished = {row["key"] for row in rows}
+            rows += [failure(cell, error) for cell, _ in group if cell.key not in finished]
+    return rows
+
+
+def _maps(model: HookedViT, x: Tensor, target: int | None, settings: Sequence[Setting]) -> list[AttributionMap]:
+    """Maps of settings that differ in start, cutoff and score alone, from one run of the image."""
+    options = {name: value for name, value in settings[0].options.items() if name not in ("start", "cutoff")}
+    ranges = [(setting.plan.start, setting.plan.cutoffs[0]) for setting in settings]
+    (maps,) = caap_ranges(model, x, target, ranges, **{**options, "score": "logit", "batch_size": 1, "progress": False})
+    found = []
+    for m, score in zip(maps, (str(setting.options["score"]) for setting in settings), strict=True):
+        assert m.all_scores is not None
+        scores = scores_of(m.all_scores, score)
+        read = score_read(score, model.n_classes)
+        found.append(replace(m, score=read, all_scores=scores, scores=scores[..., m.target].clone()))
+    return found

@@ -1,0 +1,40 @@
+"""A small line chart that is drawn in the browser, so that it follows a slider without delay."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+_HERE = Path(__file__).parent
+
+
+class Curve(anywidget.AnyWidget):
+    """Lines over whole numbers, one of which is the current one; a click on the chart makes another the current one.
+
+    Attributes:
+        x: The numbers.
+        series: Name, colour, dash (SVG stroke-dasharray, "" for none), and one value a number; None where there is none
+            yet.
+        current: The number that is marked.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis, with its unit.
+        label: What it shows, for screen readers.
+        width: In pixels.
+        height: In pixels.
+    """
+
+    _esm = _HERE / "curve_view.js"
+    _css = _HERE / "widgets.css"
+    x = traitlets.List(traitlets.Int()).tag(sync=True)
+    series = traitlets.List(traitlets.Dict()).tag(sync=True)
+    current = traitlets.Int(0).tag(sync=True)
+    x_label = traitlets.Unicode().tag(sync=True)
+    y_label = traitlets.Unicode().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+    width = traitlets.Int(420).tag(sync=True)
+    height = traitlets.Int(260).tag(sync=True)
+
+
+def line(name: str, values: list[float | None], colour: str, dash: str = "") -> dict[str, object]:
+    """One of `Curve.series`."""
+    return {"name": name, "values": values, "colour": colour, "dash": dash}

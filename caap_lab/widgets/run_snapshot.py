@@ -1,0 +1,220 @@
+"""What a benchmark's folder holds at one moment, and how it is drawn; nothing here writes, locks or moves anything."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from caap_lab.bench.plan import BenchmarkPlan
+from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.tables import Table, make_tables
+from caap_lab.escaping import for_html, for_plot
+from caap_lab.plots.curves import Kind, mean_curves, plot_mean_curves
+from caap_lab.plots.dots import plot_dots
+from caap_lab.plots.style import method_styles, new_figure
+from caap_lab.plots.sweeps import NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_FAILURES = 100
+Stamp = frozenset[tuple[str, int, int]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is looked at; empty texts stand for the first of what there is."""
+
+    table: str = ""
+    metric: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A run at one moment."""
+
+    result: BenchmarkResult
+    tables: tuple[Table, ...]
+    """Those of `caap-lab tables`; none while no cell is finished."""
+    counts: "pd.DataFrame"
+    failed: "pd.DataFrame"
+    planned: int
+    computed: int
+    n_failed: int
+
+    @classmethod
+    def of(cls, result: BenchmarkResult) -> "Reading":
+        """Read a run's folder."""
+        tables = tuple(make_tables(result)) if result.totals[1] else ()
+        return cls(result, tables, result.counts(), result.failed, *result.totals)
+
+    @property
+    def complete(self) -> bool:
+        """True if no cell is missing."""
+        return self.computed + self.n_failed >= self.planned
+
+    def table(self, choice: Choice) -> Table | None:
+        """The chosen table, else the first."""
+        return next((table for table in self.tables if table.name == choice.table), next(iter(self.tables), None))
+
+    def metrics(self, choice: Choice) -> list[str]:
+        """Metrics of the chosen table."""
+        table = self.table(choice)
+        return [] if table is None else list(dict.fromkeys(table.frame["metric"]))
+
+    def models(self, choice: Choice) -> dict[str, tuple[str, str]]:
+        """Models of the chosen table as they are shown, each with its data set."""
+        table = self.table(choice)
+        if table is None:
+            return {}
+        pairs = list(dict.fromkeys(zip(table.frame["data"], table.frame["model"], strict=True)))
+        several = len({data for data, _ in pairs}) > 1
+        return {f"{data}, {model}" if several else model: (data, model) for data, model in pairs}
+
+    def settle(self, choice: Choice) -> Choice:
+        """The same choice where there is such a thing; InsDel, and the first of everything else, where there is not."""
+        table, metrics, models = self.table(choice), self.metrics(choice), list(self.models(choice))
+        if table is None:
+            return Choice()
+        metric = choice.metric if choice.metric in metrics else "insdel" if "insdel" in metrics else metrics[0]
+        return Choice(table.name, metric, choice.model if choice.model in models else models[0])
+
+    def figure(self, choice: Choice) -> Figure:
+        """Mean curves of one model, and the metric of all models as dots."""
+        choice = self.settle(choice)
+        table = self.table(choice)
+        if table is None:
+            return sentence(self.result.progress)
+        data, model = self.models(choice)[choice.model]
+        rows = self.result.to_dataframe()
+        rows = rows[rows["study"].isin(table.studies) & (rows["data"] == data) & (rows["model"] == model)]
+        methods = list(dict.fromkeys(table.frame["method"]))
+        names = {pair: name for name, pair in self.models(choice).items()}
+        dots = table.frame[table.frame["metric"] == choice.metric]
+        shown = dots.assign(model=[names[pair] for pair in zip(dots["data"], dots["model"], strict=True)])
+        height = 1.2 + 0.25 * shown["model"].nunique() + 0.08 * len(shown)
+        curves = bool(rows["shares"].notna().any())
+        figure = new_figure(9, height + 3.2 * curves)
+        grid = figure.add_gridspec(1 + curves, 2, height_ratios=[3.2, height] if curves else [1])
+        if curves:
+            kinds: tuple[Kind, Kind] = ("insertion", "deletion")
+            first = None
+            for column, kind in enumerate(kinds):
+                first = ax = figure.add_subplot(grid[0, column], sharey=first)
+                plot_mean_curves(mean_curves(rows, kind), kind, ax, methods=methods)
+                ax.set_title(for_plot(f"{kind}, {choice.model}"), fontsize=10)
+                if column == 0:
+                    ax.set_ylabel("probability of the class", fontsize=9)
+                else:
+                    ax.tick_params(labelleft=False)
+        below = figure.add_subplot(grid[-1, :])
+        plot_dots(shown, f"{NAMES[choice.metric]} (%)", below)
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=style.colour,
+                linestyle=style.dash,
+                marker=style.marker,
+                markersize=4,
+                label=for_plot(method),
+            )
+            for method, style in method_styles(methods).items()
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(6, len(methods)), frameon=False, fontsize=8
+        )
+        figure.suptitle(for_plot(f"{table.title}; {self.result.progress}"), fontsize=10)
+        return figure
+
+    def counts_html(self) -> str:
+        """Finished cells of each model and method, with a bar behind the number."""
+        models, methods = (list(dict.fromkeys(self.counts[name])) for name in ("model", "method"))
+        lines = {(line.model, line.method): line for line in self.counts.itertuples()}
+        heads = "".join(f'<th scope="col">{for_html(text)}</th>' for text in ("Method", *models))
+        rows = [f"<tr>{heads}</tr>"]
+        for method in methods:
+            cells = []
+            for model in models:
+                line = lines.get((model, method))
+                if line is None:
+                    cells.append("<td></td>")
+                    continue
+                done, bad = (100 * count / line.planned for count in (line.computed, line.failed))
+                failed = f", {line.failed} failed" if line.failed else ""
+                cells.append(
+                    f'<td class="caap-bar" style="--caap-done: {done:.1f}%; --caap-failed: {done + bad:.1f}%">'
+                    f"{line.computed} of {line.planned}{failed}</td>"
+                )
+            rows.append(f'<tr><th scope="row">{for_html(method)}</th>{"".join(cells)}</tr>')
+        return f"<table><caption>Cells computed</caption>{''.join(rows)}</table>"
+
+    def failed_html(self) -> str:
+        """Failed cells with their errors."""
+        lines = [
+            f"<li>{for_html(f'{row.method} of {row.model} on {row.image}: {row.error}')}</li>"
+            for row in self.failed.head(SHOWN_FAILURES).itertuples()
+        ]
+        more = len(self.failed) - SHOWN_FAILURES
+        return f"<ul>{''.join(lines)}</ul>{f'<p>and {more} more</p>' if more > 0 else ''}"
+
+    def damaged_text(self) -> str:
+        """Which part files cannot be read, and what becomes of their cells."""
+        names = [path.name for path in self.result.damaged]
+        if not names:
+            return ""
+        files = "1 part file cannot" if len(names) == 1 else f"{len(names)} part files cannot"
+        told = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        return f"{files} be read ({told}); the cells in it count as missing, and the next run computes them again."
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """There is nothing to show yet."""
+
+    text: str
+
+
+def read(folder: Path, result: BenchmarkResult | None = None) -> Reading | Waiting:
+    """What a folder holds; `result` is the caller's own, whose plan counts in place of the folder's.
+
+    Raises:
+        InputError: the plan cannot be read.
+    """
+    run = RunFolder(folder)
+    if result is not None:
+        return Reading.of(replace(result))  # a new one, as results read their folder once
+    if run.plan_path.exists():
+        return Reading.of(BenchmarkResult(BenchmarkPlan.load(run.plan_path), folder))
+    if folder.exists():
+        return Waiting(f"{folder} holds no benchmark yet: it has no plan.json. It is shown here as soon as one starts.")
+    return Waiting(f"There is no folder {folder} yet. The benchmark is shown here as soon as it starts.")
+
+
+def stamp(folder: Path) -> Stamp:
+    """What tells whether a folder has changed: names, sizes and times of its plan and parts."""
+    run = RunFolder(folder)
+    found = []
+    for path in (run.plan_path, *run.parts.glob("*.parquet")):
+        with suppress(FileNotFoundError):  # put together with others meanwhile
+            about = path.stat()
+            found.append((path.name, about.st_size, about.st_mtime_ns))
+    return frozenset(found)
+
+
+def newest(found: Stamp) -> float | None:
+    """When the newest part was written, in seconds as `time.time` counts; None if there is none."""
+    times = [time for name, _, time in found if name.endswith(".parquet")]
+    return max(times) / 1e9 if times else None
+
+
+def sentence(text: str) -> Figure:
+    """A figure that says why there is no other."""
+    figure = new_figure(9, 1)
+    figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
+    return figure

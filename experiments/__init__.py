@@ -1,0 +1,1 @@
+"""Measurements behind the documentation's tables, one script per subject: `python -m experiments.NAME`."""

@@ -1,0 +1,198 @@
+"""What each setting of CAAP costs, and how far its maps are from the exact ones, on real weights and photos.
+
+    python -m experiments.frontier --models DeiT-tiny=deit_tiny_patch16_224:checkpoint=PATH \
+        "ViT-tiny=vit_tiny_patch16_224:checkpoint=PATH,mean=[0.5,0.5,0.5],std=[0.5,0.5,0.5]" \
+        --photos DIR --out docs/tables/frontier.md --figures docs/images
+
+For every setting and cutoff: the cost in forward passes of the same model, counted and timed; the Spearman correlation
+with the exact map; and the change of insertion minus deletion (InsDel). The class explained is the model's own
+prediction. Writes the Markdown table, all values as CSV beside it, and one figure as PNG and PDF.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+import caap_lab as cl
+from benchmarks.counting import operations, timed
+from benchmarks.machine import describe
+from caap_lab.bench.variant import parse_variant
+from caap_lab.plots.maps import save_figure
+from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from experiments.photos import every_nth, one
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "E-CAAP": {"attention": "cached"},
+    "interpolated tail": {"tail": "interpolated"},
+    "E-CAAP, interpolated tail": {"attention": "cached", "tail": "interpolated"},
+    "shared tail": {"tail": "shared"},
+    "E-CAAP, shared tail": {"attention": "cached", "tail": "shared"},
+}
+CUTOFFS = (2, 4, 6, 8)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser("python -m experiments.frontier", description=__doc__)
+    parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
+    parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is taken")
+    parser.add_argument("--count", type=int, default=16, help="photos; default %(default)s")
+    parser.add_argument("--curves", type=int, default=8, help="photos whose InsDel is measured; default %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="timed maps of each setting; default %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("docs/tables/frontier.md"))
+    parser.add_argument("--figures", type=Path, default=Path("docs/images"))
+    args = parser.parse_args()
+    photos = every_nth(args.photos, args.count)
+    frames = []
+    for spec in map(parse_variant, args.models):
+        model = cl.load_model(spec.name, **spec.options)
+        assert isinstance(model, cl.HookedViT)
+        frames.append(measure(model, photos, args.curves, args.repeats).assign(model=spec.label))
+    frame = pd.concat(frames, ignore_index=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    frame.round(5).to_csv(args.out.with_suffix(".csv"), index=False)
+    text = (
+        f"{table(frame)}\n\n{len(photos)} photos of {args.photos.name} (every n-th by name; InsDel on {args.curves}), "
+        "target the model's prediction, white blank, 3 x 3 neighbourhood, fp32. Forwards, timed: medians of "
+        f"{args.repeats}. Spearman with the exact map: mean over photos (lowest). InsDel: mean change against the "
+        f"exact map in points of 100, with its standard error; protocol rise-28. {describe()}.\n"
+    )
+    args.out.write_text(text)
+    print(text)
+    args.figures.mkdir(parents=True, exist_ok=True)
+    draw(frame, args.figures / "frontier")
+
+
+def measure(model: cl.HookedViT, photos: list[Path], curves: int, repeats: int) -> pd.DataFrame:
+    """A row for every cutoff, setting and photo; cost is repeated in each."""
+    rows: list[dict[str, Any]] = []
+    steps = [(cutoff, setting) for cutoff in CUTOFFS for setting in SETTINGS]
+    first = model.preprocess(photos[0])
+    costs = {
+        step: _cost(model, first, {"cutoff": step[0], **SETTINGS[step[1]]}, repeats)
+        for step in tqdm(steps, unit="cost")
+    }
+    for number, photo in enumerate(tqdm(photos, unit="photo")):
+        image = model.preprocess(photo)
+        for cutoff in CUTOFFS:
+            exact = one(cl.caap(model, image, cutoff=cutoff))
+            maps = {
+                setting: one(cl.caap(model, image, exact.target, cutoff=cutoff, **options))
+                for setting, options in SETTINGS.items()
+            }
+            insdel = [np.nan] * len(maps)
+            if number < curves:
+                found = cl.insertion_deletion(model, image, list(maps.values()), protocol="rise-28", progress=False)
+                assert isinstance(found, list)
+                insdel = [curve.insdel for curve in found]
+            for (setting, m), value in zip(maps.items(), insdel, strict=True):
+                counted, timed = costs[cutoff, setting]
+                rank = spearmanr(exact.scores.flatten(), m.scores.flatten()).statistic
+                rows.append(
+                    {
+                        "image": photo.name,
+                        "cutoff": cutoff,
+                        "setting": setting,
+                        "counted": counted,
+                        "timed": timed,
+                        "spearman": rank,
+                        "insdel_change": 100 * (value - insdel[0]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Markdown: one row a model, cutoff and setting."""
+    lines = [
+        "| model | cutoff | setting | forwards, counted | forwards, timed | Spearman | InsDel |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (model, cutoff, setting), part in frame.groupby(["model", "cutoff", "setting"], sort=False):
+        change = part["insdel_change"].dropna()
+        error = change.std(ddof=0) / max(1, len(change)) ** 0.5
+        moved = "0" if setting == "exact" else f"{change.mean():+.2f} ± {error:.2f}"
+        lines.append(
+            f"| {model} | {cutoff} | {setting} | {part['counted'].iloc[0]:.2f} | {part['timed'].iloc[0]:.2f} "
+            f"| {part['spearman'].mean():.3f} ({part['spearman'].min():.2f}) | {moved} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(frame: pd.DataFrame, path: Path) -> list[Path]:
+    """Spearman, and the change of InsDel, over the counted cost: a line a setting, a point a cutoff."""
+    models = list(frame["model"].unique())
+    figure = new_figure(4.4 * len(models), 6.4)
+    axes = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row")
+    for column, model in enumerate(models):
+        part = frame[frame["model"] == model]
+        _lines(axes[0, column], part, "spearman")
+        _lines(axes[1, column], part, "insdel_change")
+        axes[0, column].set_title(model)
+        axes[1, column].set_xlabel("forward passes, counted")
+    axes[0, 0].set_ylabel("Spearman with the exact map")
+    axes[1, 0].set_ylabel("change of InsDel, points")
+    for ax in axes[0]:
+        ax.axhline(0.98, color="0.6", lw=0.8, ls=":")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return save_figure(figure, path)
+
+
+def _lines(ax: Axes, frame: pd.DataFrame, value: str) -> None:
+    quiet_grid(ax)
+    for index, setting in enumerate(SETTINGS):
+        groups = frame[frame["setting"] == setting].groupby("cutoff")
+        mean, cost = groups[value].mean(), groups["counted"].first()
+        error = groups[value].std(ddof=0) / groups[value].count() ** 0.5
+        colour = COLOURS[6] if setting == "exact" else COLOURS[(index - 1) % 6]
+        ax.errorbar(
+            cost,
+            mean,
+            error,
+            color=colour,
+            marker=MARKERS[index],
+            ms=4,
+            lw=1,
+            ls="-" if index % 2 else "--",
+            label=setting,
+        )
+        if value == "spearman" and setting in ("exact", "shared tail"):
+            offset, side = ((0, 5), "center") if setting == "exact" else ((5, -3), "left")
+            for cutoff in mean.index:
+                ax.annotate(
+                    str(cutoff), (cost[cutoff], mean[cutoff]), offset, textcoords="offset points",
+                    ha=side, fontsize=7, color=colour,
+                )  # fmt: skip
+
+
+def _cost(model: cl.HookedViT, image: Any, options: dict[str, Any], repeats: int) -> tuple[float, float]:
+    """Forward passes, counted and timed; each timed map beside three forward passes."""
+
+    @torch.no_grad()
+    def forward() -> None:
+        model(image)
+
+    def run() -> None:
+        cl.caap(model, image, **options)
+
+    run()  # what is kept of the blank is no part of a map's cost
+    counted = operations(model, run) / operations(model, forward)
+    ratios = []
+    for _ in range(repeats):
+        near = statistics.median(timed(forward) for _ in range(3))
+        ratios.append(timed(run) / near)
+    return counted, statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""`caap-lab doctor`: what it finds and what it says of the rest, and that its costs are those that runs have."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+import caap_lab as cl
+from caap_lab import cli
+from caap_lab.attribution.registry import METHODS
+from caap_lab.bench import cost
+from caap_lab.bench.cost import PASSES, Size, architecture, curve_passes, map_passes, seconds_per_pass
+from caap_lab.bench.doctor import doctor
+from caap_lab.bench.profiles import HEADS, paper_models, paper_plan
+from caap_lab.metrics.protocol import curve_protocol
+from helpers.models import randomise, timm_model
+
+CNNS = [f"{name}=demo-cnn" for name in ("ResNet-18", "ResNet-50", "DenseNet-161", "VGG-16")]
+LARGE = ["ViT-L/16=demo", "CLIP-L/14=demo-clip", "DINOv2-L/14=demo-dinov2", "DeiT3-L/16=demo-deit3"]
+
+
+def photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (70, 64), "red").save(path)
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> str:
+    for number, wnid in enumerate(("n01440764", "n01751748", "n09193705"), start=1):
+        photo(tmp_path / "imagenet" / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG")
+    return f"imagenet:{tmp_path / 'imagenet'}"
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    width = 2 * cl.load_model("demo-dinov2").spec.d_model
+    save_file({"weight": torch.ones(10, width), "bias": torch.zeros(10)}, tmp_path / "head.safetensors")
+    return tmp_path / "head.safetensors"
+
+
+# --- costs ---
+
+
+class Passes(TorchFunctionMode):
+    """Counts tokens in all blocks' MLPs as shares of a whole pass, and gradients out of the head, while it is entered.
+
+    Linear layers are known by their shapes: methods may run a copy of the model, and a changed one is another model.
+    """
+
+    def __init__(self, model: cl.HookedViT) -> None:
+        super().__init__()
+        self.forwards, self.backwards = 0.0, 0
+        self._tokens = model.spec.n_layers * model.spec.n_tokens
+        self._mlp, self._head = model.vit.blocks[0].mlp.fc2.weight.shape, model.vit.head.weight.shape
+
+    def __torch_function__(self, function: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
+        output = function(*inputs, **(options or {}))
+        if function is nn.functional.linear:
+            weight = inputs[1] if len(inputs) > 1 else options["weight"]
+            shape = weight.shape if isinstance(weight, nn.Parameter) else None  # rules of relevance make others of it
+            if shape == self._mlp:
+                self.forwards += output.shape[:-1].numel() / self._tokens
+            elif shape == self._head and output.requires_grad:
+                output.register_hook(self._gradient)
+        return output
+
+    def _gradient(self, gradient: torch.Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def test_every_method_has_a_cost() -> None:
+    assert set(PASSES) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_costs_are_the_passes_that_methods_make(name: str) -> None:
+    model = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", img_size=64, depth=12)))
+    size, image = Size.of(model), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cl.attribute(model, image, "caap", 3)  # its blank's run is kept with the model
+    with Passes(model) as passes:
+        cl.attribute(model, image, name, 3)
+    stated, backwards = map_passes(name, size), PASSES[name][1]
+    assert passes.backwards == backwards
+    forwards, stated = passes.forwards, stated - cost.BACKWARD * backwards
+    if name == "caap":
+        assert forwards == pytest.approx(stated, rel=0.15)
+    elif name == "mda":
+        assert stated <= forwards + 1e-6 <= stated + 36  # blurs of 36 widths may be tried
+    elif name == "vit_cx":
+        assert 3 <= forwards + 1e-6 <= 1 + 2 * size.channels + 1e-5  # masks are clusters of channels
+    elif name in ("mutex", "tis"):
+        assert 1 < forwards < 1.05 * stated  # half of the patches and the class token are a little more than half
+    else:
+        assert forwards == pytest.approx(stated)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "cnn" in METHODS[name].models and name != "rise"])
+def test_costs_on_cnns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cl.load_model("demo-cnn")
+    found, head = [0], model.cnn.get_classifier()
+    forward = head.forward
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        found[0] += len(x)
+        return forward(x)
+
+    monkeypatch.setattr(head, "forward", watched)
+    cl.attribute(model, torch.randn(3, *model.image_size), name, 3)
+    stated = map_passes(name, Size.of(model)) - cost.BACKWARD * PASSES[name][1]
+    assert found[0] == (stated - 1 if name == "caap" else stated)  # its own pass stops at the cutoff
+
+
+@pytest.mark.parametrize("protocol", ["rise", "patches", "chefer"])
+def test_cost_of_curves(protocol: str) -> None:
+    model = cl.load_model("demo")
+    image = cl.demo_images("single", 1)[0].image
+    m = cl.attribute(model, image, "grad_cam", 3)
+    with Passes(model) as passes:
+        cl.insertion_deletion(model, image, m, protocol=protocol)
+    assert passes.forwards == pytest.approx(curve_passes(curve_protocol(protocol), Size.of(model)))
+
+
+def test_sizes_need_no_weights() -> None:
+    models = paper_models()
+    found = {name: architecture(models[name]) for name in ("ViT-B/16", "DINOv2-S/14", "ResNet-50")}
+    assert all(p.is_meta for body, _ in found.values() for p in body.parameters())
+    assert found["ViT-B/16"][1] == Size("vit", (224, 224), (14, 14), 768)
+    assert found["DINOv2-S/14"][1] == Size("vit", (224, 224), (16, 16), 384)
+    assert found["ResNet-50"][1] == Size("cnn", (224, 224), (14, 14), 2048)
+    assert curve_passes(curve_protocol("rise"), found["ViT-B/16"][1]) == 2 * 225
+
+
+def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    body, size = architecture(paper_models(["ResNet-18=resnet18.tv_in1k:image_size=64"])["ResNet-18"])
+    seconds = seconds_per_pass(body, size.image_size)
+    assert seconds is not None and 0 < seconds < 5 and all(p.is_meta for p in body.parameters())
+    monkeypatch.setattr(cost, "_free_memory", lambda device: 10**6)
+    assert seconds_per_pass(body, size.image_size) is None
+    assert cli.main(["doctor", "--tables", "3"]) == 1
+    assert "A model without a time does not fit into the free memory." in capsys.readouterr().out
+
+
+# --- the report ---
+
+
+def test_cells_are_those_of_the_plan(imagenet: str, head: Path) -> None:
+    options = {"models": LARGE, "heads": {"DINOv2-L/14": head}, "chosen": [1, 10, 12], "images": 2}
+    report = doctor([imagenet], timing=False, **options)
+    plan = paper_plan([imagenet], **options)
+    assert sum(one.cells for one in report.costs) == len(plan.cells) == 4 * 2 * (10 + 1 + 2)
+    assert report.complete and report.possible == report.tables == (1, 10, 12)
+    (vit, *_), size = report.costs, Size.of(cl.load_model("demo"))
+    methods = [cell.method.name for cell in plan.cells if cell.model.label == vit.model]
+    expected = sum(map_passes(method, size) + curve_passes(plan.protocol, size) for method in methods)
+    assert vit.passes == pytest.approx(expected) and vit.seconds is None
+
+
+def test_nothing_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    assert cli.main(["doctor", "--no-timing"]) == 1
+    printed = capsys.readouterr().out
+    assert "missing ViT-S/16         timm/vit_small_patch16_224.augreg_in21k_ft_in1k is not" in printed
+    for name, file in HEADS.items():
+        assert f"--head {name}=PATH, the file {file}" in printed
+    assert "--data imagenet-s:PATH, from github.com/LUSSeg/ImageNet-S" in printed
+    assert "HF_HUB_OFFLINE" in printed and '--models "ViT-S/16=NAME:checkpoint=PATH"' in printed
+    assert "Cost of 15 tables" in printed and printed.endswith("Nothing can run yet: no table has all that it needs.\n")
+    assert "HF_HUB_OFFLINE=1 forbids it. It is set here" not in printed
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert cli.main(["doctor", "--no-timing", "--tables", "3"]) == 1
+    printed = capsys.readouterr().out
+    assert "HF_HUB_OFFLINE=1 forbids it. It is set here" in printed and "Heads" not in printed
+    assert "Cost of table 3 in" in printed and printed.count("missing ") == 4
+
+
+def test_weights_in_the_cache_and_in_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cached(repository: str, name: str, **rest: object) -> str | None:
+        return "there" if "resnet18" in repository and name == "model.safetensors" else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
+    save_file({"fc.bias": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    (tmp_path / "empty.safetensors").touch()
+    models = [
+        f"ResNet-50=resnet50:checkpoint={tmp_path / 'weights.safetensors'}",
+        f"DenseNet-161=densenet161:checkpoint={tmp_path / 'empty.safetensors'}",
+        "VGG-16=vgg61",
+    ]
+    report = doctor(models=models, chosen=[14], timing=False)
+    assert [part.here for part in report.weights] == [True, True, False, False]
+    told = [part.report for part in report.weights]
+    assert told[0] == "timm/resnet18.tv_in1k is in the Hugging Face cache"
+    assert told[1] == f"resnet50 in {tmp_path / 'weights.safetensors'}"
+    assert "is empty" in told[2] and "There is no model named 'vgg61'" in told[3]
+    assert [one.model for one in report.costs] == ["ResNet-18", "ResNet-50", "DenseNet-161"]  # what size vgg61 has?
+
+
+def test_heads_and_data_that_do_not_fit(tmp_path: Path, imagenet: str, head: Path) -> None:
+    (tmp_path / "food-101" / "meta").mkdir(parents=True)
+    (tmp_path / "food-101" / "images").mkdir()
+    (tmp_path / "food-101" / "meta" / "classes.txt").write_text("soup")
+    (tmp_path / "food-101" / "meta" / "test.txt").write_text("soup/1\n")
+    (tmp_path / "empty").mkdir()
+    data = [imagenet, f"food101:{tmp_path / 'food-101'}", f"pet:{tmp_path / 'empty'}", "imagenet-hard:nowhere"]
+    own = {"models": LARGE, "chosen": [1, 3], "timing": False}
+    report = doctor(data, heads={"DINOv2-L/14": head, "ViT-L/16": tmp_path / "none.pth"}, **own)
+    assert [(part.name, part.here) for part in report.heads] == [("ViT-L/16", False), ("DINOv2-L/14", True)]
+    assert "There is no checkpoint file" in report.heads[0].report
+    found = {part.name: part for part in report.data}
+    assert found["ImageNet-1K"].report.startswith("3 images without masks in ") and found["ImageNet-1K"].here
+    assert "1.jpg" in found["Food-101"].report  # the list is there, its photos are not
+    assert "is not laid out as expected" in found["Oxford-IIIT-Pet"].report
+    assert "There is no folder nowhere. The data set comes from" in found["ImageNet-Hard"].report
+    assert not report.possible
+    save_file({"weight": torch.ones(10, 7), "bias": torch.zeros(10)}, tmp_path / "wide.safetensors")
+    report = doctor(data, heads={"DINOv2-L/14": tmp_path / "wide.safetensors"}, **own)
+    assert "reads 7 features" in report.heads[0].report and not report.heads[0].here
+
+
+def test_the_printed_command_runs(imagenet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data", imagenet, "--models", *CNNS, "--images", "1", "--protocol", "chefer", "--device", "cpu"]
+    out = ["--out", str(tmp_path / "a run")]
+    assert cli.main(["doctor", "--profile", "paper", "--tables", "14", "15", *given, *out]) == 1
+    printed = capsys.readouterr().out
+    assert "s a pass" in printed and "What is here is enough for this:" in printed
+    command = shlex.split(printed.splitlines()[-1])
+    assert command[:2] == ["caap-lab", "bench"] and command[command.index("--tables") + 1] == "14"
+    assert "15" not in command
+    assert cli.main(command[1:]) == 0
+    assert cli.main(["doctor", "--tables", "14", "--no-timing", "--json", *given]) == 0
+    found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
+    assert found["complete"] and found["possible"] == [14] and "runs/paper" in found["command"]
+    assert found["data"][0] == {
+        "name": "ImageNet-1K",
+        "here": True,
+        "report": f"3 images without masks in {imagenet.partition(':')[2]}",
+        "images": 3,
+    }
+    assert found["costs"][0]["model"] == "ResNet-18" and found["costs"][0]["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--tables", "16"], "The paper has no table 16"),
+        (
+            ["--data", "imagnet:x"],
+            "'imagnet:x' is none of the paper's data sets; those are imagenet:PATH, imagenet-s:PATH",
+        ),
+        (["--models", "ViT-XL=demo"], "'ViT-XL' is none of the paper's names"),
+        (["--head", "x.pth"], "--head x.pth has to be NAME=PATH"),
+        (["--methods", "caap"], "--methods does not go with --profile paper"),
+        (["--protocol", "raise"], "no protocol 'raise'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, capsys) -> None:
+    assert cli.main(["doctor", "--no-timing", *arguments]) == 2
+    assert message in capsys.readouterr().err

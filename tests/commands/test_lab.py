@@ -1,0 +1,87 @@
+"""`caap-lab lab`, up to where JupyterLab takes over; tests/browser starts it."""
+
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jupyter_core import paths as jupyter_paths
+
+from caap_lab import cli
+from caap_lab.commands import lab
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package as a wheel brings it, without a checkout around it; the user is in a folder beside it."""
+    package = tmp_path / "site-packages" / "caap_lab"
+    (package / "notebooks").mkdir(parents=True)
+    for name in ("01_first.ipynb", "02_second.ipynb"):
+        (package / "notebooks" / name).write_text(f"{name} of this version")
+    monkeypatch.setattr(lab, "PACKAGE", package)
+    (tmp_path / "user").mkdir()
+    monkeypatch.chdir(tmp_path / "user")
+    return package
+
+
+def test_checkout_opens_its_own_notebooks() -> None:
+    assert lab.notebook_folder() == Path(__file__).parents[2] / "notebooks"
+
+
+def test_checkout_copies_into_a_named_folder(tmp_path: Path) -> None:
+    folder = lab.notebook_folder(tmp_path / "new" / "folder")
+    assert (folder / "01_quickstart.ipynb").read_bytes() == (lab.notebook_folder() / "01_quickstart.ipynb").read_bytes()
+
+
+def test_installed_package_copies_and_never_writes_over(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = lab.notebook_folder()
+    assert folder == Path("caap_lab_notebooks") and capsys.readouterr().err == ""
+    assert sorted(path.name for path in folder.iterdir()) == ["01_first.ipynb", "02_second.ipynb"]
+    (folder / "01_first.ipynb").write_text("edited")
+    (folder / "02_second.ipynb").unlink()
+    lab.notebook_folder()
+    assert (folder / "01_first.ipynb").read_text() == "edited"
+    assert (folder / "02_second.ipynb").read_text() == "02_second.ipynb of this version"
+    kept = capsys.readouterr().err
+    assert "01_first.ipynb differs" in kept and "02_second" not in kept
+
+
+def test_wheel_takes_the_notebooks() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["notebooks"] == "caap_lab/notebooks"
+
+
+def test_this_computer_only(tmp_path: Path) -> None:
+    options = lab.lab_options(tmp_path, 9000, ["--no-browser"])
+    assert "--ip=127.0.0.1" in options and "--port=9000" in options and options[-1] == "--no-browser"
+    assert not any("token" in option or "password" in option for option in options), "Jupyter's own token stays"
+    assert not any("--port" in option for option in lab.lab_options(tmp_path))
+
+
+def test_news_are_answered_beside_the_users_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", lab.config_path({"JUPYTER_CONFIG_PATH": "/users/own"}))
+    found = jupyter_paths.jupyter_config_path()
+    assert "/users/own" in found
+    assert any((Path(folder) / "labconfig" / "default_setting_overrides.json").exists() for folder in found)
+
+
+def test_cli_hands_over_to_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    app = SimpleNamespace(LabApp=SimpleNamespace(launch_instance=seen.append))
+    monkeypatch.setitem(sys.modules, "jupyterlab.labapp", app)  # quicker than the real one
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "")
+    assert cli.main(["lab", "--dir", str(tmp_path), "--port", "9000", "--", "--no-browser"]) == 0
+    assert seen == [lab.lab_options(tmp_path, 9000, ["--no-browser"])]
+
+
+def test_without_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(lab, "find_spec", lambda name: None)
+    assert cli.main(["lab", "--dir", str(tmp_path / "new")]) == 2
+    assert "pip install 'caap-lab[notebook]'" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert cli.main(["lab", "--dir", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Small random Vision Transformers of every family, and images for them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from caap_lab import HookedViT  # isort: skip  # before timm, for a CPU-only torch
+import timm
+from timm.layers import GluMlp
+from timm.models.vision_transformer import VisionTransformer
+
+from caap_lab.models.heads import ClassAndMeanHead
+
+TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 7}
+
+
+def timm_model(name: str, **switches: object) -> VisionTransformer:
+    """One of timm's own entry points, with all the family's switches, at a small size."""
+    return timm.create_model(name, pretrained=False, **{**TINY, **switches})
+
+
+FAMILIES: dict[str, Callable[[], VisionTransformer]] = {
+    "vit": lambda: timm_model("vit_base_patch16_224"),
+    "vit_qk_norm": lambda: timm_model("vit_base_patch16_224", qk_norm=True),
+    "deit_distilled": lambda: timm_model("deit_base_distilled_patch16_224"),
+    "deit3": lambda: timm_model("deit3_base_patch16_224", init_values=0.1),
+    "clip": lambda: timm_model("vit_base_patch16_clip_quickgelu_224"),
+    "dinov2": lambda: timm_model("vit_base_patch14_dinov2", init_values=0.1),
+    "dinov2_registers": lambda: timm_model("vit_base_patch14_reg4_dinov2", init_values=0.1),
+    "dinov2_swiglu": lambda: timm_model("vit_giant_patch14_dinov2", init_values=0.1),
+    "glu_gate_last": lambda: timm_model("vit_base_patch16_224", mlp_layer=GluMlp),
+    "siglip": lambda: timm_model("vit_base_patch16_siglip_224"),
+    "average_pool": lambda: timm_model("vit_base_patch16_gap_224"),
+    "average_pool_class_token": lambda: timm_model("vit_base_patch16_224", global_pool="avg", fc_norm=False),
+    "odd_grid": lambda: timm_model("vit_base_patch16_224", img_size=(40, 24)),
+    "dynamic_size": lambda: timm_model("vit_base_patch16_224", dynamic_img_size=True),
+}
+
+
+def randomise(make: Callable[[], VisionTransformer], seed: int = 0) -> VisionTransformer:
+    """A model with weights large enough that attention is far from uniform and every part matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        module = make()
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1:
+                scale = 1.5 / parameter[0].numel() ** 0.5 if "token" not in name and "embed" not in name else 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            else:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return module
+
+
+def build(family: str, dtype: torch.dtype = torch.float32) -> HookedViT:
+    """A small random model of a family; "dino_head1" and "dino_head4" carry DINOv2's linear heads."""
+    if family.startswith("dino_head"):
+        vit = randomise(FAMILIES["dinov2"])
+        generator = torch.Generator().manual_seed(1)
+        width = TINY["embed_dim"] * (2 if family.endswith("1") else 5)
+        weight = torch.randn(7, width, generator=generator) / width**0.5
+        head = ClassAndMeanHead(weight, torch.randn(7, generator=generator), TINY["embed_dim"])
+        return HookedViT(vit, head=head).to(dtype)
+    return HookedViT(randomise(FAMILIES[family])).to(dtype)
+
+
+ALL_FAMILIES = [*FAMILIES, "dino_head1", "dino_head4"]
+
+
+def random_images(model: HookedViT, count: int, seed: int = 0) -> torch.Tensor:
+    """Input tensors [count, 3, H, W] with structure at the scale of patches."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, *model.spec.grid, generator=generator)
+    fine = torch.randn(count, 3, *model.spec.image_size, generator=generator)
+    up = nn.functional.interpolate(coarse, model.spec.image_size, mode="nearest")
+    return (up + 0.3 * fine).to(model.dtype)

@@ -1,0 +1,386 @@
+"""Sweeps of CAAP: every cell against the single call, identities, cost, resuming, numbers, plots."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+import caap_lab as cl
+from caap_lab.attribution import caap as caap_module
+from caap_lab.bench.result import standard_error
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.engine import blanks
+from caap_lab.engine import patched_runs as engine
+from caap_lab.models.vit import HookedViT
+from caap_lab.sweeps import run_sweep as run_module
+from helpers.models import build, random_images
+
+MAPS: dict[str, Any] = {"metrics": (), "progress": False}
+QUICK: dict[str, Any] = {"protocol": "xplique", "progress": False}
+FAMILIES = ("vit", "deit_distilled", "dinov2_registers", "average_pool", "siglip", "dino_head4")
+
+
+def assert_equals_single_calls(sweep: cl.CaapSweep, model: HookedViT, images: torch.Tensor, **fixed: Any) -> None:
+    """`sweep` was made of class 1."""
+    for index, image in enumerate(images):
+        for setting, label in enumerate(sweep.labels):
+            place = label if isinstance(label, tuple) else (label,)
+            swept = dict(zip(sweep.axes, place, strict=True))
+            expected = cl.caap(model, image, 1, **{**swept, **fixed})
+            scale = max(1.0, float(expected.scores.abs().max()))
+            np.testing.assert_allclose(sweep.maps[index, setting], expected.scores, atol=1e-5 * scale, rtol=0)
+            assert sweep.map(index, label).settings == expected.settings
+            assert sweep.map(index, label).score == expected.score
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_cell_equals_the_single_call(family: str) -> None:
+    model = build(family)
+    images = random_images(model, 2)
+    for sweep in (
+        cl.sweep_cutoffs(model, images, 1, **MAPS),
+        cl.sweep_ranges(model, images, 1, **MAPS),
+        cl.sweep_blanks(model, images, 1, **MAPS),
+        cl.sweep_neighbourhoods(model, images, 1, **MAPS),
+        cl.sweep_contexts(model, images, 1, **MAPS),
+        cl.sweep_scores(model, images, 1, **MAPS),
+    ):
+        assert_equals_single_calls(sweep, model, images)
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"tail": "shared"},
+        {"attention": "cached", "tail": "shared", "chunk_size": 20},
+        {"context": "free", "start": 1},
+        {"start": 1, "neighbourhood": "cross1", "chunk_size": 7, "score": "prob"},
+    ],
+)
+@pytest.mark.parametrize("family", ["vit", "dino_head4"])
+def test_cutoffs_share_their_way_whatever_is_held_fixed(family: str, fixed: dict[str, Any]) -> None:
+    model = build(family)
+    images = random_images(model, 1)
+    cutoffs = [3, 2, 4] if "start" in fixed else [4, 0, 1, 2]
+    sweep = cl.sweep_cutoffs(model, images, 1, cutoffs=cutoffs, **fixed, **MAPS)
+    assert list(sweep.labels) == cutoffs
+    assert_equals_single_calls(sweep, model, images, **fixed)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2_registers", "dino_head4"])
+def test_dropped_cutoffs_and_later_starts(family: str) -> None:
+    model = build(family)
+    images = random_images(model, 1)
+    for sweep in (
+        cl.sweep_cutoffs(model, images, 1, context="dropped", **MAPS),
+        cl.sweep_ranges(model, images, 1, ranges=[(2, 4), (1, 2), (0, 0), (2, 3)], context="dropped", **MAPS),
+    ):
+        assert_equals_single_calls(sweep, model, images, context="dropped")
+
+
+def test_identities() -> None:
+    """Method of the contexts: no patched block gives the blank's score, all blocks are the frozen context."""
+    model = build("vit", torch.float64)
+    image = random_images(model, 1)
+    sweep = cl.sweep_cutoffs(model, image, 2, **MAPS)
+    with torch.no_grad():
+        white = float(model(blanks.blank_image(model, "white"))[0, 2])
+    np.testing.assert_allclose(sweep.maps[0, 0], white, rtol=1e-6)
+    np.testing.assert_allclose(sweep.maps[0, 4], cl.caap(model, image, 2, context="frozen").scores, rtol=1e-6)
+    constant = cl.sweep_cutoffs(model, blanks.blank_image(model, "white"), 2, **MAPS)
+    np.testing.assert_allclose(constant.maps, white, rtol=1e-6)
+
+
+FIXED = [
+    {},
+    {"tail": "shared"},
+    {"tail": "interpolated"},
+    {"neighbourhood": "cross1"},
+    {"context": "dropped"},
+    {"context": "free"},
+]
+COSTS = [
+    (family, fixed)
+    for family in FAMILIES
+    for fixed in (FIXED if family in ("vit", "average_pool") else FIXED[:1])
+    if not (fixed.get("context") == "dropped" and family in ("siglip", "average_pool"))  # refused: no class token
+]
+
+
+@pytest.mark.parametrize("family, fixed", COSTS)
+def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, fixed: dict[str, Any]) -> None:
+    model = build(family)
+    image = random_images(model, 1)
+    cl.caap(model, image, 1)  # the blank's run is kept
+    steps = 0
+    finish, run_block = engine.finish, HookedViT.run_block
+
+    def counted_finish(block, x, *rest):
+        nonlocal steps
+        steps += x.shape[0] * x.shape[1]
+        return finish(block, x, *rest)
+
+    def counted_block(self, layer, x):
+        nonlocal steps
+        steps += x.shape[0] * x.shape[1]
+        return run_block(self, layer, x)
+
+    monkeypatch.setattr(engine, "finish", counted_finish)
+    monkeypatch.setattr(HookedViT, "run_block", counted_block)
+    full = model.spec.n_tokens * model.n_layers
+    for target in (None, 1):
+        for sweep in (cl.sweep_cutoffs, cl.sweep_ranges):
+            steps = 0
+            found = sweep(model, image, target, **fixed, **MAPS)
+            assert found.passes == pytest.approx(steps / full)
+    steps = 0
+    single = cl.sweep_cutoffs(model, image, 1, cutoffs=[3], **fixed, **MAPS)
+    cl.sweep_cutoffs(model, image, 1, cutoffs=[0], **fixed, **MAPS)
+    several = cl.sweep_cutoffs(model, image, 1, cutoffs=[2, 3], **fixed, **MAPS)
+    assert single.passes < several.passes
+
+
+def test_scores_cutoffs_and_ranges_come_from_one_run_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("vit")
+    calls = []
+    run_source = caap_module.run_source
+    monkeypatch.setattr(caap_module, "run_source", lambda *a: calls.append(a) or run_source(*a))
+    images = random_images(model, 2)
+    cl.sweep_scores(model, images, **MAPS)
+    cl.sweep_cutoffs(model, images, **MAPS)
+    assert len(calls) == 4
+    cl.sweep_ranges(model, images[:1], **MAPS)
+    assert len(calls) == 5
+
+
+def test_metrics_equal_the_single_calls_on_a_data_set() -> None:
+    model, images = cl.load_model("demo"), cl.open_images("demo:two").sample(2, 0)
+    sweep = cl.sweep_cutoffs(model, images, "label", cutoffs=[0, 0.5], **QUICK)
+    assert sweep.labels == (0, 4) and sweep.default is None
+    frame = sweep.to_dataframe()
+    assert list(frame.columns[:2]) == ["image", "cutoff"] and len(frame) == 4
+    for row in frame.to_dict("records"):
+        sample = images.named(row["image"])
+        m = cl.caap(model, sample.image, sample.label, cutoff=row["cutoff"])
+        curves = cl.insertion_deletion(model, sample.image, m, protocol="xplique")
+        found = cl.localisation(m, model.preprocessing.mask(sample.regions.masks[sample.label]))
+        assert row["target"] == sample.label
+        assert (row["insdel"], row["aupr1"]) == (pytest.approx(curves.insdel), pytest.approx(found.aupr1))
+
+
+def test_images_of_ones_own_with_masks(tmp_path: Path) -> None:
+    model = cl.load_model("demo")
+    samples = cl.open_images("demo:single").sample(2, 3)
+    samples[0].image.save(tmp_path / "digit.png")
+    photos = [tmp_path / "digit.png", samples[1].image]
+    masks = [model.preprocessing.mask(np.logical_or.reduce([*s.regions.masks.values()])) for s in samples]
+    sweep = cl.sweep_blanks(model, photos, 3, blanks=["white", "black"], masks=masks, out=tmp_path / "run", **QUICK)
+    assert sweep.images[0].startswith("digit.png ") and sweep.images[1].startswith("image ")
+    assert set(sweep.to_dataframe()["target"]) == {3} and set(sweep.to_dataframe()["mask"]) == {"given"}
+    found = cl.localisation(cl.caap(model, photos[1], 3, blank="black"), masks[1])
+    assert sweep.values("aupr1")[1, 1] == pytest.approx(found.aupr1)
+    other = cl.sweep_blanks(
+        model, photos, 3, blanks="white", masks=[~mask for mask in masks], out=tmp_path / "run", **QUICK
+    )
+    assert not np.allclose(other.values("aupr1")[:, 0], sweep.values("aupr1")[:, 0])  # other masks, other cells
+
+
+class TestResuming:
+    """A folder keeps every image as it finishes."""
+
+    def count(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Images and settings that are evaluated from here on."""
+        seen: list[str] = []
+        evaluate = run_module.evaluate
+
+        def counted(cell, *rest):
+            seen.append(f"{cell.image} {cell.method.text}")
+            return evaluate(cell, *rest)
+
+        monkeypatch.setattr(run_module, "evaluate", counted)
+        return seen
+
+    def test_after_an_interrupt_only_what_is_missing_runs(self, tmp_path: Path, monkeypatch) -> None:
+        model, images = cl.load_model("demo"), cl.open_images("demo:single")[:3]
+        whole = cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], **QUICK)
+        evaluate = run_module.evaluate
+
+        def interrupted(cell, *rest):
+            if cell.image == images[1].name:
+                raise KeyboardInterrupt
+            return evaluate(cell, *rest)
+
+        monkeypatch.setattr(run_module, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], out=tmp_path, **QUICK)
+        assert set(RunFolder(tmp_path).rows()["image"]) == {images[0].name}
+        monkeypatch.undo()
+        seen = self.count(monkeypatch)
+        again = cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], out=tmp_path, **QUICK)
+        assert len(seen) == 6 and not any(images[0].name in cell for cell in seen)
+        np.testing.assert_array_equal(again.maps, whole.maps)
+        np.testing.assert_array_equal(again.values("insdel"), whole.values("insdel"))
+        seen.clear()
+        wider = cl.sweep_cutoffs(model, images, cutoffs=[3, 4], out=tmp_path, **QUICK)
+        assert len(seen) == 3 and all("cutoff=4" in cell for cell in seen)
+        np.testing.assert_array_equal(wider.maps[:, 0], whole.maps[:, 1])
+
+    def test_cells_are_shared_with_other_sweeps_and_benchmarks(self, tmp_path: Path, monkeypatch) -> None:
+        model, images = cl.load_model("demo"), cl.open_images("demo:single")[:1]
+        cl.benchmark(model, ["caap", "caap:cutoff=3"], images, out=tmp_path, **QUICK)
+        seen = self.count(monkeypatch)
+        cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
+        cl.sweep_blanks(model, images, blanks=["white"], out=tmp_path, **QUICK)
+        cl.sweep_contexts(model, images, contexts=["clamped"], neighbourhood="box1", out=tmp_path, **QUICK)
+        assert seen == []
+        cl.sweep_cutoffs(model, images, 1, cutoffs=[3], out=tmp_path, **QUICK)  # another class is another cell
+        cl.sweep_cutoffs(model, images, cutoffs=[3], out=tmp_path, **{**QUICK, "protocol": "patches"})
+        assert len(seen) == 2
+
+    def test_what_fails_is_kept_and_tried_again(self, tmp_path: Path, monkeypatch) -> None:
+        model, images = cl.load_model("demo"), cl.open_images("demo:single")[:2]
+        evaluate = run_module.evaluate
+
+        def failing(cell, *rest):
+            if cell.image == images[1].name and cell.method.text == "caap":
+                raise RuntimeError("out of memory, say")
+            return evaluate(cell, *rest)
+
+        monkeypatch.setattr(run_module, "evaluate", failing)
+        sweep = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
+        assert "1 failed" in repr(sweep) and np.isnan(sweep.maps[1, 1]).all()
+        assert sweep.failed.to_dict("records") == [
+            {"image": images[1].name, "cutoff": 5, "error": "RuntimeError: out of memory, say"}
+        ]
+        assert sweep.summary().set_index(["metric", "cutoff"]).loc[("insdel", 5), "n"] == 1
+        with pytest.raises(cl.InputError, match="This map failed: RuntimeError"):
+            sweep.map(1, 5)
+        monkeypatch.undo()
+        again = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
+        assert again.failed.empty and not np.isnan(again.maps).any()
+        monkeypatch.setattr(run_module, "evaluate", lambda *a: 1 / 0)
+        with pytest.raises(cl.InputError, match="No map could be made: ZeroDivisionError"):
+            cl.sweep_cutoffs(model, images, cutoffs=[3], **QUICK)
+
+
+def test_blanks_of_ones_own_are_told_apart_by_content(tmp_path: Path, monkeypatch) -> None:
+    model = build("vit")
+    images, others = random_images(model, 2), random_images(model, 5, seed=1)
+    batches, made = blanks.batches, []
+    monkeypatch.setattr(blanks, "batches", lambda *a: made.append(a) or batches(*a))
+    given = {"mean of 4": cl.blanks.mean_activations(others[:4]), "fifth": others[4], "plain": "white"}
+    sweep = cl.sweep_blanks(model, images, 1, blanks=given, out=tmp_path, **MAPS)
+    assert sweep.labels == tuple(given) and sweep.default == "plain"
+    for setting, blank in enumerate(given.values()):
+        expected = cl.caap(model, images[0], 1, blank=blank).scores
+        np.testing.assert_allclose(sweep.maps[0, setting], expected, atol=1e-5)
+    assert len(made) == 1  # the mean was taken once, whatever is swept beside it
+    monkeypatch.setattr(run_module, "evaluate", lambda *a: pytest.fail("computed again"))
+    again = cl.sweep_blanks(model, images, 1, blanks={"other label": others[4].clone()}, out=tmp_path, **MAPS)
+    np.testing.assert_array_equal(again.maps[:, 0], sweep.maps[:, 1])
+
+
+@pytest.fixture(scope="module")
+def swept() -> cl.CaapSweep:
+    return cl.sweep_cutoffs(
+        cl.load_model("demo"), cl.open_images("demo:single")[:4], cutoffs=[0, 3, 5], **{**QUICK, "protocol": "patches"}
+    )
+
+
+def test_means_errors_and_paired_differences(swept: cl.CaapSweep) -> None:
+    assert swept.default == 5
+    frame, summary = swept.to_dataframe(), swept.summary()
+    assert len(summary) == 3 * len(swept.metric_names) == 3 * 9
+    for metric in ("insdel", "aupr1"):
+        values = {cutoff: 100 * part[metric].to_numpy() for cutoff, part in frame.groupby("cutoff")}
+        for cutoff, found in values.items():
+            line = summary[(summary["cutoff"] == cutoff) & (summary["metric"] == metric)].iloc[0]
+            assert (line["n"], line["mean"], line["se"]) == (
+                4,
+                pytest.approx(found.mean()),
+                pytest.approx(found.std(ddof=0) / 2),
+            )
+            if cutoff == 5:
+                assert np.isnan(line["difference"])
+            else:
+                gaps = found - values[5]
+                assert line["difference"] == pytest.approx(gaps.mean())
+                assert line["difference_se"] == pytest.approx(standard_error(gaps)) and line["difference_n"] == 4
+
+
+def test_rank_correlation(swept: cl.CaapSweep) -> None:
+    table = swept.rank_correlation()
+    assert list(table.index) == list(table.columns) == [0, 3, 5] and table.index.name == "cutoff"
+    expected = np.mean([spearmanr(maps[1].ravel(), maps[2].ravel()).statistic for maps in swept.maps])
+    assert table.loc[3, 5] == table.loc[5, 3] == pytest.approx(expected)
+    assert table.loc[5, 5] == pytest.approx(1)
+    assert table.loc[0].isna().all()  # nothing is patched: maps are constant and have no ranks
+
+
+def test_plots(swept: cl.CaapSweep) -> None:
+    model, images = build("vit"), random_images(build("vit"), 2)
+    ax = Figure().subplots()
+    assert swept.plot(ax, metric="aupr1") is ax and "AUPR" in ax.get_ylabel()
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * swept.values("aupr1").mean(axis=0))
+    categories = cl.sweep_neighbourhoods(model, images, neighbourhoods=["none", "box1"], **QUICK)
+    assert [t.get_text() for t in categories.plot().get_xticklabels()] == ["none", "box1"]
+    ranges = cl.sweep_ranges(model, images, ranges=[(0, 3), (1, 3), (1, 4)], **QUICK)
+    shown = ranges.plot().images[0].get_array()
+    assert shown.shape == (2, 2) and np.isnan(np.asarray(shown.filled(np.nan))).sum() == 1
+    assert ranges.rank_correlation().loc[(0, 3), (1, 4)] <= 1
+    for sweep in (swept, categories, ranges):
+        bundle = sweep._repr_mimebundle_()
+        assert bundle["image/png"].startswith(b"\x89PNG") and "forward passes" in bundle["text/plain"]
+    assert set(cl.sweep_scores(model, images, **MAPS)._repr_mimebundle_()) == {"text/plain"}
+    assert swept.map(1, 3)._repr_mimebundle_()["image/png"].startswith(b"\x89PNG")
+
+
+def test_bad_input_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("vit")
+    images = random_images(model, 2)
+    monkeypatch.setattr(HookedViT, "run_block", lambda *a: pytest.fail("the model ran"))
+    half = torch.zeros(32, 32, dtype=torch.bool)
+    for sweep, options, message in [
+        (cl.sweep_cutoffs, {"cutoffs": [9]}, "from 0 .patch nothing. to 4"),
+        (cl.sweep_cutoffs, {"cutoffs": []}, "at least one value"),
+        (cl.sweep_cutoffs, {"cutoff": 2}, "cutoff is what this sweep goes over"),
+        (cl.sweep_cutoffs, {"neighborhood": "none"}, "no option 'neighborhood'.* Nearest: neighbourhood"),
+        (cl.sweep_cutoffs, {"context": "frozen"}, "a cutoff changes nothing"),
+        (cl.sweep_cutoffs, {"start": 3}, "leaves no block"),
+        (cl.sweep_ranges, {"ranges": [3]}, "pairs"),
+        (cl.sweep_ranges, {"ranges": [(3, 2)]}, "leaves no block"),
+        (cl.sweep_blanks, {"blanks": ["purple"]}, "no blank 'purple'"),
+        (cl.sweep_blanks, {"blanks": [images[0]]}, "mapping from labels to blanks"),
+        (cl.sweep_neighbourhoods, {"neighbourhoods": ["box9"]}, "no neighbourhood 'box9'"),
+        (cl.sweep_contexts, {"contexts": ["open"]}, "clamped, free, dropped, frozen"),
+        (cl.sweep_scores, {"scores": ["loss"]}, "score='loss'"),
+        (cl.sweep_scores, {"metrics": ["speed"]}, "metrics='speed'"),
+        (cl.sweep_scores, {"metrics": ["localisation"]}, "needs a mask of every image"),
+        (cl.sweep_scores, {"masks": [half]}, "2 images need as many masks; 1 were given"),
+        (cl.sweep_scores, {"masks": [half, half.float()]}, "Mask 1 has to be bool"),
+        (cl.sweep_scores, {"target": 7}, "0 to 6"),
+        (cl.sweep_scores, {"target": "label"}, "needs a data set"),
+        (cl.sweep_scores, {"protocol": "rices"}, "no protocol 'rices'"),
+        (cl.sweep_scores, {"batch_size": 0}, "batch_size"),
+    ]:
+        with pytest.raises(cl.InputError, match=message):
+            sweep(model, images, **{**MAPS, **options})
+    with pytest.raises(cl.InputError, match="works on Vision Transformers"):
+        cl.sweep_blanks(cl.load_model("demo-cnn"), images)
+    sets = cl.open_images("demo:single")[:1]
+    with pytest.raises(cl.InputError, match="a data set has its own masks"):
+        cl.sweep_scores(cl.load_model("demo"), sets, masks=[half])
+    model.add_hook("blocks.0.hook_mlp_out", lambda activation, hook: activation)
+    with pytest.raises(cl.InputError, match="carries hooks"):
+        cl.sweep_scores(model, images)
+
+
+def test_a_sweep_tells_what_it_has(swept: cl.CaapSweep) -> None:
+    with pytest.raises(cl.InputError, match="no metric 'speed'; it has deletion, insertion"):
+        swept.plot(metric="speed")
+    with pytest.raises(cl.InputError, match="No map of image 9 at 3: images 0 to 3, at 0, 3, 5"):
+        swept.map(9, 3)

@@ -1,0 +1,301 @@
+"""The attention widget without a browser: what it shows is what the model does."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.resnet import resnet18
+
+from helpers.models import build, random_images
+
+pytest.importorskip("anywidget", reason="widgets need the notebook extra")
+
+import caap_lab as cl
+from caap_lab import HookedCNN, HookedMixer, HookedViT, InputError
+from caap_lab.data.scenes import Scene
+from caap_lab.plots.attention import STYLES
+from caap_lab.widgets import attention, query_rows
+from caap_lab.widgets.attention_view import AttentionView
+from caap_lab.widgets.attention_words import DASHES
+
+
+def ready(view: AttentionView) -> AttentionView:
+    view.worker.wait()
+    assert view.message == ""
+    return view
+
+
+@pytest.fixture(scope="module")
+def demo() -> HookedViT:
+    return cl.load_model("demo")
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return cl.demo_images("two", 1, seed=3)[0]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("family", ["vit", "dinov2_registers", "deit_distilled", "siglip", "odd_grid"])
+def test_weights_are_the_pattern(family: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not whole:
+        monkeypatch.setattr(query_rows, "LARGEST", 0)
+    model = build(family)
+    x = random_images(model, 1)
+    cache = model.run_with_cache(x)[1]
+    wanted = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"][0] for layer in range(4)])
+    view = ready(attention(model, x))
+    spec = model.spec
+    for query in (0, spec.n_prefix, spec.n_tokens - 1):
+        view.look(query)
+        ready(view)
+        assert view.weights is not None and view.map is not None
+        torch.testing.assert_close(view.weights.float(), wanted[:, :, query], atol=1e-7, rtol=1e-3)
+        view.grid.chosen = [2, 1]
+        torch.testing.assert_close(view.map.flatten(), view.weights[2, 1, spec.n_prefix :])
+    assert not model.has_hooks()
+
+
+def test_large_attention_is_read_by_query(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_rows, "LARGEST", 8 * 4 * 65**2 * 2 - 1)
+    monkeypatch.setattr(query_rows, "KEPT", 3)
+    view = ready(attention(demo, scene.image))
+    sizes = []
+    for query in range(6):
+        view.look(query)
+        ready(view)
+        sizes.append(sum(found.numel() for found in view._rows._kept.values()))
+    assert max(sizes) == 3 * 8 * 4 * 65
+    monkeypatch.setattr(AttentionView, "_ask", lambda self, jobs: None)
+    view.look(0)  # was dropped, and is not computed again before the next line
+    assert "computing" in view.grid.caption and "too large" in view.grid.caption
+    assert view.grid.tiles == b""
+
+
+def test_a_click_makes_a_query(demo: HookedViT, scene: Scene) -> None:
+    view = ready(attention(demo, scene.image))
+    assert (view.query, view.token.label, view.photo.chosen) == (0, "class token", [])
+    view.photo.chosen = [5, 3]
+    assert (view.query, view.token.label) == (1 + 5 * 8 + 3, "the chosen patch")
+    assert view.overlay.chosen == view.grid.query == [5, 3]
+    view.overlay.chosen = [0, 7]
+    assert view.query == 8 and view.photo.chosen == [0, 7]
+    view.token.value = 0
+    assert view.query == 0 and view.photo.chosen == view.overlay.chosen == view.grid.query == []
+    view.token.value = -1  # no patch was chosen: the middle one
+    assert view.photo.chosen == [4, 4]
+    view.photo.chosen = []  # Escape
+    assert view.query == 0 and view.token.label == "class token"
+    with pytest.raises(InputError, match="no token 65"):
+        view.look(65)
+
+
+def test_a_model_without_prefix_tokens() -> None:
+    model = build("siglip")
+    view = ready(attention(model, random_images(model, 1)))
+    assert view.token.options == (("the chosen patch", -1),)
+    assert view.photo.chosen == [2, 2]
+    view.photo.chosen = []
+    assert view.query == 0 and view.photo.chosen == [0, 0]
+
+
+def test_names_of_prefix_tokens() -> None:
+    model = build("dinov2_registers")
+    view = ready(attention(model, random_images(model, 1)))
+    names = ["the chosen patch", "class token", "register 1", "register 2", "register 3", "register 4"]
+    assert [name for name, _ in view.token.options] == names
+    view.token.value = 2
+    assert view.query == 2 and view.photo.caption == "query: register 2"
+
+
+@pytest.mark.parametrize("last", ["each head", "each layer", "all heads"])
+def test_colours(demo: HookedViT, scene: Scene, last: str) -> None:
+    view = ready(attention(demo, scene.image))
+    view.range.value = last
+    view.photo.chosen = [2, 2]
+    maps = view.weights[..., 1:].float().numpy()
+    tiles = np.frombuffer(view.grid.tiles, dtype=np.uint8).reshape(8, 4, 64)
+    high = {
+        "each head": maps.max(axis=2, keepdims=True),
+        "each layer": maps.max(axis=(1, 2), keepdims=True),
+        "all heads": maps.max(),
+    }[last]
+    assert np.abs(tiles / 255 * high - maps).max() <= 0.51 / 255 * np.max(high)
+    view.grid.chosen = [3, 2]
+    shown = np.asarray(Image.open(BytesIO(view.overlay.overlay)))
+    table = np.frombuffer(view.grid.table, dtype=np.uint8).reshape(256, 3)
+    assert np.array_equal(shown, table[tiles[3, 2].reshape(8, 8)])
+    assert f"{np.broadcast_to(high, maps.shape)[3, 2, 0]:.3g} of its attention" in view._scale.value
+
+
+def test_what_is_said_of_a_head(demo: HookedViT, scene: Scene) -> None:
+    view = ready(attention(demo, scene.image))
+    view.photo.chosen = [1, 1]
+    of_head = view.weights[2, 3].float()
+    said = view.grid.tips[2 * 4 + 3]
+    patches, cls, own = float(of_head[1:].sum()), float(of_head[0]), float(of_head[10])
+    assert said == f"layer 2, head 3: {patches:.1%} to patches, {cls:.1%} to class; {own:.1%} to itself"
+
+
+def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
+    view = ready(attention(demo, scene.image, scene.masks, overlap=0.3))
+    wanted = cl.attention_regions(demo, scene.image, scene.masks, overlap=0.3)
+    assert view.objects.names == [str(label) for label in scene.masks]
+    assert np.array_equal(view.regions.regions, wanted.regions)
+    for quantity in ("mass", "weight"):
+        view.quantity.value = quantity
+        for heads in ("mean", "chosen"):
+            view.heads.value = heads
+            view.grid.chosen = [6, 2]
+            values = wanted.mean(quantity, heads="mean" if heads == "mean" else 2)
+            assert [found["name"] for found in view.curve.series] == list(STYLES)
+            for found in view.curve.series:
+                np.testing.assert_allclose(found["values"], values[wanted.kinds.index(found["name"])], rtol=1e-6)
+    assert view.curve.current == 6
+    view.curve.current = 1  # a click on the chart
+    assert view.grid.chosen == [1, 2]
+    assert "Attention in layer 1, head 2" in view._table.value
+    own = ready(attention(demo, scene, overlap=0.3))  # the scene's own masks
+    assert np.array_equal(own.regions.mass, view.regions.mass, equal_nan=True)
+
+
+def test_every_kind_has_a_dash() -> None:
+    assert list(DASHES) == list(STYLES)
+    assert len(set(DASHES.values())) == len(DASHES)
+
+
+def test_painting(demo: HookedViT, scene: Scene) -> None:
+    view = ready(attention(demo, scene.image))
+    assert view.regions is None and view.curve.series == []
+    view.mode.value = "paint"
+    assert view.photo.mode == "paint"
+    view.photo.painted = [9, 10, 18]
+    ready(view)
+    assert [found["name"] for found in view.curve.series] == [name for name in STYLES if name != "inter-object"]
+    view.object.value = 1
+    assert view.photo.painted == []
+    view.photo.painted = [18, 44, 45]  # 18 changes hands
+    ready(view)
+    masks = {"object 1": grid_mask(9, 10), "object 2": grid_mask(18, 44, 45)}
+    assert {name: mask.tolist() for name, mask in view.objects.masks.items()} == {
+        name: mask.tolist() for name, mask in masks.items()
+    }
+    wanted = cl.attention_regions(demo, scene.image, masks)
+    np.testing.assert_allclose(view.regions.mass, wanted.mass, rtol=1e-6)
+    np.testing.assert_allclose(view.regions.weight, wanted.weight, rtol=1e-6)
+    overlay = np.asarray(Image.open(BytesIO(view.photo.overlay)))
+    assert np.flatnonzero(overlay[..., 3]).tolist() == [9, 10]  # the other object; this one has the brush
+    assert view.photo.tips[44] == "row 5, column 4: object 2"
+    view.clear.click()
+    ready(view)
+    assert list(view.objects.masks) == ["object 1"] and view.photo.painted == []
+    view.object.value = 0
+    view.clear.click()
+    assert view.regions is None and "paint an object" in view._table.value
+
+
+def grid_mask(*cells: int) -> np.ndarray:
+    return np.isin(np.arange(64), cells).reshape(8, 8)
+
+
+def test_painting_over_masks(demo: HookedViT, scene: Scene) -> None:
+    mask = grid_mask(0, 1, 8)
+    view = ready(attention(demo, scene.image, mask))
+    assert view.objects.names == ["object 1", "object 2"] and view.photo.painted == [0, 1, 8]
+    assert "cl.attention_regions(model, image, masks, overlap=0.5)" in view.link
+    view.photo.painted = [0, 1]
+    ready(view)
+    assert "'object 1': [0, 1]" in view.link
+    assert np.flatnonzero(view.regions.regions.reshape(-1) == 0).tolist() == [0, 1]
+
+
+def test_names_of_objects(demo: HookedViT, scene: Scene) -> None:
+    masks = [grid_mask(0), grid_mask(1), grid_mask(2)]
+    assert attention(demo, scene.image, masks).objects.names == ["object 1", "object 2", "object 3"]
+    assert attention(demo, scene.image, {"object 1": masks[0]}).objects.names == ["object 1", "object 2"]
+    assert attention(demo, scene.image, {"object 2": masks[0]}).objects.names == ["object 2", "object 1"]
+
+
+@pytest.mark.parametrize("painted", [False, True])
+def test_link(demo: HookedViT, scene: Scene, painted: bool) -> None:
+    view = ready(attention(demo, scene.image, scene.masks, overlap=0.3))
+    if painted:
+        view.photo.painted = [3, 4, 11]
+        view.heads.value = "chosen"
+        view.quantity.value = "weight"
+    view.photo.chosen = [6, 1]
+    view.grid.chosen = [3, 1]
+    ready(view)
+    names = {"cl": cl, "np": np, "model": demo, "image": scene.image, "masks": scene.masks}
+    exec(view.link, names)
+    # Blocks before the recorded one run with fused attention: the last digit of float16 may differ.
+    torch.testing.assert_close(names["shown"], view.map, atol=1e-6, rtol=1e-3)
+    wanted = view.regions.mean(view.quantity.value, heads=1 if painted else "mean")
+    np.testing.assert_allclose(names["sums"], wanted, rtol=1e-6)
+    assert view.link in view._link.value.replace("&#x27;", "'").replace("&quot;", '"')
+
+
+def test_link_of_a_scene(demo: HookedViT, scene: Scene) -> None:
+    view = ready(attention(demo, scene, overlap=0.3))
+    names = {"cl": cl, "np": np, "model": demo, "image": scene}
+    exec(view.link, names)
+    torch.testing.assert_close(names["shown"], view.map, atol=1e-6, rtol=1e-3)
+    np.testing.assert_allclose(names["sums"], view.regions.mean("mass", heads="mean"), rtol=1e-6)
+
+
+def test_figure(demo: HookedViT, scene: Scene, tmp_path: Path) -> None:
+    view = ready(attention(demo, scene.image))
+    view.photo.chosen = [2, 2]
+    figure = view.to_figure()
+    figure.savefig(tmp_path / "plain.png")
+    titles = [ax.get_title() for ax in figure.axes]
+    assert "demo: patch at row 2, column 2" in titles and "where it looks in layer 7, head 0" in titles
+    view.photo.painted = [9, 10]
+    ready(view)
+    figure = view.to_figure()
+    figure.savefig(tmp_path / "regions.pdf")
+    assert "demo, 1 image, mean over heads" in [ax.get_title() for ax in figure.axes]
+
+
+def test_figure_while_computing(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AttentionView, "_ask", lambda self, jobs: None)
+    view = attention(demo, scene.image)
+    assert view.map is None and view.overlay.caption == "layer 7, head 0: computing"
+    view.to_figure().savefig(BytesIO(), format="png")
+
+
+def test_what_is_refused(demo: HookedViT, scene: Scene) -> None:
+    mixer = HookedMixer(MlpMixer(img_size=32, patch_size=8, embed_dim=16, num_blocks=2, num_classes=3))
+    for model, kind in ((mixer, "Mixer"), (HookedCNN(resnet18(channels=(8, 8, 8, 8))), "CNN")):
+        with pytest.raises(InputError, match=f"attention works on Vision Transformers; .* is a {kind}"):
+            attention(model, scene.image)
+    with pytest.raises(InputError, match="shows one image; 2 were given"):
+        attention(demo, [scene.image, scene.image])
+    with pytest.raises(InputError, match="shows one image"):
+        attention(demo, cl.open_images("demo:two"))
+    with pytest.raises(InputError, match=r"The mask is 3 x 3"):
+        attention(demo, scene.image, np.ones((3, 3), dtype=bool))
+    with pytest.raises(InputError, match="has to be bool"):
+        attention(demo, scene.image, np.ones((8, 8)))
+    with pytest.raises(InputError, match="No object covers"):
+        attention(demo, scene.image, np.zeros((8, 8), dtype=bool))
+    with pytest.raises(InputError, match="overlap=2 must be"):
+        attention(demo, scene.image, overlap=2)
+    training = build("vit").train()
+    with pytest.raises(InputError, match="training mode"):
+        attention(training, random_images(training, 1))
+
+
+def test_errors_are_shown(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise InputError("It does not work.")
+
+    view = ready(attention(demo, scene.image))
+    monkeypatch.setattr(view, "_run_regions", lambda masks: fails)
+    view.photo.painted = [1, 2]
+    view.worker.wait()
+    assert view.message == "It does not work."
