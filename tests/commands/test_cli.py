@@ -12,7 +12,7 @@ from PIL import Image
 
 from caap_lab import AttributionMap, cli
 
-WEIGHTS = Path(cli.__file__).parent / "weights" / "demo.safetensors"
+WEIGHTS = Path(cli.__file__).parent / "models" / "weights" / "demo.safetensors"
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def head(width: int, kind: str) -> nn.Module:
 
 def replaced(kind: str, model: str, width: int, new: nn.Module) -> tuple[Any, nn.Module]:
     """A hooked model, and the module of timm's whose attribute `new` has become."""
-    hooked: Any = {"vit": lambda: build("vit"), "mixer": small, "cnn": lambda: small_cnn(kind)}[model]()
+    hooked: Any = {"vit": lambda: build("vit"), "mixer": small_mixer, "cnn": lambda: small_cnn(kind)}[model]()
     body = getattr(hooked, model)
     if kind == "vgg":
         body.head.fc = new
