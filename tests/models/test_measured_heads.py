@@ -15,6 +15,7 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.probability import probabilities
 from caap_lab.widgets.class_table import class_table
 from helpers.cnns import small_cnn
+from helpers.mixers import small_mixer
 from helpers.models import build, random_images, randomise, timm_model
 
 READS_PROBABILITIES = {
