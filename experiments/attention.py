@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.bench.variant import parse_variant
 from caap_lab.plots.attention import STYLES
 from caap_lab.plots.maps import save_figure
 from caap_lab.plots.style import new_figure, quiet_grid
+from caap_lab.variant import parse_variant
 
 KINDS = ("intra-object", "inter-object", "object-to-background")
 

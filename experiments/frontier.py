@@ -24,9 +24,9 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.counting import operations, timed
 from benchmarks.machine import describe
-from caap_lab.bench.variant import parse_variant
 from caap_lab.plots.maps import save_figure
 from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from caap_lab.variant import parse_variant
 from experiments.photos import every_nth, one
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -19,9 +19,9 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.attribution.registry import METHODS
-from caap_lab.bench.variant import parse_variant
 from caap_lab.data.image_set import Sample
 from caap_lab.models.base import HookedModel
+from caap_lab.variant import parse_variant
 
 QUICK = [
     "caap",

@@ -30,11 +30,11 @@ import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.attribution.caap import cutoff_blocks
 from caap_lab.bench.result import LOWER_IS_BETTER, statistics
-from caap_lab.bench.variant import parse_variant
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.plots.maps import COLOUR_MAP, save_figure
 from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from caap_lab.variant import parse_variant
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
 """In twelfths of the blocks, as models may differ in depth."""

@@ -19,12 +19,12 @@ from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import make_tables
-from caap_lab.bench.variant import parse_variant
 from caap_lab.escaping import for_html, for_latex, for_markdown, for_plot
 from caap_lab.plots.curves import mean_curves, plot_mean_curves
 from caap_lab.plots.dots import plot_dots
 from caap_lab.plots.gallery import plot_gallery
 from caap_lab.sweeps.result import CaapSweep
+from caap_lab.variant import parse_variant
 from helpers.models import build, random_images
 
 NASTY = r"_$\a{$<b>|^~\\&%#}`c`*d*[e](f)"

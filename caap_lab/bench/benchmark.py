@@ -18,12 +18,12 @@ from caap_lab.bench.plan import METRICS, BenchmarkPlan, Data, Study, Trial
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import Row, compute, failure, model_of
-from caap_lab.bench.variant import Variant, parse_variant
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel
+from caap_lab.variant import Variant, parse_variant
 
 _TOGETHER = 64  # cells between two goes at putting parts together
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from caap_lab.attribution.mda_blur import KERNELS
-from caap_lab.bench.variant import Variant
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.models.base import HookedModel
 from caap_lab.models.cnn import cnn_grid
@@ -21,6 +20,7 @@ from caap_lab.models.device_dtype import as_device, plain_defaults
 from caap_lab.models.load import bundled_models, check_name, load_model
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.spec import read_spec
+from caap_lab.variant import Variant
 
 BACKWARD = 2
 """Forward passes that a backward pass counts as."""

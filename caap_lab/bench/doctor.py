@@ -21,7 +21,6 @@ from caap_lab.bench.profiles import (
     paper_sources,
 )
 from caap_lab.bench.published import METHODS, names
-from caap_lab.bench.variant import Variant, parse_variant
 from caap_lab.data.image_set import read_list
 from caap_lab.data.open import KINDS, open_images
 from caap_lab.errors import InputError
@@ -30,6 +29,7 @@ from caap_lab.models.checkpoint import check_file
 from caap_lab.models.heads import read_head
 from caap_lab.models.hub import cached_weights
 from caap_lab.models.load import bundled_models
+from caap_lab.variant import Variant, parse_variant
 
 
 @dataclass(frozen=True)

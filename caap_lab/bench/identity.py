@@ -16,12 +16,12 @@ from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import method_digest
 from caap_lab.bench.plan import BenchmarkPlan, Identity
-from caap_lab.bench.variant import Variant
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.load import BUNDLED, bundled_models, check_name
+from caap_lab.variant import Variant
 
 WEIGHTS_FILES = ("checkpoint", "head")
 """Options of a model that name a file of weights."""

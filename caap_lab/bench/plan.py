@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from caap_lab.bench.variant import Variant
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form
 from caap_lab.metrics.protocol import CurveProtocol
+from caap_lab.variant import Variant
 
 METRICS = ("faithfulness", "localisation")
 """Insertion and deletion; AUPR1, AUPR0 and the pointing game."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.published import METHODS, names, tables
-from caap_lab.bench.variant import Variant, parse_variant
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.variant import Variant, parse_variant
 
 DATASETS = {
     "ImageNet-1K": "imagenet",

@@ -16,7 +16,6 @@ from caap_lab.attribution.registry import attribute
 from caap_lab.bench.identity import model_digest, weights_digest
 from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.plan import Trial
-from caap_lab.bench.variant import parse_variant
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -24,6 +23,7 @@ from caap_lab.metrics.localisation import localisation
 from caap_lab.metrics.perturbation import insertion_deletion
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import load_model
+from caap_lab.variant import parse_variant
 
 Row = dict[str, Any]
 

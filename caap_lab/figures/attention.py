@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.bench.identity import weights_digest
-from caap_lab.bench.variant import Variant
 from caap_lab.diagnostics.attention_regions import attention_regions
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.attention import STYLES
 from caap_lab.plots.style import new_figure, quiet_grid
+from caap_lab.variant import Variant
 
 QUANTITIES: dict[Literal["weight", "mass"], str] = {
     "weight": "attention weight, mean of pairs",

@@ -11,7 +11,6 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
-from caap_lab.bench.variant import Variant
 from caap_lab.engine.blanks import blank_image
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
@@ -19,6 +18,7 @@ from caap_lab.models.tokens import neighbourhood_table, table_masks
 from caap_lab.plots.gallery import plot_gallery
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import COLOURS, new_figure
+from caap_lab.variant import Variant
 
 GALLERY_IMAGES = 5
 

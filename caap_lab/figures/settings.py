@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from caap_lab.bench.published import METRICS
-from caap_lab.bench.variant import Variant
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, quiet_grid
 from caap_lab.sweeps.sweeps import sweep_blanks, sweep_cutoffs, sweep_neighbourhoods
+from caap_lab.variant import Variant
 
 BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
 """The paper's five."""

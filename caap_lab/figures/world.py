@@ -15,12 +15,12 @@ from caap_lab.bench.pairing import label_of
 from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.trial import model_of
-from caap_lab.bench.variant import Variant
 from caap_lab.data.image_set import ImageSet
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.base import HookedModel
+from caap_lab.variant import Variant
 
 if TYPE_CHECKING:
     import pandas as pd

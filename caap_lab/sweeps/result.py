@@ -14,10 +14,10 @@ from torch import Tensor
 from caap_lab.attribution.caap import score_read
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.result import NUMBERS, statistics
-from caap_lab.bench.variant import parse_variant
 from caap_lab.errors import InputError
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.settings import Label
+from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
     import pandas as pd

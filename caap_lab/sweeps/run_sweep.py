@@ -17,7 +17,6 @@ from caap_lab.bench.identity import model_digest
 from caap_lab.bench.plan import METRICS, Trial
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import Row, evaluate, failure
-from caap_lab.bench.variant import Variant
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import Blank
 from caap_lab.errors import InputError
@@ -29,6 +28,7 @@ from caap_lab.sweeps.cost import sweep_passes
 from caap_lab.sweeps.images import Masks, SweepImage, sweep_images
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.settings import Label, Setting, settings_of
+from caap_lab.variant import Variant
 
 
 class Options(TypedDict, total=False):

@@ -7,12 +7,12 @@ from inspect import signature
 from typing import Any
 
 from caap_lab.attribution.caap import caap, check_caap, cutoff_blocks
-from caap_lab.bench.variant import Variant
 from caap_lab.engine.blanks import blank_name
 from caap_lab.engine.plan import Plan
 from caap_lab.errors import InputError
 from caap_lab.models.names import nearest
 from caap_lab.models.vit import HookedViT
+from caap_lab.variant import Variant
 
 Label = int | str | tuple[int, int]
 

@@ -19,7 +19,7 @@ from caap_lab.bench.benchmark import resume
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.result import BenchmarkResult, standard_error
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
-from caap_lab.bench.variant import Variant, parse_variant
+from caap_lab.variant import Variant, parse_variant
 from helpers.models import build
 
 FEW = ("simple_insertion", "grad_cam")

@@ -14,7 +14,7 @@ import caap_lab as cl
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study, Trial
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.variant import parse_variant
+from caap_lab.variant import parse_variant
 
 pytest.importorskip("anywidget")
 

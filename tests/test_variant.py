@@ -3,7 +3,7 @@
 import pytest
 
 from caap_lab import InputError
-from caap_lab.bench.variant import Variant, parse_variant
+from caap_lab.variant import Variant, parse_variant
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class Variant:
 
 
 def parse_variant(text: "str | Variant") -> Variant:
-    """A spec from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
+    """A variant from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
 
     Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text. A comma ends a value only
     where another key= comes after it, so that file names may have commas; text in double quotes may hold anything.
