@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 import torch
 
-from caap_lab import __version__
+from caap_lab._version import __version__
 
 
 def describe(device: str = "cpu") -> str:

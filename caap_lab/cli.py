@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caap_lab import __version__
+from caap_lab._version import __version__
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-size", type=int, help="changed images run at once for the curves")
     command.add_argument("--workers", type=int, help="processes on this machine")
     command.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster, such as tcp://host:8786")
-    command.add_argument("--retry-failed", action="store_true", help="compute failed cells again")
+    command.add_argument("--retry-failed", action="store_true", help="compute failed trials again")
 
 
 DEMO_SEED = 2

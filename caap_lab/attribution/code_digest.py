@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import caap_lab
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 
 _INSTALLED = (
-    Path(caap_lab.__file__).parent.resolve(),
+    Path(__file__).parents[1].resolve(),
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
 )
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from caap_lab import __version__
+from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
