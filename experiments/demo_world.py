@@ -19,7 +19,7 @@ from caap_lab.data.scenes import CUE_CLASS, Kind, Scene
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import bundled_models
 from caap_lab.models.tokens import mask_share, neighbourhood_table
-from caap_lab.training.train import EVAL_SCENES, EVAL_SEED, accuracy
+from caap_lab.training.weights import EVAL_SCENES, EVAL_SEED, accuracy
 
 BLANKS = ("white", "black", "mean")
 SEED = 1

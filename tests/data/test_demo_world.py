@@ -14,7 +14,7 @@ from timm.layers.activations import QuickGELU
 
 from caap_lab.models.bundled import BACKBONES
 from caap_lab.models.load import BUNDLED, bundled_models
-from caap_lab.training import train
+from caap_lab.training import recipes, weights
 from experiments.demo_world import answers, cue_found, discrimination, pointing
 
 VITS = ("demo", "demo-clip", "demo-dinov2", "demo-deit3", "demo-spurious")
@@ -36,14 +36,14 @@ def test_every_backbone_is_bundled_and_small() -> None:
 def test_the_card_is_that_of_the_training_script(name: str) -> None:
     """The weights are the output of today's recipe; a change to it asks for a new training."""
     card, backbone = card_of(name), BACKBONES[name]
-    assert card["recipe"] == asdict(train.RECIPES[name])
-    assert (card["seed"], card["steps"]) == (train.RECIPES[name].seed, train.RECIPES[name].steps)
+    assert card["recipe"] == asdict(recipes.RECIPES[name])
+    assert (card["seed"], card["steps"]) == (recipes.RECIPES[name].seed, recipes.RECIPES[name].steps)
     assert card["command"] == f"python -m caap_lab.training.train {name} --out caap_lab/models/weights"
     assert card["architecture"] == backbone.architecture and card["head"] == backbone.head
     assert card["architecture_kwargs"] == json.loads(json.dumps(backbone.arguments))
     assert card["accuracy"]["scenes"] == 2000 and card["accuracy"]["split"] == "test"
     assert card["accuracy"]["value"] >= 0.95
-    assert card["data"].startswith(train.DATA_DESCRIPTION)
+    assert card["data"].startswith(weights.DATA_DESCRIPTION)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
@@ -51,7 +51,7 @@ def test_unseen_scenes_are_named_rightly(name: str) -> None:
     """500 of the 2,000 scenes on the card."""
     model = cl.load_model(name)
     with torch.no_grad():
-        found = train.accuracy(model, n=500, seed=card_of(name)["accuracy"]["seed"])
+        found = weights.accuracy(model, n=500, seed=card_of(name)["accuracy"]["seed"])
     assert found >= 0.95
     assert abs(found - card_of(name)["accuracy"]["value"]) < 0.02
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from caap_lab.models.bundled import BACKBONES, TrainedBackbone
-from caap_lab.training import train
+from caap_lab.training import recipes, train, weights
 from caap_lab.training.muon import Muon, orthogonalised
 
-TINY = train.Recipe(steps=3, batch=4, warmup=1)
+TINY = recipes.Recipe(steps=3, batch=4, warmup=1)
 
 
 def test_muon_takes_torchs_own_steps():
@@ -50,8 +50,8 @@ def test_muon_refuses_a_matrix_without_gradient():
 
 
 def test_difficulty_grows_only_while_the_answers_are_right():
-    recipe = train.Recipe(warmup=5)
-    progress = train.Progress()
+    recipe = recipes.Recipe(warmup=5)
+    progress = recipes.Progress()
     for _ in range(200):
         progress.advance(0.5, recipe)
     assert progress.difficulty == 0
@@ -64,7 +64,7 @@ def test_difficulty_grows_only_while_the_answers_are_right():
 
 
 def test_learning_rate_rises_then_falls():
-    recipe = train.Recipe(steps=1000, warmup=100, lr=1.0)
+    recipe = recipes.Recipe(steps=1000, warmup=100, lr=1.0)
     rates = [recipe.lr_at(step) for step in range(1000)]
     assert rates[0] < 0.02 and max(rates) == max(rates[95:105]) > 0.95 and rates[-1] < 0.011
     assert recipe.patch_loss_at(0) == 0.5 and recipe.patch_loss_at(700) == 0 and recipe.patch_loss_at(350) == 0.25
@@ -73,7 +73,7 @@ def test_learning_rate_rises_then_falls():
 def test_patch_loss_is_cross_entropy_of_what_each_patch_shows():
     scenes = train.draw_scenes(train.scene_generator(0, "train"), 3, "train")
     logits = torch.randn(3, 64, 11)
-    expected = weights = 0.0
+    expected = total = 0.0
     for scene in range(3):
         for patch in range(64):
             row, column = divmod(patch, 8)
@@ -81,14 +81,14 @@ def test_patch_loss_is_cross_entropy_of_what_each_patch_shows():
             wanted = scenes.labels[scene, 0] if ink > 0.15 else 10
             weight = 1.0 if ink > 0.15 else 0.3
             expected -= weight * logits[scene, patch].log_softmax(0)[wanted].item()
-            weights += weight
-    assert train._patch_loss(logits, scenes).item() == pytest.approx(expected / weights, rel=1e-5)
+            total += weight
+    assert train._patch_loss(logits, scenes).item() == pytest.approx(expected / total, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_training_goes_on_where_it_stopped(name, tmp_path, monkeypatch):
     """A run killed after its second step and started again ends as the whole run would have."""
-    recipe = train.Recipe(**(asdict(train.RECIPES[name]) | {"steps": 3, "batch": 8, "warmup": 1}))
+    recipe = recipes.Recipe(**(asdict(recipes.RECIPES[name]) | {"steps": 3, "batch": 8, "warmup": 1}))
     whole = train.train(recipe)
     state = tmp_path / "run.pt"
     save = train._save
@@ -105,15 +105,15 @@ def test_training_goes_on_where_it_stopped(name, tmp_path, monkeypatch):
     for key, value in whole.tensors().items():
         np.testing.assert_allclose(resumed.tensors()[key].numpy(), value.numpy(), atol=1e-6)
     with pytest.raises(ValueError, match="another recipe"):
-        train.train(train.Recipe(**(asdict(recipe) | {"seed": 99})), state)
+        train.train(recipes.Recipe(**(asdict(recipe) | {"seed": 99})), state)
 
 
 def test_training_lowers_the_loss_on_easy_scenes():
     torch.manual_seed(0)
     before = TrainedBackbone(BACKBONES["demo-cnn"]).eval()
-    model = train.train(train.Recipe("demo-cnn", steps=25, batch=32, warmup=2, patch_loss=0.0))
+    model = train.train(recipes.Recipe("demo-cnn", steps=25, batch=32, warmup=2, patch_loss=0.0))
     scenes = train.draw_scenes(train.scene_generator(7, "train"), 200, "train", difficulty=0.0)
-    x, labels = train.to_input(scenes.pixels), torch.from_numpy(scenes.labels[:, 0])
+    x, labels = weights.to_input(scenes.pixels), torch.from_numpy(scenes.labels[:, 0])
     model.train(), before.train()  # batch statistics: the running ones have seen few batches
     with torch.no_grad():
         loss = {m: torch.nn.functional.cross_entropy(m(x)[0], labels).item() for m in (before, model)}
@@ -127,9 +127,10 @@ def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
 
 
 def test_command_line_writes_weights_and_card(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "EVAL_SCENES", 50)
+    for module in (train, weights):
+        monkeypatch.setattr(module, "EVAL_SCENES", 50)
     monkeypatch.setattr(
-        train, "accuracy", lambda model: 0.25 if model(torch.zeros(1, 3, 64, 64)).shape == (1, 10) else 0
+        weights, "accuracy", lambda model: 0.25 if model(torch.zeros(1, 3, 64, 64)).shape == (1, 10) else 0
     )
     assert train.main(["demo-dinov2", "--steps", "1", "--seed", "3", "--out", str(tmp_path)]) == 0
     assert "demo-dinov2: accuracy on 50 unseen test scenes: 0.2500" in capsys.readouterr().out
