@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
 from caap_lab.attribution.attention_rows import widened
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_share
 from caap_lab.errors import InputError
@@ -93,7 +94,6 @@ ATMAN = method(
     source="Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110",
     needs="forward passes, attention",
     sign="signed",
-    forwards="N + 1",
-    backwards="0",
+    forwards=Passes(lambda size, options: size.n_patches + 1, "N + 1"),
     score="attribution to logprob",
 )

@@ -27,6 +27,6 @@ ATTCAT = method(
     source="Qiang et al. 2022, NeurIPS",
     needs="gradient, attention",
     sign="signed",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
 )

@@ -73,6 +73,6 @@ FULL_GRAD_PLUS = method(
     "CVPR",
     needs="gradient",
     sign="signed",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
 )

@@ -36,6 +36,6 @@ GEN_ATT = method(
     source="Chefer et al. 2021, ICCV, arXiv 2103.15679",
     needs="attention, gradient",
     sign="positive",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
 )

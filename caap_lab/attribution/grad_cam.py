@@ -79,8 +79,8 @@ GRAD_CAM = method(
     needs="gradient",
     sign="positive",
     signed_with={"version": ("last_input",)},
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
     models=("vit", "cnn"),
     cnn=cam,
 )

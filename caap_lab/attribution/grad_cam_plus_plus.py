@@ -29,7 +29,7 @@ GRAD_CAM_PLUS_PLUS = method(
     source="Chattopadhay et al. 2018, arXiv 1710.11063",
     needs="gradient",
     sign="positive",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
     models=("vit", "cnn"),
 )

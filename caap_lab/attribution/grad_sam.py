@@ -35,6 +35,6 @@ GRAD_SAM = method(
     source="Barkan et al. 2021, arXiv 2204.11073",
     needs="gradient, attention",
     sign="positive",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
 )

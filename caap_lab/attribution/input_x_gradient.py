@@ -22,7 +22,7 @@ INPUT_X_GRADIENT = method(
     source="Shrikumar et al. 2016, arXiv 1605.01713",
     needs="gradient",
     sign="signed",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
     models=("vit", "cnn", "mixer"),
 )

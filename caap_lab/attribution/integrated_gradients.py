@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import sum_patches
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
 from caap_lab.models.batches import check_count
@@ -36,7 +37,7 @@ INTEGRATED_GRADIENTS = method(
     source="Sundararajan et al. 2017, arXiv 1703.01365",
     needs="gradient",
     sign="signed",
-    forwards="50",
-    backwards="50",
+    forwards=Passes(lambda size, options: options["steps"]),
+    backwards=Passes(lambda size, options: options["steps"]),
     models=("vit", "cnn", "mixer"),
 )

@@ -59,8 +59,8 @@ IXG_PLUS = method(
     source="SkipPLUS, Mehri et al. 2024, CVPR Workshops",
     needs="gradient",
     sign="signed",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
     models=("vit", "mixer"),
 )
 LIBRA_IXG_PLUS = method(
@@ -70,7 +70,7 @@ LIBRA_IXG_PLUS = method(
     source="LibraGrad, Mehri et al. 2025, CVPR",
     needs="gradient",
     sign="signed",
-    forwards="1",
-    backwards="1",
+    forwards=1,
+    backwards=1,
     models=("vit", "mixer"),
 )

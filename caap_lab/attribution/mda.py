@@ -1,6 +1,8 @@
 """MDA: patches in the order of a greedy search for the best insertion and deletion (Walker et al. 2025, ICLR)."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.bidirectional import bidirectional
+from caap_lab.attribution.cost import ModelSize, Passes
 from caap_lab.attribution.curve_values import convex_falls, normalised, resampled
 from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.mda_blur import mda_blur
@@ -190,6 +193,14 @@ def _values(falls: Float[np.ndarray, "patch"], pixels: int, gamma: float, kappa:
     return (1 - gamma) * sparse + gamma * dense
 
 
+def _forwards(size: ModelSize, options: Mapping[str, Any]) -> float:
+    """The search, the two curves of a step a row of patches' pixels, three ends, the blur, and the reference's."""
+    tries = min(28, 2 * math.isqrt(size.n_patches))
+    search = tries * size.n_patches - tries * (tries - 1) // 2  # the last steps have fewer patches left
+    curve = size.image_size[0] // size.grid[0] * size.grid[0] - 1
+    return search + 2 * curve + 3 + 1 + options["steps"] + 1
+
+
 MDA = method(
     mda,
     name="mda",
@@ -197,7 +208,7 @@ MDA = method(
     source="MDA, Walker et al. 2025, ICLR",
     needs="forward passes, gradient, attention",
     sign="positive",
-    forwards="about 28 N",
-    backwards="21",
+    forwards=Passes(_forwards, "about 28 N"),
+    backwards=Passes(lambda size, options: options["steps"] + 1),
     score="attribution to prob",
 )

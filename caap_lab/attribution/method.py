@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from caap_lab.attribution.cost import BACKWARD, ModelSize, Passes
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
 from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
@@ -41,17 +42,34 @@ class Method:
     """Paper, with its arXiv number or venue."""
     needs: str
     """What it reads: "forward passes", "gradient", "attention", or several of these."""
-    forwards: str
-    """Forward passes an image with the default options; N is the number of patches, L of blocks."""
-    backwards: str
-    """Backward passes an image."""
+    forwards: Passes
+    """Forward passes of one map."""
+    backwards: Passes
+    """Backward passes of one map."""
     class_specific: bool
     sign: Sign
     """What the sign of a score means with the default options; see `AttributionMap`."""
     models: tuple[str, ...]
     """Kinds of models that it runs on: "vit", "cnn", "mixer"."""
+    options: Mapping[str, Mapping[str, Any]]
+    """Names and defaults of its own options, for each kind of model."""
     function: Callable[..., AttributionMap | list[AttributionMap]]
     """(model, images, target, **options) -> maps."""
+
+    def passes(self, size: ModelSize, options: Mapping[str, Any] | None = None) -> float:
+        """Cost of one map in forward passes of the same model; a backward pass counts as `BACKWARD` of them.
+
+        Args:
+            size: The model's size.
+            options: Options that differ from the defaults.
+
+        Raises:
+            InputError: the method does not state its cost as a number.
+        """
+        if self.forwards.count is None or self.backwards.count is None:
+            raise InputError(f"{self.name} does not state its passes as numbers; register it with forwards=...")
+        settings = {**self.options[size.kind], **(options or {})}
+        return self.forwards.count(size, settings) + BACKWARD * self.backwards.count(size, settings)
 
 
 def method(
@@ -62,8 +80,8 @@ def method(
     source: str,
     needs: str,
     sign: Sign,
-    forwards: str,
-    backwards: str = "0",
+    forwards: float | str | Passes,
+    backwards: float | str | Passes = 0,
     class_specific: bool = True,
     score: str = "attribution to logit",
     models: tuple[str, ...] = ("vit",),
@@ -79,8 +97,8 @@ def method(
         source: Paper.
         needs: What it reads.
         sign: What the sign of a score means, see `AttributionMap`.
-        forwards: Forward passes an image.
-        backwards: Backward passes an image.
+        forwards: Forward passes of one map: a number, or `Passes` where it depends on the model or the options.
+        backwards: Backward passes of one map, likewise.
         class_specific: False if the map is the same for all targets.
         score: What a score is, see `AttributionMap`.
         models: Kinds of models that it runs on.
@@ -89,6 +107,8 @@ def method(
     """
     check_choice("sign", sign, SIGNS)
     signed = signed_with or {}
+    options_of = {kind: default_options(cnn if cnn is not None and kind == "cnn" else compute) for kind in models}
+    defaults = default_options(compute)
 
     def run(
         model: HookedModel,
@@ -100,12 +120,34 @@ def method(
         **options: Any,
     ) -> AttributionMap | list[AttributionMap]:
         check_kind(model, name, models)
-        if backwards not in ("0", ""):
+        if stated.backwards.text not in ("0", ""):
             check_gradients(model)
         chosen = cnn if cnn is not None and model.kind == "cnn" else compute
         return _run(chosen, name, score, sign, signed, model, images, target, batch_size, progress, options)
 
-    return Method(name, family, source, needs, forwards, backwards, class_specific, sign, models, runs_model(run))
+    stated = Method(
+        name=name,
+        family=family,
+        source=source,
+        needs=needs,
+        forwards=Passes.of(forwards, defaults),
+        backwards=Passes.of(backwards, defaults),
+        class_specific=class_specific,
+        sign=sign,
+        models=models,
+        options=options_of,
+        function=runs_model(run),
+    )
+    return stated
+
+
+def default_options(compute: Callable[..., Any]) -> dict[str, Any]:
+    """A method's own options and their defaults: the function's keyword-only parameters."""
+    return {
+        option: parameter.default
+        for option, parameter in inspect.signature(compute).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
 
 
 def _run(
@@ -173,11 +215,7 @@ def _run(
 
 def _settings(compute: Compute, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """All options of a method: the given ones, and the defaults of the rest."""
-    known = {
-        option: parameter.default
-        for option, parameter in inspect.signature(compute).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    known = default_options(compute)
     for option in options:
         if option not in known:
             has = f"Its options are {', '.join(known)}." if known else "It has none."

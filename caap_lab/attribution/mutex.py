@@ -11,6 +11,7 @@ from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
 from caap_lab.attribution.attention_rows import widened
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import mean_score_where_kept
 from caap_lab.checks import check_share, first_block
@@ -132,7 +133,9 @@ MUTEX = method(
     source="Marchetti et al. 2025, Neural Computing and Applications 37(29)",
     needs="forward passes, attention",
     sign="level",
-    forwards="1, and up to 54 with about N / 2 patches",
-    backwards="0",
+    forwards=Passes(
+        lambda size, options: 1 + 54 * options["token_ratio"],  # equal masks run once, so that it can be less
+        "1, and up to 54 with about N / 2 patches",
+    ),
     score="attribution to prob",
 )

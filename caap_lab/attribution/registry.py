@@ -1,13 +1,14 @@
 """All attribution methods under one call."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
 from caap_lab.attribution.caap import caap
 from caap_lab.attribution.code_digest import code_digest
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
 from caap_lab.attribution.grad_cam import GRAD_CAM
@@ -18,7 +19,7 @@ from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.mda import MDA
-from caap_lab.attribution.method import Compute, Method, method
+from caap_lab.attribution.method import Compute, Method, default_options, method
 from caap_lab.attribution.mutex import MUTEX
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
@@ -41,11 +42,14 @@ CAAP = Method(
     family="activation patching",
     source="CAAP, arXiv 2603.13652",
     needs="forward passes",
-    forwards="about 5 (clamped); N (free, CNNs)",
-    backwards="0",
+    forwards=Passes(
+        lambda size, options: size.n_patches + 1 if size.kind == "cnn" else 4.2, "about 5 (clamped); N (free, CNNs)"
+    ),
+    backwards=Passes.of(0, {}),
     class_specific=True,
     sign="level",
     models=("vit", "cnn"),
+    options={kind: default_options(caap) for kind in ("vit", "cnn")},
     function=caap,
 )
 
@@ -110,9 +114,18 @@ def attribute(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    if not isinstance(method, str) or method not in METHODS:
-        raise unknown_method(method)
-    return METHODS[method].function(model, images, target, **options)
+    return find_method(method).function(model, images, target, **options)
+
+
+def find_method(name: object) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: there is none; the nearest names are in the message.
+    """
+    if not isinstance(name, str) or name not in METHODS:
+        raise unknown_method(name)
+    return METHODS[name]
 
 
 def register(name: str, compute: Compute, **facts: Any) -> None:
@@ -167,5 +180,8 @@ def methods() -> "pd.DataFrame":
     """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
     import pandas as pd
 
-    rows = [{k: v for k, v in asdict(found).items() if k != "function"} for found in METHODS.values()]
+    columns = [field.name for field in fields(Method) if field.name not in ("options", "function")]
+    rows = [{column: getattr(one, column) for column in columns} for one in METHODS.values()]
+    for row in rows:
+        row.update(forwards=row["forwards"].text, backwards=row["backwards"].text)
     return pd.DataFrame(rows).set_index("name")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import on_grid
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_seed, check_share
@@ -109,8 +110,7 @@ RISE = method(
     source="Petsiuk et al. 2018, arXiv 1806.07421",
     needs="forward passes",
     sign="level",
-    forwards="4000",
-    backwards="0",
+    forwards=Passes(lambda size, options: options["samples"]),
     score="attribution to prob",
     models=("vit", "cnn"),
 )

@@ -37,7 +37,6 @@ ROLLOUT = method(
     source="Abnar & Zuidema 2020, ACL, arXiv 2005.00928",
     needs="attention",
     sign="positive",
-    forwards="1",
-    backwards="0",
+    forwards=1,
     class_specific=False,
 )

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import read_activations
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.grad_cam import as_maps, cam_hook
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
@@ -41,7 +42,6 @@ SCORE_CAM = method(
     source="Wang et al. 2020, arXiv 1910.01279",
     needs="forward passes",
     sign="positive",
-    forwards="1 + channels",
-    backwards="0",
+    forwards=Passes(lambda size, options: 1 + size.channels, "1 + channels"),
     models=("vit", "cnn"),
 )

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_seed
@@ -84,8 +85,7 @@ SIMPLE_INSERTION = method(
     source="control of CAAP, arXiv 2603.13652",
     needs="forward passes",
     sign="level",
-    forwards="N",
-    backwards="0",
+    forwards=Passes(lambda size, options: size.n_patches, "N"),
     score="logit",
     models=("vit", "cnn"),
 )
@@ -96,8 +96,7 @@ SIMPLE_DELETION = method(
     source="control of CAAP, arXiv 2603.13652",
     needs="forward passes",
     sign="level",
-    forwards="N",
-    backwards="0",
+    forwards=Passes(lambda size, options: size.n_patches, "N"),
     score="negative logit",
     models=("vit", "cnn"),
 )

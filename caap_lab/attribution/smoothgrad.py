@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import sum_patches
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice, check_seed, check_share
 from caap_lab.models.base import HookedModel
@@ -73,7 +74,7 @@ SMOOTHGRAD = method(
     needs="gradient",
     sign="positive",
     signed_with={"kind": ("signed", "times_input")},
-    forwards="50",
-    backwards="50",
+    forwards=Passes(lambda size, options: options["samples"]),
+    backwards=Passes(lambda size, options: options["samples"]),
     models=("vit", "cnn", "mixer"),
 )

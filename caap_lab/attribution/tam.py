@@ -5,6 +5,7 @@ from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations, read_gradients
 from caap_lab.attribution.attention_rows import query_row, widened
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import first_block
 from caap_lab.errors import InputError
@@ -56,6 +57,6 @@ TAM = method(
     "NeurIPS workshop XAI4Debugging",
     needs="attention, gradient",
     sign="positive",
-    forwards="21",
-    backwards="20",
+    forwards=Passes(lambda size, options: 1 + options["steps"]),
+    backwards=Passes(lambda size, options: options["steps"]),
 )

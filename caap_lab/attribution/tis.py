@@ -13,6 +13,7 @@ from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
 from caap_lab.attribution.attention_rows import widened
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import largest, mean_score_where_kept
 from caap_lab.checks import check_share
@@ -87,7 +88,9 @@ TIS = method(
     source="Englebert et al. 2023, ICCV Workshops",
     needs="forward passes",
     sign="level",
-    forwards="1, and up to 1024 with N / 2 patches",
-    backwards="0",
+    forwards=Passes(
+        lambda size, options: 1 + options["clusters"] * options["kept"],  # equal masks run once
+        "1, and up to 1024 with N / 2 patches",
+    ),
     score="attribution to prob",
 )

@@ -276,6 +276,6 @@ TRANSFORMER_ATTRIBUTION = method(
     source="Chefer et al. 2021, CVPR, arXiv 2012.09838",
     needs="attention, gradient, relevance",
     sign="positive",
-    forwards="2",
-    backwards="1",
+    forwards=2,
+    backwards=1,
 )

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, read_activations
+from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_seed, check_share
@@ -151,7 +152,7 @@ VIT_CX = method(
     source="ViT-CX, Xie et al. 2023, arXiv 2211.03064",
     needs="forward passes",
     sign="level",
-    forwards="1 + 2 a mask (some tens to hundreds)",
-    backwards="0",
+    # A mask has about eight channels (on photos and ViTs of width 192, which is what could be measured).
+    forwards=Passes(lambda size, options: 1 + 2 * size.channels / 8, "1 + 2 a mask (some tens to hundreds)"),
     score="attribution to prob",
 )

@@ -7,7 +7,9 @@ from pathlib import Path
 from huggingface_hub import constants
 from timm.models import get_pretrained_cfg
 
-from caap_lab.bench.cost import Size, architecture, curve_passes, map_passes, seconds_per_pass
+from caap_lab.attribution.cost import ModelSize
+from caap_lab.attribution.registry import find_method
+from caap_lab.bench.cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.bench.profiles import (
     DATASETS,
     HEADS,
@@ -52,7 +54,7 @@ class Cost:
 
     model: str
     """The paper's name."""
-    cells: int
+    trials: int
     """Maps, each with its metrics; what several tables share counts once."""
     passes: float
     """Forward passes; a backward pass counts as two."""
@@ -137,8 +139,8 @@ def doctor(
         key = (spec.name.partition(".")[0], size.image_size)
         if timing and key not in times:
             times[key] = seconds_per_pass(body, size.image_size, device)
-        cells, passes = _passes(name, tables, size, curves, counts, images, image_lists or {})
-        costs.append(Cost(name, cells, passes, times.get(key)))
+        trials, passes = _passes(name, tables, size, curves, counts, images, image_lists or {})
+        costs.append(Cost(name, trials, passes, times.get(key)))
 
     absent = {part.name for part in (*weights, *head_parts, *sets) if not part.here}
     possible = [t for t in tables if not absent & {*names(t, "model"), *names(t, "dataset")}]
@@ -217,13 +219,13 @@ def _data(name: str, source: str | None, image_list: str | Path | None) -> Part:
 def _passes(
     model: str,
     tables: Sequence[int],
-    size: Size,
+    size: ModelSize,
     protocol: CurveProtocol,
     found: Mapping[str, int | None],
     images: int | None,
     lists: Mapping[str, str | Path],
 ) -> tuple[int, float]:
-    """Cells and forward passes of one model's share of the tables; a data set that is not here counts as large."""
+    """Trials and forward passes of one model's share of the tables; a data set that is not here counts as large."""
     jobs = {
         (dataset, group_of(table, dataset), method)
         for table in tables
@@ -231,11 +233,12 @@ def _passes(
         if model in names(table, "model", dataset)
         for method in names(table, "method", dataset)
     }
-    cells, passes = 0, 0.0
+    trials, passes = 0, 0.0
     for dataset, group, method in sorted(jobs):
         there, wanted = found.get(dataset), IMAGES[group] if images is None else images
         count = wanted if there is None else there if dataset in lists else min(there, wanted)
         curves = curve_passes(protocol, size) if group == "faithfulness" else 0
-        cells += count
-        passes += count * (map_passes(parse_variant(METHODS[method]).name, size) + curves)
-    return cells, passes
+        trials += count
+        variant = parse_variant(METHODS[method])
+        passes += count * (find_method(variant.name).passes(size, variant.options) + curves)
+    return trials, passes

@@ -116,7 +116,7 @@ def test_costs_are_what_the_registry_says(name: str) -> None:
     method.function(model, scenes(1)[0], 3)
     for handle in handles:
         handle.remove()
-    stated = {"forwards": method.forwards, "backwards": method.backwards}
+    stated = {"forwards": method.forwards.text, "backwards": method.backwards.text}
     assert passes == {what: COSTS[text] if text in COSTS else int(text) for what, text in stated.items()}
 
 

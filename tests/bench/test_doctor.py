@@ -15,9 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 import caap_lab as cl
 from caap_lab import cli
+from caap_lab.attribution.cost import BACKWARD, ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.bench import cost
-from caap_lab.bench.cost import PASSES, Size, architecture, curve_passes, map_passes, seconds_per_pass
+from caap_lab.bench.cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.bench.doctor import doctor
 from caap_lab.bench.profiles import HEADS, paper_models, paper_plan
 from caap_lab.metrics.protocol import curve_protocol
@@ -76,20 +77,17 @@ class Passes(TorchFunctionMode):
         self.backwards += len(gradient)
 
 
-def test_every_method_has_a_cost() -> None:
-    assert set(PASSES) == set(METHODS)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_costs_are_the_passes_that_methods_make(name: str) -> None:
     model = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", img_size=64, depth=12)))
-    size, image = Size.of(model), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    size, image = ModelSize.of(model), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
     cl.attribute(model, image, "caap", 3)  # its blank's run is kept with the model
     with Passes(model) as passes:
         cl.attribute(model, image, name, 3)
-    stated, backwards = map_passes(name, size), PASSES[name][1]
+    method = METHODS[name]
+    stated, backwards = method.passes(size), method.backwards.count(size, method.options["vit"])
     assert passes.backwards == backwards
-    forwards, stated = passes.forwards, stated - cost.BACKWARD * backwards
+    forwards, stated = passes.forwards, stated - BACKWARD * backwards
     if name == "caap":
         assert forwards == pytest.approx(stated, rel=0.15)
     elif name == "mda":
@@ -114,7 +112,7 @@ def test_costs_on_cnns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(head, "forward", watched)
     cl.attribute(model, torch.randn(3, *model.image_size), name, 3)
-    stated = map_passes(name, Size.of(model)) - cost.BACKWARD * PASSES[name][1]
+    stated = METHODS[name].forwards.count(ModelSize.of(model), METHODS[name].options["cnn"])
     assert found[0] == (stated - 1 if name == "caap" else stated)  # its own pass stops at the cutoff
 
 
@@ -125,16 +123,16 @@ def test_cost_of_curves(protocol: str) -> None:
     m = cl.attribute(model, image, "grad_cam", 3)
     with Passes(model) as passes:
         cl.insertion_deletion(model, image, m, protocol=protocol)
-    assert passes.forwards == pytest.approx(curve_passes(curve_protocol(protocol), Size.of(model)))
+    assert passes.forwards == pytest.approx(curve_passes(curve_protocol(protocol), ModelSize.of(model)))
 
 
 def test_sizes_need_no_weights() -> None:
     models = paper_models()
     found = {name: architecture(models[name]) for name in ("ViT-B/16", "DINOv2-S/14", "ResNet-50")}
     assert all(p.is_meta for body, _ in found.values() for p in body.parameters())
-    assert found["ViT-B/16"][1] == Size("vit", (224, 224), (14, 14), 768)
-    assert found["DINOv2-S/14"][1] == Size("vit", (224, 224), (16, 16), 384)
-    assert found["ResNet-50"][1] == Size("cnn", (224, 224), (14, 14), 2048)
+    assert found["ViT-B/16"][1] == ModelSize("vit", (224, 224), (14, 14), 768)
+    assert found["DINOv2-S/14"][1] == ModelSize("vit", (224, 224), (16, 16), 384)
+    assert found["ResNet-50"][1] == ModelSize("cnn", (224, 224), (14, 14), 2048)
     assert curve_passes(curve_protocol("rise"), found["ViT-B/16"][1]) == 2 * 225
 
 
@@ -155,11 +153,11 @@ def test_cells_are_those_of_the_plan(imagenet: str, head: Path) -> None:
     options = {"models": LARGE, "heads": {"DINOv2-L/14": head}, "chosen": [1, 10, 12], "images": 2}
     report = doctor([imagenet], timing=False, **options)
     plan = paper_plan([imagenet], **options)
-    assert sum(one.cells for one in report.costs) == len(plan.cells) == 4 * 2 * (10 + 1 + 2)
+    assert sum(one.trials for one in report.costs) == len(plan.trials) == 4 * 2 * (10 + 1 + 2)
     assert report.complete and report.possible == report.tables == (1, 10, 12)
-    (vit, *_), size = report.costs, Size.of(cl.load_model("demo"))
-    methods = [cell.method.name for cell in plan.cells if cell.model.label == vit.model]
-    expected = sum(map_passes(method, size) + curve_passes(plan.protocol, size) for method in methods)
+    (vit, *_), size = report.costs, ModelSize.of(cl.load_model("demo"))
+    methods = [trial.method.name for trial in plan.trials if trial.model.label == vit.model]
+    expected = sum(METHODS[method].passes(size) + curve_passes(plan.protocol, size) for method in methods)
     assert vit.passes == pytest.approx(expected) and vit.seconds is None
 
 

@@ -12,8 +12,9 @@ from scipy.signal import fftconvolve
 from torch.nn import functional as F
 
 import caap_lab as cl
+from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.mda_blur import KERNELS, mda_blur
-from caap_lab.bench.cost import Size, curve_passes
+from caap_lab.bench.cost import curve_passes
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
 from caap_lab.bench.tables import make_tables
@@ -162,7 +163,7 @@ def test_mda_starts_from_the_first_blur_that_hides_the_target(demo: cl.HookedViT
 
 
 def test_the_search_for_a_base_is_in_the_cost(demo: cl.HookedViT) -> None:
-    size = Size.of(demo)
+    size = ModelSize.of(demo)
     assert curve_passes(PROTOCOLS["mda"], size) == 2 * 65 + 36 == 2 * 65 + len(KERNELS)
     assert curve_passes(PROTOCOLS["rise"], size) == 2 * 65
 
