@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-c
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench slow gpu lab clean
+.PHONY: help demo test lint fix docs bench figures slow gpu lab clean
 
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -17,10 +17,14 @@ demo: .venv/.installed   ## map a generated scene, offline, into runs/demo
 test: lint   ## lint, then run the tests, in one process a core
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
-lint: .venv/.dev   ## ruff and mypy
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+lint: .venv/.dev   ## style, types and the tree's import rule; all are run before it fails
+	@failed=; for tool in "ruff check" "ruff format --check" mypy lint-imports; do \
+	  echo "$(BIN)/$$tool"; $(BIN)/$$tool || failed="$$failed, $$tool"; \
+	done; [ -z "$$failed" ] || { echo "failed:$${failed#,}; make fix mends what ruff can" >&2; exit 1; }
+
+fix: .venv/.dev   ## format, and mend what ruff can
+	$(BIN)/ruff check --fix || true
+	$(BIN)/ruff format
 
 slow: .venv/.dev   ## run the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu"
