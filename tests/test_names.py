@@ -55,17 +55,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
     plan.save(folder / "plan.json")
     generator = np.random.default_rng(0)
     rows: list[Any] = []
-    for cell in plan.cells:
+    for trial in plan.trials:
         curves = generator.random((2, 3))
         names = ("aupr1", "aupr0", "pointing", "pointing_expected", "mass_inside")
         numbers = dict(zip(names, generator.random(5), strict=True))
         areas = {"insertion": curves[0].mean(), "deletion": curves[1].mean(), "insdel": curves[0].mean()}
         told = {"fingerprint": "abc", "machine": NASTY, "versions": {"torch": "2"}, "mask": "target"}
         lines = {"shares": [0.0, 0.5, 1.0], "insertion_curve": list(curves[0]), "deletion_curve": list(curves[1])}
-        rows.append({"key": cell.key, **told, **areas, **lines, **numbers})
+        rows.append({"key": trial.key, **told, **areas, **lines, **numbers})
     RunFolder(folder).parts.mkdir()
     RunFolder(folder).append(rows[:-1])
-    RunFolder(folder).append([{"key": plan.cells[-1].key, "error": f"InputError: {NASTY}"}])
+    RunFolder(folder).append([{"key": plan.trials[-1].key, "error": f"InputError: {NASTY}"}])
     return BenchmarkResult.open(folder)
 
 
@@ -220,7 +220,7 @@ def test_the_protocol_says_which_pixels_count(run: BenchmarkResult, tmp_path: Pa
     (table,) = make_tables(run)
     assert "against the pixels of the target;" in table.markdown()
     plan = BenchmarkPlan((replace(run.plan.studies[0], models=run.plan.studies[0].models[:1]),))
-    row = {"key": plan.cells[0].key, "fingerprint": "abc", "machine": "a", "versions": {}, "mask": "all objects"}
+    row = {"key": plan.trials[0].key, "fingerprint": "abc", "machine": "a", "versions": {}, "mask": "all objects"}
     plan.save(tmp_path / "plan.json")
     RunFolder(tmp_path).parts.mkdir()
     RunFolder(tmp_path).append(

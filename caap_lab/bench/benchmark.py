@@ -1,4 +1,4 @@
-"""`benchmark`: compute a plan's cells into a run's folder, and go on where an earlier run stopped."""
+"""`benchmark`: compute a plan's trials into a run's folder, and go on where an earlier run stopped."""
 
 import signal
 import sys
@@ -25,7 +25,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant, parse_variant
 
-_TOGETHER = 64  # cells between two goes at putting parts together
+_TOGETHER = 64  # trials between two goes at putting parts together
 
 
 def benchmark(
@@ -47,7 +47,7 @@ def benchmark(
     retry_failed: bool = False,
     progress: bool = True,
 ) -> BenchmarkResult:
-    """Run models x methods x images, cell by cell, and keep each as it finishes; run it again to go on.
+    """Run models x methods x images, trial by trial, and keep each as it finishes; run it again to go on.
 
     Args:
         models: Names for `cl.load_model` with options as text ("vit_tiny_patch16_224:checkpoint=weights.safetensors"),
@@ -64,9 +64,9 @@ def benchmark(
         protocol: Of the curves; see `cl.insertion_deletion`.
         device: Where models run, such as "cuda".
         batch_size: Changed images run at once for the curves.
-        workers: Spread the cells over this many processes of this machine, through Dask.
+        workers: Spread the trials over this many processes of this machine, through Dask.
         scheduler: Spread them over a running Dask cluster, such as "tcp://host:8786".
-        retry_failed: Compute cells again that failed before.
+        retry_failed: Compute trials again that failed before.
         progress: Show a progress bar.
 
     Returns:
@@ -75,7 +75,7 @@ def benchmark(
     Raises:
         InputError: something cannot be used, or another process is at work in the folder; before anything runs.
         OSError: results cannot be written; what was finished stays.
-        KeyboardInterrupt: after Ctrl-C, when the cells in flight are finished and kept.
+        KeyboardInterrupt: after Ctrl-C, when the trials in flight are finished and kept.
     """
     given: dict[str, HookedModel] = {}
     specs = tuple(_model(model, given) for model in _several(models))
@@ -119,7 +119,7 @@ def run_plan(
     models: Mapping[str, HookedModel] | None = None,
     images: Mapping[str, ImageSet] | None = None,
 ) -> BenchmarkResult:
-    """Compute the cells of a plan that a folder does not have yet; arguments are `benchmark`'s.
+    """Compute the trials of a plan that a folder does not have yet; arguments are `benchmark`'s.
 
     `models` and `images` are those that are at hand already, by the text of their spec and by source.
     """
@@ -127,12 +127,12 @@ def run_plan(
     models, images = dict(models or {}), dict(images or {})
     check_running(batch_size, workers, scheduler, device, objects=bool(models))
     check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
-    for cell in plan.cells:
-        if cell.method.name not in METHODS:
-            raise unknown_method(cell.method.name)
-        if "given" in cell.model.options and cell.model.text not in models:
+    for trial in plan.trials:
+        if trial.method.name not in METHODS:
+            raise unknown_method(trial.method.name)
+        if "given" in trial.model.options and trial.model.text not in models:
             raise InputError(
-                f"The model {cell.model.name} came as an object, not by name; call cl.benchmark with it again."
+                f"The model {trial.model.name} came as an object, not by name; call cl.benchmark with it again."
             )
     images |= {
         study.data.source: open_images(study.data.source) for study in plan.studies if study.data.source not in images
@@ -146,11 +146,11 @@ def run_plan(
         if retry_failed:
             done = done[done["error"].isna()]
         finished = set(done["key"])
-        waiting = [cell for cell in plan.cells if cell.key not in finished]
+        waiting = [trial for trial in plan.trials if trial.key not in finished]
         with (
             _stop_on_interrupt() as stopped,
             tqdm(
-                total=len(plan.cells), initial=len(plan.cells) - len(waiting), unit="cell", disable=not progress
+                total=len(plan.trials), initial=len(plan.trials) - len(waiting), unit="trial", disable=not progress
             ) as bar,
         ):
             rows: Iterable[Row]
@@ -162,8 +162,8 @@ def run_plan(
                 run.append([row])
                 bar.update()
                 if count % _TOGETHER == 0:
-                    run.put_together()
-        run.put_together()
+                    run.compact()
+        run.compact()
     result = BenchmarkResult(plan, run.folder)
     if stopped():
         tqdm.write(f"Stopped. {result.progress} Run the same again to go on.", sys.stderr)
@@ -177,23 +177,23 @@ def resume(out: str | Path, **options: Any) -> BenchmarkResult:
 
 
 def _local(
-    cells: Sequence[Trial],
+    trials: Sequence[Trial],
     models: Mapping[str, HookedModel],
     images: Mapping[str, ImageSet],
     device: str,
     batch_size: int,
     stopped: Callable[[], bool],
 ) -> Iterator[Row]:
-    """Rows of cells, computed here, until it is stopped; what goes wrong in a cell is its row's error."""
-    for cell in cells:
+    """Rows of trials, computed here, until it is stopped; what goes wrong in a trial is its row's error."""
+    for trial in trials:
         if stopped():
             return
         try:
-            text = cell.model.text
+            text = trial.model.text
             model = models[text] if text in models else model_of(text, device)
-            row = compute(cell, model, images[cell.source], batch_size)
-        except Exception as error:  # recorded: one bad cell must not end a night's run
-            row = failure(cell, error)
+            row = compute(trial, model, images[trial.source], batch_size)
+        except Exception as error:  # recorded: one bad trial must not end a night's run
+            row = failure(trial, error)
         yield row
 
 
@@ -209,7 +209,7 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def first(signum: int, frame: Any) -> None:
         wish.set()
         signal.signal(signal.SIGINT, before)
-        tqdm.write("Finishing the cells in flight; Ctrl-C again stops at once.", sys.stderr)
+        tqdm.write("Finishing the trials in flight; Ctrl-C again stops at once.", sys.stderr)
 
     signal.signal(signal.SIGINT, first)
     try:

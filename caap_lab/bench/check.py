@@ -1,4 +1,4 @@
-"""What a run needs, looked at before its folder is written: nothing misspelt may fill it with cells that failed."""
+"""What a run needs, looked at before its folder is written: nothing misspelt may fill it with trials that failed."""
 
 import inspect
 from collections.abc import Iterable

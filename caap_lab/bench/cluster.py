@@ -1,6 +1,6 @@
-"""The same cells on a Dask cluster: of this machine's processes, or one that runs already.
+"""The same trials on a Dask cluster: of this machine's processes, or one that runs already.
 
-Workers compute; this process alone writes, so that a cell whose worker was lost and that ran twice counts once.
+Workers compute; this process alone writes, so that a trial whose worker was lost and that ran twice counts once.
 """
 
 import multiprocessing
@@ -16,27 +16,27 @@ from caap_lab.bench.trial import Row, compute_by_name, failure
 from caap_lab.errors import InputError
 from caap_lab.models.device_dtype import as_device
 
-_AHEAD = 2  # cells that wait at each worker
+_AHEAD = 2  # trials that wait at each worker
 PATIENCE = 10
 """Seconds in which a scheduler has to answer."""
 
 
 class Cluster:
-    """Workers that are ready for a run's cells."""
+    """Workers that are ready for a run's trials."""
 
     def __init__(self, client: Any, scheduler: str | None, methods: dict[str, bytes]) -> None:
         self._client = client
         self._where = scheduler
         self._methods = methods
 
-    def rows(self, cells: Sequence[Trial], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
-        """Rows of cells as workers finish them, until it is stopped; then those of the cells in flight.
+    def rows(self, trials: Sequence[Trial], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
+        """Rows of trials as workers finish them, until it is stopped; then those of the trials in flight.
 
         Args:
-            cells: What is to be computed.
+            trials: What is to be computed.
             device: Where models run.
             batch_size: Changed images run at once.
-            stopped: Asked before a further cell is sent out.
+            stopped: Asked before a further trial is sent out.
 
         Raises:
             OSError: the scheduler is gone.
@@ -44,18 +44,18 @@ class Cluster:
         from dask.distributed import as_completed
 
         slots = max(1, len(self._client.ncores())) * (1 + _AHEAD)
-        waiting = iter(cells)
+        waiting = iter(trials)
         flying: dict[Any, Trial] = {}
         done = as_completed()
 
         def send() -> None:
-            cell = next(waiting, None)
-            if cell is not None and not stopped():
-                methods = {name: code for name, code in self._methods.items() if name == cell.method.name}
+            trial = next(waiting, None)
+            if trial is not None and not stopped():
+                methods = {name: code for name, code in self._methods.items() if name == trial.method.name}
                 future = self._client.submit(
-                    _remote, cell, device, batch_size, methods, key=f"cell-{cell.key}", pure=False
+                    _remote, trial, device, batch_size, methods, key=f"trial-{trial.key}", pure=False
                 )
-                flying[future] = cell
+                flying[future] = trial
                 done.add(future)
 
         for _ in range(slots):
@@ -66,9 +66,9 @@ class Cluster:
                     f"The scheduler{'' if self._where is None else ' at ' + self._where} is gone. What was finished "
                     "is kept; run the same again to go on."
                 )
-            cell = flying.pop(future)
-            lost = future.exception()  # workers that died with the cell, again and again
-            yield future.result() if lost is None else failure(cell, lost)
+            trial = flying.pop(future)
+            lost = future.exception()  # workers that died with the trial, again and again
+            yield future.result() if lost is None else failure(trial, lost)
             send()
 
 
@@ -159,11 +159,11 @@ def _ready(device: str, methods: dict[str, bytes]) -> None:
         own_methods.install(methods)
 
 
-def _remote(cell: Trial, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
-    """A cell on a worker, which keeps its model and data sets for the next one."""
+def _remote(trial: Trial, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
+    """A trial on a worker, which keeps its model and data sets for the next one."""
     with own_methods.LOCK:
         try:
             own_methods.install(methods)
-            return compute_by_name(cell, device, batch_size)
+            return compute_by_name(trial, device, batch_size)
         except Exception as error:  # recorded, as on one machine
-            return failure(cell, error)
+            return failure(trial, error)

@@ -1,6 +1,6 @@
 """What the names in a plan stand for, as hashes: the weights, the code of own methods, the images with their masks.
 
-A cell is kept under these, so that a number belongs to exactly what made it: see the table in docs/benchmark.md.
+A trial is kept under these, so that a number belongs to exactly what made it: see the table in docs/benchmark.md.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ def spec_digest(spec: Variant) -> str:
 def _image_digest(images: ImageSet, name: str) -> str:
     try:
         return images.digest_of(name)
-    except Exception as error:  # the cell says it when its turn comes; the rest of a night's run goes on
+    except Exception as error:  # the trial says it when its turn comes; the rest of a night's run goes on
         return _hash(f"unreadable {error}".encode())
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is to compute: studies, and the cells (model x method x image) that they ask for."""
+"""What a benchmark is to compute: studies, and the trials (model x method x image) that they ask for."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ METRICS = ("faithfulness", "localisation")
 TARGETS = ("prediction", "label")
 FORMAT = 2
 _READABLE = (1, 2)
-"""Format 1 has no identities: its cells are known by names alone, and can be read but not gone on with."""
+"""Format 1 has no identities: its trials are known by names alone, and can be read but not gone on with."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
 """Options of a model whose content is in its identity, wherever the files lie."""
 
@@ -107,11 +107,11 @@ class Trial:
     model_digest: str = ""
     method_digest: str = ""
     image_digest: str = ""
-    """What the names stand for; empty in plans of format 1, which know cells by names alone."""
+    """What the names stand for; empty in plans of format 1, which know trials by names alone."""
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides the cell's numbers: docs/benchmark.md has the table."""
+        """Hash of everything that decides the trial's numbers: docs/benchmark.md has the table."""
         content: dict[str, Any] = {
             "model": [self.model.name, self.model.options],
             "method": [self.method.name, self.method.options],
@@ -143,23 +143,23 @@ class BenchmarkPlan:
     """What the names stood for when it last ran; empty before that."""
 
     @cached_property
-    def cells(self) -> tuple[Trial, ...]:
-        """All cells, each once: model after model, then image after image, so that a part of them is balanced."""
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, each once: model after model, then image after image, so that a part of them is balanced."""
         found: dict[str, Trial] = {}
-        for cell in self._cells():
-            found.setdefault(cell.key, cell)
-        models = list(dict.fromkeys(cell.model.text for cell in found.values()))
-        return tuple(sorted(found.values(), key=lambda cell: models.index(cell.model.text)))
+        for trial in self._trials():
+            found.setdefault(trial.key, trial)
+        models = list(dict.fromkeys(trial.model.text for trial in found.values()))
+        return tuple(sorted(found.values(), key=lambda trial: models.index(trial.model.text)))
 
-    def _cells(self) -> Iterator[Trial]:
+    def _trials(self) -> Iterator[Trial]:
         for study in self.studies:
             for image in study.data.names:
                 for model in study.models:
                     for method in study.methods:
-                        yield self.cell(study, model, method, image)
+                        yield self.trial(study, model, method, image)
 
-    def cell(self, study: Study, model: Variant, method: Variant, image: str) -> Trial:
-        """A cell of a study."""
+    def trial(self, study: Study, model: Variant, method: Variant, image: str) -> Trial:
+        """A trial of a study."""
         source = study.data.source
         return Trial(
             model,
@@ -200,7 +200,7 @@ class BenchmarkPlan:
             what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             raise InputError(
                 f"{path} is no plan of a benchmark ({what}). Run the benchmark again with the same arguments and the "
-                "same folder: it writes a new plan and keeps the finished cells."
+                "same folder: it writes a new plan and keeps the finished trials."
             ) from None
 
 
@@ -243,7 +243,7 @@ def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
     if not isinstance(profile, str) or not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError("profile and notes are no text")
     plan = BenchmarkPlan(studies, protocol, profile, tuple(notes), Identity(**content.get("identity", {})))
-    plan.cells  # noqa: B018  # keys that cannot be made are a fault of the file
+    plan.trials  # noqa: B018  # keys that cannot be made are a fault of the file
     return plan
 
 

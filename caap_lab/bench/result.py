@@ -53,16 +53,16 @@ class BenchmarkResult:
 
     @property
     def damaged(self) -> list[Path]:
-        """Parts that cannot be read: their cells count as missing, and the next run computes them again."""
+        """Parts that cannot be read: their trials count as missing, and the next run computes them again."""
         return self._contents[1]
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
 
-        Cells that are not computed yet are left out; those that failed carry their `error`.
+        Trials that are not computed yet are left out; those that failed carry their `error`.
 
         Raises:
-            InputError: cells of one model were made with different weights, as after parts of two runs were merged.
+            InputError: trials of one model were made with different weights, as after parts of two runs were merged.
         """
         import pandas as pd
 
@@ -72,7 +72,7 @@ class BenchmarkResult:
             for model in study.models:
                 for method in study.methods:
                     for image in study.data.names:
-                        key = self.plan.cell(study, model, method, image).key
+                        key = self.plan.trial(study, model, method, image).key
                         if key in known:
                             keys.append(key)
                             labels.append((number, study.data.label, model.label, method.label, image))
@@ -83,41 +83,41 @@ class BenchmarkResult:
 
     @property
     def failed(self) -> "pd.DataFrame":
-        """Cells that failed: model, method, image, error."""
+        """Trials that failed: model, method, image, error."""
         frame = self.to_dataframe()
         frame = frame[frame["error"].notna()]
         return frame[["data", "model", "method", "image", "error"]].drop_duplicates().reset_index(drop=True)
 
     def counts(self) -> "pd.DataFrame":
-        """How many cells of each model and method are planned, computed and failed; a shared one counts for each."""
+        """How many trials of each model and method are planned, computed and failed; a shared one counts for each."""
         import pandas as pd
 
-        cells: dict[tuple[str, str], set[str]] = {}
+        trials: dict[tuple[str, str], set[str]] = {}
         for study in self.plan.studies:
             for model in study.models:
                 for method in study.methods:
-                    keys = (self.plan.cell(study, model, method, image).key for image in study.data.names)
-                    cells.setdefault((model.label, method.label), set()).update(keys)
+                    keys = (self.plan.trial(study, model, method, image).key for image in study.data.names)
+                    trials.setdefault((model.label, method.label), set()).update(keys)
         failed = set(self._rows.index[self._rows["error"].notna()])
         computed = set(self._rows.index) - failed
         return pd.DataFrame(
-            [(*who, len(keys), len(keys & computed), len(keys & failed)) for who, keys in cells.items()],
+            [(*who, len(keys), len(keys & computed), len(keys & failed)) for who, keys in trials.items()],
             columns=["model", "method", "planned", "computed", "failed"],
         )
 
     @cached_property
     def totals(self) -> tuple[int, int, int]:
-        """How many cells are planned, computed and failed."""
-        keys = [cell.key for cell in self.plan.cells]
+        """How many trials are planned, computed and failed."""
+        keys = [trial.key for trial in self.plan.trials]
         found = self._rows[self._rows.index.isin(keys)]
         failed = int(found["error"].notna().sum())
         return len(keys), len(found) - failed, failed
 
     @property
     def progress(self) -> str:
-        """How many cells are computed, failed and missing, as a sentence."""
+        """How many trials are computed, failed and missing, as a sentence."""
         planned, computed, failed = self.totals
-        done = f"{computed} of {planned} cells are computed"
+        done = f"{computed} of {planned} trials are computed"
         return f"{done}, {failed} failed." if failed else f"{done}."
 
     def summary(self) -> "pd.DataFrame":
@@ -179,7 +179,7 @@ def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
         if others:
             machines = ", ".join(part.loc[part["fingerprint"].isin(others), "machine"].dropna().unique())
             raise InputError(
-                f"{folder} holds cells of {name} that were made with different weights: {len(part)} cells, "
+                f"{folder} holds trials of {name} that were made with different weights: {len(part)} trials, "
                 f"{found[others].sum()} of them not with the weights {first} but with {', '.join(others)}"
                 f"{f' (on {machines})' if machines else ''}. A mean over both would belong to no model: take the parts "
                 f"of one of them out of {folder / 'parts'}, or run it again into another folder."

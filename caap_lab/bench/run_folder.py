@@ -1,7 +1,7 @@
 """A run's folder: append-only Parquet parts, written in one step each, read whatever happened to the writer.
 
 plan.json       what is to be computed
-parts/*.parquet finished cells; copying another run's parts here merges the two
+parts/*.parquet finished trials; copying another run's parts here merges the two
 damaged/        parts that could not be read
 lock, owner     held while a process writes here, and which one that is
 
@@ -72,7 +72,7 @@ SCHEMA = pa.schema(
     ]
 )
 _JSON = ("protocol", "settings", "versions")
-_FEW = 64  # parts of one cell that are put together into one
+_FEW = 64  # parts of one trial that are put together into one
 
 
 class RunFolder:
@@ -88,7 +88,7 @@ class RunFolder:
 
     @property
     def parts(self) -> Path:
-        """Where finished cells are."""
+        """Where finished trials are."""
         return self.folder / "parts"
 
     @contextmanager
@@ -127,18 +127,18 @@ class RunFolder:
         """Remove what a killed process left half written, and set damaged parts aside; the caller holds the lock.
 
         Returns:
-            Finished cells, as `rows` gives them.
+            Finished trials, as `rows` gives them.
         """
         for folder in (self.folder, self.parts):
             for path in folder.glob(".*.part"):
                 path.unlink(missing_ok=True)
         rows, damaged = self.contents()
         for path in self.set_aside(damaged):
-            tqdm.write(f"{path.name} could not be read and is now in {path.parent}; its cells run again.", sys.stderr)
+            tqdm.write(f"{path.name} could not be read and is now in {path.parent}; its trials run again.", sys.stderr)
         return rows
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write finished cells as a new part, in one step.
+        """Write finished trials as a new part, in one step.
 
         Raises:
             OSError: it could not be written, for example because the disk is full; earlier parts stay as they are.
@@ -148,7 +148,7 @@ class RunFolder:
         self._write(pa.Table.from_pylist(columns, schema=SCHEMA), stem)
 
     def read(self) -> tuple[pa.Table, list[Path]]:
-        """All finished cells, in the order of their parts' names, and parts that cannot be read."""
+        """All finished trials, in the order of their parts' names, and parts that cannot be read."""
         tables, damaged = [], []
         for path in sorted(self.parts.glob("*.parquet")):
             try:
@@ -171,10 +171,10 @@ class RunFolder:
             moved.append(target)
         return moved
 
-    def put_together(self) -> None:
+    def compact(self) -> None:
         """Replace many small parts by one; the caller holds the lock.
 
-        The new part is there before the old ones go, so that being killed in between leaves cells twice, which
+        The new part is there before the old ones go, so that being killed in between leaves trials twice, which
         reading undoes.
         """
         small = []
@@ -190,11 +190,11 @@ class RunFolder:
             path.unlink()
 
     def rows(self) -> "pd.DataFrame":
-        """Finished cells, each once: one that was computed before one that failed, else the one written first."""
+        """Finished trials, each once: one that was computed before one that failed, else the one written first."""
         return self.contents()[0]
 
     def contents(self) -> "tuple[pd.DataFrame, list[Path]]":
-        """Finished cells as `rows` gives them, and parts that cannot be read."""
+        """Finished trials as `rows` gives them, and parts that cannot be read."""
         table, damaged = self.read()
         frame = table.to_pandas()
         frame["failed"] = frame["error"].notna()

@@ -122,7 +122,7 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
     summary = result.summary()
     summary = summary[summary["n"] > 0]
     if summary.empty:
-        raise InputError(f"{result.folder} holds no finished cell yet: {result.progress}")
+        raise InputError(f"{result.folder} holds no finished trial yet: {result.progress}")
     paper = result.plan.profile != ""
     if paper:  # its three metrics, not the extra ones
         summary = summary[summary["metric"].isin(METRICS.values())]
@@ -189,7 +189,7 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
     lines.append(f"Ran on: {'; '.join(good['machine'].unique())}. Versions: {'; '.join(versions)}.")
     failed, missing = int(rows["error"].notna().sum()), _expected(studies) - len(rows)
     if failed or missing:
-        lines.append(f"Not in the numbers: {failed} failed and {missing} missing cells.")
+        lines.append(f"Not in the numbers: {failed} failed and {missing} missing trials.")
     return (*lines, *plan.notes)
 
 

@@ -1,4 +1,4 @@
-"""One cell: a map, and the metrics asked of it."""
+"""One trial: a map, and the metrics asked of it."""
 
 import platform
 import time
@@ -28,23 +28,23 @@ from caap_lab.variant import parse_variant
 Row = dict[str, Any]
 
 
-def compute(cell: Trial, model: HookedModel, images: ImageSet, batch_size: int) -> Row:
-    """The cell's row.
+def compute(trial: Trial, model: HookedModel, images: ImageSet, batch_size: int) -> Row:
+    """The trial's row.
 
     Raises:
         InputError: the image, the method or the mask cannot be used; other errors come from the model's run.
     """
-    check_model(cell, model)
-    sample = read_sample(images, cell.image, cell.image_digest)
+    check_model(trial, model)
+    sample = read_sample(images, trial.image, trial.image_digest)
     x = model.preprocess(sample.image)
-    target = label_of(sample, images, model) if cell.target == "label" else None
-    m = attribute(model, x, cell.method.name, target, progress=False, **cell.method.options)
+    target = label_of(sample, images, model) if trial.target == "label" else None
+    m = attribute(model, x, trial.method.name, target, progress=False, **trial.method.options)
     assert isinstance(m, AttributionMap)
-    return evaluate(cell, model, with_model_classes(sample, images, model), x, m, batch_size)
+    return evaluate(trial, model, with_model_classes(sample, images, model), x, m, batch_size)
 
 
 def evaluate(
-    cell: Trial,
+    trial: Trial,
     model: HookedModel,
     sample: Sample,
     x: Tensor,
@@ -52,10 +52,10 @@ def evaluate(
     batch_size: int,
     mask: Bool[np.ndarray, "height width"] | None = None,
 ) -> Row:
-    """The row of a cell whose map is there.
+    """The row of a trial whose map is there.
 
     Args:
-        cell: What was asked.
+        trial: What was asked.
         model: The model.
         sample: The image, with its masks under the model's classes.
         x: The image as the model's input.
@@ -65,7 +65,7 @@ def evaluate(
     """
     began = time.perf_counter()
     row: Row = {
-        **about(cell),
+        **about(trial),
         "target": m.target,
         "target_name": m.target_name,
         "label": sample.label,
@@ -78,8 +78,8 @@ def evaluate(
         "machine": f"{platform.node()}, {model.device}, {str(model.dtype).removeprefix('torch.')}, "
         f"{torch.get_num_threads()} threads",
     }
-    if "faithfulness" in cell.metrics:
-        curves = insertion_deletion(model, x, m, protocol=cell.protocol, batch_size=batch_size)
+    if "faithfulness" in trial.metrics:
+        curves = insertion_deletion(model, x, m, protocol=trial.protocol, batch_size=batch_size)
         assert not isinstance(curves, list)
         row |= {
             "insertion": curves.insertion,
@@ -89,7 +89,7 @@ def evaluate(
             "insertion_curve": curves.insertion_curve.tolist(),
             "deletion_curve": curves.deletion_curve.tolist(),
         }
-    if "localisation" in cell.metrics:
+    if "localisation" in trial.metrics:
         inside, ignored, which = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target)
         found = localisation(m, inside, ignored=ignored)
         row |= {
@@ -105,21 +105,21 @@ def evaluate(
     return row | {"seconds": m.seconds + time.perf_counter() - began}
 
 
-def failure(cell: Trial, error: BaseException) -> Row:
-    """The row of a cell that could not be computed."""
-    return {**about(cell), "error": f"{type(error).__name__}: {error}"}
+def failure(trial: Trial, error: BaseException) -> Row:
+    """The row of a trial that could not be computed."""
+    return {**about(trial), "error": f"{type(error).__name__}: {error}"}
 
 
-def about(cell: Trial) -> Row:
-    """What every row says of its cell."""
+def about(trial: Trial) -> Row:
+    """What every row says of its trial."""
     return {
-        "key": cell.key,
-        "model": cell.model.text,
-        "method": cell.method.text,
-        "data": cell.source,
-        "image": cell.image,
-        "protocol": cell.protocol.to_dict() if "faithfulness" in cell.metrics else None,
-        "target_rule": cell.target,
+        "key": trial.key,
+        "model": trial.model.text,
+        "method": trial.method.text,
+        "data": trial.source,
+        "image": trial.image,
+        "protocol": trial.protocol.to_dict() if "faithfulness" in trial.metrics else None,
+        "target_rule": trial.target,
     }
 
 
@@ -128,7 +128,7 @@ def model_of(text: str, device: str) -> HookedModel:
     return _loaded(text, device, weights_digest(parse_variant(text)))
 
 
-@lru_cache(maxsize=1)  # cells come model after model
+@lru_cache(maxsize=1)  # trials come model after model
 def _loaded(text: str, device: str, digest: str) -> HookedModel:
     spec = parse_variant(text)
     model = load_model(spec.name, **{"device": device, **spec.options})
@@ -137,18 +137,18 @@ def _loaded(text: str, device: str, digest: str) -> HookedModel:
     return model
 
 
-def compute_by_name(cell: Trial, device: str, batch_size: int) -> Row:
-    """The row of a cell whose model and images are known by name, as on a worker, which keeps both for the next one.
+def compute_by_name(trial: Trial, device: str, batch_size: int) -> Row:
+    """The row of a trial whose model and images are known by name, as on a worker, which keeps both for the next one.
 
     Raises:
         InputError: as `compute`; also where this machine has other weights or images than the plan was made for.
     """
-    model = model_of(cell.model.text, device)
+    model = model_of(trial.model.text, device)
     try:
-        return compute(cell, model, _opened(cell.source), batch_size)
+        return compute(trial, model, _opened(trial.source), batch_size)
     except ChangedError:  # since this process opened the data set, say
         _opened.cache_clear()
-        return compute(cell, model, _opened(cell.source), batch_size)
+        return compute(trial, model, _opened(trial.source), batch_size)
 
 
 _opened = lru_cache(maxsize=4)(open_images)
@@ -158,21 +158,21 @@ class ChangedError(InputError):
     """A model or an image is not what the plan was made for."""
 
 
-def check_model(cell: Trial, model: HookedModel) -> None:
+def check_model(trial: Trial, model: HookedModel) -> None:
     """Refuse weights that are not those that the plan was made for.
 
     Raises:
         ChangedError: the model was changed, its file was, or the file is another one on this machine.
     """
-    found = model_digest(model) if "given" in cell.model.options else weights_digest(cell.model)
-    if cell.model_digest not in ("", found):
+    found = model_digest(model) if "given" in trial.model.options else weights_digest(trial.model)
+    if trial.model_digest not in ("", found):
         raise ChangedError(
-            f"The weights of {cell.model.text} are not those that this run began with: the model or its file was "
+            f"The weights of {trial.model.text} are not those that this run began with: the model or its file was "
             "changed, or the file is another one on this machine. Run it again for the new weights."
         )
 
 
-@lru_cache(maxsize=2)  # cells come image after image, and several methods ask for the same one
+@lru_cache(maxsize=2)  # trials come image after image, and several methods ask for the same one
 def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     """An image with what it holds, read once.
 

@@ -1,9 +1,9 @@
-"""Loaded by every worker process of this machine before its first cell."""
+"""Loaded by every worker process of this machine before its first trial."""
 
 import signal
 from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the process that started the workers: it reaches them too, and cells in flight must finish."""
+    """Leave Ctrl-C to the process that started the workers: it reaches them too, and trials in flight must finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

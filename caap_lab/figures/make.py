@@ -54,7 +54,7 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 
 def _cells_of(name: str) -> tuple[int, ...]:
-    """Tables whose cells a figure or table shows."""
+    """Tables whose trials a figure or table shows."""
     return (TABLES[name],) if name in TABLES else _CELLS.get(name, ())
 
 
@@ -67,7 +67,7 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
         out: Folder for the files.
 
     Raises:
-        InputError: there is no figure or table of a name; or none of a table's cells could be computed.
+        InputError: there is no figure or table of a name; or none of a table's trials could be computed.
     """
     written = []
     wanted = check_names(names)
@@ -87,5 +87,5 @@ def make(names: Sequence[str], world: World, out: Path) -> list[Path]:
     tables = make_tables(world.result(numbers)) if numbers else []  # all at once: every result reads the run anew
     written += [path for table in tables for path in table.write(out)]
     if missing := sorted(set(numbers) - {table.number for table in tables}):
-        raise InputError(f"No cell of table {', '.join(map(str, missing))} could be computed; the rest is in {out}.")
+        raise InputError(f"No trial of table {', '.join(map(str, missing))} could be computed; the rest is in {out}.")
     return written

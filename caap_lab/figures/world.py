@@ -40,9 +40,9 @@ class World:
     sweep_images: int | None = None
     """Images of each study that sweeps use, the first ones; all by default."""
     _computed: set[int] = field(default_factory=set, init=False, repr=False)
-    """Tables whose cells are there."""
+    """Tables whose trials are there."""
     _identities: dict[int, Identity] = field(default_factory=dict, init=False, repr=False)
-    """What the names of a table's studies stood for when its cells were computed."""
+    """What the names of a table's studies stood for when its trials were computed."""
     _opened: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
     """Data sets, by source."""
 
@@ -61,7 +61,7 @@ class World:
         return found
 
     def compute(self, tables: Iterable[int]) -> None:
-        """Compute the cells of some tables that are missing, in one run."""
+        """Compute the trials of some tables that are missing, in one run."""
         missing = [table for table in dict.fromkeys(tables) if table not in self._computed]
         if missing:
             done = run_plan(self._plan(missing), self.run_folder, **self.running)
@@ -69,7 +69,7 @@ class World:
             self._computed.update(missing)
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
-        """Results of some tables; cells that are missing are computed first."""
+        """Results of some tables; trials that are missing are computed first."""
         self.compute(tables)
         known = [self._identities[table] for table in dict.fromkeys(tables)]
         return BenchmarkResult(replace(self._plan(tables), identity=merged(known)), self.run_folder)
@@ -79,7 +79,7 @@ class World:
 
     @property
     def run_folder(self) -> Path:
-        """Cells of benchmarks and sweeps."""
+        """Trials of benchmarks and sweeps."""
         return self.folder / "cells"
 
     def images(self, study: Study) -> ImageSet:

@@ -33,7 +33,7 @@ class SweepImage:
     target: int | None
     """The class to explain; None for the model's prediction."""
     digest: str
-    """Hash of the image, its label and its masks; cells are kept under it."""
+    """Hash of the image, its label and its masks; trials are kept under it."""
     mask: Mask | None = None
     """The object's pixels as the model sees them, where the caller gave them."""
 
@@ -93,7 +93,7 @@ def _seen(model: HookedModel, image: Images) -> Image.Image:
 
 
 def _name(model: HookedModel, image: Any, mask: Mask | None) -> str:
-    """The file's name and a hash of what the model gets to see, so that a resumed run finds the image's cells."""
+    """The file's name and a hash of what the model gets to see, so that a resumed run finds the image's trials."""
     content = hashlib.blake2b(model.preprocess(image).cpu().float().numpy().tobytes(), digest_size=6)
     if mask is not None:
         content.update(mask.tobytes())

@@ -101,7 +101,7 @@ def run_sweep(
     digest = model_digest(model)
     spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
     chosen = curve_protocol(protocol)
-    cells = [
+    trials = [
         [
             Trial(spec, s.spec, picture.source, picture.sample.name, groups, rule, chosen, digest, "", picture.digest)
             for s in settings
@@ -113,16 +113,16 @@ def run_sweep(
         with run.locked():
             done = run.clean()
             finished = set(done["key"][done["error"].isna()])
-            complete = finished.issuperset(cell.key for row in cells for cell in row)
+            complete = finished.issuperset(trial.key for row in trials for trial in row)
             with tqdm(total=len(pictures) * len(settings), unit="map", disable=not progress) as bar:
-                for picture, row in zip(pictures, cells, strict=True):
+                for picture, row in zip(pictures, trials, strict=True):
                     waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
                     if waiting:
                         run.append(_image_rows(model, picture, list(waiting.values()), batch_size))
                         finished |= set(waiting)
                     bar.update(len(row))
         kept = done if complete else run.rows()
-    frame = kept.set_index("key").loc[[cell.key for row in cells for cell in row]].reset_index(drop=True)
+    frame = kept.set_index("key").loc[[trial.key for row in trials for trial in row]].reset_index(drop=True)
     if frame["error"].notna().all():
         raise InputError(f"No map could be made: {frame['error'].iloc[0]}")
     return CaapSweep(
@@ -141,18 +141,18 @@ def run_sweep(
 def _image_rows(
     model: HookedViT, picture: SweepImage, waiting: Sequence[tuple[Trial, Setting]], batch_size: int
 ) -> list[Row]:
-    """Rows of an image's cells; what goes wrong is their error, so that one bad image does not end a long sweep."""
+    """Rows of an image's trials; what goes wrong is their error, so that one bad image does not end a long sweep."""
     rows: list[Row] = []
     for _, same in groupby(sorted(waiting, key=lambda w: str(w[1].shared)), key=lambda w: w[1].shared):
         group = list(same)
         try:
             x = picture.read()
             maps = _maps(model, x, picture.target, [setting for _, setting in group])
-            for (cell, _), m in zip(group, maps, strict=True):
-                rows.append(evaluate(cell, model, picture.sample, x, m, batch_size, picture.mask))
+            for (trial, _), m in zip(group, maps, strict=True):
+                rows.append(evaluate(trial, model, picture.sample, x, m, batch_size, picture.mask))
         except Exception as error:
             finished = {row["key"] for row in rows}
-            rows += [failure(cell, error) for cell, _ in group if cell.key not in finished]
+            rows += [failure(trial, error) for trial, _ in group if trial.key not in finished]
     return rows
 
 

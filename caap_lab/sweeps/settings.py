@@ -1,4 +1,4 @@
-"""The settings of a sweep: CAAP's options that each one stands for, and the text that its cells are kept under."""
+"""The settings of a sweep: CAAP's options that each one stands for, and the text that its trials are kept under."""
 
 import json
 from collections.abc import Hashable, Mapping
@@ -33,7 +33,7 @@ class Setting:
     """All of CAAP's options."""
     plan: Plan
     spec: Variant
-    """What differs from CAAP's defaults, as benchmarks keep it: equal settings share their cells."""
+    """What differs from CAAP's defaults, as benchmarks keep it: equal settings share their trials."""
 
     @property
     def shared(self) -> Hashable:

@@ -38,7 +38,7 @@ def sweep_cutoffs(
         **options: `metrics`: "faithfulness", "localisation"; by default the first, and the second where there are
             masks; () for maps alone. `protocol`: of the curves, "rise-28" by default; see `cl.insertion_deletion`.
             `masks`: of images that are no data set, bool [height, width] as the model sees them. `out`: a folder where
-            each image is kept as it finishes, so that the same call goes on where it stopped; cells of other sweeps,
+            each image is kept as it finishes, so that the same call goes on where it stopped; trials of other sweeps,
             and of `cl.benchmark`, may lie there. `batch_size`: changed images run at once for the curves. `progress`:
             show a progress bar. All others are `caap`'s own and are the same for all settings.
 

@@ -1,4 +1,4 @@
-"""The benchmark: cells, resuming after kills, damaged parts, full disks, interrupts, workers."""
+"""The benchmark: trials, resuming after kills, damaged parts, full disks, interrupts, workers."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_means_errors_and_paired_differences(finished: cl.BenchmarkResult) -> No
                 assert line["difference"] == pytest.approx(np.mean(gaps))
                 assert line["difference_se"] == pytest.approx(standard_error(np.array(gaps)))
     html = finished._repr_html_()
-    assert "E-CAAP" in html and "9 of 9 cells" in html and "±" in html
+    assert "E-CAAP" in html and "9 of 9 trials" in html and "±" in html
 
 
 def test_a_second_run_computes_nothing_and_a_larger_one_only_what_is_new(tmp_path: Path, monkeypatch) -> None:
@@ -93,7 +93,7 @@ def test_a_second_run_computes_nothing_and_a_larger_one_only_what_is_new(tmp_pat
     first = run(tmp_path / "a")
     calls = []
     compute = module.compute
-    monkeypatch.setattr(module, "compute", lambda cell, *rest: calls.append(cell) or compute(cell, *rest))
+    monkeypatch.setattr(module, "compute", lambda trial, *rest: calls.append(trial) or compute(trial, *rest))
     pd.testing.assert_frame_equal(run(tmp_path / "a").to_dataframe(), first.to_dataframe())
     assert not calls
     larger = cl.benchmark(
@@ -137,7 +137,7 @@ KILLED = """
         return call
 
     os.fsync, Path.replace, Path.write_bytes = map(counted, (os.fsync, Path.replace, Path.write_bytes))
-    # A run writes its plan (4 points), then each cell (6); the cells that are finished are not written again.
+    # A run writes its plan (4 points), then each trial (6); the trials that are finished are not written again.
     for number in (2, 4, 5, 6, 7, 8, 9, 10, 11, 17, None):
         pid = os.fork()
         if pid == 0:
@@ -171,7 +171,7 @@ def test_damaged_parts_are_set_aside_and_computed_again(
     whole = bytearray(third.read_bytes())
     whole[-6] ^= 0xFF  # the length of the footer
     third.write_bytes(bytes(whole))
-    assert "6 of 9 cells are computed." in repr(BenchmarkResult.open(tmp_path / "d"))  # readable meanwhile
+    assert "6 of 9 trials are computed." in repr(BenchmarkResult.open(tmp_path / "d"))  # readable meanwhile
     pd.testing.assert_frame_equal(numbers(run(tmp_path / "d")), numbers(finished))
     assert capsys.readouterr().err.count("could not be read and is now in") == 3
     assert len(list((tmp_path / "d" / "damaged").iterdir())) == 3
@@ -205,7 +205,7 @@ def test_many_small_parts_are_put_together(tmp_path: Path) -> None:
         for index in range(70):
             folder.append([{"key": f"{index:03d}", "image": f"image {index}"}])
         before = folder.rows()
-        folder.put_together()
+        folder.compact()
         assert len(list(folder.parts.iterdir())) == 1
         pd.testing.assert_frame_equal(folder.rows(), before)
         folder.append([{"key": "000", "image": "again"}])
@@ -224,7 +224,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, monk
     cl.register("picky", picky)
     methods = ["picky", "grad_cam", "grad_cam:version=none"]
     result = cl.benchmark("demo", methods, "demo:single", images=2, out=tmp_path, **QUICK)
-    assert "2 of 6 cells are computed, 4 failed." in result.progress
+    assert "2 of 6 trials are computed, 4 failed." in result.progress
     assert len(result.failed) == 4 and "RuntimeError: out of memory, say" in set(result.failed["error"])
     assert result.failed["error"].str.contains("version='none' is not known").sum() == 2
     assert set(result.summary().query("n > 0")["method"]) == {"grad_cam"}
@@ -232,7 +232,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, monk
     again = cl.benchmark("demo", methods, "demo:single", images=2, out=tmp_path, **QUICK)
     assert len(again.failed) == 4  # failures are kept
     again = cl.benchmark("demo", methods, "demo:single", images=2, out=tmp_path, retry_failed=True, **QUICK)
-    assert "4 of 6 cells are computed, 2 failed." in again.progress
+    assert "4 of 6 trials are computed, 2 failed." in again.progress
 
 
 def test_a_full_disk_stops_with_a_message_and_keeps_what_was_finished(tmp_path: Path) -> None:
@@ -266,16 +266,16 @@ def test_ctrl_c_finishes_the_cell_in_flight(tmp_path: Path, monkeypatch, capsys:
 
     compute = module.compute
 
-    def interrupted(cell, *rest):
+    def interrupted(trial, *rest):
         signal.raise_signal(signal.SIGINT)
-        return compute(cell, *rest)
+        return compute(trial, *rest)
 
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(module, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     told = capsys.readouterr().err
-    assert "Finishing the cells in flight" in told and "1 of 9 cells are computed. Run the same again" in told
+    assert "Finishing the trials in flight" in told and "1 of 9 trials are computed. Run the same again" in told
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     assert "9 of 9" in run(tmp_path).progress
@@ -291,7 +291,7 @@ def test_hooked_models_of_ones_own(tmp_path: Path) -> None:
     with torch.no_grad():
         model.vit.head.bias += 1
     assert len(cl.benchmark(model, FEW, images, out=tmp_path, **QUICK).to_dataframe()) == 4
-    assert len(RunFolder(tmp_path).rows()) == 8  # other weights, other cells
+    assert len(RunFolder(tmp_path).rows()) == 8  # other weights, other trials
 
 
 def test_labels_as_targets(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_workers_lose_no_cell_when_one_is_killed(tmp_path: Path, finished: cl.Be
 
     monkeypatch.setattr(RunFolder, "append", append_and_kill)
     result = run(tmp_path, workers=2)
-    assert len(killed) == 1 and "9 of 9 cells are computed." in result.progress
+    assert len(killed) == 1 and "9 of 9 trials are computed." in result.progress
     rows = RunFolder(tmp_path).read()[0].to_pandas()
     assert len(rows) == 9 and rows["key"].is_unique
     pd.testing.assert_frame_equal(numbers(result), numbers(finished))

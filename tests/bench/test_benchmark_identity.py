@@ -153,7 +153,7 @@ def test_a_method_registered_again_with_other_code_gets_new_numbers(
     )
     register(1)
     cl.benchmark("demo", "brightness", "demo:single", out=tmp_path / "run", **QUICK)
-    assert len(RunFolder(tmp_path / "run").rows()) == 2  # the first one's cell is there still
+    assert len(RunFolder(tmp_path / "run").rows()) == 2  # the first one's trial is there still
 
 
 def test_a_file_that_a_methods_option_names_counts(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_worker_that_lives_long_reads_what_is_there_now(photos: Path, tmp_path
         put_photo(photos, number)
         spec = f"mine=demo:checkpoint={path}"
         plan = cl.benchmark(spec, "rollout", f"masks:{photos}", out=tmp_path / str(number), **QUICK).plan
-        (cell,) = plan.cells
-        row = compute_by_name(cell, "cpu", 8)
+        (trial,) = plan.trials
+        row = compute_by_name(trial, "cpu", 8)
         found.append((row["fingerprint"], row["scores"]))
         again = cl.load_model("demo", checkpoint=path)
         assert row["fingerprint"] == again.fingerprint
@@ -188,15 +188,15 @@ def test_what_changed_since_the_plan_was_made_is_refused(photos: Path, tmp_path:
     path = tmp_path / "model.safetensors"
     put_weights(path, "demo")
     spec = f"mine=demo:checkpoint={path}"
-    (cell,) = cl.benchmark(spec, "rollout", f"masks:{photos}", out=tmp_path / "run", **QUICK).plan.cells
+    (trial,) = cl.benchmark(spec, "rollout", f"masks:{photos}", out=tmp_path / "run", **QUICK).plan.trials
     put_photo(photos, 1)
     with pytest.raises(ChangedError, match=r"a\.png of masks:.* is not what it was when this run began"):
-        compute_by_name(cell, "cpu", 8)
+        compute_by_name(trial, "cpu", 8)
     put_photo(photos, 0)
-    assert compute_by_name(cell, "cpu", 8)["key"] == cell.key
+    assert compute_by_name(trial, "cpu", 8)["key"] == trial.key
     put_weights(path, "demo-spurious")
     with pytest.raises(ChangedError, match=r"weights of .* are not those that this run began with"):
-        compute_by_name(cell, "cpu", 8)
+        compute_by_name(trial, "cpu", 8)
 
 
 def test_a_photo_that_cannot_be_read_fails_alone_and_is_computed_once_it_can(photos: Path, tmp_path: Path) -> None:
@@ -221,12 +221,12 @@ def test_folders_of_format_1_can_be_read(tmp_path: Path) -> None:
     del content["identity"]
     content["format"] = 1
     (tmp_path / "plan.json").write_text(json.dumps(content))
-    (cell,) = BenchmarkPlan.load(tmp_path / "plan.json").cells
+    (trial,) = BenchmarkPlan.load(tmp_path / "plan.json").trials
     row = result.to_dataframe().iloc[0]
-    RunFolder(tmp_path).append([{"key": cell.key, "model": "demo", "insdel": row["insdel"]}])
+    RunFolder(tmp_path).append([{"key": trial.key, "model": "demo", "insdel": row["insdel"]}])
     old = cl.BenchmarkResult.open(tmp_path).to_dataframe()
     assert old["insdel"].tolist() == [row["insdel"]]
-    assert cell.key == "772a79ab9623c78af52782a4"  # as version 0.1.0 made it
+    assert trial.key == "772a79ab9623c78af52782a4"  # as version 0.1.0 made it
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"format": 2}', '{"format": 2, "studies": [{}]}', "{" * 100_000])

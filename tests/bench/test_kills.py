@@ -69,10 +69,10 @@ EVERY_POINT = """
         with run.locked():
             rows = run.clean()
             assert set(rows["key"]) >= seen
-            run.put_together()  # what earlier attempts left
+            run.compact()  # what earlier attempts left
             for row in range(2):
                 run.append([{"key": f"{number}-{row}", "image": "x"}])
-            run.put_together()
+            run.compact()
 
     def whole(number):
         rows, damaged = run.contents()

@@ -23,14 +23,14 @@ def filled(plan: BenchmarkPlan, folder: Path, seed: int = 0) -> BenchmarkResult:
     """A run whose numbers are drawn, so that tables can be checked without computing a map."""
     generator = np.random.default_rng(seed)
     rows: list[Row] = []
-    for cell in plan.cells:
+    for trial in plan.trials:
         numbers = generator.random(5)
         insertion, deletion, rest = numbers[0], numbers[1], numbers[2:]
-        row: Row = {"key": cell.key, "model": cell.model.text, "method": cell.method.text, "image": cell.image}
+        row: Row = {"key": trial.key, "model": trial.model.text, "method": trial.method.text, "image": trial.image}
         row |= {"fingerprint": "abc", "machine": "a machine", "versions": {"torch": "2"}}
-        if "faithfulness" in cell.metrics:
+        if "faithfulness" in trial.metrics:
             row |= {"insertion": insertion, "deletion": deletion, "insdel": insertion - deletion}
-        if "localisation" in cell.metrics:
+        if "localisation" in trial.metrics:
             row |= dict(zip(("aupr1", "aupr0", "pointing"), rest, strict=True)) | {"mask": "target"}
         rows.append(row)
     run = RunFolder(folder)
@@ -117,14 +117,14 @@ def test_failed_and_missing_cells_are_told(demo_run: BenchmarkResult, tmp_path: 
     run = RunFolder(tmp_path / "part")
     run.parts.mkdir(parents=True)
     plan.save(run.plan_path)
-    with pytest.raises(cl.InputError, match=r"holds no finished cell yet: 0 of 200 cells are computed\."):
+    with pytest.raises(cl.InputError, match=r"holds no finished trial yet: 0 of 200 trials are computed\."):
         make_tables(BenchmarkResult.open(run.folder))
-    first, second, *_ = plan.cells
+    first, second, *_ = plan.trials
     numbers = {"insertion": 0.5, "deletion": 0.25, "insdel": 0.25}
     run.append([{"key": first.key, **numbers, "machine": "m", "versions": {}, "fingerprint": "abc"}])
     run.append([{"key": second.key, "error": "RuntimeError: no"}])
     (table,) = make_tables(BenchmarkResult.open(run.folder))
-    assert "Not in the numbers: 1 failed and 198 missing cells." in table.markdown()
+    assert "Not in the numbers: 1 failed and 198 missing trials." in table.markdown()
     assert "25.00 ± 0.00" in table.markdown()
 
 
@@ -157,7 +157,7 @@ def test_the_paper_profile_says_what_is_missing(tmp_path: Path) -> None:
     models = {spec.label: spec.text for study in plan.studies for spec in study.models}
     assert models["DINOv2-L/14"] == "vit_large_patch14_dinov2.lvd142m:image_size=224,head=head.pth"
     assert models["ResNet-18"] == "demo-cnn" and models["VGG-16"] == MODELS["VGG-16"]
-    assert len(plan.cells) == 2 * 2 * 4 + 2 * 3 * 4  # fewer images than the paper's 500: all are taken
+    assert len(plan.trials) == 2 * 2 * 4 + 2 * 3 * 4  # fewer images than the paper's 500: all are taken
     assert all(study.target == "prediction" for study in plan.studies)
 
 
@@ -165,7 +165,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
     few = ["--models", "demo", "--methods", "caap", "LabelledCAM=grad_cam", "--data", "demo:single", "--images", "2"]
     assert cli.main(["bench", *few, "--protocol", "xplique", "--out", out]) == 0
-    assert "4 of 4 cells are computed." in capsys.readouterr().out
+    assert "4 of 4 trials are computed." in capsys.readouterr().out
     assert cli.main(["bench", "--out", out]) == 0  # goes on, with nothing left to do
     assert cli.main(["tables", out]) == 0
     told = capsys.readouterr().out

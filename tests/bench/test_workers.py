@@ -168,11 +168,11 @@ def test_a_scheduler_that_dies_stops_the_run_in_words() -> None:
             while self:
                 yield self.pop()
 
-    cells = [SimpleNamespace(key=str(n), method=SimpleNamespace(name="caap")) for n in range(5)]
+    trials = [SimpleNamespace(key=str(n), method=SimpleNamespace(name="caap")) for n in range(5)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dask.distributed.as_completed", Done)
         with pytest.raises(OSError, match=r"The scheduler at tcp://a:1 is gone. What was finished is kept"):
-            list(Cluster(Gone(), "tcp://a:1", {}).rows(cells, "cpu", 1, lambda: False))
+            list(Cluster(Gone(), "tcp://a:1", {}).rows(trials, "cpu", 1, lambda: False))
 
 
 def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +227,6 @@ def test_parts_of_different_weights_are_not_averaged(tmp_path: Path) -> None:
     assert "2 of 2" in mixed.progress
     for ask in (mixed.to_dataframe, mixed.summary):
         with pytest.raises(
-            cl.InputError, match=r"holds cells of demo that were made with different weights: 2 cells, 1 of"
+            cl.InputError, match=r"holds trials of demo that were made with different weights: 2 trials, 1 of"
         ):
             ask()

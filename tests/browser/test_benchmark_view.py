@@ -18,7 +18,7 @@ import caap_lab as cl
 from caap_lab.bench.run_folder import RunFolder
 
 append = RunFolder.append
-def told(run, rows):  # each cell waits for a line from the test, which has then seen the one before
+def told(run, rows):  # each trial waits for a line from the test, which has then seen the one before
     sys.stdin.readline()
     append(run, rows)
 RunFolder.append = told
@@ -43,22 +43,22 @@ def test_watching_a_run(lab: "LabPage") -> None:
     panel = lab.output.locator(".caap-panel").first
     panel.get_by_text("There is no folder watched yet").wait_for()
     lab.run("go_on(1)")
-    panel.get_by_text("0 of 12 cells are computed").wait_for()
+    panel.get_by_text("0 of 12 trials are computed").wait_for()
     panel.get_by_role("progressbar").wait_for()
     lab.run("go_on(2)")
-    panel.get_by_text("2 of 12 cells are computed").wait_for()
-    panel.get_by_text("cells a minute").wait_for()
+    panel.get_by_text("2 of 12 trials are computed").wait_for()
+    panel.get_by_text("trials a minute").wait_for()
     lab.run("go_on(10)")
     table = panel.locator("table").filter(has_text="mean ± standard error")
     table.wait_for()
     lab.wait_for("view.result.totals", (12, 8, 4))
-    panel.get_by_text("8 of 12 cells are computed, 4 failed.").wait_for()
+    panel.get_by_text("8 of 12 trials are computed, 4 failed.").wait_for()
     lab.wait_for("view.refreshing", False)
 
-    failures = panel.get_by_text("Failed cells: 4")
-    failures.wait_for()  # and whatever else changes with the last cell
+    failures = panel.get_by_text("Failed trials: 4")
+    failures.wait_for()  # and whatever else changes with the last trial
 
-    # A metric by keyboard, and the error of the failed cells.
+    # A metric by keyboard, and the error of the failed trials.
     metric = panel.get_by_label("metric")
     metric.focus()
     metric.press("ArrowUp")
@@ -72,8 +72,10 @@ def test_watching_a_run(lab: "LabPage") -> None:
     failures.click()
     panel.get_by_text("version='none' is not known").first.wait_for()
     failures.click()
-    picture = panel.locator(".caap-still img")
-    lab.until("(image => image.complete && image.naturalWidth > 1000)(document.querySelector('.caap-still img'))")
+    picture = panel.locator(".caap-static-image img")
+    lab.until(
+        "(image => image.complete && image.naturalWidth > 1000)(document.querySelector('.caap-static-image img'))"
+    )
     lab.expect(picture).to_have_attribute("alt", re.compile("Mean insertion and deletion curves"))
     panel.get_by_role("button", name="refresh now").click()
 
@@ -87,6 +89,6 @@ def test_watching_a_run(lab: "LabPage") -> None:
     lab.until("(panel => panel.scrollWidth <= panel.clientWidth + 1)(document.querySelector('.caap-panel'))")
 
     lab.value("view.close()")
-    lab.wait_for("(view.refreshing, view.worker.left)", (False, 0))  # a look that had begun comes to its end
+    lab.wait_for("(view.refreshing, view.worker.pending)", (False, 0))  # a look that had begun comes to its end
     lab.reopen()
     lab.expect(lab.output.locator("img")).to_have_count(1)

@@ -22,15 +22,15 @@ pytestmark = pytest.mark.xdist_group("figures")  # the world is made once
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A demo world of two images whose benchmark cells are drawn numbers, so that only maps and sweeps take time."""
+    """A demo world of two images whose benchmark trials are drawn numbers, so that only maps and sweeps take time."""
     plan = demo_plan(images=2)
     found = World(plan, tmp_path_factory.mktemp("world"), {"progress": False}, sweep_images=1)
     generator = np.random.default_rng(0)
     rows = []
-    for cell in plan.cells:
+    for trial in plan.trials:
         insertion, deletion = generator.random((2, 9))
-        row = {"key": cell.key, "fingerprint": "abc", "machine": "a machine", "versions": {"torch": "2"}}
-        if "faithfulness" in cell.metrics:
+        row = {"key": trial.key, "fingerprint": "abc", "machine": "a machine", "versions": {"torch": "2"}}
+        if "faithfulness" in trial.metrics:
             row |= {"insertion": insertion.mean(), "deletion": deletion.mean(), "shares": list(np.linspace(0, 1, 9))}
             row |= {"insertion_curve": list(insertion), "deletion_curve": list(deletion)}
             row["insdel"] = row["insertion"] - row["deletion"]
@@ -130,7 +130,7 @@ def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) ->
 def test_a_table_without_any_number_is_an_error_after_the_others(world: World, tmp_path: Path, monkeypatch) -> None:
     make_tables = module.make_tables
     monkeypatch.setattr(module, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
-    with pytest.raises(cl.InputError, match=r"No cell of table 14 could be computed; the rest is in "):
+    with pytest.raises(cl.InputError, match=r"No trial of table 14 could be computed; the rest is in "):
         make(["tab14", "tab01"], world, tmp_path)
     assert (tmp_path / "table_01.md").exists()
 

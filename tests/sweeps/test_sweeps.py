@@ -1,4 +1,4 @@
-"""Sweeps of CAAP: every cell against the single call, identities, cost, resuming, numbers, plots."""
+"""Sweeps of CAAP: every trial against the single call, identities, cost, resuming, numbers, plots."""
 
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def test_images_of_ones_own_with_masks(tmp_path: Path) -> None:
     other = cl.sweep_blanks(
         model, photos, 3, blanks="white", masks=[~mask for mask in masks], out=tmp_path / "run", **QUICK
     )
-    assert not np.allclose(other.values("aupr1")[:, 0], sweep.values("aupr1")[:, 0])  # other masks, other cells
+    assert not np.allclose(other.values("aupr1")[:, 0], sweep.values("aupr1")[:, 0])  # other masks, other trials
 
 
 class TestResuming:
@@ -197,9 +197,9 @@ class TestResuming:
         seen: list[str] = []
         evaluate = run_module.evaluate
 
-        def counted(cell, *rest):
-            seen.append(f"{cell.image} {cell.method.text}")
-            return evaluate(cell, *rest)
+        def counted(trial, *rest):
+            seen.append(f"{trial.image} {trial.method.text}")
+            return evaluate(trial, *rest)
 
         monkeypatch.setattr(run_module, "evaluate", counted)
         return seen
@@ -209,10 +209,10 @@ class TestResuming:
         whole = cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], **QUICK)
         evaluate = run_module.evaluate
 
-        def interrupted(cell, *rest):
-            if cell.image == images[1].name:
+        def interrupted(trial, *rest):
+            if trial.image == images[1].name:
                 raise KeyboardInterrupt
-            return evaluate(cell, *rest)
+            return evaluate(trial, *rest)
 
         monkeypatch.setattr(run_module, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -221,12 +221,12 @@ class TestResuming:
         monkeypatch.undo()
         seen = self.count(monkeypatch)
         again = cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], out=tmp_path, **QUICK)
-        assert len(seen) == 6 and not any(images[0].name in cell for cell in seen)
+        assert len(seen) == 6 and not any(images[0].name in trial for trial in seen)
         np.testing.assert_array_equal(again.maps, whole.maps)
         np.testing.assert_array_equal(again.values("insdel"), whole.values("insdel"))
         seen.clear()
         wider = cl.sweep_cutoffs(model, images, cutoffs=[3, 4], out=tmp_path, **QUICK)
-        assert len(seen) == 3 and all("cutoff=4" in cell for cell in seen)
+        assert len(seen) == 3 and all("cutoff=4" in trial for trial in seen)
         np.testing.assert_array_equal(wider.maps[:, 0], whole.maps[:, 1])
 
     def test_cells_are_shared_with_other_sweeps_and_benchmarks(self, tmp_path: Path, monkeypatch) -> None:
@@ -237,7 +237,7 @@ class TestResuming:
         cl.sweep_blanks(model, images, blanks=["white"], out=tmp_path, **QUICK)
         cl.sweep_contexts(model, images, contexts=["clamped"], neighbourhood="box1", out=tmp_path, **QUICK)
         assert seen == []
-        cl.sweep_cutoffs(model, images, 1, cutoffs=[3], out=tmp_path, **QUICK)  # another class is another cell
+        cl.sweep_cutoffs(model, images, 1, cutoffs=[3], out=tmp_path, **QUICK)  # another class is another trial
         cl.sweep_cutoffs(model, images, cutoffs=[3], out=tmp_path, **{**QUICK, "protocol": "patches"})
         assert len(seen) == 2
 
@@ -245,10 +245,10 @@ class TestResuming:
         model, images = cl.load_model("demo"), cl.open_images("demo:single")[:2]
         evaluate = run_module.evaluate
 
-        def failing(cell, *rest):
-            if cell.image == images[1].name and cell.method.text == "caap":
+        def failing(trial, *rest):
+            if trial.image == images[1].name and trial.method.text == "caap":
                 raise RuntimeError("out of memory, say")
-            return evaluate(cell, *rest)
+            return evaluate(trial, *rest)
 
         monkeypatch.setattr(run_module, "evaluate", failing)
         sweep = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
