@@ -21,10 +21,11 @@ from caap_lab.activations.store import (
     write_index,
     write_shard,
 )
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.batches import batches, check_count, check_images, single_images
+from caap_lab.models.batches import batches, check_images, single_images
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format
 from caap_lab.models.names import Site
 from caap_lab.models.running import runs_model

@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.patch import Edit, Patch, edits
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.batches import check_count, single_images
+from caap_lab.models.batches import single_images
 from caap_lab.models.names import Site
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT

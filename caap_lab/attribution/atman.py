@@ -1,7 +1,6 @@
 """AtMan: what is lost when attention to a token is turned down (Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110)."""
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -13,9 +12,8 @@ from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid,
 from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_share
+from caap_lab.checks import check_count, check_share, is_number
 from caap_lab.errors import InputError
-from caap_lab.models.batches import check_count
 from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 
@@ -48,7 +46,7 @@ def atman(
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("factor", factor)
-    if not isinstance(similarity, Real) or isinstance(similarity, bool) or not -1 <= similarity <= 1:
+    if not is_number(similarity) or not -1 <= similarity <= 1:
         raise InputError(f"similarity={similarity!r} must be a number from -1 to 1, a cosine.")
     check_count("chunk_size", chunk_size)
     found = []

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
-from caap_lab.checks import first_block
-from caap_lab.models.batches import check_count
+from caap_lab.checks import check_count, first_block
 from caap_lab.models.vit import HookedViT
 
 
@@ -37,7 +36,7 @@ def bidirectional(
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)
     hooks = block_hooks(model, "attn.pattern")
-    first = first_block(model, len(hooks) // 4 if start_layer is None else start_layer)
+    first = first_block(model.n_layers, len(hooks) // 4 if start_layer is None else start_layer)
     n_prefix = model.spec.n_prefix
     kinds = [[t for t in model.spec.read_tokens if (t < n_prefix) is prefix] for prefix in (True, False)]
     shares = torch.linspace(0, 1, steps, dtype=torch.double, device="cpu").to(images.device, images.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.checks import check_choice, check_seed
+from caap_lab.checks import check_choice, check_count, check_seed
 from caap_lab.engine.blanks import Blank, blank_run, check_blank
 from caap_lab.engine.cnn import blank_maps, entering_maps, score_cells
 from caap_lab.engine.free import score_patches_free
@@ -23,7 +23,7 @@ from caap_lab.engine.plan import Plan
 from caap_lab.engine.source import run_source
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images, check_kind, check_no_hooks
-from caap_lab.models.batches import batches, check_count, check_images, is_single
+from caap_lab.models.batches import batches, check_images, is_single
 from caap_lab.models.cnn import HookedCNN
 from caap_lab.models.probability import probabilities
 from caap_lab.models.running import check_eval, held, runs_model

@@ -21,7 +21,7 @@ def gen_att(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: i
         targets: [batch].
         start_layer: First block that counts; a negative number counts from the end.
     """
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     hooks = block_hooks(model, "attn.pattern")[start_layer:]
     _, patterns, gradients = read_gradients(model, images, targets, hooks)
     eye = torch.eye(model.spec.n_tokens, device=images.device, dtype=torch.float32)

@@ -5,8 +5,8 @@ from torch import Tensor
 from caap_lab.attribution.activations_and_gradients import sum_patches
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
+from caap_lab.checks import check_count
 from caap_lab.models.base import HookedModel
-from caap_lab.models.batches import check_count
 from caap_lab.models.device_dtype import plain_defaults
 
 

@@ -33,7 +33,7 @@ def ixg_plus(
         first_term: Where h^0 is read in models with a norm in front of block 0, as CLIP's have: "before_norm_pre", as
             in the authors' code, or "entering_block", behind it. The maps differ much; other models have no such norm.
     """
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     hooks = stream_hooks(model, first_term)[start_layer:]
     _, entering, gradients = read_gradients(model, images, targets, hooks)
     return on_grid(model, torch.stack([(h * g).sum(-1) for h, g in zip(entering, gradients, strict=True)]).sum(0))

@@ -16,8 +16,7 @@ from caap_lab.attribution.curve_values import convex_falls, normalised, resample
 from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_share
-from caap_lab.models.batches import check_count
+from caap_lab.checks import check_count, check_share
 from caap_lab.models.vit import HookedViT
 
 Image = Float[Tensor, "1 3 height width"]

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 
 from caap_lab.attribution.cost import BACKWARD, ModelSize, Passes
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
-from caap_lab.checks import check_choice
+from caap_lab.checks import check_choice, check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images, check_kind
-from caap_lab.models.batches import batches, check_count, check_images, is_single
+from caap_lab.models.batches import batches, check_images, is_single
 from caap_lab.models.names import nearest
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.running import check_gradients, runs_model

@@ -14,8 +14,7 @@ from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import mean_score_where_kept
-from caap_lab.checks import check_share, first_block
-from caap_lab.models.batches import check_count
+from caap_lab.checks import check_count, check_share, first_block
 from caap_lab.models.vit import HookedViT
 
 EQUAL = 1e-6
@@ -61,7 +60,7 @@ def mutex(
     """
     check_share("min_cut", min_cut)
     check_share("token_ratio", token_ratio, zero=False)
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     check_count("chunk_size", chunk_size)
     found = []
     for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ

@@ -11,9 +11,8 @@ from caap_lab.attribution.activations_and_gradients import on_grid
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_seed, check_share
+from caap_lab.checks import check_count, check_seed, check_share
 from caap_lab.models.base import HookedModel
-from caap_lab.models.batches import check_count
 
 
 @torch.no_grad()

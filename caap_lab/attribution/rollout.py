@@ -24,7 +24,7 @@ def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: i
             the segmentation script of Chefer et al. (CVPR 2021), which many comparisons use, starts at block 1, which
             gives other maps.
     """
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     _, patterns = read_activations(model, images, block_hooks(model, "attn.pattern")[start_layer:])
     eye = torch.eye(model.spec.n_tokens, device=images.device, dtype=torch.float32)
     return on_grid(model, row_of_product(model, [(widened(a).mean(dim=1) + eye) / 2 for a in patterns]))

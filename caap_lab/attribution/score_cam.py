@@ -9,8 +9,8 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.grad_cam import as_maps, cam_hook
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
+from caap_lab.checks import check_count
 from caap_lab.models.base import HookedModel
-from caap_lab.models.batches import check_count
 
 
 @torch.no_grad()

@@ -6,12 +6,11 @@ from torch import Tensor
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_seed
+from caap_lab.checks import check_count, check_seed
 from caap_lab.engine.blanks import Blank, blank_image, check_blank
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
-from caap_lab.models.batches import check_count
-from caap_lab.models.tokens import neighbourhood_table, table_masks
+from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 
 
 def simple_insertion(

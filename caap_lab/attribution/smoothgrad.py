@@ -6,9 +6,8 @@ from torch import Tensor
 from caap_lab.attribution.activations_and_gradients import sum_patches
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_choice, check_seed, check_share
+from caap_lab.checks import check_choice, check_count, check_seed, check_share
 from caap_lab.models.base import HookedModel
-from caap_lab.models.batches import check_count
 
 KINDS = ("absolute", "signed", "times_input")
 

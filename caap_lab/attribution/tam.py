@@ -7,9 +7,8 @@ from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid,
 from caap_lab.attribution.attention_rows import query_row, widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
-from caap_lab.checks import first_block
+from caap_lab.checks import check_count, first_block
 from caap_lab.errors import InputError
-from caap_lab.models.batches import check_count
 from caap_lab.models.vit import HookedViT
 
 
@@ -32,7 +31,7 @@ def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, s
         start_layer: First block of the chain; a negative number counts from the end, as in all methods. The authors'
             scripts start at block 4, which gives other maps.
     """
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     check_count("steps", steps)
     if steps < 2:
         raise InputError(f"steps={steps} must be at least 2: the path has two ends.")

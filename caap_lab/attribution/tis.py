@@ -4,7 +4,6 @@ Englebert et al. 2023, ICCV Workshops.
 """
 
 import warnings
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import largest, mean_score_where_kept
-from caap_lab.checks import check_share
-from caap_lab.errors import InputError
-from caap_lab.models.batches import check_count
+from caap_lab.checks import check_count, check_seed, check_share
 from caap_lab.models.vit import HookedViT
 
 
@@ -53,8 +50,7 @@ def tis(
     check_count("clusters", clusters)
     check_share("kept", kept, zero=False)
     check_count("chunk_size", chunk_size)
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed!r} must be a whole number from 0 to 2**32 - 1.")
+    check_seed(seed, bits=32)
     count = max(1, int(kept * model.spec.n_patches + 1e-9))
     hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "resid_post")]
     found = []

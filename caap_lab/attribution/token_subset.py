@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
-from caap_lab.models.batches import check_count
 from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 

@@ -52,7 +52,7 @@ def transformer_attribution(model: HookedViT, images: Tensor, targets: Tensor, *
     Raises:
         InputError: there is no rule for a part of the model.
     """
-    start_layer = first_block(model, start_layer)
+    start_layer = first_block(model.n_layers, start_layer)
     _refuse_unknown(model)
     wide = in_float64(model)
     found = _attribution(wide, images.to(wide.device, wide.dtype), targets.to(wide.device), start_layer)

@@ -9,8 +9,7 @@ from caap_lab.attribution.activations_and_gradients import block_hooks, read_act
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
-from caap_lab.checks import check_seed, check_share
-from caap_lab.models.batches import check_count
+from caap_lab.checks import check_count, check_seed, check_share
 from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable
 
 from caap_lab.bench.cost import architecture
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
-from caap_lab.models.batches import check_count
 from caap_lab.models.device_dtype import as_device, as_dtype
 from caap_lab.models.load import bundled_models, load_model
 from caap_lab.models.names import nearest

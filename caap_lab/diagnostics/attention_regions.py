@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
 from caap_lab.attribution.attention_rows import widened
-from caap_lab.checks import check_choice, check_share
+from caap_lab.checks import check_choice, check_count, check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.region_pairs import (
     INTER,
@@ -26,7 +26,6 @@ from caap_lab.diagnostics.region_pairs import (
 from caap_lab.diagnostics.regions import Masks, Photo, photos_with_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.batches import check_count
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 

@@ -14,11 +14,12 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.curve_values import normalised
 from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.metrics.bases import base_image
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel, Images, check_kind
-from caap_lab.models.batches import check_count, check_images
+from caap_lab.models.batches import check_images
 from caap_lab.models.fingerprint import image_digest, same_model
 from caap_lab.models.probability import probabilities, resolved_probability
 from caap_lab.models.running import runs_model
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = Float[np.ndarray, " point"]
+_SCORES = {"prob": "probability", "logit": "logit", "top1": "is the model's answer"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,16 @@ class PerturbationCurves:
         """Both curves; see `caap_lab.plots.curves.plot_curves`."""
         from caap_lab.plots.curves import plot_curves
 
-        return plot_curves(self, ax)
+        return plot_curves(
+            self.shares,
+            {
+                f"insertion, area {self.insertion:.3f}": self.insertion_curve,
+                f"deletion, area {self.deletion:.3f}": self.deletion_curve,
+            },
+            ax,
+            ylabel=f"'{self.target_name}': {_SCORES[self.protocol.score]}",
+            title=f"{self.method} of {self.model_name}, InsDel {self.insdel:.3f}",
+        )
 
     def __repr__(self) -> str:
         """The three numbers and the protocol."""

@@ -1,12 +1,12 @@
 """Any number of images, a batch at a time, without holding them all as tensors."""
 
 from collections.abc import Iterator
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.images import check_photo
 
@@ -49,9 +49,3 @@ def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator
         raise InputError("No images were given.")
     for start in range(0, len(singles), batch_size):
         yield model.preprocess(singles[start : start + batch_size])
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse anything but a whole number from one."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
 
 PROBABILITIES = ("auto", "softmax", "sigmoid")
@@ -18,8 +19,7 @@ def resolved_probability(probability: str, n_classes: int) -> str:
     Raises:
         InputError: the word is not known, or the softmax of one output is asked for.
     """
-    if not isinstance(probability, str) or probability not in PROBABILITIES:
-        raise InputError(f"probability={probability!r} is not known; use one of {', '.join(PROBABILITIES)}.")
+    check_choice("probability", probability, PROBABILITIES)
     if probability == "auto":
         return "sigmoid" if n_classes == 1 else "softmax"
     if probability == "softmax" and n_classes == 1:

@@ -17,12 +17,12 @@ from caap_lab.bench.identity import model_digest
 from caap_lab.bench.plan import METRICS, Trial
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import Row, evaluate, failure
+from caap_lab.checks import check_count
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import Blank
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.batches import check_count
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.cost import sweep_passes
 from caap_lab.sweeps.images import Masks, SweepImage, sweep_images
