@@ -29,11 +29,12 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.attribution.caap import cutoff_blocks
-from caap_lab.bench.result import LOWER_IS_BETTER, statistics
+from caap_lab.bench.result import LOWER_IS_BETTER
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.plots.maps import COLOUR_MAP, save_figure
 from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from caap_lab.statistics import percent_statistics
 from caap_lab.variant import parse_variant
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
@@ -368,7 +369,7 @@ def chance(values: Float[np.ndarray, "image setting"], shuffles: int = 2000) -> 
 
 def percent(values: Values) -> str:
     """Mean and standard error."""
-    found = statistics(values)
+    found = percent_statistics(values)
     return f"{found['mean']:.1f} ± {found['se']:.1f}"
 
 
@@ -449,7 +450,7 @@ def points(
     quiet_grid(ax)
     numbers = np.array(labels if joined else range(len(labels)), dtype=float)
     for index, (name, values) in enumerate(lines.items()):
-        told = [statistics(column) for column in values.T]
+        told = [percent_statistics(column) for column in values.T]
         shift = (index - (len(lines) - 1) / 2) * 0.22
         place = index if len(lines) > 1 else 2  # a colour of its own for what stands for all models
         ax.errorbar(

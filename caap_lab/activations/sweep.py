@@ -24,6 +24,7 @@ from caap_lab.models.batches import single_images
 from caap_lab.models.names import Site
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
+from caap_lab.statistics import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class SweepResult:
     @property
     def standard_error(self) -> Float[np.ndarray, "*axes"]:
         """Standard error of the mean effect over images (ddof 0); 0 for one image."""
-        return self.effect.std(axis=0) / np.sqrt(len(self.baseline))
+        return standard_error(self.effect)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row an image and cell: model, image, the axes, baseline, value, effect."""

@@ -13,6 +13,7 @@ from caap_lab.bench.run_folder import RunFolder
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.models.fingerprint import same_model
+from caap_lab.statistics import percent_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ class BenchmarkResult:
                         }
                         compared = reference in table and method != reference
                         other = table[reference].to_numpy(float) if compared else None
-                        lines.append(line | statistics(table[method].to_numpy(float), other))
+                        lines.append(line | percent_statistics(table[method].to_numpy(float), other))
         columns = ["study", "data", "model", "method", "metric", "n", "mean", "se"]
         columns += ["difference", "difference_se", "difference_n"]
         return pd.DataFrame(lines).reindex(columns=columns)
@@ -184,24 +185,3 @@ def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
                 f"{f' (on {machines})' if machines else ''}. A mean over both would belong to no model: take the parts "
                 f"of one of them out of {folder / 'parts'}, or run it again into another folder."
             )
-
-
-def statistics(
-    values: Float[np.ndarray, " image"], reference: Float[np.ndarray, " image"] | None = None
-) -> dict[str, float]:
-    """n, mean and se of a metric in percent; difference, difference_se and difference_n to a reference's values.
-
-    Images without a value are NaN, and left out.
-    """
-    found: dict[str, float] = {}
-    for prefix, numbers in (("", values), ("difference_", None if reference is None else values - reference)):
-        if numbers is not None:
-            kept = 100 * numbers[~np.isnan(numbers)]
-            mean = float(kept.mean()) if len(kept) else float("nan")
-            found |= {f"{prefix}n": len(kept), prefix.rstrip("_") or "mean": mean, f"{prefix}se": standard_error(kept)}
-    return found
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Standard deviation (ddof 0, as in the paper) over the root of the count; NaN of nothing."""
-    return float(values.std() / np.sqrt(len(values))) if len(values) else float("nan")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
+from caap_lab.statistics import MeanAndError, over_present
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ class AttentionRegions:
         """Standard error of `mean` over images (ddof 0); 0 for one image."""
         return self._over_images(quantity, heads).standard_error
 
-    def _over_images(self, quantity: Quantity, heads: Heads) -> "_Statistics":
+    def _over_images(self, quantity: Quantity, heads: Heads) -> MeanAndError:
         check_choice("quantity", quantity, ("weight", "mass", "distance", "entropy"))
         values: np.ndarray = getattr(self, quantity)
         if heads == "mean":
@@ -90,7 +91,7 @@ class AttentionRegions:
             if isinstance(heads, bool) or not isinstance(heads, Integral) or not 0 <= heads < n_heads:
                 raise InputError(f"heads={heads!r} must be 'mean' or a number from 0 to {n_heads - 1}.")
             values = values[..., heads]
-        return _statistics(values)
+        return over_present(values)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row an image, layer, head and kind: model, image, layer, head, kind, weight, mass."""
@@ -229,17 +230,3 @@ def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
         model(model.preprocess([photo.image for photo in batch]), stop_at_layer=model.n_layers)
     sums, distance, entropy = (torch.stack(found, dim=-2) for found in zip(*layers, strict=True))
     return tuple(found.numpy() for found in (*pairs.weight_and_mass(sums), distance, entropy))
-
-
-class _Statistics(NamedTuple):
-    mean: np.ndarray
-    standard_error: np.ndarray
-
-
-def _statistics(values: Float[np.ndarray, "image ..."]) -> _Statistics:
-    """Over the images that are not NaN; NaN where there is none."""
-    count = np.isfinite(values).sum(axis=0)
-    some = np.where(count > 0, count, np.nan)
-    mean = np.nansum(values, axis=0) / some
-    variance = np.nansum((values - mean) ** 2, axis=0) / some
-    return _Statistics(mean, np.sqrt(variance / some))

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from caap_lab.attribution.caap import score_read
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.bench.result import NUMBERS, statistics
+from caap_lab.bench.result import NUMBERS
 from caap_lab.errors import InputError
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.settings import Label
+from caap_lab.statistics import percent_statistics
 from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class CaapSweep:
                     reference = values[:, self.labels.index(self.default)]
                 place = label if isinstance(label, tuple) else (label,)
                 told = dict(zip(self.axes, place, strict=True))
-                lines.append({**told, "metric": metric, **statistics(values[:, index], reference)})
+                lines.append({**told, "metric": metric, **percent_statistics(values[:, index], reference)})
         columns = [*self.axes, "metric", "n", "mean", "se", "difference", "difference_se", "difference_n"]
         return pd.DataFrame(lines).reindex(columns=columns)
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 import caap_lab as cl
 from caap_lab.attribution import caap as caap_module
-from caap_lab.bench.result import standard_error
+from caap_lab.statistics import standard_error
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.engine import blanks
 from caap_lab.engine import patched_runs as engine
