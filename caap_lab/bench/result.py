@@ -5,9 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from jaxtyping import Float
-
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.errors import InputError

@@ -18,8 +18,8 @@ from caap_lab.attribution.registry import METHODS
 from caap_lab.bench.benchmark import resume
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.result import BenchmarkResult
-from caap_lab.statistics import standard_error
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
+from caap_lab.statistics import standard_error
 from caap_lab.variant import Variant, parse_variant
 from helpers.models import build
 

@@ -11,11 +11,11 @@ from scipy.stats import spearmanr
 
 import caap_lab as cl
 from caap_lab.attribution import caap as caap_module
-from caap_lab.statistics import standard_error
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.engine import blanks
 from caap_lab.engine import patched_runs as engine
 from caap_lab.models.vit import HookedViT
+from caap_lab.statistics import standard_error
 from caap_lab.sweeps import run_sweep as run_module
 from helpers.models import build, random_images
 
