@@ -92,18 +92,18 @@ def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
             lab: Any = LabPage(server, chromium, Path(home))
             lab.open(CELL.format(name=name))
             lab.wait_for("len(w._here.maps)", 13)
-            lab.value("w.worker.ask([])")
+            lab.value("w.worker.replace_jobs([])")
             lab.page.wait_for_function("document.querySelector('.caap-picture').dataset.overlay === 'true'")
             lab.page.wait_for_timeout(2000)
             known = []
             for place in range(repeats):
                 known.append(lab.page.evaluate(WATCH, ["slider", "ArrowLeft" if place % 2 else "ArrowRight"]))
-                lab.value("w.worker.ask([])")  # else curves are computed meanwhile
+                lab.value("w.worker.replace_jobs([])")  # else curves are computed meanwhile
                 lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn anew
             new = []
             for blank in range(1, 6):
                 new.append(lab.page.evaluate(WATCH, ["blank", blank]))
-                lab.value("w.worker.ask([])")
+                lab.value("w.worker.replace_jobs([])")
                 lab.page.wait_for_timeout(1500)
             clock = "(lambda t: [t(), cl.caap(model, image), t()])(__import__('time').perf_counter)"
             ends = [lab.value(f"(lambda r: 1000 * (r[2] - r[0]))({clock})") for _ in range(3)]

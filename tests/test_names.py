@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from nbconvert.filters.markdown_mistune import markdown2html_mistune  # as notebooks become pages
 
 import caap_lab as cl
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
@@ -100,7 +101,6 @@ def figures(
 
 
 def widgets(model: cl.HookedViT, run: BenchmarkResult) -> dict[str, Any]:
-    pytest.importorskip("anywidget", reason="widgets need the notebook extra")
     x = random_images(model, 1)
     views: dict[str, Any] = {
         "explore": cl.widgets.explore(model, x, methods=["rollout", "caap"]),
@@ -238,8 +238,7 @@ def test_escaping() -> None:
 
 
 def test_markdown_is_read_back_as_the_name() -> None:
-    mistune = pytest.importorskip("nbconvert.filters.markdown_mistune")  # as notebooks become pages
     name = for_markdown(NASTY)
-    read = Reader(mistune.markdown2html_mistune(f"| {name} | b |\n|---|---|\n| c | d |\n\n{name}"))
+    read = Reader(markdown2html_mistune(f"| {name} | b |\n|---|---|\n| c | d |\n\n{name}"))
     assert read.text.count(NASTY) == 2
     assert read.seen == {"table", "thead", "tbody", "tr", "th", "td", "p", "span"}

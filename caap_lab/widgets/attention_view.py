@@ -1,6 +1,6 @@
 """Attention in one's hand: click a patch, and see where every head of every layer looks from there."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import ipywidgets
 import numpy as np
@@ -16,33 +16,25 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.attention import REGION_LABELS, STYLES
 from caap_lab.plots.maps import COLOUR_MAP
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
-from caap_lab.widgets.attention_words import (
-    DASHES,
-    colour_scale,
-    head_tips,
-    heads_words,
-    on_any_ground,
-    prefix_names,
-    regions_table,
-)
-from caap_lab.widgets.background import Job, twin
-from caap_lab.widgets.curve_view import Curve, line
+from caap_lab.widgets.attention_words import colour_scale, head_tips, prefix_names
+from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.head_grid import HeadGrid
 from caap_lab.widgets.objects import Objects
 from caap_lab.widgets.panel import Panel
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import colour_table, grey, png
+from caap_lab.widgets.pixels import colour_table, png
 from caap_lab.widgets.query_rows import QueryRows
+from caap_lab.widgets.region_sums import RegionSums
 
 COLOUR_MAPS = (COLOUR_MAP, "cividis", "magma", "gray")
 RANGES = {"each head": (2, 3), "each layer": (1, 2, 3), "all heads": (0, 1, 2, 3)}
 """Where the last colour's value comes from, and the axes of [layer, head, row, col] that it is the highest of."""
 WIDTH = 240
 """Pixels of a picture, so that both and the heads of a small model stand side by side."""
+CONTROL_WIDTH = "205px"
 MODES = {"choose a query": "choose", "paint": "paint", "erase": "erase"}
 
 
@@ -91,8 +83,8 @@ class AttentionView(Panel):
         self.objects = Objects(model, getattr(image, "masks", None) if masks is None else masks, overlap)
         super().__init__()
         self.model, self.image, self.overlap = model, photos[0], overlap
-        self._twin = twin(model)
-        self._rows = QueryRows(self._twin, self.image.x)
+        self._copy = cancellable_copy(model)
+        self._rows = QueryRows(self._copy, self.image.x)
         self.regions: AttentionRegions | None = None
         self._tiles: UInt8[np.ndarray, "layer head row col"] | None = None
         self._highs: Float[np.ndarray, "layer head"] | None = None
@@ -110,8 +102,8 @@ class AttentionView(Panel):
         )
         self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
         self.opacity = ipywidgets.FloatSlider(0.7, min=0, max=1, step=0.05, description="opacity")
-        self.photo = Picture(photo=png(self.image.pixels), rows=rows, cols=cols, width=WIDTH, opacity=0.55)
-        self.overlay = Picture(photo=png(grey(self.image.pixels)), rows=rows, cols=cols, width=WIDTH)
+        self.photo = Picture(photo=self.image.png, rows=rows, cols=cols, width=WIDTH, opacity=0.55)
+        self.overlay = Picture(photo=self.image.grey_png, rows=rows, cols=cols, width=WIDTH, opacity=self.opacity.value)
         self.photo.label = "The photo"
         for picture in (self.photo, self.overlay):
             picture.add_class("caap-one-line")
@@ -126,36 +118,29 @@ class AttentionView(Panel):
         )
         self.clear = ipywidgets.Button(description="clear", tooltip="Take all patches of this object away")
         self.clear.layout.width = "auto"
-        self.quantity = ipywidgets.Dropdown(options=["mass", "weight"], description="sums of")
-        self.heads = ipywidgets.Dropdown(
-            options=[("mean over heads", "mean"), ("the chosen head", "chosen")], description="heads"
-        )
-        for control in (self.token, self.range, self.colours, self.opacity, self.object, self.quantity, self.heads):
-            control.layout.width, control.style.description_width = "205px", "initial"
-        self.curve = Curve(x=list(range(spec.n_layers)), x_label="layer (block)")
-        self._chart = ipywidgets.VBox([ipywidgets.HBox([self.quantity, self.heads], layout=_WRAP), self.curve])
-        self._table = ipywidgets.HTML()
-        self._sums = ipywidgets.HBox(layout=_WRAP)
-        self._put(
+        for control in (self.token, self.range, self.colours, self.opacity, self.object):
+            control.layout.width, control.style.description_width = CONTROL_WIDTH, "initial"
+        self.sums = RegionSums(spec.n_layers, CONTROL_WIDTH)
+        self._lay_out(
             ipywidgets.HBox([self.token, self.range, self.colours, self.opacity], layout=_WRAP),
             ipywidgets.HBox([self.mode, self.object, self.clear], layout=_WRAP),
             ipywidgets.HBox([self.photo, ipywidgets.VBox([self.overlay, self._scale]), self.grid], layout=_WRAP),
-            self._sums,
+            self.sums,
         )
-        self._on(self.token, "value", self._take_token)
+        self._on(self.token, "value", self._on_token)
         for picture in (self.photo, self.overlay):
             self._watch(picture)
         for control in (self.range, self.colours):
             self._on(control, "value", self._draw_query)
-        self._on(self.opacity, "value", self._draw_head)
+        self._on(self.opacity, "value", self._set_opacity)
         self._on(self.grid, "chosen", self._draw_head)
         self._on(self.mode, "value", self._set_mode)
         self._on(self.object, "value", self._draw_objects)
         self._on(self.photo, "painted", lambda: self._paint(self.photo.painted))
         self.clear.on_click(self._clear)
-        for control in (self.quantity, self.heads):
+        for control in (self.sums.quantity, self.sums.heads):
             self._on(control, "value", self._draw_sums)
-        self._on(self.curve, "current", self._take_layer)
+        self._on(self.sums.curve, "current", self._on_layer)
         with self._shown_errors():
             self._draw_objects()
             self.look(self.query)
@@ -174,7 +159,7 @@ class AttentionView(Panel):
         self.query = query
         self.photo.chosen = self.overlay.chosen = self._cell
         self.token.value = -1 if self._cell else query
-        self._renew()
+        self._update()
 
     @property
     def weights(self) -> Float[Tensor, "layer head token"] | None:
@@ -184,8 +169,8 @@ class AttentionView(Panel):
     @property
     def map(self) -> Float[Tensor, "row col"] | None:
         """The chosen head's attention to the patches; None while it is read."""
-        found, (layer, head) = self.weights, self.grid.chosen
-        return None if found is None else found[layer, head, self.model.spec.n_prefix :].unflatten(0, self.model.grid)
+        weights, (layer, head), first = self.weights, self.grid.chosen, self.model.spec.n_prefix
+        return None if weights is None else weights[layer, head, first:].unflatten(0, self.model.grid)
 
     @property
     def link(self) -> str:
@@ -200,11 +185,13 @@ class AttentionView(Panel):
             if not self.objects.as_given:
                 cells = (f"{name!r}: {np.flatnonzero(mask).tolist()}" for name, mask in self.objects.masks.items())
                 lines.append(f"cells = {{{', '.join(cells)}}}")
-                grid = f"np.isin(np.arange({rows * cols}), found).reshape({rows}, {cols})"
-                lines.append(f"masks = {{name: {grid} for name, found in cells.items()}}")
+                grid = f"np.isin(np.arange({rows * cols}), numbers).reshape({rows}, {cols})"
+                lines.append(f"masks = {{name: {grid} for name, numbers in cells.items()}}")
                 name, ending = "masks", ""
             lines.append(f"regions = cl.attention_regions(model, {call}, {name}{ending})")
-            lines.append(f"sums = regions.mean({self.quantity.value!r}, heads={self._heads!r})  # by kind and layer")
+            lines.append(
+                f"sums = regions.mean({self.sums.quantity.value!r}, heads={self._heads!r})  # by kind and layer"
+            )
         return "\n".join(lines)
 
     def to_figure(self) -> Figure:
@@ -225,7 +212,7 @@ class AttentionView(Panel):
                 colour_map=self.colours.value,
                 opacity=self.opacity.value,
                 regions=self.regions,
-                quantity=self.quantity.value,
+                quantity=self.sums.quantity.value,
                 heads=self._heads,
             )
         )
@@ -245,7 +232,7 @@ class AttentionView(Panel):
 
     @property
     def _heads(self) -> Literal["mean"] | int:
-        return "mean" if self.heads.value == "mean" else self.grid.chosen[1]
+        return self.sums.of_heads(self.grid.chosen[1])
 
     def _token(self, cell: list[int]) -> int:
         return self.model.spec.n_prefix + cell[0] * self.model.grid[1] + cell[1]
@@ -261,15 +248,20 @@ class AttentionView(Panel):
 
         self._on(picture, "chosen", chosen)
 
-    def _take_token(self) -> None:
+    def _on_token(self) -> None:
         if self.token.value >= 0:
             if self.token.value != self.query:
                 self.look(self.token.value)
         elif not self._cell:
             self.look(self._token([size // 2 for size in self.model.grid]))
 
-    def _take_layer(self) -> None:
-        self.grid.chosen = [self.curve.current, self.grid.chosen[1]]
+    def _on_layer(self) -> None:
+        self.grid.chosen = [self.sums.curve.current, self.grid.chosen[1]]
+
+    def _set_opacity(self) -> None:
+        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
+        self.overlay.opacity = self.opacity.value
+        self._changed()
 
     def _set_mode(self) -> None:
         self.photo.mode = self.mode.value
@@ -282,38 +274,38 @@ class AttentionView(Panel):
         if self.objects.paint(self.object.value, cells):
             self.regions = None
             self._draw_objects()
-            self._renew()
+            self._update()
 
-    def _renew(self) -> None:
-        """Show what is known of this query and these objects, and ask for the rest."""
+    def _update(self) -> None:
+        """Show what is known of this query and these objects, and compute the rest."""
         self._draw_query()
         jobs = []
         if self.weights is None:
             key = self._rows.key(self.query)
-            jobs.append(Job(("rows", key), lambda: self._rows.read(key), self._take_rows(key)))
+            jobs.append(Job(("rows", key), lambda: self._rows.read(key), self._on_rows(key)))
         masks = self.objects.masks
         if masks and self.regions is None:
-            found = self.objects.regions
-            jobs.append(Job(("regions", found.tobytes()), self._run_regions(masks), self._take_regions(found)))
-        self._ask(jobs)
+            patches = self.objects.regions
+            jobs.append(Job(("regions", patches.tobytes()), self._run_regions(masks), self._on_regions(patches)))
+        self._replace_jobs(jobs)
 
-    def _take_rows(self, key: int | None) -> Any:
-        def take(found: Tensor) -> None:
-            self._rows.keep(key, found)
+    def _on_rows(self, key: int | None) -> Any:
+        def receive(rows: Tensor) -> None:
+            self._rows.keep(key, rows)
             self._draw_query()
 
-        return take
+        return receive
 
     def _run_regions(self, masks: dict[str, np.ndarray]) -> Any:
-        return lambda: attention_regions(self._twin, self.image.x, masks, progress=False)
+        return lambda: attention_regions(self._copy, self.image.x, masks, progress=False)
 
-    def _take_regions(self, of: np.ndarray) -> Any:
-        def take(found: AttentionRegions) -> None:
-            if of is self.objects.regions:  # else something was painted meanwhile
-                self.regions = found
+    def _on_regions(self, patches: np.ndarray) -> Any:
+        def receive(regions: AttentionRegions) -> None:
+            if patches is self.objects.regions:  # else something was painted meanwhile
+                self.regions = regions
                 self._draw_sums()
 
-        return take
+        return receive
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
@@ -357,12 +349,11 @@ class AttentionView(Panel):
     def _draw_head(self) -> None:
         """The chosen head, large."""
         layer, head = self.grid.chosen
-        found, rows_cols = self.map, self.model.grid
+        shown, cols = self.map, self.model.grid[1]
         with self.overlay.hold_sync():
-            self.overlay.opacity = self.opacity.value
             self.overlay.label = f"Attention of layer {layer}, head {head}, from the {self._query_words}"
             self.overlay.caption = f"layer {layer}, head {head}"
-            if found is None or self._tiles is None or self._highs is None:
+            if shown is None or self._tiles is None or self._highs is None:
                 self.overlay.overlay, self.overlay.tips = b"", []
                 self.overlay.caption += ": computing"
                 self._scale.value = ""
@@ -371,35 +362,19 @@ class AttentionView(Panel):
                 self.overlay.overlay = png(colours[self._tiles[layer, head]])
                 self._scale.value = colour_scale(colours, float(self._highs[layer, head]))
                 self.overlay.tips = [
-                    f"row {place // rows_cols[1]}, column {place % rows_cols[1]}: {value:.2%}"
-                    for place, value in enumerate(found.flatten().tolist())
+                    f"row {place // cols}, column {place % cols}: {value:.2%}"
+                    for place, value in enumerate(shown.flatten().tolist())
                 ]
         self._draw_sums()
 
     def _draw_sums(self) -> None:
         """Attention between regions over layers, and all kinds of pairs in the chosen layer."""
-        layer = self.grid.chosen[0]
         if not self.objects.masks:
-            self._table.value = "Give masks or paint an object to see how attention divides between regions."
-            self._sums.children = (self._table,)
+            self.sums.explain("Give masks or paint an object to see how attention divides between regions.")
         elif self.regions is None:
-            self.curve.series = []
-            self._table.value = "Attention between regions: computing"
+            self.sums.wait_for_numbers()
         else:
-            quantity = cast(Literal["mass", "weight"], self.quantity.value)
-            values = self.regions.mean(quantity, heads=self._heads)
-            of_kind = dict(zip(self.regions.kinds, values, strict=True))
-            with self.curve.hold_sync():
-                self.curve.series = [
-                    line(kind, of_kind[kind].tolist(), on_any_ground(STYLES[kind][0]), dash)
-                    for kind, dash in DASHES.items()
-                    if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
-                ]
-                self.curve.y_label = REGION_LABELS[quantity]
-                self.curve.label = f"Attention between regions over layers, {heads_words(self._heads)}"
-                self.curve.current = layer
-            self._table.value = regions_table(self.regions, layer, self._heads)
-            self._sums.children = (self._chart, self._table)
+            self.sums.show(self.regions, *self.grid.chosen)
         self._changed()
 
 

@@ -1,7 +1,7 @@
-"""Work of a widget beside the kernel: one thread, the newest wishes first, and results handed over in the kernel's own.
+"""Work of a widget beside the kernel: one thread, the newest request first, results handed over in the kernel's thread.
 
-A widget works on a twin of the model (`twin`), so that what it computes never meets the hooks that a cell of the
-notebook sets meanwhile; work that nobody waits for any more is stopped between two of torch's functions.
+A widget works on a copy of the model (`cancellable_copy`), so that what it computes never meets the hooks that a cell
+of the notebook sets meanwhile; work that nobody waits for any more is stopped between two of torch's functions.
 """
 
 import asyncio
@@ -24,31 +24,31 @@ class Cancelled(BaseException):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Something to compute, and what to do with it."""
+    """Something to compute, and what to do with its result."""
 
     key: Hashable
     """Equal for the same work: a job that runs already is not started again."""
     run: Callable[[], Any]
-    done: Callable[[Any], None]
+    on_result: Callable[[Any], None]
     """Called with the result, in the kernel's thread."""
 
 
 class Worker:
-    """Runs jobs one after the other in a thread; `failed` is told of errors in the kernel's thread."""
+    """Runs jobs one after the other in a thread; `on_error` is called with their errors, in the kernel's thread."""
 
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
-        self._failed = failed
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        self._on_error = on_error
         self._waiting: list[Job] = []
         self._running: Job | None = None
-        self._found: deque[tuple[Callable[[Any], None], Any]] = deque()
-        self._handing_over = threading.RLock()
+        self._results: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._delivering = threading.RLock()
         self._closed = False
         self._changed = threading.Condition()
         self._stop = threading.Event()
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
-            self._loop = None  # a script: results are handed over in the thread
+            self._loop = None  # a script: results are handed over in the worker's thread
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class Worker:
         if self._stop.is_set() and threading.current_thread() is self._thread:
             raise Cancelled
 
-    def ask(self, jobs: Sequence[Job]) -> None:
+    def replace_jobs(self, jobs: Sequence[Job]) -> None:
         """Make these the jobs to do, in this order; whatever else waits or runs is dropped."""
         with self._changed:
             running = self._running
@@ -70,10 +70,10 @@ class Worker:
             self._changed.notify_all()
 
     @property
-    def left(self) -> int:
-        """Number of jobs that run, wait, or have a result to be handed over."""
+    def pending(self) -> int:
+        """Number of jobs that run, wait, or have a result that is not handed over yet."""
         with self._changed:
-            return len(self._waiting) + (self._running is not None) + len(self._found)
+            return len(self._waiting) + (self._running is not None) + len(self._results)
 
     def wait(self, seconds: float = 60) -> None:
         """Wait until all is done and handed over, here and now: what a cell or a script needs that uses the results.
@@ -84,14 +84,14 @@ class Worker:
         with self._changed:
             if not self._changed.wait_for(lambda: not self._waiting and self._running is None, seconds):
                 raise TimeoutError(f"The widget still computes after {seconds} s.")
-        self._hand_over()
+        self._deliver()
 
     def close(self) -> None:
         """Drop all work and end the thread."""
         with self._changed:
             self._closed = True
             self._waiting = []
-            self._found.clear()
+            self._results.clear()
             self._stop.set()
             self._changed.notify_all()
 
@@ -107,28 +107,29 @@ class Worker:
                 self._stop.clear()
             try:
                 with Stoppable(self.check):
-                    done, found = job.done, job.run()
+                    receiver, result = job.on_result, job.run()
             except Cancelled:
                 continue
             except Exception as error:
-                done, found = self._failed, error
+                receiver, result = self._on_error, error
             if self._stop.is_set():
                 continue
             with self._changed:
-                self._found.append((done, found))
+                self._results.append((receiver, result))
             if self._loop is None or self._loop.is_closed():
-                self._hand_over()
+                self._deliver()
             else:
-                self._loop.call_soon_threadsafe(self._hand_over)
+                self._loop.call_soon_threadsafe(self._deliver)
 
-    def _hand_over(self) -> None:
-        with self._handing_over:
+    def _deliver(self) -> None:
+        """Hand all results over, in the order in which they came."""
+        with self._delivering:
             while True:
                 with self._changed:
-                    if self._closed or not self._found:
+                    if self._closed or not self._results:
                         return
-                    done, found = self._found.popleft()
-                done(found)
+                    receiver, result = self._results.popleft()
+                receiver(result)
 
 
 class Stoppable(TorchFunctionMode):
@@ -149,7 +150,7 @@ class Stoppable(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def twin(model: Model) -> Model:
+def cancellable_copy(model: Model) -> Model:
     """A copy of a model with the very same weights, and hooks of its own."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, cast(dict[int, Any], shared))

@@ -18,28 +18,28 @@ from caap_lab.plots.style import figure_png
 from caap_lab.plots.sweeps import NAMES
 from caap_lab.widgets.background import Job
 from caap_lab.widgets.panel import Panel
-from caap_lab.widgets.run_snapshot import Choice, Reading, Stamp, Waiting, newest, read, sentence, stamp
-from caap_lab.widgets.static_image import Still
+from caap_lab.widgets.run_snapshot import Choice, RunSnapshot, Stamp, Waiting, newest, read, sentence, stamp
+from caap_lab.widgets.static_image import StaticImage
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What one look at the folder brings."""
+class _Poll:
+    """What one poll of the folder gives."""
 
-    found: Reading | Waiting
-    asked: Choice
+    snapshot: RunSnapshot | Waiting
+    requested: Choice
     choice: Choice
-    """The one asked for, as far as there is such a thing."""
+    """The requested one, as far as the run has it."""
     picture: bytes | None
-    """None if nothing is to be drawn anew."""
+    """None if nothing has to be drawn again."""
     written: float | None
     """When the newest part was written."""
 
 
 WINDOW = 300
-"""Seconds that the rate is measured over."""
-SHARE = 4
-"""Looking takes at most one part in so many of the time, however large the run is."""
+"""Seconds over which the rate is measured."""
+LEAST_PAUSE = 4
+"""Shortest pause between two polls, as a multiple of the time that the last one took: large runs are polled rarely."""
 
 
 def benchmark(run: str | Path | BenchmarkResult, *, every: float = 3.0) -> "BenchmarkView":
@@ -49,7 +49,7 @@ def benchmark(run: str | Path | BenchmarkResult, *, every: float = 3.0) -> "Benc
 
     Args:
         run: The run's folder, or a result.
-        every: Seconds between two looks at the folder. Large runs are looked at less often.
+        every: Seconds between two polls of the folder. Large runs are polled less often.
 
     Returns:
         The widget. `to_figure()` gives its figure, `link` the Python calls that give its numbers, and `result` the
@@ -77,13 +77,13 @@ class BenchmarkView(Panel):
         self.folder = folder
         self._given = given
         self.every = every
-        self._look_again: asyncio.TimerHandle | None = None
+        self._next_poll: asyncio.TimerHandle | None = None
         self._samples: deque[tuple[float, int]] = deque()
-        self._found: Reading | Waiting = Waiting(f"Reading {self.folder}.")
-        self._drawn: tuple[Reading | Waiting, Choice] | None = None
+        self._snapshot: RunSnapshot | Waiting = Waiting(f"Reading {self.folder}.")
+        self._drawn: tuple[RunSnapshot | Waiting, Choice] | None = None
         # The worker's own: what it has read, from which files, and how long it took.
         self._seen: Stamp | None = None
-        self._read_found: Reading | Waiting = self._found
+        self._last_read: RunSnapshot | Waiting = self._snapshot
         self._seconds = 0.0
 
         self.refresh_button = ipywidgets.Button(description="refresh now", tooltip="Read the folder now")
@@ -98,12 +98,12 @@ class BenchmarkView(Panel):
         self._table = ipywidgets.HTML()
         self._protocol = ipywidgets.HTML()
         self._protocol_list = ipywidgets.Accordion([self._protocol], titles=["What the numbers rest on"])
-        self.still = Still()
+        self.static_image = StaticImage()
         self._choices = ipywidgets.HBox(
             [self.table_box, self.metric_box, self.model_box], layout={"flex_flow": "row wrap"}
         )
         self._boxes = (self.table_box, self.metric_box, self.model_box)
-        self._put(
+        self._lay_out(
             ipywidgets.HBox([self.refresh_button, self._progress], layout={"align_items": "center"}),
             self._damaged,
             self._failed_list,
@@ -111,7 +111,7 @@ class BenchmarkView(Panel):
             self._choices,
             self._table,
             self._protocol_list,
-            self.still,
+            self.static_image,
         )
         self._setting = False
         self.refresh_button.on_click(lambda _: self.refresh())
@@ -122,13 +122,13 @@ class BenchmarkView(Panel):
 
     @property
     def refreshing(self) -> bool:
-        """True while it goes on looking at the folder: in a notebook, until the run is complete or this is closed."""
-        return self._look_again is not None
+        """True while the folder is polled: in a notebook, until the run is complete or this is closed."""
+        return self._next_poll is not None
 
     @property
     def result(self) -> BenchmarkResult | None:
         """The results that are shown; None while there is no run."""
-        return self._found.result if isinstance(self._found, Reading) else None
+        return self._snapshot.result if isinstance(self._snapshot, RunSnapshot) else None
 
     @property
     def choice(self) -> Choice:
@@ -138,8 +138,8 @@ class BenchmarkView(Panel):
     @property
     def link(self) -> str:
         """The Python calls that give the table's numbers."""
-        found, lines = self._found, [f"result = cl.BenchmarkResult.open({str(self.folder)!r})"]
-        table = found.table(self.choice) if isinstance(found, Reading) else None
+        snapshot, lines = self._snapshot, [f"result = cl.BenchmarkResult.open({str(self.folder)!r})"]
+        table = snapshot.table(self.choice) if isinstance(snapshot, RunSnapshot) else None
         if table is not None:
             where = f"metric == {self.choice.metric!r} and study in {list(table.studies)}"
             lines.append(f'result.summary().query("{where}")')
@@ -147,94 +147,95 @@ class BenchmarkView(Panel):
 
     def to_figure(self) -> Figure:
         """Mean curves of one model, and the metric of all models as dots."""
-        return self._found.figure(self.choice) if isinstance(self._found, Reading) else sentence(self._found.text)
+        snapshot = self._snapshot
+        return snapshot.figure(self.choice) if isinstance(snapshot, RunSnapshot) else sentence(snapshot.text)
 
     def refresh(self) -> None:
-        """Look at the folder now, and go on looking if the run is not complete."""
-        self._say("")
+        """Poll the folder now, and go on polling if the run is not complete."""
+        self._show_message("")
         self._tick()
 
     def close(self) -> None:
-        """Stop looking, and take the widget away."""
+        """Stop polling, and take the widget away."""
         self._stop()
         super().close()
 
-    # -- looking -----------------------------------------------------------------------------------------------------
+    # -- polling -----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        if self._look_again is not None:
-            self._look_again.cancel()
-            self._look_again = None
+        if self._next_poll is not None:
+            self._next_poll.cancel()
+            self._next_poll = None
 
     def _tick(self) -> None:
-        """Look at the folder, and again after a while."""
+        """Poll the folder, and again after a while."""
         self._stop()
         if self._closed:
             return
-        self._look()
+        self._poll()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # a script: `refresh` looks
-        self._look_again = loop.call_later(max(self.every, SHARE * self._seconds), self._tick)
+            return  # a script: `refresh` polls
+        self._next_poll = loop.call_later(max(self.every, LEAST_PAUSE * self._seconds), self._tick)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         choice = self.choice
-        self.worker.ask([Job(choice, partial(self._run, choice, self._drawn), self._take)])
+        self.worker.replace_jobs([Job(choice, partial(self._run, choice, self._drawn), self._on_poll)])
 
-    def _run(self, choice: Choice, drawn: tuple[Reading | Waiting, Choice] | None) -> "_Look":
+    def _run(self, choice: Choice, drawn: tuple[RunSnapshot | Waiting, Choice] | None) -> "_Poll":
         """In the worker: read the folder if it has changed, draw what is not drawn."""
         began = time.monotonic()
-        found = stamp(self.folder)
-        if found != self._seen or isinstance(self._read_found, Waiting):
-            self._read_found = read(self.folder, self._given)
-            self._seen = found  # after it was read: a plan that cannot be is told each time
+        files = stamp(self.folder)
+        if files != self._seen or isinstance(self._last_read, Waiting):
+            self._last_read = read(self.folder, self._given)
+            self._seen = files  # after it was read: an unreadable plan is reported each time
         self.worker.check()
-        reading = self._read_found
-        settled = reading.settle(choice) if isinstance(reading, Reading) else choice
+        snapshot = self._last_read
+        settled = snapshot.settle(choice) if isinstance(snapshot, RunSnapshot) else choice
         picture = None
-        if drawn != (reading, settled) and isinstance(reading, Reading):
-            picture = figure_png(reading.figure(settled), dpi=140)
+        if drawn != (snapshot, settled) and isinstance(snapshot, RunSnapshot):
+            picture = figure_png(snapshot.figure(settled), dpi=140)
             self._seconds = time.monotonic() - began
-        return _Look(reading, choice, settled, picture, newest(found))
+        return _Poll(snapshot, choice, settled, picture, newest(files))
 
-    def _take(self, look: "_Look") -> None:
-        if look.asked != self.choice:  # something else was chosen meanwhile, and is on its way
+    def _on_poll(self, poll: "_Poll") -> None:
+        if poll.requested != self.choice:  # something else was chosen meanwhile, and is on its way
             return
         with self._shown_errors():
-            reading = look.found
-            changed = look.picture is not None or (isinstance(reading, Waiting) and reading != self._found)
-            self._found = reading
-            if isinstance(reading, Reading):
-                now, done = time.monotonic(), reading.computed + reading.n_failed
+            snapshot = poll.snapshot
+            changed = poll.picture is not None or (isinstance(snapshot, Waiting) and snapshot != self._snapshot)
+            self._snapshot = snapshot
+            if isinstance(snapshot, RunSnapshot):
+                now, done = time.monotonic(), snapshot.computed + snapshot.n_failed
                 if self._samples and done < self._samples[-1][1]:  # another plan in the same folder
                     self._samples.clear()
                 self._samples.append((now, done))
                 while now - self._samples[0][0] > WINDOW:
                     self._samples.popleft()
-                if reading.complete:
+                if snapshot.complete:
                     self._stop()
-            self._show_progress(look.written)
+            self._show_progress(poll.written)
             if changed:
-                self._drawn = (reading, look.choice)
-                self._set_choices(look.choice)
-                self.still.png = look.picture or b""
+                self._drawn = (snapshot, poll.choice)
+                self._set_choices(poll.choice)
+                self.static_image.png = poll.picture or b""
                 self._show()
                 self._changed()
 
     def _chosen(self, _: object) -> None:
         if not self._setting:
-            self._look()
+            self._poll()
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _set_choices(self, choice: Choice) -> None:
         """What there is to choose from, without taking it for the user's choice."""
-        if not isinstance(self._found, Reading):
+        if not isinstance(self._snapshot, RunSnapshot):
             return
-        tables = [(table.title, table.name) for table in self._found.tables]
-        metrics = [(NAMES[name], name) for name in self._found.metrics(choice)]
-        models = [(name, name) for name in self._found.models(choice)]
+        tables = [(table.title, table.name) for table in self._snapshot.tables]
+        metrics = [(NAMES[name], name) for name in self._snapshot.metrics(choice)]
+        models = [(name, name) for name in self._snapshot.models(choice)]
         self._setting = True
         try:
             for box, options, value in zip(
@@ -248,65 +249,63 @@ class BenchmarkView(Panel):
             self._setting = False
 
     def _show_progress(self, written: float | None) -> None:
-        reading, bar = self._found, ""
-        if isinstance(reading, Waiting):
-            text = reading.text
+        snapshot, bar = self._snapshot, ""
+        if isinstance(snapshot, Waiting):
+            text = snapshot.text
         else:
-            text = " ".join([reading.result.progress, *self._pace(reading, written)])
+            text = " ".join([snapshot.result.progress, *self._pace(snapshot, written)])
             bar = (
-                f'<progress max="{reading.planned}" value="{reading.computed + reading.n_failed}" '
-                'aria-label="Cells of the benchmark"></progress>'
+                f'<progress max="{snapshot.planned}" value="{snapshot.computed + snapshot.n_failed}" '
+                'aria-label="Trials of the benchmark"></progress>'
             )
         self._progress.value = f'<div class="caap-progress">{bar}<div>{for_html(text)}</div></div>'
-        state = f"looks again every {self.every:g} s" if self.refreshing else "does not look again by itself"
-        if isinstance(reading, Reading) and reading.complete:
+        state = f"refreshes every {self.every:g} s" if self.refreshing else "does not refresh by itself"
+        if isinstance(snapshot, RunSnapshot) and snapshot.complete:
             state = "complete"
         self._status.value = f'<span class="caap-status">{state}</span>'
 
-    def _pace(self, reading: Reading, written: float | None) -> list[str]:
-        """How fast it goes, how long it takes, and when the last cell came."""
-        if reading.complete:
+    def _pace(self, snapshot: RunSnapshot, written: float | None) -> list[str]:
+        """How fast it goes, how long it takes, and when the last trial came."""
+        if snapshot.complete:
             return []
-        told = []
+        sentences = []
         (first, before), (last, now) = self._samples[0], self._samples[-1]
         if now > before and last > first:
             rate = (now - before) / (last - first)
-            left = (reading.planned - now) / rate
-            told.append(
-                f"{60 * rate:.3g} cells a minute over the last {_span(last - first)}, about {_span(left)} left."
-            )
+            left = _span((snapshot.planned - now) / rate)
+            sentences.append(f"{60 * rate:.3g} trials a minute over the last {_span(last - first)}, about {left} left.")
         if written is not None:
-            told.append(f"The last cell came {_span(max(0.0, time.time() - written))} ago.")
-        return told
+            sentences.append(f"The last trial came {_span(max(0.0, time.time() - written))} ago.")
+        return sentences
 
     def _show(self) -> None:
         """Everything below the progress."""
-        reading, choice = self._found, self.choice
+        snapshot, choice = self._snapshot, self.choice
         table = None
         shown = {self._counts: False, self._failed_list: False, self._damaged: False}
-        if isinstance(reading, Reading):
-            table = reading.table(choice)
-            self._counts.value = f'<div class="caap-wide">{reading.counts_html()}</div>'
-            self._failures.value = reading.failed_html()
-            self._failed_list.titles = [f"Failed cells: {len(reading.failed)}"]
-            self._damaged.value = f'<div class="caap-message">{for_html(reading.damaged_text())}</div>'
+        if isinstance(snapshot, RunSnapshot):
+            table = snapshot.table(choice)
+            self._counts.value = f'<div class="caap-wide">{snapshot.counts_html()}</div>'
+            self._failures.value = snapshot.failed_html()
+            self._failed_list.titles = [f"Failed trials: {len(snapshot.failed)}"]
+            self._damaged.value = f'<div class="caap-message">{for_html(snapshot.damaged_text())}</div>'
             shown[self._counts] = True
-            shown[self._failed_list] = len(reading.failed) > 0
-            shown[self._damaged] = len(reading.result.damaged) > 0
+            shown[self._failed_list] = len(snapshot.failed) > 0
+            shown[self._damaged] = len(snapshot.result.damaged) > 0
         if table is not None:
             self._table.value = f'<div class="caap-wide">{table.html(choice.metric)}</div>'
             self._protocol.value = "".join(f"<p>{for_html(line)}</p>" for line in table.protocol)
-            self.still.label = (
+            self.static_image.label = (
                 f"Mean insertion and deletion curves of {choice.model}, and {NAMES[choice.metric]} of all models and "
                 f"methods; the numbers are in the table."
             )
-        shown |= dict.fromkeys((self._choices, self._table, self._protocol_list, self.still), table is not None)
+        shown |= dict.fromkeys((self._choices, self._table, self._protocol_list, self.static_image), table is not None)
         for part, visible in shown.items():
             part.layout.display = None if visible else "none"
 
     def _drawing(self) -> Callable[[], bytes]:
         # What the worker drew: drawing it again here would keep the kernel busy.
-        png = self.still.png
+        png = self.static_image.png
         return (lambda: png) if png else super()._drawing()
 
 

@@ -11,28 +11,26 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from caap_lab.activations.patch import Patch
-from caap_lab.activations.run_patched import run_patched
 from caap_lab.attribution.caap import caap, cutoff_blocks
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import METHODS, attribute, unknown_method
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import blank_image
 from caap_lab.errors import InputError
-from caap_lab.models import tokens
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.probability import probabilities
 from caap_lab.models.tokens import neighbourhood_offsets
 from caap_lab.models.vit import HookedViT
-from caap_lab.widgets.background import Job, twin
+from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.explore_figure import explore_figure
 from caap_lab.widgets.gallery import Gallery, Upload
+from caap_lab.widgets.inserted_box import insert_box, insert_box_calls
 from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, close_all, wrapped
 from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import PARTS, grey, map_colours, map_range, png
+from caap_lab.widgets.pixels import PARTS, map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
 
 NEIGHBOURHOOD: str = inspect.signature(caap).parameters["neighbourhood"].default
@@ -46,7 +44,7 @@ def explore(
     model: HookedModel,
     images: Images | ImageSet,
     target: int | str | None = None,
-    methods: str | Sequence[str] = "caap",
+    methods: str | Sequence[str] | None = None,
 ) -> "Explorer":
     """Look at images one by one: maps of methods side by side, patches under the mouse, boxes patched into the blank.
 
@@ -57,7 +55,8 @@ def explore(
         model: Any model; of CNNs and Mixers, the methods and features that they have.
         images: Images, demo scenes, or a data set. More can be uploaded.
         target: The class to begin with: index, WordNet id or word; None for the model's own prediction.
-        methods: Names of the methods to begin with; see `cl.methods()`.
+        methods: Names of the methods to begin with, see `cl.methods()`; by default CAAP, and for a Mixer, on which
+            CAAP does not run, the first method that does.
 
     Returns:
         The widget. `to_figure()` gives what it shows as a figure, `link` the Python calls that compute it, and
@@ -66,28 +65,35 @@ def explore(
     Raises:
         InputError: something given does not fit.
     """
-    return Explorer(model, images, target, [methods] if isinstance(methods, str) else list(methods))
+    return Explorer(model, images, target, [methods] if isinstance(methods, str) else methods)
 
 
 class Explorer(Panel):
     """The widget of `explore`."""
 
     def __init__(
-        self, model: HookedModel, images: Images | ImageSet, target: int | str | None, methods: list[str]
+        self,
+        model: HookedModel,
+        images: Images | ImageSet,
+        target: int | str | None,
+        methods: Sequence[str] | None,
     ) -> None:
-        fitting = [name for name, method in METHODS.items() if model.kind in method.models]
-        for name in methods:
+        runnable = [name for name, method in METHODS.items() if model.kind in method.models]
+        chosen = _default_methods(runnable) if methods is None else tuple(methods)
+        for name in chosen:
             if name not in METHODS:
                 raise unknown_method(name)
-            if name not in fitting:
-                raise InputError(f"{name} does not run on {model.model_name}, a {model.kind}.")
-        if not methods:
+            if name not in runnable:
+                raise InputError(
+                    f"{name} does not run on {model.model_name}, a {model.kind}; these do: {', '.join(runnable)}."
+                )
+        if not chosen:
             raise InputError("Give one method at least.")
         self.photos = photos_of(model, images)
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model = model
-        self._twin = twin(model)
+        self._copy = cancellable_copy(model)
         self._maps: OrderedDict[tuple[Any, ...], AttributionMap] = OrderedDict()
         self._logits: dict[int, Float[Tensor, "classes"]] = {}
         self._box_logits: dict[tuple[int, ...], Float[Tensor, "classes"]] = {}
@@ -96,7 +102,7 @@ class Explorer(Panel):
         self.gallery = Gallery()
         self.upload = Upload()
         self.method_list = ipywidgets.SelectMultiple(
-            options=fitting, value=methods, rows=7, description="methods", tooltip="Ctrl or Shift for several"
+            options=runnable, value=chosen, rows=7, description="methods", tooltip="Ctrl or Shift for several"
         )
         self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
         self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
@@ -109,7 +115,7 @@ class Explorer(Panel):
         self.overlays: dict[str, Picture] = {}
         self._pictures = wrapped()
         self._details = ipywidgets.HTML()
-        self._put(
+        self._lay_out(
             wrapped(self.gallery, self.upload),
             wrapped(
                 ipywidgets.VBox([self.target_box, self.opacity, self.colours, self.part]),
@@ -120,23 +126,23 @@ class Explorer(Panel):
             self._details,
         )
         self._show_gallery()
-        self.target_box.on_choice(self._renew, self._on)
-        self._on(self.gallery, "chosen", self._renew)
-        self._on(self.method_list, "value", self._renew)
-        self._on(self.upload, "file", self._take_file)
-        self._on(self.upload, "problem", lambda: self._say(self.upload.problem[1]))
-        for control in (self.opacity, self.colours, self.part):
+        self.target_box.on_choice(self._update, self._on)
+        self._on(self.gallery, "chosen", self._update)
+        self._on(self.method_list, "value", self._update)
+        self._on(self.upload, "file", self._on_file)
+        self._on(self.upload, "problem", lambda: self._show_message(self.upload.problem[1]))
+        for control in (self.colours, self.part):
             self._on(control, "value", self._draw)
+        self._on(self.opacity, "value", self._set_opacity)
         self._on(self.mode, "value", self._set_mode)
         self._watch(self.photo)
         with self._shown_errors():
-            self._renew()
+            self._update()
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods shown."""
-        can_run = self.method_list.options
-        return self.method_list.value or (("caap",) if "caap" in can_run else can_run[:1])
+        return self.method_list.value or _default_methods(self.method_list.options)
 
     @property
     def target(self) -> int | None:
@@ -149,8 +155,8 @@ class Explorer(Panel):
     @property
     def maps(self) -> dict[str, AttributionMap]:
         """The maps of this image and class that are computed, by method."""
-        found = {name: self._map(name) for name in self.methods}
-        return {name: m for name, m in found.items() if m is not None}
+        maps = {name: self._map(name) for name in self.methods}
+        return {name: m for name, m in maps.items() if m is not None}
 
     @property
     def link(self) -> str:
@@ -164,13 +170,7 @@ class Explorer(Panel):
             for name in self.methods
         ]
         if self.photo.box:
-            top, left, bottom, right = self.photo.box
-            lines += [
-                f"source = model.record({photo.call}, names=['resid_pre'], layers=range({self._cutoff}))",
-                f"box = cl.tokens.box({top}, {left}, {bottom + 1}, {right + 1})",
-                f"patch = cl.Patch('resid_pre', layers=range({self._cutoff}), tokens=box, source=source)",
-                f"model.run_patched(cl.blanks.blank_image(model, {BLANK!r}), [patch])",
-            ]
+            lines += insert_box_calls(photo.call, self.photo.box, self._cutoff, BLANK)
         return "\n".join(lines)
 
     def to_figure(self) -> Figure:
@@ -201,7 +201,7 @@ class Explorer(Panel):
         self.gallery.names = [photo.name for photo in self.photos]
         self.gallery.pictures = [photo.thumbnail for photo in self.photos]
 
-    def _take_file(self) -> None:
+    def _on_file(self) -> None:
         name, content = self.upload.file
         if not name:
             return
@@ -213,6 +213,12 @@ class Explorer(Panel):
         for picture in (self.photo, *self.overlays.values()):
             picture.mode = self.mode.value
 
+    def _set_opacity(self) -> None:
+        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
+        for picture in self.overlays.values():
+            picture.opacity = self.opacity.value
+        self._changed()
+
     def _watch(self, picture: Picture) -> None:
         def chosen() -> None:
             for other in (self.photo, *self.overlays.values()):
@@ -222,13 +228,13 @@ class Explorer(Panel):
         def boxed() -> None:
             for other in (self.photo, *self.overlays.values()):
                 other.box = picture.box
-            self._renew()
+            self._update()
 
         self._on(picture, "chosen", chosen)
         self._on(picture, "box", boxed)
 
-    def _renew(self) -> None:
-        """Show what is known for the present image, class and methods, and ask for the rest."""
+    def _update(self) -> None:
+        """Show what is known for the present image, class and methods, and compute the rest."""
         for name in [name for name in self.overlays if name not in self.methods]:
             close_all(self.overlays.pop(name))
         for name in self.methods:
@@ -238,107 +244,96 @@ class Explorer(Panel):
                     cols=self.model.grid[1],
                     neighbours=self.photo.neighbours,
                     mode=self.mode.value,
+                    opacity=self.opacity.value,
                     chosen=self.photo.chosen,
                     box=self.photo.box,
                 )
                 self._watch(self.overlays[name])
         self._pictures.children = (self.photo, *(self.overlays[name] for name in self.methods))
         self._draw()
-        self._ask(self._jobs())
+        self._replace_jobs(self._jobs())
 
     def _jobs(self) -> list[Job]:
         place = self.gallery.chosen
         jobs = []
         if place not in self._logits:
-            jobs.append(Job(("logits", place), lambda: self._run_logits(place), self._take_logits(place)))
+            jobs.append(Job(("logits", place), lambda: self._run_logits(place), self._on_logits(place)))
         box = tuple(self.photo.box)
         if box and (place, *box) not in self._box_logits:
-            jobs.append(Job(("box", place, box), lambda: self._run_box(place, box), self._take_box(place, box)))
+            jobs.append(Job(("box", place, box), lambda: self._run_box(place, box), self._on_box(place, box)))
         wanted = self.target_box.target
         names = list(dict.fromkeys([*self.methods, *(["caap"] if "caap" in self.method_list.options else [])]))
         for name in names:
             if self._map(name) is None:
                 jobs.append(
-                    Job(("map", place, name, wanted), self._run_map(place, name, wanted), self._take_map(place, name))
+                    Job(("map", place, name, wanted), self._run_map(place, name, wanted), self._on_map(place, name))
                 )
         return jobs
 
     def _run_logits(self, place: int) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad():
-            logits = self._twin(self.photos[place].x)[0].float().cpu()
-            blank = blank_image(self._twin, BLANK)
+            logits = self._copy(self.photos[place].x)[0].float().cpu()
+            blank = blank_image(self._copy, BLANK)
             assert blank is not None  # a name of an image
-            return logits, self._twin(blank)[0].float().cpu()
+            return logits, self._copy(blank)[0].float().cpu()
 
-    def _take_logits(self, place: int) -> Any:
-        def take(found: tuple[Tensor, Tensor]) -> None:
-            self._logits[place], self._blank_logits = found
+    def _on_logits(self, place: int) -> Any:
+        def receive(logits: tuple[Tensor, Tensor]) -> None:
+            self._logits[place], self._blank_logits = logits
             self._draw()
 
-        return take
+        return receive
 
     def _run_map(self, place: int, name: str, wanted: int | None) -> Any:
         def run() -> Any:
-            return attribute(self._twin, self.photos[place].x, name, wanted, progress=False)
+            return attribute(self._copy, self.photos[place].x, name, wanted, progress=False)
 
         return run
 
-    def _take_map(self, place: int, name: str) -> Any:
-        def take(m: AttributionMap) -> None:
-            every = m.all_scores is not None or not METHODS[name].class_specific
-            self._maps[(place, name, None if every else m.target)] = m
+    def _on_map(self, place: int, name: str) -> Any:
+        def receive(m: AttributionMap) -> None:
+            serves_all_classes = m.all_scores is not None or not METHODS[name].class_specific
+            self._maps[(place, name, None if serves_all_classes else m.target)] = m
             while len(self._maps) > KEPT:
                 self._maps.popitem(last=False)
             self._draw()
 
-        return take
+        return receive
 
     def _run_box(self, place: int, box: tuple[int, ...]) -> Tensor:
-        assert isinstance(self._twin, HookedViT)
-        top, left, bottom, right = box
-        cutoff = self._cutoff
-        with torch.no_grad():
-            source = self._twin.record(self.photos[place].x, names=["resid_pre"], layers=range(cutoff))
-            patch = Patch(
-                "resid_pre",
-                layers=range(cutoff),
-                tokens=tokens.box(top, left, bottom + 1, right + 1),
-                source=source,
-            )
-            return run_patched(self._twin, blank_image(self._twin, BLANK), [patch])[0].float().cpu()
+        assert isinstance(self._copy, HookedViT)
+        return insert_box(self._copy, self.photos[place].x, box, self._cutoff, BLANK)
 
-    def _take_box(self, place: int, box: tuple[int, ...]) -> Any:
-        def take(logits: Tensor) -> None:
+    def _on_box(self, place: int, box: tuple[int, ...]) -> Any:
+        def receive(logits: Tensor) -> None:
             self._box_logits[(place, *box)] = logits
             self._describe()
 
-        return take
+        return receive
 
     def _map(self, name: str) -> AttributionMap | None:
         place, target = self.gallery.chosen, self.target
         if target is None:
             return None
-        every = self._maps.get((place, name, None))
-        if every is None:
+        of_all_classes = self._maps.get((place, name, None))
+        if of_all_classes is None:
             return self._maps.get((place, name, target))
-        return every.for_target(target) if every.all_scores is not None else every
+        return of_all_classes.for_target(target) if of_all_classes.all_scores is not None else of_all_classes
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
         photo = self.photos[self.gallery.chosen]
-        self.photo.photo = png(photo.pixels)
+        self.photo.photo = photo.png
         self.photo.caption = photo.name
         self.photo.label = f"The photo {photo.name}"
         logits, target = self._logits.get(self.gallery.chosen), self.target
         if logits is not None:
             self.target_box.suggest(probabilities(logits))
         caap_map = self._map("caap")
-        background = png(grey(photo.pixels))
         for name, picture in self.overlays.items():
             m = self._map(name)
-            picture.opacity = self.opacity.value
-            picture.photo = background
+            picture.photo = photo.grey_png
             if m is None:
                 picture.overlay, picture.tips = b"", []
                 picture.caption = picture.label = f"{name}: computing"
@@ -376,15 +371,20 @@ class Explorer(Panel):
 
     def _box_table(self) -> str:
         box = self.photo.box
-        found = self._box_logits.get((self.gallery.chosen, *box)) if box else None
-        if found is None:
+        logits = self._box_logits.get((self.gallery.chosen, *box)) if box else None
+        if logits is None:
             return ""
         top, left, bottom, right = box
         title = (
             f"Box, rows {top} to {bottom}, columns {left} to {right}, inserted into the blank ({self._cutoff} blocks)"
         )
-        return self._table(title, found)
+        return self._table(title, logits)
 
     def _table(self, title: str, logits: Float[Tensor, "classes"]) -> str:
         own = self._logits.get(self.gallery.chosen)
         return class_table(title, logits, {"whole image": own, "blank": self._blank_logits}, self.target, self.model)
+
+
+def _default_methods(runnable: Sequence[str]) -> tuple[str, ...]:
+    """CAAP where it runs, otherwise the first method that does."""
+    return ("caap",) if "caap" in runnable else tuple(runnable[:1])

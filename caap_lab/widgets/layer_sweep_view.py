@@ -19,18 +19,18 @@ from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import COLOURS, new_figure, quiet_grid
 from caap_lab.plots.sweeps import NAMES
-from caap_lab.widgets.background import Job, twin
+from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.curve_view import Curve, line
 from caap_lab.widgets.panel import Panel, wrapped
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import grey, map_colours, map_range, png
+from caap_lab.widgets.pixels import map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
 
 METRICS = ("insdel", "insertion", "deletion")
 PROTOCOL = "rise-28"
 """Curves of 28 steps, as the sweeps draw them."""
-SECONDS_A_STEP = 0.6
+SECONDS_PER_STEP = 0.6
 KEPT = 16
 """Settings whose maps stay in memory."""
 
@@ -75,7 +75,7 @@ class LayerSweep(Panel):
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model, self.photo = model, photos[0]
-        self._twin = twin(model)
+        self._copy = cancellable_copy(model)
         self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
         self._predicted: int | None = None
 
@@ -90,9 +90,9 @@ class LayerSweep(Panel):
         self.metric = ipywidgets.Dropdown(options=[(NAMES[name], name) for name in METRICS], description="metric")
         self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
         rows, cols = model.grid
-        self.picture = Picture(photo=png(grey(self.photo.pixels)), rows=rows, cols=cols, width=280)
+        self.picture = Picture(photo=self.photo.grey_png, rows=rows, cols=cols, width=280)
         self.curve = Curve(x=list(range(layers + 1)), x_label="cutoff (blocks patched)", width=300)
-        self._put(
+        self._lay_out(
             wrapped(
                 *(self.cutoff, self.play, self.start, self.metric),
                 *(self.blank, self.neighbourhood, self.context, self.target_box, self.opacity),
@@ -103,12 +103,12 @@ class LayerSweep(Panel):
         self._on(self.curve, "current", self._go)
         self._on(self.start, "value", self._limit)
         for control in (self.cutoff, self.start, self.blank, self.neighbourhood, self.context):
-            self._on(control, "value", self._renew)
-        self.target_box.on_choice(self._renew, self._on)
-        for control in (self.metric, self.opacity):
-            self._on(control, "value", self._draw)
+            self._on(control, "value", self._update)
+        self.target_box.on_choice(self._update, self._on)
+        self._on(self.metric, "value", self._draw_chosen_metric)
+        self._on(self.opacity, "value", self._set_opacity)
         with self._shown_errors():
-            self._renew()
+            self._update()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -129,16 +129,15 @@ class LayerSweep(Panel):
     @property
     def map(self) -> AttributionMap | None:
         """The map of the present settings, once it is computed."""
-        found, target = self._here.maps.get(self.cutoff.value), self.target
-        return found if found is None or target is None else found.for_target(target)
+        m, target = self._here.maps.get(self.cutoff.value), self.target
+        return m if m is None or target is None else m.for_target(target)
 
     @property
     def values(self) -> dict[int, float]:
         """The chosen metric by cutoff, as far as it is computed; see `insertion_deletion` with protocol "rise-28"."""
-        curves = self._here.curves
         return {
-            cutoff: float(getattr(found, self.metric.value))
-            for (cutoff, target), found in sorted(curves.items())
+            cutoff: float(getattr(curves, self.metric.value))
+            for (cutoff, target), curves in sorted(self._here.curves.items())
             if target == self.target
         }
 
@@ -173,8 +172,8 @@ class LayerSweep(Panel):
         right.set_ylabel(NAMES[self.metric.value])
         right.set_xlim(-0.4, self.model.n_layers + 0.4)
         quiet_grid(right)
-        told = ", ".join(f"{name} {value}" for name, value in self.settings.items() if name != "cutoff")
-        right.set_title(f"{told}\n{PROTOCOL} curves", fontsize=8)
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if name != "cutoff")
+        right.set_title(f"{settings}\n{PROTOCOL} curves", fontsize=8)
         return figure
 
     # -- what happens ------------------------------------------------------------------------------------------------
@@ -204,10 +203,10 @@ class LayerSweep(Panel):
             return
         if self.map is not None:
             self.cutoff.value = self.cutoff.value + 1 if self.cutoff.value < self.cutoff.max else self.cutoff.min
-        self._later(SECONDS_A_STEP, self._step)
+        self._later(SECONDS_PER_STEP, self._step)
 
-    def _renew(self) -> None:
-        """Show what is known here, and ask for the rest, nearest cutoffs first."""
+    def _update(self) -> None:
+        """Show what is known here, and compute the rest, nearest cutoffs first."""
         self.picture.neighbours = [list(offset) for offset in neighbourhood_offsets(self.neighbourhood.value)]
         self._draw()
         here, settings = self._here, self.settings
@@ -216,17 +215,17 @@ class LayerSweep(Panel):
         for cutoff in order:
             if cutoff not in here.maps:
                 options = {**settings, "cutoff": cutoff}
-                jobs.append(Job(("map", *options.values()), self._run_map(here, options), self._take_map(cutoff)))
+                jobs.append(Job(("map", *options.values()), self._run_map(here, options), self._on_map(cutoff)))
         wanted = self.target_box.target
         for cutoff in order:
             if (cutoff, self.target) not in here.curves:
                 key = ("curves", *settings.values(), cutoff, wanted)
-                jobs.append(Job(key, self._run_curves(here, cutoff, wanted), self._take_curves(here, cutoff)))
-        self._ask(jobs)
+                jobs.append(Job(key, self._run_curves(here, cutoff, wanted), self._on_curves(here, cutoff)))
+        self._replace_jobs(jobs)
 
     def _run_map(self, here: _Known, options: dict[str, Any]) -> Any:
         def run() -> AttributionMap:
-            m = caap(self._twin, self.photo.x, progress=False, **options)
+            m = caap(self._copy, self.photo.x, progress=False, **options)
             assert isinstance(m, AttributionMap)
             # Kept from here on, and not when it is shown: the curves' jobs wait for no cell of the notebook to end.
             here.maps[options["cutoff"]] = m
@@ -234,37 +233,36 @@ class LayerSweep(Panel):
 
         return run
 
-    def _take_map(self, cutoff: int) -> Any:
-        def take(m: AttributionMap) -> None:
-            self._predicted = m.target  # maps are asked for without a target: every class comes from the same pass
+    def _on_map(self, cutoff: int) -> Any:
+        def receive(m: AttributionMap) -> None:
+            self._predicted = m.target  # maps are computed without a target: every class comes from the same pass
             if cutoff == self.cutoff.value:
                 self._draw()
 
-        return take
+        return receive
 
     def _run_curves(self, here: _Known, cutoff: int, wanted: int | None) -> Any:
         def run() -> PerturbationCurves:
             m = here.maps[cutoff]  # the maps come first
             one = m if wanted is None else m.for_target(wanted)
-            found = insertion_deletion(self._twin, self.photo.x, one, protocol=PROTOCOL, progress=False)
-            assert isinstance(found, PerturbationCurves)
-            return found
+            curves = insertion_deletion(self._copy, self.photo.x, one, protocol=PROTOCOL, progress=False)
+            assert isinstance(curves, PerturbationCurves)
+            return curves
 
         return run
 
-    def _take_curves(self, here: _Known, cutoff: int) -> Any:
-        def take(found: PerturbationCurves) -> None:
-            here.curves[(cutoff, found.target)] = found
+    def _on_curves(self, here: _Known, cutoff: int) -> Any:
+        def receive(curves: PerturbationCurves) -> None:
+            here.curves[(cutoff, curves.target)] = curves
             self._draw_curve()
             self._changed()
 
-        return take
+        return receive
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
         m = self.map
-        self.picture.opacity = self.opacity.value
         if m is None:
             self.picture.overlay, self.picture.tips = b"", []
             self.picture.caption = self.picture.label = f"cutoff {self.cutoff.value}: computing"
@@ -281,6 +279,15 @@ class LayerSweep(Panel):
                 for row, line_of in enumerate(m.scores.tolist())
                 for col, score in enumerate(line_of)
             ]
+        self._draw_curve()
+        self._changed()
+
+    def _set_opacity(self) -> None:
+        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
+        self.picture.opacity = self.opacity.value
+        self._changed()
+
+    def _draw_chosen_metric(self) -> None:
         self._draw_curve()
         self._changed()
 

@@ -36,13 +36,13 @@ def close_all(widget: ipywidgets.Widget) -> None:
 
     ipywidgets closes the one widget only, and keeps whatever is not closed until the kernel ends.
     """
-    found, waiting = {}, [widget]
+    widgets, waiting = {}, [widget]
     while waiting:
         one = waiting.pop()
-        if id(one) not in found:
-            found[id(one)] = one
+        if id(one) not in widgets:
+            widgets[id(one)] = one
             waiting += _widgets_in(vars(one))  # its traits' values are in there as well
-    for one in found.values():
+    for one in widgets.values():
         ipywidgets.Widget.close(one)
 
 
@@ -67,7 +67,7 @@ class Panel(ipywidgets.VBox):
     _closed = False
 
     def __init__(self) -> None:
-        self.worker = Worker(self._failed)
+        self.worker = Worker(self._show_error)
         self._status = ipywidgets.HTML()
         self._message = ipywidgets.HTML()
         self._link = ipywidgets.HTML()
@@ -93,7 +93,7 @@ class Panel(ipywidgets.VBox):
             TimeoutError: it takes longer.
         """
         self.worker.wait(seconds)
-        self._count()
+        self._show_pending()
         if self._picture is not None:
             self._keep(self._drawing()(), self.link)
 
@@ -104,7 +104,7 @@ class Panel(ipywidgets.VBox):
             self.worker.close()
         close_all(self)
 
-    def _put(self, *rows: ipywidgets.Widget) -> None:
+    def _lay_out(self, *rows: ipywidgets.Widget) -> None:
         """Lay out the rows above the status, the message and the call that reproduces what is shown."""
         self.children = (*rows, self._status, self._message, self._link, KeyGuard())
 
@@ -112,7 +112,7 @@ class Panel(ipywidgets.VBox):
         """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""
 
         def changed(_: Any) -> None:
-            self._say("")
+            self._show_message("")
             with self._shown_errors():
                 call()
 
@@ -123,39 +123,39 @@ class Panel(ipywidgets.VBox):
         try:
             yield
         except Exception as error:
-            self._failed(error)
+            self._show_error(error)
 
-    def _failed(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         if isinstance(error, InputError):
-            self._say(str(error))
+            self._show_message(str(error))
         else:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            self._say(f"{type(error).__name__}: {error} ({last.name}, line {last.lineno} of {last.filename})")
+            self._show_message(f"{type(error).__name__}: {error} ({last.name}, line {last.lineno} of {last.filename})")
 
-    def _say(self, message: str) -> None:
+    def _show_message(self, message: str) -> None:
         if message == self.message:
             return
         self.message = message
         role = '<div role="alert" class="caap-message">' if message else "<div>"
         self._message.value = f"{role}{for_html(message)}</div>"
 
-    def _ask(self, jobs: list[Job]) -> None:
+    def _replace_jobs(self, jobs: list[Job]) -> None:
         """Hand jobs to the worker and count down while they are done."""
 
         def counted(job: Job) -> Job:
-            def done(found: Any) -> None:
+            def receive(result: Any) -> None:
                 with self._shown_errors():
-                    job.done(found)
-                self._count()
+                    job.on_result(result)
+                self._show_pending()
 
-            return Job(job.key, job.run, done)
+            return Job(job.key, job.run, receive)
 
-        self.worker.ask([counted(job) for job in jobs])
-        self._count()
+        self.worker.replace_jobs([counted(job) for job in jobs])
+        self._show_pending()
 
-    def _count(self) -> None:
-        left = self.worker.left
-        self._status.value = f'<span class="caap-status">{f"computing, {left} left" if left else "ready"}</span>'
+    def _show_pending(self) -> None:
+        pending = self.worker.pending
+        self._status.value = f'<span class="caap-status">{f"computing, {pending} left" if pending else "ready"}</span>'
 
     def _changed(self) -> None:
         """Show the call for the present state, and draw the picture in the notebook anew after a pause."""

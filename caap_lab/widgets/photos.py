@@ -1,6 +1,7 @@
 """The images of a widget: what the user gave, and what is uploaded later."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images, is_single
 from caap_lab.models.images import load_image
-from caap_lab.widgets.pixels import png
+from caap_lab.widgets.pixels import grey, png
 
 THUMBNAIL = 96
 
@@ -35,6 +36,16 @@ class Photo:
     call: str
     x: Float[Tensor, "1 3 height width"]
     pixels: UInt8[np.ndarray, "height width 3"]
+
+    @cached_property
+    def png(self) -> bytes:
+        """The photo as a PNG."""
+        return png(self.pixels)
+
+    @cached_property
+    def grey_png(self) -> bytes:
+        """The photo without colours as a PNG, to lay a map over it."""
+        return png(grey(self.pixels))
 
     @property
     def thumbnail(self) -> bytes:

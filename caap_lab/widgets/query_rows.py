@@ -34,31 +34,31 @@ class QueryRows:
         self._kept: OrderedDict[int | None, Float16[Tensor, "layer head *query key"]] = OrderedDict()
 
     def key(self, query: int) -> int | None:
-        """What `read` has to be asked for: all queries (None), or this one."""
+        """What to give to `read`: all queries (None), or this one."""
         return None if self.whole else query
 
     @torch.no_grad()
     def read(self, key: int | None) -> Float16[Tensor, "layer head *query key"]:
         """Run the model; the attention of all queries, or of one."""
-        found = torch.empty(
+        rows = torch.empty(
             self._shape if key is None else (*self._shape[:2], self._shape[3]), dtype=torch.float16, device="cpu"
         )
         names = block_hooks(self._model, "attn.pattern")
 
         def keep(pattern: Tensor, hook: Any) -> None:
-            found[names.index(hook.name)] = pattern[0] if key is None else pattern[0, :, key]
+            rows[names.index(hook.name)] = pattern[0] if key is None else pattern[0, :, key]
 
         with self._model.hooks(fwd_hooks=[(name, keep) for name in names]):
             self._model(self._x, stop_at_layer=self._model.n_layers)
-        return found
+        return rows
 
-    def keep(self, key: int | None, found: Float16[Tensor, "layer head *query key"]) -> None:
+    def keep(self, key: int | None, rows: Float16[Tensor, "layer head *query key"]) -> None:
         """Keep what `read` gave."""
-        self._kept[key] = found
+        self._kept[key] = rows
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
 
     def get(self, query: int) -> Float16[Tensor, "layer head key"] | None:
         """The attention of a query, if it is kept."""
-        found = self._kept.get(self.key(query))
-        return found[:, :, query] if found is not None and self.whole else found
+        rows = self._kept.get(self.key(query))
+        return rows[:, :, query] if rows is not None and self.whole else rows

@@ -27,7 +27,7 @@ Stamp = frozenset[tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is looked at; empty texts stand for the first of what there is."""
+    """What is shown; empty texts stand for the first table, metric or model."""
 
     table: str = ""
     metric: str = ""
@@ -35,12 +35,12 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class RunSnapshot:
     """A run at one moment."""
 
     result: BenchmarkResult
     tables: tuple[Table, ...]
-    """Those of `caap-lab tables`; none while no cell is finished."""
+    """Those of `caap-lab tables`; none while no trial is finished."""
     counts: "pd.DataFrame"
     failed: "pd.DataFrame"
     planned: int
@@ -48,14 +48,14 @@ class Reading:
     n_failed: int
 
     @classmethod
-    def of(cls, result: BenchmarkResult) -> "Reading":
+    def of(cls, result: BenchmarkResult) -> "RunSnapshot":
         """Read a run's folder."""
         tables = tuple(make_tables(result)) if result.totals[1] else ()
         return cls(result, tables, result.counts(), result.failed, *result.totals)
 
     @property
     def complete(self) -> bool:
-        """True if no cell is missing."""
+        """True if no trial is missing."""
         return self.computed + self.n_failed >= self.planned
 
     def table(self, choice: Choice) -> Table | None:
@@ -133,7 +133,7 @@ class Reading:
         return figure
 
     def counts_html(self) -> str:
-        """Finished cells of each model and method, with a bar behind the number."""
+        """Finished trials of each model and method, with a bar behind the number."""
         models, methods = (list(dict.fromkeys(self.counts[name])) for name in ("model", "method"))
         lines = {(line.model, line.method): line for line in self.counts.itertuples()}
         heads = "".join(f'<th scope="col">{for_html(text)}</th>' for text in ("Method", *models))
@@ -152,10 +152,10 @@ class Reading:
                     f"{line.computed} of {line.planned}{failed}</td>"
                 )
             rows.append(f'<tr><th scope="row">{for_html(method)}</th>{"".join(cells)}</tr>')
-        return f"<table><caption>Cells computed</caption>{''.join(rows)}</table>"
+        return f"<table><caption>Trials computed</caption>{''.join(rows)}</table>"
 
     def failed_html(self) -> str:
-        """Failed cells with their errors."""
+        """Failed trials with their errors."""
         lines = [
             f"<li>{for_html(f'{row.method} of {row.model} on {row.image}: {row.error}')}</li>"
             for row in self.failed.head(SHOWN_FAILURES).itertuples()
@@ -164,13 +164,13 @@ class Reading:
         return f"<ul>{''.join(lines)}</ul>{f'<p>and {more} more</p>' if more > 0 else ''}"
 
     def damaged_text(self) -> str:
-        """Which part files cannot be read, and what becomes of their cells."""
+        """Which part files cannot be read, and what becomes of their trials."""
         names = [path.name for path in self.result.damaged]
         if not names:
             return ""
         files = "1 part file cannot" if len(names) == 1 else f"{len(names)} part files cannot"
-        told = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-        return f"{files} be read ({told}); the cells in it count as missing, and the next run computes them again."
+        listed = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        return f"{files} be read ({listed}); the trials in it count as missing, and the next run computes them again."
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Waiting:
     text: str
 
 
-def read(folder: Path, result: BenchmarkResult | None = None) -> Reading | Waiting:
+def read(folder: Path, result: BenchmarkResult | None = None) -> RunSnapshot | Waiting:
     """What a folder holds; `result` is the caller's own, whose plan counts in place of the folder's.
 
     Raises:
@@ -188,28 +188,28 @@ def read(folder: Path, result: BenchmarkResult | None = None) -> Reading | Waiti
     """
     run = RunFolder(folder)
     if result is not None:
-        return Reading.of(replace(result))  # a new one, as results read their folder once
+        return RunSnapshot.of(replace(result))  # a new one, as results read their folder once
     if run.plan_path.exists():
-        return Reading.of(BenchmarkResult(BenchmarkPlan.load(run.plan_path), folder))
+        return RunSnapshot.of(BenchmarkResult(BenchmarkPlan.load(run.plan_path), folder))
     if folder.exists():
         return Waiting(f"{folder} holds no benchmark yet: it has no plan.json. It is shown here as soon as one starts.")
     return Waiting(f"There is no folder {folder} yet. The benchmark is shown here as soon as it starts.")
 
 
 def stamp(folder: Path) -> Stamp:
-    """What tells whether a folder has changed: names, sizes and times of its plan and parts."""
+    """Names, sizes and times of a folder's plan and parts: equal as long as nothing has changed."""
     run = RunFolder(folder)
-    found = []
+    files = []
     for path in (run.plan_path, *run.parts.glob("*.parquet")):
-        with suppress(FileNotFoundError):  # put together with others meanwhile
+        with suppress(FileNotFoundError):  # merged with others meanwhile
             about = path.stat()
-            found.append((path.name, about.st_size, about.st_mtime_ns))
-    return frozenset(found)
+            files.append((path.name, about.st_size, about.st_mtime_ns))
+    return frozenset(files)
 
 
-def newest(found: Stamp) -> float | None:
+def newest(files: Stamp) -> float | None:
     """When the newest part was written, in seconds as `time.time` counts; None if there is none."""
-    times = [time for name, _, time in found if name.endswith(".parquet")]
+    times = [time for name, _, time in files if name.endswith(".parquet")]
     return max(times) / 1e9 if times else None
 
 

@@ -1,7 +1,7 @@
 // A finished picture, as wide as there is room; on white, since it is drawn for paper.
 
 function render({ model, el }) {
-  el.classList.add("caap-live", "caap-still");
+  el.classList.add("caap-live", "caap-static-image");
   const image = el.appendChild(document.createElement("img"));
   let url = null;
 

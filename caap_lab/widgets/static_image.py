@@ -8,7 +8,7 @@ import traitlets
 _HERE = Path(__file__).parent
 
 
-class Still(anywidget.AnyWidget):
+class StaticImage(anywidget.AnyWidget):
     """A picture with a text for those who cannot see it.
 
     Attributes:

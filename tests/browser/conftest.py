@@ -22,7 +22,7 @@ PICTURES = Path(__file__).parents[2] / "runs" / "browser"
 @pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     """Chromium, without its sandbox for root, who may not use it."""
-    missing = [name for name in ("playwright", "jupyterlab", "anywidget") if find_spec(name) is None]
+    missing = [name for name in ("playwright", "jupyterlab") if find_spec(name) is None]
     if missing:
         _not_here(f"{' and '.join(missing)} not installed: pip install -e '.[notebook,dev]'")
     from playwright.sync_api import sync_playwright

@@ -96,16 +96,16 @@ layer_sweep_view.caap = held
 
 
 def test_leaving_a_slow_setting_stops_its_work(sweep: "LabPage") -> None:
-    sweep.wait_for("w.worker.left", 0)
+    sweep.wait_for("w.worker.pending", 0)
     sweep.run(HOLD)
     sweep.output.get_by_label("context").select_option("free")
     sweep.wait_for("(w.settings['context'], begun.is_set())", ("free", True))
     # The kernel answers while the widget computes.
-    assert sweep.value("w.worker.left") > 1
+    assert sweep.value("w.worker.pending") > 1
     sweep.output.get_by_label("context").select_option("clamped")
     sweep.wait_for("w.settings['context']", "clamped")
     sweep.run("go.set(); layer_sweep_view.caap = computed")
-    sweep.wait_for("w.worker.left", 0)
+    sweep.wait_for("w.worker.pending", 0)
     assert sweep.value("sum(len(k.maps) for key, k in w._known.items() if 'free' in key)") == 0
     assert sweep.value(SHOWN)
 

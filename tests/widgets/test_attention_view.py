@@ -10,17 +10,14 @@ from PIL import Image
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.resnet import resnet18
 
-from helpers.models import build, random_images
-
-pytest.importorskip("anywidget", reason="widgets need the notebook extra")
-
 import caap_lab as cl
 from caap_lab import HookedCNN, HookedMixer, HookedViT, InputError
 from caap_lab.data.scenes import Scene
 from caap_lab.plots.attention import STYLES
-from caap_lab.widgets import attention, query_rows
+from caap_lab.widgets import attention, attention_view, query_rows
 from caap_lab.widgets.attention_view import AttentionView
 from caap_lab.widgets.attention_words import DASHES
+from helpers.models import build, random_images
 
 
 def ready(view: AttentionView) -> AttentionView:
@@ -70,7 +67,7 @@ def test_large_attention_is_read_by_query(demo: HookedViT, scene: Scene, monkeyp
         ready(view)
         sizes.append(sum(found.numel() for found in view._rows._kept.values()))
     assert max(sizes) == 3 * 8 * 4 * 65
-    monkeypatch.setattr(AttentionView, "_ask", lambda self, jobs: None)
+    monkeypatch.setattr(AttentionView, "_replace_jobs", lambda self, jobs: None)
     view.look(0)  # was dropped, and is not computed again before the next line
     assert "computing" in view.grid.caption and "too large" in view.grid.caption
     assert view.grid.tiles == b""
@@ -132,6 +129,15 @@ def test_colours(demo: HookedViT, scene: Scene, last: str) -> None:
     assert f"{np.broadcast_to(high, maps.shape)[3, 2, 0]:.3g} of its attention" in view._scale.value
 
 
+def test_opacity_sends_no_picture_again(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = ready(attention(demo, scene.image))
+    before = view.overlay.overlay
+    assert view.overlay.opacity == view.opacity.value == 0.7
+    monkeypatch.setattr(attention_view, "png", lambda pixels: pytest.fail("a picture was encoded again"))
+    view.opacity.value = 0.25
+    assert (view.overlay.opacity, view.overlay.overlay, view.message) == (0.25, before, "")
+
+
 def test_what_is_said_of_a_head(demo: HookedViT, scene: Scene) -> None:
     view = ready(attention(demo, scene.image))
     view.photo.chosen = [1, 1]
@@ -147,18 +153,18 @@ def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
     assert view.objects.names == [str(label) for label in scene.masks]
     assert np.array_equal(view.regions.regions, wanted.regions)
     for quantity in ("mass", "weight"):
-        view.quantity.value = quantity
+        view.sums.quantity.value = quantity
         for heads in ("mean", "chosen"):
-            view.heads.value = heads
+            view.sums.heads.value = heads
             view.grid.chosen = [6, 2]
             values = wanted.mean(quantity, heads="mean" if heads == "mean" else 2)
-            assert [found["name"] for found in view.curve.series] == list(STYLES)
-            for found in view.curve.series:
+            assert [found["name"] for found in view.sums.curve.series] == list(STYLES)
+            for found in view.sums.curve.series:
                 np.testing.assert_allclose(found["values"], values[wanted.kinds.index(found["name"])], rtol=1e-6)
-    assert view.curve.current == 6
-    view.curve.current = 1  # a click on the chart
+    assert view.sums.curve.current == 6
+    view.sums.curve.current = 1  # a click on the chart
     assert view.grid.chosen == [1, 2]
-    assert "Attention in layer 1, head 2" in view._table.value
+    assert "Attention in layer 1, head 2" in view.sums.table.value
     own = ready(attention(demo, scene, overlap=0.3))  # the scene's own masks
     assert np.array_equal(own.regions.mass, view.regions.mass, equal_nan=True)
 
@@ -170,12 +176,12 @@ def test_every_kind_has_a_dash() -> None:
 
 def test_painting(demo: HookedViT, scene: Scene) -> None:
     view = ready(attention(demo, scene.image))
-    assert view.regions is None and view.curve.series == []
+    assert view.regions is None and view.sums.curve.series == []
     view.mode.value = "paint"
     assert view.photo.mode == "paint"
     view.photo.painted = [9, 10, 18]
     ready(view)
-    assert [found["name"] for found in view.curve.series] == [name for name in STYLES if name != "inter-object"]
+    assert [found["name"] for found in view.sums.curve.series] == [name for name in STYLES if name != "inter-object"]
     view.object.value = 1
     assert view.photo.painted == []
     view.photo.painted = [18, 44, 45]  # 18 changes hands
@@ -195,7 +201,7 @@ def test_painting(demo: HookedViT, scene: Scene) -> None:
     assert list(view.objects.masks) == ["object 1"] and view.photo.painted == []
     view.object.value = 0
     view.clear.click()
-    assert view.regions is None and "paint an object" in view._table.value
+    assert view.regions is None and "paint an object" in view.sums.table.value
 
 
 def grid_mask(*cells: int) -> np.ndarray:
@@ -225,8 +231,8 @@ def test_link(demo: HookedViT, scene: Scene, painted: bool) -> None:
     view = ready(attention(demo, scene.image, scene.masks, overlap=0.3))
     if painted:
         view.photo.painted = [3, 4, 11]
-        view.heads.value = "chosen"
-        view.quantity.value = "weight"
+        view.sums.heads.value = "chosen"
+        view.sums.quantity.value = "weight"
     view.photo.chosen = [6, 1]
     view.grid.chosen = [3, 1]
     ready(view)
@@ -234,7 +240,7 @@ def test_link(demo: HookedViT, scene: Scene, painted: bool) -> None:
     exec(view.link, names)
     # Blocks before the recorded one run with fused attention: the last digit of float16 may differ.
     torch.testing.assert_close(names["shown"], view.map, atol=1e-6, rtol=1e-3)
-    wanted = view.regions.mean(view.quantity.value, heads=1 if painted else "mean")
+    wanted = view.regions.mean(view.sums.quantity.value, heads=1 if painted else "mean")
     np.testing.assert_allclose(names["sums"], wanted, rtol=1e-6)
     assert view.link in view._link.value.replace("&#x27;", "'").replace("&quot;", '"')
 
@@ -262,7 +268,7 @@ def test_figure(demo: HookedViT, scene: Scene, tmp_path: Path) -> None:
 
 
 def test_figure_while_computing(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AttentionView, "_ask", lambda self, jobs: None)
+    monkeypatch.setattr(AttentionView, "_replace_jobs", lambda self, jobs: None)
     view = attention(demo, scene.image)
     assert view.map is None and view.overlay.caption == "layer 7, head 0: computing"
     view.to_figure().savefig(BytesIO(), format="png")

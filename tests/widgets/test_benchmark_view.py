@@ -16,8 +16,6 @@ from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.variant import parse_variant
 
-pytest.importorskip("anywidget")
-
 METHODS = ("caap", "grad_cam", "rollout")
 IMAGES = tuple(f"image {i}" for i in range(4))
 SHARES = [0.0, 0.5, 1.0]
@@ -28,12 +26,12 @@ def plan_of(images: tuple[str, ...] = IMAGES) -> BenchmarkPlan:
     return BenchmarkPlan((Study(Data("demo:single", images, "all"), models, tuple(map(parse_variant, METHODS))),))
 
 
-def row_of(cell: Trial, generator: np.random.Generator) -> dict:
+def row_of(trial: Trial, generator: np.random.Generator) -> dict:
     insertion, deletion = generator.random((2, 3))
     names = ("aupr1", "aupr0", "pointing", "pointing_expected", "mass_inside")
     numbers = dict(zip(names, generator.random(5), strict=True))
     return {
-        "key": cell.key,
+        "key": trial.key,
         "fingerprint": "abc",
         "machine": "a machine",
         "versions": {"torch": "2"},
@@ -48,20 +46,20 @@ def row_of(cell: Trial, generator: np.random.Generator) -> dict:
     }
 
 
-def write(folder: Path, cells: list[Trial], seed: int = 0) -> None:
-    """Finished cells with drawn numbers, a part each, as a run writes them."""
+def write(folder: Path, trials: list[Trial], seed: int = 0) -> None:
+    """Finished trials with drawn numbers, a part each, as a run writes them."""
     generator = np.random.default_rng(seed)
     run = RunFolder(folder)
     run.parts.mkdir(parents=True, exist_ok=True)
-    for cell in cells:
-        run.append([row_of(cell, generator)])
+    for trial in trials:
+        run.append([row_of(trial, generator)])
 
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
     plan = plan_of()
     plan.save(tmp_path / "run" / "plan.json")
-    write(tmp_path / "run", list(plan.cells))
+    write(tmp_path / "run", list(plan.trials))
     return tmp_path / "run"
 
 
@@ -85,7 +83,7 @@ def test_numbers_are_the_results_own(finished: Path) -> None:
     view = shown(finished)
     result = BenchmarkResult.open(finished)
     assert result.progress in view._progress.value and 'max="24" value="24"' in view._progress.value
-    assert view.choice.metric == "insdel" and view.still.png[:4] == b"\x89PNG"
+    assert view.choice.metric == "insdel" and view.static_image.png[:4] == b"\x89PNG"
     summary = result.summary()
     for metric in ("insdel", "deletion"):
         view.metric_box.value = metric
@@ -114,7 +112,7 @@ def test_figure_shows_means_of_stored_curves(finished: Path) -> None:
         part = frame[(frame["model"] == "two") & (frame["method"] == "rollout")]
         np.testing.assert_allclose(line.get_ydata(), np.stack(part[f"{kind}_curve"].to_list()).mean(axis=0))
     assert [text.get_text() for text in dots.get_yticklabels()] == ["one", "two"]
-    assert "two" in view.still.label
+    assert "two" in view.static_image.label
 
 
 def test_a_run_in_another_process(tmp_path: Path) -> None:
@@ -129,7 +127,7 @@ cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={st
         view = cl.widgets.benchmark(folder, every=0.1)
         await until(lambda: "There is no folder" in view._progress.value)
         process = await asyncio.to_thread(subprocess.Popen, [sys.executable, "-W", "ignore", "-c", code])
-        await until(lambda: "4 of 4 cells are computed." in view._progress.value)
+        await until(lambda: "4 of 4 trials are computed." in view._progress.value)
         assert await asyncio.to_thread(process.wait, 180) == 0
         await until(lambda: not view.refreshing)
         line = BenchmarkResult.open(folder).summary().query("metric == 'insdel' and method == 'rollout'").iloc[0]
@@ -140,17 +138,18 @@ cl.benchmark(["demo"], ["grad_cam", "rollout"], "demo:single", images=2, out={st
 
 
 def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None:
-    from caap_lab.widgets import benchmark_view
-    from caap_lab.widgets import run_snapshot as run_reading
+    from caap_lab.widgets import benchmark_view, run_snapshot
     from caap_lab.widgets.benchmark_view import BenchmarkView
 
-    readings = []
-    looks = []
-    of, stamp = run_reading.Reading.of, run_reading.stamp
-    monkeypatch.setattr(run_reading.Reading, "of", lambda result: readings.append(threading.get_ident()) or of(result))
-    monkeypatch.setattr(benchmark_view, "stamp", lambda folder: looks.append(folder) or stamp(folder))
+    reads = []
+    polls = []
+    of, stamp = run_snapshot.RunSnapshot.of, run_snapshot.stamp
+    monkeypatch.setattr(
+        run_snapshot.RunSnapshot, "of", lambda result: reads.append(threading.get_ident()) or of(result)
+    )
+    monkeypatch.setattr(benchmark_view, "stamp", lambda folder: polls.append(folder) or stamp(folder))
     plan = plan_of()
-    cells = list(plan.cells)
+    trials = list(plan.trials)
 
     async def watch() -> BenchmarkView:
         view = cl.widgets.benchmark(tmp_path / "run", every=0.02)
@@ -160,27 +159,27 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
         (tmp_path / "run").mkdir()
         await until(lambda: "holds no benchmark yet" in view._progress.value)
         plan.save(tmp_path / "run" / "plan.json")
-        await until(lambda: "0 of 24 cells are computed." in view._progress.value)
+        await until(lambda: "0 of 24 trials are computed." in view._progress.value)
         assert view._table.layout.display == "none" and "0 of 4" in view._counts.value
-        write(tmp_path / "run", cells[:7])
-        await until(lambda: "7 of 24 cells" in view._progress.value)
-        assert "cells a minute over the last" in view._progress.value and "left." in view._progress.value
-        assert "The last cell came" in view._progress.value
-        assert "17 missing cells" in view._protocol.value and "(n " in view._table.value
+        write(tmp_path / "run", trials[:7])
+        await until(lambda: "7 of 24 trials" in view._progress.value)
+        assert "trials a minute over the last" in view._progress.value and "left." in view._progress.value
+        assert "The last trial came" in view._progress.value
+        assert "17 missing trials" in view._protocol.value and "(n " in view._table.value
         await until(lambda: view._seen == stamp(tmp_path / "run"))  # a look may begin between two parts
-        before, looked = len(readings), len(looks)
-        await until(lambda: len(looks) > looked + 2)
-        assert len(readings) == before  # nothing has changed, nothing is read
+        before, polled_before = len(reads), len(polls)
+        await until(lambda: len(polls) > polled_before + 2)
+        assert len(reads) == before  # nothing has changed, nothing is read
         view.metric_box.value = "aupr1"
         await until(lambda: "AUPR1" in view._table.value)
-        write(tmp_path / "run", cells[7:], seed=1)
-        await until(lambda: "24 of 24 cells" in view._progress.value)
+        write(tmp_path / "run", trials[7:], seed=1)
+        await until(lambda: "24 of 24 trials" in view._progress.value)
         await until(lambda: not view.refreshing)
         assert view.metric_box.value == "aupr1" and "complete" in view._status.value
         larger = plan_of((*IMAGES, "one more"))
         larger.save(tmp_path / "run" / "plan.json")
         view.refresh_button.click()
-        await until(lambda: "24 of 30 cells" in view._progress.value)
+        await until(lambda: "24 of 30 trials" in view._progress.value)
         assert view.refreshing
         return view
 
@@ -188,29 +187,29 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
         view = await watch()
         view.close()
         await asyncio.to_thread(view.worker._thread.join, 180)  # a look that had begun comes to its end
-        before = len(readings)
-        write(tmp_path / "run", [plan_of((*IMAGES, "one more")).cells[-1]])
+        before = len(reads)
+        write(tmp_path / "run", [plan_of((*IMAGES, "one more")).trials[-1]])
         view.refresh()
         await asyncio.sleep(0.1)
-        assert not view.refreshing and len(readings) == before
+        assert not view.refreshing and len(reads) == before
 
     asyncio.run(close())
-    assert threading.get_ident() not in readings  # the kernel's thread reads nothing
+    assert threading.get_ident() not in reads  # the kernel's thread reads nothing
 
 
 def test_failed_cells_and_damaged_parts_are_told_and_left_alone(finished: Path) -> None:
-    cells = plan_of().cells
+    trials = plan_of().trials
     parts = sorted(RunFolder(finished).parts.iterdir())
     for part in parts[:2]:
         part.unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:100])
     RunFolder(finished).append(
-        [{"key": cell.key, "error": f"InputError: <nothing> {cell.image}"} for cell in cells[:2]]
+        [{"key": trial.key, "error": f"InputError: <nothing> {trial.image}"} for trial in trials[:2]]
     )
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     view = shown(finished)
-    assert "21 of 24 cells are computed, 2 failed." in view._progress.value
-    assert view._failed_list.titles == ("Failed cells: 2",) and view._failed_list.layout.display is None
+    assert "21 of 24 trials are computed, 2 failed." in view._progress.value
+    assert view._failed_list.titles == ("Failed trials: 2",) and view._failed_list.layout.display is None
     first = view.result.failed.iloc[0]
     assert (
         f"{first['method']} of {first['model']} on {first['image']}: InputError: &lt;nothing&gt;"

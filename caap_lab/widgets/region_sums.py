@@ -1,0 +1,65 @@
+"""Attention between regions: a chart over layers, and a table of the chosen layer."""
+
+from typing import Literal
+
+import ipywidgets
+import numpy as np
+
+from caap_lab.diagnostics.attention_regions import AttentionRegions
+from caap_lab.plots.attention import REGION_LABELS, STYLES
+from caap_lab.widgets.attention_words import DASHES, heads_words, on_any_ground, regions_table
+from caap_lab.widgets.curve_view import Curve, line
+
+
+class RegionSums(ipywidgets.HBox):
+    """The chart with its choices, and the table.
+
+    Attributes:
+        quantity: The control for what the chart shows, "mass" or "weight".
+        heads: The control for the heads, "mean" or "chosen".
+        curve: The chart; a click on it makes a layer the current one.
+        table: All kinds of pairs in the chosen layer, or why there are none.
+    """
+
+    def __init__(self, n_layers: int, control_width: str) -> None:
+        wrap = {"flex_flow": "row wrap"}
+        self.quantity = ipywidgets.Dropdown(options=["mass", "weight"], description="sums of")
+        self.heads = ipywidgets.Dropdown(
+            options=[("mean over heads", "mean"), ("the chosen head", "chosen")], description="heads"
+        )
+        for control in (self.quantity, self.heads):
+            control.layout.width, control.style.description_width = control_width, "initial"
+        self.curve = Curve(x=list(range(n_layers)), x_label="layer (block)")
+        self.table = ipywidgets.HTML()
+        self._chart = ipywidgets.VBox([ipywidgets.HBox([self.quantity, self.heads], layout=wrap), self.curve])
+        super().__init__(layout=wrap)
+
+    def of_heads(self, chosen_head: int) -> Literal["mean"] | int:
+        """Which heads the sums are of, as `AttentionRegions.mean` takes it."""
+        return "mean" if self.heads.value == "mean" else chosen_head
+
+    def explain(self, text: str) -> None:
+        """Say why there are no sums."""
+        self.table.value = text
+        self.children = (self.table,)
+
+    def wait_for_numbers(self) -> None:
+        """Empty the chart: other sums are being computed."""
+        self.curve.series = []
+        self.table.value = "Attention between regions: computing"
+
+    def show(self, regions: AttentionRegions, layer: int, chosen_head: int) -> None:
+        """Draw the chart, and the table of one layer."""
+        heads, quantity = self.of_heads(chosen_head), self.quantity.value
+        of_kind = dict(zip(regions.kinds, regions.mean(quantity, heads=heads), strict=True))
+        with self.curve.hold_sync():
+            self.curve.series = [
+                line(kind, of_kind[kind].tolist(), on_any_ground(STYLES[kind][0]), dash)
+                for kind, dash in DASHES.items()
+                if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
+            ]
+            self.curve.y_label = REGION_LABELS[quantity]
+            self.curve.label = f"Attention between regions over layers, {heads_words(heads)}"
+            self.curve.current = layer
+        self.table.value = regions_table(regions, layer, heads)
+        self.children = (self._chart, self.table)
