@@ -24,7 +24,9 @@ from .diagnostics.attention_regions import attention_regions as attention_region
 from .engine import blanks as blanks
 from .errors import CheckpointError as CheckpointError
 from .errors import InputError as InputError
+from .metrics.catalogue import register_metric as register_metric
 from .metrics.localisation import localisation as localisation
+from .metrics.metric import MetricColumn as MetricColumn
 from .metrics.perturbation import insertion_deletion as insertion_deletion
 from .metrics.protocol import CurveProtocol as CurveProtocol
 from .models import tokens as tokens

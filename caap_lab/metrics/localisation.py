@@ -12,6 +12,7 @@ from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
+from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import UPSAMPLINGS
 
 
@@ -93,6 +94,25 @@ def localisation(
         upsampling=upsampling,
         tolerance=float(tolerance),
     )
+
+
+def _compute(given: MetricInput, *, upsampling: str = "bilinear", tolerance: float = 0.0) -> dict[str, Any]:
+    assert given.mask is not None
+    result = localisation(given.map, given.mask, ignored=given.ignored, upsampling=upsampling, tolerance=tolerance)
+    return {name: getattr(result, name) for name in (*(column.name for column in COLUMNS), "prevalence")}
+
+
+COLUMNS = (
+    MetricColumn("aupr1", "AUPR1", "AUPR of the object"),
+    MetricColumn("aupr0", "AUPR0", "AUPR of the rest"),
+    MetricColumn("pooled_ap", "mAP", "mAP of object and rest"),
+    MetricColumn("pointing", "PG", "pointing game hits"),
+    MetricColumn("pointing_expected", "PG ties", "pointing game hits, ties shared"),
+    MetricColumn("mass_inside", "Mass", "map inside the object"),
+)
+LOCALISATION = Metric(
+    "localisation", COLUMNS, _compute, needs_masks=True, default=True, details={"prevalence": "number"}
+)
 
 
 def _checked(name: str, mask: Any, m: AttributionMap) -> Bool[np.ndarray, "height width"]:

@@ -17,10 +17,12 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.metrics.bases import base_image
+from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
-from caap_lab.models.fingerprint import image_digest, same_model
+from caap_lab.digests.fingerprint import same_model
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.models.probability import probabilities, resolved_probability
 from caap_lab.models.running import runs_model
 
@@ -157,7 +159,7 @@ def _check_origin(model: HookedModel, images: list[Images], maps: list[Attributi
                 "give the one that made it."
             )
         if index < len(images):  # one image may be given for all maps
-            digest = image_digest(model.preprocess(images[index])[0])
+            digest = tensor_digest(model.preprocess(images[index])[0])
         if m.image_digest and m.image_digest != digest:
             raise InputError(
                 f"Map {index} was made for another image: what the model sees of the image given here is not what it "
@@ -284,3 +286,23 @@ class _Curves:
             model_name=self.model.model_name,
             protocol=self.protocol,
         )
+
+
+def _compute(given: MetricInput) -> dict[str, Any]:
+    assert given.protocol is not None
+    curves = insertion_deletion(
+        given.model, given.image, given.map, protocol=given.protocol, batch_size=given.batch_size
+    )
+    assert not isinstance(curves, list)
+    return {name: getattr(curves, name) for name in (*(column.name for column in COLUMNS), *_CURVES)}
+
+
+COLUMNS = (
+    MetricColumn("deletion", "Del", "deletion area", better="lower"),
+    MetricColumn("insertion", "Ins", "insertion area"),
+    MetricColumn("insdel", "InsDel", "insertion - deletion"),
+)
+_CURVES = ("shares", "insertion_curve", "deletion_curve")
+FAITHFULNESS = Metric(
+    "faithfulness", COLUMNS, _compute, reads_protocol=True, default=True, details=dict.fromkeys(_CURVES, "numbers")
+)
