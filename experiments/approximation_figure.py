@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from caap_lab.plots.maps import save_figure
+from caap_lab.plots.style import save_figure
 
 TABLES = Path("docs/tables")
 OUT = Path("runs/figures/approximations")

@@ -21,9 +21,8 @@ from tqdm import tqdm
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.plots.attention import STYLES
-from caap_lab.plots.maps import save_figure
-from caap_lab.plots.style import new_figure, quiet_grid
+from caap_lab.plots.attention import REGION_STYLES
+from caap_lab.plots.style import new_figure, save_figure, style_axes
 from caap_lab.variant import parse_variant
 
 KINDS = ("intra-object", "inter-object", "object-to-background")
@@ -97,10 +96,10 @@ def draw(drawn: dict[tuple[str, str], tuple[cl.AttentionRegions, cl.AttentionReg
     axes = figure.subplots(len(sets), len(models), squeeze=False, sharex=True, sharey=True)
     for (model, name), (found, control) in drawn.items():
         ax = axes[sets.index(name), models.index(model)]
-        quiet_grid(ax)
+        style_axes(ax)
         for kind in KINDS:
-            colour, dash = STYLES[kind]
-            line(ax, found, kind, colour, dash, kind)
+            style = REGION_STYLES[kind]
+            line(ax, found, kind, style.colour, style.dash, kind)
         line(ax, control, "intra-object", "0.5", (0, (1, 1)), "intra-object, the next photo's masks")
         ax.set_title(f"{model}, {name}: {counts(found)}", fontsize=7)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -24,8 +24,7 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.counting import operations, timed
 from benchmarks.machine import describe
-from caap_lab.plots.maps import save_figure
-from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from caap_lab.plots.style import COLOURS, MARKERS, new_figure, save_figure, style_axes
 from caap_lab.variant import parse_variant
 from experiments.photos import every_nth, one
 
@@ -149,7 +148,7 @@ def draw(frame: pd.DataFrame, path: Path) -> list[Path]:
 
 
 def _lines(ax: Axes, frame: pd.DataFrame, value: str) -> None:
-    quiet_grid(ax)
+    style_axes(ax)
     for index, setting in enumerate(SETTINGS):
         groups = frame[frame["setting"] == setting].groupby("cutoff")
         mean, cost = groups[value].mean(), groups["counted"].first()

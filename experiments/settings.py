@@ -28,12 +28,11 @@ from tqdm import tqdm
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.attribution.caap import cutoff_blocks
 from caap_lab.bench.result import LOWER_IS_BETTER
 from caap_lab.engine.blanks import BLANKS, Blank
+from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
-from caap_lab.plots.maps import COLOUR_MAP, save_figure
-from caap_lab.plots.style import COLOURS, MARKERS, new_figure, quiet_grid
+from caap_lab.plots.style import COLOUR_MAP, COLOURS, MARKERS, new_figure, save_figure, style_axes
 from caap_lab.statistics import percent_statistics
 from caap_lab.variant import parse_variant
 
@@ -447,7 +446,7 @@ def points(
     joined: bool = False,
 ) -> None:
     """Means over photos with standard errors; named settings side by side, numbers over their axis."""
-    quiet_grid(ax)
+    style_axes(ax)
     numbers = np.array(labels if joined else range(len(labels)), dtype=float)
     for index, (name, values) in enumerate(lines.items()):
         told = [percent_statistics(column) for column in values.T]

@@ -16,14 +16,15 @@ from matplotlib.figure import Figure
 from nbconvert.filters.markdown_mistune import markdown2html_mistune  # as notebooks become pages
 
 import caap_lab as cl
+from caap_lab.attribution.gallery import gallery
+from caap_lab.bench.mean_curves import mean_curves
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import make_tables
 from caap_lab.escaping import for_html, for_latex, for_markdown, for_plot
-from caap_lab.plots.curves import mean_curves, plot_mean_curves
-from caap_lab.plots.dots import plot_dots
-from caap_lab.plots.gallery import plot_gallery
+from caap_lab.plots.curves import plot_mean_curves
+from caap_lab.plots.points import plot_points
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.variant import parse_variant
 from helpers.models import build, random_images
@@ -86,14 +87,16 @@ def figures(
         "regions": regions.plot(),
         "sweep": sweep.plot(),
         "named settings": CaapSweep.plot(replace(sweep, labels=(NASTY, f"{NASTY} 2"), default=NASTY)),
-        "dots": plot_dots(run.summary().query("metric == 'insdel'"), NASTY),
+        "dots": plot_points(
+            run.summary().query("metric == 'insdel'"), "model", hue="method", horizontal=True, label=NASTY
+        ),
         "mean curves": plot_mean_curves(mean_curves(frame[frame["error"].isna()], "insertion"), "insertion"),
     }
     axes["mean curves"].legend()
     axes["dots"].legend()
     found = {name: ax.figure for name, ax in axes.items()}
     found["map"] = one_map.plot()
-    found["gallery"] = plot_gallery([[one_map]], [NASTY], [NASTY])
+    found["gallery"] = gallery([[one_map]], [NASTY], [NASTY])
     for name, view in widgets(model, run).items():
         found[name] = view.to_figure()
         view.close()
@@ -205,7 +208,7 @@ def test_markdown_and_latex_keep_their_columns(run: BenchmarkResult) -> None:
 
 
 def test_long_names_are_cut_to_what_fits(one_map: cl.AttributionMap) -> None:
-    figure = plot_gallery(
+    figure = gallery(
         [[one_map]],
         [
             "deit_tiny_patch16_224.fb_in1k",

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
+from caap_lab.digests.tensors import named_tensors_digest, tensor_digest
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, digest_of, has_form, save_tensors
+from caap_lab.files import atomic_path, has_form, save_tensors
 from caap_lab.models.classes import ClassNames
-from caap_lab.models.fingerprint import image_digest
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from caap_lab.models.base import HookedModel
@@ -29,6 +30,8 @@ FORMAT = 2
 
 Sign = Literal["signed", "positive", "level"]
 SIGNS: tuple[str, ...] = get_args(Sign)
+INSERTED_SCORES = ("logit", "prob", "logprob", "sigmoid", "logsigmoid")
+"""Scores of the target with a patch inserted into a blank."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class AttributionMap:
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
     image_digest: str = ""
-    """Hash of the model's input, see `image_digest`; empty for a map made by hand or by an earlier version."""
+    """Hash of the model's input, see `tensor_digest`; empty for a map made by hand or by an earlier version."""
 
     @classmethod
     def of_model(
@@ -95,7 +98,7 @@ class AttributionMap:
             class_names=model.class_names,
             seconds=seconds,
             versions=dict(_versions()),
-            image_digest=image_digest(image),
+            image_digest=tensor_digest(image),
         )
 
     @property
@@ -138,11 +141,35 @@ class AttributionMap:
         height, width = size or tuple(self.image.shape[:2])
         return enlarged(self.scores, (height, width), mode).to(self.scores.device, self.scores.dtype)
 
-    def plot(self, **options: Any) -> "Figure":
-        """The image beside the overlay; see `caap_lab.plots.maps.plot_map`."""
+    def plot(self, *, opacity: float = 0.6, smooth: bool = False, colour_map: str | None = None) -> "Figure":
+        """The image beside the map laid over it, with the scale of the scores.
+
+        Args:
+            opacity: Of the map over the image, 0 to 1.
+            smooth: Interpolate between patches instead of showing each patch's own score.
+            colour_map: A matplotlib colour map; by default one that fits the sign of the scores. Signed scores are
+                centred on 0 in any.
+        """
+        from caap_lab.plots.maps import plot_image_and_map
+
+        inserted = ", patch inserted" if self.score in INSERTED_SCORES else ""
+        return plot_image_and_map(
+            self.scores.double().numpy(),
+            self.image.numpy(),
+            label=f"{self.score} of {self.target_name}{inserted}",
+            titles=(self.model_name, f"{self.method} for '{self.target_name}'"),
+            note=", ".join(f"{key} {value}" for key, value in self.settings.items()),
+            signed=self.sign == "signed",
+            opacity=opacity,
+            smooth=smooth,
+            colour_map=colour_map,
+        )
+
+    def overlay(self, ax: "Axes | None" = None, **options: Any) -> "Axes":
+        """The map over its image in one axes; options as `caap_lab.plots.maps.plot_map` takes them."""
         from caap_lab.plots.maps import plot_map
 
-        return plot_map(self, **options)
+        return plot_map(self.scores.double().numpy(), self.image.numpy(), ax, signed=self.sign == "signed", **options)
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, in one step: on any error, what was there before stays whole."""
@@ -161,7 +188,7 @@ class AttributionMap:
         }
         text = json.dumps(about)
         with atomic_path(target) as part:
-            save_tensors(tensors, part, {"caap_lab": text, "digest": digest_of(text, tensors)})
+            save_tensors(tensors, part, {"caap_lab": text, "digest": named_tensors_digest(text, tensors)})
         return target
 
     @classmethod
@@ -251,7 +278,7 @@ def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], wri
         and set(written) <= {"caap_lab", "digest"}
     )
     digest = written.get("digest")  # older versions wrote none
-    if not whole or digest not in (None, digest_of(written["caap_lab"], tensors)):
+    if not whole or digest not in (None, named_tensors_digest(written["caap_lab"], tensors)):
         raise InputError(f"{path} is damaged: it does not hold the map that was written. Make the map again.")
 
 

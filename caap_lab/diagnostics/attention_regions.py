@@ -106,6 +106,21 @@ class AttentionRegions:
         frame.insert(0, "model", self.model_name)
         return frame
 
+    def over_layers(self, quantity: Literal["weight", "mass"] = "weight", *, heads: Heads = "mean") -> "pd.DataFrame":
+        """Mean over images and standard error, one row per kind and layer: kind, layer, mean, se, n (images).
+
+        Args:
+            quantity: "weight" or "mass".
+            heads: "mean" takes each image's mean over heads first; a number takes that head.
+        """
+        import pandas as pd
+
+        check_choice("quantity", quantity, ("weight", "mass"))
+        mean, error = self._over_images(quantity, heads)
+        index = pd.MultiIndex.from_product([self.kinds, range(mean.shape[1])], names=["kind", "layer"])
+        columns = {"mean": mean.reshape(-1), "se": error.reshape(-1), "n": len(self.images)}
+        return pd.DataFrame(columns, index=index).reset_index()
+
     def plot(
         self,
         ax: "Axes | None" = None,
@@ -113,29 +128,46 @@ class AttentionRegions:
         quantity: Literal["weight", "mass"] = "weight",
         heads: Literal["mean"] | int = "mean",
     ) -> "Axes":
-        """The paper's Fig. 6: the kinds between patches over layers; see `caap_lab.plots.attention.plot_regions`."""
-        from caap_lab.plots.attention import plot_regions
+        """The paper's Fig. 6: weight or mass of the kinds of pairs between patches over layers.
 
-        return plot_regions(self, ax, quantity=quantity, heads=heads)
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            quantity: "weight" or "mass".
+            heads: "mean" over heads, or the number of one.
+        """
+        from caap_lab.plots.attention import REGION_LABELS, plot_regions
+
+        check_choice("quantity", quantity, tuple(REGION_LABELS))
+        which = "mean over heads" if heads == "mean" else f"head {heads}"
+        frame = self.over_layers(quantity, heads=heads)
+        title = f"{self.model_name}, {self._counted_images}, {which}"
+        return plot_regions(frame, ax, ylabel=REGION_LABELS[quantity], title=title)
 
     def plot_distance(self, ax: "Axes | None" = None) -> "Axes":
         """Attention distance over layers: a dot a head, a line for their mean."""
-        from caap_lab.plots.attention import plot_heads
-
-        return plot_heads(self, "distance", ax)
+        return self._plot_heads("distance", ax)
 
     def plot_entropy(self, ax: "Axes | None" = None) -> "Axes":
         """Entropy of attention over layers: a dot a head, a line for their mean."""
-        from caap_lab.plots.attention import plot_heads
+        return self._plot_heads("entropy", ax)
 
-        return plot_heads(self, "entropy", ax)
+    def _plot_heads(self, quantity: Literal["distance", "entropy"], ax: "Axes | None") -> "Axes":
+        from caap_lab.plots.attention import HEAD_LABELS, plot_heads
+
+        mean, error = self._over_images(quantity, "mean")
+        title = f"{self.model_name}, {self._counted_images}"
+        return plot_heads(self.mean(quantity), mean, error, ax, ylabel=HEAD_LABELS[quantity], title=title)
+
+    @property
+    def _counted_images(self) -> str:
+        return f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
 
     def __repr__(self) -> str:
         """Sizes, and where intra-object attention is highest."""
-        intra, count = self.mean("mass", heads="mean")[0], len(self.images)
+        intra = self.mean("mass", heads="mean")[0]
         several = int(np.isfinite(self.mass[:, self.kinds.index(INTER), 0, 0]).sum())
         return (
-            f"AttentionRegions: {self.model_name}, {count} image{'s' * (count != 1)} "
+            f"AttentionRegions: {self.model_name}, {self._counted_images} "
             f"({several} with several objects) x {len(self.kinds)} kinds of pairs x "
             f"{self.distance.shape[1]} layers x {self.distance.shape[2]} heads; "
             f"intra-object mass is highest in layer {int(intra.argmax())} ({intra.max():.3f}), "

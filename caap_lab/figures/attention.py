@@ -3,18 +3,16 @@
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from caap_lab.bench.identity import weights_digest
 from caap_lab.diagnostics.attention_regions import attention_regions
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.attention import STYLES
-from caap_lab.plots.style import new_figure, quiet_grid
+from caap_lab.plots.attention import REGION_STYLES, plot_regions
+from caap_lab.plots.style import new_figure
 from caap_lab.variant import Variant
 
 QUANTITIES: dict[Literal["weight", "mass"], str] = {
@@ -53,7 +51,7 @@ def _measure(world: World, spec: Variant) -> pd.DataFrame:
     lines = []
     for quantity in QUANTITIES:
         means, errors = found.mean(quantity, heads="mean"), found.standard_error(quantity, heads="mean")
-        for kind in STYLES:
+        for kind in REGION_STYLES:
             place = found.kinds.index(kind)
             for layer, (mean, error) in enumerate(zip(means[place], errors[place], strict=True)):
                 told = {"quantity": quantity, "kind": kind, "layer": layer}
@@ -62,12 +60,5 @@ def _measure(world: World, spec: Variant) -> pd.DataFrame:
 
 
 def _draw(ax: Axes, frame: pd.DataFrame) -> None:
-    for kind, (colour, dash) in STYLES.items():
-        part = frame[frame["kind"] == kind]
-        if np.isfinite(part["mean"]).all():  # else no image has such pairs
-            ax.plot(part["layer"], part["mean"], color=colour, linestyle=dash, label=kind)
-            low, high = part["mean"] - part["se"], part["mean"] + part["se"]
-            ax.fill_between(part["layer"], low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    quiet_grid(ax)
+    plot_regions(frame, ax, ylabel="", legend=False)
+    ax.set_xlabel("")

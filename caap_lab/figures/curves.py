@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from caap_lab.bench.mean_curves import mean_curves
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.plots.curves import Kind, mean_curves, plot_mean_curves
+from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.style import new_figure
 
 
@@ -28,7 +29,7 @@ def _mean_curves(world: World, kind: Kind) -> Drawn:
     frames = []
     for ax, model in zip(panels, study.models, strict=True):
         means = mean_curves(rows[rows["model"] == model.label], kind)
-        plot_mean_curves(means, kind, ax, methods=methods)
+        plot_mean_curves(means, kind, ax, methods=methods, ylabel="")
         ax.set_title(for_plot(model.label), fontsize=10)
         frames.append(means.assign(model=model.label))
     panels[0].set_ylabel("probability of the class", fontsize=9)

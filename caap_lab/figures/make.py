@@ -17,7 +17,7 @@ from caap_lab.figures.settings import fig04, fig05, fig07
 from caap_lab.figures.world import Draw, World
 from caap_lab.files import atomic_path
 from caap_lab.models.names import nearest
-from caap_lab.plots.maps import save_figure
+from caap_lab.plots.style import save_figure
 
 FIGURES: dict[str, Draw] = {
     "fig01": fig01,

@@ -8,15 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch, Rectangle
 
+from caap_lab.attribution.gallery import gallery as map_gallery
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
 from caap_lab.engine.blanks import blank_image
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.models.tokens import neighbourhood_table, table_masks
-from caap_lab.plots.gallery import plot_gallery
-from caap_lab.plots.maps import draw_overlay
+from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 from caap_lab.plots.style import COLOURS, new_figure
 from caap_lab.variant import Variant
 
@@ -60,8 +59,7 @@ def fig01(world: World) -> Drawn:
     source.set_xlabel(f"residual streams entering blocks 0 to {cutoff - 1} ...", fontsize=8)
     target.set_xlabel("... into the blank's run", fontsize=8)
     patched.set_xlabel(for_plot(f"score of '{m.target_name}': {m.scores[row, col]:.2f}"), fontsize=8)
-    bar = figure.colorbar(draw_overlay(result, m), ax=result, fraction=0.05, pad=0.02)
-    bar.set_label(for_plot(f"{m.score} of '{m.target_name}'"), fontsize=8)
+    m.overlay(result, label=f"{m.score} of '{m.target_name}'")
     result.set_title("map: one such score a patch", fontsize=10)
     return Drawn(figure, _scores([[m]]))
 
@@ -96,7 +94,7 @@ def gallery(world: World) -> Drawn:
 
 
 def _gallery(study: Study, rows: Sequence[Sequence[AttributionMap]], models: Sequence[str]) -> Drawn:
-    return Drawn(plot_gallery(rows, [method.label for method in study.methods], models), _scores(rows))
+    return Drawn(map_gallery(rows, [method.label for method in study.methods], models), _scores(rows))
 
 
 def _caap(study: Study) -> Variant:

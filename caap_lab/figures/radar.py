@@ -6,8 +6,8 @@ import numpy as np
 
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
-from caap_lab.plots.dots import plot_dots
-from caap_lab.plots.style import method_styles, new_figure
+from caap_lab.plots.points import plot_points
+from caap_lab.plots.style import level_styles, new_figure
 
 TABLES = (1, 4, 6)
 
@@ -22,14 +22,14 @@ def fig10(world: World) -> Drawn:
     radar: Any = figure.add_subplot(1, 2, 1, projection="polar")
     dots = figure.add_subplot(1, 2, 2)
     angles = np.linspace(0, 2 * np.pi, len(table), endpoint=False)
-    for method, style in method_styles(list(table)).items():
+    for method, style in level_styles(list(table)).items():
         values = table[method].to_numpy()
         radar.plot(
             np.append(angles, angles[0]),
             np.append(values, values[0]),
             color=style.colour,
             linestyle=style.dash,
-            linewidth=2.2 if style.ours else 1.1,
+            linewidth=2.2 if style.highlighted else 1.1,
             marker=style.marker,
             markersize=4,
             label=for_plot(method),
@@ -42,7 +42,8 @@ def fig10(world: World) -> Drawn:
     radar.set_rlabel_position(180 / len(table))  # between two spokes
     radar.tick_params(axis="y", labelsize=7)
     radar.set_title("InsDel (%)", fontsize=10, pad=16)
-    plot_dots(frame, "InsDel (%)", dots)
+    label = "InsDel (%), mean ± standard error"
+    plot_points(frame, "model", hue="method", horizontal=True, label=label, ax=dots, legend=False)
     handles, labels = radar.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False, fontsize=8)
     return Drawn(figure, frame.drop(columns=["study", "metric"]).reset_index(drop=True))

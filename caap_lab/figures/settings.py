@@ -13,12 +13,14 @@ from caap_lab.bench.published import METRICS
 from caap_lab.escaping import for_plot
 from caap_lab.figures.world import Drawn, World
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, quiet_grid
+from caap_lab.plots.style import COLOURS, DASHES, MARKERS, new_figure, style_axes
 from caap_lab.sweeps.sweeps import sweep_blanks, sweep_cutoffs, sweep_neighbourhoods
 from caap_lab.variant import Variant
 
 BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
 """The paper's five."""
+NEIGHBOURHOODS = ("none", "cross1", "box1", "diamond2", "box2")
+"""What figure 5 compares."""
 
 
 def fig04(world: World) -> Drawn:
@@ -29,7 +31,7 @@ def fig04(world: World) -> Drawn:
 
 def fig05(world: World) -> Drawn:
     """Neighbourhoods: six metrics, one mark a model."""
-    frame = _frame(world, "neighbourhood", sweep_neighbourhoods)
+    frame = _frame(world, "neighbourhood", lambda *a, **k: sweep_neighbourhoods(*a, neighbourhoods=NEIGHBOURHOODS, **k))
     return Drawn(_panels(frame, "neighbourhood", _points), frame)
 
 
@@ -71,7 +73,7 @@ def _panels(frame: pd.DataFrame, axis: str, draw: Callable[[Axes, pd.DataFrame, 
     for ax, (name, metric) in zip(panels.flat, METRICS.items(), strict=True):
         draw(ax, frame[frame["metric"] == metric], axis)
         ax.set_ylabel(f"{name} (%)")
-        quiet_grid(ax)
+        style_axes(ax)
     figure.align_ylabels(panels)
     counts = sorted(set(frame["n"]))
     figure.suptitle(f"CAAP over the {axis}; {' to '.join(map(str, counts))} images, mean ± standard error", fontsize=10)

@@ -1,1 +1,1 @@
-"""Drawing results; nothing here computes them."""
+"""Drawing: arrays and data frames in, matplotlib axes out. Nothing here computes a result, and nothing else draws."""

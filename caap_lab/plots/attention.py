@@ -1,93 +1,96 @@
-"""Attention between regions over the layers."""
-
-from typing import TYPE_CHECKING, Literal
+"""What attention does over the layers of a model."""
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from caap_lab.checks import check_choice
-from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOURS, new_axes, quiet_grid
+from caap_lab.plots.lines import plot_lines
+from caap_lab.plots.style import COLOURS, MARKERS, TICK, LevelStyle, Styles, new_axes
 
-if TYPE_CHECKING:
-    from caap_lab.diagnostics.attention_regions import AttentionRegions
-
-STYLES = {
-    "intra-object": (COLOURS[0], "-"),
-    "inter-object": (COLOURS[4], "--"),
-    "object-to-background": (COLOURS[2], "-."),
-    "background-to-object": (COLOURS[1], ":"),
-    "background-to-background": (COLOURS[6], (0, (5, 1, 1, 1, 1, 1))),
+REGION_STYLES: Styles = {
+    "intra-object": LevelStyle(COLOURS[0], "-", MARKERS[0]),
+    "inter-object": LevelStyle(COLOURS[4], "--", MARKERS[1]),
+    "object-to-background": LevelStyle(COLOURS[2], "-.", MARKERS[2]),
+    "background-to-object": LevelStyle(COLOURS[1], ":", MARKERS[3]),
+    "background-to-background": LevelStyle(COLOURS[6], (0, (5, 1, 1, 1, 1, 1)), MARKERS[4]),
 }
-"""The kinds of pairs between patches: a colour, and a dash of its own for print in grey."""
+"""The kinds of pairs between patches."""
 REGION_LABELS = {
     "weight": "attention weight, mean of pairs",
     "mass": "attention mass, share of 1 a query",
 }
-_HEAD_LABELS = {"distance": "attention distance (pixels)", "entropy": "attention entropy (nats)"}
+HEAD_LABELS = {"distance": "attention distance (pixels)", "entropy": "attention entropy (nats)"}
+_LAYER = "layer (block)"
 
 
 def plot_regions(
-    result: "AttentionRegions",
+    frame: pd.DataFrame,
     ax: Axes | None = None,
     *,
-    quantity: Literal["weight", "mass"] = "weight",
-    heads: Literal["mean"] | int = "mean",
+    styles: Styles = REGION_STYLES,
+    ylabel: str = REGION_LABELS["weight"],
+    title: str = "",
+    legend: bool = True,
 ) -> Axes:
-    """Weight or mass of the kinds of pairs between patches over layers, with bands of one standard error.
+    """Attention between kinds of patches over layers, with bands of one standard error.
 
     Args:
-        result: What `attention_regions` gives.
+        frame: One row per kind and layer: kind, layer, mean, se. Kinds without a style, and those whose mean is NaN
+            as no image has such pairs, are not drawn.
         ax: Axes to draw in; by default those of a new figure.
-        quantity: "weight" or "mass".
-        heads: "mean" over heads, or the number of one.
+        styles: How each kind is drawn.
+        ylabel: What the numbers are, with their unit.
+        title: Above the axes.
+        legend: Draw a legend below the axes, as five lines leave no room between them.
     """
-    check_choice("quantity", quantity, tuple(REGION_LABELS))
-    ax = _axes(ax, result, height=3.8)
-    means, errors = (read(quantity, heads=heads) for read in (result.mean, result.standard_error))
-    for kind, (colour, dash) in STYLES.items():
-        mean, error = (values[result.kinds.index(kind)] for values in (means, errors))
-        if np.isfinite(mean).all():  # else no image has such pairs
-            _line(ax, mean, error, colour, dash, kind)
-    ax.set_ylabel(REGION_LABELS[quantity])
+    ax = new_axes(ax, height=3.8)
+    plot_lines(
+        frame,
+        "layer",
+        hue="kind",
+        ax=ax,
+        styles=styles,
+        whole_numbers=True,
+        xlabel=_LAYER,
+        ylabel=ylabel,
+        title=title,
+        legend=False,
+    )
     ax.set_ylim(bottom=0)
-    which = "mean over heads" if heads == "mean" else f"head {heads}"
-    ax.set_title(for_plot(f"{result.model_name}, {_images(result)}, {which}"), fontsize=9)
-    # Below the axes: five lines leave no room between them.
-    ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), handlelength=3.5)
+    ax.set_xlim(-0.3, frame["layer"].max() + 0.3)
+    if legend:
+        ax.legend(
+            fontsize=TICK, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), handlelength=3.5
+        )
     return ax
 
 
-def plot_heads(result: "AttentionRegions", quantity: Literal["distance", "entropy"], ax: Axes | None = None) -> Axes:
-    """Distance or entropy over layers: a dot a head, and a line with a band of one standard error for their mean."""
-    ax = _axes(ax, result)
-    each = result.mean(quantity)
-    layers = np.broadcast_to(np.arange(len(each))[:, None], each.shape)
-    ax.plot(layers.reshape(-1), each.reshape(-1), "o", color="0.6", markersize=3, label="each head")
-    mean, error = (read(quantity, heads="mean") for read in (result.mean, result.standard_error))
-    _line(ax, mean, error, COLOURS[0], "-", "mean over heads")
-    ax.set_ylabel(_HEAD_LABELS[quantity])
-    ax.set_title(for_plot(f"{result.model_name}, {_images(result)}"), fontsize=9)
-    ax.legend(fontsize=8, frameon=False)
+def plot_heads(
+    heads: Float[np.ndarray, "layer head"],
+    mean: Float[np.ndarray, " layer"],
+    error: Float[np.ndarray, " layer"],
+    ax: Axes | None = None,
+    *,
+    ylabel: str,
+    title: str = "",
+) -> Axes:
+    """A dot a head over layers, and a line with a band of one standard error for their mean.
+
+    Args:
+        heads: The number of each head.
+        mean: Their mean.
+        error: Its standard error.
+        ax: Axes to draw in; by default those of a new figure.
+        ylabel: What the numbers are, with their unit.
+        title: Above the axes.
+    """
+    ax = new_axes(ax)
+    layers = np.repeat(np.arange(len(heads)), heads.shape[1])
+    dots = {"color": "0.6", "s": 14, "linewidth": 0, "label": "each head", "legend": False}
+    sns.scatterplot(x=layers, y=heads.reshape(-1), ax=ax, **dots)
+    frame = pd.DataFrame({"layer": np.arange(len(mean)), "mean": mean, "se": error, "line": "mean over heads"})
+    plot_lines(frame, "layer", hue="line", ax=ax, whole_numbers=True, xlabel=_LAYER, ylabel=ylabel, title=title)
+    ax.set_xlim(-0.3, len(heads) - 0.7)
     return ax
-
-
-def _axes(ax: Axes | None, result: "AttentionRegions", height: float = 3.2) -> Axes:
-    ax = new_axes(ax, height=height)
-    ax.set_xlabel("layer (block)")
-    ax.set_xlim(-0.3, result.distance.shape[1] - 0.7)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    quiet_grid(ax)
-    return ax
-
-
-def _line(ax: Axes, mean: np.ndarray, error: np.ndarray, colour: str, dash: object, label: str) -> None:
-    layers = np.arange(len(mean))
-    ax.plot(layers, mean, linestyle=dash, color=colour, label=label)
-    ax.fill_between(layers, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
-
-
-def _images(result: "AttentionRegions") -> str:
-    count = len(result.images)
-    return f"{count} image{'s' * (count != 1)}"

@@ -1,99 +1,174 @@
-"""Attribution maps over their image."""
+"""Scores of patches over their image."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
-from caap_lab.files import atomic_path
-from caap_lab.plots.style import new_figure
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure
 
-if TYPE_CHECKING:
-    from caap_lab.attribution.map import AttributionMap
-
-COLOUR_MAP = "viridis"
-"""Perceptually even, readable by colour-blind people and in grey."""
-SIGNED_COLOUR_MAP = "RdBu_r"
-"""Red speaks for the target, blue against it, white is 0; readable by colour-blind people."""
+Scores = Float[np.ndarray, "row col"]
+Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 def plot_map(
-    map: "AttributionMap", *, opacity: float = 0.6, smooth: bool = False, colour_map: str | None = None
-) -> Figure:
-    """The image beside the map laid over it, with the scale of the scores.
-
-    Args:
-        map: The map.
-        opacity: Of the map over the image, 0 to 1.
-        smooth: Interpolate between patches instead of showing each patch's own score.
-        colour_map: A matplotlib colour map; by default one that fits the sign of the scores. Signed scores are centred
-            on 0 in any.
-    """
-    height, width = map.image.shape[:2]
-    figure = new_figure(7.2, 3.6 * height / width)
-    photo, over = figure.subplots(1, 2)
-    photo.imshow(map.image.numpy(), interpolation="nearest")
-    photo.set_title(for_plot(map.model_name), fontsize=9)
-    photo.set_axis_off()
-    mappable = draw_overlay(over, map, opacity=opacity, smooth=smooth, colour_map=colour_map)
-    over.set_title(for_plot(f"{map.method} for '{map.target_name}'"), fontsize=9)
-    settings = ", ".join(f"{key} {value}" for key, value in map.settings.items())
-    figure.supxlabel(for_plot(settings), fontsize=6, color="0.35")
-    bar = figure.colorbar(mappable, ax=over, fraction=0.05, pad=0.02)
-    inserted = ", patch inserted" if map.score in ("logit", "prob", "logprob", "sigmoid", "logsigmoid") else ""
-    bar.set_label(for_plot(f"{map.score} of {map.target_name}{inserted}"), fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return figure
-
-
-def draw_overlay(
-    ax: Axes,
-    map: "AttributionMap",
+    scores: Scores,
+    image: Pixels | None = None,
+    ax: Axes | None = None,
     *,
+    signed: bool = False,
     opacity: float = 0.6,
     smooth: bool = False,
     colour_map: str | None = None,
-) -> ScalarMappable:
-    """Draw a map over its image, in grey so that the colours belong to the scores; returns what a colour bar needs."""
+    limits: tuple[float, float] | None = None,
+    label: str | None = None,
+    bar: Literal["right", "bottom"] = "right",
+    title: str = "",
+) -> Axes:
+    """Scores of patches over their image, which is grey so that the colours belong to the scores.
+
+    Args:
+        scores: A score a patch; at any resolution, such as that of the pixels.
+        image: The image; None draws the scores alone, without transparency.
+        ax: Axes to draw in; by default those of a new figure.
+        signed: Centre the colours on 0: positive scores speak for, negative ones against the target.
+        opacity: Of the scores over the image, 0 to 1.
+        smooth: Interpolate between patches instead of showing each patch's own score.
+        colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
+        limits: Scores at the two ends of the colours; by default those of `map_range`.
+        label: What the scores are; with it a colour bar is drawn.
+        bar: Where the colour bar is.
+        title: Above the axes.
+
+    Raises:
+        InputError: the opacity does not lie from 0 to 1.
+    """
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity must lie from 0 to 1, not {opacity}.")
-    grey = np.rint(np.asarray(map.image.numpy(), dtype=float) @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    # As colours: grey values would go through a colour map at the figure's resolution, which takes twice as long.
-    ax.imshow(np.repeat(grey[..., None], 3, axis=-1), interpolation="nearest")
-    height, width = grey.shape
-    scores = map.scores.double().numpy()
-    signed = map.sign == "signed"
-    limit = (float(np.abs(scores).max()) or 1.0) if signed else None
+    height, width = scores.shape if image is None else image.shape[:2]
+    ax = new_axes(ax, 3.6, 3.6 * height / width)
+    if image is not None:
+        # As colours: grey values would go through a colour map at the figure's resolution, which takes twice as long.
+        ax.imshow(grey(image), interpolation="nearest")
+    low, high = map_range(scores, signed) if limits is None else limits
     shown = ax.imshow(
         scores,
-        cmap=colour_map or (SIGNED_COLOUR_MAP if signed else COLOUR_MAP),
-        vmin=None if limit is None else -limit,
-        vmax=limit,
-        alpha=opacity,
+        cmap=colour_map or map_colour_map(signed),
+        vmin=low,
+        vmax=high,
+        alpha=None if image is None else opacity,
         interpolation="bilinear" if smooth else "nearest",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
     ax.set_axis_off()
-    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+    if title:
+        ax.set_title(for_plot(title), fontsize=TITLE)
+    if label is not None:  # a scale of its own, without the overlay's opacity
+        scale = ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+        drawn = cast(Figure, ax.figure).colorbar(scale, ax=ax, location=bar, fraction=0.05, pad=0.02)
+        drawn.set_label(for_plot(label), fontsize=8)
+        drawn.ax.tick_params(labelsize=7)
+    return ax
 
 
-def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Save a figure as PNG and PDF beside each other; `path` is taken without its ending."""
-    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    engine = figure.get_layout_engine()
-    if engine is not None:  # lay it out once: each file would do so again, which takes longer than drawing it
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    try:
-        for target in paths:
-            with atomic_path(target) as part:
-                figure.savefig(part, dpi=150, format=target.suffix[1:])
-    finally:
-        if engine is not None:
-            figure.set_layout_engine(engine)
-    return paths
+def plot_image(image: Pixels, ax: Axes | None = None, *, title: str = "") -> Axes:
+    """An image without axes around it."""
+    ax = new_axes(ax, 3.6, 3.6 * image.shape[0] / image.shape[1])
+    ax.imshow(image, interpolation="nearest")
+    ax.set_axis_off()
+    if title:
+        ax.set_title(for_plot(title), fontsize=TITLE)
+    return ax
+
+
+def plot_image_and_map(
+    scores: Scores,
+    image: Pixels,
+    *,
+    label: str,
+    titles: tuple[str, str] = ("", ""),
+    note: str = "",
+    signed: bool = False,
+    opacity: float = 0.6,
+    smooth: bool = False,
+    colour_map: str | None = None,
+) -> Figure:
+    """The image beside its scores, with their scale; arguments as those of `plot_map`.
+
+    Args:
+        scores: A score a patch.
+        image: The image.
+        label: What the scores are.
+        titles: Above the image and above the map.
+        note: Below both, such as settings.
+        signed: Centre the colours on 0.
+        opacity: Of the scores over the image, 0 to 1.
+        smooth: Interpolate between patches.
+        colour_map: A matplotlib colour map.
+    """
+    height, width = image.shape[:2]
+    figure = new_figure(7.2, 3.6 * height / width)
+    left, right = figure.subplots(1, 2)
+    plot_image(image, left, title=titles[0])
+    look = {"signed": signed, "opacity": opacity, "smooth": smooth, "colour_map": colour_map}
+    plot_map(scores, image, right, label=label, title=titles[1], **look)  # type: ignore[arg-type]
+    figure.supxlabel(for_plot(note), fontsize=6, color="0.35")
+    return figure
+
+
+def outline_patches(
+    ax: Axes,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    corners: Sequence[int],
+    colour: str = ACCENT,
+    label: str | None = None,
+) -> None:
+    """A frame around some patches of an image.
+
+    Args:
+        ax: Axes with an image, as `plot_image` and `plot_map` draw it.
+        grid: Rows and columns of patches.
+        size: Height and width of the image in pixels.
+        corners: First row and column and last row and column; or row and column of one patch.
+        colour: Of the frame.
+        label: In a legend.
+    """
+    top, left, bottom, right = corners if len(corners) == 4 else (*corners, *corners)
+    row, col = size[0] / grid[0], size[1] / grid[1]  # a patch's size in pixels
+    corner, extent = (left * col - 0.5, top * row - 0.5), ((right - left + 1) * col, (bottom - top + 1) * row)
+    ax.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linewidth=2, label=label))
+
+
+def map_range(scores: Scores, signed: bool = False) -> tuple[float, float]:
+    """Scores at the two ends of the colours: around 0 for signed ones, else the lowest and the highest."""
+    if signed:
+        limit = float(np.abs(scores).max()) or 1.0
+        return -limit, limit
+    return float(scores.min()), float(scores.max())
+
+
+def map_colour_map(signed: bool = False) -> str:
+    """The colour map that fits the sign of scores."""
+    return SIGNED_COLOUR_MAP if signed else COLOUR_MAP
+
+
+def map_colours(scores: Scores, signed: bool = False, colour_map: str | None = None) -> UInt8[np.ndarray, "row col 4"]:
+    """A colour a patch, on the scale of `plot_map`: red, green, blue and opacity, as pixels."""
+    low, high = map_range(scores, signed)
+    shares = (scores - low) / ((high - low) or 1.0)
+    return np.asarray(colormaps[colour_map or map_colour_map(signed)](shares, bytes=True))
+
+
+def grey(image: Pixels) -> Pixels:
+    """An image without its colours, so that colours belong to what is laid over it."""
+    values = np.rint(np.asarray(image, dtype=float) @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return np.repeat(values[..., None], 3, axis=-1)

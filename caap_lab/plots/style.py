@@ -1,43 +1,116 @@
 """How all figures look: one palette, readable by colour-blind people and, by dashes and markers, in grey."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
+from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from caap_lab.escaping import for_plot
+from caap_lab.files import atomic_path
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's palette without its yellow, which is too light on white, and with a grey."""
+ACCENT = COLOURS[1]
+"""Marks what is chosen, or what is the default."""
 Dash = Literal["-", "--", "-.", ":"] | tuple[float, Sequence[float]]
 DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+COLOUR_MAP = "viridis"
+"""Perceptually even, readable by colour-blind people and in grey."""
+SIGNED_COLOUR_MAP = "RdBu_r"
+"""Red speaks for the target, blue against it, white is 0; readable by colour-blind people."""
+BAND_OPACITY = 0.15
+"""Of a standard error's band beside its line."""
+TITLE, LABEL, TICK = 9, 9, 8
+"""Font sizes in points."""
 
 
-class MethodStyle(NamedTuple):
-    """How a method is drawn among others."""
+class LevelStyle(NamedTuple):
+    """How one level (a method, a model, a kind of pairs) is drawn among others."""
 
     colour: str
     dash: Dash
     marker: str
-    ours: bool
+    highlighted: bool = False
 
 
-def method_styles(methods: Sequence[str], ours: str = "CAAP") -> dict[str, MethodStyle]:
-    """A style for each method, in order: CAAP black and solid, no two of the others alike in colour and dash."""
+Styles = Mapping[str, LevelStyle]
+
+
+def level_styles(levels: Sequence[str], highlighted: str = "CAAP") -> dict[str, LevelStyle]:
+    """A style for each level, in order, no two of them alike in colour and dash.
+
+    Args:
+        levels: Names, such as those of methods or models.
+        highlighted: The level that is black, solid and thick, in any case; CAAP among methods.
+    """
     return {
-        method: MethodStyle(
-            COLOURS[6] if (own := method.lower() == ours.lower()) else COLOURS[index % 6],
+        level: LevelStyle(
+            COLOURS[6] if (own := level.lower() == highlighted.lower()) else COLOURS[index % 6],
             "-" if own else DASHES[(index // 6 + index) % len(DASHES)],
             MARKERS[index % len(MARKERS)],
             own,
         )
-        for index, method in enumerate(methods)
+        for index, level in enumerate(levels)
     }
+
+
+def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None, title: str = "") -> Axes:
+    """A light grid behind the data, no box around it, and labels whose names are shown as they are.
+
+    Args:
+        ax: The axes.
+        xlabel: What is on the x axis, with its unit; None keeps what is there.
+        ylabel: The same for the y axis.
+        title: Above the axes.
+    """
+    ax.grid(color="0.9")
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=TICK)
+    if xlabel is not None:
+        ax.set_xlabel(for_plot(xlabel), fontsize=LABEL)
+    if ylabel is not None:
+        ax.set_ylabel(for_plot(ylabel), fontsize=LABEL)
+    if title:
+        ax.set_title(for_plot(title), fontsize=TITLE)
+    return ax
+
+
+def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None) -> None:
+    """One legend below all panels of a figure, each name once.
+
+    Args:
+        figure: The figure.
+        columns: Names beside each other.
+        styles: What is named, with both dash and marker, as where lines and points are in one figure; by default what
+            the panels have labels for.
+    """
+    handles: dict[str, Artist] = {}
+    for level, look in ({} if styles is None else styles).items():
+        drawn = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
+        handles[for_plot(level)] = Line2D([], [], **drawn)  # type: ignore[arg-type]
+    for ax in figure.axes if styles is None else []:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+            frameon=False,
+            fontsize=TICK,
+        )
 
 
 def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
@@ -46,6 +119,23 @@ def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
     whole = figure.figure if isinstance(figure, SubFigure) else figure
     whole.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Save a figure as PNG and PDF beside each other; `path` is taken without its ending."""
+    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    engine = figure.get_layout_engine()
+    if engine is not None:  # lay it out once: each file would do so again, which takes longer than drawing it
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    try:
+        for target in paths:
+            with atomic_path(target) as part:
+                figure.savefig(part, dpi=150, format=target.suffix[1:])
+    finally:
+        if engine is not None:
+            figure.set_layout_engine(engine)
+    return paths
 
 
 _FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
@@ -100,10 +190,3 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 def new_axes(ax: Axes | None, width: float = 4.8, height: float = 3.2) -> Axes:
     """The given axes, or those of a new figure."""
     return new_figure(width, height).add_subplot(axes_class=NotebookAxes) if ax is None else ax
-
-
-def quiet_grid(ax: Axes) -> None:
-    """A light grid behind the data."""
-    ax.grid(color="0.9")
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)

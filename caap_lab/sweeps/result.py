@@ -11,13 +11,13 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from caap_lab.attribution.caap import score_read
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.bench.result import NUMBERS
+from caap_lab.engine.scores import score_read
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import metric_column, parse_metric
 from caap_lab.models.vit import HookedViT
-from caap_lab.sweeps.settings import Label
 from caap_lab.statistics import percent_statistics
+from caap_lab.sweeps.settings import Label
 from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CaapSweep:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that there are."""
-        return tuple(name for group in self.metrics for name in NUMBERS[group])
+        return tuple(column.name for text in self.metrics for column in parse_metric(text)[0].columns)
 
     def values(self, metric: str) -> Float[np.ndarray, "image setting"]:
         """A metric of every image and setting; NaN where it failed.
@@ -165,10 +165,29 @@ class CaapSweep:
         return pd.DataFrame(mean, index=index, columns=index)
 
     def plot(self, ax: "Axes | None" = None, metric: str = "insdel") -> "Axes":
-        """A metric over the settings; see `caap_lab.plots.sweeps.plot_sweep`."""
+        """Means over images: a line with its standard error over cutoffs, points over names, a heat map over ranges.
+
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            metric: One of `metric_names`.
+
+        Raises:
+            InputError: it was not computed.
+        """
         from caap_lab.plots.sweeps import plot_sweep
 
-        return plot_sweep(self, ax, metric)
+        self.values(metric)  # says which metrics there are, if not this one
+        summary = self.summary()
+        count = f"{len(self.images)} image{'s' if len(self.images) > 1 else ''}"
+        column = metric_column(metric)
+        return plot_sweep(
+            summary[summary["metric"] == metric],
+            self.axes,
+            ax,
+            default=self.default,
+            label=column.title_with_unit,
+            title=f"{self.model.model_name}, {count}, {column.better} is better",
+        )
 
     def __repr__(self) -> str:
         """Size, cost and failures."""

@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.diagnostics.attention_regions import AttentionRegions
 from caap_lab.escaping import for_plot
-from caap_lab.plots.attention import plot_regions
 from caap_lab.plots.style import new_figure
 from caap_lab.widgets.pixels import colour_table, grey
 
@@ -69,7 +68,7 @@ def attention_figure(scene: AttentionScene) -> Figure:
     _draw_map(axes["map"], scene)
     _draw_heads(axes["heads"], scene)
     if scene.regions is not None:
-        plot_regions(scene.regions, axes["regions"], quantity=scene.quantity, heads=scene.heads)
+        scene.regions.plot(axes["regions"], quantity=scene.quantity, heads=scene.heads)
     return figure
 
 

@@ -16,7 +16,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.maps import COLOUR_MAP
+from caap_lab.plots.style import COLOUR_MAP
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
 from caap_lab.widgets.attention_words import colour_scale, head_tips, prefix_names
 from caap_lab.widgets.background import Job, cancellable_copy

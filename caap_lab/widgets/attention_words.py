@@ -19,7 +19,7 @@ DASHES = {
     "background-to-object": "2 4",
     "background-to-background": "12 3 2 3 2 3",
 }
-"""`caap_lab.plots.attention.STYLES`' dashes in SVG's words."""
+"""`caap_lab.plots.attention.REGION_STYLES`' dashes in SVG's words."""
 _QUANTITIES: tuple[Literal["mass", "weight"], ...] = ("mass", "weight")
 
 

@@ -9,7 +9,6 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.escaping import for_plot
-from caap_lab.plots.maps import draw_overlay
 from caap_lab.plots.style import new_figure
 
 CHOSEN_COLOUR, BOX_COLOUR = "#d55e00", "#e69f00"
@@ -44,11 +43,8 @@ def explore_figure(
     panels[0].set_title(for_plot(title), fontsize=9)
     panels[0].set_axis_off()
     for ax, (name, m) in zip(panels[1:], maps.items(), strict=True):
-        mappable = draw_overlay(ax, m, opacity=opacity, colour_map=colour_map)
-        ax.set_title(for_plot(f"{name} for '{m.target_name}'"), fontsize=9)
-        bar = figure.colorbar(mappable, ax=ax, fraction=0.046, pad=0.02)
-        bar.set_label(m.score, fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        title = f"{name} for '{m.target_name}'"
+        m.overlay(ax, opacity=opacity, colour_map=colour_map, label=m.score, title=title)
     for cells, colour in (((*chosen, *chosen), CHOSEN_COLOUR), (box, BOX_COLOUR)):
         if cells:
             top, left, bottom, right = cells

@@ -7,18 +7,17 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
-from caap_lab.attribution.caap import CONTEXTS, caap, cutoff_blocks
+from caap_lab.attribution.caap import caap
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.engine.blanks import BLANKS
+from caap_lab.engine.settings import CONTEXTS, DEFAULTS, cutoff_blocks
 from caap_lab.errors import InputError
-from caap_lab.escaping import for_plot
+from caap_lab.metrics.catalogue import metric_column
 from caap_lab.metrics.perturbation import PerturbationCurves, insertion_deletion
 from caap_lab.models.base import HookedModel, Images, check_kind
-from caap_lab.models.tokens import NEIGHBOURHOODS, neighbourhood_offsets
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.maps import draw_overlay
-from caap_lab.plots.style import COLOURS, new_figure, quiet_grid
-from caap_lab.plots.sweeps import NAMES
+from caap_lab.plots.style import COLOURS, new_figure, style_axes
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.curve_view import Curve, line
 from caap_lab.widgets.panel import Panel, wrapped
@@ -85,9 +84,12 @@ class LayerSweep(Panel):
         self.start = ipywidgets.IntSlider(0, min=0, max=layers - 1, description="start")
         self.play = ipywidgets.ToggleButton(description="play", tooltip="Go through the cutoffs", icon="play")
         self.blank = ipywidgets.Dropdown(options=BLANKS, description="blank")
-        self.neighbourhood = ipywidgets.Dropdown(options=list(NEIGHBOURHOODS), value="box1", description="neighbours")
+        self.neighbourhood = ipywidgets.Dropdown(
+            options=list(NEIGHBOURHOODS), value=DEFAULTS["neighbourhood"], description="neighbours"
+        )
         self.context = ipywidgets.Dropdown(options=contexts, description="context")
-        self.metric = ipywidgets.Dropdown(options=[(NAMES[name], name) for name in METRICS], description="metric")
+        titles = [(metric_column(name).title, name) for name in METRICS]
+        self.metric = ipywidgets.Dropdown(options=titles, description="metric")
         self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
         rows, cols = model.grid
         self.picture = Picture(photo=self.photo.grey_png, rows=rows, cols=cols, width=280)
@@ -162,16 +164,14 @@ class LayerSweep(Panel):
             left.imshow(self.photo.pixels, interpolation="nearest")
             left.set_axis_off()
         else:
-            mappable = draw_overlay(left, m, opacity=self.opacity.value)
             title = f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}"
-            left.set_title(for_plot(title), fontsize=9)
-            figure.colorbar(mappable, ax=left, fraction=0.046, pad=0.02).set_label(m.score, fontsize=8)
+            m.overlay(left, opacity=self.opacity.value, label=m.score, title=title)
         right.plot(list(values), list(values.values()), "o-", color=COLOURS[0])
         right.axvline(self.cutoff.value, color="0.5", linestyle=":")
         right.set_xlabel(self.curve.x_label)
-        right.set_ylabel(NAMES[self.metric.value])
+        right.set_ylabel(metric_column(self.metric.value).title)
         right.set_xlim(-0.4, self.model.n_layers + 0.4)
-        quiet_grid(right)
+        style_axes(right)
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if name != "cutoff")
         right.set_title(f"{settings}\n{PROTOCOL} curves", fontsize=8)
         return figure
@@ -207,7 +207,7 @@ class LayerSweep(Panel):
 
     def _update(self) -> None:
         """Show what is known here, and compute the rest, nearest cutoffs first."""
-        self.picture.neighbours = [list(offset) for offset in neighbourhood_offsets(self.neighbourhood.value)]
+        self.picture.neighbours = [list(offset) for offset in find_neighbourhood(self.neighbourhood.value)]
         self._draw()
         here, settings = self._here, self.settings
         order = sorted(self._cutoffs(), key=lambda cutoff: abs(cutoff - self.cutoff.value))
@@ -292,7 +292,7 @@ class LayerSweep(Panel):
         self._changed()
 
     def _draw_curve(self) -> None:
-        values, name = self.values, NAMES[self.metric.value]
+        values, name = self.values, metric_column(self.metric.value).title
         self.curve.series = [line(name, [values.get(cutoff) for cutoff in self.curve.x], COLOURS[0])]
         self.curve.y_label = name
         self.curve.label = f"{name} over cutoffs"

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from PIL import Image
 
-from caap_lab.plots.maps import COLOUR_MAP, SIGNED_COLOUR_MAP
+from caap_lab.plots.style import COLOUR_MAP, SIGNED_COLOUR_MAP
 
 if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap
@@ -32,7 +32,7 @@ def grey(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "heig
 def map_colours(
     map: "AttributionMap", colour_map: str | None = None, part: Part = "all"
 ) -> UInt8[np.ndarray, "row col 4"]:
-    """A colour a patch, on the scale of `caap_lab.plots.maps.draw_overlay`.
+    """A colour a patch, on the scale of `caap_lab.plots.maps.plot_map`.
 
     Args:
         map: The map.

@@ -6,7 +6,7 @@ import ipywidgets
 import numpy as np
 
 from caap_lab.diagnostics.attention_regions import AttentionRegions
-from caap_lab.plots.attention import REGION_LABELS, STYLES
+from caap_lab.plots.attention import REGION_LABELS, REGION_STYLES
 from caap_lab.widgets.attention_words import DASHES, heads_words, on_any_ground, regions_table
 from caap_lab.widgets.curve_view import Curve, line
 
@@ -54,7 +54,7 @@ class RegionSums(ipywidgets.HBox):
         of_kind = dict(zip(regions.kinds, regions.mean(quantity, heads=heads), strict=True))
         with self.curve.hold_sync():
             self.curve.series = [
-                line(kind, of_kind[kind].tolist(), on_any_ground(STYLES[kind][0]), dash)
+                line(kind, of_kind[kind].tolist(), on_any_ground(REGION_STYLES[kind].colour), dash)
                 for kind, dash in DASHES.items()
                 if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
             ]

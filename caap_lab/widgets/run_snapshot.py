@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from caap_lab.bench.mean_curves import mean_curves
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import Table, make_tables
 from caap_lab.escaping import for_html, for_plot
-from caap_lab.plots.curves import Kind, mean_curves, plot_mean_curves
-from caap_lab.plots.dots import plot_dots
-from caap_lab.plots.style import method_styles, new_figure
-from caap_lab.plots.sweeps import NAMES
+from caap_lab.metrics.catalogue import metric_column
+from caap_lab.plots.curves import Kind, plot_mean_curves
+from caap_lab.plots.points import plot_points
+from caap_lab.plots.style import level_styles, new_figure, shared_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,29 +106,15 @@ class RunSnapshot:
             first = None
             for column, kind in enumerate(kinds):
                 first = ax = figure.add_subplot(grid[0, column], sharey=first)
-                plot_mean_curves(mean_curves(rows, kind), kind, ax, methods=methods)
-                ax.set_title(for_plot(f"{kind}, {choice.model}"), fontsize=10)
-                if column == 0:
-                    ax.set_ylabel("probability of the class", fontsize=9)
-                else:
+                means, title = mean_curves(rows, kind), f"{kind}, {choice.model}"
+                plot_mean_curves(means, kind, ax, methods=methods, title=title)
+                if column > 0:
                     ax.tick_params(labelleft=False)
+                    ax.set_ylabel("")
         below = figure.add_subplot(grid[-1, :])
-        plot_dots(shown, f"{NAMES[choice.metric]} (%)", below)
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=style.colour,
-                linestyle=style.dash,
-                marker=style.marker,
-                markersize=4,
-                label=for_plot(method),
-            )
-            for method, style in method_styles(methods).items()
-        ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(6, len(methods)), frameon=False, fontsize=8
-        )
+        styles, label = level_styles(methods), f"{metric_column(choice.metric).title_with_unit}, mean ± standard error"
+        plot_points(shown, "model", hue="method", ax=below, styles=styles, horizontal=True, label=label, legend=False)
+        shared_legend(figure, styles=styles)
         figure.suptitle(for_plot(f"{table.title}; {self.result.progress}"), fontsize=10)
         return figure
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import caap_lab as cl
 from caap_lab import AttributionMap, InputError
-from caap_lab.plots.maps import COLOUR_MAP, SIGNED_COLOUR_MAP, plot_map, save_figure
+from caap_lab.plots.style import COLOUR_MAP, SIGNED_COLOUR_MAP, save_figure
 from helpers.models import build, random_images
 
 
@@ -99,28 +99,28 @@ def test_it_shows_itself_in_jupyter(found: AttributionMap) -> None:
 
 
 def test_plot_draws_the_scores_over_the_image(found: AttributionMap) -> None:
-    figure = plot_map(found)
+    figure = found.plot()
     photo, over, bar = figure.axes
     heat = over.images[-1]
     assert np.array_equal(np.asarray(heat.get_array()), found.scores.double().numpy())
     assert heat.get_extent() == [-0.5, 23.5, 39.5, -0.5] and photo.images[0].get_array().shape == (40, 24, 3)
     assert bar.get_ylabel() == "logit of class 3, patch inserted"
     with pytest.raises(InputError, match="opacity"):
-        plot_map(found, opacity=2)
+        found.plot(opacity=2)
 
 
 def test_signed_scores_are_coloured_around_zero(found: AttributionMap) -> None:
     signed = AttributionMap(**{**found.__dict__, "scores": torch.tensor([[-1.0, 3.0]]), "sign": "signed"})
-    heat = plot_map(signed).axes[1].images[-1]
+    heat = signed.plot().axes[1].images[-1]
     assert heat.get_cmap().name == SIGNED_COLOUR_MAP and heat.get_clim() == (-3, 3)
-    assert plot_map(signed, colour_map="PuOr").axes[1].images[-1].get_clim() == (-3, 3)
+    assert signed.plot(colour_map="PuOr").axes[1].images[-1].get_clim() == (-3, 3)
     white = heat.cmap(heat.norm(0.0))
     assert min(white[:3]) > 0.95, "0 has no colour"
     nothing = AttributionMap(**{**signed.__dict__, "scores": torch.zeros(1, 2)})
-    heat = plot_map(nothing).axes[1].images[-1]
+    heat = nothing.plot().axes[1].images[-1]
     assert min(heat.cmap(heat.norm(0.0))[:3]) > 0.95
     for sign in ("positive", "level"):
-        other = plot_map(AttributionMap(**{**signed.__dict__, "sign": sign})).axes[1].images[-1]
+        other = AttributionMap(**{**signed.__dict__, "sign": sign}).plot().axes[1].images[-1]
         assert other.get_cmap().name == COLOUR_MAP and other.get_clim() == (-1, 3)
 
 

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 import caap_lab as cl
 from caap_lab import cli
+from caap_lab.attribution.gallery import gallery
 from caap_lab.bench.profiles import demo_plan
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.figures import make as module
 from caap_lab.figures.make import FIGURES, TABLES, check_names, make
 from caap_lab.figures.world import World
-from caap_lab.plots.gallery import plot_gallery
 
 pytestmark = pytest.mark.xdist_group("figures")  # the world is made once
 
@@ -158,10 +158,10 @@ def test_galleries_of_ones_own() -> None:
     model = cl.load_model("demo")
     scenes = [scene.image for scene in cl.demo_images("single", 2, 3)]
     maps = [cl.attribute(model, scenes, method) for method in ("caap", "ixg_plus")]
-    figure = plot_gallery([list(row) for row in zip(*maps, strict=True)])
+    figure = gallery([list(row) for row in zip(*maps, strict=True)])
     assert isinstance(figure, Figure) and len(figure.axes) == 2 * 3
     with pytest.raises(cl.InputError, match="as many in every row"):
-        plot_gallery([maps[0], maps[1][:1]])
+        gallery([maps[0], maps[1][:1]])
 
 
 def test_names_and_the_command(world: World, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

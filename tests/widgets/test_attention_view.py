@@ -13,7 +13,7 @@ from timm.models.resnet import resnet18
 import caap_lab as cl
 from caap_lab import HookedCNN, HookedMixer, HookedViT, InputError
 from caap_lab.data.scenes import Scene
-from caap_lab.plots.attention import STYLES
+from caap_lab.plots.attention import REGION_STYLES
 from caap_lab.widgets import attention, attention_view, query_rows
 from caap_lab.widgets.attention_view import AttentionView
 from caap_lab.widgets.attention_words import DASHES
@@ -158,7 +158,7 @@ def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
             view.sums.heads.value = heads
             view.grid.chosen = [6, 2]
             values = wanted.mean(quantity, heads="mean" if heads == "mean" else 2)
-            assert [found["name"] for found in view.sums.curve.series] == list(STYLES)
+            assert [found["name"] for found in view.sums.curve.series] == list(REGION_STYLES)
             for found in view.sums.curve.series:
                 np.testing.assert_allclose(found["values"], values[wanted.kinds.index(found["name"])], rtol=1e-6)
     assert view.sums.curve.current == 6
@@ -170,7 +170,7 @@ def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
 
 
 def test_every_kind_has_a_dash() -> None:
-    assert list(DASHES) == list(STYLES)
+    assert list(DASHES) == list(REGION_STYLES)
     assert len(set(DASHES.values())) == len(DASHES)
 
 
@@ -181,7 +181,9 @@ def test_painting(demo: HookedViT, scene: Scene) -> None:
     assert view.photo.mode == "paint"
     view.photo.painted = [9, 10, 18]
     ready(view)
-    assert [found["name"] for found in view.sums.curve.series] == [name for name in STYLES if name != "inter-object"]
+    assert [found["name"] for found in view.sums.curve.series] == [
+        name for name in REGION_STYLES if name != "inter-object"
+    ]
     view.object.value = 1
     assert view.photo.painted == []
     view.photo.painted = [18, 44, 45]  # 18 changes hands

@@ -1,0 +1,25 @@
+"""Mean insertion and deletion curves of a benchmark's methods."""
+
+import numpy as np
+import pandas as pd
+
+from caap_lab.plots.curves import Kind
+
+COLUMNS = ["method", "n", "share", "mean", "se"]
+
+
+def mean_curves(rows: pd.DataFrame, kind: Kind) -> pd.DataFrame:
+    """Mean curve of each method with its standard error (ddof 0): method, n (images), share (0 to 1), mean, se.
+
+    Args:
+        rows: Of one model, as `BenchmarkResult.to_dataframe` has them; those without curves are left out.
+        kind: "insertion" or "deletion".
+    """
+    frames = []
+    for method, part in rows[rows[f"{kind}_curve"].notna()].groupby("method", sort=False):
+        curves = np.stack(part[f"{kind}_curve"].to_list())
+        error = curves.std(axis=0) / np.sqrt(len(curves))
+        shares = np.asarray(part["shares"].iloc[0])
+        columns = {"method": method, "n": len(curves), "share": shares, "mean": curves.mean(axis=0), "se": error}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)

@@ -1,0 +1,79 @@
+"""Tables of numbers as heat maps."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from caap_lab.escaping import for_plot
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
+
+
+def plot_heat(
+    cells: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    label: str,
+    signed: bool = False,
+    colour_map: str | None = None,
+    limits: tuple[float, float] | None = None,
+    number_format: str | None = None,
+    highlight: tuple[int, int] | None = None,
+    highlight_label: str = "default",
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    title: str = "",
+) -> Axes:
+    """A colour a number, with a colour bar; what is NaN stays empty.
+
+    Args:
+        cells: The numbers; index and columns are the labels of the rows and columns.
+        ax: Axes to draw in; by default those of a new figure.
+        label: What the numbers are, with their unit.
+        signed: Centre the colours on 0.
+        colour_map: A matplotlib colour map; by default one that fits the sign.
+        limits: Numbers at the two ends of the colours; by default the lowest and highest.
+        number_format: Write the numbers into the cells, as ".2f" has it; None writes none.
+        highlight: Place of a cell to be outlined: row and column, counted from 0.
+        highlight_label: What the outlined cell is, for a legend.
+        xlabel: What the columns are; by default the name of the columns.
+        ylabel: What the rows are; by default the name of the index.
+        title: Above the axes.
+    """
+    ax = new_axes(ax)
+    numbers = cells.to_numpy(float)
+    if limits is None and signed:
+        limit = float(np.nanmax(np.abs(numbers), initial=0)) or 1.0
+        limits = (-limit, limit)
+    low, high = (None, None) if limits is None else limits
+    sns.heatmap(
+        pd.DataFrame(numbers, index=_names(cells.index), columns=_names(cells.columns)),
+        ax=ax,
+        cmap=colour_map or (SIGNED_COLOUR_MAP if signed else COLOUR_MAP),
+        vmin=low,
+        vmax=high,
+        annot=number_format is not None,
+        fmt=number_format or "",
+        annot_kws={"fontsize": 7},
+    )
+    bar = ax.collections[0].colorbar
+    assert bar is not None
+    bar.set_label(for_plot(label), fontsize=LABEL)
+    bar.ax.tick_params(labelsize=TICK)
+    bar.outline.set_visible(False)
+    if highlight is not None:
+        row, col = highlight
+        box = Rectangle((col, row), 1, 1, fill=False, edgecolor=ACCENT, linewidth=2, label=for_plot(highlight_label))
+        box.set_clip_on(False)
+        ax.add_patch(box)
+    ax.tick_params(labelsize=TICK, length=2)
+    ax.set_xlabel(for_plot(str(cells.columns.name or "") if xlabel is None else xlabel), fontsize=LABEL)
+    ax.set_ylabel(for_plot(str(cells.index.name or "") if ylabel is None else ylabel), fontsize=LABEL)
+    if title:
+        ax.set_title(for_plot(title), fontsize=TITLE)
+    return ax
+
+
+def _names(index: pd.Index) -> list[str]:
+    return [for_plot(str(name)) for name in index]

@@ -1,0 +1,93 @@
+"""Means over a numeric axis, as lines with bands of one standard error."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from caap_lab.escaping import for_plot
+from caap_lab.plots.style import BAND_OPACITY, TICK, Dash, LevelStyle, Styles, level_styles, new_axes, style_axes
+
+_ONE = "mean"
+"""The only level where there is no `hue`."""
+_DASHES: dict[Dash, tuple[float, ...] | str] = {"-": "", "--": (3.7, 1.6), "-.": (6.4, 1.6, 1, 1.6), ":": (1, 1.65)}
+"""Matplotlib's own dashes as lengths on and off, which seaborn takes."""
+
+
+def plot_lines(
+    frame: pd.DataFrame,
+    x: str,
+    y: str = "mean",
+    *,
+    error: str | None = "se",
+    hue: str | None = None,
+    ax: Axes | None = None,
+    styles: Styles | None = None,
+    markers: bool = False,
+    whole_numbers: bool = False,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    title: str = "",
+    legend: bool = True,
+) -> Axes:
+    """A line a level of `hue`, with a band of one standard error.
+
+    The numbers drawn are those of the frame: no mean and no error is estimated here.
+
+    Args:
+        frame: One row per point of a line.
+        x: Column of the numeric axis.
+        y: Column of the means.
+        error: Column of their standard errors; None draws no band.
+        hue: Column whose levels are lines; None for one line.
+        ax: Axes to draw in; by default those of a new figure.
+        styles: Colour, dash and marker of each level, in the order of the legend; by default those of
+            `level_styles`. Levels of several figures keep their looks when all get the same styles.
+        markers: Mark the points of a line.
+        whole_numbers: Ticks of the x axis at whole numbers only (blocks, layers).
+        xlabel: What is on the x axis, with its unit; by default the column's name.
+        ylabel: The same for the y axis.
+        title: Above the axes.
+        legend: Draw a legend if there is a `hue`.
+    """
+    ax = new_axes(ax)
+    data = frame.assign(_level=_ONE if hue is None else frame[hue].astype(str)).dropna(subset=[x, y])
+    levels = list(dict.fromkeys(data["_level"]))
+    known = dict(level_styles(levels) if styles is None else styles)
+    shown = [level for level in known if level in levels]
+    before = len(ax.lines)
+    sns.lineplot(
+        data[data["_level"].isin(shown)],
+        x=x,
+        y=y,
+        hue="_level",
+        hue_order=shown,
+        palette={level: known[level].colour for level in shown},
+        style="_level",
+        style_order=shown,
+        dashes={level: _on_off(known[level]) for level in shown},
+        markers={level: known[level].marker for level in shown} if markers else False,
+        markersize=4,
+        markeredgewidth=0,
+        estimator=None,
+        errorbar=None,
+        legend=False,
+        ax=ax,
+    )
+    for line, level in zip(ax.lines[before:], shown, strict=True):
+        style, part = known[level], data[data["_level"] == level].sort_values(x)
+        line.set(linewidth=2 if style.highlighted else 1.4, zorder=3 if style.highlighted else 2)
+        line.set_label(for_plot(level))
+        if error is not None:
+            low, high = part[y] - part[error], part[y] + part[error]
+            ax.fill_between(part[x], low, high, color=style.colour, alpha=BAND_OPACITY, linewidth=0)
+    if whole_numbers:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style_axes(ax, xlabel=x if xlabel is None else xlabel, ylabel=y if ylabel is None else ylabel, title=title)
+    if legend and hue is not None and shown:
+        ax.legend(fontsize=TICK, frameon=False)
+    return ax
+
+
+def _on_off(style: LevelStyle) -> tuple[float, ...] | str:
+    return tuple(style.dash[1]) if isinstance(style.dash, tuple) else _DASHES[style.dash]

@@ -1,0 +1,95 @@
+"""Means over names, as points with their standard errors: settings beside each other, or methods by rank."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from caap_lab.escaping import for_plot
+from caap_lab.plots.style import TICK, Styles, level_styles, new_axes, style_axes
+
+_ONE = "mean"
+"""The only level where there is no `hue`."""
+_STEP = 0.15
+"""Between the points of one category, which share the room of 1."""
+
+
+def plot_points(
+    frame: pd.DataFrame,
+    category: str,
+    value: str = "mean",
+    *,
+    error: str = "se",
+    hue: str | None = None,
+    ax: Axes | None = None,
+    styles: Styles | None = None,
+    horizontal: bool = False,
+    beside: bool = True,
+    label: str | None = None,
+    category_label: str = "",
+    title: str = "",
+    legend: bool = True,
+) -> Axes:
+    """A mark a category and level of `hue`, with a bar of one standard error to both sides.
+
+    The numbers drawn are those of the frame: no mean and no error is estimated here.
+
+    Args:
+        frame: One row per mark.
+        category: Column of the names along one axis, in the order of their first rows.
+        value: Column of the means.
+        error: Column of their standard errors.
+        hue: Column whose levels get a mark of their own; None for one kind of mark.
+        ax: Axes to draw in; by default those of a new figure.
+        styles: Colour and marker of each level, in the order of the legend; by default those of `level_styles`.
+        horizontal: Names on the y axis, the first on top, as to compare long names; else on the x axis.
+        beside: The marks of one category stand beside each other, not in one place.
+        label: What the means are, with their unit; by default the column's name.
+        category_label: What the names are.
+        title: Above the axes.
+        legend: Draw a legend if there is a `hue`.
+    """
+    ax = new_axes(ax)
+    data = frame.assign(_level=_ONE if hue is None else frame[hue].astype(str))
+    data[category] = [for_plot(str(name)) for name in data[category]]
+    levels = list(dict.fromkeys(data["_level"]))
+    known = dict(level_styles(levels) if styles is None else styles)
+    order = list(known)
+    names = list(dict.fromkeys(data[category]))
+    # Seaborn estimates; of these three rows a point, the median is the mean and the full range is its error bar.
+    rows = pd.concat([data.assign(_value=data[value] + sign * data[error]) for sign in (-1, 0, 1)], ignore_index=True)
+    before = len(ax.lines)
+    sns.pointplot(
+        rows[rows["_level"].isin(order)],
+        x="_value" if horizontal else category,
+        y=category if horizontal else "_value",
+        order=names,
+        hue="_level",
+        hue_order=order,
+        palette=[known[level].colour for level in order],
+        markers=[known[level].marker for level in order],
+        linestyles="none",
+        dodge=min(_STEP, 0.8 / len(order)) * (len(order) - 1) if beside and len(order) > 1 else False,
+        estimator="median",
+        errorbar=("pi", 100),
+        capsize=0 if horizontal else 0.6 * min(_STEP, 0.8 / len(order)),
+        markersize=4.5,
+        markeredgewidth=0,
+        err_kws={"linewidth": 0.9},
+        orient="y" if horizontal else "x",
+        legend=False,
+        ax=ax,
+    )
+    marks = [line for line in ax.lines[before:] if line.get_marker() not in ("", "None", None)]
+    for line, level in zip(marks, order, strict=True):
+        if level in levels:
+            line.set_label(for_plot(level))
+    if not horizontal:
+        ax.tick_params(axis="x", rotation=30)
+        for text in ax.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    numbers = value if label is None else label
+    x_label, y_label = (numbers, category_label) if horizontal else (category_label, numbers)
+    style_axes(ax, xlabel=x_label, ylabel=y_label, title=title)
+    if legend and hue is not None:
+        ax.legend(fontsize=TICK, frameon=False)
+    return ax
