@@ -17,6 +17,8 @@ import nbformat
 from nbconvert import HTMLExporter
 from playwright.sync_api import Browser, Locator, LocatorAssertions, expect
 
+from helpers.tied_process import PATIENCE, start_tied
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 180
 """Longest wait for anything: only a test that fails waits so long, and a busy machine may take many times the usual."""
@@ -29,7 +31,7 @@ def find_browser() -> str | None:
 
 
 class LabServer:
-    """`caap-lab lab` in a folder of its own, with nobody's settings."""
+    """`caap-lab lab` in a folder of its own, with nobody's settings; it ends with the process that started it."""
 
     token = "browser-test"
 
@@ -54,12 +56,11 @@ class LabServer:
         command += ["--no-browser", "--expose-app-in-browser", *root]
         self._log_path = home / "jupyter.log"
         with self._log_path.open("w") as log:
-            self._process = subprocess.Popen(
+            self._process = start_tied(
                 command,
                 env={**os.environ, **{name: str(path) for name, path in folders.items()}, "JUPYTER_TOKEN": self.token},
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
         try:
             self._wait()
@@ -71,12 +72,12 @@ class LabServer:
         limit = time.monotonic() + SECONDS
         while time.monotonic() < limit and self._process.poll() is None:
             with suppress(OSError):
-                self.ask("status")
+                self.request("status")
                 return
             time.sleep(0.1)
         raise RuntimeError(f"JupyterLab did not start:\n{self.log()}")
 
-    def ask(self, path: str, method: str = "GET") -> Any:
+    def request(self, path: str, method: str = "GET") -> Any:
         """An answer of the server's REST interface."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"{self.url}/api/{path}", headers=headers, method=method)
@@ -84,8 +85,8 @@ class LabServer:
             return json.loads(answer.read() or "null")
 
     def end_kernels(self) -> None:
-        for kernel in self.ask("kernels"):
-            self.ask(f"kernels/{kernel['id']}", "DELETE")
+        for kernel in self.request("kernels"):
+            self.request(f"kernels/{kernel['id']}", "DELETE")
 
     def log(self) -> str:
         return self._log_path.read_text()
@@ -94,7 +95,7 @@ class LabServer:
         """End the server, which ends its kernels."""
         self._process.terminate()
         try:
-            self._process.wait(20)
+            self._process.wait(3 * PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
