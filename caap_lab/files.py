@@ -1,7 +1,6 @@
 """Writing files so that a full disk or a killed process never harms what was there before."""
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -16,8 +15,9 @@ from uuid import uuid4
 import psutil
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, uint8
+from torch import Tensor
 
+from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -157,21 +157,6 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
         raise OSError(f"writing {path.parent} failed: {error}") from error
 
 
-def digest_of(text: str, tensors: dict[str, Tensor] | None = None) -> str:
-    """Hash of a text and of tensors with their names, kept beside them so that damage is noticed."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for name, tensor in sorted((tensors or {}).items()):
-        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(raw_bytes(tensor))
-    return digest.hexdigest()
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes as they lie in memory, in any number format."""
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(uint8).numpy().data if flat.numel() else memoryview(b"")
-
-
 def _may_be_at_work(match: "re.Match[str]", found: Path) -> bool:
     """True if the process that a temporary name tells of may still write there."""
     if match["process"] is None:
@@ -189,7 +174,7 @@ def _may_be_at_work(match: "re.Match[str]", found: Path) -> bool:
 
 def _host() -> str:
     """This machine, in eight characters that fit into a file name."""
-    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+    return hex_digest(platform.node(), size=4)
 
 
 def _remove(path: Path) -> None:

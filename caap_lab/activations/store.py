@@ -14,10 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from caap_lab.digests.fingerprint import same_model, weights_of
+from caap_lab.digests.tensors import named_tensors_digest, raw_bytes
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, digest_of, has_form, raw_bytes, read_json, recover, save_tensors
+from caap_lab.files import atomic_path, has_form, read_json, recover, save_tensors
 from caap_lab.models.device_dtype import as_dtype
-from caap_lab.models.fingerprint import same_model, weights_of
 from caap_lab.models.names import layer_of, short_name
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
 
 
 def _digest(index: dict[str, Any]) -> str:
-    return digest_of(json.dumps(index, sort_keys=True))
+    return named_tensors_digest(json.dumps(index, sort_keys=True))
 
 
 def _checksums(rows: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ from caap_lab.attribution.model_parts import (
     parts,
     runs_as,
 )
+from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, check_kind
 from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.running import held
-from caap_lab.models.structure import is_replaced
 from caap_lab.models.vit import HookedViT
 
 _HOMOGENEOUS = (nn.LeakyReLU, nn.PReLU)

@@ -23,10 +23,10 @@ from timm.models.mlp_mixer import MixerBlock, MlpMixer
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
+from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.heads import ClassAndMeanHead
-from caap_lab.models.structure import is_replaced
 
 LINEAR = (nn.Linear, nn.Conv2d)
 NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm, LayerNormFp32, RmsNorm, RmsNormFp32)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
 from caap_lab.attribution.caap import caap
-from caap_lab.attribution.code_digest import code_digest
+from caap_lab.digests.code import code_digest
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
@@ -163,7 +163,12 @@ def method_digest(name: str) -> str:
     Raises:
         InputError: the method depends on something whose content cannot be told.
     """
-    return code_digest(_OWN[name][0], f"The method {name!r}") if name in _OWN else ""
+    return code_digest(_OWN[name][0], f"The method {name!r}", identity=fingerprint_of) if name in _OWN else ""
+
+
+def fingerprint_of(value: object) -> str | None:
+    """A hooked model's identity, whatever it keeps of its runs; None for anything else."""
+    return value.fingerprint if isinstance(value, HookedModel) else None
 
 
 def unknown_method(method: object) -> InputError:

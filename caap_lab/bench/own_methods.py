@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from caap_lab.attribution.code_digest import lies_in_library
+from caap_lab.digests.python_code import lies_in_library
 from caap_lab.attribution.method import Method
 from caap_lab.attribution.registry import METHODS, register, registered
 from caap_lab.errors import InputError

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.run_folder import RunFolder
+from caap_lab.digests.fingerprint import same_model
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
-from caap_lab.models.fingerprint import same_model
 from caap_lab.statistics import percent_statistics
 
 if TYPE_CHECKING:

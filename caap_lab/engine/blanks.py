@@ -17,7 +17,7 @@ from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images, is_single
 from caap_lab.models.block import attention_of, project_qkv
 from caap_lab.models.device_dtype import exact
-from caap_lab.models.fingerprint import image_digest
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.models.vit import HookedViT
 
 IMAGE_BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
@@ -44,7 +44,7 @@ class MeanActivations:
                 status = Path(image).stat()
                 digest.update(f"{Path(image).resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
             elif isinstance(image, Tensor):
-                digest.update(image_digest(image).encode())
+                digest.update(tensor_digest(image).encode())
             else:
                 pixels = np.asarray(image)
                 mode = getattr(image, "mode", "")

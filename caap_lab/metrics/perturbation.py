@@ -15,14 +15,14 @@ from caap_lab.attribution.curve_values import normalised
 from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_count
+from caap_lab.digests.fingerprint import same_model
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.bases import base_image
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
-from caap_lab.digests.fingerprint import same_model
-from caap_lab.digests.tensors import tensor_digest
 from caap_lab.models.probability import probabilities, resolved_probability
 from caap_lab.models.running import runs_model
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from caap_lab.digests.fingerprint import fingerprint, state_of
+from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
-from caap_lab.models.fingerprint import fingerprint, state_of
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
 from caap_lab.models.running import held
-from caap_lab.models.structure import is_replaced
 from caap_lab.models.width import MeasuredWidth
 
 Images = Any

@@ -15,7 +15,8 @@ from torch import nn
 import caap_lab as cl
 from caap_lab import ActivationStore, HookedViT, InputError, Patch
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.models.fingerprint import checksum, fingerprint, same_model
+from caap_lab.digests.fingerprint import fingerprint, same_model
+from caap_lab.digests.tensors import checksum
 from helpers.models import FAMILIES, build, random_images
 
 IMAGE = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -6,11 +6,9 @@ gets the numbers of its older self. Installed libraries count by name: rows keep
 
 import enum
 import functools
-import hashlib
 import logging
 import re
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -20,39 +18,39 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from caap_lab.digests.hashing import pieces_digest
+from caap_lab.digests.python_code import UNFILLED, enclosed_values, lies_in_library, names_read, recorded_module
+from caap_lab.digests.tensors import raw_bytes
 from caap_lab.errors import InputError
-from caap_lab.models.base import HookedModel
 
-_INSTALLED = (
-    Path(__file__).parents[1].resolve(),
-    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
 _SHOWN = (torch.dtype, torch.device, np.dtype, range, slice, enum.Enum, PurePath, re.Pattern, logging.Logger)
-"""What their text tells whole, or what decides no number."""
+"""Their text holds all of their content, or they decide no number."""
 
 
-def code_digest(function: Callable[..., Any], what: str) -> str:
+def code_digest(
+    function: Callable[..., Any], what: str, *, identity: Callable[[Any], str | None] = lambda value: None
+) -> str:
     """Hash of a callable, equal in every process of the same Python version.
 
     Args:
         function: A function, method, `functools.partial`, module or other callable object.
         what: What messages call it.
+        identity: Returns a text for objects that have an identity of their own, such as a model's fingerprint; it
+            stands for all that they hold. None for any other object.
 
     Raises:
         InputError: it depends on an object whose content cannot be told, such as an open file.
     """
-    digest = hashlib.blake2b(digest_size=12)
-    for piece in _Walk(what).pieces(function):
-        digest.update(len(piece).to_bytes(8, "little") + piece)
-    return digest.hexdigest()
+    return pieces_digest(_Walk(what, identity).pieces(function))
 
 
 class _Walk:
-    """One walk over all that a callable depends on; what was met already is told by its number."""
+    """One walk over all that a callable depends on; what was met before counts by its number."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, identity: Callable[[Any], str | None]) -> None:
         self._what = what
+        self._identity = identity
         self._met: dict[int, int] = {}
         self._alive: list[Any] = []  # an object that goes would hand its id to the next one
 
@@ -71,7 +69,8 @@ class _Walk:
         if isinstance(value, types.ModuleType):
             yield from self._module(value)
         elif _is_installed(value):
-            yield f"library {getattr(value, '__module__', '')}.{value.__qualname__}".encode()
+            module = recorded_module(str(getattr(value, "__module__", "")))
+            yield f"library {module}.{value.__qualname__}".encode()
         elif isinstance(value, types.FunctionType):
             yield from self._function(value)
         elif isinstance(value, types.MethodType):
@@ -87,9 +86,8 @@ class _Walk:
         elif isinstance(value, _SHOWN):
             yield f"{type(value).__name__} {value!r}".encode()
         elif isinstance(value, Tensor):
-            array = value.detach().cpu()
-            yield f"tensor {array.dtype} {tuple(array.shape)}".encode()
-            yield array.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b""
+            yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
+            yield raw_bytes(value).tobytes()
         elif isinstance(value, np.ndarray) and value.dtype != object:
             yield f"array {value.dtype} {value.shape}".encode()
             yield np.ascontiguousarray(value).tobytes()
@@ -99,7 +97,7 @@ class _Walk:
             yield from self._all(f"{type(value).__name__} {len(value)}", *value)
         elif isinstance(value, (set, frozenset)):
             yield f"{type(value).__name__} {len(value)}".encode()
-            yield from sorted(b"".join(_Walk(self._what).pieces(element)) for element in value)
+            yield from sorted(b"".join(_Walk(self._what, self._identity).pieces(element)) for element in value)
         elif isinstance(value, Mapping):
             yield from self._all(
                 f"{type(value).__name__} {len(value)}", *(part for item in value.items() for part in item)
@@ -115,14 +113,9 @@ class _Walk:
             yield from self.pieces(value)
 
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
-        cells = []
-        for cell in function.__closure__ or ():
-            try:
-                cells.append(cell.cell_contents)
-            except ValueError:  # a name that is bound later, or never
-                cells.append(None)
+        cells = [None if value is UNFILLED else value for value in enclosed_values(function)]
         yield from self._all("function", function.__code__, function.__defaults__, function.__kwdefaults__, *cells)
-        for name in sorted(_names(function.__code__)):
+        for name in sorted(names_read(function.__code__)):
             if name in function.__globals__:
                 yield from self._all(f"global {name}", function.__globals__[name])
 
@@ -132,7 +125,7 @@ class _Walk:
         yield from self._all("code", *facts, code.co_argcount, code.co_kwonlyargcount, code.co_consts)
 
     def _module(self, module: types.ModuleType) -> Iterator[bytes]:
-        yield f"module {module.__name__}".encode()
+        yield f"module {recorded_module(module.__name__)}".encode()
         file = getattr(module, "__file__", None)
         if file is None or lies_in_library(file):
             return
@@ -150,8 +143,9 @@ class _Walk:
 
     def _object(self, value: Any) -> Iterator[bytes]:
         yield from self._all("object", type(value), str(getattr(value, "__name__", "")))
-        if isinstance(value, HookedModel):  # what it keeps of its runs is no part of it
-            yield value.fingerprint.encode()
+        identity = self._identity(value)
+        if identity is not None:
+            yield identity.encode()
             return
         skipped: tuple[str, ...] = ()
         if isinstance(value, nn.Module):
@@ -168,12 +162,6 @@ class _Walk:
         yield from self._all("holding", state)
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """Names that a function looks up outside itself, those of functions within it included."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
-
-
 def _is_installed(value: Any) -> bool:
     """True for functions and classes of Python, of installed packages and of caap_lab."""
     if isinstance(value, types.FunctionType):
@@ -184,10 +172,3 @@ def _is_installed(value: Any) -> bool:
         source: str | None = getattr(module, "__file__", None)
         return module is not None and module.__name__ != "__main__" and (source is None or lies_in_library(source))
     return isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType))
-
-
-@functools.cache
-def lies_in_library(file: str) -> bool:
-    """True for files of Python and of installed packages."""
-    path = Path(file).resolve()
-    return any(path.is_relative_to(folder) for folder in _INSTALLED)

@@ -5,7 +5,6 @@ packages is named; code of the user's own, which may change under its name, is r
 """
 
 import dataclasses
-import hashlib
 import sys
 from enum import Enum
 from functools import partial
@@ -16,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
+
+from caap_lab.digests.hashing import hex_digest
+from caap_lab.digests.python_code import UNFILLED, comes_from_library, enclosed_values, recorded_module
 
 _OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens names all modules
 _WITHOUT_EFFECT = frozenset(
@@ -34,7 +36,7 @@ _STEPS = ("forward", "embed", "run_block", "unembed")
 def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
     """The text, and the tensors outside the state that it mentions by number: attributes, and buffers not saved."""
     reader = _Reader(model)
-    lines = [] if _installed(type(model)) else [reader.type(type(model))]
+    lines = [] if comes_from_library(type(model)) else [reader.type(type(model))]
     lines += [f"{name} = {reader.text(vars(model)[name])}" for name in _STEPS if name in vars(model)]
     for name, module in model.named_modules():
         if module is not model and not _only_points(module):
@@ -85,7 +87,7 @@ class _Reader:
             self.tensors.append(value)
             return f"tensor {len(self.tensors)}"
         if isinstance(value, (np.ndarray, np.generic)):
-            return f"{value.dtype} {value.shape} {hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()}"
+            return f"{value.dtype} {value.shape} {hex_digest(value.tobytes(), size=8)}"
         if isinstance(value, type):
             return self.type(value)
         if isinstance(value, MethodType):
@@ -113,26 +115,28 @@ class _Reader:
             return f"partial {self.text(value.func)} {self.text(value.args)} {self.text(value.keywords)}"
         if isinstance(value, FunctionType):
             return self.function(value)
-        if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or not _installed(type(value)):
+        if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or not comes_from_library(type(value)):
             return f"{self.type(type(value))} {self.text(dict(getattr(value, '__dict__', {})))}"
         return self.type(type(value))
 
     def function(self, function: Any) -> str:
         """A function of an installed package by name, another by its code and the values that the code reads."""
-        name = f"{_home(function)}.{function.__qualname__}"
-        if _installed(function) and _is_found(function):
+        name = f"{recorded_module(str(function.__module__))}.{function.__qualname__}"
+        if comes_from_library(function) and _is_found(function):
             return name
-        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        enclosed = [value for value in enclosed_values(function) if value is not UNFILLED]
         read = {word: function.__globals__.get(word) for word in function.__code__.co_names}
         settings = {word: value for word, value in read.items() if _is_setting(value)}
         defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
-        return f"{name} {_code(function.__code__)} {self.text([defaults, cells, settings])}"
+        return f"{name} {_code(function.__code__)} {self.text([defaults, enclosed, settings])}"
 
     def type(self, kind: type) -> str:
         """A class of an installed package by name, another by the code of its methods as well."""
         if kind not in self._classes:
-            self._classes[kind] = f"{_home(kind)}.{kind.__qualname__}"  # known before its methods mention it
-            if not _installed(kind):
+            self._classes[kind] = (
+                f"{recorded_module(kind.__module__)}.{kind.__qualname__}"  # known before its methods mention it
+            )
+            if not comes_from_library(kind):
                 parts = {k: v for k, v in vars(kind).items() if not k.startswith("__") or isinstance(v, FunctionType)}
                 read = {k: self.text(v) for k, v in parts.items() if isinstance(v, FunctionType) or _is_setting(v)}
                 self._classes[kind] += f" {sorted(read.items())} {[self.type(base) for base in kind.__bases__]}"
@@ -141,26 +145,10 @@ class _Reader:
         return self._classes[kind]
 
 
-def _home(thing: Any) -> str:
-    """Module of a class or function, as fingerprints have always called it: files keep them."""
-    return str(thing.__module__).replace("caap_lab.models.", "caap_lab.hooked.")
-
-
 def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
     """True for a method that is put on its own module again, which changes nothing."""
     own = getattr(type(module), name, None)
     return isinstance(value, MethodType) and value.__self__ is module and value.__func__ is own
-
-
-def _installed(thing: Any) -> bool:
-    """True for a class or function of this package, of an installed one, or of Python itself."""
-    root = str(getattr(thing, "__module__", None) or "builtins").partition(".")[0]
-    if root == "__main__":
-        return False
-    if root == "caap_lab" or root in sys.stdlib_module_names:
-        return True
-    path = getattr(sys.modules.get(root), "__file__", None) or ""
-    return "site-packages" in path or "dist-packages" in path
 
 
 def _is_found(function: Any) -> bool:
@@ -171,14 +159,6 @@ def _is_found(function: Any) -> bool:
     return found is function
 
 
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 (asks whether it is there)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_setting(value: Any) -> bool:
     """True for a plain value or a function, which code reads by name."""
     return isinstance(value, (bool, int, float, str, tuple, FunctionType, Tensor, np.ndarray))
@@ -186,9 +166,8 @@ def _is_setting(value: Any) -> bool:
 
 def _code(code: CodeType) -> str:
     """Hash of what a function does, without the lines and the file that it stands in."""
-    digest = hashlib.blake2b(code.co_code, digest_size=8)
+    chunks: list[str | bytes] = [code.co_code]
     for constant in code.co_consts:
         plain = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
-        digest.update((_code(constant) if isinstance(constant, CodeType) else repr(plain)).encode())
-    digest.update(repr(code.co_names).encode())
-    return digest.hexdigest()
+        chunks.append(_code(constant) if isinstance(constant, CodeType) else repr(plain))
+    return hex_digest(*chunks, repr(code.co_names), size=8)

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 import caap_lab as cl
-from caap_lab.attribution.code_digest import code_digest
+from caap_lab.attribution.registry import fingerprint_of
+from caap_lab.digests.code import code_digest
 
 SHIFT = 1.0
 
 
 def digest(function: Callable[..., Any]) -> str:
-    return code_digest(function, "The method")
+    return code_digest(function, "The method", identity=fingerprint_of)
 
 
 def scaled(factor: Any) -> Callable[..., Any]:
@@ -112,7 +113,7 @@ def test_a_function_that_calls_itself_ends() -> None:
 
 def test_another_process_gives_the_same_hash() -> None:
     code = (
-        "import sys; from caap_lab.attribution.code_digest import code_digest\n"
+        "import sys; from caap_lab.digests.code import code_digest\n"
         "names = {'kinds': {'a', 'b', 'c'}}\n"
         "exec('def compute(model, images, *, steps=(1, None)):\\n    return images in {1, 2, 3} or kinds', names)\n"
         "print(code_digest(names['compute'], 'It'))"

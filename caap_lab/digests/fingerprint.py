@@ -1,0 +1,57 @@
+"""Identity of a model: a hash of every weight, and one of everything else that decides its outputs."""
+
+import hashlib
+from itertools import chain
+
+from torch import nn
+
+from caap_lab.digests.structure import read_structure
+from caap_lab.digests.tensors import checksum, raw_bytes, shape_and_format
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Two hashes in hex, as "weights-structure".
+
+    The first is 16 digits over the names, shapes, formats and bytes of all parameters and buffers in the state; the
+    second 8 digits over what `read_structure` finds.
+    """
+    weights = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(f"{name} {shape_and_format(tensor)}".encode())
+        weights.update(raw_bytes(tensor))
+    text, tensors = read_structure(model)
+    structure = hashlib.blake2b(text.encode(), digest_size=4)
+    for tensor in tensors:
+        structure.update(shape_and_format(tensor).encode())
+        structure.update(raw_bytes(tensor))
+    return f"{weights.hexdigest()}-{structure.hexdigest()}"
+
+
+def same_model(one: str, other: str) -> bool:
+    """True if two fingerprints are of the same model.
+
+    Fingerprints in files of earlier versions are of the weights alone, and are compared by them.
+    """
+    if "-" in one and "-" in other:
+        return one == other
+    return weights_of(one) == weights_of(other)
+
+
+def weights_of(fingerprint: str) -> str:
+    """The part of a fingerprint that is of the weights."""
+    return fingerprint.partition("-")[0]
+
+
+def state_of(model: nn.Module) -> bytes:
+    """A hash that changes with the fingerprint and takes a small share of a forward pass.
+
+    Edits through `.data` leave no trace in a tensor's version, so the numbers are looked at as well.
+    """
+    text, others = read_structure(model)
+    tensors = [tensor.detach() for tensor in chain(model.parameters(), model.buffers(), others)]
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for tensor in tensors:
+        version = None if tensor.is_inference() else tensor._version
+        digest.update(f"{tensor.data_ptr()} {version} {shape_and_format(tensor)}".encode())
+    digest.update(checksum(tensors))
+    return digest.digest()

@@ -1,0 +1,63 @@
+"""Facts about Python functions and classes that hashes of code are made from: what is installed, and what is read."""
+
+import functools
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+_LIBRARIES = (
+    Path(__file__).parents[1].resolve(),
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
+UNFILLED = object()
+"""Stands for a variable of an enclosing function that has no value yet."""
+
+
+@functools.cache
+def lies_in_library(file: str) -> bool:
+    """True for files of Python, of installed packages and of caap_lab, which count by name and not by content."""
+    path = Path(file).resolve()
+    folders = {*Path(file).parts, *path.parts}
+    return not folders.isdisjoint({"site-packages", "dist-packages"}) or any(
+        path.is_relative_to(library) for library in _LIBRARIES
+    )
+
+
+def comes_from_library(thing: Any) -> bool:
+    """True if the top package of a class or function is Python's, an installed one or caap_lab."""
+    package = str(getattr(thing, "__module__", None) or "builtins").partition(".")[0]
+    if package == "__main__":
+        return False
+    if package == "caap_lab" or package in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is not None and lies_in_library(file)
+
+
+def recorded_module(module: str) -> str:
+    """The name under which hashes have always known a module: packages of caap_lab were called otherwise once."""
+    for name, recorded in _RENAMED.items():
+        if module == name or module.startswith(f"{name}."):
+            return recorded + module.removeprefix(name)
+    return module
+
+
+_RENAMED = {"caap_lab.models": "caap_lab.hooked", "caap_lab.engine": "caap_lab.context"}
+
+
+def enclosed_values(function: FunctionType) -> Iterator[Any]:
+    """Values of the enclosing functions' variables that a function uses, in order; `UNFILLED` where there is none."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            yield UNFILLED
+
+
+def names_read(code: CodeType) -> set[str]:
+    """Names that a function looks up outside itself, those of functions within it included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(names_read, inner))

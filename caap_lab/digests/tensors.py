@@ -1,0 +1,72 @@
+"""Hashes of tensors by their values, wherever they lie."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from jaxtyping import Shaped, UInt8
+from torch import Tensor
+
+from caap_lab.digests.hashing import hex_digest
+
+_ROW = 1021
+"""Numbers in a row of `checksum`. Prime, so that rows are no multiple of a layer's own."""
+
+
+def as_bytes(tensor: Shaped[Tensor, "*shape"]) -> UInt8[Tensor, " byte"]:
+    """A tensor's bytes in order, on its device, in any number format."""
+    flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return flat.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def raw_bytes(tensor: Shaped[Tensor, "*shape"]) -> memoryview:
+    """A tensor's bytes in order, in any number format."""
+    return as_bytes(tensor).cpu().numpy().data if tensor.numel() else memoryview(b"")
+
+
+def shape_and_format(tensor: Shaped[Tensor, "*shape"]) -> str:
+    """What stands before a tensor's bytes in a hash, so that equal bytes of another shape count as other ones."""
+    return f"{tuple(tensor.shape)} {tensor.dtype}\n"
+
+
+def tensor_digest(tensor: Shaped[Tensor, "*shape"]) -> str:
+    """Hash of a tensor, a model's input for example, in 16 hex digits."""
+    return hex_digest(shape_and_format(tensor), raw_bytes(tensor), size=8)
+
+
+def named_tensors_digest(text: str, tensors: Mapping[str, Tensor] | None = None) -> str:
+    """Hash of a text and of tensors with their names, kept beside them in a file so that damage is noticed."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted((tensors or {}).items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def checksum(tensors: Iterable[Tensor]) -> bytes:
+    """A hash of sums over a tensor's numbers, row by row, in which every place of a row has a weight of its own.
+
+    It changes with the numbers' order, and with any number that changes by more than the rounding of its row's sum
+    (about 1e-8 in a float32 model). Reading it costs as much as reading the tensor's norm.
+    """
+    sums: dict[torch.device, list[Tensor]] = {}
+    weights: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    for tensor in tensors:
+        flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().reshape(-1)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32) if flat.is_floating_point() else torch.float64)
+        rows = flat[: len(flat) // _ROW * _ROW].view(-1, _ROW)
+        kind = (flat.device, flat.dtype)
+        if kind not in weights:
+            weights[kind] = _weights(flat)
+        sums.setdefault(flat.device, []).extend([rows @ weights[kind], flat[rows.numel() :]])
+    digest = hashlib.blake2b(digest_size=16)
+    for parts in sums.values():
+        digest.update(torch.cat([as_bytes(part) for part in parts]).cpu().numpy().data)
+    return digest.digest()
+
+
+def _weights(like: Tensor) -> Tensor:
+    """One for each place of a row, from 0.5 to 1.5, no two alike: the fractions of the golden ratio's multiples."""
+    places = torch.arange(1, _ROW + 1, dtype=torch.float64, device="cpu")
+    return ((places * (1 + 5**0.5) / 2).frac() + 0.5).to(like)
