@@ -1,1 +1,1 @@
-"""The command line, one file per command."""
+"""The command line, one file per command: its flags in `add_arguments`, and `run`, which loads what it needs."""

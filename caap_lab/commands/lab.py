@@ -1,5 +1,6 @@
 """`caap-lab lab`: JupyterLab in the notebooks, for this computer only."""
 
+import argparse
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from caap_lab.errors import InputError
 
+HELP = "open JupyterLab in the notebooks, on this computer only"
 PACKAGE = Path(__file__).parents[1]
 COPIES = Path("caap_lab_notebooks")
 """Where the notebooks of an installed package are copied to, unless the user names a folder."""
@@ -16,6 +18,18 @@ NO_NEWS = (
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--dir", type=Path, help="copy the notebooks here; files that are there are kept")
+    parser.add_argument("--port", type=int, help="8888 by default, or the next free one")
+    parser.add_argument("options", nargs="*", metavar="OPTION", help="of JupyterLab, after --, such as -- --no-browser")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run JupyterLab until it is stopped."""
+    return open_lab(parsed.dir, parsed.port, parsed.options)
 
 
 def open_lab(folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()) -> int:

@@ -1,14 +1,11 @@
 """`caap-lab doctor`: what it finds and what it says of the rest, and that its costs are those that runs have."""
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -20,24 +17,17 @@ from caap_lab.attribution.registry import METHODS
 from caap_lab.bench import cost
 from caap_lab.bench.cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.bench.doctor import doctor
-from caap_lab.bench.profiles import HEADS, paper_models, paper_plan
+from caap_lab.bench.profiles import paper_models, paper_plan
 from caap_lab.metrics.protocol import curve_protocol
+from helpers.imagenet import imagenet_folder
 from helpers.models import randomise, timm_model
 
-CNNS = [f"{name}=demo-cnn" for name in ("ResNet-18", "ResNet-50", "DenseNet-161", "VGG-16")]
 LARGE = ["ViT-L/16=demo", "CLIP-L/14=demo-clip", "DINOv2-L/14=demo-dinov2", "DeiT3-L/16=demo-deit3"]
-
-
-def photo(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (70, 64), "red").save(path)
 
 
 @pytest.fixture
 def imagenet(tmp_path: Path) -> str:
-    for number, wnid in enumerate(("n01440764", "n01751748", "n09193705"), start=1):
-        photo(tmp_path / "imagenet" / "val" / wnid / f"ILSVRC2012_val_{number:08d}.JPEG")
-    return f"imagenet:{tmp_path / 'imagenet'}"
+    return imagenet_folder(tmp_path)
 
 
 @pytest.fixture
@@ -161,24 +151,6 @@ def test_cells_are_those_of_the_plan(imagenet: str, head: Path) -> None:
     assert vit.passes == pytest.approx(expected) and vit.seconds is None
 
 
-def test_nothing_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args, **kwargs: None)
-    assert cli.main(["doctor", "--no-timing"]) == 1
-    printed = capsys.readouterr().out
-    assert "missing ViT-S/16         timm/vit_small_patch16_224.augreg_in21k_ft_in1k is not" in printed
-    for name, file in HEADS.items():
-        assert f"--head {name}=PATH, the file {file}" in printed
-    assert "--data imagenet-s:PATH, from github.com/LUSSeg/ImageNet-S" in printed
-    assert "HF_HUB_OFFLINE" in printed and '--models "ViT-S/16=NAME:checkpoint=PATH"' in printed
-    assert "Cost of 15 tables" in printed and printed.endswith("Nothing can run yet: no table has all that it needs.\n")
-    assert "HF_HUB_OFFLINE=1 forbids it. It is set here" not in printed
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert cli.main(["doctor", "--no-timing", "--tables", "3"]) == 1
-    printed = capsys.readouterr().out
-    assert "HF_HUB_OFFLINE=1 forbids it. It is set here" in printed and "Heads" not in printed
-    assert "Cost of table 3 in" in printed and printed.count("missing ") == 4
-
-
 def test_weights_in_the_cache_and_in_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,44 +194,3 @@ def test_heads_and_data_that_do_not_fit(tmp_path: Path, imagenet: str, head: Pat
     save_file({"weight": torch.ones(10, 7), "bias": torch.zeros(10)}, tmp_path / "wide.safetensors")
     report = doctor(data, heads={"DINOv2-L/14": tmp_path / "wide.safetensors"}, **own)
     assert "reads 7 features" in report.heads[0].report and not report.heads[0].here
-
-
-def test_the_printed_command_runs(imagenet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--data", imagenet, "--models", *CNNS, "--images", "1", "--protocol", "chefer", "--device", "cpu"]
-    out = ["--out", str(tmp_path / "a run")]
-    assert cli.main(["doctor", "--profile", "paper", "--tables", "14", "15", *given, *out]) == 1
-    printed = capsys.readouterr().out
-    assert "s a pass" in printed and "What is here is enough for this:" in printed
-    command = shlex.split(printed.splitlines()[-1])
-    assert command[:2] == ["caap-lab", "bench"] and command[command.index("--tables") + 1] == "14"
-    assert "15" not in command
-    assert cli.main(command[1:]) == 0
-    assert cli.main(["doctor", "--tables", "14", "--no-timing", "--json", *given]) == 0
-    found = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))
-    assert found["complete"] and found["possible"] == [14] and "runs/paper" in found["command"]
-    assert found["data"][0] == {
-        "name": "ImageNet-1K",
-        "here": True,
-        "report": f"3 images without masks in {imagenet.partition(':')[2]}",
-        "images": 3,
-    }
-    assert found["costs"][0]["model"] == "ResNet-18" and found["costs"][0]["seconds"] is None
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--tables", "16"], "The paper has no table 16"),
-        (
-            ["--data", "imagnet:x"],
-            "'imagnet:x' is none of the paper's data sets; those are imagenet:PATH, imagenet-s:PATH",
-        ),
-        (["--models", "ViT-XL=demo"], "'ViT-XL' is none of the paper's names"),
-        (["--head", "x.pth"], "--head x.pth has to be NAME=PATH"),
-        (["--methods", "caap"], "--methods does not go with --profile paper"),
-        (["--protocol", "raise"], "no protocol 'raise'"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, capsys) -> None:
-    assert cli.main(["doctor", "--no-timing", *arguments]) == 2
-    assert message in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""`caap-lab doctor`: what the paper profile needs, and what a run costs."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_arguments
+
+if TYPE_CHECKING:
+    from caap_lab.bench.doctor import Part, Report
+
+HELP = "what `bench --profile paper` needs, how to get what is missing, and what it costs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--profile", choices=("paper",), help="as `caap-lab bench` has it")
+    parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="for the command that it prints")
+    add_bench_arguments(parser)
+    parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print what the paper profile needs, what is here and what a run costs; returns 1 if something is missing."""
+    from caap_lab.bench.doctor import advice, doctor
+
+    device = parsed.device or "cpu"
+    arguments = paper_arguments(given_options(parsed, WHAT))
+    report = doctor(**arguments, device=device, timing=not parsed.no_timing)
+    command = _command(parsed, report.possible) if report.possible else None
+    if parsed.json:
+        # "cells" is the older name of "trials".
+        costs = [asdict(cost) | {"cells": cost.trials, "seconds": cost.seconds} for cost in report.costs]
+        rest = {"complete": report.complete, "advice": advice(report), "command": command}
+        print(json.dumps({**asdict(report), "costs": costs, **rest}, indent=1))
+        return 0 if report.complete else 1
+    for title, parts in (("Weights", report.weights), ("Heads", report.heads), ("Data", report.data)):
+        if parts:
+            print("\n".join([title, *map(_line, parts), ""]))
+    for text in advice(report):
+        print(f"{text}\n")
+    print("\n".join(_costs(report, device)))
+    if not parsed.no_timing and any(cost.seconds is None for cost in report.costs):
+        print("  A model without a time does not fit into the free memory.")
+    if command is None:
+        print("\nNothing can run yet: no table has all that it needs.")
+    else:
+        print(f"\n{'All is here' if report.complete else 'What is here is enough for this'}:\n  {command}")
+    return 0 if report.complete else 1
+
+
+def _line(part: "Part") -> str:
+    return f"  {'here' if part.here else 'missing':8}{part.name:17}{part.report}"
+
+
+def _costs(report: "Report", device: str) -> list[str]:
+    """The cost of the chosen tables, one line per model."""
+    whole = f"table {report.tables[0]}" if len(report.tables) == 1 else f"{len(report.tables)} tables"
+    lines = [
+        f"Cost of {whole} in forward passes, a backward pass counted as two; time by one process on {device}",
+        f"  {'model':17}{'trials':>9}{'passes':>15}{'s a pass':>12}{'time':>12}",
+    ]
+    for cost in report.costs:
+        each = "" if cost.seconds_per_pass is None else f"{cost.seconds_per_pass:.2g}"
+        lines.append(f"  {cost.model:17}{cost.trials:9,}{cost.passes:15,.0f}{each:>12}{_duration(cost.seconds):>12}")
+    seconds = [cost.seconds for cost in report.costs]
+    total = None if None in seconds else sum(filter(None, seconds))
+    trials, passes = sum(cost.trials for cost in report.costs), sum(cost.passes for cost in report.costs)
+    return [*lines, f"  {'all':17}{trials:9,}{passes:15,.0f}{'':12}{_duration(total):>12}"]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:
+    """The command that makes these tables, with the options that `doctor` was given."""
+    from caap_lab.bench.published import tables
+
+    words = ["caap-lab", "bench", "--profile", "paper", "--out", str(parsed.out)]
+    if list(possible) != tables():
+        words += ["--tables", *map(str, possible)]
+    for name in (*WHAT, *HOW):
+        value = getattr(parsed, name)
+        if name != "tables" and value not in (None, False):
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)

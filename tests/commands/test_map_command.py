@@ -1,0 +1,139 @@
+"""`caap-lab map`, on real files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caap_lab import AttributionMap, cli
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_map_of_a_photo(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["map", str(photo), "--out", str(out), "--target", "3", "--cutoff", "0.5", "--blank", "mean"]) == 0
+    printed = capsys.readouterr().out
+    assert "%" in printed and "caap for 3 (3): cutoff 4" in printed and "row" in printed
+    found = AttributionMap.load(out / "photo_caap.safetensors")
+    assert found.target == 3 and found.settings["blank"] == "mean"
+    with Image.open(out / "photo_caap.png") as overlay:
+        assert overlay.size[0] > 500
+
+
+def test_map_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    assert cli.main(["map", str(photo), str(other), "--out", str(tmp_path), "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert len(results) == 2
+    assert results[0]["target"] == results[0]["predictions"][0]["class"]
+    assert len(results[0]["top_patches"]) == 5 and results[0]["seconds"] > 0
+
+
+def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["map", "--demo", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    (overlay,) = tmp_path.glob("demo_digit_?_caap.png")
+    digit = overlay.name.removeprefix("demo_digit_")[0]
+    assert f"caap for {digit} ({digit})" in printed, "the bundled model reads its scene rightly"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["map"], "Give one or more photos, or --demo"),
+        (["map", "x.png", "--demo"], "Give one or more photos"),
+        (["map", "missing.png"], "no file missing.png"),
+        (["map", "--demo", "--target", "cat"], "cat"),
+        (["map", "--demo", "--cutoff", "99"], "cutoff=99"),
+        (["map", "--demo", "--method", "magic"], "no method 'magic'"),
+        (["map", "--demo", "--model", "swin_tiny_patch4_window7_224"], "swin"),
+        (["map", "--demo", "--checkpoint", "missing.pth"], "missing.pth"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_status_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("caap-lab: ") and message.lower() in error.lower() and "Traceback" not in error
+
+
+def test_text_file_as_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.jpg"
+    path.write_text("not a picture")
+    assert cli.main(["map", str(path), "--out", str(tmp_path)]) == 2
+    assert "notes.jpg" in capsys.readouterr().err
+
+
+def test_photos_of_one_name_are_refused_before_any_is_overwritten(photo: Path, capsys) -> None:
+    other = photo.with_suffix(".jpg")
+    with Image.open(photo) as image:
+        image.save(other)
+    assert cli.main(["map", str(photo), str(other), "--out", str(photo.parent / "out")]) == 2
+    assert "Two photos are called 'photo'" in capsys.readouterr().err
+    assert not (photo.parent / "out").exists()
+
+
+def test_finished_photos_are_printed_when_a_later_one_fails(photo: Path, tmp_path: Path, capsys) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photo.read_bytes()[:2000])
+    assert cli.main(["map", str(photo), str(broken), "--out", str(tmp_path), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)[0]["image"] == "photo" and "broken.png" in printed.err
+
+
+def test_cutoff_may_be_written_in_any_way(photo: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["map", str(photo), "--out", str(tmp_path), "--json", "--cutoff"]
+    assert cli.main([*arguments, "5e-1"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["cutoff"] == 4
+    assert cli.main([*arguments, "nan"]) == 2
+
+
+def test_a_huge_image_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["map", "--demo", "--image-size", "100000000", "--out", str(tmp_path)]) == 2
+    assert "is more than 8192 pixels a side" in capsys.readouterr().err
+
+
+def test_a_method_takes_options_as_bench_does(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["map", str(photo), "--out", str(tmp_path), "--json", "--target", "3"]
+    assert cli.main([*arguments, "--method", "caap:cutoff=3,blank=mean", "--neighbourhood", "none"]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["cutoff"], settings["blank"], settings["neighbourhood"]) == (3, "mean", "none")
+    assert cli.main([*arguments, "--method", "my rollout=rollout"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["method"] == "rollout" and Path(printed["overlay"]).name == "photo_my_rollout.png"
+    assert (tmp_path / "photo_my_rollout.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--method", "caap:cutoff=3", "--cutoff", "2"],
+            "cutoff stands both in --method caap:cutoff=3 and as --cutoff",
+        ),
+        (["--method", "caap:target=3"], "The target is no option of a method; give it as --target"),
+        (["--method", "caap:cutoff"], "'cutoff' in 'caap:cutoff' is not key=value"),
+        (["--method", "rollout:cutof=3"], "cutof"),
+    ],
+)
+def test_options_of_a_method_that_cannot_be(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["map", "--demo", "--out", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
