@@ -5,8 +5,8 @@ from ._version import __version__ as __version__
 from .activations.patch import Patch as Patch
 from .activations.run_patched import run_patched as run_patched
 from .activations.store import ActivationStore as ActivationStore
-from .activations.sweep import SweepResult as SweepResult
 from .activations.sweep import sweep as sweep
+from .activations.sweep_result import SweepResult as SweepResult
 from .attribution.caap import caap as caap
 from .attribution.completeness import completeness_error as completeness_error
 from .attribution.libragrad import libragrad as libragrad
@@ -19,8 +19,8 @@ from .bench.result import BenchmarkResult as BenchmarkResult
 from .data.image_set import ImageSet as ImageSet
 from .data.open import open_images as open_images
 from .data.scenes import demo_images as demo_images
-from .diagnostics.attention_regions import AttentionRegions as AttentionRegions
 from .diagnostics.attention_regions import attention_regions as attention_regions
+from .diagnostics.region_result import AttentionRegions as AttentionRegions
 from .engine import blanks as blanks
 from .errors import CheckpointError as CheckpointError
 from .errors import InputError as InputError

@@ -135,7 +135,7 @@ def test_sweep_metric_is_tried_before_the_run(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(type(model), "run_block", lambda *a: pytest.fail("the model ran"))
     with pytest.raises(InputError, match=r"it gives \[\]"):
         cl.sweep(model, image, lambda layer: Patch("z", layer), over={"layer": [0]}, metric=lambda logits: logits.sum())
-    with pytest.raises(InputError, match="gave nothing"):
+    with pytest.raises(InputError, match="returned None"):
         cl.sweep(model, image, lambda layer: None, over={"layer": [0]}, metric=0)
     with pytest.raises(InputError, match="called 'image'"):
         cl.sweep(model, image, lambda image: Patch("z", image), over={"image": [0]}, metric=0)

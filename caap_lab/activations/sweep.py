@@ -5,11 +5,9 @@ cell.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +15,7 @@ from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.patch import Edit, Patch, edits
+from caap_lab.activations.sweep_result import SweepResult
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
@@ -24,64 +23,8 @@ from caap_lab.models.batches import single_images
 from caap_lab.models.names import Site
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
-from caap_lab.statistics import standard_error
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Metric = Callable[[Float[Tensor, "image classes"]], Float[Tensor, " image"]]
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """A metric for every image and cell, beside the unpatched runs."""
-
-    axes: dict[str, list[Any]]
-    """Axis name to its labels, in the order of the axes of `values`."""
-    values: Float[np.ndarray, "image *axes"]
-    """The metric with the cell's patch."""
-    baseline: Float[np.ndarray, " image"]
-    """The metric of each image without any patch."""
-    metric: str
-    model_name: str
-
-    @property
-    def effect(self) -> Float[np.ndarray, "image *axes"]:
-        """Patched minus unpatched."""
-        return self.values - self.baseline.reshape(-1, *[1] * len(self.axes))
-
-    @property
-    def mean(self) -> Float[np.ndarray, "*axes"]:
-        """Mean effect over images."""
-        return self.effect.mean(axis=0)
-
-    @property
-    def standard_error(self) -> Float[np.ndarray, "*axes"]:
-        """Standard error of the mean effect over images (ddof 0); 0 for one image."""
-        return standard_error(self.effect)
-
-    def to_dataframe(self) -> "pd.DataFrame":
-        """One row an image and cell: model, image, the axes, baseline, value, effect."""
-        import pandas as pd
-
-        index = pd.MultiIndex.from_product(
-            [range(len(self.baseline)), *self.axes.values()], names=["image", *self.axes]
-        )
-        frame = pd.DataFrame({"value": self.values.reshape(-1), "effect": self.effect.reshape(-1)}, index=index)
-        frame = frame.reset_index()
-        frame.insert(0, "model", self.model_name)
-        frame.insert(frame.columns.get_loc("value"), "baseline", self.baseline[frame["image"]])
-        return frame
-
-    def __repr__(self) -> str:
-        """Size and largest effect."""
-        sizes = " x ".join(f"{len(labels)} {name}" for name, labels in self.axes.items())
-        at = np.unravel_index(np.abs(self.mean).argmax(), self.mean.shape)
-        where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
-        return (
-            f"SweepResult: {self.metric} of {self.model_name}, {len(self.baseline)} images x {sizes}; "
-            f"largest mean effect {self.mean[at]:+.4g} at {where}"
-        )
 
 
 @runs_model
@@ -128,13 +71,13 @@ def sweep(
     tried = read(torch.zeros(len(batch), model.n_classes, device=model.device, dtype=model.dtype))
     if not isinstance(tried, Tensor) or tried.shape != (len(batch),):
         shape = list(tried.shape) if isinstance(tried, Tensor) else type(tried).__name__
-        raise InputError(f"The metric must give one number an image, a tensor [{len(batch)}]; it gives {shape}.")
+        raise InputError(f"The metric must give one number per image, a tensor [{len(batch)}]; it gives {shape}.")
     cells = []
     known: set[int] = set()
     for number, labels in enumerate(product(*axes.values())):
         given = patch(**dict(zip(axes, labels, strict=True)))
         if given is None:
-            raise InputError(f"The patch function gave nothing for the cell {labels}; it must return a Patch.")
+            raise InputError(f"The patch function returned None for the cell {labels}; it must return a Patch.")
         made = [e for p in ([given] if isinstance(given, Patch) else given) for e in edits(model, p, len(batch), known)]
         if not made:  # an empty list of patches
             raise InputError(f"The cell {labels} has no patch.")
@@ -150,14 +93,14 @@ def sweep(
             for start in range(0, len(waiting), per_run):
                 run = waiting[start : start + per_run]
                 logits = _run_cells(model, prefix, first, [made for _, _, made in run])
-                found = torch.stack([read(cell) for cell in logits.view(len(run), len(batch), -1)])
-                values[[number for _, number, _ in run]] = found.cpu().double()
+                numbers = torch.stack([read(cell) for cell in logits.view(len(run), len(batch), -1)])
+                values[[number for _, number, _ in run]] = numbers.cpu().double()
                 bar.update(len(run))
     shape = [len(labels) for labels in axes.values()]
-    return SweepResult(
-        axes=axes,
-        values=values.T.reshape(len(batch), *shape).numpy(),
-        baseline=read(prefix.logits()).cpu().double().numpy(),
+    return SweepResult.of(
+        axes,
+        values.T.reshape(len(batch), *shape).numpy(),
+        read(prefix.logits()).cpu().double().numpy(),
         metric=metric_name,
         model_name=model.model_name,
     )
@@ -196,7 +139,7 @@ def _run_cells(
         rows = slice(number * size, (number + 1) * size)
         for site, edit in made:
             by_hook.setdefault(site.hook, []).append((rows, edit))
-    hooks: list[tuple[Any, Any]] = [(hook, _edit_rows(found)) for hook, found in by_hook.items()]
+    hooks: list[tuple[Any, Any]] = [(hook, _edit_rows(rows)) for hook, rows in by_hook.items()]
     prefix.advance(first)  # before the hooks are on
     with model.hooks(fwd_hooks=hooks):
         if first < 0:
@@ -205,10 +148,10 @@ def _run_cells(
         return model(prefix.resid.repeat(len(cells), 1, 1), start_at_layer=first, class_tokens=tokens)
 
 
-def _edit_rows(found: Sequence[tuple[slice, Edit]]) -> Edit:
+def _edit_rows(cells: Sequence[tuple[slice, Edit]]) -> Edit:
     def edit(activation: Tensor, hook: HookPoint) -> Tensor:
         new = activation.clone()
-        for rows, replace in found:
+        for rows, replace in cells:
             new[rows] = replace(new[rows], hook)
         return new
 

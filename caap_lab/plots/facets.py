@@ -57,6 +57,8 @@ def plot_facets(
         spec = ax.get_subplotspec()
         if sharex and not (spec.is_last_row() or spec.rowspan.start * wide + spec.colspan.start + wide >= len(places)):
             ax.set_xlabel("")
+        if sharey and not spec.is_first_col():
+            ax.set_ylabel("")
     figure.align_ylabels(panels)
     shared_legend(figure, legend_columns)
     return figure

@@ -6,12 +6,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import BAND_OPACITY, TICK, Dash, LevelStyle, Styles, level_styles, new_axes, style_axes
+from caap_lab.plots.style import (
+    ACCENT,
+    BAND_OPACITY,
+    TICK,
+    Styles,
+    level_styles,
+    new_axes,
+    style_axes,
+)
 
 _ONE = "mean"
 """The only level where there is no `hue`."""
-_DASHES: dict[Dash, tuple[float, ...] | str] = {"-": "", "--": (3.7, 1.6), "-.": (6.4, 1.6, 1, 1.6), ":": (1, 1.65)}
-"""Matplotlib's own dashes as lengths on and off, which seaborn takes."""
 
 
 def plot_lines(
@@ -63,9 +69,9 @@ def plot_lines(
         hue="_level",
         hue_order=shown,
         palette={level: known[level].colour for level in shown},
-        style="_level",
+        style="_level" if markers else None,
         style_order=shown,
-        dashes={level: _on_off(known[level]) for level in shown},
+        dashes=False,
         markers={level: known[level].marker for level in shown} if markers else False,
         markersize=4,
         markeredgewidth=0,
@@ -76,7 +82,8 @@ def plot_lines(
     )
     for line, level in zip(ax.lines[before:], shown, strict=True):
         style, part = known[level], data[data["_level"] == level].sort_values(x)
-        line.set(linewidth=2 if style.highlighted else 1.4, zorder=3 if style.highlighted else 2)
+        width, order = (2, 3) if style.highlighted else (1.4, 2)
+        line.set(linestyle=style.dash, linewidth=width, zorder=order)
         line.set_label(for_plot(level))
         if error is not None:
             low, high = part[y] - part[error], part[y] + part[error]
@@ -89,5 +96,6 @@ def plot_lines(
     return ax
 
 
-def _on_off(style: LevelStyle) -> tuple[float, ...] | str:
-    return tuple(style.dash[1]) if isinstance(style.dash, tuple) else _DASHES[style.dash]
+def mark_number(ax: Axes, place: float, label: str | None = None) -> None:
+    """A dashed line up from a number of the x axis, such as a default or what is chosen; the label is for a legend."""
+    ax.axvline(place, color=ACCENT, linestyle="--", linewidth=1, label=None if label is None else for_plot(label))

@@ -124,6 +124,21 @@ def plot_image_and_map(
     return figure
 
 
+def colour_patches(
+    ax: Axes, colours: UInt8[np.ndarray, "row col 4"], size: tuple[int, int], opacity: float = 0.5
+) -> None:
+    """Lay a colour of its own over each patch of an image, such as that of its object.
+
+    Args:
+        ax: Axes with an image, as `plot_image` draws it.
+        colours: Red, green, blue and opacity of each patch; an opacity of 0 leaves the patch as it is.
+        size: Height and width of the image in pixels.
+        opacity: Of all other patches, 0 to 1.
+    """
+    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
+    ax.imshow(colours, alpha=opacity * (colours[..., 3] > 0), interpolation="nearest", extent=extent)
+
+
 def outline_patches(
     ax: Axes,
     grid: tuple[int, int],
@@ -166,6 +181,11 @@ def map_colours(scores: Scores, signed: bool = False, colour_map: str | None = N
     low, high = map_range(scores, signed)
     shares = (scores - low) / ((high - low) or 1.0)
     return np.asarray(colormaps[colour_map or map_colour_map(signed)](shares, bytes=True))
+
+
+def colour_table(colour_map: str = COLOUR_MAP) -> UInt8[np.ndarray, "256 3"]:
+    """The 256 colours of a colour map: red, green, blue."""
+    return np.asarray(colormaps[colour_map](np.arange(256), bytes=True))[:, :3]
 
 
 def grey(image: Pixels) -> Pixels:

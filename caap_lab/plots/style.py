@@ -187,6 +187,13 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     return figure
 
 
+def text_figure(text: str, width: float = 9, height: float = 1) -> Figure:
+    """A sentence in the place of a figure, such as why there is none."""
+    figure = new_figure(width, height)
+    figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
+    return figure
+
+
 def new_axes(ax: Axes | None, width: float = 4.8, height: float = 3.2) -> Axes:
     """The given axes, or those of a new figure."""
     return new_figure(width, height).add_subplot(axes_class=NotebookAxes) if ax is None else ax

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.heat import plot_heat
-from caap_lab.plots.lines import plot_lines
+from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.points import plot_points
 from caap_lab.plots.style import ACCENT, COLOURS, MARKERS, TICK, TITLE, LevelStyle, new_axes
 
@@ -44,7 +44,7 @@ def plot_sweep(
     ax = new_axes(ax, height=3.4)
     if len(axes) == 2:
         _pairs(frame, axes, ax, label, default)
-    elif pd.api.types.is_numeric_dtype(frame[axes[0]]):
+    elif pd.api.types.is_numeric_dtype(frame[axes[0]]) and not pd.api.types.is_bool_dtype(frame[axes[0]]):
         _numbers(frame, axes[0], ax, label, default)
     else:
         _names(frame, axes[0], ax, label, default)
@@ -70,7 +70,7 @@ def _numbers(frame: pd.DataFrame, axis: str, ax: Axes, label: str, default: Any)
         legend=False,
     )
     if default is not None:
-        ax.axvline(default, color=ACCENT, linestyle="--", linewidth=1, label=_DEFAULT)
+        mark_number(ax, default, _DEFAULT)
 
 
 def _names(frame: pd.DataFrame, axis: str, ax: Axes, label: str, default: Any) -> None:
