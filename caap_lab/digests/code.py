@@ -19,7 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from caap_lab.digests.hashing import pieces_digest
-from caap_lab.digests.python_code import UNFILLED, enclosed_values, lies_in_library, names_read, recorded_module
+from caap_lab.digests.python_code import (
+    UNFILLED,
+    comes_from_library,
+    enclosed_values,
+    is_found_by_name,
+    lies_in_library,
+    names_read,
+    recorded_module,
+)
 from caap_lab.digests.tensors import raw_bytes
 from caap_lab.errors import InputError
 
@@ -166,9 +174,16 @@ def _is_installed(value: Any) -> bool:
     """True for functions and classes of Python, of installed packages and of caap_lab."""
     if isinstance(value, types.FunctionType):
         file = value.__code__.co_filename
-        return not value.__closure__ and (file.startswith("<frozen") or lies_in_library(file))
+        if value.__closure__ and not _is_decorated_library_function(value):
+            return False  # a library's code around values of the user's own
+        return file.startswith("<frozen") or lies_in_library(file)
     if isinstance(value, type):
         module = sys.modules.get(value.__module__)
         source: str | None = getattr(module, "__file__", None)
         return module is not None and module.__name__ != "__main__" and (source is None or lies_in_library(source))
     return isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType))
+
+
+def _is_decorated_library_function(function: types.FunctionType) -> bool:
+    by_name = comes_from_library(function) and is_found_by_name(function)
+    return by_name and function.__qualname__ != "libragrad"  # it has always counted by the code that decorates it

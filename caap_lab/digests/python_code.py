@@ -37,15 +37,36 @@ def comes_from_library(thing: Any) -> bool:
     return file is not None and lies_in_library(file)
 
 
+def is_found_by_name(function: Any) -> bool:
+    """True if a function is what its module holds under its name."""
+    found: Any = sys.modules.get(function.__module__)
+    for word in function.__qualname__.split("."):
+        found = getattr(found, word, None)
+    return found is function
+
+
+_FIRST_NAMES = {
+    "caap_lab.models.vit": "caap_lab.hooked.model",
+    "caap_lab.models": "caap_lab.hooked",
+    "caap_lab.engine": "caap_lab.context",
+    "caap_lab.activations.patch": "caap_lab.patching.patch",
+    "caap_lab.activations.run_patched": "caap_lab.patching.run",
+    "caap_lab.activations.store": "caap_lab.store.store",
+    "caap_lab.activations.sweep": "caap_lab.patching.sweep",
+    "caap_lab.activations.sweep_result": "caap_lab.patching.sweep",
+    "caap_lab.bench.benchmark": "caap_lab.bench.run",
+    "caap_lab.diagnostics.region_result": "caap_lab.diagnostics.attention_regions",
+}
+"""What modules and packages of caap_lab were called when hashes first named them; inner ones stand before outer ones.
+Whoever moves a public class or function adds its module."""
+
+
 def recorded_module(module: str) -> str:
-    """The name under which hashes have always known a module: packages of caap_lab were called otherwise once."""
-    for name, recorded in _RENAMED.items():
+    """The name under which hashes know a module, which stays as it first was wherever the module is moved."""
+    for name, first in _FIRST_NAMES.items():
         if module == name or module.startswith(f"{name}."):
-            return recorded + module.removeprefix(name)
+            return first + module.removeprefix(name)
     return module
-
-
-_RENAMED = {"caap_lab.models": "caap_lab.hooked", "caap_lab.engine": "caap_lab.context"}
 
 
 def enclosed_values(function: FunctionType) -> Iterator[Any]:

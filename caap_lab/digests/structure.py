@@ -5,7 +5,6 @@ packages is named; code of the user's own, which may change under its name, is r
 """
 
 import dataclasses
-import sys
 from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
@@ -17,7 +16,13 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.digests.hashing import hex_digest
-from caap_lab.digests.python_code import UNFILLED, comes_from_library, enclosed_values, recorded_module
+from caap_lab.digests.python_code import (
+    UNFILLED,
+    comes_from_library,
+    enclosed_values,
+    is_found_by_name,
+    recorded_module,
+)
 
 _OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens names all modules
 _WITHOUT_EFFECT = frozenset(
@@ -122,7 +127,7 @@ class _Reader:
     def function(self, function: Any) -> str:
         """A function of an installed package by name, another by its code and the values that the code reads."""
         name = f"{recorded_module(str(function.__module__))}.{function.__qualname__}"
-        if comes_from_library(function) and _is_found(function):
+        if comes_from_library(function) and is_found_by_name(function):
             return name
         enclosed = [value for value in enclosed_values(function) if value is not UNFILLED]
         read = {word: function.__globals__.get(word) for word in function.__code__.co_names}
@@ -140,7 +145,7 @@ class _Reader:
                 parts = {k: v for k, v in vars(kind).items() if not k.startswith("__") or isinstance(v, FunctionType)}
                 read = {k: self.text(v) for k, v in parts.items() if isinstance(v, FunctionType) or _is_setting(v)}
                 self._classes[kind] += f" {sorted(read.items())} {[self.type(base) for base in kind.__bases__]}"
-            elif isinstance(forward := getattr(kind, "forward", None), FunctionType) and not _is_found(forward):
+            elif isinstance(forward := getattr(kind, "forward", None), FunctionType) and not is_found_by_name(forward):
                 self._classes[kind] += f" forward = {self.function(forward)}"  # another was put in its place
         return self._classes[kind]
 
@@ -149,14 +154,6 @@ def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
     """True for a method that is put on its own module again, which changes nothing."""
     own = getattr(type(module), name, None)
     return isinstance(value, MethodType) and value.__self__ is module and value.__func__ is own
-
-
-def _is_found(function: Any) -> bool:
-    """True if a function is what its module holds under its name."""
-    found: Any = sys.modules.get(function.__module__)
-    for word in function.__qualname__.split("."):
-        found = getattr(found, word, None)
-    return found is function
 
 
 def _is_setting(value: Any) -> bool:
