@@ -1,22 +1,16 @@
 """The attention widget's state as a figure."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from caap_lab.diagnostics.attention_regions import AttentionRegions
-from caap_lab.escaping import for_plot
+from caap_lab.diagnostics.region_result import AttentionRegions
+from caap_lab.plots.head_maps import plot_head_maps
+from caap_lab.plots.maps import colour_patches, grey, outline_patches, plot_image, plot_map
 from caap_lab.plots.style import new_figure
-from caap_lab.widgets.pixels import colour_table, grey
-
-QUERY_COLOUR = "#d55e00"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +22,7 @@ class AttentionScene:
         query: What looks, in words.
         cell: Row and column of the patch that looks, or nothing.
         pixels: The photo.
-        objects: A colour a patch, clear for background.
+        objects: One colour per patch, clear for background.
         tiles: Place in the colour table of each patch, in all maps.
         chosen: Layer and head of the large map.
         map: Its values.
@@ -64,72 +58,27 @@ def attention_figure(scene: AttentionScene) -> Figure:
     right = min(max(height * heads / layers * scene.objects.shape[1] / scene.objects.shape[0], 1.2), 8.0) + 0.5
     figure = new_figure(left + right, height)
     axes = figure.subplot_mosaic([[name, "heads"] for name in below], width_ratios=[left, right])
-    _draw_photo(axes["photo"], scene)
-    _draw_map(axes["map"], scene)
-    _draw_heads(axes["heads"], scene)
+    size = (scene.pixels.shape[0], scene.pixels.shape[1])
+    plot_image(scene.pixels, axes["photo"], title=f"{scene.title}: {scene.query}")
+    colour_patches(axes["photo"], scene.objects, size)
+    layer, head = scene.chosen
+    title = f"where it looks in layer {layer}, head {head}"
+    if scene.map is None:
+        plot_image(grey(scene.pixels), axes["map"], title=title)
+    else:
+        look: dict[str, Any] = {"opacity": scene.opacity, "colour_map": scene.colour_map, "limits": (0, scene.high)}
+        plot_map(
+            scene.map, scene.pixels, axes["map"], label="share of its attention", bar="bottom", title=title, **look
+        )
+    if scene.cell:
+        for name in ("photo", "map"):
+            outline_patches(axes[name], (scene.objects.shape[0], scene.objects.shape[1]), size, scene.cell)
+    axes["heads"].set_anchor("N")
+    if scene.tiles is None:
+        axes["heads"].set_axis_off()
+    else:
+        shares = scene.tiles.astype(np.float32) / 255
+        plot_head_maps(shares, axes["heads"], colour_map=scene.colour_map, chosen=scene.chosen, title="all heads")
     if scene.regions is not None:
         scene.regions.plot(axes["regions"], quantity=scene.quantity, heads=scene.heads)
     return figure
-
-
-def _draw_photo(ax: Axes, scene: AttentionScene) -> None:
-    ax.imshow(scene.pixels, interpolation="nearest")
-    ax.imshow(scene.objects, alpha=0.5 * (scene.objects[..., 3] > 0), interpolation="nearest", extent=_extent(scene))
-    ax.set_title(for_plot(f"{scene.title}: {scene.query}"), fontsize=9)
-    ax.set_axis_off()
-    _outline_query(ax, scene)
-
-
-def _draw_map(ax: Axes, scene: AttentionScene) -> None:
-    layer, head = scene.chosen
-    ax.imshow(grey(scene.pixels), interpolation="nearest")
-    ax.set_title(f"where it looks in layer {layer}, head {head}", fontsize=9)
-    ax.set_axis_off()
-    if scene.map is not None:
-        colours = ScalarMappable(Normalize(0, scene.high), scene.colour_map)  # without the overlay's opacity
-        rgba = colours.to_rgba(scene.map, alpha=scene.opacity)
-        ax.imshow(rgba, interpolation="nearest", extent=_extent(scene))
-        bar = cast(Figure, ax.figure).colorbar(colours, ax=ax, location="bottom", fraction=0.05, pad=0.02)
-        bar.set_label("share of its attention", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-    _outline_query(ax, scene)
-
-
-def _draw_heads(ax: Axes, scene: AttentionScene) -> None:
-    ax.set_title("all heads", fontsize=9)
-    ax.set_anchor("N")
-    if scene.tiles is None:
-        ax.set_axis_off()
-        return
-    # One picture of all maps: an axes a head would take seconds.
-    layers, heads, rows, cols = scene.tiles.shape
-    gap = max(1, cols // 8)
-    sheet = np.zeros((layers, rows + gap, heads, cols + gap, 4), dtype=np.uint8)
-    colours = colour_table(scene.colour_map)[scene.tiles]
-    sheet[:, :rows, :, :cols, :3] = colours.transpose(0, 2, 1, 3, 4)
-    sheet[:, :rows, :, :cols, 3] = 255
-    ax.imshow(sheet.reshape(layers * (rows + gap), heads * (cols + gap), 4), interpolation="nearest")
-    ax.set_xticks(np.arange(heads) * (cols + gap) + cols / 2 - 0.5, [str(head) for head in range(heads)], fontsize=7)
-    ax.set_yticks(
-        np.arange(layers) * (rows + gap) + rows / 2 - 0.5, [str(layer) for layer in range(layers)], fontsize=7
-    )
-    ax.set_xlabel("head", fontsize=8)
-    ax.set_ylabel("layer (block)", fontsize=8)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    layer, head = scene.chosen
-    corner = (head * (cols + gap) - 0.5, layer * (rows + gap) - 0.5)
-    ax.add_patch(Rectangle(corner, cols, rows, fill=False, edgecolor=QUERY_COLOUR, linewidth=2))
-
-
-def _extent(scene: AttentionScene) -> tuple[float, float, float, float]:
-    height, width = scene.pixels.shape[:2]
-    return -0.5, width - 0.5, height - 0.5, -0.5
-
-
-def _outline_query(ax: Axes, scene: AttentionScene) -> None:
-    if scene.cell:
-        (row, col), (rows, cols) = scene.cell, scene.objects.shape[:2]
-        high, wide = scene.pixels.shape[0] / rows, scene.pixels.shape[1] / cols
-        corner = (col * wide - 0.5, row * high - 0.5)
-        ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=QUERY_COLOUR, linewidth=2))

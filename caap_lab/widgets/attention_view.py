@@ -10,12 +10,14 @@ from torch import Tensor
 
 from caap_lab.checks import check_share
 from caap_lab.data.image_set import ImageSet
-from caap_lab.diagnostics.attention_regions import AttentionRegions, attention_regions
+from caap_lab.diagnostics.attention_regions import attention_regions
+from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.diagnostics.regions import Masks
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
+from caap_lab.plots.maps import colour_table
 from caap_lab.plots.style import COLOUR_MAP
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
 from caap_lab.widgets.attention_words import colour_scale, head_tips, prefix_names
@@ -25,7 +27,7 @@ from caap_lab.widgets.objects import Objects
 from caap_lab.widgets.panel import Panel
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import colour_table, png
+from caap_lab.widgets.pixels import png
 from caap_lab.widgets.query_rows import QueryRows
 from caap_lab.widgets.region_sums import RegionSums
 
@@ -329,7 +331,7 @@ class AttentionView(Panel):
         with self.grid.hold_sync():
             self.grid.query = self._cell
             self.grid.label = f"Attention of all heads from the {self._query_words}"
-            self.grid.table = colour_table(self.colours.value).astype(np.uint8).tobytes()
+            self.grid.table = colour_table(self.colours.value).tobytes()
             if weights is None:
                 self._tiles = self._highs = None
                 self.grid.tiles, self.grid.tips = b"", []
@@ -358,7 +360,7 @@ class AttentionView(Panel):
                 self.overlay.caption += ": computing"
                 self._scale.value = ""
             else:
-                colours = colour_table(self.colours.value).astype(np.uint8)
+                colours = colour_table(self.colours.value)
                 self.overlay.overlay = png(colours[self._tiles[layer, head]])
                 self._scale.value = colour_scale(colours, float(self._highs[layer, head]))
                 self.overlay.tips = [

@@ -7,30 +7,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from caap_lab.diagnostics.attention_regions import AttentionRegions
 from caap_lab.diagnostics.region_pairs import PREFIX_WORDS
+from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.escaping import for_html
 from caap_lab.models.spec import ViTSpec
 
-DASHES = {
-    "intra-object": "",
-    "inter-object": "9 5",
-    "object-to-background": "10 4 2 4",
-    "background-to-object": "2 4",
-    "background-to-background": "12 3 2 3 2 3",
-}
-"""`caap_lab.plots.attention.REGION_STYLES`' dashes in SVG's words."""
 _QUANTITIES: tuple[Literal["mass", "weight"], ...] = ("mass", "weight")
 
 
 def prefix_names(spec: ViTSpec) -> list[str]:
-    """A name a prefix token."""
+    """One name per prefix token."""
     names = [f"{PREFIX_WORDS[role]} token" for role in spec.prefix if role != "reg"]
     return names + [f"register {place}" for place in range(1, spec.prefix.count("reg") + 1)]
 
 
 def head_tips(weights: Float[Tensor, "layer head token"], spec: ViTSpec, query: int) -> list[str]:
-    """A line a head, layer by layer: how a query's attention divides between patches and prefix tokens."""
+    """One line per head, layer by layer: how a query's attention divides between patches and prefix tokens."""
     wide = weights.float().flatten(0, 1)
     roles = list(dict.fromkeys(spec.prefix))
     places = [[i for i, own in enumerate(spec.prefix) if own == role] for role in roles]

@@ -15,10 +15,10 @@ from caap_lab.bench.result import BenchmarkResult
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.metrics.catalogue import metric_column
-from caap_lab.plots.style import figure_png
+from caap_lab.plots.style import figure_png, text_figure
 from caap_lab.widgets.background import Job
 from caap_lab.widgets.panel import Panel
-from caap_lab.widgets.run_snapshot import Choice, RunSnapshot, Stamp, Waiting, newest, read, sentence, stamp
+from caap_lab.widgets.run_snapshot import Choice, RunSnapshot, Stamp, Waiting, newest, read, stamp
 from caap_lab.widgets.static_image import StaticImage
 
 
@@ -148,7 +148,7 @@ class BenchmarkView(Panel):
     def to_figure(self) -> Figure:
         """Mean curves of one model, and the metric of all models as dots."""
         snapshot = self._snapshot
-        return snapshot.figure(self.choice) if isinstance(snapshot, RunSnapshot) else sentence(snapshot.text)
+        return snapshot.figure(self.choice) if isinstance(snapshot, RunSnapshot) else text_figure(snapshot.text)
 
     def refresh(self) -> None:
         """Poll the folder now, and go on polling if the run is not complete."""

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import anywidget
 import traitlets
+from matplotlib import rcParamsDefault
+
+from caap_lab.plots.style import LevelStyle
 
 _HERE = Path(__file__).parent
+_DASHES = {
+    "-": (),
+    "--": rcParamsDefault["lines.dashed_pattern"],
+    "-.": rcParamsDefault["lines.dashdot_pattern"],
+    ":": rcParamsDefault["lines.dotted_pattern"],
+}
+"""Matplotlib's, as lengths on and off in widths of the line."""
 
 
 class Curve(anywidget.AnyWidget):
@@ -13,8 +23,8 @@ class Curve(anywidget.AnyWidget):
 
     Attributes:
         x: The numbers.
-        series: Name, colour, dash (SVG stroke-dasharray, "" for none), and one value a number; None where there is none
-            yet.
+        series: Name, colour, dash (SVG stroke-dasharray, "" for none), and one value per number; None where there is
+            none yet.
         current: The number that is marked.
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis, with its unit.
@@ -33,6 +43,12 @@ class Curve(anywidget.AnyWidget):
     label = traitlets.Unicode().tag(sync=True)
     width = traitlets.Int(420).tag(sync=True)
     height = traitlets.Int(260).tag(sync=True)
+
+
+def svg_dash(style: LevelStyle) -> str:
+    """A level's dash, as matplotlib draws it, as SVG's `stroke-dasharray` for lines of 2 pixels."""
+    lengths = style.dash[1] if isinstance(style.dash, tuple) else _DASHES[style.dash]
+    return " ".join(f"{2.4 * length:.3g}" for length in lengths)
 
 
 def line(name: str, values: list[float | None], colour: str, dash: str = "") -> dict[str, object]:

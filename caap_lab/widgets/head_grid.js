@@ -1,4 +1,4 @@
-// Small maps of all heads, a row a layer, on one canvas. Their numbers are text of the page, in the theme's colour.
+// Small maps of all heads, one row per layer, on one canvas. Their numbers are text of the page, in the theme's colour.
 
 const GAP = 2; // pixels between maps
 const [SMALLEST, LARGEST] = [14, 56]; // pixels of a map's width
@@ -21,7 +21,7 @@ function render({ model, el }) {
   tip.className = "caap-tip";
   tip.setAttribute("role", "status");
 
-  let sheet = null; // all maps edge to edge, a pixel a patch
+  let sheet = null; // all maps edge to edge, one pixel per patch
   let pointed = null; // [layer, head] under the mouse
   let size = [0, 0]; // width and height of a map
   let drawn = 0;

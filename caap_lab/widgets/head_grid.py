@@ -9,7 +9,7 @@ _HERE = Path(__file__).parent
 
 
 class HeadGrid(anywidget.AnyWidget):
-    """A small map a head, a row of them a layer, one of which is chosen with the mouse or the arrow keys.
+    """One small map per head, one row of them per layer; one map is chosen with the mouse or the arrow keys.
 
     Attributes:
         layers: Number of layers.

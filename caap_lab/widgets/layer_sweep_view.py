@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets
+import pandas as pd
 from matplotlib.figure import Figure
 
 from caap_lab.attribution.caap import caap
@@ -13,23 +14,27 @@ from caap_lab.engine.blanks import BLANKS
 from caap_lab.engine.settings import CONTEXTS, DEFAULTS, cutoff_blocks
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_column
-from caap_lab.metrics.perturbation import PerturbationCurves, insertion_deletion
+from caap_lab.metrics.perturbation import FAITHFULNESS, PerturbationCurves, insertion_deletion
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.style import COLOURS, new_figure, style_axes
+from caap_lab.plots.lines import mark_number, plot_lines
+from caap_lab.plots.maps import plot_image
+from caap_lab.plots.style import COLOURS, new_figure
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.curve_view import Curve, line
 from caap_lab.widgets.panel import Panel, wrapped
+from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
 
-METRICS = ("insdel", "insertion", "deletion")
 PROTOCOL = "rise-28"
 """Curves of 28 steps, as the sweeps draw them."""
 SECONDS_PER_STEP = 0.6
+_OTHER_SETTINGS = ("start", "neighbourhood", "blank", "context")
+"""All that a map depends on, besides the cutoff."""
 KEPT = 16
 """Settings whose maps stay in memory."""
 
@@ -81,15 +86,15 @@ class LayerSweep(Panel):
         layers = model.n_layers
         contexts = _contexts(model)
         self.cutoff = ipywidgets.IntSlider(cutoff_blocks(None, layers), min=0, max=layers, description="cutoff")
-        self.start = ipywidgets.IntSlider(0, min=0, max=layers - 1, description="start")
+        self.start = ipywidgets.IntSlider(DEFAULTS["start"], min=0, max=layers - 1, description="start")
         self.play = ipywidgets.ToggleButton(description="play", tooltip="Go through the cutoffs", icon="play")
-        self.blank = ipywidgets.Dropdown(options=BLANKS, description="blank")
+        self.blank = ipywidgets.Dropdown(options=BLANKS, value=DEFAULTS["blank"], description="blank")
         self.neighbourhood = ipywidgets.Dropdown(
             options=list(NEIGHBOURHOODS), value=DEFAULTS["neighbourhood"], description="neighbours"
         )
         self.context = ipywidgets.Dropdown(options=contexts, description="context")
-        titles = [(metric_column(name).title, name) for name in METRICS]
-        self.metric = ipywidgets.Dropdown(options=titles, description="metric")
+        metrics = [(column.title, column.name) for column in FAITHFULNESS.columns]
+        self.metric = ipywidgets.Dropdown(options=metrics, value="insdel", description="metric")
         self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
         rows, cols = model.grid
         self.picture = Picture(photo=self.photo.grey_png, rows=rows, cols=cols, width=280)
@@ -149,7 +154,7 @@ class LayerSweep(Panel):
         options = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         lines = [f"m = cl.caap(model, {self.photo.call}, target={self.target}, {options})"]
         if isinstance(self.model, HookedViT) and self.context.value != "frozen":
-            rest = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if name != "cutoff")
+            rest = ", ".join(f"{name}={self.settings[name]!r}" for name in _OTHER_SETTINGS)
             picture = f"[{self.photo.call}]"
             lines.append(f"cl.sweep_cutoffs(model, {picture}, {self.target}, cutoffs={self._cutoffs()}, {rest})")
         return "\n".join(lines)
@@ -161,26 +166,31 @@ class LayerSweep(Panel):
         left, right = figure.subplots(1, 2)
         m, values = self.map, self.values
         if m is None:
-            left.imshow(self.photo.pixels, interpolation="nearest")
-            left.set_axis_off()
+            plot_image(self.photo.pixels, left)
         else:
             title = f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}"
             m.overlay(left, opacity=self.opacity.value, label=m.score, title=title)
-        right.plot(list(values), list(values.values()), "o-", color=COLOURS[0])
-        right.axvline(self.cutoff.value, color="0.5", linestyle=":")
-        right.set_xlabel(self.curve.x_label)
-        right.set_ylabel(metric_column(self.metric.value).title)
+        start, neighbourhood, blank, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
+        plot_lines(
+            pd.DataFrame({"cutoff": values.keys(), "value": values.values()}, dtype=float),
+            *("cutoff", "value"),
+            error=None,
+            ax=right,
+            markers=True,
+            whole_numbers=True,
+            xlabel=self.curve.x_label,
+            ylabel=self.curve.y_label,
+            title=f"{start}, {neighbourhood}\n{blank}, {context}; {PROTOCOL} curves",
+        )
+        mark_number(right, self.cutoff.value)
         right.set_xlim(-0.4, self.model.n_layers + 0.4)
-        style_axes(right)
-        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if name != "cutoff")
-        right.set_title(f"{settings}\n{PROTOCOL} curves", fontsize=8)
         return figure
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
     @property
     def _here(self) -> _Known:
-        key = tuple(value for name, value in self.settings.items() if name != "cutoff")
+        key = tuple(self.settings[name] for name in _OTHER_SETTINGS)
         known = self._known.setdefault(key, _Known())
         self._known.move_to_end(key)
         while len(self._known) > KEPT:
@@ -273,12 +283,7 @@ class LayerSweep(Panel):
                 f"'{m.target_name}', cutoff {self.cutoff.value} of {self.model.n_layers}, logit {low:.3g} to {high:.3g}"
             )
             self.picture.label = f"Map of CAAP for {m.target_name} at cutoff {self.cutoff.value}"
-            place = {cell: rank + 1 for rank, cell in enumerate(m.rank())}
-            self.picture.tips = [
-                f"row {row}, column {col}: {m.score} {score:.4g}, rank {place[row, col]} of {m.scores.numel()}"
-                for row, line_of in enumerate(m.scores.tolist())
-                for col, score in enumerate(line_of)
-            ]
+            self.picture.tips = patch_tips(m, None, self.model.class_names)
         self._draw_curve()
         self._changed()
 

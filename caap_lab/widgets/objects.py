@@ -79,7 +79,7 @@ class Objects:
         return OBJECT_COLOURS[place % len(OBJECT_COLOURS)]
 
     def colours(self, leave_out: int | None = None) -> UInt8[np.ndarray, "row col 4"]:
-        """The object's colour a patch; background, and the object left out, are clear."""
+        """The colour of each patch's object; background, and the object left out, are clear."""
         pixels = np.zeros((*self.regions.shape, 4), dtype=np.uint8)
         for place in range(len(self.names)):
             if place != leave_out:

@@ -9,7 +9,7 @@ LIKELIEST = 2
 
 
 def patch_tips(m: AttributionMap, caap_map: AttributionMap | None, names: ClassNames) -> list[str]:
-    """A sentence a patch, row by row: its score and rank, and the classes that it speaks for when inserted alone.
+    """One sentence per patch, row by row: its score and rank, and the classes that it speaks for when inserted alone.
 
     Args:
         m: The map.

@@ -16,7 +16,8 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images, is_single
 from caap_lab.models.images import load_image
-from caap_lab.widgets.pixels import grey, png
+from caap_lab.plots.maps import grey
+from caap_lab.widgets.pixels import png
 
 THUMBNAIL = 96
 

@@ -13,7 +13,7 @@ class Picture(anywidget.AnyWidget):
 
     Attributes:
         photo: PNG of the photo.
-        overlay: PNG of one pixel a patch; empty for none.
+        overlay: PNG of one pixel per patch; empty for none.
         opacity: Of the overlay, 0 to 1.
         rows: Rows of patches.
         cols: Columns of patches.

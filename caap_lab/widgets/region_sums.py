@@ -5,10 +5,10 @@ from typing import Literal
 import ipywidgets
 import numpy as np
 
-from caap_lab.diagnostics.attention_regions import AttentionRegions
+from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.plots.attention import REGION_LABELS, REGION_STYLES
-from caap_lab.widgets.attention_words import DASHES, heads_words, on_any_ground, regions_table
-from caap_lab.widgets.curve_view import Curve, line
+from caap_lab.widgets.attention_words import heads_words, on_any_ground, regions_table
+from caap_lab.widgets.curve_view import Curve, line, svg_dash
 
 
 class RegionSums(ipywidgets.HBox):
@@ -33,6 +33,7 @@ class RegionSums(ipywidgets.HBox):
         self.table = ipywidgets.HTML()
         self._chart = ipywidgets.VBox([ipywidgets.HBox([self.quantity, self.heads], layout=wrap), self.curve])
         super().__init__(layout=wrap)
+        self.children: tuple[ipywidgets.Widget, ...] = ()
 
     def of_heads(self, chosen_head: int) -> Literal["mean"] | int:
         """Which heads the sums are of, as `AttentionRegions.mean` takes it."""
@@ -54,8 +55,8 @@ class RegionSums(ipywidgets.HBox):
         of_kind = dict(zip(regions.kinds, regions.mean(quantity, heads=heads), strict=True))
         with self.curve.hold_sync():
             self.curve.series = [
-                line(kind, of_kind[kind].tolist(), on_any_ground(REGION_STYLES[kind].colour), dash)
-                for kind, dash in DASHES.items()
+                line(kind, of_kind[kind].tolist(), on_any_ground(style.colour), svg_dash(style))
+                for kind, style in REGION_STYLES.items()
                 if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
             ]
             self.curve.y_label = REGION_LABELS[quantity]

@@ -16,7 +16,7 @@ from caap_lab.escaping import for_html, for_plot
 from caap_lab.metrics.catalogue import metric_column
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points
-from caap_lab.plots.style import level_styles, new_figure, shared_legend
+from caap_lab.plots.style import level_styles, new_figure, shared_legend, text_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ class RunSnapshot:
         choice = self.settle(choice)
         table = self.table(choice)
         if table is None:
-            return sentence(self.result.progress)
+            return text_figure(self.result.progress)
         data, model = self.models(choice)[choice.model]
         rows = self.result.to_dataframe()
         rows = rows[rows["study"].isin(table.studies) & (rows["data"] == data) & (rows["model"] == model)]
@@ -107,10 +107,9 @@ class RunSnapshot:
             for column, kind in enumerate(kinds):
                 first = ax = figure.add_subplot(grid[0, column], sharey=first)
                 means, title = mean_curves(rows, kind), f"{kind}, {choice.model}"
-                plot_mean_curves(means, kind, ax, methods=methods, title=title)
-                if column > 0:
-                    ax.tick_params(labelleft=False)
-                    ax.set_ylabel("")
+                ylabel = "" if column else "probability of the class"
+                plot_mean_curves(means, kind, ax, methods=methods, ylabel=ylabel, title=title)
+                ax.tick_params(labelleft=column == 0)
         below = figure.add_subplot(grid[-1, :])
         styles, label = level_styles(methods), f"{metric_column(choice.metric).title_with_unit}, mean ± standard error"
         plot_points(shown, "model", hue="method", ax=below, styles=styles, horizontal=True, label=label, legend=False)
@@ -197,10 +196,3 @@ def newest(files: Stamp) -> float | None:
     """When the newest part was written, in seconds as `time.time` counts; None if there is none."""
     times = [time for name, _, time in files if name.endswith(".parquet")]
     return max(times) / 1e9 if times else None
-
-
-def sentence(text: str) -> Figure:
-    """A figure that says why there is no other."""
-    figure = new_figure(9, 1)
-    figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
-    return figure

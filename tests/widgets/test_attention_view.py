@@ -16,7 +16,7 @@ from caap_lab.data.scenes import Scene
 from caap_lab.plots.attention import REGION_STYLES
 from caap_lab.widgets import attention, attention_view, query_rows
 from caap_lab.widgets.attention_view import AttentionView
-from caap_lab.widgets.attention_words import DASHES
+from caap_lab.widgets.curve_view import svg_dash
 from helpers.models import build, random_images
 
 
@@ -170,8 +170,9 @@ def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
 
 
 def test_every_kind_has_a_dash() -> None:
-    assert list(DASHES) == list(REGION_STYLES)
-    assert len(set(DASHES.values())) == len(DASHES)
+    dashes = [svg_dash(style) for style in REGION_STYLES.values()]
+    assert dashes[0] == "" and len(set(dashes)) == len(dashes)
+    assert dashes[1] == "8.88 3.84"  # as matplotlib draws "--"
 
 
 def test_painting(demo: HookedViT, scene: Scene) -> None:
