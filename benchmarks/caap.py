@@ -25,9 +25,9 @@ import torch
 from benchmarks.counting import busy_seconds, matrix_rate, operations, shares, timed
 from benchmarks.machine import describe
 from caap_lab import HookedViT, Patch, caap, tokens
-from caap_lab.attribution.caap import caap_ranges, cutoff_blocks
+from caap_lab.attribution.caap_maps import caap_maps
 from caap_lab.engine.blanks import blank_run
-from caap_lab.sweeps.settings import DEFAULTS
+from caap_lab.engine.settings import CaapSettings, cutoff_blocks
 
 MODELS = {f"ViT-{name}/16": f"vit_{name}_patch16_224" for name in ("tiny", "small", "base", "large")}
 MODELS["DINOv2-g/14"] = "vit_giant_patch14_reg4_dinov2"
@@ -192,9 +192,8 @@ def _map_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) ->
 
 
 def _sweep_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) -> Callable[[], Any]:
-    fixed = {name: value for name, value in DEFAULTS.items() if name not in ("start", "cutoff")}
-    ranges = [(0, cutoff) for cutoff in range(1, model.n_layers + 1)]
-    return lambda: caap_ranges(model, image, None, ranges, **{**fixed, **options}, batch_size=1, progress=False)
+    settings = [CaapSettings(cutoff=cutoff, **options) for cutoff in range(1, model.n_layers + 1)]
+    return lambda: caap_maps(model, image, None, settings, batch_size=1)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from benchmarks.caap import SMALL, build
 from benchmarks.counting import peak_bytes, timed
 from benchmarks.machine import describe
 from caap_lab import caap
-from caap_lab.attribution.caap import DEFAULT_MEMORY
+from caap_lab.engine.settings import DEFAULT_MEMORY
 
 BOUNDS = (0.0625, 0.125, 0.25, DEFAULT_MEMORY)
 """GiB."""

@@ -18,7 +18,8 @@ import caap_lab as cl
 from caap_lab.data.scenes import CUE_CLASS, Kind, Scene
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import bundled_models
-from caap_lab.models.tokens import mask_share, neighbourhood_table
+from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.tokens import mask_share
 from caap_lab.training.weights import EVAL_SCENES, EVAL_SEED, accuracy
 
 BLANKS = ("white", "black", "mean")

@@ -17,10 +17,9 @@ import torch
 from scipy.stats import spearmanr
 
 import caap_lab as cl
-from caap_lab.attribution.caap import ATTENTIONS, CONTEXTS
 from caap_lab.attribution.registry import METHODS
 from caap_lab.engine.blanks import BLANKS
-from caap_lab.engine.interpolation import TAILS
+from caap_lab.engine.settings import ATTENTIONS, CONTEXTS, TAILS
 from caap_lab.metrics.protocol import PROTOCOLS
 from caap_lab.models.base import HookedModel
 from helpers.cnns import small_cnn

@@ -1,9 +1,8 @@
-"""What an attribution method is, and how one is run on any number of images."""
+"""What an attribution method is, and how one is made from a function that scores a batch."""
 
 import hashlib
 import inspect
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +10,27 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.cost import BACKWARD, ModelSize, Passes
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
-from caap_lab.checks import check_choice, check_count
+from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
+from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images, check_kind
-from caap_lab.models.batches import batches, check_images, is_single
+from caap_lab.models.batches import is_single
 from caap_lab.models.names import nearest
 from caap_lab.models.probability import resolved_probability
-from caap_lab.models.running import check_gradients, runs_model
+from caap_lab.models.running import check_gradients
 
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
 
-Rows and columns are the model's grid, or others where the method says so. Images are preprocessed, on the model's
-device and in its format. Scores of one image must not depend on the others.
+A method that has the scores of all classes at once may return them as [batch, row, col, classes]. Rows and columns are
+the model's grid, or others where the method says so. Images are preprocessed, on the model's device and in its format.
+Scores of one image must not depend on the others.
 """
+Prepare = Callable[[HookedModel, Mapping[str, Any], int], MapJob]
+"""(model, options, batch_size) -> job for `run_maps`. It refuses what does not fit, before anything runs."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,29 @@ class Method:
     """Kinds of models that it runs on: "vit", "cnn", "mixer"."""
     options: Mapping[str, Mapping[str, Any]]
     """Names and defaults of its own options, for each kind of model."""
-    function: Callable[..., AttributionMap | list[AttributionMap]]
-    """(model, images, target, **options) -> maps."""
+    prepare: Prepare
+    """What makes it ready to run on a model."""
+
+    def function(
+        self,
+        model: HookedModel,
+        images: Images,
+        target: int | str | Sequence[int | str] | None = None,
+        *,
+        batch_size: int = 8,
+        progress: bool = True,
+        **options: Any,
+    ) -> AttributionMap | list[AttributionMap]:
+        """A map for one image, or a list of maps for several; arguments are `attribute`'s."""
+
+        def prepare(model: HookedModel, batch_size: int) -> MapJob:
+            check_kind(model, self.name, self.models)
+            check_options(self.name, options, self.options[model.kind])
+            return self.prepare(model, options, batch_size)
+
+        maps = run_maps(model, images, target, prepare, batch_size=batch_size, progress=progress)
+        firsts = [first for (first,) in maps]
+        return firsts[0] if is_single(images) else firsts
 
     def passes(self, size: ModelSize, options: Mapping[str, Any] | None = None) -> float:
         """Cost of one map in forward passes of the same model; a backward pass counts as `BACKWARD` of them.
@@ -110,20 +133,26 @@ def method(
     options_of = {kind: default_options(cnn if cnn is not None and kind == "cnn" else compute) for kind in models}
     defaults = default_options(compute)
 
-    def run(
-        model: HookedModel,
-        images: Images,
-        target: int | str | Sequence[int | str] | None = None,
-        *,
-        batch_size: int = 8,
-        progress: bool = True,
-        **options: Any,
-    ) -> AttributionMap | list[AttributionMap]:
-        check_kind(model, name, models)
+    def prepare(model: HookedModel, options: Mapping[str, Any], batch_size: int) -> MapJob:
         if stated.backwards.text not in ("0", ""):
             check_gradients(model)
+        settings = {**options_of[model.kind], **options}
+        changes_sign = any(settings.get(option) in values for option, values in signed.items())
+        if isinstance(settings.get("probability"), str):  # the map says which one was read
+            settings["probability"] = resolved_probability(settings["probability"], model.n_classes)
+        written = {option: _written(value) for option, value in settings.items()}
         chosen = cnn if cnn is not None and model.kind == "cnn" else compute
-        return _run(chosen, name, score, sign, signed, model, images, target, batch_size, progress, options)
+
+        def compute_batch(images: Tensor, targets: Sequence[int] | None) -> list[BatchScores]:
+            if targets is None:
+                with torch.no_grad():
+                    wanted = model(images).argmax(dim=1)
+            else:
+                wanted = torch.tensor(targets, device=model.device, dtype=torch.long)
+            scores = chosen(model, images, wanted, **settings).detach().float()
+            return [BatchScores(scores, wanted.tolist(), score, written)]
+
+        return MapJob(name, "signed" if changes_sign else sign, batch_size, compute_batch)
 
     stated = Method(
         name=name,
@@ -136,7 +165,7 @@ def method(
         sign=sign,
         models=models,
         options=options_of,
-        function=runs_model(run),
+        prepare=prepare,
     )
     return stated
 
@@ -150,77 +179,16 @@ def default_options(compute: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-def _run(
-    compute: Compute,
-    name: str,
-    score: str,
-    sign: Sign,
-    signed_with: Mapping[str, Sequence[str]],
-    model: HookedModel,
-    images: Images,
-    target: int | str | Sequence[int | str] | None,
-    batch_size: int,
-    progress: bool,
-    options: dict[str, Any],
-) -> AttributionMap | list[AttributionMap]:
-    settings = _settings(compute, name, options)
-    if any(settings.get(option) in values for option, values in signed_with.items()):
-        sign = "signed"
-    check_count("batch_size", batch_size)
-    singles = check_images(images)
-    model.target(0)  # a model without a classifier is refused here
-    if isinstance(settings.get("probability"), str):  # the map says which one was read
-        settings["probability"] = resolved_probability(settings["probability"], model.n_classes)
-    wanted = None if target is None else model.targets(target, len(singles))
-    fingerprint = model.fingerprint
-    written = {option: _written(value) for option, value in settings.items()}
-    maps: list[AttributionMap] = []
-    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
-        for batch in batches(model, singles, batch_size):
-            began = time.perf_counter()
-            if wanted is None:
-                with torch.no_grad():
-                    targets = model(batch).argmax(dim=1)
-            else:
-                targets = torch.tensor(
-                    wanted[len(maps) : len(maps) + len(batch)], device=model.device, dtype=torch.long
-                )
-            scores = compute(model, batch, targets, **settings).detach().float().cpu()
-            if scores.ndim != 3 or len(scores) != len(batch):
-                raise InputError(f"{name} must give scores [{len(batch)}, row, col]; it gave {list(scores.shape)}.")
-            if not scores.isfinite().all():
-                raise InputError(
-                    f"{name} gives NaN or infinity on this image: look for extreme values in the image or the weights, "
-                    "or use dtype='float32' instead of float16."
-                )
-            seconds = (time.perf_counter() - began) / len(batch)
-            for image, index, found in zip(batch, targets.tolist(), scores, strict=True):
-                maps.append(
-                    AttributionMap.of_model(
-                        model,
-                        image,
-                        found.clone(),
-                        target=index,
-                        method=name,
-                        score=score,
-                        sign=sign,
-                        settings=written,
-                        seconds=seconds,
-                        fingerprint=fingerprint,
-                    )
-                )
-                bar.update()
-    return maps[0] if is_single(images) else maps
+def check_options(name: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse an option that a method does not have.
 
-
-def _settings(compute: Compute, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """All options of a method: the given ones, and the defaults of the rest."""
-    known = default_options(compute)
+    Raises:
+        InputError: with the nearest name and all that there are.
+    """
     for option in options:
         if option not in known:
             has = f"Its options are {', '.join(known)}." if known else "It has none."
             raise InputError(f"{name} has no option {option!r}.{nearest(option, list(known))} {has}")
-    return known | options
 
 
 def _written(value: Any) -> Any:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
-from caap_lab.attribution.caap import caap
-from caap_lab.digests.code import code_digest
-from caap_lab.attribution.cost import Passes
+from caap_lab.attribution.caap import CAAP
 from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
 from caap_lab.attribution.grad_cam import GRAD_CAM
@@ -19,7 +17,7 @@ from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.mda import MDA
-from caap_lab.attribution.method import Compute, Method, default_options, method
+from caap_lab.attribution.method import Compute, Method, method
 from caap_lab.attribution.mutex import MUTEX
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
@@ -30,28 +28,13 @@ from caap_lab.attribution.tam import TAM
 from caap_lab.attribution.tis import TIS
 from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION
 from caap_lab.attribution.vit_cx import VIT_CX
+from caap_lab.digests.code import code_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CAAP = Method(
-    name="caap",
-    family="activation patching",
-    source="CAAP, arXiv 2603.13652",
-    needs="forward passes",
-    forwards=Passes(
-        lambda size, options: size.n_patches + 1 if size.kind == "cnn" else 4.2, "about 5 (clamped); N (free, CNNs)"
-    ),
-    backwards=Passes.of(0, {}),
-    class_specific=True,
-    sign="level",
-    models=("vit", "cnn"),
-    options={kind: default_options(caap) for kind in ("vit", "cnn")},
-    function=caap,
-)
 
 METHODS: dict[str, Method] = {
     found.name: found
@@ -185,7 +168,7 @@ def methods() -> "pd.DataFrame":
     """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
     import pandas as pd
 
-    columns = [field.name for field in fields(Method) if field.name not in ("options", "function")]
+    columns = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]
     rows = [{column: getattr(one, column) for column in columns} for one in METHODS.values()]
     for row in rows:
         row.update(forwards=row["forwards"].text, backwards=row["backwards"].text)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from caap_lab.engine.blanks import Blank, MeanActivations, black_image, blank_image, blank_label
 from caap_lab.errors import InputError
 from caap_lab.models.cnn import HookedCNN
-from caap_lab.models.tokens import table_masks
+from caap_lab.models.neighbour_tables import table_masks
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.engine.blanks import BlankRun
-from caap_lab.engine.plan import Plan
+from caap_lab.engine.plan import CaapPlan
 from caap_lab.engine.source import SourceRun
-from caap_lab.models.tokens import neighbourhood_table, table_masks
+from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 from caap_lab.models.vit import HookedViT
 
 
@@ -17,7 +17,7 @@ def score_patches_free(
     model: HookedViT,
     blank: BlankRun,
     source: SourceRun,
-    plan: Plan,
+    plan: CaapPlan,
     chunk_size: int,
 ) -> Float[Tensor, "cutoff image patch classes"]:
     """Logits of every patch's patched context when all tokens evolve; `chunk_size` sequences run at once."""

@@ -12,6 +12,7 @@ exact tail runs j in each of them. The others run it in some and lend to the res
                     each of the other two corners.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
@@ -20,7 +21,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-TAILS = ("exact", "shared", "interpolated")
 _DIRECTIONS = (torch.arange(64, dtype=torch.float64, device="cpu") + 0.5) * (pi / 32)
 """None is at right angles to a line through two of a neighbourhood's offsets, so that each has one outermost."""
 
@@ -46,13 +46,14 @@ class Lending:
         return (self.weights.to(values.dtype) @ kept).flatten(-3, -2)
 
 
-def lending(table: Int[Tensor, "patch neighbour"], offsets: list[tuple[int, int]], tail: str) -> Lending:
+def lending(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int, int]], tail: str) -> Lending:
     """Rows of a tail.
 
     Args:
         table: Neighbourhood of every patch, from `neighbourhood_table`; for the exact tail, of any patches.
-        offsets: The neighbourhood's offsets (row, column), in any order.
-        tail: One of `TAILS`.
+        offsets: The neighbourhood's offsets (row, column), in any order; symmetric for the interpolated tail, see
+            `Neighbourhood.can_be_interpolated`.
+        tail: "exact", "shared" or "interpolated".
     """
     inside = table >= 0
     if tail == "exact":

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from caap_lab.engine.interpolation import Lending, lending
 from caap_lab.models.device_dtype import placed
+from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.neighbourhoods import Neighbourhood
 from caap_lab.models.spec import ViTSpec
-from caap_lab.models.tokens import neighbourhood_offsets, neighbourhood_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +74,14 @@ class Layout:
 
 
 @lru_cache(maxsize=64)
-def layout(spec: ViTSpec, neighbourhood: str, tail: str, first: int, last: int, device: torch.device) -> Layout:
+def layout(
+    spec: ViTSpec, neighbourhood: Neighbourhood, tail: str, first: int, last: int, device: torch.device
+) -> Layout:
     """Groups of patches first to last - 1; made once and kept.
 
     Args:
         spec: The model's tokens.
-        neighbourhood: Name of the neighbourhood.
+        neighbourhood: What is patched with each patch.
         tail: "exact", "shared" or "interpolated"; the last two lend rows between groups and take all patches.
         first: First patch.
         last: Patch behind the last one.
@@ -88,7 +91,7 @@ def layout(spec: ViTSpec, neighbourhood: str, tail: str, first: int, last: int, 
     n_groups, n_live = len(table), len(spec.live_prefix)
     inside, patches = table >= 0, table.clamp(min=0)
     prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
-    lent = lending(table, neighbourhood_offsets(neighbourhood), tail)
+    lent = lending(table, neighbourhood.offsets, tail)
     prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
     run = torch.zeros_like(inside).flatten().index_fill_(0, lent.run, True).view_as(inside)
     found = Layout(

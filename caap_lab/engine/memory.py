@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from caap_lab.engine.layout import layout
-from caap_lab.engine.plan import Plan
+from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.block import attention_of
 from caap_lab.models.vit import HookedViT
 
@@ -27,7 +27,7 @@ class Sizes:
 
 
 def sizes_within(
-    model: HookedViT, plans: list[Plan], max_memory: float, batch_size: int, chunk_size: int | None
+    model: HookedViT, plans: list[CaapPlan], max_memory: float, batch_size: int, chunk_size: int | None
 ) -> Sizes:
     """The most images and patches that fit a bound.
 
@@ -53,7 +53,7 @@ def sizes_within(
     return Sizes(images, patches)
 
 
-def _image_bytes(model: HookedViT, plans: list[Plan]) -> int:
+def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
     """Of an image's source run: what is kept, and its largest step."""
     spec = model.spec
     layers = spec.n_layers if plans[0].context == "frozen" else max(max(plan.cutoffs) for plan in plans)
@@ -62,7 +62,7 @@ def _image_bytes(model: HookedViT, plans: list[Plan]) -> int:
     return model.dtype.itemsize * (spec.n_tokens * (layers * width + _row_floats(model)) + 3 * pixels)
 
 
-def _patch_bytes(model: HookedViT, plan: Plan) -> float:
+def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
     """Of a patch's group, or of its sequence in the free context."""
     spec, item = model.spec, model.dtype.itemsize
     wide = torch.promote_types(model.dtype, torch.float32).itemsize  # softmax runs in this

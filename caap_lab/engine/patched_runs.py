@@ -22,7 +22,7 @@ from torch import Tensor
 from caap_lab.engine.attend import attend
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.layout import Layout, Rows, layout
-from caap_lab.engine.plan import Plan
+from caap_lab.engine.plan import CaapPlan
 from caap_lab.engine.source import SourceRun, project_kv
 from caap_lab.models.block import attention_of, attention_output, project_qkv
 from caap_lab.models.vit import HookedViT
@@ -33,7 +33,7 @@ def score_patches(
     model: HookedViT,
     blank: BlankRun,
     source: SourceRun,
-    plan: Plan,
+    plan: CaapPlan,
     chunk_size: int,
 ) -> Float[Tensor, "cutoff image patch classes"]:
     """Logits of every patch's patched context, for "clamped", "dropped" and "frozen".
@@ -43,7 +43,7 @@ def score_patches(
         blank: The blank's run.
         source: The source images' run.
         plan: Blocks, context and approximations.
-        chunk_size: Patches scored at once; where groups lend to each other (see `Plan.tail`), rounded up to whole
+        chunk_size: Patches scored at once; where groups lend to each other (see `CaapPlan.tail`), rounded up to whole
             images.
     """
     n_patches = model.spec.n_patches
@@ -69,7 +69,7 @@ class _Chunk:
     blank: BlankRun
     source: SourceRun
     images: slice
-    plan: Plan
+    plan: CaapPlan
     layout: Layout
 
     @property

@@ -1,16 +1,104 @@
-"""What the engine is to compute."""
+"""What the engine is to compute: CAAP's settings, checked against a model."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from caap_lab.engine.settings import SETTINGS, CaapSettings, cutoff_blocks
+from caap_lab.errors import InputError
+from caap_lab.models.base import HookedModel, check_kind, check_no_hooks
+from caap_lab.models.neighbourhoods import Neighbourhood, find_neighbourhood
+from caap_lab.models.running import check_eval, held
+from caap_lab.models.vit import HookedViT
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Blocks, context and approximations of a map; checked by `caap`."""
+class CaapPlan:
+    """Blocks, context and approximations of a run of patched contexts."""
 
     start: int
     cutoffs: tuple[int, ...]
     """Rising; all maps but the first share its blocks up to their own cutoff."""
-    neighbourhood: str
+    neighbourhood: Neighbourhood
     context: str
     attention: str
     tail: str
+
+
+def plan_of(model: HookedModel, settings: CaapSettings) -> CaapPlan:
+    """The plan of one map.
+
+    Raises:
+        InputError: settings do not fit the model or each other.
+    """
+    check_kind(model, "caap", ("vit", "cnn"))
+    context = settings.context or ("free" if model.kind == "cnn" else "clamped")
+    stop = cutoff_blocks(settings.cutoff, model.n_layers)
+    if context == "frozen" and stop > 0:
+        stop = model.n_layers
+    _check_start(model, settings.start, stop)
+    _check_context(model, settings, context)
+    neighbourhood = find_neighbourhood(settings.neighbourhood)
+    return CaapPlan(settings.start, (stop,), neighbourhood, context, settings.attention, settings.tail)
+
+
+def check_ready(model: HookedModel) -> None:
+    """Refuse a model that carries hooks or is in training mode.
+
+    Raises:
+        InputError: with what to do first.
+    """
+    with held(model):  # hooks that another thread uses at this moment are gone when it is done
+        check_no_hooks(model, "CAAP's engine")
+    check_eval(model)
+
+
+def joined(plans: Iterable[CaapPlan]) -> list[CaapPlan]:
+    """Plans that differ in start and cutoff alone, as one plan for each start with all of its cutoffs."""
+    by_start: dict[int, CaapPlan] = {}
+    for plan in plans:
+        before = by_start.setdefault(plan.start, plan)
+        by_start[plan.start] = replace(before, cutoffs=tuple(sorted({*before.cutoffs, *plan.cutoffs})))
+    return list(by_start.values())
+
+
+def written_settings(model: HookedModel, settings: CaapSettings, plan: CaapPlan, blank: str) -> dict[str, Any]:
+    """The settings that decide a map's numbers, as maps and cells keep them.
+
+    Args:
+        model: The model, whose own values stand in the place of None: the cutoff in blocks, the context by name.
+        settings: The settings.
+        plan: Their plan on this model.
+        blank: What results call the blank.
+    """
+    values = settings.to_dict(blank) | {"cutoff": plan.cutoffs[0], "context": plan.context}
+    return {
+        name: value
+        for name, value in values.items()
+        if SETTINGS[name].metadata["decides"] and (model.kind != "cnn" or SETTINGS[name].metadata["cnn"])
+    }
+
+
+def _check_start(model: HookedModel, start: int, stop: int) -> None:
+    if start >= model.n_layers:
+        raise InputError(f"start={start!r} must be a whole number from 0 to {model.n_layers - 1}.")
+    if start and start >= stop:
+        raise InputError(f"start={start} leaves no block to patch before cutoff={stop}.")
+
+
+def _check_context(model: HookedModel, settings: CaapSettings, context: str) -> None:
+    attention, tail = settings.attention, settings.tail
+    if model.kind == "cnn" and (context, attention, tail) != ("free", "exact", "exact"):
+        raise InputError(
+            f"context={context!r}, attention={attention!r}, tail={tail!r}: {model.model_name} is a CNN, where CAAP "
+            "runs in the free context and has no attention to approximate; leave the three out."
+        )
+    if model.kind == "cnn" and settings.max_memory is not None:
+        raise InputError("max_memory=... is for Vision Transformers; on a CNN, chunk_size bounds memory.")
+    if context != "clamped" and (attention, tail) != ("exact", "exact"):
+        raise InputError(f"attention={attention!r} and tail={tail!r} approximate context='clamped', not {context!r}.")
+    if context == "dropped" and isinstance(model, HookedViT) and not model.spec.live_prefix:
+        raise InputError(
+            "context='dropped' puts all patch tokens back to the blank, and this model has no class token to remember "
+            "them: its map would be constant."
+        )

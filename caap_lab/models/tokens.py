@@ -9,24 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from caap_lab.errors import InputError
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS as NEIGHBOURHOODS
+from caap_lab.models.neighbourhoods import find_neighbourhood
+from caap_lab.models.neighbourhoods import register_neighbourhood as register_neighbourhood
 from caap_lab.models.spec import ViTSpec
 
 if TYPE_CHECKING:
     from caap_lab.models.base import HookedModel
-
-NEIGHBOURHOODS: dict[str, list[tuple[int, int]]] = {
-    "none": [(0, 0)],
-    "cross1": [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if abs(r) + abs(c) <= 1],
-    "box1": [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)],
-    "diamond2": [(r, c) for r in range(-2, 3) for c in range(-2, 3) if abs(r) + abs(c) <= 2],
-    "box2": [(r, c) for r in range(-2, 3) for c in range(-2, 3)],
-}
-"""Offsets (row, column) around a patch (paper section 3.1 and Fig. 5); clipped at the border, never wrapped."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +64,11 @@ def box(top: int, left: int, bottom: int, right: int) -> Tokens:
 
 
 def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
-    """A patch and its neighbours: "none", "cross1", "box1", "diamond2" or "box2", clipped at the border."""
-    offsets = neighbourhood_offsets(kind)
+    """A patch and its neighbours: "none", "cross1", "box1", "diamond2", "box2" or a registered name.
+
+    It is clipped at the border.
+    """
+    offsets = find_neighbourhood(kind)
 
     def choose(spec: ViTSpec) -> list[int]:
         patch_token(spec, row, col)  # refuses a centre outside the grid
@@ -130,7 +125,7 @@ def patch_token(spec: ViTSpec, row: int, col: int) -> int:
     """Token number of the patch at a grid cell."""
     rows, cols = spec.grid
     if not (0 <= row < rows and 0 <= col < cols):
-        raise InputError(f"Trial ({row}, {col}) is outside the {rows} x {cols} grid (rows and columns start at 0).")
+        raise InputError(f"Cell ({row}, {col}) is outside the {rows} x {cols} grid (rows and columns start at 0).")
     return spec.n_prefix + row * cols + col
 
 
@@ -148,27 +143,8 @@ def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:
     return mask[: rows * height, : cols * width].reshape(rows, height, cols, width).mean(axis=(1, 3))
 
 
-def neighbourhood_offsets(kind: str) -> list[tuple[int, int]]:
-    """Offsets of a named neighbourhood."""
-    if not isinstance(kind, str) or kind not in NEIGHBOURHOODS:
-        raise InputError(f"There is no neighbourhood {kind!r}; there are {', '.join(NEIGHBOURHOODS)}.")
-    return NEIGHBOURHOODS[kind]
+# Old places of these names, for importers that are being moved.
+from caap_lab.models.neighbour_tables import neighbourhood_table as neighbourhood_table  # noqa: E402
+from caap_lab.models.neighbour_tables import table_masks as table_masks  # noqa: E402
 
-
-def neighbourhood_table(grid: tuple[int, int], kind: str) -> Int[Tensor, "patch neighbour"]:
-    """Patch numbers (not token numbers) of every patch's neighbourhood, the patch itself first; -1 where clipped."""
-    offsets = sorted(neighbourhood_offsets(kind), key=lambda o: o != (0, 0))
-    rows, cols = grid
-    down, right = torch.tensor(offsets, dtype=torch.long, device="cpu").T
-    row = torch.arange(rows, device="cpu").repeat_interleave(cols)[:, None] + down
-    col = torch.arange(cols, device="cpu").repeat(rows)[:, None] + right
-    inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
-    return torch.where(inside, row * cols + col, -1)
-
-
-def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch patch"]:
-    """The neighbourhoods of a table as masks: row i is True at the patches of S_i."""
-    count = len(table)
-    # A last column takes the -1 of clipped neighbours.
-    masks = torch.zeros(count, count + 1, dtype=torch.bool, device="cpu").scatter_(1, table % (count + 1), True)
-    return masks[:, :-1]
+neighbourhood_offsets = find_neighbourhood

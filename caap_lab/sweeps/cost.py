@@ -6,7 +6,7 @@ from itertools import groupby
 import torch
 
 from caap_lab.engine.layout import layout
-from caap_lab.engine.plan import Plan
+from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.settings import Setting
 
@@ -30,7 +30,7 @@ def sweep_passes(model: HookedViT, settings: Sequence[Setting], prediction: bool
     return steps / (model.spec.n_tokens * model.spec.n_layers)
 
 
-def _source_steps(model: HookedViT, plans: Sequence[Plan], prediction: bool) -> int:
+def _source_steps(model: HookedViT, plans: Sequence[CaapPlan], prediction: bool) -> int:
     """Tokens x blocks of the image's own run."""
     spec = model.spec
     patched = [plan.cutoffs[0] for plan in plans if plan.cutoffs[0] > plan.start]
@@ -42,7 +42,7 @@ def _source_steps(model: HookedViT, plans: Sequence[Plan], prediction: bool) -> 
     return (stop - 1) * spec.n_tokens  # of the last block, only what enters it
 
 
-def _group_steps(model: HookedViT, plan: Plan, start: int, cutoffs: set[int]) -> int:
+def _group_steps(model: HookedViT, plan: CaapPlan, start: int, cutoffs: set[int]) -> int:
     """Tokens x blocks of the patches' runs for some cutoffs with one start."""
     spec = model.spec
     n_layers, n_prefix_rows = spec.n_layers, spec.n_patches * len(spec.live_prefix)

@@ -2,24 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypedDict
+from typing import Any
 
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.caap import caap_ranges, score_read, scores_of
-from caap_lab.attribution.map import AttributionMap
-from caap_lab.bench.identity import model_digest
+from caap_lab.attribution.caap_maps import caap_maps
+from caap_lab.bench.identity import model_digest, spec_digest
 from caap_lab.bench.plan import METRICS, Trial
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import Row, evaluate, failure
 from caap_lab.checks import check_count
 from caap_lab.data.image_set import ImageSet
-from caap_lab.engine.blanks import Blank
+from caap_lab.engine.settings import CaapOptions
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import Images, check_kind
@@ -31,8 +28,8 @@ from caap_lab.sweeps.settings import Label, Setting, settings_of
 from caap_lab.variant import Variant
 
 
-class Options(TypedDict, total=False):
-    """What all sweeps take; `sweep_cutoffs` explains it. The second half is `caap`'s own."""
+class Options(CaapOptions, total=False):
+    """What all sweeps take besides `caap`'s own options; `sweep_cutoffs` explains it."""
 
     metrics: Sequence[str] | None
     protocol: str | CurveProtocol
@@ -40,18 +37,6 @@ class Options(TypedDict, total=False):
     out: str | Path | None
     batch_size: int
     progress: bool
-
-    cutoff: int | float | None
-    start: int
-    neighbourhood: str
-    blank: Blank
-    context: str | None
-    attention: str
-    tail: str
-    score: str
-    seed: int
-    chunk_size: int | None
-    max_memory: float | None
 
 
 def run_sweep(
@@ -101,10 +86,22 @@ def run_sweep(
     digest = model_digest(model)
     spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
     chosen = curve_protocol(protocol)
+    method_digests = [spec_digest(setting.variant) for setting in settings]
     trials = [
         [
-            Trial(spec, s.spec, picture.source, picture.sample.name, groups, rule, chosen, digest, "", picture.digest)
-            for s in settings
+            Trial(
+                spec,
+                setting.variant,
+                picture.source,
+                picture.sample.name,
+                groups,
+                rule,
+                chosen,
+                digest,
+                method_digest,
+                picture.digest,
+            )
+            for setting, method_digest in zip(settings, method_digests, strict=True)
         ]
         for picture in pictures
     ]
@@ -128,7 +125,7 @@ def run_sweep(
     return CaapSweep(
         axes=axes,
         labels=tuple(setting.label for setting in settings),
-        default=next((s.label for s in settings if not set(changes[s.label]) & set(s.spec.options)), None),
+        default=next((s.label for s in settings if not set(changes[s.label]) & set(s.variant.options)), None),
         images=tuple(picture.sample.name for picture in pictures),
         metrics=groups,
         passes=sweep_passes(model, settings, prediction=target is None),
@@ -147,24 +144,10 @@ def _image_rows(
         group = list(same)
         try:
             x = picture.read()
-            maps = _maps(model, x, picture.target, [setting for _, setting in group])
+            (maps,) = caap_maps(model, x, picture.target, [setting.caap for _, setting in group])
             for (trial, _), m in zip(group, maps, strict=True):
                 rows.append(evaluate(trial, model, picture.sample, x, m, batch_size, picture.mask))
         except Exception as error:
             finished = {row["key"] for row in rows}
             rows += [failure(trial, error) for trial, _ in group if trial.key not in finished]
     return rows
-
-
-def _maps(model: HookedViT, x: Tensor, target: int | None, settings: Sequence[Setting]) -> list[AttributionMap]:
-    """Maps of settings that differ in start, cutoff and score alone, from one run of the image."""
-    options = {name: value for name, value in settings[0].options.items() if name not in ("start", "cutoff")}
-    ranges = [(setting.plan.start, setting.plan.cutoffs[0]) for setting in settings]
-    (maps,) = caap_ranges(model, x, target, ranges, **{**options, "score": "logit", "batch_size": 1, "progress": False})
-    found = []
-    for m, score in zip(maps, (str(setting.options["score"]) for setting in settings), strict=True):
-        assert m.all_scores is not None
-        scores = scores_of(m.all_scores, score)
-        read = score_read(score, model.n_classes)
-        found.append(replace(m, score=read, all_scores=scores, scores=scores[..., m.target].clone()))
-    return found

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from caap_lab.attribution.caap import CONTEXTS, SWEPT_SCORES, cutoff_blocks
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import BLANKS, Blank
+from caap_lab.engine.scores import SCORES
+from caap_lab.engine.settings import CONTEXTS, cutoff_blocks
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.tokens import NEIGHBOURHOODS
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.run_sweep import Options, run_sweep
@@ -144,7 +145,8 @@ def sweep_scores(
 
     A head with one output reads its sigmoid for "prob"; see `caap`. Other arguments are those of `sweep_cutoffs`.
     """
-    changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, SWEPT_SCORES)}
+    swept = [name for name, score in SCORES.items() if score.swept]
+    changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, swept)}
     return run_sweep(model, images, target, ("score",), changes, **options)
 
 

@@ -9,9 +9,9 @@ import torch
 
 import caap_lab as cl
 from caap_lab import InputError
-from caap_lab.attribution.caap import CONTEXTS, cutoff_blocks
 from caap_lab.engine.blanks import BLANKS
-from caap_lab.engine.interpolation import TAILS
+from caap_lab.engine.settings import CONTEXTS, TAILS, cutoff_blocks
+from caap_lab.models.neighbourhoods import Neighbourhood
 from helpers.models import ALL_FAMILIES, build, random_images
 from helpers.plain_caap import plain_groups, plain_scores
 
@@ -130,7 +130,7 @@ class TestIdentities:
         """With a neighbourhood as wide as the grid; not where registers stay the blank's."""
         model = build(family, torch.float64)
         image = random_images(model, 1)
-        wide = [(r, c) for r in range(-4, 5) for c in range(-4, 5)]
+        wide = Neighbourhood(tuple((r, c) for r in range(-4, 5) for c in range(-4, 5)))
         holds = context == "free" or "reg" not in model.spec.prefix
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
             patch.setitem(cl.tokens.NEIGHBOURHOODS, "everything", wide)

@@ -1,6 +1,7 @@
 """CAAP and the other methods on CNNs: plain definitions, identities, and what all of them must keep."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
 from caap_lab.engine.blanks import blank_image
-from caap_lab.models.tokens import NEIGHBOURHOODS
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from helpers.cnns import SMALL, THREE, small_cnn
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ def images(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @torch.no_grad()
 def plain_scores(
-    model: cl.HookedCNN, image: Tensor, blank: Tensor, start: int, cutoff: int, offsets: list[tuple[int, int]]
+    model: cl.HookedCNN, image: Tensor, blank: Tensor, start: int, cutoff: int, offsets: Iterable[tuple[int, int]]
 ) -> Tensor:
     """Logits [row, col, class]: one run on the blank a cell, with the image's places put in at every patched point."""
     points = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.n_layers))]

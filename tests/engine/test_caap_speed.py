@@ -10,13 +10,14 @@ from torch import nn
 
 import caap_lab as cl
 from benchmarks.counting import operations, peak_bytes
-from caap_lab.attribution.caap import caap_ranges
+from caap_lab.attribution.caap_maps import caap_maps
 from caap_lab.engine import patched_runs as engine
 from caap_lab.engine.interpolation import lending
+from caap_lab.engine.settings import CaapSettings
 from caap_lab.engine.source import project_kv
 from caap_lab.models.block import attention_of, project_qkv
-from caap_lab.models.tokens import NEIGHBOURHOODS, neighbourhood_offsets, neighbourhood_table
-from caap_lab.sweeps.settings import DEFAULTS
+from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from helpers.models import build, random_images
 
 
@@ -50,10 +51,9 @@ def test_a_map_costs_a_few_forward_passes(wide: cl.HookedViT, most: float, optio
 @pytest.mark.parametrize("most, tail", [(68, "exact"), (17, "shared")])
 def test_a_sweep_over_all_cutoffs_shares_prefixes(wide: cl.HookedViT, most: float, tail: str) -> None:
     image = random_images(wide, 1)
-    fixed = {name: value for name, value in DEFAULTS.items() if name not in ("start", "cutoff")} | {"tail": tail}
-    ranges = [(0, cutoff) for cutoff in range(1, 13)]
+    settings = [CaapSettings(cutoff=cutoff, tail=tail) for cutoff in range(1, 13)]
     forward = operations(wide, lambda: wide(image))
-    counted = operations(wide, lambda: caap_ranges(wide, image, None, ranges, **fixed, batch_size=1, progress=False))
+    counted = operations(wide, lambda: caap_maps(wide, image, None, settings, batch_size=1))
     assert counted / forward < most
 
 
@@ -93,7 +93,7 @@ def test_keys_and_values_alone(family: str) -> None:
 @pytest.mark.parametrize("grid", [(6, 5), (1, 4), (2, 3)])
 def test_interpolation_keeps_affine_functions_and_the_distance(kind: str, grid: tuple[int, int]) -> None:
     table = neighbourhood_table(grid, kind)
-    lent = lending(table, neighbourhood_offsets(kind), "interpolated")
+    lent = lending(table, NEIGHBOURHOODS[kind].offsets, "interpolated")
     cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
     group, neighbour = lent.run // table.shape[1], lent.run % table.shape[1]
     token = table[group, neighbour]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from caap_lab import InputError, tokens
-from caap_lab.models.tokens import NEIGHBOURHOODS, neighbourhood_table
+from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from helpers.models import build
 
 

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 import caap_lab as cl
-from caap_lab.attribution import caap as caap_module
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.engine import blanks
+from caap_lab.engine import blanks, patched_logits
 from caap_lab.engine import patched_runs as engine
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import standard_error
@@ -147,8 +146,8 @@ def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, f
 def test_scores_cutoffs_and_ranges_come_from_one_run_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("vit")
     calls = []
-    run_source = caap_module.run_source
-    monkeypatch.setattr(caap_module, "run_source", lambda *a: calls.append(a) or run_source(*a))
+    run_source = patched_logits.run_source
+    monkeypatch.setattr(patched_logits, "run_source", lambda *a: calls.append(a) or run_source(*a))
     images = random_images(model, 2)
     cl.sweep_scores(model, images, **MAPS)
     cl.sweep_cutoffs(model, images, **MAPS)
@@ -329,7 +328,7 @@ def test_plots(swept: cl.CaapSweep) -> None:
     categories = cl.sweep_neighbourhoods(model, images, neighbourhoods=["none", "box1"], **QUICK)
     assert [t.get_text() for t in categories.plot().get_xticklabels()] == ["none", "box1"]
     ranges = cl.sweep_ranges(model, images, ranges=[(0, 3), (1, 3), (1, 4)], **QUICK)
-    shown = ranges.plot().images[0].get_array()
+    shown = ranges.plot().collections[0].get_array()
     assert shown.shape == (2, 2) and np.isnan(np.asarray(shown.filled(np.nan))).sum() == 1
     assert ranges.rank_correlation().loc[(0, 3), (1, 4)] <= 1
     for sweep in (swept, categories, ranges):

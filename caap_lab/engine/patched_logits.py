@@ -1,0 +1,116 @@
+"""The logits of patched contexts of a batch of images, for any model and context."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.engine.blanks import Blank, blank_run
+from caap_lab.engine.cnn import blank_maps, entering_maps, score_cells
+from caap_lab.engine.free import score_patches_free
+from caap_lab.engine.memory import Sizes, sizes_within
+from caap_lab.engine.patched_runs import score_patches
+from caap_lab.engine.plan import CaapPlan
+from caap_lab.engine.settings import DEFAULT_CELLS, DEFAULT_MEMORY, CaapSettings
+from caap_lab.engine.source import run_source
+from caap_lab.errors import InputError
+from caap_lab.models.base import HookedModel
+from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.vit import HookedViT
+
+
+@dataclass(frozen=True)
+class PatchedLogits:
+    """What the patched runs of a batch give."""
+
+    by_range: dict[tuple[int, int], Float[Tensor, "image patch classes"]]
+    """Logits of the patched runs by (start, cutoff)."""
+    own: Float[Tensor, "image classes"] | None
+    """The images' own logits, where they were asked for."""
+    blank: str
+    """What results call the blank."""
+
+
+def patched_logits(
+    model: HookedModel,
+    images: Float[Tensor, "image 3 height width"],
+    plans: Sequence[CaapPlan],
+    blank: Blank,
+    seed: int,
+    chunk_size: int,
+    own: bool,
+) -> PatchedLogits:
+    """Run images once, and the patched contexts of all their patches for every plan.
+
+    Args:
+        model: A Vision Transformer or CNN without hooks.
+        images: As the model gets them.
+        plans: What to compute; plans differ in start and cutoffs alone.
+        blank: The blank.
+        seed: Of the noise blanks.
+        chunk_size: Patches scored at once.
+        own: Whether the images' own logits are wanted as well.
+
+    Raises:
+        InputError: a run gives NaN or infinity.
+    """
+    if isinstance(model, HookedCNN):
+        logits = _of_cnn(model, images, plans, blank, seed, chunk_size, own)
+    else:
+        assert isinstance(model, HookedViT)
+        logits = _of_vit(model, images, plans, blank, seed, chunk_size, own)
+    if not all(part.isfinite().all() for part in logits.by_range.values()):
+        raise InputError(
+            "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
+            "extreme values in the image, or use dtype='float32' instead of float16."
+        )
+    return logits
+
+
+def sizes_of(model: HookedModel, plans: Sequence[CaapPlan], settings: CaapSettings, batch_size: int) -> Sizes:
+    """How many images, at most `batch_size`, and patches run at once."""
+    if not isinstance(model, HookedViT):
+        return Sizes(batch_size, settings.chunk_size or DEFAULT_CELLS)
+    return sizes_within(model, list(plans), settings.max_memory or DEFAULT_MEMORY, batch_size, settings.chunk_size)
+
+
+def _of_vit(
+    model: HookedViT,
+    images: Float[Tensor, "image 3 height width"],
+    plans: Sequence[CaapPlan],
+    blank: Blank,
+    seed: int,
+    chunk_size: int,
+    own: bool,
+) -> PatchedLogits:
+    run = blank_run(model, blank, seed)  # kept with the model after the first time
+    ranges = [(plan.start, cutoff) for plan in plans for cutoff in plan.cutoffs]
+    source = run_source(model, images, plans[0].context, ranges, own)
+    logits: dict[tuple[int, int], Tensor] = {}
+    for plan in plans:
+        score = score_patches_free if plan.context == "free" else score_patches
+        for cutoff, part in zip(plan.cutoffs, score(model, run, source, plan, chunk_size), strict=True):
+            logits[plan.start, cutoff] = part
+    return PatchedLogits(logits, source.logits, run.label)
+
+
+def _of_cnn(
+    model: HookedCNN,
+    images: Float[Tensor, "image 3 height width"],
+    plans: Sequence[CaapPlan],
+    blank: Blank,
+    seed: int,
+    chunk_size: int,
+    own: bool,
+) -> PatchedLogits:
+    (plan,) = plans  # sweeps over ranges are for Vision Transformers
+    table = neighbourhood_table(model.grid, plan.neighbourhood)
+    empty, label = blank_maps(model, blank, seed, plan.start)
+    sources, own_logits = entering_maps(model, images, plan.start, max(plan.cutoffs), own)
+    logits: dict[tuple[int, int], Tensor] = {}
+    for cutoff in plan.cutoffs:
+        patched = sources[: max(0, cutoff - plan.start)]
+        logits[plan.start, cutoff] = score_cells(model, empty, patched, len(images), table, plan.start, chunk_size)
+    return PatchedLogits(logits, own_logits, label)

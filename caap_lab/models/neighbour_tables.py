@@ -1,0 +1,32 @@
+"""Neighbourhoods on a grid, as patch numbers and masks."""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from caap_lab.models.neighbourhoods import Neighbourhood, find_neighbourhood
+
+
+def neighbourhood_table(grid: tuple[int, int], kind: str | Neighbourhood) -> Int[Tensor, "patch neighbour"]:
+    """Patch numbers (not token numbers) of every patch's neighbourhood, the patch itself first; -1 where clipped.
+
+    Args:
+        grid: Rows and columns.
+        kind: A neighbourhood, or the name of one.
+    """
+    chosen = find_neighbourhood(kind) if isinstance(kind, str) else kind
+    offsets = sorted(chosen, key=lambda o: o != (0, 0))
+    rows, cols = grid
+    down, right = torch.tensor(offsets, dtype=torch.long, device="cpu").T
+    row = torch.arange(rows, device="cpu").repeat_interleave(cols)[:, None] + down
+    col = torch.arange(cols, device="cpu").repeat(rows)[:, None] + right
+    inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
+    return torch.where(inside, row * cols + col, -1)
+
+
+def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch patch"]:
+    """The neighbourhoods of a table as masks: row i is True at the patches of S_i."""
+    count = len(table)
+    # A last column takes the -1 of clipped neighbours.
+    masks = torch.zeros(count, count + 1, dtype=torch.bool, device="cpu").scatter_(1, table % (count + 1), True)
+    return masks[:, :-1]

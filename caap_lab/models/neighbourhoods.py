@@ -1,0 +1,82 @@
+"""Neighbourhoods: which patches go together with a patch (paper section 3.1 and Fig. 5).
+
+Only names and offsets, without torch, so that the command line can list them at once.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from numbers import Integral
+
+from caap_lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Offsets (row, column) around a patch; clipped at the border, never wrapped."""
+
+    offsets: tuple[tuple[int, int], ...]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def can_be_interpolated(self) -> bool:
+        """Whether the interpolated tail knows it: with each offset, the opposite one has to be there.
+
+        That tail sums the rows of a token over the groups that hold it. Of token j, those are the groups of the patches
+        j - (row, column); only in a symmetric neighbourhood are they the neighbours of j.
+        """
+        return all((-row, -col) in self.offsets for row, col in self.offsets)
+
+
+NEIGHBOURHOODS: dict[str, Neighbourhood] = {
+    "none": Neighbourhood(((0, 0),)),
+    "cross1": Neighbourhood(tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1) if abs(r) + abs(c) <= 1)),
+    "box1": Neighbourhood(tuple((r, c) for r in (-1, 0, 1) for c in (-1, 0, 1))),
+    "diamond2": Neighbourhood(tuple((r, c) for r in range(-2, 3) for c in range(-2, 3) if abs(r) + abs(c) <= 2)),
+    "box2": Neighbourhood(tuple((r, c) for r in range(-2, 3) for c in range(-2, 3))),
+}
+"""All that have a name."""
+BUILT_IN = tuple(NEIGHBOURHOODS)
+
+
+def find_neighbourhood(name: str) -> Neighbourhood:
+    """The neighbourhood of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not isinstance(name, str) or name not in NEIGHBOURHOODS:
+        raise InputError(f"There is no neighbourhood {name!r}; there are {', '.join(NEIGHBOURHOODS)}.")
+    return NEIGHBOURHOODS[name]
+
+
+def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> None:
+    """Give a neighbourhood of your own a name: `cl.tokens.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])`.
+
+    Args:
+        name: What `caap`, `tokens.neighbourhood` and others call it; a name of your own may be registered again.
+        offsets: Pairs (row, column) around a patch; (0, 0), the patch itself, has to be among them.
+
+    Raises:
+        InputError: the name is built in, or the offsets are no such pairs.
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"A neighbourhood needs a name, such as 'row3', not {name!r}.")
+    if name in BUILT_IN:
+        raise InputError(f"{name!r} is a built-in neighbourhood; register yours under another name.")
+    pairs = list(offsets) if isinstance(offsets, Iterable) else []
+    if not pairs or not all(_is_pair(pair) for pair in pairs):
+        raise InputError("A neighbourhood is a list of pairs of whole numbers (row, column), such as [(0, 0), (0, 1)].")
+    whole = tuple(dict.fromkeys((int(row), int(col)) for row, col in pairs))
+    if (0, 0) not in whole:
+        raise InputError("A neighbourhood holds the patch itself: add (0, 0) to its offsets.")
+    NEIGHBOURHOODS[name] = Neighbourhood(whole)
+
+
+def _is_pair(pair: object) -> bool:
+    whole = isinstance(pair, (tuple, list)) and len(pair) == 2
+    return whole and all(isinstance(part, Integral) and not isinstance(part, bool) for part in pair)  # type: ignore[attr-defined]
