@@ -62,24 +62,25 @@ def plot_lines(
     known = dict(level_styles(levels) if styles is None else styles)
     shown = [level for level in known if level in levels]
     before = len(ax.lines)
-    sns.lineplot(
-        data[data["_level"].isin(shown)],
-        x=x,
-        y=y,
-        hue="_level",
-        hue_order=shown,
-        palette={level: known[level].colour for level in shown},
-        style="_level" if markers else None,
-        style_order=shown,
-        dashes=False,
-        markers={level: known[level].marker for level in shown} if markers else False,
-        markersize=4,
-        markeredgewidth=0,
-        estimator=None,
-        errorbar=None,
-        legend=False,
-        ax=ax,
-    )
+    if shown:  # seaborn warns of a palette for nothing
+        sns.lineplot(
+            data[data["_level"].isin(shown)],
+            x=x,
+            y=y,
+            hue="_level",
+            hue_order=shown,
+            palette={level: known[level].colour for level in shown},
+            style="_level" if markers else None,
+            style_order=shown,
+            dashes=False,
+            markers={level: known[level].marker for level in shown} if markers else False,
+            markersize=4,
+            markeredgewidth=0,
+            estimator=None,
+            errorbar=None,
+            legend=False,
+            ax=ax,
+        )
     for line, level in zip(ax.lines[before:], shown, strict=True):
         style, part = known[level], data[data["_level"] == level].sort_values(x)
         width, order = (2, 3) if style.highlighted else (1.4, 2)

@@ -56,7 +56,8 @@ def plot_points(
     order = list(known)
     names = list(dict.fromkeys(data[category]))
     # Seaborn estimates; of these three rows a point, the median is the mean and the full range is its error bar.
-    rows = pd.concat([data.assign(_value=data[value] + sign * data[error]) for sign in (-1, 0, 1)], ignore_index=True)
+    bounds = (data[value] - data[error], data[value], data[value] + data[error])
+    rows = pd.concat([data.assign(_value=bound) for bound in bounds], ignore_index=True)
     before = len(ax.lines)
     sns.pointplot(
         rows[rows["_level"].isin(order)],
