@@ -1,56 +1,52 @@
 """What an image of a data set holds, as one short text: equal texts mean equal pixels, labels and masks."""
 
-import hashlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
+from PIL import Image
 
-from caap_lab.models.images import load_image
+from caap_lab.digests.hashing import pieces_digest
 
-if TYPE_CHECKING:
-    from caap_lab.data.image_set import Sample
+Mask = Bool[np.ndarray, "height width"]
 
 
-def digest_of(sample: "Sample", class_name: Callable[[int], str] | None = None) -> str:
-    """Hash of a sample's pixels as loaded, its labels and its masks; its name and place on the disk do not count.
+def content_digest(
+    image: Image.Image,
+    labels: Sequence[int | None],
+    masks: Mapping[int | None, Mask],
+    ignored: Mask | None,
+    class_name: Callable[[int], str] | None,
+) -> str:
+    """Hash of an image's pixels, its labels and its masks.
 
     Args:
-        sample: Its files are read.
+        image: As loaded.
+        labels: The label, and further ones that are right too.
+        masks: Class index, or None for objects without a class, to the pixels of its objects.
+        ignored: Pixels that the annotation leaves open; None where there are none.
         class_name: Name of a class by its index, where the classes have names. The same number under another name is
             another class.
 
     Returns:
         32 hexadecimal digits, the same in every process and on every machine.
-
-    Raises:
-        InputError: the image or a mask cannot be read.
     """
 
-    def told(label: int | None) -> str:
+    def named(label: int | None) -> str:
         name = "" if label is None or class_name is None else class_name(label)
         return f"{label} {name!r}"
 
-    image = load_image(sample.image)
-    digest = hashlib.blake2b(digest_size=16)
-    _add(digest, f"image {image.size}", image.tobytes())
-    _add(digest, f"labels {[told(label) for label in (sample.label, *sample.other_labels)]}")
-    if sample.read_regions is not None:
-        regions = sample.regions
-        for label in sorted(regions.masks, key=lambda label: (label is not None, label or 0)):
-            _add_mask(digest, f"object {told(label)}", regions.masks[label])
-        if regions.ignored is not None:
-            _add_mask(digest, "ignored", regions.ignored)
-    return digest.hexdigest()
+    def pieces() -> Iterator[str | bytes]:
+        yield from (f"image {image.size}", image.tobytes())
+        yield from (f"labels {[named(label) for label in labels]}", b"")
+        for label in sorted(masks, key=lambda label: (label is not None, label or 0)):
+            yield from _mask_pieces(f"object {named(label)}", masks[label])
+        if ignored is not None:
+            yield from _mask_pieces("ignored", ignored)
+
+    return pieces_digest(pieces(), size=16)
 
 
-def _add_mask(digest: Any, what: str, mask: np.ndarray) -> None:
+def _mask_pieces(what: str, mask: Mask) -> tuple[str, bytes]:
     inside = np.asarray(mask) != 0
-    _add(digest, f"{what} {inside.shape}", np.packbits(inside).tobytes())
-
-
-def _add(digest: Any, what: str, content: bytes = b"") -> None:
-    """Each piece with its length before it, so that no two lists of pieces look the same."""
-    for piece in (what.encode(), content):
-        digest.update(len(piece).to_bytes(8, "little"))
-        digest.update(piece)
+    return f"{what} {inside.shape}", np.packbits(inside).tobytes()

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from caap_lab.data.digest import digest_of
+from caap_lab.data.digest import content_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.images import load_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +57,25 @@ class Sample:
             raise InputError(f"{self.name} has no mask.")
         return self.read_regions()
 
-    def digest(self) -> str:
-        """Hash of the pixels as loaded, the labels and the masks, read anew; the name does not count.
+    def digest(self, class_name: Callable[[int], str] | None = None) -> str:
+        """Hash of the pixels as loaded, the labels and the masks, read anew; the image's name does not count.
 
-        `ImageSet.digest_of` also has the names of the classes in it.
+        Args:
+            class_name: Name of a class by its index; without it, labels count by number alone. `ImageSet.digest_of`
+                gives it where classes have names.
 
         Raises:
             InputError: the image or a mask cannot be read.
         """
-        return digest_of(self)
+        image = load_image(self.image)
+        regions = None if self.read_regions is None else self.regions
+        return content_digest(
+            image,
+            (self.label, *self.other_labels),
+            {} if regions is None else regions.masks,
+            None if regions is None else regions.ignored,
+            class_name,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +151,7 @@ class ImageSet(Sequence[Sample]):
         Raises:
             InputError: there is no such image, or it or a mask cannot be read.
         """
-        return digest_of(self.named(name), None if self.class_names is None else self.class_names.names.__getitem__)
+        return self.named(name).digest(None if self.class_names is None else self.class_names.names.__getitem__)
 
     def sample(self, count: int, seed: int = 0) -> "ImageSet":
         """Some images drawn without replacement, in the drawn order, so that fewer are the first of more.

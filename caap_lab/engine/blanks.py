@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.blur import rise_blur
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images, is_single
 from caap_lab.models.block import attention_of, project_qkv
 from caap_lab.models.device_dtype import exact
-from caap_lab.digests.tensors import tensor_digest
 from caap_lab.models.vit import HookedViT
 
 IMAGE_BLANKS = ("white", "black", "mean", "noise", "blurred_noise")

@@ -1,6 +1,5 @@
 """The images of a sweep: a data set's, or any that go into a model, each under a name that its content decides."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.data.image_set import ImageSet, Sample
+from caap_lab.digests.hashing import hex_digest
+from caap_lab.digests.tensors import raw_bytes
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images
@@ -94,10 +95,9 @@ def _seen(model: HookedModel, image: Images) -> Image.Image:
 
 def _name(model: HookedModel, image: Any, mask: Mask | None) -> str:
     """The file's name and a hash of what the model gets to see, so that a resumed run finds the image's trials."""
-    content = hashlib.blake2b(model.preprocess(image).cpu().float().numpy().tobytes(), digest_size=6)
-    if mask is not None:
-        content.update(mask.tobytes())
-    return f"{Path(image).name if isinstance(image, (str, Path)) else 'image'} {content.hexdigest()}"
+    mask_bytes = b"" if mask is None else mask.tobytes()
+    content = hex_digest(raw_bytes(model.preprocess(image).float()), mask_bytes, size=6)
+    return f"{Path(image).name if isinstance(image, (str, Path)) else 'image'} {content}"
 
 
 def _checked(masks: Masks, count: int, model: HookedModel) -> list[Mask]:
