@@ -39,14 +39,15 @@ def over_present(values: Float[np.ndarray, "image *rest"]) -> MeanAndError:
     return MeanAndError(mean, np.sqrt(variance / some))
 
 
-def percent_statistics(
-    values: Float[np.ndarray, " image"], reference: Float[np.ndarray, " image"] | None = None
+def paired_statistics(
+    values: Float[np.ndarray, " image"], reference: Float[np.ndarray, " image"] | None = None, factor: float = 100
 ) -> dict[str, float]:
-    """Statistics of a metric in percent, and of its paired differences to a reference.
+    """Statistics of a metric, in percent by default, and of its paired differences to a reference.
 
     Args:
         values: One value per image; images without one are NaN, and left out.
         reference: Values of the same images by what is compared with, if anything is.
+        factor: What all values are multiplied by.
 
     Returns:
         n, mean and se; with a reference difference, difference_se and difference_n over the images that both have.
@@ -54,7 +55,7 @@ def percent_statistics(
     result: dict[str, float] = {}
     for prefix, numbers in (("", values), ("difference_", None if reference is None else values - reference)):
         if numbers is not None:
-            kept = 100 * numbers[~np.isnan(numbers)]
+            kept = factor * numbers[~np.isnan(numbers)]
             result[f"{prefix}n"] = len(kept)
             result[prefix.rstrip("_") or "mean"] = float(kept.mean()) if len(kept) else float("nan")
             result[f"{prefix}se"] = float(standard_error(kept))

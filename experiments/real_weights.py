@@ -14,6 +14,7 @@ import pandas as pd
 
 import caap_lab as cl
 from benchmarks.machine import describe
+from caap_lab.bench.published import METRICS
 from caap_lab.variant import parse_variant
 
 QUICK = (
@@ -44,14 +45,7 @@ SLOW = (
     "atman",
 )
 SLOWEST = ("rise:samples=1000", "mda")
-SHOWN = {
-    "insertion": "Ins",
-    "deletion": "Del",
-    "insdel": "InsDel",
-    "aupr1": "AUPR1",
-    "aupr0": "AUPR0",
-    "pointing": "PG",
-}
+SHOWN = {name: label for label, name in METRICS.items()}
 
 
 def main() -> None:

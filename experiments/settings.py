@@ -28,12 +28,13 @@ from tqdm import tqdm
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.bench.result import LOWER_IS_BETTER
+from caap_lab.bench.published import METRICS as PAPER_METRICS
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.engine.settings import cutoff_blocks
+from caap_lab.metrics.catalogue import metric_column
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.plots.style import COLOUR_MAP, COLOURS, MARKERS, new_figure, save_figure, style_axes
-from caap_lab.statistics import percent_statistics
+from caap_lab.statistics import paired_statistics
 from caap_lab.variant import parse_variant
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
@@ -41,14 +42,7 @@ CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
 RANGES = ((0, 4), (0, 8), (0, 12), (4, 8), (4, 12), (8, 12))
 """Ranges whose metrics are measured, in twelfths: every third of the blocks and what they join to."""
 BASELINES = ("grad_cam", "rollout")
-METRICS = {
-    "deletion": "Del",
-    "insertion": "Ins",
-    "insdel": "InsDel",
-    "aupr1": "AUPR1",
-    "aupr0": "AUPR0",
-    "pointing": "PG",
-}
+METRICS = {name: label for label, name in PAPER_METRICS.items()}
 MAIN = ("insdel", "aupr1", "aupr0", "pointing")
 N_MEAN, N_CLASS, N_POOL = 32, 8, 64
 """Photos behind the mean and behind the class-averaged activations; those of each set that the latter come from."""
@@ -342,7 +336,7 @@ def rival_table(one: Found) -> list[str]:
         "|---" * (2 * len(BASELINES) + 1) + "|",
     ]
     for metric, name in METRICS.items():
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+        sign = -1 if metric_column(metric).better == "lower" else 1
         cells = []
         for method in BASELINES:
             other = one.baselines[method][metric]
@@ -368,7 +362,7 @@ def chance(values: Float[np.ndarray, "image setting"], shuffles: int = 2000) -> 
 
 def percent(values: Values) -> str:
     """Mean and standard error."""
-    found = percent_statistics(values)
+    found = paired_statistics(values)
     return f"{found['mean']:.1f} ± {found['se']:.1f}"
 
 
@@ -449,7 +443,7 @@ def points(
     style_axes(ax)
     numbers = np.array(labels if joined else range(len(labels)), dtype=float)
     for index, (name, values) in enumerate(lines.items()):
-        told = [percent_statistics(column) for column in values.T]
+        told = [paired_statistics(column) for column in values.T]
         shift = (index - (len(lines) - 1) / 2) * 0.22
         place = index if len(lines) > 1 else 2  # a colour of its own for what stands for all models
         ax.errorbar(

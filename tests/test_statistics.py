@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from caap_lab.statistics import over_present, percent_statistics, standard_error
+from caap_lab.statistics import over_present, paired_statistics, standard_error
 
 
 def test_standard_errors_are_those_of_plain_loops() -> None:
@@ -29,10 +29,10 @@ def test_images_without_a_value_are_left_out_place_by_place() -> None:
 
 def test_percents_and_differences_over_the_images_that_both_have() -> None:
     values, reference = np.array([0.1, 0.4, np.nan, 0.6]), np.array([0.2, np.nan, 0.3, 0.4])
-    result = percent_statistics(values, reference)
+    result = paired_statistics(values, reference)
     assert result["n"] == 3 and result["difference_n"] == 2
     np.testing.assert_allclose(result["mean"], 110 / 3)
     np.testing.assert_allclose([result["difference"], result["difference_se"]], [5, 15 / 2**0.5])
-    assert set(percent_statistics(values)) == {"n", "mean", "se"}
-    nothing = percent_statistics(np.array([np.nan]))
+    assert set(paired_statistics(values)) == {"n", "mean", "se"}
+    nothing = paired_statistics(np.array([np.nan]))
     assert nothing["n"] == 0 and np.isnan(nothing["mean"]) and np.isnan(nothing["se"])

@@ -11,16 +11,17 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import METHODS, unknown_method
-from caap_lab.bench.check import check_models, check_running
+from caap_lab.bench.check import check_metrics, check_models, check_running
 from caap_lab.bench.cluster import refuse_import, started
 from caap_lab.bench.identity import identified, model_digest
-from caap_lab.bench.plan import METRICS, BenchmarkPlan, Data, Study, Trial
+from caap_lab.bench.plan import BenchmarkPlan, Data, Study, Trial
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import Row, compute, failure, model_of
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import default_metrics
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant, parse_variant
@@ -58,8 +59,8 @@ def benchmark(
         images: How many images of each data set, drawn with `seed`; all by default.
         seed: Of the draw.
         image_list: A file of image names instead of a draw; see `ImageSet.save_list`.
-        metrics: "faithfulness" (insertion, deletion), "localisation" (AUPR, pointing game); by default the first, and
-            the second where all images have masks.
+        metrics: "faithfulness" (insertion, deletion), "localisation" (AUPR, pointing game), or your own; options as
+            text ("localisation:tolerance=15"). By default the first, and the second where all images have masks.
         target: Explain the model's "prediction", or the image's "label".
         protocol: Of the curves; see `cl.insertion_deletion`.
         device: Where models run, such as "cuda".
@@ -87,7 +88,7 @@ def benchmark(
             Data(one.source, tuple(sample.name for sample in one), one.chosen),
             specs,
             found,
-            tuple(metrics) if metrics is not None else METRICS if one.has_masks else METRICS[:1],
+            default_metrics(one.has_masks) if metrics is None else tuple(metrics),
             target,
         )
         for one in chosen
@@ -127,6 +128,7 @@ def run_plan(
     models, images = dict(models or {}), dict(images or {})
     check_running(batch_size, workers, scheduler, device, objects=bool(models))
     check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
+    check_metrics(text for study in plan.studies for text in study.metrics)
     for trial in plan.trials:
         if trial.method.name not in METHODS:
             raise unknown_method(trial.method.name)
@@ -139,8 +141,9 @@ def run_plan(
     }
     plan = identified(plan, models, images, progress)
     run = RunFolder(out)
-    own = {spec.name for study in plan.studies for spec in study.methods}
-    with started(workers, scheduler, device, own) as cluster, run.locked():
+    methods = {spec.name for study in plan.studies for spec in study.methods}
+    metrics = {name for trial in plan.trials for name in trial.metric_names}
+    with started(workers, scheduler, device, methods, metrics) as cluster, run.locked():
         done = run.clean()
         plan.save(run.plan_path)
         if retry_failed:

@@ -4,13 +4,17 @@ import inspect
 from collections.abc import Iterable
 
 from caap_lab.bench.cost import architecture
+from caap_lab.bench.run_folder import SCHEMA
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import BUILT_IN, parse_metric
 from caap_lab.models.device_dtype import as_device, as_dtype
 from caap_lab.models.load import bundled_models, load_model
 from caap_lab.models.names import nearest
 from caap_lab.variant import Variant
 
+_OTHER_COLUMNS = ("study", "failed")
+"""Of tables of rows, besides those of parts."""
 _OPTIONS = tuple(inspect.signature(load_model).parameters)[1:]
 
 
@@ -38,6 +42,19 @@ def check_running(batch_size: int, workers: int | None, scheduler: str | None, d
         raise InputError("Workers load models by name; hand over names instead of hooked models.")
     if scheduler is None:
         as_device(device)
+
+
+def check_metrics(texts: Iterable[str]) -> None:
+    """Refuse metrics that are not there, have options that they do not know, or a column that rows have already.
+
+    Raises:
+        InputError: says which.
+    """
+    for text in dict.fromkeys(texts):
+        metric, _ = parse_metric(text)
+        for column in () if metric in BUILT_IN else metric.columns:
+            if column.name in (*SCHEMA.names, *_OTHER_COLUMNS):
+                raise InputError(f"The column {column.name!r} of {metric.name} needs another name: rows have one.")
 
 
 def check_models(specs: Iterable[Variant], here: bool) -> None:

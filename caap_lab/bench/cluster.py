@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from caap_lab.bench import own_methods
+from caap_lab.bench import own_code
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.trial import Row, compute_by_name, failure
 from caap_lab.errors import InputError
@@ -24,10 +24,10 @@ PATIENCE = 10
 class Cluster:
     """Workers that are ready for a run's trials."""
 
-    def __init__(self, client: Any, scheduler: str | None, methods: dict[str, bytes]) -> None:
+    def __init__(self, client: Any, scheduler: str | None, code: own_code.Packed) -> None:
         self._client = client
         self._where = scheduler
-        self._methods = methods
+        self._code = code
 
     def rows(self, trials: Sequence[Trial], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
         """Rows of trials as workers finish them, until it is stopped; then those of the trials in flight.
@@ -51,9 +51,10 @@ class Cluster:
         def send() -> None:
             trial = next(waiting, None)
             if trial is not None and not stopped():
-                methods = {name: code for name, code in self._methods.items() if name == trial.method.name}
+                used = {("method", trial.method.name), *(("metric", name) for name in trial.metric_names)}
+                code = {name: content for name, content in self._code.items() if name in used}
                 future = self._client.submit(
-                    _remote, trial, device, batch_size, methods, key=f"trial-{trial.key}", pure=False
+                    _remote, trial, device, batch_size, code, key=f"trial-{trial.key}", pure=False
                 )
                 flying[future] = trial
                 done.add(future)
@@ -74,7 +75,7 @@ class Cluster:
 
 @contextmanager
 def started(
-    workers: int | None, scheduler: str | None, device: str, methods: Iterable[str]
+    workers: int | None, scheduler: str | None, device: str, methods: Iterable[str], metrics: Iterable[str] = ()
 ) -> Iterator[Cluster | None]:
     """Workers for a run, each asked whether it can compute; None where neither is given.
 
@@ -83,6 +84,7 @@ def started(
         scheduler: Address of a running scheduler instead.
         device: Where models run.
         methods: Names of the run's methods.
+        metrics: Names of its metrics.
 
     Raises:
         InputError: Dask is missing, the scheduler does not answer, workers cannot start, or cannot compute.
@@ -95,7 +97,7 @@ def started(
     except ImportError as error:
         raise InputError("Workers need Dask: pip install 'caap_lab[cluster]'.") from error
 
-    own = own_methods.packed(methods)
+    own = own_code.packed(methods, metrics)
     with ExitStack() as stack:
         if workers is not None:
             client = stack.enter_context(Client(stack.enter_context(_local(workers))))
@@ -152,18 +154,18 @@ def _connected(scheduler: str) -> Any:
         ) from error
 
 
-def _ready(device: str, methods: dict[str, bytes]) -> None:
+def _ready(device: str, code: own_code.Packed) -> None:
     """Raise on a worker that has not what the run needs."""
     as_device(device)
-    with own_methods.LOCK:
-        own_methods.install(methods)
+    with own_code.LOCK:
+        own_code.install(code)
 
 
-def _remote(trial: Trial, device: str, batch_size: int, methods: dict[str, bytes]) -> Row:
+def _remote(trial: Trial, device: str, batch_size: int, code: own_code.Packed) -> Row:
     """A trial on a worker, which keeps its model and data sets for the next one."""
-    with own_methods.LOCK:
+    with own_code.LOCK:
         try:
-            own_methods.install(methods)
+            own_code.install(code)
             return compute_by_name(trial, device, batch_size)
         except Exception as error:  # recorded, as on one machine
             return failure(trial, error)

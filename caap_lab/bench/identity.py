@@ -1,23 +1,22 @@
-"""What the names in a plan stand for, as hashes: the weights, the code of own methods, the images with their masks.
+"""What the names in a plan stand for, as hashes: weights, code of own methods and metrics, images with their masks.
 
 A trial is kept under these, so that a number belongs to exactly what made it: see the table in docs/benchmark.md.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from timm.models import get_pretrained_cfg
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import method_digest
-from caap_lab.bench.plan import BenchmarkPlan, Identity
+from caap_lab.bench.plan import BenchmarkPlan, Identity, OwnMetric
 from caap_lab.data.image_set import ImageSet
+from caap_lab.digests.hashing import file_digest, pieces_digest
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import metric_digest, parse_metric
 from caap_lab.models.base import HookedModel
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.load import BUNDLED, bundled_models, check_name
@@ -39,7 +38,7 @@ def identified(
         progress: Show a progress bar while images are read.
 
     Raises:
-        InputError: a model, a weights file or a method is not there.
+        InputError: a model, a weights file, a method or a metric is not there.
     """
     specs = {spec.text: spec for study in plan.studies for spec in study.models}
     methods = {spec.text: spec for study in plan.studies for spec in study.methods}
@@ -59,6 +58,7 @@ def identified(
             {text: model_digest(models[text]) if text in models else weights_digest(s) for text, s in specs.items()},
             {text: spec_digest(spec) for text, spec in methods.items()},
             digests,
+            own_metrics(text for study in plan.studies for text in study.metrics),
         ),
     )
 
@@ -66,7 +66,7 @@ def identified(
 def model_digest(model: HookedModel) -> str:
     """Hash of a model in memory: architecture and weights, preprocessing, and the names of its classes."""
     facts = [model.fingerprint, asdict(model.preprocessing), list(model.class_names.names)]
-    return _hash(json.dumps(facts, sort_keys=True, default=str).encode())
+    return pieces_digest([json.dumps(facts, sort_keys=True, default=str)])
 
 
 def weights_digest(spec: Variant) -> str:
@@ -75,7 +75,7 @@ def weights_digest(spec: Variant) -> str:
     Raises:
         InputError: the name is no model, or a file is not there.
     """
-    return _hash(*(f"{role} {_file_digest(path)}".encode() for role, path in _weights_files(spec)))
+    return pieces_digest(f"{role} {_file_digest(path)}" for role, path in _weights_files(spec))
 
 
 def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
@@ -95,20 +95,40 @@ def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
 
 def spec_digest(spec: Variant) -> str:
     """Hash of an own method's code and of the files that its options name; empty where there is nothing of these."""
-    code = method_digest(spec.name)
-    files = [
+    code, files = method_digest(spec.name), _option_files(spec)
+    return pieces_digest([code, *files]) if code or files else ""
+
+
+def own_metrics(texts: Iterable[str]) -> dict[str, OwnMetric]:
+    """Those of the metrics that users registered, by text, as they are now.
+
+    Raises:
+        InputError: a metric is not there, has no such option, or depends on something whose content cannot be told.
+    """
+    own: dict[str, OwnMetric] = {}
+    for text in dict.fromkeys(texts):
+        metric, variant = parse_metric(text)
+        code = metric_digest(metric.name)
+        if code:
+            digest = pieces_digest([code, *_option_files(variant)])
+            own[text] = OwnMetric(digest, metric.columns, metric.reads_protocol)
+    return own
+
+
+def _option_files(spec: Variant) -> list[str]:
+    """Options that name a file, with its hash."""
+    return [
         f"{option} {_file_digest(Path(value))}"
         for option, value in sorted(spec.options.items())
         if isinstance(value, str) and _is_file(value)
     ]
-    return _hash(code.encode(), *(file.encode() for file in files)) if code or files else ""
 
 
 def _image_digest(images: ImageSet, name: str) -> str:
     try:
         return images.digest_of(name)
     except Exception as error:  # the trial says it when its turn comes; the rest of a night's run goes on
-        return _hash(f"unreadable {error}".encode())
+        return pieces_digest([f"unreadable {error}"])
 
 
 def _is_file(text: str) -> bool:
@@ -121,21 +141,6 @@ def _is_file(text: str) -> bool:
 def _file_digest(path: Path) -> str:
     path = path.expanduser()
     try:
-        about = path.stat()
-        return _content_digest(path, (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
+        return file_digest(path)
     except OSError as error:
         raise InputError(f"The weights file {path} cannot be read ({error.strerror}).") from None
-
-
-@lru_cache(maxsize=256)
-def _content_digest(path: Path, about: Any) -> str:
-    """Hash of a file's bytes, read again when the file system says that it is another one."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _hash(*pieces: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=12)
-    for piece in pieces:
-        digest.update(len(piece).to_bytes(8, "little") + piece)
-    return digest.hexdigest()

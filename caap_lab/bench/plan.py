@@ -1,6 +1,5 @@
 """What a benchmark is to compute: studies, and the trials (model x method x image) that they ask for."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,19 +7,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form
+from caap_lab.metrics.catalogue import default_metrics, metric_named, parse_metric
+from caap_lab.metrics.metric import Metric, MetricColumn
 from caap_lab.metrics.protocol import CurveProtocol
-from caap_lab.variant import Variant
+from caap_lab.variant import Variant, parse_variant
 
-METRICS = ("faithfulness", "localisation")
-"""Insertion and deletion; AUPR1, AUPR0 and the pointing game."""
 TARGETS = ("prediction", "label")
 FORMAT = 2
 _READABLE = (1, 2)
 """Format 1 has no identities: its trials are known by names alone, and can be read but not gone on with."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
 """Options of a model whose content is in its identity, wherever the files lie."""
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """A metric that a user registered, as it was when a plan ran: what reading the results needs without its code."""
+
+    digest: str
+    """Hash of its code, and of the files that its options name."""
+    columns: tuple[MetricColumn, ...]
+    reads_protocol: bool
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,8 @@ class Identity:
     """By the text of the method's spec; empty for a built-in method that reads no file."""
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By source, then by the image's name."""
+    metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+    """By the metric's text; only those that users registered."""
 
 
 def merged(identities: Iterable[Identity]) -> Identity:
@@ -40,12 +52,14 @@ def merged(identities: Iterable[Identity]) -> Identity:
     models: dict[str, str] = {}
     methods: dict[str, str] = {}
     images: dict[str, dict[str, str]] = {}
+    metrics: dict[str, OwnMetric] = {}
     for one in identities:
         models.update(one.models)
         methods.update(one.methods)
+        metrics.update(one.metrics)
         for source, digests in one.images.items():
             images.setdefault(source, {}).update(digests)
-    return Identity(models, methods, images)
+    return Identity(models, methods, images, metrics)
 
 
 @dataclass(frozen=True)
@@ -73,16 +87,17 @@ class Study:
     data: Data
     models: tuple[Variant, ...]
     methods: tuple[Variant, ...]
-    metrics: tuple[str, ...] = METRICS
+    metrics: tuple[str, ...] = default_metrics(has_masks=True)
+    """By name, with options as text: "localisation:tolerance=15"."""
     target: str = "prediction"
     """Class that maps and curves are about: the model's "prediction", or the image's "label"."""
     table: int = 0
     """Number of the paper's table that it is for, or 0."""
 
     def __post_init__(self) -> None:
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise InputError(f"metrics={metric!r} is not known; use {' or '.join(METRICS)}, or both.")
+        names = [parse_variant(metric).name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise InputError(f"The metric {max(names, key=names.count)!r} is given twice; a run has each once.")
         if self.target not in TARGETS:
             raise InputError(f"target={self.target!r} is not known; use {' or '.join(TARGETS)}.")
         for what, specs in (("model", self.models), ("method", self.methods)):
@@ -108,25 +123,43 @@ class Trial:
     method_digest: str = ""
     image_digest: str = ""
     """What the names stand for; empty in plans of format 1, which know trials by names alone."""
+    own_metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
+    """Those of its metrics that users registered, by text."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Its metrics, without their options."""
+        return tuple(parse_variant(text).name for text in self.metrics)
+
+    @property
+    def reads_protocol(self) -> bool:
+        """True if the curve protocol decides any of its numbers."""
+        pairs = zip(self.metrics, self.metric_names, strict=True)
+        return any((self.own_metrics.get(text) or metric_named(name)).reads_protocol for text, name in pairs)
 
     @cached_property
     def key(self) -> str:
         """Hash of everything that decides the trial's numbers: docs/benchmark.md has the table."""
+        metrics = {text: parse_variant(text) for text in self.metrics}
         content: dict[str, Any] = {
             "model": [self.model.name, self.model.options],
             "method": [self.method.name, self.method.options],
             "image": [self.source, self.image],
-            "metrics": sorted(self.metrics),
+            "metrics": sorted(metric.name for metric in metrics.values()),
             "target": self.target,
-            "protocol": self.protocol.to_dict() if "faithfulness" in self.metrics else None,
+            "protocol": self.protocol.to_dict() if self.reads_protocol else None,
         }
+        own = {text: metric.digest for text, metric in self.own_metrics.items()}
+        special = {m.name: [m.options, own.get(text, "")] for text, m in metrics.items() if m.options or text in own}
+        if special:  # keys of built-in metrics with their default options never had it
+            content["metric_options"] = special
         if self.image_digest:
             options = {name: value for name, value in self.model.options.items() if name not in _FILE_OPTIONS}
             content["model"] = [self.model.name, options, self.model_digest]
             content["method"].append(self.method_digest)
             content["image"] = [self.image, self.image_digest]
         text = json.dumps(content, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return hex_digest(text, size=12)
 
 
 @dataclass(frozen=True)
@@ -172,12 +205,28 @@ class BenchmarkPlan:
             self.identity.models.get(model.text, ""),
             self.identity.methods.get(method.text, ""),
             self.identity.images.get(source, {}).get(image, ""),
+            {text: own for text, own in self.identity.metrics.items() if text in study.metrics},
         )
+
+    def columns(self, study: Study) -> tuple[MetricColumn, ...]:
+        """What a study's metrics give, in order; of registered metrics as they were when the plan ran."""
+        return tuple(column for metric in self._metrics(study) for column in metric.columns)
+
+    def reads_protocol(self, study: Study) -> bool:
+        """True if the curve protocol decides any of a study's numbers."""
+        return any(metric.reads_protocol for metric in self._metrics(study))
+
+    def _metrics(self, study: Study) -> list[Metric | OwnMetric]:
+        own = self.identity.metrics
+        return [own[text] if text in own else parse_metric(text)[0] for text in study.metrics]
 
     def save(self, path: Path) -> None:
         """Write as JSON, in one step."""
+        content = {"format": FORMAT, **asdict(self)}
+        if not self.identity.metrics:  # earlier versions read no such entry
+            del content["identity"]["metrics"]
         with atomic_path(path) as part:
-            part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1), encoding="utf-8")
+            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "BenchmarkPlan":
@@ -242,9 +291,32 @@ def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
     profile, notes = content["profile"], content["notes"]
     if not isinstance(profile, str) or not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError("profile and notes are no text")
-    plan = BenchmarkPlan(studies, protocol, profile, tuple(notes), Identity(**content.get("identity", {})))
+    plan = BenchmarkPlan(studies, protocol, profile, tuple(notes), _identity(content.get("identity", {})))
+    for text in {text for study in studies for text in study.metrics} - set(plan.identity.metrics):
+        parse_metric(text)
     plan.trials  # noqa: B018  # keys that cannot be made are a fault of the file
     return plan
+
+
+_OWN_METRICS = {
+    str: {
+        "digest": str,
+        "columns": [{"name": str, "label": str, "title": str, "better": str, "unit": str, "digits": int}],
+        "reads_protocol": bool,
+    }
+}
+"""Of an identity's entry "metrics"."""
+
+
+def _identity(content: dict[str, Any]) -> Identity:
+    metrics = content.get("metrics", {})
+    if not has_form(metrics, _OWN_METRICS):
+        raise InputError("its metrics are not as they were written")
+    own = {
+        text: OwnMetric(**{**one, "columns": tuple(MetricColumn(**column) for column in one["columns"])})
+        for text, one in metrics.items()
+    }
+    return Identity(**{**content, "metrics": own})
 
 
 def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Variant, ...]:

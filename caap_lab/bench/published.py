@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from caap_lab.metrics.catalogue import BUILT_IN
+
 METHODS = {
     "Grad-CAM": "grad_cam",
     "Rollout": "rollout",
@@ -21,15 +23,6 @@ METHODS = {
     "CAAP": "caap",
 }
 """The paper's names for methods, and ours."""
-METRICS = {
-    "Del": "deletion",
-    "Ins": "insertion",
-    "InsDel": "insdel",
-    "AUPR1": "aupr1",
-    "AUPR0": "aupr0",
-    "PG": "pointing",
-}
-"""The paper's names for metrics, and the columns of our results."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +65,12 @@ def names(table: int, what: str, dataset: str | None = None) -> list[str]:
     """The datasets, models, methods or metrics of a table, in the paper's order."""
     rows = (row for row in published() if row.table == table and dataset in (None, row.dataset))
     return list(dict.fromkeys(getattr(row, what) for row in rows))
+
+
+METRICS = {
+    column.label: column.name
+    for metric in BUILT_IN
+    for column in metric.columns
+    if column.label in {row.metric for row in published()}
+}
+"""The paper's names for the metrics that it prints, and the columns of our results."""

@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caap_lab.bench.plan import BenchmarkPlan
-from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.run_folder import SCHEMA, RunFolder
 from caap_lab.digests.fingerprint import same_model
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
-from caap_lab.statistics import percent_statistics
+from caap_lab.metrics.metric import MetricColumn, units
+from caap_lab.statistics import paired_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NUMBERS = {
-    "faithfulness": ("deletion", "insertion", "insdel"),
-    "localisation": ("aupr1", "aupr0", "pooled_ap", "pointing", "pointing_expected", "mass_inside"),
-}
-"""Columns of each group of metrics."""
-LOWER_IS_BETTER = ("deletion",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,30 +48,52 @@ class BenchmarkResult:
         """Parts that cannot be read: their trials count as missing, and the next run computes them again."""
         return self._contents[1]
 
+    @cached_property
+    def columns(self) -> dict[str, MetricColumn]:
+        """What the plan's metrics give, by name: labels, titles, which values are better, units."""
+        return {column.name: column for study in self.plan.studies for column in self.plan.columns(study)}
+
+    @cached_property
+    def _planned(self) -> "pd.DataFrame":
+        """Every trial of every study, in the plan's order: study, data, model, method, image, key."""
+        import pandas as pd
+
+        lines = [
+            (
+                number,
+                study.data.label,
+                model.label,
+                method.label,
+                image,
+                self.plan.trial(study, model, method, image).key,
+            )
+            for number, study in enumerate(self.plan.studies)
+            for model in study.models
+            for method in study.methods
+            for image in study.data.names
+        ]
+        return pd.DataFrame(lines, columns=["study", "data", "model", "method", "image", "key"])
+
+    @cached_property
+    def _frame(self) -> "pd.DataFrame":
+        import pandas as pd
+
+        computed = self._planned[self._planned["key"].isin(self._rows.index)].reset_index(drop=True)
+        rows = self._rows.loc[computed["key"]]
+        _check_one_model_each(rows, self.folder)
+        names = [name for name in (*SCHEMA.names, *self.columns) if name not in computed]
+        rest = rows.reindex(columns=list(dict.fromkeys(names))).reset_index(drop=True)
+        return pd.concat([computed.drop(columns="key"), rest], axis=1)
+
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row a model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
+        """One row per model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
 
         Trials that are not computed yet are left out; those that failed carry their `error`.
 
         Raises:
             InputError: trials of one model were made with different weights, as after parts of two runs were merged.
         """
-        import pandas as pd
-
-        keys, labels = [], []
-        known = set(self._rows.index)
-        for number, study in enumerate(self.plan.studies):
-            for model in study.models:
-                for method in study.methods:
-                    for image in study.data.names:
-                        key = self.plan.trial(study, model, method, image).key
-                        if key in known:
-                            keys.append(key)
-                            labels.append((number, study.data.label, model.label, method.label, image))
-        _check_one_model_each(self._rows.loc[keys], self.folder)
-        head = pd.DataFrame(labels, columns=["study", "data", "model", "method", "image"])
-        rest = self._rows.drop(columns=["data", "model", "method", "image"]).loc[keys].reset_index(drop=True)
-        return pd.concat([head, rest], axis=1)
+        return self._frame.copy()
 
     @property
     def failed(self) -> "pd.DataFrame":
@@ -90,26 +106,21 @@ class BenchmarkResult:
         """How many trials of each model and method are planned, computed and failed; a shared one counts for each."""
         import pandas as pd
 
-        trials: dict[tuple[str, str], set[str]] = {}
-        for study in self.plan.studies:
-            for model in study.models:
-                for method in study.methods:
-                    keys = (self.plan.trial(study, model, method, image).key for image in study.data.names)
-                    trials.setdefault((model.label, method.label), set()).update(keys)
         failed = set(self._rows.index[self._rows["error"].notna()])
         computed = set(self._rows.index) - failed
-        return pd.DataFrame(
-            [(*who, len(keys), len(keys & computed), len(keys & failed)) for who, keys in trials.items()],
-            columns=["model", "method", "planned", "computed", "failed"],
-        )
+        lines = []
+        for who, part in self._planned.groupby(["model", "method"], sort=False):
+            keys = set(part["key"])
+            lines.append((*who, len(keys), len(keys & computed), len(keys & failed)))
+        return pd.DataFrame(lines, columns=["model", "method", "planned", "computed", "failed"])
 
     @cached_property
     def totals(self) -> tuple[int, int, int]:
         """How many trials are planned, computed and failed."""
         keys = [trial.key for trial in self.plan.trials]
-        found = self._rows[self._rows.index.isin(keys)]
-        failed = int(found["error"].notna().sum())
-        return len(keys), len(found) - failed, failed
+        rows = self._rows[self._rows.index.isin(keys)]
+        failed = int(rows["error"].notna().sum())
+        return len(keys), len(rows) - failed, failed
 
     @property
     def progress(self) -> str:
@@ -119,10 +130,11 @@ class BenchmarkResult:
         return f"{done}, {failed} failed." if failed else f"{done}."
 
     def summary(self) -> "pd.DataFrame":
-        """Mean over images and standard error (ddof 0) of every metric, in percent, and the paired difference to CAAP.
+        """Mean over images and standard error (ddof 0) of every metric in its unit, and the paired difference to CAAP.
 
-        Columns: study, data, model, method, metric, n (images), mean, se; difference, difference_se and difference_n
-        compare with the first method of the study whose name is "caap", over the images that both have.
+        Units are percent but for registered metrics that say otherwise; see `columns`. The frame has study, data,
+        model, method, metric, n (images), mean, se; difference, difference_se and difference_n compare with the first
+        method of the study whose name is "caap", over the images that both have.
         """
         import pandas as pd
 
@@ -133,19 +145,21 @@ class BenchmarkResult:
             reference = next((m.label for m in study.methods if m.name == "caap"), None)
             for model in study.models:
                 part = frame[(frame["study"] == number) & (frame["model"] == model.label)]
-                for metric in (name for group in study.metrics for name in NUMBERS[group]):
-                    table = part.pivot(index="image", columns="method", values=metric).reindex(list(study.data.names))
+                for column in self.plan.columns(study):
+                    table = part.pivot(index="image", columns="method", values=column.name)
+                    table = table.reindex(list(study.data.names))
                     for method in (m.label for m in study.methods if m.label in table):
                         line = {
                             "study": number,
                             "data": study.data.label,
                             "model": model.label,
                             "method": method,
-                            "metric": metric,
+                            "metric": column.name,
                         }
                         compared = reference in table and method != reference
                         other = table[reference].to_numpy(float) if compared else None
-                        lines.append(line | percent_statistics(table[method].to_numpy(float), other))
+                        values = table[method].to_numpy(float)
+                        lines.append(line | paired_statistics(values, other, column.factor))
         columns = ["study", "data", "model", "method", "metric", "n", "mean", "se"]
         columns += ["difference", "difference_se", "difference_n"]
         return pd.DataFrame(lines).reindex(columns=columns)
@@ -156,7 +170,7 @@ class BenchmarkResult:
 
     def _repr_html_(self) -> str:
         frame = self.summary()
-        frame["shown"] = [f"{m:.2f} ± {s:.2f}" for m, s in zip(frame["mean"], frame["se"], strict=True)]
+        frame["shown"] = [self.columns[line.metric].with_error(line.mean, line.se) for line in frame.itertuples()]
         if frame.empty:
             return f"<p>{for_html(repr(self))}</p>"
         names = ["data", "model", "method"]
@@ -165,20 +179,20 @@ class BenchmarkResult:
         order = list(dict.fromkeys(frame["metric"]))
         rows = list(dict.fromkeys(zip(frame["data"], frame["model"], frame["method"], strict=True)))
         shown = table.loc[rows, order].to_html(na_rep="", escape=False)  # names are escaped, and the rest is numbers
-        return f"<p>{self.progress} In percent, with standard errors.</p>{shown}"
+        return f"<p>{for_html(f'{self.progress} {units(self.columns.values())}, with standard errors.')}</p>{shown}"
 
 
 def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
     """Refuse rows that are called by one model's name and were made by several."""
     for name, part in rows[rows["fingerprint"].notna()].groupby("model"):
-        found = part["fingerprint"].value_counts()
-        first = found.index[0]
-        others = [fingerprint for fingerprint in found.index if not same_model(fingerprint, first)]
+        counts = part["fingerprint"].value_counts()
+        first = counts.index[0]
+        others = [fingerprint for fingerprint in counts.index if not same_model(fingerprint, first)]
         if others:
             machines = ", ".join(part.loc[part["fingerprint"].isin(others), "machine"].dropna().unique())
             raise InputError(
                 f"{folder} holds trials of {name} that were made with different weights: {len(part)} trials, "
-                f"{found[others].sum()} of them not with the weights {first} but with {', '.join(others)}"
+                f"{counts[others].sum()} of them not with the weights {first} but with {', '.join(others)}"
                 f"{f' (on {machines})' if machines else ''}. A mean over both would belong to no model: take the parts "
                 f"of one of them out of {folder / 'parts'}, or run it again into another folder."
             )

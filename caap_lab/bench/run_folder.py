@@ -9,14 +9,13 @@ A part's name ends with a hash of its bytes, so that damage anywhere in it is no
 versions, or renamed) are read as well; Parquet's own page checksums guard their values where they were written.
 """
 
-import hashlib
 import json
 import os
 import platform
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +26,21 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, named_when_full
+from caap_lab.metrics.catalogue import BUILT_IN
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_CURVE = pa.list_(pa.float64())
+Row = dict[str, Any]
+"""One trial: its names, its map and its numbers, by column."""
+_NUMBER, _NUMBERS = pa.float64(), pa.list_(pa.float64())
+_BUILT_IN = [
+    *((column.name, _NUMBER) for metric in BUILT_IN for column in metric.columns),
+    *((name, _NUMBERS if kind == "numbers" else _NUMBER) for m in BUILT_IN for name, kind in m.details.items()),
+]
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -47,32 +54,23 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("grid", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float32())),
-        ("insertion", pa.float64()),
-        ("deletion", pa.float64()),
-        ("insdel", pa.float64()),
-        ("aupr1", pa.float64()),
-        ("aupr0", pa.float64()),
-        ("pooled_ap", pa.float64()),
-        ("pointing", pa.float64()),
-        ("pointing_expected", pa.float64()),
-        ("mass_inside", pa.float64()),
-        ("prevalence", pa.float64()),
+        *_BUILT_IN,
         ("mask", pa.string()),
-        ("shares", _CURVE),
-        ("insertion_curve", _CURVE),
-        ("deletion_curve", _CURVE),
         ("protocol", pa.string()),
         ("settings", pa.string()),
         ("fingerprint", pa.string()),
         ("versions", pa.string()),
         ("machine", pa.string()),
+        ("map_score", pa.string()),
+        ("map_sign", pa.string()),
         ("map_seconds", pa.float64()),
         ("seconds", pa.float64()),
         ("error", pa.string()),
     ]
 )
+"""Columns of every part. Those of registered metrics, one number each, come after them in the parts that have them."""
 _JSON = ("protocol", "settings", "versions")
-_FEW = 64  # parts of one trial that are put together into one
+_FEW = 64  # parts of one trial that become one
 
 
 class RunFolder:
@@ -137,15 +135,18 @@ class RunFolder:
             tqdm.write(f"{path.name} could not be read and is now in {path.parent}; its trials run again.", sys.stderr)
         return rows
 
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write finished trials as a new part, in one step.
+    def append(self, rows: Iterable[Row]) -> None:
+        """Write finished trials as a new part, in one step; columns that are not in `SCHEMA` hold numbers.
 
         Raises:
             OSError: it could not be written, for example because the disk is full; earlier parts stay as they are.
         """
+        rows = list(rows)
         columns = [{**row, **{key: json.dumps(row[key]) for key in _JSON if row.get(key) is not None}} for row in rows]
         stem = f"{time.time_ns():020d}-{platform.node()}-{os.getpid()}-{uuid4().hex[:6]}"
-        self._write(pa.Table.from_pylist(columns, schema=SCHEMA), stem)
+        names = dict.fromkeys(name for row in rows for name in row)
+        own = [pa.field(name, _NUMBER) for name in names if name not in SCHEMA.names]
+        self._write(pa.Table.from_pylist(columns, schema=pa.schema([*SCHEMA, *own])), stem)
 
     def read(self) -> tuple[pa.Table, list[Path]]:
         """All finished trials, in the order of their parts' names, and parts that cannot be read."""
@@ -154,12 +155,12 @@ class RunFolder:
             try:
                 tables.append(_table(path))
             except FileNotFoundError:
-                if not path.is_symlink():  # put together with others by the process at work, which comes again below
+                if not path.is_symlink():  # compacted by the process at work: its rows are in a part that comes later
                     return self.read()
                 damaged.append(path)
             except (pa.ArrowException, OSError, ValueError):
                 damaged.append(path)
-        return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), damaged
+        return _joined(tables), damaged
 
     def set_aside(self, damaged: Iterable[Path]) -> list[Path]:
         """Move parts that cannot be read into damaged/; the caller holds the lock."""
@@ -185,7 +186,7 @@ class RunFolder:
         if len(small) < _FEW:
             return
         stem = _DIGEST.sub("", small[0][0].stem)
-        self._write(pa.concat_tables([table for _, table in small]), f"{stem}-{len(small)}")
+        self._write(_joined([table for _, table in small]), f"{stem}-{len(small)}")
         for path, _ in small:
             path.unlink()
 
@@ -204,7 +205,7 @@ class RunFolder:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, write_page_checksum=True)
         content = sink.getvalue().to_pybytes()
-        path = self.parts / f"{stem}-b2{_digest(content)}.parquet"
+        path = self.parts / f"{stem}-b2{hex_digest(content, size=16)}.parquet"
         try:
             with atomic_path(path) as part:
                 part.write_bytes(content)
@@ -220,10 +221,6 @@ _DIGEST = re.compile(r"-b2([0-9a-f]{32})$")
 """The hash at the end of a part's name."""
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
 def _table(path: Path) -> pa.Table:
     """A part's rows.
 
@@ -231,10 +228,18 @@ def _table(path: Path) -> pa.Table:
         ValueError: the part is not what was written under its name; others where it is no Parquet file at all.
     """
     content = path.read_bytes()
-    told = _DIGEST.search(path.stem)
-    if told and told[1] != _digest(content):
+    named = _DIGEST.search(path.stem)
+    if named and named[1] != hex_digest(content, size=16):
         raise ValueError(f"{path} is damaged.")
-    return pq.read_table(pa.BufferReader(content), schema=SCHEMA, page_checksum_verification=True)
+    written = pq.read_schema(pa.BufferReader(content))
+    own = [field for field in written if field.name not in SCHEMA.names and field.type == _NUMBER]
+    schema = pa.schema([*SCHEMA, *own])
+    return pq.read_table(pa.BufferReader(content), schema=schema, page_checksum_verification=True)
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """All rows; what one part has no column for is missing there."""
+    return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
 
 
 def _text(path: Path) -> str:

@@ -1,27 +1,40 @@
 """Tables of a benchmark as Markdown, LaTeX, CSV and HTML: means, standard errors, best in bold, differences to CAAP."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from caap_lab.bench.plan import Study
 from caap_lab.bench.published import METRICS, published
-from caap_lab.bench.result import LOWER_IS_BETTER, BenchmarkResult
+from caap_lab.bench.result import BenchmarkResult
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html, for_latex, for_markdown
 from caap_lab.files import atomic_path
+from caap_lab.metrics.localisation import LOCALISATION
+from caap_lab.metrics.metric import PERCENT, MetricColumn, units
+from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = {column: name for name, column in METRICS.items()} | {
-    "pooled_ap": "mAP",
-    "pointing_expected": "PG ties",
-    "mass_inside": "Mass",
+
+TableColumn = tuple[str, str, str]
+"""Data set, model and metric."""
+Kind = Literal["mean", "published", "difference"]
+_NUMBERS = {
+    "mean": ("mean", "se", ""),
+    "published": ("published", "published_se", ""),
+    "difference": ("difference", "difference_se", "+"),
 }
-_DIGITS = 2
+"""Columns of a table's frame with a number and its standard error, and whether positive ones show their sign."""
+_PIXELS = {
+    frozenset({"target"}): "the target",
+    frozenset({"all objects"}): "all objects",
+    frozenset({"target", "all objects"}): "the target where its class is annotated, else of all objects",
+}
+"""Which object's pixels maps are compared with, by what rows say about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +50,8 @@ class Table:
     """`BenchmarkResult.summary`'s lines; `published` and `published_se` beside them for the paper profile."""
     protocol: tuple[str, ...]
     """What the numbers rest on, in sentences."""
+    columns: Mapping[str, MetricColumn]
+    """What its metrics are called, which values are better, and their units, by the frame's column `metric`."""
     studies: tuple[int, ...] = ()
     """Places in the plan of the studies that it shows."""
 
@@ -47,59 +62,105 @@ class Table:
 
     def markdown(self) -> str:
         """Means with standard errors, then differences to CAAP, then the protocol."""
-        parts = [f"## {for_markdown(self.title)}", _markdown(self.frame, _mean)]
+        parts = [f"## {for_markdown(self.title)}", self._markdown("mean")]
         if "published" in self.frame:
-            parts += ["Published by the paper:", _markdown(self.frame, _published)]
+            parts += ["Published by the paper:", self._markdown("published")]
         if self.frame["difference"].notna().any():
-            parts += ["Minus CAAP, paired over the same images:", _markdown(self.frame, _difference)]
+            parts += ["Minus CAAP, paired over the same images:", self._markdown("difference")]
         return "\n\n".join([*parts, *map(for_markdown, self.protocol)]) + "\n"
 
     def latex(self) -> str:
         """A booktabs table of means with standard errors, with the protocol as its caption."""
-        frame = self.frame
-        columns = _columns(frame)
+        import pandas as pd
+
+        columns = _columns(self.frame)
         several = len({model for _, model, _ in columns}) > 1 or len({data for data, _, _ in columns}) > 1
-        top = [f"{data}, {model}" if several else model for data, model, _ in columns]
-        spans = [(name, top.count(name)) for name in dict.fromkeys(top)]
-        lines = [
-            "% needs \\usepackage{booktabs}",
-            "\\begin{table}",
-            f"\\caption{{{for_latex(self.title + '. ' + ' '.join(self.protocol))}}}",
-            f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
-            "\\toprule",
-            " & ".join(["", *(f"\\multicolumn{{{count}}}{{c}}{{{for_latex(name)}}}" for name, count in spans)])
-            + " \\\\",
-            " & ".join(["Method", *(_SHOWN[metric] for _, _, metric in columns)]) + " \\\\",
-            "\\midrule",
+        tops = [f"{data}, {model}" if several else model for data, model, _ in columns]
+        heads = [
+            (for_latex(top), for_latex(self.columns[m].label)) for top, (_, _, m) in zip(tops, columns, strict=True)
         ]
-        for method, cells in _rows(frame, columns, _mean, lambda text: f"\\textbf{{{text}}}"):
-            shown = (cell.replace("±", "$\\pm$").replace("-", "$-$", 1) for cell in cells)
-            lines.append(" & ".join([for_latex(method), *shown]) + " \\\\")
-        return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
+        rows = self._rows("mean", columns, lambda text: f"\\textbf{{{text}}}")
+        cells = pd.DataFrame(
+            [[cell.replace("±", "$\\pm$").replace("-", "$-$", 1) for cell in cells] for _, cells in rows],
+            index=[for_latex(method) for method, _ in rows],
+            columns=pd.MultiIndex.from_tuples(heads, names=["", "Method"]),
+        )
+        return "% needs \\usepackage{booktabs}\n" + cells.style.to_latex(
+            caption=for_latex(self.title + ". " + " ".join(self.protocol)),
+            column_format="l" + "r" * len(columns),
+            multicol_align="c",
+            hrules=True,
+        )
 
     def html(self, metric: str) -> str:
-        """Means of one metric with standard errors, and differences to CAAP; n is told where it is not the same."""
+        """Means of one metric with standard errors, and differences to CAAP; n stands where it is not the same."""
         frame = self.frame[self.frame["metric"] == metric]
         columns = _columns(frame)
         several = len({data for data, _, _ in columns}) > 1
         heads = [f"{data}, {model}" if several else model for data, model, _ in columns]
         counts = set(frame["n"])
-        better = "lower" if metric in LOWER_IS_BETTER else "higher"
-        about = f"{_SHOWN[metric]} in percent, {better} is better; mean ± standard error"
+        shown = self.columns[metric]
+        unit = " in percent" if shown.unit == PERCENT else f" in {shown.unit}" if shown.unit else ""
+        about = f"{shown.label}{unit}, {shown.better} is better; mean ± standard error"
         if len(counts) == 1:
             (n,) = counts
             about += f" over {n} image{'s' * (n != 1)}"
-        told = _rows(frame, columns, lambda line: "" if len(counts) == 1 else f" (n {line.n})", str)
-        means = _rows(frame, columns, _mean, lambda text: f"<b>{text}</b>")
-        joined = [
-            (method, [cell + n for cell, n in zip(cells, ns, strict=True)])
-            for (method, cells), (_, ns) in zip(means, told, strict=True)
-        ]
-        parts = [_html(about, heads, joined)]
+        means = self._rows("mean", columns, lambda text: f"<b>{text}</b>", with_n=len(counts) > 1)
+        parts = [_html(about, heads, means)]
         if frame["difference"].notna().any():
-            differences = _rows(frame, columns, _difference, str)
+            differences = self._rows("difference", columns)
             parts.append(_html("Minus CAAP, paired over the images that both have", heads, differences))
         return "".join(parts)
+
+    def _markdown(self, kind: Kind) -> str:
+        columns = _columns(self.frame)
+        several = len({data for data, _, _ in columns}) > 1
+        tops = [f"{data}, {model}" if several else model for data, model, _ in columns]
+        heads = [f"{top} {self.columns[m].label}" for top, (_, _, m) in zip(tops, columns, strict=True)]
+        lines = [f"| Method | {' | '.join(map(for_markdown, heads))} |", f"|---|{'---:|' * len(columns)}"]
+        for method, cells in self._rows(kind, columns, lambda text: f"**{text}**"):
+            if any(cells):
+                lines.append(f"| {' | '.join([for_markdown(method), *cells])} |")
+        return "\n".join(lines)
+
+    def _rows(
+        self, kind: Kind, columns: list[TableColumn], bold: Callable[[str], str] = str, with_n: bool = False
+    ) -> list[tuple[str, list[str]]]:
+        """Methods with their cells; the best means of a column, equal as they are printed, are bold.
+
+        Args:
+            kind: Which numbers.
+            columns: Data set, model and metric of each column.
+            bold: Marks the best means.
+            with_n: Add the number of images to each cell.
+        """
+        value, error, sign = _NUMBERS[kind]
+        lines = {
+            (line["data"], line["model"], line["metric"], line["method"]): line
+            for line in self.frame.to_dict("records")
+        }
+        best = {}
+        if kind == "mean":
+            for column in columns:
+                means = [self._printed(line) for place, line in lines.items() if place[:3] == column]
+                best[column] = min(means) if self.columns[column[2]].better == "lower" else max(means)
+        rows = []
+        for method in dict.fromkeys(self.frame["method"]):
+            cells = []
+            for column in columns:
+                line = lines.get((*column, method))
+                if line is None:
+                    cells.append("")
+                    continue
+                text = self.columns[column[2]].with_error(line[value], line[error], sign)
+                if text and column in best and self._printed(line) == best[column]:
+                    text = bold(text)
+                cells.append(f"{text} (n {line['n']})" if with_n else text)
+            rows.append((method, cells))
+        return rows
+
+    def _printed(self, line: Mapping[str, Any]) -> float:
+        return round(line["mean"], self.columns[line["metric"]].digits)
 
     def write(self, folder: Path) -> list[Path]:
         """Write all three files."""
@@ -127,7 +188,7 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
     if paper:  # its three metrics, not the extra ones
         summary = summary[summary["metric"].isin(METRICS.values())]
     if result.plan.profile == "paper":
-        summary = _with_published(summary, result.plan.studies)
+        summary = _with_published(summary, result)
     numbers = [study.table for study in result.plan.studies]
     groups = sorted(set(numbers)) if paper else list(range(len(numbers)))
     tables = []
@@ -140,7 +201,8 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
         title = f"Table {group}: {data}" if paper else data
         name = f"table_{group:02d}" if paper else f"study_{group + 1}"
         protocol = _protocol(result, members)
-        tables.append(Table(group if paper else 0, name, title, frame, protocol, tuple(members)))
+        number = group if paper else 0
+        tables.append(Table(number, name, title, frame, protocol, result.columns, tuple(members)))
     return tables
 
 
@@ -162,19 +224,25 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
     rows = rows[rows["study"].isin(members)]
     good = rows[rows["error"].isna()]
     studies = [plan.studies[i] for i in members]
-    lines = ["In percent, mean over images ± standard error (ddof 0); best in bold."]
+    columns = [column for study in studies for column in plan.columns(study)]
+    lines = [f"{units(dict.fromkeys(columns))}, mean over images ± standard error (ddof 0); best in bold."]
     for study in studies:
         who = "the model's own prediction" if study.target == "prediction" else "the image's label"
         name = study.data.source
         if study.data.label != name:
             name = f"{study.data.label} is {name}"
         lines.append(f"{name}, images: {study.data.chosen}; explained class: {who}.")
-    if any("faithfulness" in study.metrics for study in studies):
-        told = ", ".join(f"{key} {value}" for key, value in plan.protocol.to_dict().items() if key != "name")
-        lines.append(f"Curves: protocol {plan.protocol.name} ({told}).")
-    if any("localisation" in study.metrics for study in studies):
-        which = " and ".join({"target": "the target"}.get(m, m) for m in sorted(good["mask"].dropna().unique()))
-        lines.append(f"Localisation: bilinear maps against the pixels of {which}; PG takes the first maximum.")
+    if any(plan.reads_protocol(study) for study in studies):
+        choices = ", ".join(f"{key} {value}" for key, value in plan.protocol.to_dict().items() if key != "name")
+        lines.append(f"Curves: protocol {plan.protocol.name} ({choices}).")
+    metrics = {text: parse_variant(text) for study in studies for text in study.metrics}
+    for metric in (metric for metric in metrics.values() if metric.name == LOCALISATION.name):
+        pixels = _PIXELS.get(frozenset(good["mask"].dropna()), "the object")
+        maps = metric.options.get("upsampling", "bilinear")
+        lines.append(f"Localisation: {maps} maps against the pixels of {pixels}; PG takes the first maximum.")
+    special = [text for text, metric in metrics.items() if metric.options or text in plan.identity.metrics]
+    if special:
+        lines.append(f"Metrics of their own options or code: {'; '.join(special)}.")
     specs = {model.label: model.text for study in studies for model in study.models}
     weights = good.groupby("model", sort=False)["fingerprint"].unique()
     models = []
@@ -197,56 +265,22 @@ def _expected(studies: Sequence[Study]) -> int:
     return sum(len(s.models) * len(s.methods) * len(s.data.names) for s in studies)
 
 
-def _with_published(summary: "pd.DataFrame", studies: Sequence[Study]) -> "pd.DataFrame":
+def _with_published(summary: "pd.DataFrame", result: BenchmarkResult) -> "pd.DataFrame":
     known = {(p.table, p.dataset, p.model, p.method, p.metric): p for p in published()}
-    found = [
-        known.get((studies[line.study].table, line.data, line.model, line.method, _SHOWN[line.metric]))
+    tables = [study.table for study in result.plan.studies]
+    printed = [
+        known.get((tables[line.study], line.data, line.model, line.method, result.columns[line.metric].label))
         for line in summary.itertuples()
     ]
     return summary.assign(
-        published=[None if p is None else p.value for p in found],
-        published_se=[None if p is None else p.standard_error for p in found],
+        published=[None if p is None else p.value for p in printed],
+        published_se=[None if p is None else p.standard_error for p in printed],
     )
 
 
-Column = tuple[str, str, str]
-
-
-def _columns(frame: "pd.DataFrame") -> list[Column]:
+def _columns(frame: "pd.DataFrame") -> list[TableColumn]:
     """Data set, model and metric of each column, in order."""
     return list(dict.fromkeys(zip(frame["data"], frame["model"], frame["metric"], strict=True)))
-
-
-def _rows(
-    frame: "pd.DataFrame", columns: list[Column], cell: Callable[..., str], bold: Callable[[str], str]
-) -> list[tuple[str, list[str]]]:
-    """Methods with their cells; the best mean of a column is bold, more than one where they are equal as printed."""
-    lines = {(line.data, line.model, line.metric, line.method): line for line in frame.itertuples()}
-    best = {}
-    for column in columns:
-        means = [round(line.mean, _DIGITS) for key, line in lines.items() if key[:3] == column]
-        best[column] = min(means) if column[2] in LOWER_IS_BETTER else max(means)
-    rows = []
-    for method in dict.fromkeys(frame["method"]):
-        cells = []
-        for column in columns:
-            line = lines.get((*column, method))
-            text = "" if line is None else cell(line)
-            first = text and cell is _mean and line is not None and round(line.mean, _DIGITS) == best[column]
-            cells.append(bold(text) if first else text)
-        rows.append((method, cells))
-    return rows
-
-
-def _markdown(frame: "pd.DataFrame", cell: Callable[..., str]) -> str:
-    columns = _columns(frame)
-    several = len({data for data, _, _ in columns}) > 1
-    heads = [f"{data}, {model} {_SHOWN[m]}" if several else f"{model} {_SHOWN[m]}" for data, model, m in columns]
-    lines = [f"| Method | {' | '.join(map(for_markdown, heads))} |", f"|---|{'---:|' * len(columns)}"]
-    for method, cells in _rows(frame, columns, cell, lambda text: f"**{text}**"):
-        if any(cells):
-            lines.append(f"| {' | '.join([for_markdown(method), *cells])} |")
-    return "\n".join(lines)
 
 
 def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]]) -> str:
@@ -257,21 +291,3 @@ def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]])
         if any(cells)
     ]
     return f"<table><caption>{for_html(caption)}</caption><tr>{first}</tr>{''.join(lines)}</table>"
-
-
-def _mean(line: object) -> str:
-    return _number(line.mean, line.se)  # type: ignore[attr-defined]
-
-
-def _published(line: object) -> str:
-    return _number(line.published, line.published_se)  # type: ignore[attr-defined]
-
-
-def _difference(line: object) -> str:
-    return _number(line.difference, line.difference_se, "+")  # type: ignore[attr-defined]
-
-
-def _number(value: float | None, error: float | None, sign: str = "") -> str:
-    if value is None or error is None or value != value:
-        return ""
-    return f"{value:{sign}.{_DIGITS}f} ± {error:.{_DIGITS}f}"

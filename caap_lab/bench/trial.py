@@ -4,28 +4,26 @@ import platform
 import time
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
 from caap_lab.bench.identity import model_digest, weights_digest
+from caap_lab.bench.map_rows import map_to_row
 from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.plan import Trial
+from caap_lab.bench.run_folder import Row
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
-from caap_lab.metrics.localisation import localisation
-from caap_lab.metrics.perturbation import insertion_deletion
+from caap_lab.metrics.catalogue import parse_metric
+from caap_lab.metrics.metric import Mask, MetricInput
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import load_model
 from caap_lab.variant import parse_variant
-
-Row = dict[str, Any]
 
 
 def compute(trial: Trial, model: HookedModel, images: ImageSet, batch_size: int) -> Row:
@@ -50,7 +48,7 @@ def evaluate(
     x: Tensor,
     m: AttributionMap,
     batch_size: int,
-    mask: Bool[np.ndarray, "height width"] | None = None,
+    mask: Mask | None = None,
 ) -> Row:
     """The row of a trial whose map is there.
 
@@ -66,42 +64,22 @@ def evaluate(
     began = time.perf_counter()
     row: Row = {
         **about(trial),
-        "target": m.target,
-        "target_name": m.target_name,
+        **map_to_row(m),
         "label": sample.label,
-        "grid": list(m.grid),
-        "scores": m.scores.flatten().tolist(),
-        "map_seconds": m.seconds,
-        "settings": m.settings,
-        "fingerprint": m.fingerprint,
-        "versions": {**m.versions, "python": platform.python_version()},
         "machine": f"{platform.node()}, {model.device}, {str(model.dtype).removeprefix('torch.')}, "
         f"{torch.get_num_threads()} threads",
     }
-    if "faithfulness" in trial.metrics:
-        curves = insertion_deletion(model, x, m, protocol=trial.protocol, batch_size=batch_size)
-        assert not isinstance(curves, list)
-        row |= {
-            "insertion": curves.insertion,
-            "deletion": curves.deletion,
-            "insdel": curves.insdel,
-            "shares": curves.shares.tolist(),
-            "insertion_curve": curves.insertion_curve.tolist(),
-            "deletion_curve": curves.deletion_curve.tolist(),
-        }
-    if "localisation" in trial.metrics:
-        inside, ignored, which = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target)
-        found = localisation(m, inside, ignored=ignored)
-        row |= {
-            "aupr1": found.aupr1,
-            "aupr0": found.aupr0,
-            "pooled_ap": found.pooled_ap,
-            "pointing": found.pointing,
-            "pointing_expected": found.pointing_expected,
-            "mass_inside": found.mass_inside,
-            "prevalence": found.prevalence,
-            "mask": which,
-        }
+    given = MetricInput(model, x, m, batch_size=batch_size)
+    masked = None
+    for text in trial.metrics:
+        metric, variant = parse_metric(text)
+        read = replace(given, protocol=trial.protocol) if metric.reads_protocol else given
+        if metric.needs_masks:
+            if masked is None:
+                masked = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target)
+            read = replace(read, mask=masked[0], ignored=masked[1])
+            row["mask"] = masked[2]
+        row |= metric.values(read, variant.options)
     return row | {"seconds": m.seconds + time.perf_counter() - began}
 
 
@@ -118,7 +96,7 @@ def about(trial: Trial) -> Row:
         "method": trial.method.text,
         "data": trial.source,
         "image": trial.image,
-        "protocol": trial.protocol.to_dict() if "faithfulness" in trial.metrics else None,
+        "protocol": trial.protocol.to_dict() if trial.reads_protocol else None,
         "target_rule": trial.target,
     }
 
@@ -203,11 +181,11 @@ def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     return held
 
 
-def _seen(model: HookedModel, regions: Regions, target: int) -> tuple[Tensor, Tensor | None, str]:
+def _seen(model: HookedModel, regions: Regions, target: int) -> tuple[Mask, Mask | None, str]:
     """The object's pixels and those to ignore as the model sees them, and which object."""
     masked, which = _object(regions, target)
-    ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored)
-    return model.preprocessing.mask(masked), ignored, which
+    ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored).numpy()
+    return model.preprocessing.mask(masked).numpy(), ignored, which
 
 
 def _object(regions: Regions, target: int) -> tuple[np.ndarray, str]:

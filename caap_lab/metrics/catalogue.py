@@ -54,7 +54,7 @@ def register_metric(
     METRICS[name] = Metric(name, own, compute, needs_masks, reads_protocol)
 
 
-def metric(name: str) -> Metric:
+def metric_named(name: str) -> Metric:
     """A metric by name.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_metric(text: str) -> tuple[Metric, Variant]:
     if not isinstance(text, str):
         raise InputError(f"metrics={text!r} is not known; use the name of a metric, such as 'faithfulness'.")
     variant = parse_variant(text)
-    found = metric(variant.name)
+    found = metric_named(variant.name)
     found.check_options(variant.options)
     return found, variant
 
@@ -105,7 +105,7 @@ def metric_digest(name: str) -> str:
     Raises:
         InputError: the metric depends on something whose content cannot be told.
     """
-    found = metric(name)
+    found = metric_named(name)
     if found in BUILT_IN:
         return ""
     return code_digest(found.compute, f"The metric {name!r}") + (" with masks" if found.needs_masks else "")

@@ -1,7 +1,8 @@
 """What a metric of maps is: the numbers that it gives, what they are called, and what computes them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -55,6 +56,27 @@ class MetricColumn:
     def title_with_unit(self) -> str:
         """For an axis: "insertion - deletion (%)"."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def with_error(self, value: float | None, error: float | None, sign: str = "") -> str:
+        """A number that is shown with its standard error, with the column's digits; empty for none and NaN.
+
+        Args:
+            value: In the column's unit.
+            error: Likewise.
+            sign: "+" to show the sign of positive numbers too.
+        """
+        if value is None or error is None or math.isnan(value):
+            return ""
+        return f"{value:{sign}.{self.digits}f} ± {error:.{self.digits}f}"
+
+
+def units(columns: Iterable[MetricColumn]) -> str:
+    """What numbers of the columns are in: "In percent", or "In percent, Entropy in bits"."""
+    texts = ["In percent"]
+    for column in columns:
+        if column.unit != PERCENT:
+            texts.append(f"{column.label} in {column.unit}" if column.unit else f"{column.label} as a plain number")
+    return ", ".join(texts)
 
 
 @dataclass(frozen=True, eq=False)

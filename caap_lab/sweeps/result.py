@@ -1,24 +1,22 @@
 """The result of a sweep: maps and metrics of every image and setting, under their labels."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.engine.scores import score_read
+from caap_lab.bench.map_rows import row_to_map
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_column, parse_metric
+from caap_lab.metrics.metric import MetricColumn
 from caap_lab.models.vit import HookedViT
-from caap_lab.statistics import percent_statistics
+from caap_lab.statistics import paired_statistics
 from caap_lab.sweeps.settings import Label
-from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +49,11 @@ class CaapSweep:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that there are."""
-        return tuple(column.name for text in self.metrics for column in parse_metric(text)[0].columns)
+        return tuple(column.name for column in self._columns)
+
+    @property
+    def _columns(self) -> tuple[MetricColumn, ...]:
+        return tuple(column for text in self.metrics for column in parse_metric(text)[0].columns)
 
     def values(self, metric: str) -> Float[np.ndarray, "image setting"]:
         """A metric of every image and setting; NaN where it failed.
@@ -83,18 +85,7 @@ class CaapSweep:
         row = self.rows.iloc[image * len(self.labels) + self.labels.index(label)]
         if row["scores"] is None:
             raise InputError(f"This map failed: {row['error']}")
-        return AttributionMap.of_model(
-            self.model,
-            self.readers[image]()[0],
-            torch.from_numpy(np.reshape(row["scores"], self.model.grid).copy()),
-            target=int(row["target"]),
-            method="caap",
-            score=score_read(parse_variant(row["method"]).options.get("score", "logit"), self.model.n_classes),
-            sign="level",
-            settings=json.loads(row["settings"]),
-            seconds=float(row["map_seconds"]),
-            fingerprint=row["fingerprint"],
-        )
+        return row_to_map(row, self.model, self.readers[image]()[0])
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row an image and setting: image, the axes, class, metrics, settings, map; empty columns are left out."""
@@ -122,7 +113,7 @@ class CaapSweep:
         ].reset_index(drop=True)
 
     def summary(self) -> "pd.DataFrame":
-        """Mean over images and standard error (ddof 0) of every metric, in percent, and the paired difference.
+        """Mean over images and standard error (ddof 0) of every metric in its unit, and the paired difference.
 
         Columns: the axes, metric, n (images), mean, se; difference, difference_se and difference_n compare with the
         default setting, over the images that both have.
@@ -130,15 +121,15 @@ class CaapSweep:
         import pandas as pd
 
         lines = []
-        for metric in self.metric_names:
-            values = self.values(metric)
+        for column in self._columns:
+            values = self.values(column.name)
             for index, label in enumerate(self.labels):
                 reference = None
                 if self.default is not None and label != self.default:
                     reference = values[:, self.labels.index(self.default)]
                 place = label if isinstance(label, tuple) else (label,)
-                told = dict(zip(self.axes, place, strict=True))
-                lines.append({**told, "metric": metric, **percent_statistics(values[:, index], reference)})
+                named = {**dict(zip(self.axes, place, strict=True)), "metric": column.name}
+                lines.append({**named, **paired_statistics(values[:, index], reference, column.factor)})
         columns = [*self.axes, "metric", "n", "mean", "se", "difference", "difference_se", "difference_n"]
         return pd.DataFrame(lines).reindex(columns=columns)
 

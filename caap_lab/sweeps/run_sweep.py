@@ -10,14 +10,16 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.caap_maps import caap_maps
-from caap_lab.bench.identity import model_digest, spec_digest
-from caap_lab.bench.plan import METRICS, Trial
-from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.trial import Row, evaluate, failure
+from caap_lab.bench.check import check_metrics
+from caap_lab.bench.identity import model_digest, own_metrics, spec_digest
+from caap_lab.bench.plan import Trial
+from caap_lab.bench.run_folder import Row, RunFolder
+from caap_lab.bench.trial import evaluate, failure
 from caap_lab.checks import check_count
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.settings import CaapOptions
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import default_metrics, parse_metric
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.vit import HookedViT
@@ -75,17 +77,17 @@ def run_sweep(
     settings = settings_of(model, changes, fixed)
     pictures = sweep_images(model, images, target, masks)
     has_masks = images.has_masks if isinstance(images, ImageSet) else masks is not None
-    groups = (METRICS if has_masks else METRICS[:1]) if metrics is None else tuple(metrics)
-    for metric in groups:
-        if metric not in METRICS:
-            raise InputError(f"metrics={metric!r} is not known; use {' or '.join(METRICS)}, both, or () for none.")
-    if "localisation" in groups and not has_masks:
-        raise InputError("metrics='localisation' needs a mask of every image: masks=..., or a data set with masks.")
+    chosen_metrics = default_metrics(has_masks) if metrics is None else tuple(metrics)
+    check_metrics(chosen_metrics)
+    for metric in chosen_metrics:
+        if parse_metric(metric)[0].needs_masks and not has_masks:
+            raise InputError(f"metrics={metric!r} needs a mask of every image: masks=..., or a data set with masks.")
 
     rule = "prediction" if target is None else "label" if target == "label" else f"class {pictures[0].target}"
     digest = model_digest(model)
     spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
     chosen = curve_protocol(protocol)
+    own = own_metrics(chosen_metrics)
     method_digests = [spec_digest(setting.variant) for setting in settings]
     trials = [
         [
@@ -94,12 +96,13 @@ def run_sweep(
                 setting.variant,
                 picture.source,
                 picture.sample.name,
-                groups,
+                chosen_metrics,
                 rule,
                 chosen,
                 digest,
                 method_digest,
                 picture.digest,
+                own,
             )
             for setting, method_digest in zip(settings, method_digests, strict=True)
         ]
@@ -127,7 +130,7 @@ def run_sweep(
         labels=tuple(setting.label for setting in settings),
         default=next((s.label for s in settings if not set(changes[s.label]) & set(s.variant.options)), None),
         images=tuple(picture.sample.name for picture in pictures),
-        metrics=groups,
+        metrics=chosen_metrics,
         passes=sweep_passes(model, settings, prediction=target is None),
         model=model,
         rows=frame,

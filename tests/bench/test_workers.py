@@ -12,7 +12,7 @@ import torch
 
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS, registered
-from caap_lab.bench import cluster, own_methods
+from caap_lab.bench import cluster, own_code
 from caap_lab.bench.cluster import Cluster, refuse_import
 from caap_lab.bench.run_folder import RunFolder
 
@@ -28,7 +28,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a method that goes with the test."""
     monkeypatch.setitem(METHODS, "own", METHODS["caap"])
     yield "own"
-    own_methods._installed.pop("own", None)
+    own_code._installed.pop(("method", "own"), None)
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_the_code_of_a_method_replaces_what_a_worker_has(own: str) -> None:
     sent = []
     for sign in (1, -1):
         cl.register(own, brightness(sign), family="mine")
-        sent.append(own_methods.packed([own, "caap"])[own])
+        sent.append(own_code.packed([own, "caap"])["method", own])
     for content, sign in ((sent[0], 1), (sent[1], -1), (sent[0], 1)):
-        own_methods.install({own: content})
+        own_code.install({("method", own): content})
         compute, facts = registered(own)
         assert compute(None, images, None).unique().tolist() == [sign] and facts == {"family": "mine"}
         before = METHODS[own]
-        own_methods.install({own: content})
+        own_code.install({("method", own): content})
         assert METHODS[own] is before  # the same code is not read again
     cl.register(own, brightness(5))  # by somebody else in this process
-    own_methods.install({own: sent[0]})
+    own_code.install({("method", own): sent[0]})
     assert registered(own)[0](None, images, None).unique().tolist() == [1]
 
 
@@ -126,10 +126,10 @@ def test_modules_of_the_users_own_go_along(tmp_path: Path, own: str, monkeypatch
     import method_of_mine
 
     cl.register(own, method_of_mine.score)
-    content = own_methods.packed([own])
+    content = own_code.packed([own])
     for name in ("helper_of_mine", "method_of_mine"):  # the worker has others of these names
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    own_methods.install(content)
+    own_code.install(content)
     assert registered(own)[0](None, torch.ones(1, 3, 2, 2), None).unique().tolist() == [3]
 
 
@@ -168,7 +168,7 @@ def test_a_scheduler_that_dies_stops_the_run_in_words() -> None:
             while self:
                 yield self.pop()
 
-    trials = [SimpleNamespace(key=str(n), method=SimpleNamespace(name="caap")) for n in range(5)]
+    trials = [SimpleNamespace(key=str(n), method=SimpleNamespace(name="caap"), metric_names=()) for n in range(5)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dask.distributed.as_completed", Done)
         with pytest.raises(OSError, match=r"The scheduler at tcp://a:1 is gone. What was finished is kept"):

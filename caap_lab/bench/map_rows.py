@@ -1,0 +1,70 @@
+"""Attribution maps as rows of a run's folder, and back."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.attribution.map import AttributionMap, Sign
+from caap_lab.attribution.registry import METHODS
+from caap_lab.bench.run_folder import Row
+from caap_lab.engine.scores import score_read
+from caap_lab.models.base import HookedModel
+from caap_lab.variant import parse_variant
+
+
+def map_to_row(m: AttributionMap) -> Row:
+    """What a row keeps of a map: all but the image and the scores of other classes."""
+    return {
+        "target": m.target,
+        "target_name": m.target_name,
+        "grid": list(m.grid),
+        "scores": m.scores.flatten().tolist(),
+        "map_score": m.score,
+        "map_sign": m.sign,
+        "map_seconds": m.seconds,
+        "settings": m.settings,
+        "fingerprint": m.fingerprint,
+        "versions": {**m.versions, "python": platform.python_version()},
+    }
+
+
+def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, "3 height width"]) -> AttributionMap:
+    """The map of a row as its method returned it, without the scores of other classes.
+
+    Args:
+        row: As a run's folder has it, of a trial that did not fail.
+        model: The model that made it.
+        image: The image as the model's input.
+    """
+    method = parse_variant(row["method"])
+    score, sign = row.get("map_score"), row.get("map_sign")
+    if score is None or sign is None:
+        score, sign = _score_and_sign(method.name, method.options, model)
+    m = AttributionMap.of_model(
+        model,
+        image,
+        torch.from_numpy(np.reshape(row["scores"], tuple(row["grid"])).copy()),
+        target=int(row["target"]),
+        method=method.name,
+        score=score,
+        sign=sign,
+        settings=json.loads(row["settings"]),
+        seconds=float(row["map_seconds"]),
+        fingerprint=row["fingerprint"],
+    )
+    versions = json.loads(row["versions"])
+    return replace(m, versions={name: version for name, version in versions.items() if name != "python"})
+
+
+def _score_and_sign(name: str, options: Mapping[str, Any], model: HookedModel) -> tuple[str, Sign]:
+    """Of rows of earlier versions, which did not keep them: what the method has with these options."""
+    settings = {**METHODS[name].options.get(model.kind, {}), **options}
+    score = score_read(settings["score"], model.n_classes) if "score" in settings else "attribution to logit"
+    return score, METHODS[name].sign

@@ -1,0 +1,84 @@
+"""The code of methods and metrics that users registered, on its way to workers, which may live longer than a run."""
+
+import sys
+import threading
+import types
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any, Literal
+
+from caap_lab.attribution.registry import METHODS, register, registered
+from caap_lab.digests.hashing import hex_digest
+from caap_lab.digests.python_code import lies_in_library
+from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import BUILT_IN, METRICS
+
+Kind = Literal["method", "metric"]
+Packed = dict[tuple[Kind, str], bytes]
+"""Pickled code, by kind and name."""
+
+_installed: dict[tuple[Kind, str], tuple[str, object]] = {}
+"""Hash of the code that was installed last, and the method or metric that it became."""
+LOCK = threading.RLock()
+"""Held while a worker registers code and runs with it, as another run may bring other code under the same names."""
+
+
+def packed(methods: Iterable[str], metrics: Iterable[str] = ()) -> Packed:
+    """The code of those of the methods and metrics that users registered, with the user's own modules that it uses.
+
+    Raises:
+        InputError: one of them holds something that cannot be sent.
+    """
+    import cloudpickle
+
+    contents: dict[tuple[Kind, str], Any] = {}
+    for name in methods:
+        if registered(name) is not None:
+            contents["method", name] = registered(name)
+    for name in metrics:
+        if METRICS[name] not in BUILT_IN:
+            contents["metric", name] = METRICS[name]
+    result: Packed = {}
+    with ExitStack() as stack:
+        for module in _own_modules():  # a worker has none of them, or maybe older ones
+            cloudpickle.register_pickle_by_value(module)
+            stack.callback(cloudpickle.unregister_pickle_by_value, module)
+        for (kind, name), content in contents.items():
+            try:
+                result[kind, name] = cloudpickle.dumps(content)
+            except Exception as error:  # whatever the objects' own pickling raises
+                raise InputError(
+                    f"The {kind} {name!r} cannot be sent to workers ({type(error).__name__}: {error}). Let it open "
+                    "files and load models when it is called instead of holding them, or run it without workers."
+                ) from error
+    return result
+
+
+def install(code: Packed) -> None:
+    """Register on a worker what `packed` returned, unless the same code is registered there already."""
+    import cloudpickle
+
+    for (kind, name), content in code.items():
+        registry: dict[str, Any] = METHODS if kind == "method" else METRICS
+        digest = hex_digest(content, size=16)
+        known = _installed.get((kind, name))
+        if known is None or known[0] != digest or registry.get(name) is not known[1]:
+            loaded = cloudpickle.loads(content)  # sent by this run's own client, as every task is
+            if kind == "method":
+                compute, facts = loaded
+                register(name, compute, **facts)
+            else:
+                METRICS[name] = loaded
+            _installed[kind, name] = (digest, registry[name])
+
+
+def _own_modules() -> list[types.ModuleType]:
+    """Modules that are neither Python's, nor installed, nor this package's."""
+    own = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(module, types.ModuleType) or not isinstance(file, str) or module.__name__ != name:
+            continue
+        if name.partition(".")[0] not in ("caap_lab", "__main__", "__mp_main__") and not lies_in_library(file):
+            own.append(module)
+    return own
