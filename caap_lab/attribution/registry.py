@@ -17,7 +17,7 @@ from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.mda import MDA
-from caap_lab.attribution.method import Compute, Method, method
+from caap_lab.attribution.method import Compute, Method, check_options, method
 from caap_lab.attribution.mutex import MUTEX
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
@@ -32,6 +32,7 @@ from caap_lab.digests.code import code_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
+from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,8 @@ METHODS: dict[str, Method] = {
 
 
 _BUILT_IN = frozenset(METHODS)
+_RUN_OPTIONS = ("batch_size", "progress")
+"""Of every method; they change no result."""
 _OWN: dict[str, tuple[Compute, dict[str, Any]]] = {}
 """Functions that users registered, with the facts given: what `register` was called with."""
 
@@ -86,7 +89,8 @@ def attribute(
     Args:
         model: The model.
         images: One image, or several.
-        method: A name from `methods()`.
+        method: A name from `methods()`, with options or without: "caap:cutoff=3,attention=cached" is short for
+            method="caap", cutoff=3, attention="cached".
         target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
         **options: The method's own options, `batch_size` (images run at once) and `progress`; none of the last two
             changes results.
@@ -97,6 +101,12 @@ def attribute(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
+    if isinstance(method, str) and method not in METHODS and ":" in method:
+        variant = parse_variant(method)
+        for option in options:
+            if option in variant.options:
+                raise InputError(f"{option} stands both in method={method!r} and as an argument; give it once.")
+        method, options = variant.name, {**variant.options, **options}
     return find_method(method).function(model, images, target, **options)
 
 
@@ -109,6 +119,18 @@ def find_method(name: object) -> Method:
     if not isinstance(name, str) or name not in METHODS:
         raise unknown_method(name)
     return METHODS[name]
+
+
+def check_variant(variant: Variant) -> Method:
+    """The method that a variant names, if it has the variant's options on some kind of model.
+
+    Raises:
+        InputError: there is no such method, or it has no such option; the nearest names are in the message.
+    """
+    chosen = find_method(variant.name)
+    own = dict.fromkeys(option for options in chosen.options.values() for option in options)
+    check_options(chosen.name, {k: v for k, v in variant.options.items() if k not in _RUN_OPTIONS}, own)
+    return chosen
 
 
 def register(name: str, compute: Compute, **facts: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.registry import METHODS, unknown_method
+from caap_lab.attribution.registry import check_variant
 from caap_lab.bench.check import check_metrics, check_models, check_running
 from caap_lab.bench.cluster import refuse_import, started
 from caap_lab.bench.identity import identified, model_digest
@@ -130,8 +130,7 @@ def run_plan(
     check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
     check_metrics(text for study in plan.studies for text in study.metrics)
     for trial in plan.trials:
-        if trial.method.name not in METHODS:
-            raise unknown_method(trial.method.name)
+        check_variant(trial.method)
         if "given" in trial.model.options and trial.model.text not in models:
             raise InputError(
                 f"The model {trial.model.name} came as an object, not by name; call cl.benchmark with it again."
