@@ -109,9 +109,3 @@ CAAP = Method(
     options={kind: DEFAULTS for kind in ("vit", "cnn")},
     prepare=prepare_caap,
 )
-
-
-# Old places of these names, for importers that are being moved.
-from caap_lab.engine.scores import score_read as score_read  # noqa: E402
-from caap_lab.engine.settings import CONTEXTS as CONTEXTS  # noqa: E402
-from caap_lab.engine.settings import cutoff_blocks as cutoff_blocks  # noqa: E402

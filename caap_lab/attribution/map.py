@@ -16,6 +16,7 @@ from torch import Tensor
 from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
 from caap_lab.digests.tensors import named_tensors_digest, tensor_digest
+from caap_lab.engine.scores import SCORES
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form, save_tensors
 from caap_lab.models.classes import ClassNames
@@ -30,8 +31,6 @@ FORMAT = 2
 
 Sign = Literal["signed", "positive", "level"]
 SIGNS: tuple[str, ...] = get_args(Sign)
-INSERTED_SCORES = ("logit", "prob", "logprob", "sigmoid", "logsigmoid")
-"""Scores of the target with a patch inserted into a blank."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +151,7 @@ class AttributionMap:
         """
         from caap_lab.plots.maps import plot_image_and_map
 
-        inserted = ", patch inserted" if self.score in INSERTED_SCORES else ""
+        inserted = ", patch inserted" if self.score in SCORES else ""
         return plot_image_and_map(
             self.scores.double().numpy(),
             self.image.numpy(),

@@ -1,6 +1,6 @@
 """All attribution methods under one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from caap_lab.digests.code import code_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
+from caap_lab.models.neighbourhoods import BUILT_IN, NEIGHBOURHOODS
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -162,13 +163,19 @@ def registered(name: str) -> tuple[Compute, dict[str, Any]] | None:
     return _OWN.get(name)
 
 
-def method_digest(name: str) -> str:
+def method_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
     """Hash of the code of a method of the user's own, as it is now; empty for a built-in one.
+
+    The offsets of a neighbourhood of the user's own are a part of it, where the options name one.
 
     Raises:
         InputError: the method depends on something whose content cannot be told.
     """
-    return code_digest(_OWN[name][0], f"The method {name!r}", identity=fingerprint_of) if name in _OWN else ""
+    code = code_digest(_OWN[name][0], f"The method {name!r}", identity=fingerprint_of) if name in _OWN else ""
+    neighbourhood = (options or {}).get("neighbourhood")
+    if isinstance(neighbourhood, str) and neighbourhood in NEIGHBOURHOODS and neighbourhood not in BUILT_IN:
+        return f"{code} {sorted(NEIGHBOURHOODS[neighbourhood])}"
+    return code
 
 
 def fingerprint_of(value: object) -> str | None:

@@ -85,7 +85,7 @@ def run_maps(
             began = time.perf_counter()
             targets = None if wanted is None else wanted[len(maps) : len(maps) + len(batch)]
             computed = job.compute(batch, targets)
-            checked = [_checked(one.scores.detach().cpu(), len(batch), job.method) for one in computed]
+            checked = [_checked(one.scores.detach().cpu(), len(batch), model.n_classes, job.method) for one in computed]
             seconds = (time.perf_counter() - began) / (len(batch) * len(computed))
             for row, image in enumerate(batch):
                 of_image = []
@@ -112,9 +112,9 @@ def run_maps(
     return maps
 
 
-def _checked(scores: Tensor, count: int, method: str) -> Tensor:
+def _checked(scores: Tensor, count: int, n_classes: int, method: str) -> Tensor:
     """Scores of `count` images, which have their shape and are finite."""
-    if scores.ndim not in (3, 4) or len(scores) != count:
+    if not (scores.ndim == 3 or (scores.ndim == 4 and scores.shape[3] == n_classes)) or len(scores) != count:
         raise InputError(f"{method} must give scores [{count}, row, col]; it gave {list(scores.shape)}.")
     if not scores.isfinite().all():
         raise InputError(

@@ -95,7 +95,7 @@ def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
 
 def spec_digest(spec: Variant) -> str:
     """Hash of an own method's code and of the files that its options name; empty where there is nothing of these."""
-    code, files = method_digest(spec.name), _option_files(spec)
+    code, files = method_digest(spec.name, spec.options), _option_files(spec)
     return pieces_digest([code, *files]) if code or files else ""
 
 

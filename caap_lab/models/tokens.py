@@ -141,10 +141,3 @@ def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:
         )
     (rows, cols), (height, width) = spec.grid, spec.patch_size
     return mask[: rows * height, : cols * width].reshape(rows, height, cols, width).mean(axis=(1, 3))
-
-
-# Old places of these names, for importers that are being moved.
-from caap_lab.models.neighbour_tables import neighbourhood_table as neighbourhood_table  # noqa: E402
-from caap_lab.models.neighbour_tables import table_masks as table_masks  # noqa: E402
-
-neighbourhood_offsets = find_neighbourhood
