@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from caap_lab.checkout import PACKAGE, checkout_folder, installed_folder
 from caap_lab.errors import InputError
 
 HELP = "open JupyterLab in the notebooks, on this computer only"
-PACKAGE = Path(__file__).parents[1]
 COPIES = Path("caap_lab_notebooks")
 """Where the notebooks of an installed package are copied to, unless the user names a folder."""
 NO_NEWS = (
@@ -68,11 +68,10 @@ def config_path(environment: Mapping[str, str]) -> str:
 
 def notebook_folder(folder: Path | None = None) -> Path:
     """The folder to open, with the notebooks in it; a file that is already there is never written over."""
-    checkout = PACKAGE.parent / "notebooks"
-    in_checkout = (PACKAGE.parent / "pyproject.toml").exists() and checkout.is_dir()
-    if in_checkout and folder is None:
+    checkout = checkout_folder("notebooks")
+    if checkout is not None and folder is None:
         return checkout
-    source = checkout if in_checkout else PACKAGE / "notebooks"
+    source = checkout or installed_folder("notebooks")
     target = COPIES if folder is None else folder
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; name a folder for the notebooks with --dir.")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from jupyter_core import paths as jupyter_paths
 
-from caap_lab import cli
+from caap_lab import checkout, cli
 from caap_lab.commands import lab
 
 
@@ -19,7 +19,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "notebooks").mkdir(parents=True)
     for name in ("01_first.ipynb", "02_second.ipynb"):
         (package / "notebooks" / name).write_text(f"{name} of this version")
-    monkeypatch.setattr(lab, "PACKAGE", package)
+    monkeypatch.setattr(checkout, "PACKAGE", package)
     (tmp_path / "user").mkdir()
     monkeypatch.chdir(tmp_path / "user")
     return package

@@ -1,5 +1,6 @@
 """The paper's figures from stored results, and from nothing."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,22 +10,25 @@ import pytest
 from matplotlib.figure import Figure
 
 import caap_lab as cl
-from caap_lab import cli
+from caap_lab import checkout
 from caap_lab.attribution.gallery import gallery
+from caap_lab.bench import benchmark, figure_data, figure_scripts
+from caap_lab.bench.figure_data import FigureData
+from caap_lab.bench.figure_scripts import TABLES, check_names, figure_names, load_script, make
+from caap_lab.bench.identity import identified
 from caap_lab.bench.profiles import demo_plan
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.figures import make as module
-from caap_lab.figures.make import FIGURES, TABLES, check_names, make
-from caap_lab.figures.world import World
 
-pytestmark = pytest.mark.xdist_group("figures")  # the world is made once
+pytestmark = pytest.mark.xdist_group("figures")  # the data are made once
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def data(tmp_path_factory: pytest.TempPathFactory) -> FigureData:
     """A demo world of two images whose benchmark trials are drawn numbers, so that only maps and sweeps take time."""
     plan = demo_plan(images=2)
-    found = World(plan, tmp_path_factory.mktemp("world"), {"progress": False}, sweep_images=1)
+    sources = {study.data.source for study in plan.studies}
+    plan = identified(plan, {}, {source: cl.open_images(source) for source in sources}, progress=False)
+    made = FigureData(plan, tmp_path_factory.mktemp("world"), {"progress": False}, sweep_images=1)
     generator = np.random.default_rng(0)
     rows = []
     for trial in plan.trials:
@@ -37,120 +41,126 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         else:
             row |= dict(zip(("aupr1", "aupr0", "pointing"), insertion[:3], strict=True)) | {"mask": "target"}
         rows.append(row)
-    run = RunFolder(found.run_folder)
+    run = RunFolder(made.run_folder)
     run.parts.mkdir(parents=True)
     run.append(rows)
-    return found
+    return made
 
 
-def test_mean_curves_are_means_of_stored_curves(world: World) -> None:
-    drawn = FIGURES["fig09"](world)
-    rows = world.result([1]).to_dataframe()
+@pytest.fixture(autouse=True)
+def no_trial_is_computed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are in the folder, so that only maps and sweeps take time; the slow test starts from nothing."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(benchmark, "compute", _never)
+
+
+def _never(*args: object, **options: object) -> None:
+    raise AssertionError("computed again")
+
+
+def test_mean_curves_are_means_of_stored_curves(data: FigureData) -> None:
+    result = load_script("fig09").draw(data)
+    rows = data.result([1]).to_dataframe()
     part = rows[(rows["model"] == "DeiT3-L/16") & (rows["method"] == "TAM")]
     curves = np.stack(part["deletion_curve"].to_list())
-    found = drawn.data[(drawn.data["model"] == "DeiT3-L/16") & (drawn.data["method"] == "TAM")]
-    np.testing.assert_allclose(found["mean"], curves.mean(axis=0))
-    np.testing.assert_allclose(found["se"], curves.std(axis=0) / 2**0.5)
-    assert set(found["n"]) == {2}
-    axes = drawn.figure.axes
+    shown = result.data[(result.data["model"] == "DeiT3-L/16") & (result.data["method"] == "TAM")]
+    np.testing.assert_allclose(shown["mean"], curves.mean(axis=0))
+    np.testing.assert_allclose(shown["se"], curves.std(axis=0) / 2**0.5)
+    assert set(shown["n"]) == {2}
+    axes = result.figure.axes
     assert [ax.get_title() for ax in axes] == ["ViT-L/16", "CLIP-L/14", "DINOv2-L/14", "DeiT3-L/16"]
     assert all(len(ax.lines) == 10 and "(%)" in ax.get_xlabel() for ax in axes)
 
 
-def test_radar_and_dots_show_the_same_numbers(world: World) -> None:
-    drawn = FIGURES["fig10"](world)
-    radar, dots = drawn.figure.axes
-    assert len(radar.lines) == 10 and len(dots.containers) == 10
+def test_radar_and_dots_show_the_same_numbers(data: FigureData) -> None:
+    result = load_script("fig10").draw(data)
+    radar, dots = result.figure.axes
+    assert len(radar.lines) == 10
     line = radar.lines[3]
-    shown = drawn.data[drawn.data["method"] == line.get_label()].set_index("model")["mean"]
+    shown = result.data[result.data["method"] == line.get_label()].set_index("model")["mean"]
     labels = [text.get_text() for text in dots.get_yticklabels()]
     np.testing.assert_allclose(line.get_ydata()[:-1], shown.loc[labels])
     assert len(labels) == 11
+    marks = next(mark for mark in dots.lines if mark.get_label() == line.get_label())
+    np.testing.assert_allclose(marks.get_xdata(), shown.loc[labels])
 
 
-def test_settings_and_attention_are_drawn_from_their_own_calls(world: World) -> None:
-    study = world.study(1)
-    model = world.model(study.models[0])
+def test_settings_and_attention_are_drawn_from_their_own_calls(data: FigureData) -> None:
+    study = data.study(1)
+    model = data.model(study.models[0])
     assert isinstance(model, cl.HookedViT)
-    drawn = FIGURES["fig07"](world)
-    assert len(drawn.figure.axes) == 6 and set(drawn.data["cutoff"]) == set(range(9))
-    image = world.images(study)[0].image
+    result = load_script("fig07").draw(data)
+    assert len(result.figure.axes) == 6 and set(result.data["cutoff"]) == set(range(9))
+    image = data.images(study)[0].image
     curves = cl.insertion_deletion(model, image, cl.caap(model, image, cutoff=3), protocol="rise-28")
-    row = drawn.data.query("model == 'ViT-L/16' and cutoff == 3 and metric == 'insdel'").iloc[0]
+    row = result.data.query("model == 'ViT-L/16' and cutoff == 3 and metric == 'insdel'").iloc[0]
     assert row["mean"] == pytest.approx(100 * curves.insdel, abs=1e-3) and row["n"] == 1
-    drawn = FIGURES["fig06"](world)
-    found = cl.attention_regions(model, world.images(world.study(2)), progress=False)
-    part = drawn.data.query("model == 'ViT-L/16' and quantity == 'mass' and kind == 'inter-object'")
-    np.testing.assert_allclose(part["mean"], found.mean("mass", heads="mean")[found.kinds.index("inter-object")])
+    result = load_script("fig06").draw(data)
+    regions = cl.attention_regions(model, data.images(data.study(2)), progress=False)
+    part = result.data.query("model == 'ViT-L/16' and quantity == 'mass' and kind == 'inter-object'")
+    np.testing.assert_allclose(part["mean"], regions.mean("mass", heads="mean")[regions.kinds.index("inter-object")])
 
 
-def test_files_and_a_second_run_that_computes_nothing(world: World, tmp_path: Path, monkeypatch) -> None:
+def test_files_and_a_second_run_that_computes_nothing(data: FigureData, tmp_path: Path, monkeypatch) -> None:
     names = ["fig01", "fig06", "fig08", "tab01", "tab14"]
-    written = make(names, world, tmp_path)
+    written = make(names, data, tmp_path)
     assert len(written) == 5 * 3 and all(path.stat().st_size > 500 for path in written)
     assert {path.suffix for path in written} == {".pdf", ".png", ".csv", ".md", ".tex"}
     assert {"score", "row", "column"} <= set(pd.read_csv(tmp_path / "fig01.csv").columns)
     before = {path: path.read_bytes() for path in written if path.suffix in (".csv", ".md")}
 
-    def never(*args, **options):
-        raise AssertionError("computed again")
-
-    from caap_lab.bench import benchmark as run
-    from caap_lab.figures import attention
-    from caap_lab.figures import world as world_module
-
     for place, name in (
-        (run, "compute"),
         (cl.HookedViT, "forward"),
-        (attention, "attention_regions"),
-        (world_module, "attribute"),
+        (cl, "attention_regions"),
+        (figure_data, "attribute"),
     ):
-        monkeypatch.setattr(place, name, never)
-    make(names, replace(world), tmp_path)
+        monkeypatch.setattr(place, name, _never)
+    make(names, replace(data), tmp_path)
     assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("name", ["fig01", "fig06", "fig07", "fig08", "fig10"])
-def test_nothing_is_cut_off(name: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cut_off(name: str, data: FigureData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Figure] = []
-    save_figure = module.save_figure
-    monkeypatch.setattr(module, "save_figure", lambda figure, path: saved.append(figure) or save_figure(figure, path))
-    make([name], world, tmp_path)
+    save_figure = figure_scripts.save_figure
+    monkeypatch.setattr(
+        figure_scripts, "save_figure", lambda figure, path: saved.append(figure) or save_figure(figure, path)
+    )
+    make([name], data, tmp_path)
     left, bottom, right, top = saved[0].get_tightbbox().extents
     width, height = saved[0].get_size_inches()
     assert min(left, bottom, width - right, height - top) >= 0
 
 
-def test_a_table_of_several_data_sets_shows_all(world: World, tmp_path: Path) -> None:
-    make(["tab03"], world, tmp_path)
+def test_a_table_of_several_data_sets_shows_all(data: FigureData, tmp_path: Path) -> None:
+    make(["tab03"], data, tmp_path)
     frame = pd.read_csv(tmp_path / "table_03.csv")
     assert list(dict.fromkeys(frame["data"])) == ["Oxford-IIIT-Pet", "ImageNet-Hard", "Food-101"]
 
 
-def test_a_table_without_any_number_is_an_error_after_the_others(world: World, tmp_path: Path, monkeypatch) -> None:
-    make_tables = module.make_tables
-    monkeypatch.setattr(module, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
+def test_a_table_without_any_number_is_an_error_after_the_others(data: FigureData, tmp_path: Path, monkeypatch) -> None:
+    script = load_script("tables")
+    make_tables = script.make_tables
+    monkeypatch.setattr(script, "make_tables", lambda result: [t for t in make_tables(result) if t.number != 14])
     with pytest.raises(cl.InputError, match=r"No trial of table 14 could be computed; the rest is in "):
-        make(["tab14", "tab01"], world, tmp_path)
+        make(["tab14", "tab01"], data, tmp_path)
     assert (tmp_path / "table_01.md").exists()
 
 
-def test_cells_are_looked_up_in_one_run(world: World, tmp_path: Path, monkeypatch) -> None:
-    from caap_lab.figures import world as world_module
-
+def test_cells_are_looked_up_in_one_run(data: FigureData, tmp_path: Path, monkeypatch) -> None:
     runs = []
-    run_plan = world_module.run_plan
+    run_plan = figure_data.run_plan
     monkeypatch.setattr(
-        world_module, "run_plan", lambda plan, *rest, **o: runs.append(plan) or run_plan(plan, *rest, **o)
+        figure_data, "run_plan", lambda plan, *rest, **o: runs.append(plan) or run_plan(plan, *rest, **o)
     )
-    make(["fig09", "fig10", "tab01", "tab14"], replace(world), tmp_path)
+    make(["fig09", "fig10", "tab01", "tab14"], replace(data), tmp_path)
     assert [[study.table for study in plan.studies] for plan in runs] == [[1, 4, 6, 14]]
 
 
-def test_maps_of_several_classes(world: World) -> None:
-    drawn = FIGURES["fig03"](world)
-    assert drawn.data.groupby("target")["method"].nunique().to_list() == [10, 10]
-    titles = [ax.get_title() for ax in drawn.figure.axes]
+def test_maps_of_several_classes(data: FigureData) -> None:
+    result = load_script("fig03").draw(data)
+    assert result.data.groupby("target")["method"].nunique().to_list() == [10, 10]
+    titles = [ax.get_title() for ax in result.figure.axes]
     assert titles.count("") == 2 * 11 - 2 - 10 and "CAAP" in titles
 
 
@@ -164,23 +174,60 @@ def test_galleries_of_ones_own() -> None:
         gallery([maps[0], maps[1][:1]])
 
 
-def test_names_and_the_command(world: World, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_names(["all"]) == [*FIGURES, *TABLES] and len(FIGURES) == 11 and len(TABLES) == 15
+def test_names() -> None:
+    assert check_names(["all"]) == [*figure_names(), *TABLES] and len(figure_names()) == 11 and len(TABLES) == 15
+    assert check_names(["tab02", "fig01", "tab02"]) == ["tab02", "fig01"]
     with pytest.raises(cl.InputError, match=r"There is no figure or table 'fig11'\. Nearest: fig10, fig01"):
         check_names(["fig11"])
-    seen = []
-    monkeypatch.setattr(module, "FIGURES", {"fig01": lambda given: seen.append(given) or FIGURES["fig01"](world)})
-    arguments = ["figures", "fig01", "--images", "2", "--out", str(tmp_path)]
-    assert cli.main(arguments) == 0
-    assert "fig01.pdf" in capsys.readouterr().out
-    assert seen[0].plan.profile == "demo" and seen[0].folder == tmp_path / "results" and seen[0].sweep_images == 8
-    assert cli.main(["figures", "fig99"]) == 2
-    assert cli.main(["figures", "fig01", "--profile", "paper", "--data", "imagenet:nowhere"]) == 2
-    assert "The tables need ImageNet-S" in capsys.readouterr().err
+
+
+def test_scripts_say_what_they_draw_and_how_they_are_called() -> None:
+    for name in (*figure_names(), "tables"):
+        script = load_script(name)
+        about, command = (script.__doc__ or "").split("\n\n")[:2]
+        assert about and command.strip().startswith(f"python figures/{name}.py ")
+
+
+def test_an_installed_package_has_the_scripts_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert figure_scripts.figures_folder() == Path(__file__).parents[2] / "figures"
+    package = tmp_path / "site-packages" / "caap_lab"
+    (package / "figures").mkdir(parents=True)
+    (package / "figures" / "fig01.py").write_text('"""A script of the installed package."""\n')
+    monkeypatch.setattr(checkout, "PACKAGE", package)
+    assert figure_names() == ["fig01"]
+    assert load_script("fig01").__doc__ == "A script of the installed package."
+
+
+def test_wheel_takes_the_scripts() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["figures"] == "caap_lab/figures"
+
+
+@pytest.mark.parametrize(
+    "name, sweep, expected",
+    [
+        ("fig04", "sweep_blanks", {"blanks": ("white", "black", "mean", "noise", "blurred_noise")}),
+        ("fig05", "sweep_neighbourhoods", {"neighbourhoods": ("none", "cross1", "box1", "diamond2", "box2")}),
+        ("fig07", "sweep_cutoffs", {}),
+    ],
+)
+def test_settings_are_those_of_the_paper_whatever_else_is_known(
+    name: str, sweep: str, expected: dict[str, tuple[str, ...]], data: FigureData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(model: object, images: object, target: object, **options: object) -> None:
+        assert {key: options[key] for key in options if key not in ("metrics", "out", "progress")} == expected
+        raise Stopped
+
+    monkeypatch.setattr(cl, sweep, stop)
+    with pytest.raises(Stopped):
+        load_script(name).draw(data)
 
 
 @pytest.mark.slow
 def test_all_figures_from_nothing(tmp_path: Path) -> None:
     """Every figure and table, on one image."""
-    found = World(demo_plan(images=2), tmp_path / "results", {"progress": False}, sweep_images=1)
-    assert len(make(["all"], found, tmp_path)) == 3 * (len(FIGURES) + len(TABLES))
+    data = FigureData(demo_plan(images=2), tmp_path / "results", {"progress": False}, sweep_images=1)
+    assert len(make(["all"], data, tmp_path)) == 3 * (len(figure_names()) + len(TABLES))

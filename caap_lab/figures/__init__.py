@@ -1,1 +1,0 @@
-"""The paper's figures, one file each, drawn from stored results; what is missing is computed first."""

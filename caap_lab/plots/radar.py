@@ -1,0 +1,57 @@
+"""One number per model and method, as a line per method around a circle."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from caap_lab.escaping import for_plot
+from caap_lab.plots.style import TICK, TITLE, Styles, level_styles
+
+
+def plot_radar(
+    table: pd.DataFrame,
+    figure: Figure,
+    place: tuple[int, int, int] = (1, 1, 1),
+    *,
+    styles: Styles | None = None,
+    title: str = "",
+) -> Any:
+    """One spoke per row of the table, one closed line per column.
+
+    Args:
+        table: Numbers in one unit; the index names the spokes, the columns name the lines.
+        figure: Figure to draw in: the axes are polar, so they cannot be any that exist.
+        place: Of the axes in the figure, as in `Figure.add_subplot`.
+        styles: Colour, dash and marker of each line; by default those of `level_styles`.
+        title: Above the axes.
+
+    Returns:
+        The polar axes.
+    """
+    ax: Any = figure.add_subplot(*place, projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(table), endpoint=False)
+    known = level_styles(list(table)) if styles is None else styles
+    for name in table:
+        style, values = known[name], table[name].to_numpy()
+        ax.plot(
+            np.append(angles, angles[0]),
+            np.append(values, values[0]),
+            color=style.colour,
+            linestyle=style.dash,
+            linewidth=2.2 if style.highlighted else 1.1,
+            marker=style.marker,
+            markersize=4,
+            label=for_plot(str(name)),
+        )
+    ax.set_xticks(angles, [for_plot(str(name)) for name in table.index], fontsize=TICK)
+    ax.tick_params(axis="x", pad=8)
+    for label, side in zip(ax.get_xticklabels(), np.cos(angles), strict=True):  # names stay clear of the rim
+        label.set_horizontalalignment("left" if side > 0.1 else "right" if side < -0.1 else "center")
+    ax.set_ylim(min(0.0, float(np.nanmin(table.to_numpy()))), None)
+    ax.set_rlabel_position(180 / len(table))  # between two spokes
+    ax.tick_params(axis="y", labelsize=7)
+    if title:
+        ax.set_title(for_plot(title), fontsize=TITLE, pad=16)
+    return ax

@@ -1,0 +1,76 @@
+"""Figure 6: attention within objects, between objects and to the background over the layers, on the models of table 2.
+
+    python figures/fig06.py --profile demo --out runs/figures
+
+Above, the mean attention weight of pairs of patches; below, the share of a patch's attention. Means over heads, then
+over images, with standard errors over images.
+"""
+
+import sys
+from functools import partial
+from typing import Literal
+
+import pandas as pd
+
+import caap_lab as cl
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.identity import weights_digest
+from caap_lab.commands.figures import run_script
+from caap_lab.plots.attention import plot_regions
+from caap_lab.plots.style import new_figure, shared_legend, style_axes
+from caap_lab.variant import Variant
+
+QUANTITIES: dict[Literal["weight", "mass"], str] = {
+    "weight": "attention weight, mean of pairs",
+    "mass": "attention mass, share of a query's",
+}
+KINDS = (
+    "intra-object",
+    "inter-object",
+    "object-to-background",
+    "background-to-object",
+    "background-to-background",
+)
+
+
+def draw(data: FigureData) -> FigureResult:
+    """Mean attention weight of pairs of patches above, the share of a patch's attention below."""
+    study = data.study(2)
+    count = len(study.data.names)
+    figure = new_figure(3.4 * len(study.models), 6.4)
+    panels = figure.subplots(2, len(study.models), squeeze=False, sharex="col")
+    frames = []
+    for column, model in zip(panels.T, study.models, strict=True):
+        frame = _regions(data, model)
+        frames.append(frame.assign(model=model.label))
+        for ax, quantity in zip(column, QUANTITIES, strict=True):
+            plot_regions(frame[frame["quantity"] == quantity], ax, ylabel="", legend=False)
+        style_axes(column[0], xlabel="", title=f"{model.label}, {count} image{'s' * (count != 1)}")
+    for ax, label in zip(panels[:, 0], QUANTITIES.values(), strict=True):
+        style_axes(ax, ylabel=label)
+    shared_legend(figure, columns=3)
+    return FigureResult(figure, pd.concat(frames))
+
+
+def _regions(data: FigureData, model: Variant) -> pd.DataFrame:
+    """Mean and standard error of both quantities for each kind of pairs and layer, kept in the results' folder."""
+    images = data.images(data.study(2))
+    digests = [images.digest_of(name) for name in data.study(2).data.names]
+    content = {"figure": 6, "model": model.text, "weights": weights_digest(model), "images": digests}
+    return data.frame(content, partial(_measure, data, model))
+
+
+def _measure(data: FigureData, model: Variant) -> pd.DataFrame:
+    hooked = data.model(model)
+    assert isinstance(hooked, cl.HookedViT)
+    regions = cl.attention_regions(hooked, data.images(data.study(2)), progress=False)
+    frames = []
+    for quantity in QUANTITIES:
+        frame = regions.over_layers(quantity, heads="mean").set_index("kind").loc[list(KINDS)].reset_index()
+        frame.insert(0, "quantity", quantity)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__))
