@@ -1,6 +1,5 @@
 """One image at a time: maps of several methods side by side, and what each patch says when it is inserted alone."""
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +10,15 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from caap_lab.attribution.caap import caap, cutoff_blocks
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import METHODS, attribute, unknown_method
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import blank_image
+from caap_lab.engine.settings import DEFAULTS, cutoff_blocks
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.neighbourhoods import find_neighbourhood
 from caap_lab.models.probability import probabilities
-from caap_lab.models.tokens import neighbourhood_offsets
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
@@ -33,8 +32,8 @@ from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import PARTS, map_colours, map_range, png
 from caap_lab.widgets.target_box import TargetBox
 
-NEIGHBOURHOOD: str = inspect.signature(caap).parameters["neighbourhood"].default
-BLANK: str = inspect.signature(caap).parameters["blank"].default
+NEIGHBOURHOOD: str = DEFAULTS["neighbourhood"]
+BLANK: str = DEFAULTS["blank"]
 COLOUR_MAPS = ("by sign", "viridis", "cividis", "magma", "gray", "RdBu_r")
 KEPT = 64
 """Maps kept in memory."""
@@ -111,7 +110,7 @@ class Explorer(Panel):
         for control in (self.target_box, self.opacity, self.colours, self.part):
             control.layout.width = CONTROL_WIDTH
         self.photo = Picture(label="The photo", rows=model.grid[0], cols=model.grid[1])
-        self.photo.neighbours = [list(offset) for offset in neighbourhood_offsets(NEIGHBOURHOOD)]
+        self.photo.neighbours = [list(offset) for offset in find_neighbourhood(NEIGHBOURHOOD)]
         self.overlays: dict[str, Picture] = {}
         self._pictures = wrapped()
         self._details = ipywidgets.HTML()
