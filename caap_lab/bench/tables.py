@@ -242,7 +242,7 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
         lines.append(f"Localisation: {maps} maps against the pixels of {pixels}; PG takes the first maximum.")
     special = [text for text, metric in metrics.items() if metric.options or text in plan.identity.metrics]
     if special:
-        lines.append(f"Metrics of their own options or code: {'; '.join(special)}.")
+        lines.append(f"Metrics with options or code of their own: {'; '.join(special)}.")
     specs = {model.label: model.text for study in studies for model in study.models}
     weights = good.groupby("model", sort=False)["fingerprint"].unique()
     models = []

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
-from caap_lab.metrics.catalogue import metric_column
 from caap_lab.plots.style import figure_png, text_figure
 from caap_lab.widgets.background import Job
 from caap_lab.widgets.panel import Panel
@@ -234,7 +233,8 @@ class BenchmarkView(Panel):
         if not isinstance(self._snapshot, RunSnapshot):
             return
         tables = [(table.title, table.name) for table in self._snapshot.tables]
-        metrics = [(metric_column(name).title, name) for name in self._snapshot.metrics(choice)]
+        columns = self._snapshot.result.columns
+        metrics = [(columns[name].title, name) for name in self._snapshot.metrics(choice)]
         models = [(name, name) for name in self._snapshot.models(choice)]
         self._setting = True
         try:
@@ -296,7 +296,7 @@ class BenchmarkView(Panel):
             self._table.value = f'<div class="caap-wide">{table.html(choice.metric)}</div>'
             self._protocol.value = "".join(f"<p>{for_html(line)}</p>" for line in table.protocol)
             self.static_image.label = (
-                f"Mean insertion and deletion curves of {choice.model}, and {metric_column(choice.metric).title} of "
+                f"Mean insertion and deletion curves of {choice.model}, and {table.columns[choice.metric].title} of "
                 f"all models and methods; the numbers are in the table."
             )
         shown |= dict.fromkeys((self._choices, self._table, self._protocol_list, self.static_image), table is not None)

@@ -13,7 +13,6 @@ from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import Table, make_tables
 from caap_lab.escaping import for_html, for_plot
-from caap_lab.metrics.catalogue import metric_column
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points
 from caap_lab.plots.style import level_styles, new_figure, shared_legend, text_figure
@@ -111,7 +110,7 @@ class RunSnapshot:
                 plot_mean_curves(means, kind, ax, methods=methods, ylabel=ylabel, title=title)
                 ax.tick_params(labelleft=column == 0)
         below = figure.add_subplot(grid[-1, :])
-        styles, label = level_styles(methods), f"{metric_column(choice.metric).title_with_unit}, mean ± standard error"
+        styles, label = level_styles(methods), f"{table.columns[choice.metric].title_with_unit}, mean ± standard error"
         plot_points(shown, "model", hue="method", ax=below, styles=styles, horizontal=True, label=label, legend=False)
         shared_legend(figure, styles=styles)
         figure.suptitle(for_plot(f"{table.title}; {self.result.progress}"), fontsize=10)
