@@ -45,7 +45,8 @@ def caap(
         cutoff: How many blocks' inputs are patched, counted from block 0: a count from 0 (none) to n_layers, or a float
             from 0 to 1 as a share of the blocks. None is two thirds.
         start: First patched block; blocks before it are the blank's own.
-        neighbourhood: "none", "cross1", "box1" (3 x 3, the paper's default), "diamond2" or "box2".
+        neighbourhood: "none", "cross1", "box1" (3 x 3, the paper's default), "diamond2", "box2", or your own, see
+            `cl.tokens.register_neighbourhood`.
         blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations" (on a CNN: of the maps
             entering block `start`), `cl.blanks.mean_activations(images)` (not on a CNN), or any image.
         context: What the other tokens do. "clamped" (default): keys and values of blank tokens stay the blank run's.

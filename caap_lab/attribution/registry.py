@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METHODS: dict[str, Method] = {
-    found.name: found
-    for found in (
+    one.name: one
+    for one in (
         # the paper's own comparison, in its order
         CAAP,
         GRAD_CAM,

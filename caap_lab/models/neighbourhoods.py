@@ -12,9 +12,17 @@ from caap_lab.errors import InputError
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Offsets (row, column) around a patch; clipped at the border, never wrapped."""
+    """Offsets (row, column) around a patch; clipped at the border, never wrapped.
+
+    Raises:
+        InputError: the patch itself is not among them.
+    """
 
     offsets: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if (0, 0) not in self.offsets:
+            raise InputError("A neighbourhood holds the patch itself: add (0, 0) to its offsets.")
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self.offsets)
@@ -72,8 +80,6 @@ def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> Non
     if not pairs or not all(_is_pair(pair) for pair in pairs):
         raise InputError("A neighbourhood is a list of pairs of whole numbers (row, column), such as [(0, 0), (0, 1)].")
     whole = tuple(dict.fromkeys((int(row), int(col)) for row, col in pairs))
-    if (0, 0) not in whole:
-        raise InputError("A neighbourhood holds the patch itself: add (0, 0) to its offsets.")
     NEIGHBOURHOODS[name] = Neighbourhood(whole)
 
 

@@ -34,10 +34,10 @@ class Tokens:
         Raises:
             InputError: the choice lies outside the model's grid, or is empty.
         """
-        found = self.choose(spec)
-        if not found:
+        tokens = self.choose(spec)
+        if not tokens:
             raise InputError(f"{self.label} chooses no token of a {spec.grid[0]} x {spec.grid[1]} grid.")
-        return found
+        return tokens
 
     def __repr__(self) -> str:
         """The call that makes it."""

@@ -108,7 +108,7 @@ def test_interpolation_keeps_affine_functions_and_the_distance(kind: str, grid: 
     groups = torch.arange(len(table))[:, None].expand_as(table)
     expected = features(groups, table)
     torch.testing.assert_close(read[inside][:, :3], expected[inside][:, :3])
-    if kind not in ("diamond2", "box2"):  # at the border, the rows that are run may not tell the distance
+    if max(max(offset) for offset in NEIGHBOURHOODS[kind]) <= 1:  # wider: cut off, too few rows may tell the distance
         torch.testing.assert_close(read[inside], expected[inside])
     if kind == "box1" and grid == (6, 5):
         centre = 2 * 5 + 2
