@@ -3,14 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from caap_lab.models.block import attention_of
 from caap_lab.models.vit import HookedViT
 
 
@@ -30,16 +29,16 @@ def _settle() -> None:
 
 def operations(model: HookedViT, call: Callable[[], Any]) -> float:
     """Floating-point operations of a call's matrix products, by torch's counter."""
-    attentions = [attention_of(model.block(layer)) for layer in range(model.spec.n_layers)]
+    attentions = [cast(Any, model.block(layer)).attn for layer in range(model.spec.n_layers)]
     fused = [attention.fused_attn for attention in attentions]
     for attention in attentions:
-        attention.fused_attn = False  # type: ignore[misc]  # torch's counter does not know the fused one on CPU
+        attention.fused_attn = False  # torch's counter does not know the fused one on CPU
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             call()
     finally:
         for attention, was in zip(attentions, fused, strict=True):
-            attention.fused_attn = was  # type: ignore[misc]
+            attention.fused_attn = was
     return counter.get_total_flops()
 
 

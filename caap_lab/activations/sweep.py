@@ -118,11 +118,9 @@ class _Prefix:
 
     def advance(self, layer: int) -> None:
         """Run on to the residual stream entering `layer`."""
-        while self.layer < layer:
-            self.resid = self.model.run_block(self.layer, self.resid)
-            if self.model.reads_class_token(self.layer):
-                self.class_tokens.append(self.resid[:, 0])
-            self.layer += 1
+        blocks = range(self.layer, layer)
+        self.resid, self.class_tokens = self.model.run_blocks(self.resid, blocks, self.class_tokens)
+        self.layer = max(self.layer, layer)
 
     def logits(self) -> Tensor:
         """Logits without any patch."""

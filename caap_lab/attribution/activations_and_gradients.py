@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from caap_lab.checks import check_choice
 from caap_lab.models.base import HookedModel
@@ -108,7 +108,7 @@ def stream_hooks(model: HookedModel, first_term: str) -> list[str]:
 
 def has_norm_pre(model: HookedModel) -> bool:
     """True if a norm stands between the embeddings and block 0."""
-    return isinstance(model, HookedViT) and not isinstance(model.vit.norm_pre, nn.Identity)
+    return isinstance(model, HookedViT) and model.architecture.has_norm_pre
 
 
 def on_grid(model: HookedModel, tokens: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def _ruled(model: HookedModel) -> Iterator[None]:
         return
     points: list[tuple[Any, Callable[..., Any]]] = []
     if isinstance(model, HookedViT):
-        if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
+        if any(model.architecture.block(layer).attention.gated for layer in range(model.n_layers)):
             raise InputError("LibraGrad has no rule for gated attention, which this model has.")
         points = [(site.hook, _stopped) for short in ("attn.q", "attn.k") for site in model.find(short)]
     with ExitStack() as stack:

@@ -36,7 +36,7 @@ def logits_of_subsets(
     sizes = distinct.sum(dim=1)
     if set(model.spec.read_tokens).isdisjoint(range(model.spec.n_prefix)) and not sizes.all():
         raise InputError("A mask keeps no patch, but this model's head reads patches only.")
-    if getattr(model.vit.attn_pool, "pos_embed", None) is not None:
+    if model.readout.adds_positions:
         raise InputError(f"{model.model_name} adds positions again in its head, which needs all tokens.")
     prefix = torch.arange(model.spec.n_prefix, device=keep.device)
     logits = torch.empty(len(distinct), model.n_classes, device=entering.device, dtype=entering.dtype)
@@ -44,7 +44,7 @@ def logits_of_subsets(
         for rows in (sizes == size).nonzero()[:, 0].split(chunk_size):
             patches = distinct[rows].nonzero()[:, 1].reshape(len(rows), size) + len(prefix)
             tokens = torch.cat([prefix.expand(len(rows), -1), patches], dim=1)
-            logits[rows] = model(entering[tokens], start_at_layer=0)
+            logits[rows] = model(entering[tokens], start_at_layer=0, tokens=tokens)
     return logits[which]
 
 

@@ -1,7 +1,7 @@
 """Transformer attribution: gradient and relevance of attention (Chefer et al. 2021, CVPR, arXiv 2012.09838)."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU
@@ -16,7 +16,6 @@ from caap_lab.attribution.method import method
 from caap_lab.attribution.model_parts import NORMS, SILENT, is_activation, matrix_of, no_rule, parts, runs_as
 from caap_lab.checks import first_block
 from caap_lab.errors import InputError
-from caap_lab.models.block import attention_of
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
 from caap_lab.models.names import short_name
@@ -96,12 +95,12 @@ def propagate(
 
 def _through_block(model: HookedViT, layer: int, entering: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
     """From the residual stream leaving a block to its attention pattern, and to the stream entering it."""
-    block, name = model.block(layer), f"vit.blocks.{layer}"
+    block, name = cast(Any, model.block(layer)), f"vit.blocks.{layer}"
     x = _activations(model, layer, entering)
     skipped, of_mlp = add_rule(relevance, x["resid_mid"], x["mlp_out"])
     relevance = clone_rule(skipped, _through_mlp(f"{name}.mlp", block.mlp, model.dtype, x, of_mlp))
     skipped, of_attention = add_rule(relevance, x["resid_pre"], x["attn_out"])
-    attn = attention_of(block)
+    attn = block.attn
     heads = x["attn.z"].shape
     joined = attn.norm(x["attn.z"].flatten(2).to(model.dtype))
     of_z = _through_linear(f"{name}.attn.proj", attn.proj, widened(joined), of_attention).reshape(heads)
@@ -246,7 +245,7 @@ def _through_latents(pool: AttentionPoolLatent, latents: Tensor, relevance: Tens
 
 def _refuse_unknown(model: HookedViT) -> None:
     vit = model.vit
-    if any(model.block(layer).attn.gate is not None for layer in range(model.n_layers)):
+    if any(model.architecture.block(layer).attention.gated for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
     for name, module in parts(model):
         if any(isinstance(value, Tensor) and value.grad_fn is not None for value in vars(module).values()):

@@ -15,9 +15,9 @@ from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.models.cnn import cnn_grid
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.device_dtype import as_device, plain_defaults
+from caap_lab.models.families import read_spec
 from caap_lab.models.load import bundled_models, check_name, load_model
 from caap_lab.models.preprocess import Preprocessing
-from caap_lab.models.spec import read_spec
 from caap_lab.variant import Variant
 
 

@@ -7,7 +7,6 @@ from torch.nn.functional import pad
 
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.layout import Layout, Rows
-from caap_lab.models.block import attention_of
 
 MASKED = -1e30
 """Score of a key that is not there; finite, so that no row becomes NaN."""
@@ -35,17 +34,17 @@ def attend(
         layer: The block.
         attention: "exact", or "cached" or "cached_all" for E-CAAP.
     """
-    q = q * attention_of(blank.model.block(layer)).scale
-    own_scores = rows.flat(rows.grouped(q) @ k.transpose(-2, -1))
+    n_own, score = k.shape[3], blank.attention(layer).scores
+    own_scores = rows.flat(score(rows.grouped(q), k, rows.grouped_tokens, layout.own_tokens[:, :n_own]))
     own_scores = own_scores.to(torch.promote_types(own_scores.dtype, torch.float32))
     if attention != "exact":
         return _attend_cached(own_scores, v, rows, layout, blank, layer, subtract=attention == "cached")
 
-    k_blank, v_blank = (pad(t, (0, 0, 0, 1)) for t in blank.qkv(layer)[1:])  # a spare place behind all tokens
-    scores = q @ k_blank.transpose(-2, -1)
-    scores = scores.to(own_scores.dtype)
-    # A group's own tokens take the places of the blank's. Clipped neighbours all go to the spare one, which is masked.
-    places = layout.replaced[:, : k.shape[3]][rows.group].expand(own_scores.shape)
+    # A group's own tokens take the places of the blank's. Clipped neighbours all go to a spare one behind all tokens,
+    # which is masked.
+    k_blank, v_blank = (pad(t, (0, 0, 0, 1)) for t in blank.qkv(layer)[1:])
+    scores = score(q, k_blank, rows.tokens, pad(blank.tokens(), (0, 1))).to(own_scores.dtype)
+    places = layout.replaced[:, :n_own][rows.group].expand(own_scores.shape)
     scores.scatter_(-1, places, own_scores)
     scores[..., -1] = MASKED
     weights = scores.softmax(dim=-1)
@@ -70,7 +69,7 @@ def _attend_cached(
     n_prefix_own = len(blank.model.spec.live_prefix)
     clipped = pad(~layout.inside, (n_prefix_own, 0))[:, : own_scores.shape[-1]]
     own_scores = own_scores.masked_fill(clipped[rows.group], MASKED)
-    log_z, share, mean_v = _rest(rows, layout, blank, layer, subtract)
+    log_z, share, mean_v = _background_terms(rows, layout, blank, layer, subtract)
     weights = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1).softmax(dim=-1)
     own_weights, blank_weight = weights[..., :-1], weights[..., -1]
     total = own_weights.sum(dim=-1) + blank_weight * share
@@ -78,31 +77,37 @@ def _attend_cached(
     return read / total[..., None].to(v.dtype)
 
 
-def _rest(
+def _background_terms(
     rows: Rows, layout: Layout, blank: BlankRun, layer: int, subtract: bool
 ) -> tuple[Float[Tensor, "head row"], Float[Tensor, "head row"], Float[Tensor, "head row d_head"]]:
-    """What the blank's own queries at the rows' positions read of the blank: log Z_B, share of it left, and vbar_B.
+    """What the blank's own queries at the rows' positions read of the blank: log Z_B, the share of it left, vbar_B.
 
     With `subtract`, less the terms of each group's S_i. No image is in it, so it is kept with the blank's run, unless
-    bounded memory cuts an image's groups apart.
+    bounded memory cuts an image's groups apart. Kept by name: groups that are made anew find it again.
     """
-    key = (layer, rows, subtract)
-    if key in blank.rests:
-        return blank.rests[key]
-    log_z, mean_v = (constant.index_select(1, rows.tokens) for constant in blank.constants(layer))
-    left = torch.ones_like(log_z)
+    key = (layer, layout.name, rows is layout.prefix, subtract)
+    if layout.n_groups == blank.model.spec.n_patches:
+        if key not in blank.row_terms:
+            blank.row_terms[key] = _compute_terms(rows, layout, blank, layer, subtract)
+        return blank.row_terms[key]
+    return _compute_terms(rows, layout, blank, layer, subtract)
+
+
+def _compute_terms(
+    rows: Rows, layout: Layout, blank: BlankRun, layer: int, subtract: bool
+) -> tuple[Float[Tensor, "head row"], Float[Tensor, "head row"], Float[Tensor, "head row d_head"]]:
+    log_z, mean_v = (term.index_select(1, rows.tokens) for term in blank.background_terms(layer))
+    share_left = torch.ones_like(log_z)
     if subtract:
         q, k_blank, v_blank = blank.qkv(layer)
-        n_asking = len(blank.model.spec.live_prefix) if rows is layout.prefix else q.shape[1]
-        asking = q[:, :n_asking] * attention_of(blank.model.block(layer)).scale
-        pattern = (asking @ k_blank.transpose(-2, -1)).to(log_z.dtype) - blank.constants(layer)[0][:, :n_asking, None]
+        n_queries = len(blank.model.spec.live_prefix) if rows is layout.prefix else q.shape[1]
+        scores = blank.attention(layer).scores(q[:, :n_queries], k_blank, blank.tokens(slice(n_queries)))
+        pattern = scores.to(log_z.dtype) - blank.background_terms(layer)[0][:, :n_queries, None]
         tokens = layout.patches + blank.model.spec.n_prefix
         places = rows.tokens[:, None] * q.shape[1] + tokens[rows.group]
         share = pattern.exp().flatten(1).index_select(1, places.flatten()).unflatten(1, tuple(places.shape))
         share = share * layout.inside[rows.group]
-        left = (1 - share.sum(dim=-1)).clamp(min=0)
+        share_left = (1 - share.sum(dim=-1)).clamp(min=0)
         values = v_blank.index_select(1, tokens.flatten()).unflatten(1, tuple(tokens.shape))
         mean_v = mean_v - rows.flat(rows.grouped(share.to(v_blank.dtype)) @ values)
-    if layout.n_groups == blank.model.spec.n_patches:
-        blank.rests[key] = (log_z, left, mean_v)
-    return log_z, left, mean_v
+    return log_z, share_left, mean_v

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.blur import rise_blur
 from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
+from caap_lab.models.attention import Attention
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images, is_single
-from caap_lab.models.block import attention_of, project_qkv
 from caap_lab.models.device_dtype import exact
 from caap_lab.models.vit import HookedViT
 
@@ -65,7 +65,7 @@ Blank = str | MeanActivations | Any
 class BlankRun:
     """A model's run on a blank, kept for all images.
 
-    What follows from the residual streams (q, k, v and E-CAAP's constants) is computed when first asked for.
+    What follows from the residual streams (q, k, v and E-CAAP's background terms) is computed when first used.
     """
 
     model: HookedViT
@@ -75,36 +75,58 @@ class BlankRun:
     resid: list[Float[Tensor, "token d_model"]]
     """Residual stream entering block l, for l = 0 to n_layers; the last one leaves the last block."""
     _qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    _constants: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    rests: dict[Hashable, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    """The same for the rows of whole images, as `attend` reads them."""
+    _background_terms: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    row_terms: dict[Hashable, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    """Background terms of the rows of whole images, as `attend` reads them."""
 
     @property
     def background(self) -> slice:
         """Tokens that stay as they are on the blank: all behind the live prefix tokens (paper's set B)."""
         return slice(len(self.model.spec.live_prefix), None)
 
-    def qkv(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the blank run, each [head, token, d_head]."""
+    def attention(self, layer: int) -> Attention:
+        """Attention of a block."""
+        return self.model.architecture.block(layer).attention
+
+    def tokens(self, chosen: slice = slice(None)) -> Int[Tensor, " token"]:
+        """Token numbers, of all tokens or of some."""
+        return torch.arange(self.model.spec.n_tokens, device=self.resid[0].device)[chosen]
+
+    def class_tokens(self, stop: int) -> list[Float[Tensor, "1 d_model"]]:
+        """Class tokens that blocks before `stop` put out, as far as the head reads them."""
+        _, collected = self.model.run_blocks(
+            self.resid[0],
+            range(stop),
+            step=lambda layer, _: self.resid[layer + 1],
+            class_token=lambda resid: resid[:1],
+        )
+        return collected
+
+    def qkv(
+        self, layer: int
+    ) -> tuple[
+        Float[Tensor, "head token d_head"], Float[Tensor, "head token d_head"], Float[Tensor, "head token d_head"]
+    ]:
+        """Queries, keys and values of the blank run."""
         if layer not in self._qkv:
-            block = self.model.block(layer)
-            q, k, v = project_qkv(attention_of(block), block.norm1(self.resid[layer][None]))
+            block = self.model.architecture.block(layer)
+            q, k, v = block.attention.project_qkv(block.norm1(self.resid[layer][None]))
             self._qkv[layer] = (q[0].contiguous(), k[0].contiguous(), v[0].contiguous())
         return self._qkv[layer]
 
-    def constants(self, layer: int) -> tuple[Float[Tensor, "head token"], Float[Tensor, "head token d_head"]]:
+    def background_terms(self, layer: int) -> tuple[Float[Tensor, "head token"], Float[Tensor, "head token d_head"]]:
         """Log-normaliser and mean value of the background for the blank's own query at every position.
 
         Paper eqs 8 and 9: log Z_B and vbar_B, here for each token's query and not only the class token's.
         """
-        if layer not in self._constants:
+        if layer not in self._background_terms:
             q, k, v = self.qkv(layer)
             background = self.background
-            scores = (q * attention_of(self.model.block(layer)).scale) @ k[:, background].transpose(1, 2)
+            scores = self.attention(layer).scores(q, k[:, background], None, self.tokens(background))
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             pattern = scores.softmax(dim=-1).to(v.dtype)
-            self._constants[layer] = (scores.logsumexp(dim=-1), pattern @ v[:, background])
-        return self._constants[layer]
+            self._background_terms[layer] = (scores.logsumexp(dim=-1), pattern @ v[:, background])
+        return self._background_terms[layer]
 
 
 def check_blank(blank: Blank) -> None:

@@ -1,7 +1,7 @@
 """The free context: the textbook interchange intervention (paper eq 1), one forward pass a patch."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,21 +24,31 @@ def score_patches_free(
     spec = model.spec
     table = neighbourhood_table(spec.grid, plan.neighbourhood)
     patched = F.pad(table_masks(table), (spec.n_prefix, 0)).to(model.device)  # prefix tokens are never patched
-    scores = []
-    for cutoff in plan.cutoffs:
-        for image in range(source.n_images):
-            for chosen in patched.split(chunk_size):
-                resid = blank.resid[plan.start].expand(len(chosen), -1, -1)
-                class_tokens = [
-                    resid[:1].expand(len(chosen), -1)
-                    for layer, resid in enumerate(blank.resid[1 : plan.start + 1])
-                    if model.reads_class_token(layer)
-                ]
-                for layer in range(plan.start, spec.n_layers):
-                    if layer < cutoff:
-                        resid = torch.where(chosen[:, :, None], source.whole_resid(layer)[image], resid)
-                    resid = model.run_block(layer, resid)
-                    if model.reads_class_token(layer):
-                        class_tokens.append(resid[:, 0])
-                scores.append(model.unembed(resid, class_tokens))
+    scores = [
+        _patched_run(model, blank, source, image, chosen, plan.start, cutoff)
+        for cutoff in plan.cutoffs
+        for image in range(source.n_images)
+        for chosen in patched.split(chunk_size)
+    ]
     return torch.cat(scores).unflatten(0, (len(plan.cutoffs), source.n_images, len(table)))
+
+
+def _patched_run(
+    model: HookedViT,
+    blank: BlankRun,
+    source: SourceRun,
+    image: int,
+    patched: Bool[Tensor, "sequence token"],
+    start: int,
+    cutoff: int,
+) -> Float[Tensor, "sequence classes"]:
+    """The blank's run from block `start` on, with one image's streams at the patched tokens before every block."""
+
+    def patched_block(layer: int, resid: Tensor) -> Tensor:
+        if layer < cutoff:
+            resid = torch.where(patched[:, :, None], source.whole_resid(layer)[image], resid)
+        return model.run_block(layer, resid)
+
+    resid = blank.resid[start].expand(len(patched), -1, -1)
+    class_tokens = [token.expand(len(patched), -1) for token in blank.class_tokens(start)]
+    return model.unembed(*model.run_blocks(resid, range(start, model.n_layers), class_tokens, step=patched_block))

@@ -26,7 +26,7 @@ _DIRECTIONS = (torch.arange(64, dtype=torch.float64, device="cpu") + 0.5) * (pi 
 
 
 @dataclass(frozen=True, eq=False)
-class Lending:
+class TailRows:
     """Rows that are run, and who reads them. Rows are patch rows, counted from the first."""
 
     run: Int[Tensor, " row"]
@@ -38,7 +38,7 @@ class Lending:
     weights: Float[Tensor, "patch context kept"] | None = None
     """Weights of each patch's rows in each of its contexts, which are in the order of the neighbourhood."""
 
-    def sums(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead place width"]:
+    def contexts(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead place width"]:
         """What `reads` points to: residual streams, keys or values of the rows, or sums of them."""
         if self.rows is None or self.weights is None:
             return values
@@ -46,7 +46,7 @@ class Lending:
         return (self.weights.to(values.dtype) @ kept).flatten(-3, -2)
 
 
-def lending(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int, int]], tail: str) -> Lending:
+def tail_rows(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int, int]], tail: str) -> TailRows:
     """Rows of a tail.
 
     Args:
@@ -58,14 +58,15 @@ def lending(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int, 
     inside = table >= 0
     if tail == "exact":
         run = inside.flatten().nonzero()[:, 0]
-        return Lending(run, _numbers(run, inside))
+        return TailRows(run, _numbers(run, inside))
     n_patches, n_neighbours = table.shape
     if tail == "shared":
-        return Lending(torch.arange(n_patches, device="cpu") * n_neighbours, table.clamp(min=0))
+        return TailRows(torch.arange(n_patches, device="cpu") * n_neighbours, table.clamp(min=0))
 
     ordered = tuple(sorted(offsets, key=lambda offset: offset != (0, 0)))  # as the table has them
     opposite = torch.tensor([ordered.index((-a, -b)) for a, b in ordered], dtype=torch.long, device="cpu")
-    # Context c of patch j is the group of patch table[j, c], in which j is the neighbour at the opposite offset.
+    # Context c of patch j is the group of patch table[j, c], in which j is the neighbour at the opposite offset; and
+    # where a group i reads its neighbour table[i, c], that one's context is the opposite one.
     places = table.clamp(min=0) * n_neighbours + opposite
     plans = [_weights(ordered, tuple(row)) for row in inside.tolist()]
     kept = torch.stack([used for used, _ in plans])
@@ -76,8 +77,7 @@ def lending(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int, 
     there = kept.gather(1, order)
     rows = numbers.flatten()[places.gather(1, torch.where(there, order, 0))]
     weights = torch.stack([w for _, w in plans]).gather(2, order[:, None].expand(-1, n_neighbours, -1))
-    reads = table.clamp(min=0) * n_neighbours + opposite
-    return Lending(run, reads, rows, weights)
+    return TailRows(run, places, rows, weights)
 
 
 def _numbers(run: Int[Tensor, " row"], inside: Bool[Tensor, "patch neighbour"]) -> Int[Tensor, "patch neighbour"]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caap_lab.engine.interpolation import Lending, lending
+from caap_lab.engine.interpolation import TailRows, tail_rows
 from caap_lab.models.device_dtype import placed
 from caap_lab.models.neighbour_tables import neighbourhood_table
 from caap_lab.models.neighbourhoods import Neighbourhood
@@ -32,6 +32,11 @@ class Rows:
     places: Int[Tensor, " row"]
     """Place of each row in `slots`, counted line after line."""
 
+    @property
+    def grouped_tokens(self) -> Int[Tensor, "group slot"]:
+        """Token numbers as a table."""
+        return self.tokens[self.slots]
+
     def grouped(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead group slot width"]:
         """Rows as a table."""
         return values.index_select(-2, self.slots.flatten()).unflatten(-2, tuple(self.slots.shape))
@@ -49,9 +54,10 @@ class Layout:
     """Patch numbers of S_i, the patch itself first; clipped neighbours repeat patch 0."""
     inside: Bool[Tensor, "group neighbour"]
     """False where the border clips the neighbourhood."""
+    own_tokens: Int[Tensor, "group own"]
+    """Tokens whose keys and values are the group's own: live prefix, then S_i; clipped ones repeat patch 0."""
     replaced: Int[Tensor, "group own"]
-    """Tokens whose keys and values are the group's own: live prefix, then S_i; n_tokens, which no token is, where
-    clipped."""
+    """The same tokens as places among the blank's; n_tokens, which no token is, where clipped."""
     prefix: Rows
     """The prefix rows alone, as they move up to the cutoff."""
     live: Rows
@@ -59,8 +65,10 @@ class Layout:
     own_source: Int[Tensor, "group own"]
     """Where a group's own keys and values are up to the cutoff: in the prefix rows, then the tokens of the source."""
     own_tail: Int[Tensor, "group own"]
-    """Where they are in the tail: in the prefix rows, then what `lending` makes of the patch rows."""
-    lending: Lending
+    """Where they are in the tail: in the prefix rows, then what `tail` makes of the patch rows."""
+    tail: TailRows
+    name: tuple[Any, ...]
+    """Neighbourhood and tail; groups of all patches of an image are the same where these are."""
 
     @property
     def n_groups(self) -> int:
@@ -91,18 +99,20 @@ def layout(
     n_groups, n_live = len(table), len(spec.live_prefix)
     inside, patches = table >= 0, table.clamp(min=0)
     prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
-    lent = lending(table, neighbourhood.offsets, tail)
+    tail_of_groups = tail_rows(table, neighbourhood.offsets, tail)
     prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
-    run = torch.zeros_like(inside).flatten().index_fill_(0, lent.run, True).view_as(inside)
+    run = torch.zeros_like(inside).flatten().index_fill_(0, tail_of_groups.run, True).view_as(inside)
     found = Layout(
         patches=patches,
         inside=inside,
+        own_tokens=torch.cat([prefix_tokens, patches + spec.n_prefix], dim=1),
         replaced=torch.cat([prefix_tokens, torch.where(inside, patches + spec.n_prefix, spec.n_tokens)], dim=1),
         prefix=_rows(prefix_tokens, torch.zeros_like(patches[:, :0]), run[:, :0]),
         live=_rows(prefix_tokens, patches + spec.n_prefix, run),
         own_source=torch.cat([prefix_rows, n_groups * n_live + spec.n_prefix + patches], dim=1),
-        own_tail=torch.cat([prefix_rows, n_groups * n_live + lent.reads], dim=1),
-        lending=lent,
+        own_tail=torch.cat([prefix_rows, n_groups * n_live + tail_of_groups.reads], dim=1),
+        tail=tail_of_groups,
+        name=(neighbourhood, tail),
     )
     return _on(found, device)
 
@@ -137,6 +147,6 @@ def _on(value: Any, device: torch.device) -> Any:
         part = getattr(value, field.name)
         if isinstance(part, Tensor):
             moved[field.name] = placed(part, device)
-        elif isinstance(part, (Rows, Lending)):
+        elif isinstance(part, (Rows, TailRows)):
             moved[field.name] = _on(part, device)
     return replace(value, **moved)

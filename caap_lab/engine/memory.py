@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from math import ceil
 
 import torch
-from torch import nn
 
 from caap_lab.engine.layout import layout
 from caap_lab.engine.plan import CaapPlan
-from caap_lab.models.block import attention_of
 from caap_lab.models.vit import HookedViT
 
 GIB = 2**30
@@ -57,7 +55,7 @@ def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
     """Of an image's source run: what is kept, and its largest step."""
     spec = model.spec
     layers = spec.n_layers if plans[0].context == "frozen" else max(max(plan.cutoffs) for plan in plans)
-    width = spec.d_model if plans[0].context == "free" else 3 * attention_of(model.block(0)).attn_dim + spec.d_model
+    width = spec.d_model if plans[0].context == "free" else 3 * spec.n_heads * spec.d_head + spec.d_model
     pixels = 3 * spec.image_size[0] * spec.image_size[1]
     return model.dtype.itemsize * (spec.n_tokens * (layers * width + _row_floats(model)) + 3 * pixels)
 
@@ -71,18 +69,17 @@ def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
         return float(item * spec.n_tokens * _row_floats(model) + logits)
     groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
     rows = groups.live if plan.context == "clamped" else groups.prefix
-    attention = attention_of(model.block(0))
     n_rows, n_own = len(rows.tokens) / spec.n_patches, groups.replaced.shape[1]
     n_slots = rows.slots.shape[1]
-    floats = n_rows * _row_floats(model) + (4 * n_own + 3 * n_slots) * attention.attn_dim
+    floats = n_rows * _row_floats(model) + (4 * n_own + 3 * n_slots) * spec.n_heads * spec.d_head
     if spec.reads_patches:
         floats += 4 * spec.n_tokens * spec.d_model
-    scores = (2 * wide + item) * n_rows * attention.num_heads * (spec.n_tokens + 1 + 2 * n_own)
+    scores = (2 * wide + item) * n_rows * spec.n_heads * (spec.n_tokens + 1 + 2 * n_own)
     return float(item * floats + scores + logits)
 
 
 def _row_floats(model: HookedViT) -> int:
     """Numbers that a token in a block holds: streams, heads, and the MLP's layers before and after activation."""
-    block = model.block(0)
-    mlp = sum(part.out_features for part in block.mlp.modules() if isinstance(part, nn.Linear))
-    return 4 * model.spec.d_model + 5 * attention_of(block).attn_dim + 2 * mlp
+    spec = model.spec
+    mlp = spec.d_mlp * (2 if spec.gated_mlp else 1) + spec.d_model
+    return 4 * spec.d_model + 5 * spec.n_heads * spec.d_head + 2 * mlp

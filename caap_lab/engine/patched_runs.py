@@ -11,20 +11,20 @@ that is what "clamped" means, and why one cached blank run serves all patches at
 Up to block cutoff-2 nothing depends on the cutoff, so maps for several cutoffs share the prefix rows' way there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from caap_lab.engine.attend import attend
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.layout import Layout, Rows, layout
 from caap_lab.engine.plan import CaapPlan
-from caap_lab.engine.source import SourceRun, project_kv
-from caap_lab.models.block import attention_of, attention_output, project_qkv
+from caap_lab.engine.source import SourceRun
+from caap_lab.models.attention import Attention
 from caap_lab.models.vit import HookedViT
 
 
@@ -61,6 +61,9 @@ def score_patches(
     return torch.cat(parts, dim=1)
 
 
+KeysAndValues = tuple[Float[Tensor, "image head _ d_head"], Float[Tensor, "image head _ d_head"]]
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """Groups of some images that are scored together, and all that they read."""
@@ -78,93 +81,91 @@ class _Chunk:
 
     def run(self) -> Float[Tensor, "cutoff image group classes"]:
         """Logits for every cutoff: the prefix rows go through the blocks once, with a tail of their own at each."""
-        plan, spec, blank = self.plan, self.model.spec, self.blank
-        n_groups = self.layout.n_groups
-        x = blank.resid[plan.start][self.layout.prefix.tokens].expand(self.n_images, -1, -1)
-        leaving = _class_layers(self.model, blank.resid[1 : plan.start + 1])
-        class_tokens = [resid[:1].expand(self.n_images * n_groups, -1) for resid in leaving]
-        layer, found = plan.start, []
+        plan, n_layers = self.plan, self.model.spec.n_layers
+        x = self.blank.resid[plan.start][self.layout.prefix.tokens].expand(self.n_images, -1, -1)
+        class_tokens = self._of_groups(self.blank.class_tokens(plan.start))
+        layer, logits = plan.start, []
         for cutoff in plan.cutoffs:
             if cutoff <= plan.start:  # nothing is patched
-                tokens = [resid[:1] for resid in _class_layers(self.model, blank.resid[1:-1])]
-                logits = self.model.unembed(blank.resid[-1][None], tokens).expand(self.n_images * n_groups, -1)
+                found = self.model.unembed(self.blank.resid[-1][None], self.blank.class_tokens(n_layers))
+                found = self._of_groups([found])[0]
             else:
                 x, class_tokens = self._blocks(x, class_tokens, range(layer, cutoff - 1), cutoff)
                 layer = cutoff - 1
-                last, all_tokens = self._blocks(x, class_tokens, range(layer, spec.n_layers), cutoff)
-                logits = self.model.unembed(self._sequence(last), all_tokens)
-            found.append(logits.unflatten(0, (self.n_images, n_groups)))
-        return torch.stack(found)
+                last, all_class_tokens = self._blocks(x, class_tokens, range(layer, n_layers), cutoff)
+                found = self.model.unembed(self._sequence(last), all_class_tokens)
+            logits.append(found.unflatten(0, (self.n_images, self.layout.n_groups)))
+        return torch.stack(logits)
+
+    def _of_groups(self, rows: list[Tensor]) -> list[Float[Tensor, "sequence width"]]:
+        """A row of the blank's, alike in every group of every image."""
+        return [row.expand(self.n_images * self.layout.n_groups, -1) for row in rows]
 
     def _blocks(
         self, x: Float[Tensor, "image row d_model"], class_tokens: list[Tensor], layers: range, cutoff: int
-    ) -> tuple[Float[Tensor, "image leaving d_model"], list[Tensor]]:
+    ) -> tuple[Float[Tensor, "image leaving d_model"], list[Float[Tensor, "sequence d_model"]]]:
         """The rows leaving the last of some blocks, and the class tokens that the head reads so far."""
-        class_tokens = list(class_tokens)
-        for layer in layers:
-            x = self._block(x, layer, cutoff)
-            if self.model.reads_class_token(layer):
-                n_rows, n_live = self.layout.n_prefix_rows, len(self.model.spec.live_prefix)
-                class_tokens.append(x[:, :n_rows:n_live].flatten(0, 1))
-        return x, class_tokens
+        n_rows, n_live = self.layout.n_prefix_rows, len(self.model.spec.live_prefix)
+        return self.model.run_blocks(
+            x,
+            layers,
+            class_tokens,
+            step=partial(self._block, cutoff),
+            class_token=lambda x: x[:, :n_rows:n_live].flatten(0, 1),
+        )
 
-    def _block(self, x: Tensor, layer: int, cutoff: int) -> Float[Tensor, "image leaving d_model"]:
+    def _block(
+        self, cutoff: int, layer: int, x: Float[Tensor, "image entering d_model"]
+    ) -> Float[Tensor, "image leaving d_model"]:
         """One block: the prefix rows up to the cutoff, all rows in the tail, which the patch rows join at its start.
 
         The last block moves the prefix rows alone, unless the head reads patches: of patch rows, only keys and values.
         """
-        groups, spec, block = self.layout, self.model.spec, self.model.block(layer)
-        tail = self.plan.context == "clamped" and layer >= cutoff - 1
-        rows = groups.live if tail and (layer < spec.n_layers - 1 or spec.reads_patches) else groups.prefix
-        entering = layer == cutoff - 1 and rows is groups.live
-        if not (x.shape[1] or entering):  # a model without prefix rows, before the cutoff
+        groups, spec, block = self.layout, self.model.spec, self.model.architecture.block(layer)
+        in_tail = self.plan.context == "clamped" and layer >= cutoff - 1
+        rows = groups.live if in_tail and (layer < spec.n_layers - 1 or spec.reads_patches) else groups.prefix
+        joins = layer == cutoff - 1 and rows is groups.live
+        if not (x.shape[1] or joins):  # a model without prefix rows, before the cutoff
             return x
         normalized = block.norm1(x)
-        z = self._read(normalized, rows, layer, cutoff)
-        if entering:
-            joining = self._joining()
+        q, prefix, patches = self._project(block.attention, normalized, rows, layer)
+        if joins:
+            joining = groups.live.tokens[groups.n_prefix_rows :]
+            q = torch.cat([q, self.source.heads("q", layer, self.images).index_select(2, joining)], dim=2)
             x = torch.cat([x, self.source.whole_resid(layer)[self.images].index_select(1, joining)], dim=1)
-            if attention_of(block).gate is not None:  # the only one to read it again
-                normalized = block.norm1(x)
-        x, normalized = x[:, : len(rows.tokens)], normalized[:, : len(rows.tokens)]
-        return finish(block, x, normalized, z)
+            normalized = block.norm1(x)
+        patched_tokens = _from_source if layer < cutoff else BEHIND_CUTOFF[self.plan.context]
+        k, v = self._own(prefix, *patched_tokens(self, layer, patches))
+        z = attend(q, k, v, rows, groups, self.blank, layer, self.plan.attention)
+        n_rows = len(rows.tokens)
+        return self.model.after_heads(layer, x[:, :n_rows], normalized[:, :n_rows], z)
 
-    def _read(
-        self, normalized: Float[Tensor, "image entering d_model"], rows: Rows, layer: int, cutoff: int
-    ) -> Float[Tensor, "image head row d_head"]:
-        """What the rows' heads read in a block, from the rows that enter it."""
-        plan, groups = self.plan, self.layout
-        n_prefix = groups.n_prefix_rows
-        attention = attention_of(self.model.block(layer))
-        if layer == plan.start:  # the prefix rows are the blank's own still
-            tokens = groups.prefix.tokens
-            q, k, v = (t[:, tokens].expand(self.n_images, -1, -1, -1) for t in self.blank.qkv(layer))
+    def _project(
+        self, attention: Attention, normalized: Float[Tensor, "image entering d_model"], rows: Rows, layer: int
+    ) -> tuple[Float[Tensor, "image head asking d_head"], KeysAndValues, KeysAndValues]:
+        """Queries of the rows that move, and keys and values of the prefix rows and of the patch rows."""
+        n_prefix, tokens = self.layout.n_prefix_rows, self.layout.live.tokens
+        if layer == self.plan.start:  # the prefix rows are the blank's own still
+            q, k, v = (t[:, tokens[:n_prefix]].expand(self.n_images, -1, -1, -1) for t in self.blank.qkv(layer))
         else:
-            n_asking = n_prefix if rows is groups.prefix else normalized.shape[1]
-            q, k, v = project_qkv(attention, normalized[:, :n_asking])
-        prefix, index = [t[:, :, :n_prefix] for t in (k, v)], groups.own_source
-        if plan.context == "clamped" and layer >= cutoff:
-            patched = [t[:, :, n_prefix:] for t in (k, v)]
-            if rows is groups.prefix:
-                patched = list(project_kv(attention, normalized[:, n_prefix:]))
-            k, v = (torch.cat([t, groups.lending.sums(p)], dim=2) for t, p in zip(prefix, patched, strict=True))
-            index = groups.own_tail
-        elif plan.context == "frozen" or layer < cutoff:
-            patched = [self.source.heads(name, layer, self.images) for name in ("k", "v")]
-            k, v = (torch.cat([t, p], dim=2) for t, p in zip(prefix, patched, strict=True))
-        else:  # the patches are the blank's again
-            index = index[:, : len(self.model.spec.live_prefix)]
-        k, v = (t.index_select(2, index.flatten()).unflatten(2, tuple(index.shape)) for t in (k, v))
-        if len(rows.tokens) > q.shape[2]:
-            joining = self.source.heads("q", layer, self.images).index_select(2, self._joining())
-            q = torch.cat([q, joining], dim=2)
-        return attend(q, k, v, rows, groups, self.blank, layer, plan.attention)
+            n_moving = n_prefix if rows is self.layout.prefix else normalized.shape[1]
+            q, k, v = attention.project_qkv(normalized[:, :n_moving], tokens[:n_moving])
+        prefix, patches = (k[:, :, :n_prefix], v[:, :, :n_prefix]), (k[:, :, n_prefix:], v[:, :, n_prefix:])
+        if q.shape[2] < normalized.shape[1]:
+            patches = attention.project_kv(normalized[:, n_prefix:], tokens[n_prefix : normalized.shape[1]])
+        return q, prefix, patches
 
-    def _joining(self) -> Int[Tensor, " patch_row"]:
-        """Tokens whose rows join at the cutoff."""
-        return self.layout.live.tokens[self.layout.n_prefix_rows :]
+    def _own(
+        self, prefix: KeysAndValues, patched: KeysAndValues, places: Int[Tensor, "group own"]
+    ) -> tuple[Float[Tensor, "image head group own d_head"], Float[Tensor, "image head group own d_head"]]:
+        """Keys and values of each group's own tokens, its live prefix and S_i, from their places."""
+        k, v = (
+            torch.cat(both, dim=2).index_select(2, places.flatten()).unflatten(2, tuple(places.shape))
+            for both in zip(prefix, patched, strict=True)
+        )
+        return k, v
 
-    def _sequence(self, x: Tensor) -> Float[Tensor, "sequence token d_model"]:
+    def _sequence(self, x: Float[Tensor, "image row d_model"]) -> Float[Tensor, "sequence token d_model"]:
         """What the head gets: the prefix rows; or all tokens, for a head that reads patches."""
         groups, spec, plan = self.layout, self.model.spec, self.plan
         n_live, n_prefix = len(spec.live_prefix), groups.n_prefix_rows
@@ -177,23 +178,32 @@ class _Chunk:
             if plan.context == "frozen":
                 rows = self.source.whole_resid(spec.n_layers)[self.images][:, groups.patches + spec.n_prefix]
             else:
-                rows = groups.lending.sums(x[:, n_prefix:])[:, groups.lending.reads]
+                rows = groups.tail.contexts(x[:, n_prefix:])[:, groups.tail.reads]
             group, neighbour = groups.inside.nonzero(as_tuple=True)
             whole[:, group, groups.patches[group, neighbour] + spec.n_prefix] = rows[:, group, neighbour]
         return whole.flatten(0, 1)
 
 
-def finish(
-    block: Block,
-    x: Float[Tensor, "image row d_model"],
-    normalized: Float[Tensor, "image asking d_model"],
-    z: Float[Tensor, "image head row d_head"],
-) -> Float[Tensor, "image row d_model"]:
-    """The rest of a block after its heads; `normalized` is what attention got, for a gated one to read again."""
-    x = x + block.ls1(attention_output(attention_of(block), z, normalized))
-    return x + block.ls2(block.mlp(block.norm2(x)))
+PatchedTokens = Callable[[_Chunk, int, KeysAndValues], tuple[KeysAndValues, Int[Tensor, "group own"]]]
+"""Gives keys and values that S_i have in a block (paper eq 2), and where those of each group's own tokens are behind
+the prefix rows'. It gets the block and those of the patch rows."""
 
 
-def _class_layers(model: HookedViT, leaving: Sequence[Tensor]) -> list[Tensor]:
-    """Of the residual streams leaving blocks 0, 1, ..., those whose class token the head reads."""
-    return [resid for layer, resid in enumerate(leaving) if model.reads_class_token(layer)]
+def _from_source(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+    """S_i have the source run's."""
+    return chunk.source.keys_and_values(layer, chunk.images), chunk.layout.own_source
+
+
+def _from_rows(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+    """S_i are live: they have those of the group's rows, or of what stands in for them."""
+    (k, v), tail = rows, chunk.layout.tail
+    return (tail.contexts(k), tail.contexts(v)), chunk.layout.own_tail
+
+
+def _from_blank(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+    """S_i are the blank's tokens again, which all rows read anyway: a group's own tokens are its prefix."""
+    return rows, chunk.layout.own_source[:, : len(chunk.model.spec.live_prefix)]
+
+
+BEHIND_CUTOFF: dict[str, PatchedTokens] = {"clamped": _from_rows, "frozen": _from_source, "dropped": _from_blank}
+"""By context; up to the cutoff, all contexts read the source."""

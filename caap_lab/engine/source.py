@@ -5,12 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from timm.layers import Attention
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from caap_lab.models.block import attention_of, project_qkv
 from caap_lab.models.vit import HookedViT
 
 
@@ -26,6 +23,12 @@ class SourceRun:
     def heads(self, name: str, layer: int, images: slice) -> Float[Tensor, "image head token d_head"]:
         """Queries, keys or values ("q", "k", "v") of some images."""
         return self.activations[f"blocks.{layer}.attn.hook_{name}"][images].transpose(1, 2)
+
+    def keys_and_values(
+        self, layer: int, images: slice
+    ) -> tuple[Float[Tensor, "image head token d_head"], Float[Tensor, "image head token d_head"]]:
+        """Keys and values of some images."""
+        return self.heads("k", layer, images), self.heads("v", layer, images)
 
     def whole_resid(self, layer: int) -> Float[Tensor, "image token d_model"]:
         """Residual stream of all tokens entering a block (n_layers: leaving the last)."""
@@ -77,26 +80,12 @@ def run_source(
     goes_on = logits or to_the_end
     last = f"blocks.{stop - 1}."
     with model.hooks(fwd_hooks=[(name, keep) for name in names if goes_on or not name.startswith(last)]):
-        found = model(images, stop_at_layer=None if goes_on else stop - 1)
+        entering = model(images, stop_at_layer=None if goes_on else stop - 1)
     if goes_on:
-        return SourceRun(model, len(images), kept, found)
-    block = model.block(stop - 1)
+        return SourceRun(model, len(images), kept, logits=entering)
+    block = model.architecture.block(stop - 1)
     if context == "free":
-        return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": found}, None)
-    heads = project_qkv(attention_of(block), block.norm1(found))
+        return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": entering}, None)
+    heads = block.attention.project_qkv(block.norm1(entering))
     kept |= {f"{last}attn.hook_{name}": t.transpose(1, 2) for name, t in zip("qkv", heads, strict=True)}
-    return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": found}, None)
-
-
-def project_kv(
-    attention: Attention, normalized: Float[Tensor, "batch token d_model"]
-) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
-    """Keys and values, for tokens whose queries nothing reads; their two thirds of `project_qkv`'s product."""
-    own = type(attention.qkv) is nn.Linear and "forward" not in vars(attention.qkv)
-    if not own:  # changed from outside, as adapters do: run as it is
-        return project_qkv(attention, normalized)[1:]
-    width = attention.attn_dim
-    bias = None if attention.qkv.bias is None else attention.qkv.bias[width:]
-    kv = F.linear(normalized, attention.qkv.weight[width:], bias)
-    k, v = kv.unflatten(-1, (2, attention.num_heads, attention.head_dim)).permute(2, 0, 3, 1, 4)
-    return attention.k_norm(k), v
+    return SourceRun(model, len(images), kept | {f"{last}hook_resid_pre": entering}, None)

@@ -16,9 +16,9 @@ from caap_lab.digests.fingerprint import fingerprint, state_of
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
-from caap_lab.models.running import held
 from caap_lab.models.width import MeasuredWidth
 
 Images = Any
@@ -186,13 +186,13 @@ class HookedModel(HookedRootModule, ABC):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Run the model; while another thread runs it or has hooks on it, wait."""
-        with held(self):
+        with locked(self.body, self.model_name):
             return super().__call__(*args, **options)
 
     @contextmanager
     def hooks(self, *args: Any, **options: Any) -> Iterator[Any]:
         """TransformerLens's `hooks`; within it, other threads wait for the model."""
-        with held(self), super().hooks(*args, **options) as hooked:
+        with locked(self.body, self.model_name), super().hooks(*args, **options) as hooked:
             yield hooked
 
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------

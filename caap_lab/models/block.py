@@ -1,22 +1,25 @@
-"""One transformer block of timm, run through HookPoints.
+"""One pre-norm transformer block, run through HookPoints, whatever its family.
 
-The functions call timm's own submodules in timm's own order, so that outputs are bit-equal to timm in the same
-attention mode. timm's modules are not changed: any number of hooked models may share one timm model.
+A `Block` names the parts of one block of timm's, which are called in timm's own order, so that outputs are bit-equal to
+timm in the same attention mode. timm's modules are not changed: any number of hooked models may share one timm model.
 
 Activation shapes follow TransformerLens: q, k, v, z are [batch, token, head, d_head]; attn_scores and pattern are
 [batch, head, query, key].
 """
 
-from typing import cast
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from jaxtyping import Float
-from timm.layers import Attention, GluMlp, Mlp, SwiGLU
-from timm.models.vision_transformer import Block
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformer_lens.hook_points import HookPoint
 
+from caap_lab.models.attention import Attention, by_image
 from caap_lab.models.base import is_watched
+from caap_lab.models.mlp import MlpPoints
+
+Tokens = Int[Tensor, " token"] | Int[Tensor, "batch token"] | None
+"""Which tokens the rows of a stream are, alike in all images or for each; None for all, in order."""
 
 
 class NormPoints(nn.Module):
@@ -40,17 +43,6 @@ class AttentionPoints(nn.Module):
         self.hook_z = HookPoint()
 
 
-class MlpPoints(nn.Module):
-    """Hook points inside the MLP; a gated MLP has the linear branch as `hook_pre_linear`."""
-
-    def __init__(self, gated: bool) -> None:
-        super().__init__()
-        self.hook_pre = HookPoint()
-        if gated:
-            self.hook_pre_linear = HookPoint()
-        self.hook_post = HookPoint()
-
-
 class BlockPoints(nn.Module):
     """Hook points of one block, under TransformerLens's names."""
 
@@ -67,69 +59,79 @@ class BlockPoints(nn.Module):
         self.hook_resid_post = HookPoint()
 
 
-def run_block(block: Block, points: BlockPoints, resid: Float[Tensor, "batch token d_model"]) -> Tensor:
+Step = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The parts of one block: x = x + scale_attention(attention(norm1(x))), then x + scale_mlp(mlp(norm2(x)))."""
+
+    norm1: Step
+    attention: Attention
+    scale_attention: Step
+    """LayerScale and the like."""
+    norm2: Step
+    mlp: Callable[[MlpPoints, Tensor], Tensor]
+    """The MLP through its hook points; see `caap_lab.models.mlp.run_mlp`."""
+    scale_mlp: Step
+    stepped_through: tuple[tuple[str, nn.Module], ...]
+    """Modules, by their name within the block, whose steps are taken here in the place of their own forward."""
+
+
+def run_block(
+    block: Block, points: BlockPoints, resid: Float[Tensor, "batch token d_model"], tokens: Tokens = None
+) -> Float[Tensor, "batch token d_model"]:
     """Run a block on the residual stream entering it; returns the residual stream leaving it."""
     resid = points.hook_resid_pre(resid)
     normalized = points.ln1.hook_normalized(block.norm1(resid))
-    attn_out = points.hook_attn_out(
-        block.drop_path1(block.ls1(run_attention(attention_of(block), points.attn, normalized)))
-    )
+    return after_heads(block, points, resid, normalized, read_heads(block.attention, points.attn, normalized, tokens))
+
+
+def after_heads(
+    block: Block,
+    points: BlockPoints,
+    resid: Float[Tensor, "batch token d_model"],
+    normalized: Float[Tensor, "batch token d_model"],
+    z: Float[Tensor, "batch head token d_head"],
+) -> Float[Tensor, "batch token d_model"]:
+    """The rest of a block behind its heads.
+
+    Args:
+        block: The block.
+        points: Its hook points.
+        resid: The stream that entered it.
+        normalized: What attention got, which a gated one reads again.
+        z: What the heads have read.
+    """
+    attn_out = points.hook_attn_out(block.scale_attention(block.attention.output(z, normalized)))
     resid = points.hook_resid_mid(resid + attn_out)
     normalized = points.ln2.hook_normalized(block.norm2(resid))
-    mlp_out = points.hook_mlp_out(block.drop_path2(block.ls2(run_mlp(block.mlp, points.mlp, normalized))))
+    mlp_out = points.hook_mlp_out(block.scale_mlp(block.mlp(points.mlp, normalized)))
     return points.hook_resid_post(resid + mlp_out)
 
 
-def attention_of(block: Block) -> Attention:
-    """A block's attention, whose class `read_spec` has checked."""
-    return cast(Attention, block.attn)
-
-
-def run_attention(attn: Attention, points: AttentionPoints, x: Float[Tensor, "batch token d_model"]) -> Tensor:
-    """Attention with hook points; explicit softmax only while scores or pattern are read or edited."""
-    q, k, v = project_qkv(attn, x)
+def read_heads(
+    attention: Attention, points: AttentionPoints, x: Float[Tensor, "batch token d_model"], tokens: Tokens = None
+) -> Float[Tensor, "batch head token d_head"]:
+    """What the heads read; explicit softmax only while scores or pattern are read or edited."""
+    q, k, v = attention.project_qkv(x, tokens)
     q = _hook_heads(points.hook_q, q)
     k = _hook_heads(points.hook_k, k)
     v = _hook_heads(points.hook_v, v)
-    if attn.fused_attn and not (is_watched(points.hook_attn_scores) or is_watched(points.hook_pattern)):
-        z = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
+    if attention.fused and not (is_watched(points.hook_attn_scores) or is_watched(points.hook_pattern)):
+        z = attention.fused_read(q, k, v, tokens)
     else:
-        scores = points.hook_attn_scores((q * attn.scale) @ k.transpose(-2, -1))
+        scores = points.hook_attn_scores(_self_scores(attention, q, k, tokens))
         pattern = points.hook_pattern(scores.softmax(dim=-1))
-        z = attn.attn_drop(pattern) @ v
-    return attention_output(attn, _hook_heads(points.hook_z, z), x)
+        z = attention.drop(pattern) @ v
+    return _hook_heads(points.hook_z, z)
 
 
-def project_qkv(attn: Attention, x: Float[Tensor, "batch token d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys (both after q/k norm) and values, each [batch, head, token, d_head]."""
-    batch, tokens, _ = x.shape
-    qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.unbind(0)
-    return attn.q_norm(q), attn.k_norm(k), v
-
-
-def attention_output(attn: Attention, z: Float[Tensor, "batch head token d_head"], x: Tensor) -> Tensor:
-    """Output projection of the heads; `x` is attention's input, which a gated attention reads again."""
-    batch, _, tokens, _ = z.shape
-    out = attn.norm(z.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
-    if attn.gate is not None:
-        out = out * attn.gate(x).sigmoid()
-    return attn.proj_drop(attn.proj(out))
-
-
-def run_mlp(mlp: nn.Module, points: MlpPoints, x: Float[Tensor, "batch token d_model"]) -> Tensor:
-    """MLP with hook points: plain, or gated as act(pre) * pre_linear."""
-    if isinstance(mlp, Mlp):
-        post = mlp.act(points.hook_pre(mlp.fc1(x)))
-    else:
-        if isinstance(mlp, GluMlp):
-            first, second = mlp.fc1(x).chunk(2, dim=-1)
-            pre, linear = (second, first) if mlp.gate_last else (first, second)
-        else:
-            assert isinstance(mlp, SwiGLU)
-            pre, linear = mlp.fc1_g(x), mlp.fc1_x(x)
-        post = mlp.act(points.hook_pre(pre)) * points.hook_pre_linear(linear)
-    return mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(points.hook_post(post)))))
+def _self_scores(attention: Attention, q: Tensor, k: Tensor, tokens: Tokens) -> Tensor:
+    """Scores of all tokens for each other; where images have tokens of their own, each image is a group."""
+    if tokens is None or tokens.ndim == 1:
+        return attention.scores(q, k, tokens, tokens)
+    return by_image(attention.scores(q.transpose(0, 1), k.transpose(0, 1), tokens, tokens), tokens)
 
 
 def _hook_heads(point: HookPoint, x: Float[Tensor, "batch head token d_head"]) -> Tensor:

@@ -48,7 +48,6 @@ class ClassAndMeanHead(nn.Module):
 class ZeroShotHead(nn.Module):
     """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding a class."""
 
-    class_layers = 1
     text_embeddings: Tensor
     logit_scale: Tensor
 

@@ -21,12 +21,12 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn import HookedCNN, cnn_grid
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format, plain_defaults
+from caap_lab.models.families import read_spec
 from caap_lab.models.heads import ClassAndMeanHead, read_head
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.mixer import HookedMixer, refuse_unsupported
 from caap_lab.models.names import nearest
 from caap_lab.models.preprocess import Preprocessing, check_image_size
-from caap_lab.models.spec import read_spec
 from caap_lab.models.vit import HookedViT
 
 BUNDLED = Path(__file__).parent / "weights"

@@ -1,51 +1,31 @@
 """The state in which a model runs: one thread at a time, in evaluation mode, in the model's own number format."""
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from caap_lab.errors import InputError
-
-if TYPE_CHECKING:
-    from caap_lab.models.base import HookedModel
+from caap_lab.models.base import HookedModel
+from caap_lab.models.lock import locked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SECONDS_UNTIL_WARNING = 120.0
-
-_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-"""By timm's model, which several hooked models may share; not kept in it, so that it can be copied and pickled."""
-_making = threading.Lock()
+_setting = threading.Lock()
 _precisions: list[str] = []
 """What cuDNN's convolutions were set to when each run in progress began; the first entry is the user's setting."""
 
 
-@contextmanager
-def held(model: "HookedModel") -> Iterator[None]:
+def held(model: HookedModel) -> AbstractContextManager[None]:
     """Keep a model to this thread: hooks set on it here would change what another thread reads.
 
     Another thread waits; this one may hold the model again.
     """
-    with _making:
-        lock = _locks.setdefault(model.body, threading.RLock())
-    if not lock.acquire(timeout=_SECONDS_UNTIL_WARNING):
-        warnings.warn(
-            f"{model.model_name} has been in use by another thread for {_SECONDS_UNTIL_WARNING:.0f} s, and this thread "
-            "waits for it. Give each thread a copy.deepcopy(model), or leave hooks(...) before waiting for a thread.",
-            stacklevel=3,
-        )
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(model.body, model.model_name)
 
 
 def check_eval(model: nn.Module) -> None:
@@ -55,7 +35,7 @@ def check_eval(model: nn.Module) -> None:
 
 
 @contextmanager
-def running(model: "HookedModel") -> Iterator[None]:
+def running(model: HookedModel) -> Iterator[None]:
     """Hold a model and run it in one well-defined state, whatever the caller's is.
 
     Autocast is off, and so is TF32 in convolutions. Under `torch.inference_mode()` tensors are made as under
@@ -84,13 +64,13 @@ def _full_convolutions() -> Iterator[None]:
     left as the caller wants them: there TF32 is off unless asked for.
     """
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a class in the place of a module
-    with _making:
+    with _setting:
         _precisions.append(convolutions.fp32_precision)
         convolutions.fp32_precision = "ieee"
     try:
         yield
     finally:
-        with _making:
+        with _setting:
             before = _precisions.pop()
             if not _precisions:
                 convolutions.fp32_precision = before
@@ -101,8 +81,6 @@ def runs_model(function: Function) -> Function:
 
     @wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        from caap_lab.models.base import HookedModel
-
         model = args[0] if args else options.get("model")
         if not isinstance(model, HookedModel):
             return function(*args, **options)  # which refuses it in words of its own

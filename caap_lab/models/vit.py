@@ -1,30 +1,37 @@
 """HookedViT: a timm Vision Transformer with TransformerLens hook points between timm's own modules."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from jaxtyping import Float
-from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
+from caap_lab.models.architecture import Architecture
 from caap_lab.models.base import HookedModel, Images, is_watched
-from caap_lab.models.block import BlockPoints, NormPoints, run_block
+from caap_lab.models.block import BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
-from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
+from caap_lab.models.families import architecture_of
+from caap_lab.models.heads import Prompts, prompt_head
 from caap_lab.models.names import activation_shape
 from caap_lab.models.preprocess import Preprocessing
-from caap_lab.models.spec import ViTSpec, read_spec
-from caap_lab.models.width import passes_on
+from caap_lab.models.readout import Readout
+from caap_lab.models.spec import ViTSpec
 
 if TYPE_CHECKING:
     from caap_lab.activations.patch import Patch
     from caap_lab.activations.store import ActivationStore
+
+Stream = Float[Tensor, "batch token d_model"]
+"""The residual stream."""
+ClassTokens = Sequence[Float[Tensor, "batch d_model"]]
+"""Class tokens that blocks before the last put out, oldest first, as far as the head reads them."""
 
 
 class HookedViT(HookedModel):
@@ -36,6 +43,8 @@ class HookedViT(HookedModel):
     """
 
     kind = "vit"
+    vit: Any
+    """timm's model."""
 
     def __init__(
         self,
@@ -59,10 +68,10 @@ class HookedViT(HookedModel):
             InputError: the architecture is not supported.
         """
         super().__init__()
-        self.spec = spec = _spec_of(vit, head)
-        assert isinstance(vit, VisionTransformer)
+        self._architecture = architecture_of(vit)
         self.vit = vit
         self.head = head
+        self.spec = spec = self._read_spec()
         self.preprocessing = preprocessing or Preprocessing.from_timm(vit)
         self.model_name = name or model_label(vit)
         self.class_names = class_names
@@ -80,31 +89,35 @@ class HookedViT(HookedModel):
     # -- facts ---------------------------------------------------------------------------------------------------
 
     @property
+    def architecture(self) -> Architecture:
+        """The steps of timm's model, by the one interface that all families have."""
+        if self._architecture.vit is not self.vit:
+            self._architecture = architecture_of(self.vit)
+        return self._architecture
+
+    @property
+    def readout(self) -> Readout:
+        """What makes class scores of the last tokens: timm's own head, or `head` with it or in its place."""
+        return self.architecture.readout(self.head, self.spec.n_prefix)
+
+    def _read_spec(self, d_mlp: int | None = None) -> ViTSpec:
+        spec = self.architecture.spec(d_mlp)
+        return self.architecture.readout(self.head, spec.n_prefix).adapt(spec)
+
+    @property
     def n_classes(self) -> int:
         """Number of scores that the head gives, measured by running it."""
-        width = self.spec.d_model
-        if isinstance(self.head, ClassAndMeanHead):
-            return self._outputs([self.head], (self.class_layers + 1) * width)
-        if self._is_distilled:
-            own = self._outputs([self.vit.head], width)
-            distilled = self._outputs([cast(nn.Module, self.vit.head_dist)], width, "head_dist")
-            if own != distilled:
-                raise InputError(
-                    f"This distilled model's head gives {own} scores and its head_dist {distilled}, and the model's "
-                    "are their mean: replace both with heads for the same classes."
-                )
-            return own
-        return self._outputs([self.vit.fc_norm, self.vit.head, *([] if self.head is None else [self.head])], width)
+        return self.readout.n_classes(self.spec.d_model, self._outputs)
 
     @property
     def has_classifier(self) -> bool:
         """False for a model that ends with its features."""
-        return self.head is not None or not passes_on(self.vit.head)
+        return self.readout.has_classifier
 
     @property
     def class_layers(self) -> int:
         """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
-        return self.head.class_layers if isinstance(self.head, ClassAndMeanHead) else 1
+        return self.readout.class_layers
 
     def reads_class_token(self, layer: int) -> bool:
         """True if the head reads the class token leaving this block, besides the last block's."""
@@ -127,12 +140,8 @@ class HookedViT(HookedModel):
 
     def activation_shape(self, name: str) -> tuple[int, ...]:
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
-        d_pooled: tuple[int, ...] = (self.spec.d_model,)
-        if isinstance(self.head, ClassAndMeanHead):
-            d_pooled = ((self.class_layers + 1) * self.spec.d_model,)
-        elif self._is_distilled:
-            d_pooled = (2, self.spec.d_model)
-        return activation_shape(self.spec, self.find(name)[0].short, d_pooled, self.n_classes)
+        short = self.find(name)[0].short
+        return activation_shape(self.spec, short, self.readout.pooled_shape(self.spec.d_model), self.n_classes)
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
         """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
@@ -174,8 +183,9 @@ class HookedViT(HookedModel):
         *,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
-        class_tokens: Sequence[Tensor] = (),
-    ) -> Tensor:
+        class_tokens: ClassTokens = (),
+        tokens: Tokens = None,
+    ) -> Float[Tensor, "batch classes"] | Stream:
         """Logits [batch, class]; or a part of the way, as in TransformerLens.
 
         Args:
@@ -184,6 +194,8 @@ class HookedViT(HookedModel):
             stop_at_layer: Stop before this block and return the residual stream entering it.
             class_tokens: With `start_at_layer`, class tokens [batch, d_model] that blocks before it put out, where the
                 head reads them (DINOv2 head on four blocks).
+            tokens: With `start_at_layer`, which tokens the stream holds, [token] or [batch, token], where they are not
+                all: attention may read positions. Prefix tokens have to come first, and all of them.
         """
         n_layers = self.spec.n_layers
         stop = n_layers if stop_at_layer is None else stop_at_layer
@@ -193,24 +205,48 @@ class HookedViT(HookedModel):
                 f"start_at_layer={start_at_layer}, stop_at_layer={stop_at_layer}: need 0 <= start <= stop <= {n_layers}"
             )
         resid = self.embed(self.preprocess(images)) if start_at_layer is None else images
-        collected = list(class_tokens)
-        for layer in range(start, stop):
-            resid = self.run_block(layer, resid)
-            if self.reads_class_token(layer):
-                collected.append(resid[:, 0])
+        step = None if tokens is None else lambda layer, x: self.run_block(layer, x, tokens)
+        resid, collected = self.run_blocks(resid, range(start, stop), class_tokens, step=step)
         return resid if stop_at_layer is not None else self.unembed(resid, collected)
 
-    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch token d_model"]:
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Stream:
         """Residual stream entering block 0."""
-        vit = self.vit
-        patches = vit.patch_embed(images)
-        # A model built for dynamic sizes keeps the grid as axes until positions are added.
-        shape = patches.shape
-        patches = self.hook_embed(patches.reshape(shape[0], -1, shape[-1])).reshape(shape)
-        return vit.norm_pre(vit.patch_drop(self.hook_full_embed(vit._pos_embed(patches))))
+        architecture = self.architecture
+        patches = self.hook_embed(architecture.read_patches(images))
+        return architecture.before_blocks(self.hook_full_embed(architecture.add_positions(patches)))
 
-    def run_block(self, layer: int, resid: Tensor) -> Tensor:
+    def run_blocks(
+        self,
+        x: Tensor,
+        layers: Iterable[int],
+        class_tokens: ClassTokens = (),
+        *,
+        step: Callable[[int, Tensor], Tensor] | None = None,
+        class_token: Callable[[Tensor], Tensor] = lambda x: x[:, 0],
+    ) -> tuple[Tensor, list[Float[Tensor, "batch d_model"]]]:
+        """What leaves the last of some blocks, and all class tokens so far that the head reads besides its own.
+
+        Args:
+            x: What enters the first of them.
+            layers: The blocks, in order.
+            class_tokens: What blocks before them put out.
+            step: What runs a block on what enters it; by default `run_block`.
+            class_token: Takes the class tokens from what leaves a block.
+        """
+        collected = list(class_tokens)
+        for layer in layers:
+            x = (step or self.run_block)(layer, x)
+            if self.reads_class_token(layer):
+                collected.append(class_token(x))
+        return x, collected
+
+    def run_block(self, layer: int, resid: Stream, tokens: Tokens = None) -> Stream:
         """One block, through its hook points.
+
+        Args:
+            layer: The block.
+            resid: The residual stream entering it.
+            tokens: Which tokens that stream holds, where they are not all; see `forward`.
 
         Raises:
             InputError: a torch hook sits on the block, its attention or its MLP, where it would not be run.
@@ -222,35 +258,29 @@ class HookedViT(HookedModel):
                     f"Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or .hook_mlp_out, or "
                     "hook a module inside it, such as norm1."
                 )
-        return run_block(self.block(layer), cast(BlockPoints, self.blocks[layer]), resid)
+        return run_block(self.architecture.block(layer), cast(BlockPoints, self.blocks[layer]), resid, tokens)
 
-    def block(self, layer: int) -> Block:
+    def after_heads(
+        self, layer: int, resid: Stream, normalized: Stream, z: Float[Tensor, "batch head token d_head"]
+    ) -> Stream:
+        """The rest of a block behind its heads, for any rows; see `caap_lab.models.block.after_heads`."""
+        points = cast(BlockPoints, self.blocks[layer])
+        return after_heads(self.architecture.block(layer), points, resid, normalized, z)
+
+    def block(self, layer: int) -> nn.Module:
         """The timm block of a layer."""
-        return cast(Block, self.vit.blocks[layer])
+        return cast(nn.Module, self.vit.blocks[layer])
 
-    def unembed(
-        self, resid: Float[Tensor, "batch token d_model"], class_tokens: Sequence[Tensor] = ()
-    ) -> Float[Tensor, "batch classes"]:
+    def unembed(self, resid: Stream, class_tokens: ClassTokens = ()) -> Float[Tensor, "batch classes"]:
         """Logits from the residual stream leaving the last block."""
-        vit = self.vit
-        normalized = self.ln_final.hook_normalized(vit.norm(resid))
-        if isinstance(self.head, ClassAndMeanHead):
-            if len(class_tokens) != self.class_layers - 1:
-                raise InputError(f"This head reads {self.class_layers - 1} class tokens of earlier blocks as well.")
-            earlier = [vit.norm(token) for token in class_tokens]
-            return self.hook_logits(
-                self.head(self.hook_pooled(self.head.pool(normalized, earlier, self.spec.n_prefix)))
-            )
-        if self._is_distilled:
-            pooled = self.hook_pooled(normalized[:, :2])
-            logits = vit.head(vit.head_drop(pooled[:, 0])) + cast(nn.Module, vit.head_dist)(vit.head_drop(pooled[:, 1]))
-            return self.hook_logits(logits / 2)
-        features = vit.head(vit.head_drop(vit.fc_norm(self.hook_pooled(vit.pool(normalized)))))
-        return self.hook_logits(features if self.head is None else self.head(features))
+        architecture, readout = self.architecture, self.readout
+        normalized = self.ln_final.hook_normalized(architecture.final_norm(resid))
+        earlier = [architecture.final_norm(token) for token in class_tokens]
+        return self.hook_logits(readout.scores(self.hook_pooled(readout.pool(normalized, earlier))))
 
     def _check_unchanged(self) -> None:
         super()._check_unchanged()
-        now, then = _spec_of(self.vit, self.head, self.spec.d_mlp), self.spec
+        now, then = self._read_spec(self.spec.d_mlp), self.spec
         if now != then:
             changed = [field.name for field in fields(then) if getattr(now, field.name) != getattr(then, field.name)]
             was, found = (getattr(spec, changed[0]) for spec in (then, now))
@@ -266,31 +296,40 @@ class HookedViT(HookedModel):
 
     def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:
         """A block, its attention and its MLP by name, whose steps `run_block` takes one by one."""
-        block, name = self.block(layer), f"model.vit.blocks[{layer}]"
-        return [(name, block), (f"{name}.attn", block.attn), (f"{name}.mlp", block.mlp)]
+        parts = self.architecture.block(layer).stepped_through
+        return [(f"model.vit.blocks[{layer}]{name}", module) for name, module in parts]
 
-    @property
-    def _is_distilled(self) -> bool:
-        return isinstance(self.vit, VisionTransformerDistilled) and self.head is None
+    # -- recording and patching: the one place where models import what stands below them -------------------------
 
-    # -- recording and patching ----------------------------------------------------------------------------------
-
-    def record(self, images: Images, names: str | Sequence[str], **options: Any) -> "ActivationStore":
-        """Run images and keep the named activations; see `caap_lab.activations.record`."""
+    def record(
+        self,
+        images: Images,
+        names: str | Sequence[str],
+        *,
+        layers: int | Iterable[int] | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        batch_size: int = 32,
+        out: str | Path | None = None,
+        progress: bool = True,
+    ) -> "ActivationStore":
+        """Run images and keep the named activations; see `caap_lab.activations.record.record`."""
         from caap_lab.activations.record import record
 
-        return record(self, images, names, **options)
+        return record(
+            self,
+            images,
+            names,
+            layers=layers,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            out=out,
+            progress=progress,
+        )
 
     def run_patched(self, images: Images, patches: "Patch | Sequence[Patch]") -> Float[Tensor, "batch classes"]:
-        """Logits of images with activations replaced; see `caap_lab.activations.run_patched`."""
+        """Logits of images with activations replaced; see `caap_lab.activations.run_patched.run_patched`."""
         from caap_lab.activations.run_patched import run_patched
 
         return run_patched(self, images, patches)
-
-
-def _spec_of(vit: nn.Module, head: nn.Module | None, d_mlp: int | None = None) -> ViTSpec:
-    """The spec of a timm ViT with a head in the place of its own."""
-    spec = read_spec(vit, d_mlp)
-    if isinstance(head, ClassAndMeanHead):
-        return replace(spec, pool="cls+mean", read_tokens=(0, *range(spec.n_prefix, spec.n_tokens)))
-    return spec

@@ -12,10 +12,8 @@ import caap_lab as cl
 from benchmarks.counting import operations, peak_bytes
 from caap_lab.attribution.caap_maps import caap_maps
 from caap_lab.engine import patched_runs as engine
-from caap_lab.engine.interpolation import lending
+from caap_lab.engine.interpolation import tail_rows
 from caap_lab.engine.settings import CaapSettings
-from caap_lab.engine.source import project_kv
-from caap_lab.models.block import attention_of, project_qkv
 from caap_lab.models.neighbour_tables import neighbourhood_table
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from helpers.models import build, random_images
@@ -75,17 +73,17 @@ def test_the_blank_and_the_tables_are_made_once(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("family", ["vit", "vit_qk_norm", "dinov2_swiglu"])
 def test_keys_and_values_alone(family: str) -> None:
     model = build(family)
-    attention = attention_of(model.block(0))
+    attention = model.architecture.block(0).attention
     x = torch.randn(2, 5, model.spec.d_model)
-    for found, expected in zip(project_kv(attention, x), project_qkv(attention, x)[1:], strict=True):
+    for found, expected in zip(attention.project_kv(x), attention.project_qkv(x)[1:], strict=True):
         torch.testing.assert_close(found, expected)
 
     class Adapted(nn.Linear):
         def forward(self, given: torch.Tensor) -> torch.Tensor:
             return super().forward(given) + 1
 
-    attention.qkv.__class__ = Adapted  # a layer of another's making is run as it is
-    for found, expected in zip(project_kv(attention, x), project_qkv(attention, x)[1:], strict=True):
+    model.block(0).attn.qkv.__class__ = Adapted  # a layer of another's making is run as it is
+    for found, expected in zip(attention.project_kv(x), attention.project_qkv(x)[1:], strict=True):
         torch.testing.assert_close(found, expected)
 
 
@@ -93,9 +91,9 @@ def test_keys_and_values_alone(family: str) -> None:
 @pytest.mark.parametrize("grid", [(6, 5), (1, 4), (2, 3)])
 def test_interpolation_keeps_affine_functions_and_the_distance(kind: str, grid: tuple[int, int]) -> None:
     table = neighbourhood_table(grid, kind)
-    lent = lending(table, NEIGHBOURHOODS[kind].offsets, "interpolated")
+    rows = tail_rows(table, NEIGHBOURHOODS[kind].offsets, "interpolated")
     cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
-    group, neighbour = lent.run // table.shape[1], lent.run % table.shape[1]
+    group, neighbour = rows.run // table.shape[1], rows.run % table.shape[1]
     token = table[group, neighbour]
     assert (token >= 0).all()
 
@@ -103,7 +101,7 @@ def test_interpolation_keeps_affine_functions_and_the_distance(kind: str, grid: 
         offset = cells[groups] - cells[tokens]
         return torch.cat([torch.ones_like(offset[..., :1]), offset, (offset**2).sum(-1, keepdim=True)], dim=-1)
 
-    read = lent.sums(features(group, token))[lent.reads]
+    read = rows.contexts(features(group, token))[rows.reads]
     inside = table >= 0
     groups = torch.arange(len(table))[:, None].expand_as(table)
     expected = features(groups, table)
@@ -112,9 +110,9 @@ def test_interpolation_keeps_affine_functions_and_the_distance(kind: str, grid: 
         torch.testing.assert_close(read[inside], expected[inside])
     if kind == "box1" and grid == (6, 5):
         centre = 2 * 5 + 2
-        edge = lent.reads[centre, neighbourhood_table(grid, kind)[centre].tolist().index(centre + 1)]
-        assert lent.weights is not None and lent.rows is not None
-        weights = lent.weights[edge // 9, edge % 9]
+        edge = rows.reads[centre, neighbourhood_table(grid, kind)[centre].tolist().index(centre + 1)]
+        assert rows.weights is not None and rows.rows is not None
+        weights = rows.weights[edge // 9, edge % 9]
         assert sorted(weights.tolist()) == pytest.approx([-1 / 8, -1 / 8, 3 / 8, 3 / 8, 1 / 2])
         runs = torch.bincount(token, minlength=30).view(grid)
         assert runs[0, 0] == 4 and runs[0, 2] == 5 and (runs[1:-1, 1:-1] == 5).all()

@@ -28,8 +28,8 @@ from caap_lab.data.scenes import demo_images
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.models import hub, load
 from caap_lab.models.checkpoint import count_classes, load_into, read_state_dict
+from caap_lab.models.families import read_spec
 from caap_lab.models.load import BUNDLED, list_models, load_model
-from caap_lab.models.spec import read_spec
 
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 10}
 SMALL_NAME = "test_vit"  # timm's own: width 64, 6 blocks, 160 pixels

@@ -140,7 +140,7 @@ def test_a_copied_model_is_free() -> None:
 
 
 def test_a_long_wait_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caap_lab.models.running._SECONDS_UNTIL_WARNING", 0.01)
+    monkeypatch.setattr("caap_lab.models.lock._SECONDS_UNTIL_WARNING", 0.01)
     model = build("vit")
     release, taken, found = threading.Event(), threading.Event(), []
 

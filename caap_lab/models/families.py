@@ -1,0 +1,36 @@
+"""The families of Vision Transformers that the package knows."""
+
+from torch import nn
+
+from caap_lab.errors import InputError
+from caap_lab.models.architecture import Architecture
+from caap_lab.models.cnn_steps import CNNS
+from caap_lab.models.plain_vit import SUPPORTED, PlainViT
+from caap_lab.models.spec import ViTSpec
+
+FAMILIES: list[type[Architecture]] = [PlainViT]
+"""In the order in which they are asked whether a model is theirs."""
+
+
+def architecture_of(vit: nn.Module) -> Architecture:
+    """The family's view of a model.
+
+    Raises:
+        InputError: the architecture is not supported; the message says what is.
+    """
+    for family in FAMILIES:
+        if family.fits(vit):
+            return family(vit)
+    kind = type(vit).__name__
+    if isinstance(vit, CNNS):
+        raise InputError(f"{kind} is not supported by HookedViT, as it is a CNN; wrap it with HookedCNN.")
+    raise InputError(f"{kind} is not supported. {SUPPORTED}")
+
+
+def read_spec(vit: nn.Module) -> ViTSpec:
+    """Sizes and token roles of a timm ViT.
+
+    Raises:
+        InputError: the architecture is not supported.
+    """
+    return architecture_of(vit).spec()

@@ -1,0 +1,203 @@
+"""From the last tokens to class scores: what the kinds of heads have in common, so that nothing asks which it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caap_lab.errors import InputError
+from caap_lab.models.heads import ClassAndMeanHead
+from caap_lab.models.spec import ViTSpec
+from caap_lab.models.width import passes_on
+
+Measure = Callable[[Sequence[nn.Module], int, str], int]
+"""Measures the width of what modules give, run one after the other on a number of values; a head's name in errors."""
+
+
+class Readout(ABC):
+    """A model's head: it pools normalised tokens, and turns what it has pooled into class scores."""
+
+    class_layers: int = 1
+    """How many of the last blocks' class tokens it reads."""
+
+    @property
+    def has_classifier(self) -> bool:
+        """False where a model ends with its features."""
+        return True
+
+    @property
+    def adds_positions(self) -> bool:
+        """True for a pooling that adds positions again, and so needs all tokens."""
+        return False
+
+    @abstractmethod
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch *pooled"]:
+        """What the class scores are made of.
+
+        Args:
+            normalized: All tokens behind the final norm.
+            earlier: Class tokens of the `class_layers - 1` blocks before the last, oldest first, behind that norm.
+        """
+
+    @abstractmethod
+    def scores(self, pooled: Float[Tensor, "batch *pooled"]) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+
+    @abstractmethod
+    def n_classes(self, d_model: int, measure: Measure) -> int:
+        """Number of scores, measured: a head may have been replaced without timm's model knowing."""
+
+    def pooled_shape(self, d_model: int) -> tuple[int, ...]:
+        """Shape of what is pooled from one image."""
+        return (d_model,)
+
+    def adapt(self, spec: ViTSpec) -> ViTSpec:
+        """The spec of the model with this head."""
+        return spec
+
+
+class OwnReadout(Readout):
+    """The head of a timm model: pooling, norm and classifier, under the names that its Vision Transformers share."""
+
+    def __init__(self, vit: Any) -> None:
+        self.vit = vit
+
+    @property
+    def has_classifier(self) -> bool:
+        """False where timm's model was built without a classifier."""
+        return not passes_on(self.vit.head)
+
+    @property
+    def adds_positions(self) -> bool:
+        """True for some poolings by attention."""
+        return getattr(self.vit.attn_pool, "pos_embed", None) is not None
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch d_pooled"]:
+        """Timm's own pooling."""
+        return self.vit.pool(normalized)
+
+    def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
+        """Logits, or the image's features where timm's model has no classifier."""
+        return self.vit.head(self.vit.head_drop(self.vit.fc_norm(pooled)))
+
+    def n_classes(self, d_model: int, measure: Measure) -> int:
+        """Number of scores, or of features."""
+        return measure(self.modules, d_model, "head")
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What turns the pooled values into scores."""
+        return [self.vit.fc_norm, self.vit.head]
+
+
+class DistilledReadout(Readout):
+    """The two heads of a distilled DeiT, on the class and the distillation token; their mean is the score."""
+
+    def __init__(self, vit: Any) -> None:
+        self.vit = vit
+
+    @property
+    def has_classifier(self) -> bool:
+        """False where timm's model was built without a classifier."""
+        return not passes_on(self.vit.head)
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch 2 d_model"]:
+        """The two tokens."""
+        return normalized[:, :2]
+
+    def scores(self, pooled: Float[Tensor, "batch 2 d_model"]) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        vit = self.vit
+        return (vit.head(vit.head_drop(pooled[:, 0])) + vit.head_dist(vit.head_drop(pooled[:, 1]))) / 2
+
+    def n_classes(self, d_model: int, measure: Measure) -> int:
+        """Number of scores of either head.
+
+        Raises:
+            InputError: the two differ.
+        """
+        own = measure([self.vit.head], d_model, "head")
+        distilled = measure([self.vit.head_dist], d_model, "head_dist")
+        if own != distilled:
+            raise InputError(
+                f"This distilled model's head gives {own} scores and its head_dist {distilled}, and the model's "
+                "are their mean: replace both with heads for the same classes."
+            )
+        return own
+
+    def pooled_shape(self, d_model: int) -> tuple[int, ...]:
+        """Two tokens."""
+        return (2, d_model)
+
+
+class FeatureReadout(Readout):
+    """A head on the features that a timm model's own head gives, such as zero-shot classification."""
+
+    def __init__(self, own: OwnReadout, head: nn.Module) -> None:
+        self.own = own
+        self.head = head
+
+    @property
+    def adds_positions(self) -> bool:
+        """True for some poolings by attention."""
+        return self.own.adds_positions
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch d_pooled"]:
+        """Timm's own pooling."""
+        return self.own.pool(normalized, earlier)
+
+    def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        return self.head(self.own.scores(pooled))
+
+    def n_classes(self, d_model: int, measure: Measure) -> int:
+        """Number of scores."""
+        return measure([*self.own.modules, self.head], d_model, "head")
+
+
+class ClassAndMeanReadout(Readout):
+    """DINOv2's public classifiers: class tokens of the last blocks, and the mean of the last one's patches."""
+
+    def __init__(self, head: ClassAndMeanHead, n_prefix: int) -> None:
+        self.head = head
+        self.n_prefix = n_prefix
+        self.class_layers = head.class_layers
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch d_pooled"]:
+        """Class tokens, oldest block first, then the mean patch.
+
+        Raises:
+            InputError: another number of class tokens than the head reads.
+        """
+        if len(earlier) != self.class_layers - 1:
+            raise InputError(f"This head reads {self.class_layers - 1} class tokens of earlier blocks as well.")
+        return self.head.pool(normalized, earlier, self.n_prefix)
+
+    def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
+        """Logits."""
+        return self.head(pooled)
+
+    def n_classes(self, d_model: int, measure: Measure) -> int:
+        """Number of scores."""
+        return measure([self.head], (self.class_layers + 1) * d_model, "head")
+
+    def pooled_shape(self, d_model: int) -> tuple[int, ...]:
+        """All class tokens and the mean patch in one vector."""
+        return ((self.class_layers + 1) * d_model,)
+
+    def adapt(self, spec: ViTSpec) -> ViTSpec:
+        """The head reads the class token and all patches."""
+        return replace(spec, pool="cls+mean", read_tokens=(0, *range(spec.n_prefix, spec.n_tokens)))
