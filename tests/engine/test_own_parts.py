@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caap_lab as cl
-from caap_lab.engine.interpolation import lending
+from caap_lab.engine.interpolation import tail_rows
 from caap_lab.engine.scores import SCORES, Score
 from caap_lab.models.neighbour_tables import neighbourhood_table
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, Neighbourhood, register_neighbourhood
@@ -61,7 +61,7 @@ def test_approximate_tails_know_it_or_refuse_it(kind: str) -> None:
 def test_interpolation_of_an_own_neighbourhood_keeps_affine_functions_at_the_border() -> None:
     grid = (4, 5)
     table = neighbourhood_table(grid, "far")
-    lent = lending(table, OWN["far"], "interpolated")
+    lent = tail_rows(table, OWN["far"], "interpolated")
     cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
     group, neighbour = lent.run // table.shape[1], lent.run % table.shape[1]
     rows = torch.nn.functional.pad(cells[group] - cells[table[group, neighbour]], (1, 0), value=1.0)
