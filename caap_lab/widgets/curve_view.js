@@ -50,9 +50,9 @@ function render({ model, el }) {
       add(svg, "line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: up(tick), y2: up(tick), class: "caap-grid" });
       add(svg, "text", { x: MARGIN.left - 6, y: up(tick) + 4, "text-anchor": "end" }, tick.toFixed(digits));
     }
-    const every = Math.ceil(x.length / 13);
+    const labelStep = Math.ceil(x.length / 13);
     x.forEach((v, i) => {
-      if (i % every === 0) add(svg, "text", { x: right(v), y: height - MARGIN.bottom + 16, "text-anchor": "middle" }, v);
+      if (i % labelStep === 0) add(svg, "text", { x: right(v), y: height - MARGIN.bottom + 16, "text-anchor": "middle" }, v);
     });
     add(svg, "text", { x: (MARGIN.left + width - MARGIN.right) / 2, y: height - 6, "text-anchor": "middle" }, model.get("x_label"));
     const middle = (MARGIN.top + height - MARGIN.bottom) / 2;

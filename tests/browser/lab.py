@@ -124,14 +124,14 @@ KERNEL_VALUE = """async (expression) => {
 HOLDS_STILL = """async (element) => {
     const place = () => { const r = element.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; };
     const pause = () => new Promise(done => setTimeout(done, 50));
-    let found = place();
+    let before = place();
     for (let same = 0; same < 4;) {
         await pause();
         const now = place();
-        same = now.every((value, i) => value === found[i]) ? same + 1 : 0;
-        found = now;
+        same = now.every((value, i) => value === before[i]) ? same + 1 : 0;
+        before = now;
     }
-    return found;
+    return before;
 }"""
 IS_OPEN = "name => window.jupyterapp?.shell?.currentWidget?.context?.path === name"
 CURRENT = "jupyterapp.shell.currentWidget"
@@ -175,8 +175,8 @@ class LabPage:
     def wait_for(self, expression: str, wanted: Any) -> None:
         """Wait until an expression has this value in the kernel."""
         limit = time.monotonic() + SECONDS
-        while (found := self.value(expression)) != wanted:
-            assert time.monotonic() < limit, f"{expression} is {found!r}, not {wanted!r}"
+        while (value := self.value(expression)) != wanted:
+            assert time.monotonic() < limit, f"{expression} is {value!r}, not {wanted!r}"
             self.page.wait_for_timeout(50)
 
     def run(self, code: str) -> None:

@@ -18,10 +18,10 @@ import caap_lab as cl
 from caap_lab.bench.run_folder import RunFolder
 
 append = RunFolder.append
-def told(run, rows):  # each trial waits for a line from the test, which has then seen the one before
+def append_after_a_line(run, rows):  # each trial waits for a line from the test, which has then seen the one before
     sys.stdin.readline()
     append(run, rows)
-RunFolder.append = told
+RunFolder.append = append_after_a_line
 sys.stdin.readline()
 methods = ["caap", "rollout", "grad_cam:version=none"]
 cl.benchmark(["demo", "demo-clip"], methods, "demo:single", images=2, out="watched", progress=False, protocol="rise-28")

@@ -125,6 +125,19 @@ def test_class_and_methods(explorer: "LabPage") -> None:
     lab.screenshot("explore_methods")
 
 
+def test_opacity_is_applied_without_a_new_picture(explorer: "LabPage") -> None:
+    lab = explorer
+    pictures = "[...document.querySelectorAll('.caap-picture')].map(picture => picture.dataset.shown).join(' ')"
+    colours = "document.querySelectorAll('.caap-picture canvas')[1].toDataURL()"
+    lab.page.evaluate(f"window.before = [{pictures}, {colours}]")
+    lab.output.get_by_role("slider").first.press("ArrowLeft")
+    lab.wait_for("[picture.opacity for picture in w.overlays.values()]", [0.55, 0.55])
+    lab.until(f"{colours} !== window.before[1]")
+    assert lab.page.evaluate(f"{pictures} === window.before[0]")
+    lab.output.get_by_role("slider").first.press("ArrowRight")
+    lab.until(f"{colours} === window.before[1]")
+
+
 def test_drag_a_box(explorer: "LabPage") -> None:
     lab = explorer
     lab.page.get_by_role("button", name="drag a box").click()
@@ -138,11 +151,11 @@ def test_drag_a_box(explorer: "LabPage") -> None:
     lab.output.get_by_text("Box, rows 2 to 5, columns 1 to 4").wait_for()
     # The call in the link gives the numbers of the table.
     ending = "w.link.rsplit('\\n', 1)"
-    found = lab.value(
+    best = lab.value(
         f"(lambda ns: (exec({ending}[0], ns), eval({ending}[1], ns).max().item())[1])"
         "({'cl': cl, 'model': model, 'images': scenes})"
     )
-    lab.expect(lab.output.locator(".caap-panel table")).to_contain_text(f"{found:.3f}")
+    lab.expect(lab.output.locator(".caap-panel table")).to_contain_text(f"{best:.3f}")
     lab.screenshot("explore_box")
 
 

@@ -65,7 +65,7 @@ def test_large_attention_is_read_by_query(demo: HookedViT, scene: Scene, monkeyp
     for query in range(6):
         view.look(query)
         ready(view)
-        sizes.append(sum(found.numel() for found in view._rows._kept.values()))
+        sizes.append(sum(rows.numel() for rows in view._rows._kept.values()))
     assert max(sizes) == 3 * 8 * 4 * 65
     monkeypatch.setattr(AttentionView, "_replace_jobs", lambda self, jobs: None)
     view.look(0)  # was dropped, and is not computed again before the next line
@@ -158,9 +158,9 @@ def test_regions_of_masks(demo: HookedViT, scene: Scene) -> None:
             view.sums.heads.value = heads
             view.grid.chosen = [6, 2]
             values = wanted.mean(quantity, heads="mean" if heads == "mean" else 2)
-            assert [found["name"] for found in view.sums.curve.series] == list(REGION_STYLES)
-            for found in view.sums.curve.series:
-                np.testing.assert_allclose(found["values"], values[wanted.kinds.index(found["name"])], rtol=1e-6)
+            assert [line["name"] for line in view.sums.curve.series] == list(REGION_STYLES)
+            for line in view.sums.curve.series:
+                np.testing.assert_allclose(line["values"], values[wanted.kinds.index(line["name"])], rtol=1e-6)
     assert view.sums.curve.current == 6
     view.sums.curve.current = 1  # a click on the chart
     assert view.grid.chosen == [1, 2]
@@ -182,7 +182,7 @@ def test_painting(demo: HookedViT, scene: Scene) -> None:
     assert view.photo.mode == "paint"
     view.photo.painted = [9, 10, 18]
     ready(view)
-    assert [found["name"] for found in view.sums.curve.series] == [
+    assert [line["name"] for line in view.sums.curve.series] == [
         name for name in REGION_STYLES if name != "inter-object"
     ]
     view.object.value = 1

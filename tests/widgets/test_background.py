@@ -26,18 +26,18 @@ errors: list[Exception] = []
 
 
 def test_jobs_run_in_order_and_errors_do_not_end_the_thread(worker: Worker) -> None:
-    found: list[Any] = []
+    results: list[Any] = []
     worker.replace_jobs(
-        [Job(0, lambda: 1 / 0, found.append), *(Job(i, lambda i=i: i, found.append) for i in (3, 1, 2))]
+        [Job(0, lambda: 1 / 0, results.append), *(Job(i, lambda i=i: i, results.append) for i in (3, 1, 2))]
     )
     worker.wait()
-    until(lambda: len(found) == 3)
-    assert found == [3, 1, 2]
+    until(lambda: len(results) == 3)
+    assert results == [3, 1, 2]
     assert [type(error) for error in errors] == [ZeroDivisionError]
 
 
 def test_new_requests_drop_old_ones_and_stop_the_running_one(worker: Worker) -> None:
-    started, found = threading.Event(), []
+    started, results = threading.Event(), []
 
     def endless() -> None:
         while True:
@@ -45,17 +45,17 @@ def test_new_requests_drop_old_ones_and_stop_the_running_one(worker: Worker) -> 
             worker.check()
             time.sleep(0.001)
 
-    worker.replace_jobs([Job("endless", endless, found.append), Job("waiting", lambda: "waiting", found.append)])
+    worker.replace_jobs([Job("endless", endless, results.append), Job("waiting", lambda: "waiting", results.append)])
     assert started.wait(SECONDS)
-    worker.replace_jobs([Job("new", lambda: "new", found.append)])
+    worker.replace_jobs([Job("new", lambda: "new", results.append)])
     worker.wait(SECONDS)
-    until(lambda: bool(found))
-    assert found == ["new"]
+    until(lambda: bool(results))
+    assert results == ["new"]
     assert not errors
 
 
 def test_a_job_that_runs_already_is_not_started_again(worker: Worker) -> None:
-    started, go, runs, found = threading.Event(), threading.Event(), [], []
+    started, go, runs, results = threading.Event(), threading.Event(), [], []
 
     def slow() -> str:
         runs.append(1)
@@ -64,12 +64,12 @@ def test_a_job_that_runs_already_is_not_started_again(worker: Worker) -> None:
         worker.check()
         return "slow"
 
-    worker.replace_jobs([Job("slow", slow, found.append)])
+    worker.replace_jobs([Job("slow", slow, results.append)])
     assert started.wait(SECONDS)
-    worker.replace_jobs([Job("first", lambda: "first", found.append), Job("slow", slow, found.append)])
+    worker.replace_jobs([Job("first", lambda: "first", results.append), Job("slow", slow, results.append)])
     go.set()
-    until(lambda: len(found) == 2)
-    assert (found, len(runs)) == (["slow", "first"], 1)
+    until(lambda: len(results) == 2)
+    assert (results, len(runs)) == (["slow", "first"], 1)
 
 
 def test_copy_has_the_same_weights_and_can_be_cancelled(model: cl.HookedViT, scenes: list[Any]) -> None:
@@ -83,14 +83,14 @@ def test_copy_has_the_same_weights_and_can_be_cancelled(model: cl.HookedViT, sce
     for ours, theirs in zip(model.parameters(), copy.parameters(), strict=True):
         assert ours is theirs
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda resid, hook: resid * 0)]):
-        found = cl.caap(copy, scenes[0].image)  # caap refuses a model with hooks
-    assert torch.equal(found.scores, cl.caap(model, scenes[0].image).scores)
+        m = cl.caap(copy, scenes[0].image)  # caap refuses a model with hooks
+    assert torch.equal(m.scores, cl.caap(model, scenes[0].image).scores)
     assert copy.fingerprint == model.fingerprint  # its maps are the model's
     stop = True
     with pytest.raises(Cancelled), Stoppable(check):
         cl.caap(copy, scenes[0].image)
     stop = False
-    assert torch.equal(cl.caap(copy, scenes[0].image).scores, found.scores)
+    assert torch.equal(cl.caap(copy, scenes[0].image).scores, m.scores)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"rise", "mda", "caap"}))

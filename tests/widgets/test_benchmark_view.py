@@ -197,7 +197,7 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
     assert threading.get_ident() not in reads  # the kernel's thread reads nothing
 
 
-def test_failed_cells_and_damaged_parts_are_told_and_left_alone(finished: Path) -> None:
+def test_failed_cells_and_damaged_parts_are_reported_and_left_alone(finished: Path) -> None:
     trials = plan_of().trials
     parts = sorted(RunFolder(finished).parts.iterdir())
     for part in parts[:2]:
