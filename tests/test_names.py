@@ -25,7 +25,6 @@ from caap_lab.bench.tables import make_tables
 from caap_lab.escaping import for_html, for_latex, for_markdown, for_plot
 from caap_lab.plots.curves import plot_mean_curves
 from caap_lab.plots.points import plot_points
-from caap_lab.sweeps.result import CaapSweep
 from caap_lab.variant import parse_variant
 from helpers.models import build, random_images
 
@@ -86,7 +85,9 @@ def figures(
         "curves": curves.plot(),
         "regions": regions.plot(),
         "sweep": sweep.plot(),
-        "named settings": CaapSweep.plot(replace(sweep, labels=(NASTY, f"{NASTY} 2"), default=NASTY)),
+        "named settings": replace(
+            sweep, data=sweep.data.assign_coords(blank=[NASTY, f"{NASTY} 2"]), default=NASTY
+        ).plot(),
         "dots": plot_points(
             run.summary().query("metric == 'insdel'"), "model", hue="method", horizontal=True, label=NASTY
         ),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
@@ -16,10 +18,10 @@ from caap_lab.metrics.catalogue import metric_column, parse_metric
 from caap_lab.metrics.metric import MetricColumn
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import paired_statistics
-from caap_lab.sweeps.settings import Label
+from caap_lab.sweeps.dataset import dataset_to_rows
+from caap_lab.sweeps.sweep_settings import Label
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -28,23 +30,45 @@ if TYPE_CHECKING:
 class CaapSweep:
     """CAAP over images x settings. In Jupyter it shows itself as a plot."""
 
-    axes: tuple[str, ...]
-    """What a setting's label says: one name, such as "cutoff", or "start" and "cutoff"."""
-    labels: tuple[Label, ...]
-    """Settings; a pair where there are two axes."""
+    data: xr.Dataset = field(repr=False)
+    """Every column of the benchmark's rows with the axes image and setting: metrics, `target`, `error` and so on.
+
+    Maps are `scores` with row and col, curves have step. The axis of settings bears their name, such as "cutoff"; it is
+    "setting" with the levels start and cutoff where labels are pairs.
+    """
     default: Label | None
     """The setting that `caap` takes by default, if it is among them."""
-    images: tuple[str, ...]
-    """Names; those of images that are no data set end in a hash of their content."""
     metrics: tuple[str, ...]
-    """Groups of metrics that were asked for."""
+    """Metrics that were computed, by name."""
     passes: float
     """Cost of an image's maps in forward passes: tokens x blocks, without metrics and the blanks' own runs."""
     model: HookedViT = field(repr=False)
-    rows: "pd.DataFrame" = field(repr=False)
-    """Rows as benchmarks keep them, setting after setting for each image."""
     readers: tuple[Callable[[], Float[Tensor, "1 3 height width"]], ...] = field(repr=False)
     """Each image as the model's input."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """What a setting's label says: one name, such as "cutoff", or "start" and "cutoff"."""
+        return tuple(str(name) for name in self._settings.names)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Settings; a pair where there are two axes."""
+        return tuple(self._settings.tolist())
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names; those of images that are no data set end in a hash of their content."""
+        return tuple(self.data["image"].values.tolist())
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Rows as benchmarks keep them, setting after setting for each image."""
+        return dataset_to_rows(self.data)
+
+    @property
+    def _settings(self) -> pd.Index:
+        return self.data.indexes[self.data["scores"].dims[1]]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -59,19 +83,17 @@ class CaapSweep:
         """A metric of every image and setting; NaN where it failed.
 
         Raises:
-            InputError: it was not asked for.
+            InputError: it was not computed.
         """
         if metric not in self.metric_names:
             known = ", ".join(self.metric_names) or "none, as it was made with metrics=()"
             raise InputError(f"This sweep has no metric {metric!r}; it has {known}.")
-        return self.rows[metric].to_numpy(float).reshape(len(self.images), len(self.labels))
+        return self.data[metric].values.astype(float)
 
     @property
     def maps(self) -> Float[np.ndarray, "image setting row col"]:
         """Scores of every image and setting; NaN where it failed."""
-        empty = np.full(self.model.grid, np.nan, np.float32)
-        found = [empty if s is None else np.reshape(s, self.model.grid) for s in self.rows["scores"]]
-        return np.stack(found).reshape(len(self.images), len(self.labels), *self.model.grid)
+        return self.data["scores"].values
 
     def map(self, image: int, label: Label) -> AttributionMap:
         """One map as `caap` gives it, which shows itself over its image; without the scores of other classes.
@@ -82,15 +104,14 @@ class CaapSweep:
         if label not in self.labels or not 0 <= image < len(self.images):
             labels = ", ".join(map(str, self.labels))
             raise InputError(f"No map of image {image} at {label!r}: images 0 to {len(self.images) - 1}, at {labels}.")
-        row = self.rows.iloc[image * len(self.labels) + self.labels.index(label)]
+        place = {"image": [image], str(self.data["scores"].dims[1]): [self.labels.index(label)]}
+        row = dataset_to_rows(self.data.isel(place)).iloc[0]
         if row["scores"] is None:
             raise InputError(f"This map failed: {row['error']}")
         return row_to_map(row, self.model, self.readers[image]()[0])
 
-    def to_dataframe(self) -> "pd.DataFrame":
-        """One row an image and setting: image, the axes, class, metrics, settings, map; empty columns are left out."""
-        import pandas as pd
-
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per image and setting: image, the axes, class, metrics, settings, map; no empty columns."""
         head = pd.DataFrame(
             [
                 (image, *(label if isinstance(label, tuple) else (label,)))
@@ -103,23 +124,18 @@ class CaapSweep:
         return pd.concat([head, rest], axis=1)
 
     @property
-    def failed(self) -> "pd.DataFrame":
+    def failed(self) -> pd.DataFrame:
         """What failed: image, the axes, error."""
-        import pandas as pd
+        error = self.rows["error"]
+        frame = self.to_dataframe()[["image", *self.axes]].assign(error=error)
+        return frame[error.notna()].reset_index(drop=True)
 
-        frame = self.to_dataframe()
-        return pd.DataFrame({name: frame[name] for name in ("image", *self.axes)} | {"error": self.rows["error"]})[
-            self.rows["error"].notna()
-        ].reset_index(drop=True)
-
-    def summary(self) -> "pd.DataFrame":
+    def summary(self) -> pd.DataFrame:
         """Mean over images and standard error (ddof 0) of every metric in its unit, and the paired difference.
 
         Columns: the axes, metric, n (images), mean, se; difference, difference_se and difference_n compare with the
         default setting, over the images that both have.
         """
-        import pandas as pd
-
         lines = []
         for column in self._columns:
             values = self.values(column.name)
@@ -133,13 +149,11 @@ class CaapSweep:
         columns = [*self.axes, "metric", "n", "mean", "se", "difference", "difference_se", "difference_n"]
         return pd.DataFrame(lines).reindex(columns=columns)
 
-    def rank_correlation(self) -> "pd.DataFrame":
+    def rank_correlation(self) -> pd.DataFrame:
         """Spearman correlation of the maps of any two settings, mean over images; NaN with constant maps.
 
         An image counts for a pair only if neither of its two maps is constant or failed.
         """
-        import pandas as pd
-
         maps = self.maps.reshape(len(self.images), len(self.labels), -1).astype(float)
         ranks = rankdata(maps, axis=-1)
         ranks -= ranks.mean(axis=-1, keepdims=True)
@@ -148,12 +162,7 @@ class CaapSweep:
         pairs = np.einsum("isp,itp->ist", ranks, ranks)
         count = (~np.isnan(pairs)).sum(axis=0)
         mean = np.divide(np.nansum(pairs, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
-        index = (
-            pd.Index(self.labels, name=self.axes[0])
-            if len(self.axes) == 1
-            else pd.MultiIndex.from_tuples(self.labels, names=self.axes)
-        )
-        return pd.DataFrame(mean, index=index, columns=index)
+        return pd.DataFrame(mean, index=self._settings, columns=self._settings)
 
     def plot(self, ax: "Axes | None" = None, metric: str = "insdel") -> "Axes":
         """Means over images: a line with its standard error over cutoffs, points over names, a heat map over ranges.
@@ -182,7 +191,7 @@ class CaapSweep:
 
     def __repr__(self) -> str:
         """Size, cost and failures."""
-        n_failed = int(self.rows["error"].notna().sum())
+        n_failed = int(self.data["error"].notnull().sum())
         failed = f"; {n_failed} failed, see .failed" if n_failed else ""
         return (
             f"CaapSweep: {len(self.images)} images x {len(self.labels)} settings of {' and '.join(self.axes)}, "

@@ -23,10 +23,11 @@ from caap_lab.metrics.catalogue import default_metrics, parse_metric
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.vit import HookedViT
-from caap_lab.sweeps.cost import sweep_passes
+from caap_lab.sweeps.dataset import rows_to_dataset
 from caap_lab.sweeps.images import Masks, SweepImage, sweep_images
 from caap_lab.sweeps.result import CaapSweep
-from caap_lab.sweeps.settings import Label, Setting, settings_of
+from caap_lab.sweeps.sweep_cost import sweep_passes
+from caap_lab.sweeps.sweep_settings import Label, Setting, settings_of
 from caap_lab.variant import Variant
 
 
@@ -125,15 +126,13 @@ def run_sweep(
     frame = kept.set_index("key").loc[[trial.key for row in trials for trial in row]].reset_index(drop=True)
     if frame["error"].notna().all():
         raise InputError(f"No map could be made: {frame['error'].iloc[0]}")
+    names = [picture.sample.name for picture in pictures]
     return CaapSweep(
-        axes=axes,
-        labels=tuple(setting.label for setting in settings),
+        data=rows_to_dataset(frame, axes, [setting.label for setting in settings], names, model.grid),
         default=next((s.label for s in settings if not set(changes[s.label]) & set(s.variant.options)), None),
-        images=tuple(picture.sample.name for picture in pictures),
         metrics=chosen_metrics,
         passes=sweep_passes(model, settings, prediction=target is None),
         model=model,
-        rows=frame,
         readers=tuple(picture.read for picture in pictures),
     )
 

@@ -13,7 +13,7 @@ from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.run_sweep import Options, run_sweep
-from caap_lab.sweeps.settings import Label
+from caap_lab.sweeps.sweep_settings import Label
 
 
 def sweep_cutoffs(

@@ -8,7 +8,7 @@ import torch
 from caap_lab.engine.layout import layout
 from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.vit import HookedViT
-from caap_lab.sweeps.settings import Setting
+from caap_lab.sweeps.sweep_settings import Setting
 
 
 def sweep_passes(model: HookedViT, settings: Sequence[Setting], prediction: bool) -> float:
