@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.registry import method_digest
 from caap_lab.bench.plan import BenchmarkPlan, Identity, OwnMetric
 from caap_lab.data.image_set import ImageSet
-from caap_lab.digests.hashing import file_digest, pieces_digest
+from caap_lab.digests.hashing import file_digest, hex_digest, pieces_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_digest, parse_metric
 from caap_lab.models.base import HookedModel
@@ -24,6 +24,11 @@ from caap_lab.variant import Variant
 
 WEIGHTS_FILES = ("checkpoint", "head")
 """Options of a model that name a file of weights."""
+_FIRST_COMMAND = {
+    b"python -m caap_lab.training.train ": b"python -m caap_lab.data.train ",
+    b" --out caap_lab/models/weights": b" --out caap_lab/weights",
+}
+"""What has changed in the command on the bundled models' cards since hashes first knew them."""
 
 
 def identified(
@@ -75,7 +80,9 @@ def weights_digest(spec: Variant) -> str:
     Raises:
         InputError: the name is no model, or a file is not there.
     """
-    return pieces_digest(f"{role} {_file_digest(path)}" for role, path in _weights_files(spec))
+    return pieces_digest(
+        f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in _weights_files(spec)
+    )
 
 
 def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
@@ -129,6 +136,14 @@ def _image_digest(images: ImageSet, name: str) -> str:
         return images.digest_of(name)
     except Exception as error:  # the trial says it when its turn comes; the rest of a night's run goes on
         return pieces_digest([f"unreadable {error}"])
+
+
+def _card_digest(card: Path) -> str:
+    """Hash of a bundled model's card, its command as it was first written: results kept under it are found again."""
+    content = card.read_bytes()
+    for now, first in _FIRST_COMMAND.items():
+        content = content.replace(now, first)
+    return hex_digest(content, size=64)
 
 
 def _is_file(text: str) -> bool:

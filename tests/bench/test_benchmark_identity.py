@@ -10,10 +10,12 @@ from PIL import Image
 
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
+from caap_lab.bench.identity import weights_digest
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import ChangedError, compute_by_name
 from caap_lab.models.load import BUNDLED
+from caap_lab.variant import Variant
 
 QUICK: dict[str, Any] = {"progress": False, "protocol": "xplique", "images": 1}
 
@@ -247,3 +249,17 @@ def test_every_missing_or_odd_field_of_a_plan_is_refused_in_words(tmp_path: Path
             except cl.InputError:
                 continue
             assert name == "profile" and odd == "text"
+
+
+@pytest.mark.parametrize(
+    "name, digest",
+    [
+        ("demo", "1b2c09569b66fdbb023b6cfb"),
+        ("demo-clip", "6099149b1a9c6be69c57f836"),
+        ("demo-dinov2", "8c70a8f01e2b2364d7f6edc4"),
+        ("demo-deit3", "eca42e42a7bf0b10c22d0f4e"),
+        ("demo-cnn", "d71ff2e25fcfbdaa078883c8"),
+    ],
+)
+def test_results_of_bundled_models_are_found_again_after_their_files_moved(name: str, digest: str) -> None:
+    assert weights_digest(Variant(name)) == digest
