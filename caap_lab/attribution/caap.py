@@ -101,7 +101,8 @@ CAAP = Method(
     source="CAAP, arXiv 2603.13652",
     needs="forward passes",
     forwards=Passes(
-        lambda size, options: size.n_patches + 1 if size.kind == "cnn" else 4.2, "about 5 (clamped); N (free, CNNs)"
+        lambda size, options: size.n_patches + 1 if size.kind == "cnn" or options["context"] == "free" else 4.2,
+        "about 5 (clamped); N (free, CNNs)",
     ),
     backwards=Passes.of(0, {}),
     class_specific=True,

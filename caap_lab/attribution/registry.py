@@ -139,8 +139,9 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
 
     Args:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
-        compute: (model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
-            Keyword-only parameters are the method's options. Scores of one image must not depend on the others.
+        compute: (model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col], or
+            of all classes at once, [batch, row, col, classes]. Keyword-only parameters are the method's options. Scores
+            of one image must not depend on the others.
         **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
             left out, which claims least); and `score`.
 

@@ -11,6 +11,8 @@ from torch import nn
 import caap_lab as cl
 from benchmarks.counting import operations, peak_bytes
 from caap_lab.attribution.caap_maps import caap_maps
+from caap_lab.attribution.cost import ModelSize
+from caap_lab.attribution.registry import METHODS
 from caap_lab.engine import patched_runs as engine
 from caap_lab.engine.interpolation import tail_rows
 from caap_lab.engine.settings import CaapSettings
@@ -53,6 +55,16 @@ def test_a_sweep_over_all_cutoffs_shares_prefixes(wide: cl.HookedViT, most: floa
     forward = operations(wide, lambda: wide(image))
     counted = operations(wide, lambda: caap_maps(wide, image, None, settings, batch_size=1))
     assert counted / forward < most
+
+
+def test_the_free_context_costs_a_pass_per_patch_as_stated() -> None:
+    model = build("vit")
+    image = random_images(model, 1)
+    cl.caap(model, image, 0)
+    forward = operations(model, lambda: model(image))
+    counted = operations(model, lambda: cl.caap(model, image, 0, context="free")) / forward
+    stated = METHODS["caap"].passes(ModelSize.of(model), {"context": "free"})
+    assert stated == 17 and counted == pytest.approx(stated, rel=0.1)
 
 
 def test_the_blank_and_the_tables_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
