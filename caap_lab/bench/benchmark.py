@@ -26,7 +26,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant, parse_variant
 
-_TOGETHER = 64  # trials between two goes at putting parts together
+_COMPACT_AFTER = 64  # trials between two goes at compacting parts
 
 
 def benchmark(
@@ -82,12 +82,12 @@ def benchmark(
     specs = tuple(_model(model, given) for model in _several(models))
     sets = [open_images(one) if isinstance(one, str) else one for one in _several(data)]
     chosen = [_choose(one, images, seed, image_list) for one in sets]
-    found = tuple(parse_variant(one) for one in _several(methods))
+    method_variants = tuple(parse_variant(one) for one in _several(methods))
     studies = tuple(
         Study(
             Data(one.source, tuple(sample.name for sample in one), one.chosen),
             specs,
-            found,
+            method_variants,
             default_metrics(one.has_masks) if metrics is None else tuple(metrics),
             target,
         )
@@ -163,7 +163,7 @@ def run_plan(
             for count, row in enumerate(rows, start=1):
                 run.append([row])
                 bar.update()
-                if count % _TOGETHER == 0:
+                if count % _COMPACT_AFTER == 0:
                     run.compact()
         run.compact()
     result = BenchmarkResult(plan, run.folder)
@@ -234,11 +234,11 @@ def _model(model: str | Variant | HookedModel, given: dict[str, HookedModel]) ->
 
 
 def _by_source(sets: Sequence[ImageSet]) -> dict[str, ImageSet]:
-    found: dict[str, ImageSet] = {}
+    by_source: dict[str, ImageSet] = {}
     for one in sets:
-        if found.setdefault(one.source, one) is not one:
+        if by_source.setdefault(one.source, one) is not one:
             raise InputError(f"{one.source} is given twice; give it once, with all images that are wanted.")
-    return found
+    return by_source
 
 
 def _choose(images: ImageSet, count: int | None, seed: int, image_list: str | Path | None) -> ImageSet:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable
 
-from caap_lab.bench.cost import architecture
+from caap_lab.bench.run_cost import architecture
 from caap_lab.bench.run_folder import SCHEMA
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError

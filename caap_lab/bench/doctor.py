@@ -9,7 +9,6 @@ from timm.models import get_pretrained_cfg
 
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import find_method
-from caap_lab.bench.cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.bench.profiles import (
     DATASETS,
     HEADS,
@@ -23,9 +22,11 @@ from caap_lab.bench.profiles import (
     paper_sources,
 )
 from caap_lab.bench.published import METHODS, names
+from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.data.image_set import read_list
 from caap_lab.data.open import KINDS, open_images
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import METRICS
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.checkpoint import check_file
 from caap_lab.models.heads import read_head
@@ -152,18 +153,18 @@ def advice(report: Report) -> list[str]:
     weights, heads, data = (
         [part.name for part in parts if not part.here] for parts in (report.weights, report.heads, report.data)
     )
-    found = []
+    lines = []
     if weights:
         offline = " It is set here." if constants.HF_HUB_OFFLINE else ""
-        found.append(
+        lines.append(
             "Weights: a run, or cl.load_model, downloads them where the Hugging Face hub can be reached; "
             f'HF_HUB_OFFLINE=1 forbids it.{offline} Or give a file: --models "{weights[0]}=NAME:checkpoint=PATH".'
         )
     if heads:
-        found.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")
+        lines.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")
     if data:
-        found.append("Data: nothing is downloaded; the page Data of the documentation shows the layouts.")
-    return found
+        lines.append("Data: nothing is downloaded; the page Data of the documentation shows the layouts.")
+    return lines
 
 
 def _weights(name: str, spec: Variant) -> Part:
@@ -221,7 +222,7 @@ def _passes(
     tables: Sequence[int],
     size: ModelSize,
     protocol: CurveProtocol,
-    found: Mapping[str, int | None],
+    counts: Mapping[str, int | None],
     images: int | None,
     lists: Mapping[str, str | Path],
 ) -> tuple[int, float]:
@@ -235,9 +236,9 @@ def _passes(
     }
     trials, passes = 0, 0.0
     for dataset, group, method in sorted(jobs):
-        there, wanted = found.get(dataset), IMAGES[group] if images is None else images
+        there, wanted = counts.get(dataset), IMAGES[group] if images is None else images
         count = wanted if there is None else there if dataset in lists else min(there, wanted)
-        curves = curve_passes(protocol, size) if group == "faithfulness" else 0
+        curves = curve_passes(protocol, size) if METRICS[group].reads_protocol else 0
         trials += count
         variant = parse_variant(METHODS[method])
         passes += count * (find_method(variant.name).passes(size, variant.options) + curves)

@@ -27,8 +27,8 @@ def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
     if sample.label is None or images.class_names is None:
         raise InputError(f"{sample.name} has no label; use target='prediction'.")
     names, own = images.class_names, model.class_names
-    found = _pairs(names, own)
-    if not found:
+    pairs = _pairs(names, own)
+    if not pairs:
         raise InputError(
             f"{images.source} counts {len(names)} classes and {model.model_name} has {len(own)}, and their names do "
             f"not tell which is which. {_WAY_OUT}"
@@ -37,9 +37,9 @@ def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
         raise InputError(
             f"{sample.name} has the label {sample.label}, and {images.source} counts {len(names)} classes."
         )
-    fits, name = found[sample.label], names.names[sample.label]
+    fits, name = pairs[sample.label], names.names[sample.label]
     if len(fits) == 1:
-        sharing = [names.names[index] for index, others in enumerate(found) if others == fits]
+        sharing = [names.names[index] for index, others in enumerate(pairs) if others == fits]
         if len(sharing) == 1:
             return fits[0]
         raise InputError(
@@ -61,8 +61,8 @@ def with_model_classes(sample: Sample, images: ImageSet, model: HookedModel) -> 
     """The sample with its masks under the model's classes; objects of other classes are under None."""
     if sample.read_regions is None:
         return sample
-    found = _pairs(images.class_names, model.class_names) if images.class_names is not None else ()
-    return replace(sample, read_regions=partial(_read_regions, sample.read_regions, found))
+    pairs = _pairs(images.class_names, model.class_names) if images.class_names is not None else ()
+    return replace(sample, read_regions=partial(_read_regions, sample.read_regions, pairs))
 
 
 _WAY_OUT = (
@@ -72,11 +72,11 @@ _WAY_OUT = (
 _NUMBER = re.compile(r"(?:class[ _-]?)?(\d+)", re.IGNORECASE)
 
 
-def _read_regions(read: Callable[[], Regions], found: tuple[tuple[int, ...], ...]) -> Regions:
+def _read_regions(read: Callable[[], Regions], pairs: tuple[tuple[int, ...], ...]) -> Regions:
     regions = read()
     masks: dict[int | None, np.ndarray] = {}
     for label, mask in regions.masks.items():
-        fits = found[label] if label is not None and label < len(found) else ()
+        fits = pairs[label] if label is not None and label < len(pairs) else ()
         key = fits[0] if len(fits) == 1 else None
         masks[key] = masks[key] | mask if key in masks else mask
     return Regions(masks, regions.ignored)
@@ -90,16 +90,16 @@ def _pairs(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
         return tuple((index,) for index in range(count))
     numbers = [_NUMBER.fullmatch(name) for name in data.names]
     if all(numbers) and not set(data.names) & set(model.names):
-        said = [int(number[1]) for number in numbers if number]
-        return tuple((index,) for index in said) if max(said) < len(model) and _fits(data, said, model) else ()
+        indices = [int(number[1]) for number in numbers if number]
+        return tuple((index,) for index in indices) if max(indices) < len(model) and _fits(data, indices, model) else ()
     if _is_numbered(model):
         return tuple((index,) for index in range(count)) if count == len(model) else ()
     return _by_name(data, model)
 
 
-def _fits(data: ClassNames, said: list[int], model: ClassNames) -> bool:
+def _fits(data: ClassNames, indices: list[int], model: ClassNames) -> bool:
     """True if numbers as names are the model's: no two alike, and all of them if nobody chose them."""
-    return len(set(said)) == len(said) and (not _is_numbered(data) or len(data) == len(model))
+    return len(set(indices)) == len(indices) and (not _is_numbered(data) or len(data) == len(model))
 
 
 def _is_numbered(names: ClassNames) -> bool:
@@ -123,11 +123,11 @@ def _by_name(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]
 
 
 def _index(names: ClassNames, split: Callable[[str], list[str]]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+    classes: dict[str, tuple[int, ...]] = {}
     for index, name in enumerate(names.names):
         for part in {_plain(part) for part in split(name)} - {""}:
-            found[part] = (*found.get(part, ()), index)
-    return found
+            classes[part] = (*classes.get(part, ()), index)
+    return classes
 
 
 def _plain(name: str) -> str:

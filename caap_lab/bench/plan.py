@@ -178,11 +178,11 @@ class BenchmarkPlan:
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials, each once: model after model, then image after image, so that a part of them is balanced."""
-        found: dict[str, Trial] = {}
+        by_key: dict[str, Trial] = {}
         for trial in self._trials():
-            found.setdefault(trial.key, trial)
-        models = list(dict.fromkeys(trial.model.text for trial in found.values()))
-        return tuple(sorted(found.values(), key=lambda trial: models.index(trial.model.text)))
+            by_key.setdefault(trial.key, trial)
+        models = list(dict.fromkeys(trial.model.text for trial in by_key.values()))
+        return tuple(sorted(by_key.values(), key=lambda trial: models.index(trial.model.text)))
 
     def _trials(self) -> Iterator[Trial]:
         for study in self.studies:

@@ -8,6 +8,7 @@ from caap_lab.bench.published import METHODS, names, tables
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import BUILT_IN
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.variant import Variant, parse_variant
 
@@ -142,15 +143,15 @@ def paper_sources(data: Sequence[str]) -> dict[str, str]:
         InputError: a kind is none of the paper's.
     """
     names_of_kinds = {kind: name for name, kind in DATASETS.items()}
-    found = {}
+    sources = {}
     for source in data:
         kind = source.partition(":")[0]
         if kind not in names_of_kinds:
             raise InputError(
                 f"{source!r} is none of the paper's data sets; those are {':PATH, '.join(names_of_kinds)}:PATH."
             )
-        found[names_of_kinds[kind]] = source
-    return found
+        sources[names_of_kinds[kind]] = source
+    return sources
 
 
 def paper_models(
@@ -178,8 +179,9 @@ def check_names(given: Iterable[str]) -> None:
 
 
 def group_of(table: int, dataset: str) -> str:
-    """The group of metrics, in `IMAGES`, that a table has for a data set."""
-    return "localisation" if "PG" in names(table, "metric", dataset) else "faithfulness"
+    """The metric, in `IMAGES`, that gives a table's numbers for a data set."""
+    labels = set(names(table, "metric", dataset))
+    return next(metric.name for metric in BUILT_IN if labels & {column.label for column in metric.columns})
 
 
 def _plan(

@@ -142,8 +142,8 @@ def check_model(trial: Trial, model: HookedModel) -> None:
     Raises:
         ChangedError: the model was changed, its file was, or the file is another one on this machine.
     """
-    found = model_digest(model) if "given" in trial.model.options else weights_digest(trial.model)
-    if trial.model_digest not in ("", found):
+    digest = model_digest(model) if "given" in trial.model.options else weights_digest(trial.model)
+    if trial.model_digest not in ("", digest):
         raise ChangedError(
             f"The weights of {trial.model.text} are not those that this run began with: the model or its file was "
             "changed, or the file is another one on this machine. Run it again for the new weights."
@@ -164,14 +164,14 @@ def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
         InputError: it cannot be read.
     """
     try:
-        found = images.named(name)
+        sample = images.named(name)
     except InputError as error:
         raise ChangedError(str(error)) from None
-    photo = found.image
+    photo = sample.image
     photo.load()
-    held = replace(found, read_image=photo.copy)
-    if found.read_regions is not None:
-        regions = found.regions
+    held = replace(sample, read_image=photo.copy)
+    if sample.read_regions is not None:
+        regions = sample.regions
         held = replace(held, read_regions=lambda: regions)
     if digest and replace(images, samples=(held,)).digest_of(name) != digest:
         raise ChangedError(

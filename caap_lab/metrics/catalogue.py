@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from caap_lab.attribution.registry import fingerprint_of
 from caap_lab.digests.code import code_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.localisation import LOCALISATION
@@ -77,9 +78,9 @@ def parse_metric(text: str) -> tuple[Metric, Variant]:
     if not isinstance(text, str):
         raise InputError(f"metrics={text!r} is not known; use the name of a metric, such as 'faithfulness'.")
     variant = parse_variant(text)
-    found = metric_named(variant.name)
-    found.check_options(variant.options)
-    return found, variant
+    chosen = metric_named(variant.name)
+    chosen.check_options(variant.options)
+    return chosen, variant
 
 
 def default_metrics(has_masks: bool) -> tuple[str, ...]:
@@ -105,10 +106,11 @@ def metric_digest(name: str) -> str:
     Raises:
         InputError: the metric depends on something whose content cannot be told.
     """
-    found = metric_named(name)
-    if found in BUILT_IN:
+    chosen = metric_named(name)
+    if chosen in BUILT_IN:
         return ""
-    return code_digest(found.compute, f"The metric {name!r}") + (" with masks" if found.needs_masks else "")
+    code = code_digest(chosen.compute, f"The metric {name!r}", identity=fingerprint_of)
+    return code + (" with masks" if chosen.needs_masks else "")
 
 
 def _all_columns(metric: Metric) -> list[str]:

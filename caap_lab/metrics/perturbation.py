@@ -261,11 +261,11 @@ class _Curves:
         targets = torch.tensor([p.target for p in pieces for _ in p.counts], dtype=torch.int64, device=logits.device)
         if self.protocol.score == "top1":
             answers = logits > 0 if self.protocol.probability == "sigmoid" else _highest(logits)
-            found = answers.gather(1, targets[:, None])[:, 0].double()
+            target_scores = answers.gather(1, targets[:, None])[:, 0].double()
         else:
             scores = logits if self.protocol.score == "logit" else probabilities(logits, self.protocol.probability)
-            found = scores.gather(1, targets[:, None])[:, 0].double()
-        for piece, values in zip(pieces, found.cpu().split([len(p.counts) for p in pieces]), strict=True):
+            target_scores = scores.gather(1, targets[:, None])[:, 0].double()
+        for piece, values in zip(pieces, target_scores.cpu().split([len(p.counts) for p in pieces]), strict=True):
             piece.curve.copy_(values)
 
     def of(self, index: int) -> PerturbationCurves:

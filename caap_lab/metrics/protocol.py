@@ -154,5 +154,5 @@ def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Any) -> Cu
             raise InputError(f"A protocol has no {field!r}.{nearest(field, known)} It has {', '.join(known)}.")
     if not changes:
         return protocol
-    told = ", ".join(f"{field}={value}" for field, value in changes.items())
-    return replace(protocol, **{"name": f"{protocol.name} with {told}", **changes})
+    changed = ", ".join(f"{field}={value}" for field, value in changes.items())
+    return replace(protocol, **{"name": f"{protocol.name} with {changed}", **changes})

@@ -14,10 +14,10 @@ import caap_lab as cl
 from caap_lab import cli
 from caap_lab.attribution.cost import BACKWARD, ModelSize
 from caap_lab.attribution.registry import METHODS
-from caap_lab.bench import cost
-from caap_lab.bench.cost import architecture, curve_passes, seconds_per_pass
+from caap_lab.bench import run_cost
 from caap_lab.bench.doctor import doctor
 from caap_lab.bench.profiles import paper_models, paper_plan
+from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.metrics.protocol import curve_protocol
 from helpers.imagenet import imagenet_folder
 from helpers.models import randomise, timm_model
@@ -130,7 +130,7 @@ def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, c
     body, size = architecture(paper_models(["ResNet-18=resnet18.tv_in1k:image_size=64"])["ResNet-18"])
     seconds = seconds_per_pass(body, size.image_size)
     assert seconds is not None and 0 < seconds < 5 and all(p.is_meta for p in body.parameters())
-    monkeypatch.setattr(cost, "_free_memory", lambda device: 10**6)
+    monkeypatch.setattr(run_cost, "_free_memory", lambda device: 10**6)
     assert seconds_per_pass(body, size.image_size) is None
     assert cli.main(["doctor", "--tables", "3"]) == 1
     assert "A model without a time does not fit into the free memory." in capsys.readouterr().out

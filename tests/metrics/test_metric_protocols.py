@@ -14,8 +14,8 @@ from torch.nn import functional as F
 import caap_lab as cl
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.mda_blur import KERNELS, mda_blur
-from caap_lab.bench.cost import curve_passes
 from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.run_cost import curve_passes
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
 from caap_lab.bench.tables import make_tables
 from caap_lab.metrics.protocol import PROTOCOLS, CurveProtocol, curve_protocol

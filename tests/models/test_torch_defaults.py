@@ -12,7 +12,7 @@ import torch
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
 from caap_lab.attribution.transformer_attribution import transformer_attribution
-from caap_lab.bench.cost import architecture
+from caap_lab.bench.run_cost import architecture
 from caap_lab.models import float64
 from caap_lab.models.device_dtype import check_format, exact, has_float64, placed
 from caap_lab.variant import parse_variant

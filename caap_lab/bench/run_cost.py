@@ -50,8 +50,8 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
             return body, ModelSize("cnn", pixels, cnn_grid(body, pixels), int(body.num_features))
         if chosen is not None:
             body = timm.create_model(spec.name, pretrained=False, img_size=chosen)
-    found = read_spec(body)
-    return body, ModelSize("vit", found.image_size, found.grid, found.d_model)
+    hooked_spec = read_spec(body)
+    return body, ModelSize("vit", hooked_spec.image_size, hooked_spec.grid, hooked_spec.d_model)
 
 
 def seconds_per_pass(body: nn.Module, image_size: tuple[int, int], device: str = "cpu") -> float | None:
@@ -71,7 +71,7 @@ def seconds_per_pass(body: nn.Module, image_size: tuple[int, int], device: str =
     if 1.5 * needed > _free_memory(place):
         return None
     body = body.to_empty(device=place).eval()
-    found = math.inf
+    quickest = math.inf
     with torch.inference_mode():
         for tensor in chain(body.parameters(), body.buffers()):
             if tensor.is_floating_point():
@@ -80,11 +80,11 @@ def seconds_per_pass(body: nn.Module, image_size: tuple[int, int], device: str =
         for _ in range(3):
             began = time.perf_counter()
             body(images).sum().item()  # waits for a GPU
-            found = min(found, time.perf_counter() - began)
-            if found > 1:
+            quickest = min(quickest, time.perf_counter() - began)
+            if quickest > 1:
                 break
     body.to("meta")
-    return found / len(images)
+    return quickest / len(images)
 
 
 def _free_memory(device: torch.device) -> int:
