@@ -23,9 +23,9 @@ def test_an_option_is_given_once_and_exists() -> None:
     model, image = cl.load_model("demo"), cl.demo_images("two", 1, seed=3)[0].image
     with pytest.raises(cl.InputError, match=r"cutoff stands both in method='caap:cutoff=3' and as an argument"):
         cl.attribute(model, image, "caap:cutoff=3", 2, cutoff=4)
-    with pytest.raises(cl.InputError, match="caap has no option 'cutof'. Nearest: cutoff"):
+    with pytest.raises(cl.InputError, match=r"caap has no option 'cutof'\. Nearest: cutoff"):
         cl.attribute(model, image, "caap:cutof=3", 2)
-    with pytest.raises(cl.InputError, match="no method 'cap'. Nearest: caap"):
+    with pytest.raises(cl.InputError, match=r"no method 'cap'\. Nearest: caap"):
         cl.attribute(model, image, "cap:cutoff=3", 2)
 
 

@@ -31,6 +31,11 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 THREE = ("resnet18", "densenet", "vgg_bn")
 
 
+def feature_grid(name: str) -> tuple[int, int]:
+    """Rows and columns of the last feature maps, for images of 64 pixels; a VGG's last pooling comes after them."""
+    return (4, 4) if name.startswith("vgg") else (2, 2)
+
+
 def small_cnn(name: str, dtype: torch.dtype = torch.float32, grid: tuple[int, int] | None = None) -> HookedCNN:
     """A small random CNN for images of 64 pixels, as if trained: every part and every statistic matters."""
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +11,7 @@ import timm
 from timm.layers import GluMlp
 from timm.models.vision_transformer import VisionTransformer
 
+from caap_lab.models.base import HookedModel
 from caap_lab.models.heads import ClassAndMeanHead
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 7}
@@ -35,6 +37,7 @@ FAMILIES: dict[str, Callable[[], VisionTransformer]] = {
     "average_pool_class_token": lambda: timm_model("vit_base_patch16_224", global_pool="avg", fc_norm=False),
     "odd_grid": lambda: timm_model("vit_base_patch16_224", img_size=(40, 24)),
     "dynamic_size": lambda: timm_model("vit_base_patch16_224", dynamic_img_size=True),
+    "gated_qk_norm": lambda: timm_model("vit_giant_patch14_dinov2", init_values=0.1, qk_norm=True),
 }
 
 
@@ -66,12 +69,24 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> HookedViT:
 
 
 ALL_FAMILIES = [*FAMILIES, "dino_head1", "dino_head4"]
+BY_TRAIT = {
+    "dinov2_registers": "class token, registers, layer scale",
+    "average_pool": "no class token, mean over patches",
+    "siglip": "no class token, attention pool",
+    "deit_distilled": "a second class token with a head of its own",
+    "gated_qk_norm": "gated MLP, norms of queries and keys",
+    "dino_head4": "a head that reads the class token of several blocks and the mean over patches",
+}
+"""Families that have every trait between them: `make test` runs them, and `make slow` all others as well."""
+BY_TRAIT_OR_SLOW = [
+    family if family in BY_TRAIT else pytest.param(family, marks=pytest.mark.slow) for family in ALL_FAMILIES
+]
 
 
-def random_images(model: HookedViT, count: int, seed: int = 0) -> torch.Tensor:
+def random_images(model: HookedModel, count: int, seed: int = 0) -> torch.Tensor:
     """Input tensors [count, 3, H, W] with structure at the scale of patches."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 3, *model.spec.grid, generator=generator)
-    fine = torch.randn(count, 3, *model.spec.image_size, generator=generator)
-    up = nn.functional.interpolate(coarse, model.spec.image_size, mode="nearest")
+    coarse = torch.randn(count, 3, *model.grid, generator=generator)
+    fine = torch.randn(count, 3, *model.image_size, generator=generator)
+    up = nn.functional.interpolate(coarse, model.image_size, mode="nearest")
     return (up + 0.3 * fine).to(model.dtype)

@@ -1,0 +1,35 @@
+"""Small random models of every kind that methods run on, under one name each."""
+
+import pytest
+import torch
+
+from caap_lab.models.base import HookedModel
+from helpers.cnns import SMALL, THREE, small_cnn
+from helpers.mixers import KINDS, small_mixer
+from helpers.models import ALL_FAMILIES, BY_TRAIT, build
+
+MIXERS = {f"mixer {kind}" if kind != "mixer" else kind: kind for kind in KINDS}
+QUICK = {*BY_TRAIT, *THREE, *MIXERS}
+"""Subjects of `make test`."""
+
+
+def kind_of(subject: str) -> str:
+    """Kind of model: "vit", "cnn" or "mixer"."""
+    return "cnn" if subject in SMALL else "mixer" if subject in MIXERS else "vit"
+
+
+def build_subject(subject: str, dtype: torch.dtype = torch.float32) -> HookedModel:
+    """The model, in evaluation mode."""
+    if subject in SMALL:
+        return small_cnn(subject, dtype)
+    return small_mixer(MIXERS[subject], dtype) if subject in MIXERS else build(subject, dtype)
+
+
+def subjects(kinds: tuple[str, ...]) -> list:
+    """All models of some kinds for `pytest.mark.parametrize`; those that add no trait are slow."""
+    every = [*ALL_FAMILIES, *SMALL, *MIXERS]
+    return [
+        subject if subject in QUICK else pytest.param(subject, marks=pytest.mark.slow)
+        for subject in every
+        if kind_of(subject) in kinds
+    ]
