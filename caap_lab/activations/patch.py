@@ -71,7 +71,7 @@ def edits(model: HookedViT, patch: Patch, batch: int, known: set[int] | None = N
         model: The model.
         patch: The patch.
         batch: Number of images.
-        known: Stores (by `id`) that were found to be the model's own; looking costs a pass over all weights.
+        known: Stores (by `id`) that are known to be the model's own; to check costs a pass over all weights.
 
     Raises:
         InputError: the patch does not fit the model, or could not change the output.

@@ -119,11 +119,11 @@ def _sites(model: HookedViT, names: list[str], layers: int | Iterable[int] | Non
 def _activations(
     model: HookedViT, images: Images, sites: list[Site], batch_size: int, progress: bool
 ) -> Iterator[dict[str, Tensor]]:
-    """One dict of activations an image; the run stops after the last block that is needed."""
-    found: dict[str, Tensor] = {}
+    """One dict of activations per image; the run stops after the last block that is needed."""
+    of_batch: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
-        found[str(hook.name)] = activation.detach()
+        of_batch[str(hook.name)] = activation.detach()
 
     hooks: list[tuple[Any, Any]] = [(site.hook, keep) for site in sites]
     last = max(site.block(model.spec.n_layers) for site in sites)
@@ -134,7 +134,7 @@ def _activations(
             with torch.no_grad(), model.hooks(fwd_hooks=hooks):
                 model(batch, stop_at_layer=stop)
             for row in range(len(batch)):
-                yield {hook: activation[row] for hook, activation in found.items()}
+                yield {hook: activation[row] for hook, activation in of_batch.items()}
                 bar.update()
 
 

@@ -31,6 +31,6 @@ def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patc
     if not given:
         raise InputError("No patches were given; call model(images) for a plain run.")
     batch = model.preprocess(images)
-    made = [found for patch in given for found in edits(model, patch, len(batch))]
+    made = [edit for patch in given for edit in edits(model, patch, len(batch))]
     with model.hooks(fwd_hooks=[(site.hook, edit) for site, edit in made]):
         return model(batch)

@@ -53,10 +53,10 @@ class Shard:
         try:
             with safe_open(self.source, framework="pt") as file:
                 rows = file.get_slice(hook)[self.start : self.stop]
-                told = file.get_slice(_CHECKSUMS + hook)[self.start : self.stop] if self.checked else None
+                expected = file.get_slice(_CHECKSUMS + hook)[self.start : self.stop] if self.checked else None
         except (SafetensorError, OSError) as error:
             raise InputError(f"{self.source} cannot be read ({error}): it was replaced or damaged. {_AGAIN}") from error
-        if told is not None and not torch.equal(told, _checksums(rows)):
+        if expected is not None and not torch.equal(expected, _checksums(rows)):
             raise InputError(f"{self.source} is damaged: its values are not those that were written. {_AGAIN}")
         return rows
 
@@ -100,7 +100,7 @@ class ActivationStore:
         if isinstance(key, (Integral, slice)):
             return self._images(key if isinstance(key, slice) else int(key))
         if not isinstance(key, (str, tuple)):
-            raise InputError(f"A store is asked for a name, a (name, layer), an image number or a slice, not {key!r}.")
+            raise InputError(f"A store takes a name, a (name, layer), an image number or a slice, not {key!r}.")
         name, layer = key if isinstance(key, tuple) else (key, None)
         hook = self._hook(name, layer)
         parts = [shard.read(hook) for shard in self.shards]
@@ -179,7 +179,7 @@ class ActivationStore:
 
     @classmethod
     def open(cls, path: str | Path, model: "HookedViT | None" = None) -> "ActivationStore":
-        """Open a saved store; activations are read from disk when asked for, only the images asked for.
+        """Open a saved store; activations are read from disk when they are used, and only those of the images used.
 
         Args:
             path: The folder.
@@ -217,7 +217,9 @@ class ActivationStore:
         layers: dict[str, list[int]] = {}
         for name, layer in self.names:
             layers.setdefault(name, []).extend([] if layer is None else [layer])
-        return ", ".join(name + (f" (layers {_ranges(found)})" if found else "") for name, found in layers.items())
+        return ", ".join(
+            name + (f" (layers {_ranges(numbers)})" if numbers else "") for name, numbers in layers.items()
+        )
 
     def __repr__(self) -> str:
         """Names, layers, shapes and size."""
@@ -228,8 +230,8 @@ class ActivationStore:
         for hook, shape in self.shapes.items():
             layer = layer_of(hook)
             layers.setdefault((short_name(hook), shape), []).extend([] if layer is None else [layer])
-        for (name, shape), found in layers.items():
-            where = f"  layers {_ranges(found)}" if found else ""
+        for (name, shape), numbers in layers.items():
+            where = f"  layers {_ranges(numbers)}" if numbers else ""
             lines.append(f"  {name:<16}[{', '.join(map(str, (len(self), *shape)))}]{where}")
         return "\n".join(lines)
 
@@ -244,7 +246,7 @@ def check_target(path: Path) -> None:
     if not path.exists():
         return
     own = {path / INDEX, *path.glob(SHARDS)} if path.is_dir() else set()
-    others = [found for found in path.iterdir() if found not in own] if path.is_dir() else [path]
+    others = [other for other in path.iterdir() if other not in own] if path.is_dir() else [path]
     if others:
         raise InputError(
             f"{path} exists and is not an activation store alone ({others[0].name} is there); choose another place."
@@ -310,8 +312,8 @@ def _checksums(rows: Tensor) -> Tensor:
     """CRC-32 of each row's bytes."""
     content = raw_bytes(rows)
     size = len(content) // max(1, len(rows))
-    found = [zlib.crc32(content[row * size : (row + 1) * size]) for row in range(len(rows))]
-    return torch.tensor(found, dtype=torch.int64, device="cpu")
+    checksums = [zlib.crc32(content[row * size : (row + 1) * size]) for row in range(len(rows))]
+    return torch.tensor(checksums, dtype=torch.int64, device="cpu")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -47,7 +47,7 @@ def sweep(
         patch: Called with one label of each axis, by axis name; gives the cell's patch or patches. A source with a
             batch axis (a store, say) must have one entry, or one for each image.
         over: Axis name to labels, for example {"layer": range(12), "head": range(3)}.
-        metric: A target, whose logit is read, or one target an image, or a function from logits [image, class] of all
+        metric: A target, whose logit is read, or one target per image, or a function from logits [image, class] of all
             images to [image].
         batch_size: Cells run at once (each on all images of a batch of one).
         progress: Show a progress bar.

@@ -116,7 +116,7 @@ class SweepResult:
                 `plot(head=3)`.
 
         Raises:
-            InputError: there is no such label, or other than one or two axes are left.
+            InputError: there is no such label, or not one or two axes remain.
         """
         place = tuple(self._place(name, at) for name in self.axes) if self._known(at) else ()
         mean, error = self.mean[place], self.standard_error[place]
@@ -138,8 +138,10 @@ class SweepResult:
             rows, cols = (pd.Index(label_array(labels), name=name) for name, labels in labelled)
             cells = pd.DataFrame(mean, index=rows, columns=cols)
             return plot_heat(cells, ax, label=f"mean effect on {self.metric}", signed=True, title=title)
-        left = ", ".join(axes) or "none"
-        raise InputError(f"A plot shows one or two axes; {left} are left. Fix the others: plot({left}=...).")
+        raise InputError(
+            f"A plot shows one or two axes, not {len(axes)} ({', '.join(axes) or 'none'}). Give a label of each other "
+            f"axis, such as plot({next(iter(self.axes))}={next(iter(self.axes.values()))[0]!r})."
+        )
 
     def _known(self, at: Mapping[str, Any]) -> bool:
         for name in at:

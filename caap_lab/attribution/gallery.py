@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def gallery(
     rows: Sequence[Sequence[AttributionMap]], titles: Sequence[str] | None = None, models: Sequence[str] | None = None
 ) -> "Figure":
-    """A row an image and model, a column a method: the image, then each map of the row over it.
+    """One row per image and model, one column per method: the image, then each map of the row over it.
 
     Args:
         rows: Maps of one image and model each, as many in every row.

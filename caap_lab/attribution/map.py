@@ -209,8 +209,9 @@ class AttributionMap:
         if not has_form(about, {}):
             raise InputError(f"{path} is not an attribution map, or is damaged (it says nothing of itself).")
         if about.get("format") != FORMAT:
-            found = about.get("format")
-            raise InputError(f"{path} has map format {found}; this version reads {FORMAT}. Make the map again.")
+            raise InputError(
+                f"{path} has map format {about.get('format')}; this version reads {FORMAT}. Make the map again."
+            )
         _check_content(path, about, tensors, written)
         names = about["class_names"]
         return cls(

@@ -56,8 +56,8 @@ def attention_regions(
         masks: The objects of an image: a bool mask [H, W] as the model saw it (`model.preprocessing.mask` makes one),
             or a list or dict of them. For several images, a list with one such entry each. Masks of the same pixels
             count as one object. Left out for a data set, which brings its own.
-        ignored: Pixels that the annotation leaves open: a mask, or a list of one an image. Patches that are mostly such
-            belong to no kind of pairs. Left out for a data set.
+        ignored: Pixels that the annotation leaves open: a mask, or a list of one per image. Patches that are mostly
+            such belong to no kind of pairs. Left out for a data set.
         overlap: Least share of a patch that makes it an object's, from 0 (any pixel) to 1.
         batch_size: Images run at once. The attention of one layer of a batch is in memory at a time.
         progress: Show a progress bar when there is more than one batch.

@@ -194,11 +194,11 @@ class AttentionRegions:
         return plot_regions(frame, ax, ylabel=REGION_LABELS[quantity], title=title)
 
     def plot_distance(self, ax: "Axes | None" = None) -> "Axes":
-        """Attention distance over layers: a dot a head, a line for their mean."""
+        """Attention distance over layers: a dot for each head, a line for their mean."""
         return self._plot_heads("distance", ax)
 
     def plot_entropy(self, ax: "Axes | None" = None) -> "Axes":
-        """Entropy of attention over layers: a dot a head, a line for their mean."""
+        """Entropy of attention over layers: a dot for each head, a line for their mean."""
         return self._plot_heads("entropy", ax)
 
     def _plot_heads(self, quantity: Literal["distance", "entropy"], ax: "Axes | None") -> "Axes":

@@ -71,10 +71,10 @@ def patch_regions(
 def photos_with_regions(
     model: HookedModel, images: Images | ImageSet, masks: Any, ignored: Any, overlap: float
 ) -> tuple[int, Iterator[Photo]]:
-    """How many images there are, and each with its regions; those of a data set are read as they are asked for.
+    """How many images there are, and each with its regions; those of a data set are read one at a time.
 
     Raises:
-        InputError: masks are missing, do not fit, or are not one entry an image.
+        InputError: masks are missing, do not fit, or are not one entry per image.
     """
     if isinstance(images, ImageSet):
         if masks is not None or ignored is not None:
@@ -84,7 +84,9 @@ def photos_with_regions(
         return len(images), _of_data_set(model, images, overlap)
     singles = check_images(images)
     if masks is None:
-        raise InputError("Masks of the objects are needed: one bool mask [H, W], or a list or dict of them, an image.")
+        raise InputError(
+            "Masks of the objects are needed: for each image a bool mask [H, W], or a list or dict of them."
+        )
     if is_single(images):
         masks, ignored = [masks], [ignored]
     else:
@@ -92,7 +94,7 @@ def photos_with_regions(
         ignored = [None] * len(singles) if ignored is None else _one_each("ignored", ignored, len(singles))
     # All at once, so that a wrong mask is seen before the model runs.
     regions = [
-        patch_regions(mask, model, ignored=left, overlap=overlap) for mask, left in zip(masks, ignored, strict=True)
+        patch_regions(mask, model, ignored=pixels, overlap=overlap) for mask, pixels in zip(masks, ignored, strict=True)
     ]
     return len(singles), iter([Photo(*photo) for photo in zip(range(len(singles)), singles, regions, strict=True)])
 
@@ -100,9 +102,9 @@ def photos_with_regions(
 def _of_data_set(model: HookedModel, images: ImageSet, overlap: float) -> Iterator[Photo]:
     as_seen = model.preprocessing.mask
     for sample in images:
-        found = sample.regions
-        ignored = None if found.ignored is None else as_seen(found.ignored)
-        distinct = {id(mask): mask for mask in found.masks.values()}  # classes not told apart share an array
+        known = sample.regions
+        ignored = None if known.ignored is None else as_seen(known.ignored)
+        distinct = {id(mask): mask for mask in known.masks.values()}  # classes that share their pixels share an array
         masks = [as_seen(mask) for mask in distinct.values()]
         yield Photo(sample.name, sample.image, patch_regions(masks, model, ignored=ignored, overlap=overlap))
 

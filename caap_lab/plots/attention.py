@@ -76,7 +76,7 @@ def plot_heads(
     ylabel: str,
     title: str = "",
 ) -> Axes:
-    """A dot a head over layers, and a line with a band of one standard error for their mean.
+    """A dot for each head over layers, and a line with a band of one standard error for their mean.
 
     Args:
         heads: The number of each head.

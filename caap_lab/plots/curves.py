@@ -49,7 +49,7 @@ def plot_mean_curves(
     title: str = "",
     legend: bool = False,
 ) -> Axes:
-    """A line a method with a band of one standard error; CAAP's is black and above the others.
+    """One line per method with a band of one standard error; CAAP's is black and above the others.
 
     Args:
         means: One row per method and share of pixels: method, share (0 to 1), mean, se.

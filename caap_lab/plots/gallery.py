@@ -1,4 +1,4 @@
-"""Many maps in one grid: a row an image, a column a method."""
+"""Many maps in one grid: one row per image, one column per method."""
 
 from collections.abc import Sequence
 from textwrap import shorten

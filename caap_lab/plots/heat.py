@@ -25,7 +25,7 @@ def plot_heat(
     ylabel: str | None = None,
     title: str = "",
 ) -> Axes:
-    """A colour a number, with a colour bar; what is NaN stays empty.
+    """One colour per number, with a colour bar; what is NaN stays empty.
 
     Args:
         cells: The numbers; index and columns are the labels of the rows and columns.

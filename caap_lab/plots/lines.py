@@ -36,7 +36,7 @@ def plot_lines(
     title: str = "",
     legend: bool = True,
 ) -> Axes:
-    """A line a level of `hue`, with a band of one standard error.
+    """One line per level of `hue`, with a band of one standard error.
 
     The numbers drawn are those of the frame: no mean and no error is estimated here.
 

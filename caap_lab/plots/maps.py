@@ -36,7 +36,7 @@ def plot_map(
     """Scores of patches over their image, which is grey so that the colours belong to the scores.
 
     Args:
-        scores: A score a patch; at any resolution, such as that of the pixels.
+        scores: One score per patch; or at any other resolution, such as that of the pixels.
         image: The image; None draws the scores alone, without transparency.
         ax: Axes to draw in; by default those of a new figure.
         signed: Centre the colours on 0: positive scores speak for, negative ones against the target.
@@ -104,7 +104,7 @@ def plot_image_and_map(
     """The image beside its scores, with their scale; arguments as those of `plot_map`.
 
     Args:
-        scores: A score a patch.
+        scores: One score per patch.
         image: The image.
         label: What the scores are.
         titles: Above the image and above the map.
@@ -177,7 +177,7 @@ def map_colour_map(signed: bool = False) -> str:
 
 
 def map_colours(scores: Scores, signed: bool = False, colour_map: str | None = None) -> UInt8[np.ndarray, "row col 4"]:
-    """A colour a patch, on the scale of `plot_map`: red, green, blue and opacity, as pixels."""
+    """One colour per patch, on the scale of `plot_map`: red, green, blue and opacity, as pixels."""
     low, high = map_range(scores, signed)
     shares = (scores - low) / ((high - low) or 1.0)
     return np.asarray(colormaps[colour_map or map_colour_map(signed)](shares, bytes=True))

@@ -29,7 +29,7 @@ def plot_points(
     title: str = "",
     legend: bool = True,
 ) -> Axes:
-    """A mark a category and level of `hue`, with a bar of one standard error to both sides.
+    """One mark per category and level of `hue`, with a bar of one standard error to both sides.
 
     The numbers drawn are those of the frame: no mean and no error is estimated here.
 
@@ -55,7 +55,7 @@ def plot_points(
     known = dict(level_styles(levels) if styles is None else styles)
     order = list(known)
     names = list(dict.fromkeys(data[category]))
-    # Seaborn estimates; of these three rows a point, the median is the mean and the full range is its error bar.
+    # Seaborn estimates; of a point's three rows, the median is the mean and the full range is its error bar.
     bounds = (data[value] - data[error], data[value], data[value] + data[error])
     rows = pd.concat([data.assign(_value=bound) for bound in bounds], ignore_index=True)
     before = len(ax.lines)

@@ -107,9 +107,9 @@ def _checked(masks: Masks, count: int, model: HookedModel) -> list[Mask]:
     arrays = [mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask for mask in several]
     for number, mask in enumerate(arrays):
         if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != model.image_size:
-            found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            kind = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InputError(
                 f"Mask {number} has to be bool {list(model.image_size)}, the pixels that the model sees; it is "
-                f"{found}. model.preprocessing.mask(...) makes one from a mask of the photo."
+                f"{kind}. model.preprocessing.mask(...) makes one from a mask of the photo."
             )
     return arrays

@@ -1,5 +1,6 @@
 """Patching: edits land where they are said to, out of place, and never silently do nothing."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -293,6 +294,66 @@ class TestSweep:
             abs(frame.groupby("layer")["effect"].std(ddof=0).to_numpy() / 3**0.5 - found.standard_error).max() < 1e-12
         )
         assert "4 layer" in repr(found)
+
+    def test_result_carries_labels(self) -> None:
+        model = build("vit")
+        images = random_images(model, 2)
+        places = [(0, 0), (1, 2)]
+        found = cl.sweep(
+            model,
+            images,
+            lambda layer, cell, part: Patch("attn_out", [layer], tokens.box(*cell, cell[0] + 1, cell[1] + 1)),
+            over={"layer": [0, 2], "cell": places, "part": ["all"]},
+            metric=3,
+            progress=False,
+        )
+        data = found.data
+        assert data["effect"].dims == ("image", "layer", "cell", "part")
+        assert data.attrs == {"metric": "logit of class 3", "model": model.model_name}
+        assert found.axes == {"layer": [0, 2], "cell": places, "part": ["all"]}
+        assert (data["effect"] == data["value"] - data["baseline"]).all()
+        np.testing.assert_array_equal(found.values, data["value"].values)
+        assert data["effect"].sel(layer=2, part="all").shape == (2, 2)
+        for row in found.to_dataframe().itertuples():
+            cell = data.isel(image=row.image, cell=places.index(row.cell)).sel(layer=row.layer, part=row.part)
+            assert (row.baseline, row.value, row.effect) == (cell["baseline"], cell["value"], cell["effect"])
+        assert repr(found).startswith("SweepResult: logit of class 3 of") and len(repr(found)) < 200
+
+    def test_plots_of_effects(self) -> None:
+        model = build("vit", torch.float64)
+        images = random_images(model, 3)
+        over = {"layer": range(4), "head": [0, 2], "scale": [0.0, 1.0]}
+
+        def patch(layer: int, head: int, scale: float) -> Patch:
+            return Patch("z", [layer], source=scale, heads=[head])
+
+        found = cl.sweep(model, images, patch, over=over, metric=3, progress=False)
+        assert set(found._repr_mimebundle_()) == {"text/plain"}  # three axes are no picture
+        with pytest.raises(InputError, match=r"one or two axes, not 3 \(layer, head, scale\).*such as plot\(layer=0\)"):
+            found.plot()
+        with pytest.raises(InputError, match="head=1 was not swept; there are 0, 2"):
+            found.plot(head=1)
+        with pytest.raises(InputError, match="no axis 'heads'; there are layer, head, scale"):
+            found.plot(heads=0)
+        heat = found.plot(scale=0.0)
+        np.testing.assert_array_equal(heat.collections[0].get_array(), found.mean[:, :, 0])
+        low, high = heat.collections[0].get_clim()
+        assert low == -high and (heat.get_xlabel(), heat.get_ylabel()) == ("head", "layer (block)")
+        assert "3 images, scale 0.0" in heat.get_title() and "logit of" in heat.figure.axes[1].get_ylabel()
+        line = found.plot(scale=0.0, head=2)
+        np.testing.assert_array_equal(line.lines[0].get_ydata(), found.mean[:, 1, 0])
+        assert line.get_xlabel() == "layer (block)" and "effect on logit of" in line.get_ylabel()
+        cases = cl.sweep(
+            model,
+            images,
+            lambda case: Patch("mlp_out", [int(case)]),
+            over={"case": ["0", "2"]},
+            metric=3,
+            progress=False,
+        )
+        assert [text.get_text() for text in cases.plot().get_xticklabels()] == ["0", "2"]
+        bundle = cases._repr_mimebundle_()
+        assert bundle["image/png"].startswith(b"\x89PNG") and bundle["text/plain"] == repr(cases)
 
     def test_blocks_before_the_patch_run_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = build("vit")

@@ -221,6 +221,28 @@ def test_table_and_repr() -> None:
     assert "2 images (2 with several objects)" in repr(found)
 
 
+def test_result_carries_labels() -> None:
+    model = build("vit")
+    found = cl.attention_regions(model, random_images(model, 2), [two_objects(model)] * 2)
+    data = found.data
+    assert data["weight"].dims == data["mass"].dims == ("image", "kind", "layer", "head")
+    assert data["distance"].dims == data["entropy"].dims == ("image", "layer", "head")
+    assert data["regions"].dims == ("image", "row", "col")
+    assert data.attrs == {"overlap": 0.5, "model": model.model_name} and found.overlap == 0.5
+    for name in ("weight", "mass", "distance", "entropy", "regions"):
+        np.testing.assert_array_equal(getattr(found, name), data[name].values)
+    frame = found.to_dataframe().set_index(["image", "kind", "layer", "head"]).sort_index()
+    for name in ("weight", "mass"):
+        labelled = data[name].sel(kind="object-to-background", layer=3).isel(image=1)
+        np.testing.assert_array_equal(frame[name].loc[1, "object-to-background", 3].to_numpy(), labelled.values)
+    over_layers = found.over_layers("mass").set_index(["kind", "layer"]).sort_index()
+    means, errors = found.mean("mass", heads="mean"), found.standard_error("mass", heads="mean")
+    for place, kind in enumerate(found.kinds):
+        np.testing.assert_array_equal(over_layers["mean"].loc[kind], means[place])
+        np.testing.assert_array_equal(over_layers["se"].loc[kind], errors[place])
+    assert (over_layers["n"] == 2).all() and len(repr(found)) < 300
+
+
 def test_plots() -> None:
     model = build("vit")
     found = cl.attention_regions(model, random_images(model, 2), [two_objects(model), two_objects(model)[0]])

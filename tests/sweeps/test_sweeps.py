@@ -1,9 +1,11 @@
 """Sweeps of CAAP: every trial against the single call, identities, cost, resuming, numbers, plots."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ from caap_lab.engine import patched_runs as engine
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import standard_error
 from caap_lab.sweeps import run_sweep as run_module
+from caap_lab.sweeps.dataset import rows_to_dataset
 from helpers.models import build, random_images
 
 MAPS: dict[str, Any] = {"metrics": (), "progress": False}
@@ -309,6 +312,46 @@ def test_means_errors_and_paired_differences(swept: cl.CaapSweep) -> None:
                 gaps = found - values[5]
                 assert line["difference"] == pytest.approx(gaps.mean())
                 assert line["difference_se"] == pytest.approx(standard_error(gaps)) and line["difference_n"] == 4
+
+
+def test_result_carries_labels(swept: cl.CaapSweep) -> None:
+    data, frame = swept.data, swept.to_dataframe()
+    assert data["scores"].dims == ("image", "cutoff", "row", "col") and data["insdel"].dims == ("image", "cutoff")
+    assert data["cutoff"].values.tolist() == [0, 3, 5] and tuple(data["image"].values) == swept.images
+    assert data["insertion_curve"].sizes["step"] == 65 and (data["shares"].isel(step=-1) == 1).all()
+    np.testing.assert_array_equal(swept.maps, data["scores"].values)
+    np.testing.assert_array_equal(swept.values("insdel"), data["insdel"].values)
+    for row in frame.itertuples():
+        cell = data.sel(image=row.image, cutoff=row.cutoff)
+        for name in ("insdel", "aupr1", "target", "settings", "fingerprint"):
+            assert getattr(row, name) == cell[name].item()
+        np.testing.assert_array_equal(row.scores, cell["scores"].values.reshape(-1))
+        np.testing.assert_array_equal(row.insertion_curve, cell["insertion_curve"].values)
+        assert list(row.grid) == [8, 8]
+    assert len(repr(swept)) < 200
+    model = build("vit")
+    pairs = [(0, 3), (1, 4)]
+    ranges = cl.sweep_ranges(model, random_images(model, 2), ranges=pairs, **MAPS)
+    assert ranges.axes == ("start", "cutoff") and ranges.labels == tuple(pairs) and ranges.data.sizes["setting"] == 2
+    np.testing.assert_array_equal(ranges.data["scores"].sel(start=1, cutoff=4).values, ranges.maps[:, 1])
+
+
+def test_failed_trials_have_no_numbers_in_the_labelled_result() -> None:
+    model = build("vit")
+    sweep = cl.sweep_scores(model, random_images(model, 2), scores=("logit", "prob"), **QUICK)
+    rows = sweep.rows
+    rows["error"] = pd.Series([None, "InputError: no", None, None], dtype=object)
+    for name in rows.columns.drop(["model", "method", "data", "image", "error"]):
+        rows[name] = [None if place == 1 else value for place, value in enumerate(rows[name])]
+    failed = replace(sweep, data=rows_to_dataset(rows, sweep.axes, sweep.labels, sweep.images, model.grid))
+    assert np.isnan(failed.maps[0, 1]).all() and np.isnan(failed.values("insdel")[0, 1])
+    np.testing.assert_array_equal(failed.maps[1], sweep.maps[1])
+    assert failed.failed.values.tolist() == [[sweep.images[0], "prob", "InputError: no"]]
+    again = failed.to_dataframe()
+    assert again["scores"][1] is None and again["grid"][1] is None and again["insertion_curve"][1] is None
+    assert "1 failed" in repr(failed)
+    with pytest.raises(cl.InputError, match="This map failed: InputError: no"):
+        failed.map(0, "prob")
 
 
 def test_rank_correlation(swept: cl.CaapSweep) -> None:
