@@ -1,6 +1,7 @@
 """Metrics of one's own: from `cl.register_metric` to rows, keys, tables, widgets, sweeps and workers."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -237,6 +238,18 @@ def test_sweeps_take_it_too() -> None:
     summary = sweep.summary().set_index(["cutoff", "metric"])
     assert summary.loc[(4, "entropy"), "mean"] == pytest.approx(sweep.values("entropy")[:, 1].mean())
     assert sweep.plot(metric="entropy").get_ylabel() == "entropy of the map (bits)"
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"## A metric of your own\n.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(METRICS, "sparsity", METRICS["focus"])  # goes with the test
+    names = {"cl": cl}
+    exec(compile(code, "docs/benchmark.md", "exec"), names)
+    rows = names["result"].to_dataframe()
+    assert len(rows) == 4 and rows["error"].isna().all()
+    assert rows["gini"].between(0, 1).all() and rows["largest"].between(0.2, 1).all()
 
 
 def test_its_code_goes_to_workers() -> None:
