@@ -109,6 +109,15 @@ def test_a_huge_image_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "is more than 8192 pixels a side" in capsys.readouterr().err
 
 
+def test_flags_of_caap_reach_the_map(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--tail", "interpolated", "--attention", "cached", "--max-memory", "0.5", "--seed", "3", "--start", "1"]
+    assert cli.main(["map", str(photo), "--out", str(tmp_path), "--json", *flags]) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["tail"], settings["attention"], settings["start"]) == ("interpolated", "cached", 1)
+    assert cli.main(["map", str(photo), "--out", str(tmp_path), "--max-memory", "-1"]) == 2
+    assert "max_memory=-1" in capsys.readouterr().err
+
+
 def test_a_method_takes_options_as_bench_does(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["map", str(photo), "--out", str(tmp_path), "--json", "--target", "3"]
     assert cli.main([*arguments, "--method", "caap:cutoff=3,blank=mean", "--neighbourhood", "none"]) == 0
