@@ -5,28 +5,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import (
-    AttentionPoolLatent,
-    DropPath,
-    GluMlp,
-    LayerNorm,
-    LayerNormFp32,
-    LayerScale,
-    Mlp,
-    PatchDropout,
-    PatchEmbed,
-    RmsNorm,
-    RmsNormFp32,
-    SwiGLU,
-)
-from timm.models.mlp_mixer import MixerBlock, MlpMixer
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.layers import DropPath, LayerNorm, LayerNormFp32, LayerScale, PatchDropout, RmsNorm, RmsNormFp32
 from torch import Tensor, nn
 
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
-from caap_lab.models.heads import ClassAndMeanHead
 
 LINEAR = (nn.Linear, nn.Conv2d)
 NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
@@ -34,18 +18,6 @@ SILENT = (nn.Identity, nn.Dropout, nn.Flatten, DropPath, PatchDropout, LayerScal
 """Parts that in evaluation mode do nothing, or scale."""
 ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "SwishMe", "ReLU")
 """Class names of activation functions x g(x) with a gate g."""
-_CONTAINERS = (
-    nn.Sequential,
-    Block,
-    Attention,
-    Mlp,
-    GluMlp,
-    SwiGLU,
-    AttentionPoolLatent,
-    PatchEmbed,
-    MixerBlock,
-    ClassAndMeanHead,
-)
 _LIBRARIES = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
 
 
@@ -55,23 +27,25 @@ def parts(model: HookedModel) -> Iterator[tuple[str, nn.Module]]:
     The modules of timm's models and `nn.Sequential` are taken apart. Anything else is one part, with all that it holds:
     what it does with its own modules is not known.
     """
-    seen: set[int] = set()
-    for root in ("vit", "mixer", "head"):
-        module = getattr(model, root, None)
-        if module is not None:
-            yield from _inside(root, module, seen)
+    seen: set[int] = {id(model.body)}
+    for name, module in model.body.named_children():
+        yield from _inside(f"{model.kind}.{name}", module, model.containers, seen)
+    head = getattr(model, "head", None)
+    if head is not None:
+        yield from _inside("head", head, model.containers, seen)
 
 
-def _inside(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+def _inside(
+    name: str, module: nn.Module, containers: Sequence[type[nn.Module]], seen: set[int]
+) -> Iterator[tuple[str, nn.Module]]:
     if id(module) in seen:
         return
     seen.add(id(module))
-    whole = (VisionTransformer, MlpMixer, nn.ModuleList, nn.ModuleDict)
-    if not isinstance(module, whole) and not runs_as(module, _CONTAINERS):
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)) and not runs_as(module, containers):
         yield name, module
         return
     for child_name, child in module.named_children():
-        yield from _inside(f"{name}.{child_name}", child, seen)
+        yield from _inside(f"{name}.{child_name}", child, containers, seen)
 
 
 def runs_as(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:

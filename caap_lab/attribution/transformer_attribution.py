@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Int
 from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
 from caap_lab.models.names import short_name
+from caap_lab.models.plain_vit import PlainViT
 from caap_lab.models.vit import HookedViT
 
 _NAME = "Transformer attribution"
@@ -28,7 +30,13 @@ _HEADS = ("head", "vit.head", "vit.patch_embed", "vit.norm_pre")
 """Parts that `_through_head` knows, and those in front of block 0, where no relevance goes."""
 
 
-def transformer_attribution(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def transformer_attribution(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    start_layer: int = 0,
+) -> Float[Tensor, "batch row col"]:
     """C[CLS, patches] of C = (I + C^{L-1}) ... (I + C^start), where C^l = mean_h (dy_c/dA^l_h * R^l_h)^+.
 
     R^l is the relevance of block l's attention, propagated from 1 at the target's logit by the rules in `lrp`.
@@ -43,8 +51,8 @@ def transformer_attribution(model: HookedViT, images: Tensor, targets: Tensor, *
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         start_layer: First block of the product; a negative number counts from the end. The authors' segmentation script
             starts at block 1, which gives other maps.
 
@@ -58,7 +66,9 @@ def transformer_attribution(model: HookedViT, images: Tensor, targets: Tensor, *
     return found.to(images.device, torch.promote_types(images.dtype, torch.float32))
 
 
-def _attribution(model: HookedViT, images: Tensor, targets: Tensor, start_layer: int) -> Tensor:
+def _attribution(
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"], start_layer: int
+) -> Float[Tensor, "batch row col"]:
     patterns, entering = block_hooks(model, "attn.pattern"), block_hooks(model, "resid_pre")
     leaving = block_hooks(model, "resid_post")[-1]
     # All in one run; gradients of the residual streams are not used.
@@ -72,14 +82,14 @@ def _attribution(model: HookedViT, images: Tensor, targets: Tensor, start_layer:
 
 @torch.no_grad()
 def propagate(
-    model: HookedViT, residuals: Sequence[Tensor], targets: Tensor, start_layer: int = 0
+    model: HookedViT, residuals: Sequence[Tensor], targets: Int[Tensor, " batch"], start_layer: int = 0
 ) -> tuple[list[Tensor], Tensor]:
     """Relevance of the attention patterns of blocks from `start_layer` on, and that of tokens entering `start_layer`.
 
     Args:
         model: The model.
         residuals: Residual streams entering blocks 0 to L-1 and leaving the last one.
-        targets: [batch].
+        targets: Class of each image.
         start_layer: Where to stop.
     """
     relevance, of_class_tokens = _through_head(model, residuals, targets)
@@ -161,7 +171,9 @@ def _is_handed_on(module: nn.Module) -> bool:
     return runs_as(module, (*NORMS, *SILENT, nn.BatchNorm1d)) or is_activation(module)
 
 
-def _through_head(model: HookedViT, residuals: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+def _through_head(
+    model: HookedViT, residuals: Sequence[Tensor], targets: Int[Tensor, " batch"]
+) -> tuple[Tensor, dict[int, Tensor]]:
     """From 1 at each target's logit to tokens leaving the last block, and to class tokens leaving earlier ones."""
     vit, head = model.vit, model.head
     normalized = vit.norm(residuals[-1])
@@ -245,6 +257,8 @@ def _through_latents(pool: AttentionPoolLatent, latents: Tensor, relevance: Tens
 
 def _refuse_unknown(model: HookedViT) -> None:
     vit = model.vit
+    if not isinstance(model.architecture, PlainViT):
+        raise InputError(f"{_NAME} has no rules for {type(model.architecture).__name__}; it knows timm's plain ViTs.")
     if any(model.architecture.block(layer).attention.gated for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
     for name, module in parts(model):

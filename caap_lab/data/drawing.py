@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-IMAGE_SIZE = 64
+from caap_lab.models.demo_world import IMAGE_SIZE as IMAGE_SIZE
+
 DIGIT_CELLS = 8  # scikit-learn's digits are 8 x 8
 INK_LEVELS = 16  # and have whole numbers from 0 to 16
 

@@ -22,11 +22,11 @@ from caap_lab.data.drawing import (
     smooth_noise,
 )
 from caap_lab.errors import InputError
+from caap_lab.models.demo_world import CLASS_NAMES as CLASS_NAMES
 
 Split = Literal["train", "test"]
 Kind = Literal["single", "two", "twice", "spurious", "bright-ink"]
 
-CLASS_NAMES = tuple("0123456789")
 KINDS = get_args(Kind)
 CUE_CLASS = 7
 """The class that "demo-spurious" was taught to answer wherever the spurious cue, a magenta plus sign, stands."""

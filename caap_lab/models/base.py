@@ -96,6 +96,11 @@ class HookedModel(HookedRootModule, ABC):
         return cast(nn.Module, getattr(self, self.kind))
 
     @property
+    def containers(self) -> tuple[type[nn.Module], ...]:
+        """Classes of modules that only call their own parts, so that rules for the parts say all of them."""
+        return (nn.Sequential,)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device

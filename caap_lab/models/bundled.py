@@ -8,8 +8,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from caap_lab.data.drawing import IMAGE_SIZE
-from caap_lab.data.scenes import CLASS_NAMES
+from caap_lab.models.demo_world import CLASS_NAMES, IMAGE_SIZE
 
 D_MODEL = 64
 MEAN = STD = (0.5, 0.5, 0.5)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from timm.layers import GluMlp, Mlp
+from timm.layers import GluMlp, Mlp, PatchEmbed
 from timm.models.mlp_mixer import MixerBlock, MlpMixer
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -88,6 +88,11 @@ class HookedMixer(HookedModel):
     def n_layers(self) -> int:
         """Number of mixer blocks."""
         return len(cast(MlpMixer, self.mixer).blocks)
+
+    @property
+    def containers(self) -> tuple[type[nn.Module], ...]:
+        """Mixer blocks, their MLPs and the patch embedding."""
+        return (*super().containers, MixerBlock, Mlp, GluMlp, PatchEmbed)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from caap_lab.models.block import BlockPoints, NormPoints, Tokens, after_heads, 
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.families import architecture_of
-from caap_lab.models.heads import Prompts, prompt_head
+from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.models.names import activation_shape
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
@@ -99,6 +99,11 @@ class HookedViT(HookedModel):
     def readout(self) -> Readout:
         """What makes class scores of the last tokens: timm's own head, or `head` with it or in its place."""
         return self.architecture.readout(self.head, self.spec.n_prefix)
+
+    @property
+    def containers(self) -> tuple[type[nn.Module], ...]:
+        """Blocks, attention and the like, as the family names them."""
+        return (*super().containers, *self.architecture.containers, ClassAndMeanHead)
 
     def _read_spec(self, d_mlp: int | None = None) -> ViTSpec:
         spec = self.architecture.spec(d_mlp)

@@ -65,7 +65,7 @@ def test_interpolation_of_an_own_neighbourhood_keeps_affine_functions_at_the_bor
     cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
     group, neighbour = lent.run // table.shape[1], lent.run % table.shape[1]
     rows = torch.nn.functional.pad(cells[group] - cells[table[group, neighbour]], (1, 0), value=1.0)
-    read = lent.sums(rows)[lent.reads]
+    read = lent.contexts(rows)[lent.reads]
     groups = torch.arange(len(table))[:, None].expand_as(table)
     expected = torch.nn.functional.pad(cells[groups] - cells[table.clamp(min=0)], (1, 0), value=1.0)
     torch.testing.assert_close(read[table >= 0], expected[table >= 0])
@@ -97,6 +97,20 @@ def test_trials_are_kept_under_the_offsets_of_an_own_neighbourhood(tmp_path: Pat
     register_neighbourhood("row3", [(0, 0), (1, 0), (-1, 0)])
     after = cl.sweep_neighbourhoods(model, images, neighbourhoods=["row3", "none"], **quick)
     assert (before.maps[:, 0] != after.maps[:, 0]).any() and (before.maps[:, 1] == after.maps[:, 1]).all()
+
+
+def test_workers_get_own_neighbourhoods_as_they_are_now() -> None:
+    code = packed(["caap"])
+    for name in OWN:
+        del NEIGHBOURHOODS[name]
+    install(code)
+    assert {name: list(NEIGHBOURHOODS[name]) for name in OWN} == OWN
+    register_neighbourhood("row3", [(0, 0)])
+    newer = packed(["caap"])
+    install(code)
+    assert list(NEIGHBOURHOODS["row3"]) == OWN["row3"]
+    install(newer)
+    assert list(NEIGHBOURHOODS["row3"]) == [(0, 0)]
 
 
 def test_what_is_no_neighbourhood_is_refused() -> None:

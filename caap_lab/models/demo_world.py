@@ -1,0 +1,5 @@
+"""What the demo scenes and the bundled backbones, which are trained on them, have in common."""
+
+IMAGE_SIZE = 64
+"""Pixels of a scene's side."""
+CLASS_NAMES = tuple("0123456789")
