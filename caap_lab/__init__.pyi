@@ -9,6 +9,7 @@ from .activations.sweep import sweep as sweep
 from .activations.sweep_result import SweepResult as SweepResult
 from .attribution.caap import caap as caap
 from .attribution.completeness import completeness_error as completeness_error
+from .attribution.gallery import gallery as gallery
 from .attribution.libragrad import libragrad as libragrad
 from .attribution.map import AttributionMap as AttributionMap
 from .attribution.registry import attribute as attribute

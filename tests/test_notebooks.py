@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-DRAWS = ("plt.subplots(", "plot_gallery(", "show(")
+DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
 SHOWN = ("m", "m.for_target(second)", "explorer", "sweep", "attention", "view")
 
 

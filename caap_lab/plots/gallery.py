@@ -38,6 +38,8 @@ def plot_gallery(rows: Sequence[GalleryRow], titles: Sequence[str]) -> Figure:
     Raises:
         InputError: rows differ in length, or there is none.
     """
+    if not all(isinstance(row, GalleryRow) for row in rows):
+        raise InputError("plot_gallery draws arrays, as GalleryRow has them; cl.gallery(rows) draws attribution maps.")
     if not rows or not rows[0].maps or len({len(row.maps) for row in rows}) > 1:
         raise InputError("A gallery needs rows of maps, as many in every row.")
     columns = len(rows[0].maps) + 1

@@ -105,6 +105,8 @@ def test_galleries() -> None:
     for rows in ([], [row._replace(maps=[])], [row, row._replace(maps=[SCORES])]):
         with pytest.raises(InputError, match="as many in every row"):
             plot_gallery(rows, ["first", "second"])
+    with pytest.raises(InputError, match=r"cl\.gallery\(rows\) draws attribution maps"):
+        plot_gallery([["a map"]], ["first"])  # as it was once called
 
 
 def test_facets_have_a_panel_for_each_level_and_one_legend() -> None:
