@@ -44,8 +44,9 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
         image: The image as the model's input.
     """
     method = parse_variant(row["method"])
-    score, sign = row.get("map_score"), row.get("map_sign")
-    if score is None or sign is None:
+    score: Any = row.get("map_score")
+    sign: Any = row.get("map_sign")
+    if not isinstance(score, str) or not isinstance(sign, str):  # missing values of frames are None or NaN
         score, sign = _score_and_sign(method.name, method.options, model)
     m = AttributionMap.of_model(
         model,
