@@ -32,7 +32,7 @@ from caap_lab.digests.code import code_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
-from caap_lab.models.neighbourhoods import BUILT_IN, NEIGHBOURHOODS
+from caap_lab.models.neighbourhoods import own_neighbourhoods
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -173,10 +173,8 @@ def method_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
         InputError: the method depends on something whose content cannot be told.
     """
     code = code_digest(_OWN[name][0], f"The method {name!r}", identity=fingerprint_of) if name in _OWN else ""
-    neighbourhood = (options or {}).get("neighbourhood")
-    if isinstance(neighbourhood, str) and neighbourhood in NEIGHBOURHOODS and neighbourhood not in BUILT_IN:
-        return f"{code} {sorted(NEIGHBOURHOODS[neighbourhood])}"
-    return code
+    neighbourhood, own = (options or {}).get("neighbourhood"), own_neighbourhoods()
+    return f"{code} {sorted(own[neighbourhood])}" if isinstance(neighbourhood, str) and neighbourhood in own else code
 
 
 def fingerprint_of(value: object) -> str | None:

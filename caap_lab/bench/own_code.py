@@ -1,4 +1,4 @@
-"""The code of methods and metrics that users registered, on its way to workers, which may live longer than a run."""
+"""The methods, metrics and neighbourhoods that users registered, on their way to workers, which may outlive a run."""
 
 import sys
 import threading
@@ -12,19 +12,22 @@ from caap_lab.digests.hashing import hex_digest
 from caap_lab.digests.python_code import lies_in_library
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import BUILT_IN, METRICS
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, own_neighbourhoods
 
-Kind = Literal["method", "metric"]
+Kind = Literal["method", "metric", "neighbourhood"]
 Packed = dict[tuple[Kind, str], bytes]
 """Pickled code, by kind and name."""
 
 _installed: dict[tuple[Kind, str], tuple[str, object]] = {}
-"""Hash of the code that was installed last, and the method or metric that it became."""
+"""Hash of the code that was installed last, and the method, metric or neighbourhood that it became."""
 LOCK = threading.RLock()
 """Held while a worker registers code and runs with it, as another run may bring other code under the same names."""
 
 
 def packed(methods: Iterable[str], metrics: Iterable[str] = ()) -> Packed:
     """The code of those of the methods and metrics that users registered, with the user's own modules that it uses.
+
+    All neighbourhoods of the user's own go with it, as any option may name one.
 
     Raises:
         InputError: one of them holds something that cannot be sent.
@@ -38,6 +41,8 @@ def packed(methods: Iterable[str], metrics: Iterable[str] = ()) -> Packed:
     for name in metrics:
         if METRICS[name] not in BUILT_IN:
             contents["metric", name] = METRICS[name]
+    for name, neighbourhood in own_neighbourhoods().items():
+        contents["neighbourhood", name] = neighbourhood
     result: Packed = {}
     with ExitStack() as stack:
         for module in _own_modules():  # a worker has none of them, or maybe older ones
@@ -58,8 +63,9 @@ def install(code: Packed) -> None:
     """Register on a worker what `packed` returned, unless the same code is registered there already."""
     import cloudpickle
 
+    registries: dict[Kind, dict[str, Any]] = {"method": METHODS, "metric": METRICS, "neighbourhood": NEIGHBOURHOODS}
     for (kind, name), content in code.items():
-        registry: dict[str, Any] = METHODS if kind == "method" else METRICS
+        registry = registries[kind]
         digest = hex_digest(content, size=16)
         known = _installed.get((kind, name))
         if known is None or known[0] != digest or registry.get(name) is not known[1]:
@@ -68,7 +74,7 @@ def install(code: Packed) -> None:
                 compute, facts = loaded
                 register(name, compute, **facts)
             else:
-                METRICS[name] = loaded
+                registry[name] = loaded
             _installed[kind, name] = (digest, registry[name])
 
 

@@ -48,7 +48,7 @@ NEIGHBOURHOODS: dict[str, Neighbourhood] = {
     "box2": Neighbourhood(tuple((r, c) for r in range(-2, 3) for c in range(-2, 3))),
 }
 """All that have a name."""
-BUILT_IN = tuple(NEIGHBOURHOODS)
+_BUILT_IN = tuple(NEIGHBOURHOODS)
 
 
 def find_neighbourhood(name: str) -> Neighbourhood:
@@ -60,6 +60,11 @@ def find_neighbourhood(name: str) -> Neighbourhood:
     if not isinstance(name, str) or name not in NEIGHBOURHOODS:
         raise InputError(f"There is no neighbourhood {name!r}; there are {', '.join(NEIGHBOURHOODS)}.")
     return NEIGHBOURHOODS[name]
+
+
+def own_neighbourhoods() -> dict[str, Neighbourhood]:
+    """Those that users registered, by name."""
+    return {name: kind for name, kind in NEIGHBOURHOODS.items() if name not in _BUILT_IN}
 
 
 def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> None:
@@ -74,7 +79,7 @@ def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> Non
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"A neighbourhood needs a name, such as 'row3', not {name!r}.")
-    if name in BUILT_IN:
+    if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in neighbourhood; register yours under another name.")
     pairs = list(offsets) if isinstance(offsets, Iterable) else []
     if not pairs or not all(_is_pair(pair) for pair in pairs):

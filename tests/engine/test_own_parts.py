@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import caap_lab as cl
+from caap_lab.bench.own_code import install, packed
 from caap_lab.engine.interpolation import tail_rows
 from caap_lab.engine.scores import SCORES, Score
 from caap_lab.models.neighbour_tables import neighbourhood_table
