@@ -37,6 +37,7 @@ from .models.images import load_image as load_image
 from .models.load import list_models as list_models
 from .models.load import load_model as load_model
 from .models.mixer import HookedMixer as HookedMixer
+from .models.neighbourhoods import register_neighbourhood as register_neighbourhood
 from .models.preprocess import Preprocessing as Preprocessing
 from .models.spec import ViTSpec as ViTSpec
 from .models.vit import HookedViT as HookedViT

@@ -46,7 +46,7 @@ def caap(
             from 0 to 1 as a share of the blocks. None is two thirds.
         start: First patched block; blocks before it are the blank's own.
         neighbourhood: "none", "cross1", "box1" (3 x 3, the paper's default), "diamond2", "box2", or your own, see
-            `cl.tokens.register_neighbourhood`.
+            `cl.register_neighbourhood`.
         blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations" (on a CNN: of the maps
             entering block `start`), `cl.blanks.mean_activations(images)` (not on a CNN), or any image.
         context: What the other tokens do. "clamped" (default): keys and values of blank tokens stay the blank run's.

@@ -44,16 +44,12 @@ class MapJob:
     the method makes of an image."""
 
 
-Prepare = Callable[[HookedModel, int], MapJob]
-"""(model, batch_size) -> job. It refuses what does not fit, before anything runs."""
-
-
 @runs_model
 def run_maps(
     model: HookedModel,
     images: Images,
     target: int | str | Sequence[int | str] | None,
-    prepare: Prepare,
+    prepare: Callable[[HookedModel, int], MapJob],
     *,
     batch_size: int,
     progress: bool,
@@ -66,7 +62,7 @@ def run_maps(
         model: The model.
         images: One image, or several.
         target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
-        prepare: The method.
+        prepare: (model, batch_size) -> the method's job. It refuses what does not fit, before anything runs.
         batch_size: Images run at once, or fewer if the method says so.
         progress: Show a progress bar for more than one image.
 

@@ -68,7 +68,7 @@ def own_neighbourhoods() -> dict[str, Neighbourhood]:
 
 
 def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> None:
-    """Give a neighbourhood of your own a name: `cl.tokens.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])`.
+    """Give a neighbourhood of your own a name: `cl.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])`.
 
     Args:
         name: What `caap`, `tokens.neighbourhood` and others call it; a name of your own may be registered again.

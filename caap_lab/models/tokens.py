@@ -14,7 +14,6 @@ from torch import Tensor
 from caap_lab.errors import InputError
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS as NEIGHBOURHOODS
 from caap_lab.models.neighbourhoods import find_neighbourhood
-from caap_lab.models.neighbourhoods import register_neighbourhood as register_neighbourhood
 from caap_lab.models.spec import ViTSpec
 
 if TYPE_CHECKING:

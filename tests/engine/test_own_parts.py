@@ -26,7 +26,7 @@ OWN = {
 @pytest.fixture(autouse=True)
 def own() -> Iterator[None]:
     for name, offsets in OWN.items():
-        cl.tokens.register_neighbourhood(name, offsets)
+        cl.register_neighbourhood(name, offsets)
     yield
     for name in OWN:
         NEIGHBOURHOODS.pop(name, None)
