@@ -77,7 +77,7 @@ class Cluster:
 def started(
     workers: int | None, scheduler: str | None, device: str, methods: Iterable[str], metrics: Iterable[str] = ()
 ) -> Iterator[Cluster | None]:
-    """Workers for a run, each asked whether it can compute; None where neither is given.
+    """Workers for a run, each checked that it can compute; None where neither is given.
 
     Args:
         workers: So many processes on this machine.

@@ -107,7 +107,7 @@ def doctor(
         models: Instead of the paper's.
         heads: DINOv2's linear heads.
         chosen: Numbers of tables; all by default.
-        images: Images a data set.
+        images: Images per data set.
         image_lists: Files of image names.
         protocol: Of the curves.
         device: Where forward passes are timed.

@@ -134,7 +134,7 @@ def _option_files(spec: Variant) -> list[str]:
 def _image_digest(images: ImageSet, name: str) -> str:
     try:
         return images.digest_of(name)
-    except Exception as error:  # the trial says it when its turn comes; the rest of a night's run goes on
+    except Exception as error:  # the trial fails with this error when its turn comes; the rest of the run goes on
         return pieces_digest([f"unreadable {error}"])
 
 

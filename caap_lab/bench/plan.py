@@ -1,4 +1,4 @@
-"""What a benchmark is to compute: studies, and the trials (model x method x image) that they ask for."""
+"""What a benchmark is to compute: studies, and the trials (model x method x image) that they consist of."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from caap_lab.variant import Variant, parse_variant
 TARGETS = ("prediction", "label")
 FORMAT = 2
 _READABLE = (1, 2)
-"""Format 1 has no identities: its trials are known by names alone, and can be read but not gone on with."""
+"""Format 1 has no identities: its trials are known by names alone. They can be read, but no run continues them."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
 """Options of a model whose content is in its identity, wherever the files lie."""
 
@@ -110,7 +110,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Trial:
-    """One map of one image, and the metrics asked of it."""
+    """One map of one image, and the metrics to compute of it."""
 
     model: Variant
     method: Variant

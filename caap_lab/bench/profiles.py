@@ -46,7 +46,7 @@ HEADS = {f"DINOv2-{size}/14": f"dinov2_vit{size.lower()}14_linear_head.pth" for 
 """Models that have no classifier, and the file of the dinov2 repository that gives them one."""
 HEADS_HOME = "github.com/facebookresearch/dinov2, under pretrained heads for image classification"
 IMAGES = {"faithfulness": 500, "localisation": 128}
-"""Images a data set in the paper: 500 are stated, 128 follow from its standard errors."""
+"""Images per data set in the paper: 500 are stated, 128 follow from its standard errors."""
 
 DEMO_DATASETS = {
     "ImageNet-1K": "demo:single",
@@ -100,7 +100,7 @@ def paper_plan(
         models: Instead of a model of `MODELS`: "DINOv2-L/14=NAME:checkpoint=PATH,head=PATH".
         heads: DINOv2's linear heads, by the paper's name for the model.
         chosen: Numbers of tables; all by default.
-        images: Images a data set; by default the paper's 500 and 128.
+        images: Images per data set; by default the paper's 500 and 128.
         seed: Of the draw of images.
         image_lists: Files of image names instead of a draw, by the paper's name for the data set.
         protocol: Of the curves.

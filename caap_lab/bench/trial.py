@@ -1,4 +1,4 @@
-"""One trial: a map, and the metrics asked of it."""
+"""One trial computed: a map and its metrics, as a row of the run's folder."""
 
 import platform
 import time
@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
@@ -45,7 +46,7 @@ def evaluate(
     trial: Trial,
     model: HookedModel,
     sample: Sample,
-    x: Tensor,
+    x: Float[Tensor, "1 3 height width"],
     m: AttributionMap,
     batch_size: int,
     mask: Mask | None = None,
@@ -53,7 +54,7 @@ def evaluate(
     """The row of a trial whose map is there.
 
     Args:
-        trial: What was asked.
+        trial: Which map and metrics.
         model: The model.
         sample: The image, with its masks under the model's classes.
         x: The image as the model's input.
@@ -102,7 +103,7 @@ def about(trial: Trial) -> Row:
 
 
 def model_of(text: str, device: str) -> HookedModel:
-    """A model from its spec's text; kept until another one is asked for, or its files change."""
+    """A model from its spec's text; kept until another one is needed, or its files change."""
     return _loaded(text, device, weights_digest(parse_variant(text)))
 
 
@@ -150,7 +151,7 @@ def check_model(trial: Trial, model: HookedModel) -> None:
         )
 
 
-@lru_cache(maxsize=2)  # trials come image after image, and several methods ask for the same one
+@lru_cache(maxsize=2)  # trials come image after image, and several methods need the same one
 def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     """An image with what it holds, read once.
 
