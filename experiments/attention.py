@@ -11,21 +11,21 @@ compact region, so there is a control: the same photos with the masks of the nex
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+import pandas as pd
 from tqdm import tqdm
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.plots.attention import REGION_STYLES
-from caap_lab.plots.style import new_figure, save_figure, style_axes
+from caap_lab.plots.attention import REGION_STYLES, plot_regions
+from caap_lab.plots.style import LevelStyle, new_figure, save_figure, shared_legend
 from caap_lab.variant import parse_variant
 
 KINDS = ("intra-object", "inter-object", "object-to-background")
+CONTROL = "intra-object, the next photo's masks"
+STYLES = {kind: REGION_STYLES[kind] for kind in KINDS} | {CONTROL: LevelStyle("0.5", (0, (1, 1)), "x")}
 
 
 def main() -> None:
@@ -96,35 +96,14 @@ def draw(drawn: dict[tuple[str, str], tuple[cl.AttentionRegions, cl.AttentionReg
     axes = figure.subplots(len(sets), len(models), squeeze=False, sharex=True, sharey=True)
     for (model, name), (found, control) in drawn.items():
         ax = axes[sets.index(name), models.index(model)]
-        style_axes(ax)
-        for kind in KINDS:
-            style = REGION_STYLES[kind]
-            line(ax, found, kind, style.colour, style.dash, kind)
-        line(ax, control, "intra-object", "0.5", (0, (1, 1)), "intra-object, the next photo's masks")
-        ax.set_title(f"{model}, {name}: {counts(found)}", fontsize=7)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for ax in axes[-1]:
-        ax.set_xlabel("layer (block)")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("attention mass (%)")
-    axes[0, 0].set_ylim(bottom=0)
-    found_labels: dict[str, Artist] = {}
-    for ax in axes.flat:
-        found_labels |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        list(found_labels.values()), list(found_labels), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-    )
+        by_chance = control.over_layers("mass").query("kind == 'intra-object'").assign(kind=CONTROL)
+        frame = pd.concat([found.over_layers("mass"), by_chance])
+        percent = frame.assign(mean=100 * frame["mean"], se=100 * frame["se"])
+        title = f"{model}, {name}: {counts(found)}"
+        plot_regions(percent, ax, styles=STYLES, ylabel="attention mass (%)", title=title, legend=False)
+        ax.label_outer()
+    shared_legend(figure, columns=2)
     save_figure(figure, path)
-
-
-def line(ax: Axes, found: cl.AttentionRegions, kind: str, colour: str, dash: Any, label: str) -> None:
-    """Mean with its standard error, if any photo has such pairs."""
-    place = found.kinds.index(kind)
-    mean, error = (100 * read("mass", heads="mean")[place] for read in (found.mean, found.standard_error))
-    if np.isfinite(mean).all():
-        layers = np.arange(len(mean))
-        ax.plot(layers, mean, color=colour, linestyle=dash, label=label)
-        ax.fill_between(layers, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
 
 
 def over_layers(found: cl.AttentionRegions, quantity: Literal["weight", "mass"], kind: str) -> list[str]:

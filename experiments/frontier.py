@@ -24,7 +24,8 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.counting import operations, timed
 from benchmarks.machine import describe
-from caap_lab.plots.style import COLOURS, MARKERS, new_figure, save_figure, style_axes
+from caap_lab.plots.lines import plot_lines
+from caap_lab.plots.style import level_styles, new_figure, save_figure, shared_legend, style_axes
 from caap_lab.variant import parse_variant
 from experiments.photos import every_nth, one
 
@@ -36,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "shared tail": {"tail": "shared"},
     "E-CAAP, shared tail": {"attention": "cached", "tail": "shared"},
 }
+STYLES = level_styles(list(SETTINGS), highlighted="exact")
 CUTOFFS = (2, 4, 6, 8)
 
 
@@ -136,41 +138,27 @@ def draw(frame: pd.DataFrame, path: Path) -> list[Path]:
         part = frame[frame["model"] == model]
         _lines(axes[0, column], part, "spearman")
         _lines(axes[1, column], part, "insdel_change")
-        axes[0, column].set_title(model)
-        axes[1, column].set_xlabel("forward passes, counted")
-    axes[0, 0].set_ylabel("Spearman with the exact map")
-    axes[1, 0].set_ylabel("change of InsDel, points")
+        style_axes(axes[0, column], xlabel="", ylabel="Spearman with the exact map", title=model)
+        style_axes(axes[1, column], xlabel="forward passes, counted", ylabel="change of InsDel, points")
     for ax in axes[0]:
         ax.axhline(0.98, color="0.6", lw=0.8, ls=":")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    for ax in axes.flat:
+        ax.label_outer()
+    shared_legend(figure, columns=3)
     return save_figure(figure, path)
 
 
 def _lines(ax: Axes, frame: pd.DataFrame, value: str) -> None:
-    style_axes(ax)
-    for index, setting in enumerate(SETTINGS):
-        groups = frame[frame["setting"] == setting].groupby("cutoff")
-        mean, cost = groups[value].mean(), groups["counted"].first()
-        error = groups[value].std(ddof=0) / groups[value].count() ** 0.5
-        colour = COLOURS[6] if setting == "exact" else COLOURS[(index - 1) % 6]
-        ax.errorbar(
-            cost,
-            mean,
-            error,
-            color=colour,
-            marker=MARKERS[index],
-            ms=4,
-            lw=1,
-            ls="-" if index % 2 else "--",
-            label=setting,
-        )
-        if value == "spearman" and setting in ("exact", "shared tail"):
-            offset, side = ((0, 5), "center") if setting == "exact" else ((5, -3), "left")
-            for cutoff in mean.index:
+    groups = frame.groupby(["setting", "cutoff"], sort=False)
+    means = groups[value].agg(["mean", "count"]).assign(std=groups[value].std(ddof=0), cost=groups["counted"].first())
+    means = means.assign(se=means["std"] / means["count"] ** 0.5).reset_index()
+    plot_lines(means, "cost", hue="setting", ax=ax, styles=STYLES, markers=True, legend=False)
+    if value == "spearman":
+        for setting, offset, side in (("exact", (0, 5), "center"), ("shared tail", (5, -3), "left")):
+            for point in means[means["setting"] == setting].itertuples():
                 ax.annotate(
-                    str(cutoff), (cost[cutoff], mean[cutoff]), offset, textcoords="offset points",
-                    ha=side, fontsize=7, color=colour,
+                    str(point.cutoff), (point.cost, point.mean), offset, textcoords="offset points",
+                    ha=side, fontsize=7, color=STYLES[setting].colour,
                 )  # fmt: skip
 
 

@@ -21,8 +21,15 @@ def draw(data: FigureData) -> FigureResult:
     frame = data.sweep(cl.sweep_cutoffs, tables=(1, 2))
     panels = metric_panels(frame.assign(share=frame["cutoff"] / frame["n_layers"]))
     models = level_styles(list(frame["model"].unique()))
-    labels = {"xlabel": "cutoff, share of the blocks", "ylabel": ""}
-    lines = partial(plot_lines, x="share", hue="model", styles=models, markers=True, **labels)
+    lines = partial(
+        plot_lines,
+        x="share",
+        hue="model",
+        styles=models,
+        markers=True,
+        xlabel="cutoff, share of the blocks",
+        ylabel="",
+    )
     figure = plot_facets(panels, lines, column="panel", wrap=3)
     figure.axes[0].set_xlim(0, 1)
     images = " to ".join(map(str, sorted(set(frame["n"]))))

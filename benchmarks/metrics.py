@@ -1,6 +1,6 @@
 """Throughput of insertion and deletion against the same model's plain forward passes, at the same batch size.
 
-    python -m experiments.metrics --out docs/tables/metrics_speed.md
+    python -m benchmarks.metrics --out docs/tables/metrics_speed.md
 
 Prints Markdown. A map's two curves have the RISE protocol's 224 steps each, the default. Plain passes and evaluation
 alternate in one run; figures are medians over the repeats. Weights are random where the model is not a bundled one:
@@ -23,7 +23,7 @@ from caap_lab.models.load import bundled_models
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser("python -m experiments.metrics", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.metrics", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["demo", "vit_tiny_patch16_224"])
     parser.add_argument("--batch-size", type=int, default=32, help="default %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="default %(default)s")
