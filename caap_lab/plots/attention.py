@@ -18,8 +18,8 @@ REGION_STYLES: Styles = {
 }
 """The kinds of pairs between patches."""
 REGION_LABELS = {
-    "weight": "attention weight, mean of pairs",
-    "mass": "attention mass, share of 1 a query",
+    "weight": "attention weight (mean over pairs)",
+    "mass": "attention mass (share of a query's attention)",
 }
 HEAD_LABELS = {"distance": "attention distance (pixels)", "entropy": "attention entropy (nats)"}
 _LAYER = "layer (block)"
@@ -58,7 +58,7 @@ def plot_regions(
         title=title,
         legend=False,
     )
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=0, auto=True)  # the top still follows other panels that share the axis
     ax.set_xlim(-0.3, frame["layer"].max() + 0.3)
     if legend:
         ax.legend(

@@ -68,6 +68,7 @@ def plot_heat(
         box.set_clip_on(False)
         ax.add_patch(box)
     ax.tick_params(labelsize=TICK, length=2)
+    ax.tick_params(axis="y", labelrotation=0)
     ax.set_xlabel(for_plot(str(cells.columns.name or "") if xlabel is None else xlabel), fontsize=LABEL)
     ax.set_ylabel(for_plot(str(cells.index.name or "") if ylabel is None else ylabel), fontsize=LABEL)
     if title:

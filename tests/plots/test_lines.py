@@ -8,7 +8,7 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.attention import REGION_STYLES, plot_heads, plot_regions
 from caap_lab.plots.curves import plot_curves, plot_mean_curves
 from caap_lab.plots.lines import plot_lines
-from caap_lab.plots.style import COLOURS, level_styles
+from caap_lab.plots.style import COLOURS, level_styles, new_figure
 
 
 @pytest.fixture
@@ -82,6 +82,10 @@ def test_regions_and_heads() -> None:
     assert [line.get_label() for line in ax.lines] == [kind for kind in REGION_STYLES if kind != "inter-object"]
     assert len({str(line.get_linestyle()) for line in ax.lines}) >= 3 and ax.get_ylim()[0] == 0
     assert ax.get_xlabel() == "layer (block)" and ax.get_ylabel() == "attention mass (share)"
+    panels = new_figure(4, 2).subplots(1, 2, sharey=True)
+    for height, panel in enumerate(panels, start=1):
+        plot_regions(frame.assign(mean=height), panel)
+    assert panels[0].get_ylim()[0] == 0 and panels[0].get_ylim()[1] > 2
 
     heads = np.arange(12.0).reshape(4, 3)
     ax = plot_heads(heads, heads.mean(axis=1), heads.std(axis=1), ylabel="entropy (nats)")

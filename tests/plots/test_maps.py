@@ -85,6 +85,7 @@ def test_heat_maps_show_numbers_under_their_labels() -> None:
     assert drawn.get_clim() == (-3, 3) and drawn.get_cmap().name == SIGNED_COLOUR_MAP
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("head", "layer (block)", "t")
     assert [text.get_text() for text in ax.get_xticklabels()] == [r"a\$", "b", "c"]
+    assert [text.get_rotation() for text in ax.get_yticklabels()] == [0, 0]
     assert sorted(text.get_text() for text in ax.texts) == sorted(["-1.0", "0.0", "2.0", "0.5", "-3.0"])
     assert ax.figure.axes[1].get_ylabel() == "effect (logit)"
     (box,) = ax.patches
