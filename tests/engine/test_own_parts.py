@@ -17,9 +17,9 @@ from helpers.models import build, random_images
 from helpers.plain_caap import plain_scores
 
 OWN = {
-    "row3": [(0, -1), (0, 0), (0, 1)],
-    "corner": [(0, 0), (0, 1), (1, 0)],  # not symmetric
-    "far": [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2), (1, 1), (-1, -1)],  # clipped on all sides of a small grid
+    "own row": [(0, -1), (0, 0), (0, 1)],
+    "own corner": [(0, 0), (0, 1), (1, 0)],  # not symmetric
+    "own far": [(0, 0), (2, 0), (-2, 0), (0, 2), (0, -2), (1, 1), (-1, -1)],  # clipped on all sides of a small grid
 }
 
 
@@ -50,7 +50,7 @@ def test_approximate_tails_know_it_or_refuse_it(kind: str) -> None:
     exact = cl.caap(model, image, 0, cutoff=4, neighbourhood=kind)
     shared = cl.caap(model, image, 0, cutoff=4, neighbourhood=kind, tail="shared")  # exact where nothing evolves
     torch.testing.assert_close(shared.all_scores, exact.all_scores, atol=1e-10, rtol=0)
-    if kind == "corner":
+    if kind == "own corner":
         assert not NEIGHBOURHOODS[kind].can_be_interpolated
         with pytest.raises(cl.InputError, match="tail='interpolated' needs a neighbourhood that has the opposite"):
             cl.caap(model, image, 0, neighbourhood=kind, tail="interpolated")
@@ -61,8 +61,8 @@ def test_approximate_tails_know_it_or_refuse_it(kind: str) -> None:
 
 def test_interpolation_of_an_own_neighbourhood_keeps_affine_functions_at_the_border() -> None:
     grid = (4, 5)
-    table = neighbourhood_table(grid, "far")
-    lent = tail_rows(table, OWN["far"], "interpolated")
+    table = neighbourhood_table(grid, "own far")
+    lent = tail_rows(table, OWN["own far"], "interpolated")
     cells = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
     group, neighbour = lent.run // table.shape[1], lent.run % table.shape[1]
     rows = torch.nn.functional.pad(cells[group] - cells[table[group, neighbour]], (1, 0), value=1.0)
@@ -75,16 +75,16 @@ def test_interpolation_of_an_own_neighbourhood_keeps_affine_functions_at_the_bor
 def test_a_name_that_is_registered_again_has_its_new_offsets_at_once() -> None:
     model = build("vit")
     image = random_images(model, 1)
-    before = cl.caap(model, image, 0, neighbourhood="row3").scores
-    register_neighbourhood("row3", [(0, 0), (1, 0), (-1, 0)])
-    after = cl.caap(model, image, 0, neighbourhood="row3").scores
+    before = cl.caap(model, image, 0, neighbourhood="own row").scores
+    register_neighbourhood("own row", [(0, 0), (1, 0), (-1, 0)])
+    after = cl.caap(model, image, 0, neighbourhood="own row").scores
     assert not torch.allclose(before, after)
 
 
 def test_own_neighbourhoods_are_choices_of_tokens_of_cnns_and_of_sweeps() -> None:
-    assert cl.tokens.neighbourhood(0, 0, "corner").indices(build("vit").spec) == [1, 2, 5]
+    assert cl.tokens.neighbourhood(0, 0, "own corner").indices(build("vit").spec) == [1, 2, 5]
     cnn = small_cnn("resnet18")
-    assert cl.caap(cnn, torch.zeros(3, 64, 64), 0, neighbourhood="corner").settings["neighbourhood"] == "corner"
+    assert cl.caap(cnn, torch.zeros(3, 64, 64), 0, neighbourhood="own corner").settings["neighbourhood"] == "own corner"
     model = build("vit")
     swept = cl.sweep_neighbourhoods(model, random_images(model, 1), 0, metrics=(), progress=False)
     assert set(OWN) <= set(swept.labels)
@@ -94,9 +94,9 @@ def test_trials_are_kept_under_the_offsets_of_an_own_neighbourhood(tmp_path: Pat
     """The name alone would give a changed neighbourhood the numbers of its older self."""
     model, images = cl.load_model("demo"), cl.open_images("demo:single")[:1]
     quick = {"out": tmp_path, "metrics": (), "progress": False}
-    before = cl.sweep_neighbourhoods(model, images, neighbourhoods=["row3", "none"], **quick)
-    register_neighbourhood("row3", [(0, 0), (1, 0), (-1, 0)])
-    after = cl.sweep_neighbourhoods(model, images, neighbourhoods=["row3", "none"], **quick)
+    before = cl.sweep_neighbourhoods(model, images, neighbourhoods=["own row", "none"], **quick)
+    register_neighbourhood("own row", [(0, 0), (1, 0), (-1, 0)])
+    after = cl.sweep_neighbourhoods(model, images, neighbourhoods=["own row", "none"], **quick)
     assert (before.maps[:, 0] != after.maps[:, 0]).any() and (before.maps[:, 1] == after.maps[:, 1]).all()
 
 
@@ -106,12 +106,12 @@ def test_workers_get_own_neighbourhoods_as_they_are_now() -> None:
         del NEIGHBOURHOODS[name]
     install(code)
     assert {name: list(NEIGHBOURHOODS[name]) for name in OWN} == OWN
-    register_neighbourhood("row3", [(0, 0)])
+    register_neighbourhood("own row", [(0, 0)])
     newer = packed(["caap"])
     install(code)
-    assert list(NEIGHBOURHOODS["row3"]) == OWN["row3"]
+    assert list(NEIGHBOURHOODS["own row"]) == OWN["own row"]
     install(newer)
-    assert list(NEIGHBOURHOODS["row3"]) == [(0, 0)]
+    assert list(NEIGHBOURHOODS["own row"]) == [(0, 0)]
 
 
 def test_what_is_no_neighbourhood_is_refused() -> None:
@@ -140,17 +140,17 @@ def test_an_own_score_is_read_listed_and_swept(monkeypatch: pytest.MonkeyPatch) 
     def margin(logits: torch.Tensor) -> torch.Tensor:
         return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
-    monkeypatch.setitem(SCORES, "margin", Score(margin, swept=True))
+    monkeypatch.setitem(SCORES, "own margin", Score(margin, swept=True))
     model = build("vit")
     image = random_images(model, 1)
     logits = cl.caap(model, image, 2)
-    found = cl.caap(model, image, 2, score="margin")
-    assert found.score == "margin"
-    assert any("margin of class 2, patch inserted" in ax.get_ylabel() for ax in found.plot().axes)
+    found = cl.caap(model, image, 2, score="own margin")
+    assert found.score == "own margin"
+    assert any("own margin of class 2, patch inserted" in ax.get_ylabel() for ax in found.plot().axes)
     torch.testing.assert_close(found.all_scores, margin(logits.all_scores))
     swept = cl.sweep_scores(model, image, 2, metrics=(), progress=False)
-    assert swept.labels == ("logit", "prob", "logprob", "margin")
-    assert (swept.maps[0, 3] == found.scores.numpy()).all() and swept.map(0, "margin").score == "margin"
+    assert swept.labels[-1] == "own margin"
+    assert (swept.maps[0, -1] == found.scores.numpy()).all() and swept.map(0, "own margin").score == "own margin"
 
 
 def test_scores_compared_by_default_are_those_of_classes_that_exclude_each_other() -> None:
