@@ -95,7 +95,7 @@ class SweepResult:
     @property
     def standard_error(self) -> Float[np.ndarray, "*axes"]:
         """Standard error of the mean effect over images (ddof 0); 0 for one image."""
-        return standard_error(self.effect)
+        return np.asarray(standard_error(self.effect))
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per image and cell: model, image, the axes, baseline, value, effect."""
