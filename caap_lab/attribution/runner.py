@@ -21,8 +21,9 @@ from caap_lab.models.running import runs_model
 class BatchScores:
     """What a method computed for one map of every image of a batch."""
 
-    scores: Float[Tensor, "image row col"] | Float[Tensor, "image row col classes"]
-    """Scores of the targets; or of all classes at once, of which the runner takes the targets'."""
+    scores: Float[Tensor, "..."]
+    """Scores of the targets [image, row, col]; or of all classes at once, [image, row, col, classes], of which the runner
+    takes the targets'. It refuses other shapes, as a method may be a user's own."""
     targets: Sequence[int]
     """Class of each image."""
     score: str
@@ -39,9 +40,9 @@ class MapJob:
     sign: Sign
     batch_size: int
     """Images at once."""
-    compute: Callable[[Tensor, Sequence[int] | None], Sequence[BatchScores]]
-    """(images [batch, 3, height, width], targets, or None for the model's own predictions) -> scores, for each map that
-    the method makes of an image."""
+    compute: Callable[[Float[Tensor, "image 3 height width"], Sequence[int] | None], Sequence[BatchScores]]
+    """(images, targets, or None for the model's own predictions) -> scores, for each map that the method makes of an
+    image."""
 
 
 @runs_model
