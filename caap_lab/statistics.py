@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def standard_error(values: Float[np.ndarray, "image *rest"]) -> Float[np.ndarray, "*rest"]:
+def standard_error(values: Float[np.ndarray, "image *rest"]) -> Float[np.ndarray, "*rest"] | np.floating:
     """Standard error of the mean over the first axis; 0 for one image, NaN for none."""
     if not len(values):
         return np.full(values.shape[1:], np.nan)

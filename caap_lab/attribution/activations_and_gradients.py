@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.checks import check_choice
@@ -12,8 +13,10 @@ from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 
 
-def read_activations(model: HookedModel, images: Tensor, hooks: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """Logits [batch, class] and the activations at some hook points (full names), in their order; no gradient."""
+def read_activations(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], hooks: Sequence[str]
+) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]]]:
+    """Logits and the activations at some hook points (full names), in their order; no gradient."""
     kept: dict[str, Tensor] = {}
 
     def keep(x: Tensor, hook: Any) -> None:
@@ -25,21 +28,25 @@ def read_activations(model: HookedModel, images: Tensor, hooks: Sequence[str]) -
 
 
 def read_gradients(
-    model: HookedModel, images: Tensor, targets: Tensor, hooks: Sequence[str], score: str = "logit"
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    model: HookedModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    hooks: Sequence[str],
+    score: str = "logit",
+) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]], list[Float[Tensor, "batch ..."]]]:
     """Activations at some hook points, and the gradients of each image's target score with respect to them.
 
     One forward and one backward pass. The gradients of the model's parameters are left as they are.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: One class an image.
+        images: Preprocessed images.
+        targets: One class per image.
         hooks: Full names of hook points.
         score: "logit" or "prob" of the target.
 
     Returns:
-        Logits [batch, class]; the activations; the gradients, zero where the score does not depend on one.
+        Logits; the activations; the gradients, zero where the score does not depend on one.
     """
     kept: dict[str, Tensor] = {}
 
@@ -52,7 +59,7 @@ def read_gradients(
     return logits, [kept[name].detach() for name in hooks], gradients
 
 
-def differentiable(x: Tensor) -> Tensor:
+def differentiable(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """An activation to differentiate by; a hook hands it on in place of `x`."""
     # A view of its own, so that it counts where one hook point's output is another's.
     kept = x.view_as(x)
@@ -63,18 +70,18 @@ def differentiable(x: Tensor) -> Tensor:
 
 def differentiate(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     activations: Callable[[], Sequence[Tensor]],
     score: str = "logit",
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits [batch, class], and the gradients of each image's target score with respect to some activations.
+) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]]]:
+    """Logits, and the gradients of each image's target score with respect to some activations.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: One class an image.
-        activations: What the model's hooks have kept with `differentiable`; asked after the forward pass.
+        images: Preprocessed images.
+        targets: One class per image.
+        activations: What the model's hooks have kept with `differentiable`; called after the forward pass.
         score: "logit" or "prob" of the target.
     """
     with torch.enable_grad():
@@ -111,14 +118,14 @@ def has_norm_pre(model: HookedModel) -> bool:
     return isinstance(model, HookedViT) and model.architecture.has_norm_pre
 
 
-def on_grid(model: HookedModel, tokens: Tensor) -> Tensor:
-    """Values of tokens [batch, token, ...] or of patches alone as [batch, row, col, ...]; prefix tokens go."""
+def on_grid(model: HookedModel, tokens: Float[Tensor, "batch token *rest"]) -> Float[Tensor, "batch row col *rest"]:
+    """Values of all tokens, or of patches alone, on the grid of patches; prefix tokens are left out."""
     rows, cols = model.grid
     return tokens[:, -rows * cols :].unflatten(1, (rows, cols))
 
 
-def sum_patches(model: HookedModel, pixels: Tensor) -> Tensor:
-    """Values of pixels [batch, height, width] summed over each patch or cell of the grid, [batch, row, col].
+def sum_patches(model: HookedModel, pixels: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch row col"]:
+    """Values of pixels summed over each patch or cell of the grid.
 
     Pixels beyond the last whole patch, which no model reads, are left out.
     """

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,14 +21,14 @@ from caap_lab.models.vit import HookedViT
 @torch.no_grad()
 def atman(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     factor: float = 0.1,
     similarity: float = 0.6,
     chunk_size: int = 32,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """CE_c(x with attention to patch t and its like turned down) - CE_c(x), where CE_c = -log p_c.
 
     In all blocks and heads the scores before softmax, less their row's minimum, are multiplied by f for key t, and for
@@ -37,8 +37,8 @@ def atman(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         factor: What is left of a score, f; 1 changes nothing.
         similarity: Cosine of embeddings, before positions are added, from which a patch goes down with another; 1 for
             exact copies only, as far as rounding lets a copy be told.

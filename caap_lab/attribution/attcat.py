@@ -1,6 +1,7 @@
 """AttCAT (Qiang et al. 2022, NeurIPS): input times gradient of tokens, weighted by the attention they receive."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
@@ -8,7 +9,9 @@ from caap_lab.attribution.method import method
 from caap_lab.models.vit import HookedViT
 
 
-def attcat(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+def attcat(
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch row col"]:
     """Sum over blocks l of abar^l_t sum_d h^l_{t,d} dy/dh^l_{t,d}; signed.
 
     h^l enters block l, and abar^l_t is the mean over heads and over all queries of block l's attention to token t.

@@ -31,6 +31,6 @@ def row_of_product(
     return row[:, 0]
 
 
-def widened(x: Tensor) -> Tensor:
+def widened(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Half-precision values as float32, others as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

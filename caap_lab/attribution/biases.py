@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caap_lab.attribution.activations_and_gradients import differentiable, differentiate, stream_hooks
@@ -31,7 +31,10 @@ class BiasTerm:
 
 
 def read_biases(
-    model: HookedModel, images: Tensor, targets: Tensor, first_term: str = "entering_block"
+    model: HookedModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    first_term: str = "entering_block",
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch token d_model"]], list[BiasTerm]]:
     """Logits, h^l dy/dh^l for the stream h^l entering every block l, and the terms of all biases from block 0 on.
 
@@ -39,7 +42,7 @@ def read_biases(
 
     Args:
         model: A Vision Transformer or a Mixer.
-        images: [batch, 3, height, width].
+        images: Preprocessed images.
         targets: One class an image.
         first_term: Where h^0 is read, see `reading.FIRST_TERMS`. Before a norm in front of block 0, h^0's gradient
             comes through that norm, whose bias then counts as one of block 0.

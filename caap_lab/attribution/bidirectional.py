@@ -1,6 +1,7 @@
 """Bidirectional attention of "Beyond Intuition" (Chen et al. 2023, ICML): what MDA starts from."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
@@ -10,13 +11,13 @@ from caap_lab.models.vit import HookedViT
 
 def bidirectional(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     steps: int = 20,
     start_layer: int | None = None,
     chunk_size: int = 64,
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """W R, entry by entry, in the rows of the tokens that the head reads: attention perception times reasoning.
 
     Perception: R = I, then R <- R + sum_h I_h A_h R from block start_layer on, where the head's weight I_h is the mean
@@ -26,8 +27,8 @@ def bidirectional(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         steps: Images between 0 (in normalised space) and x, both included.
         start_layer: First block, negative to count from the end; None is a quarter of the blocks (3 of 12, which the
             authors' code uses).

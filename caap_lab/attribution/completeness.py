@@ -46,7 +46,9 @@ def completeness_error(
     return torch.stack([_errors(model, image, index) for image, index in zip(bar, wanted, strict=True)])
 
 
-def _errors(model: HookedModel, image: Tensor, target: int | None) -> Tensor:
+def _errors(
+    model: HookedModel, image: Float[Tensor, "1 3 height width"], target: int | None
+) -> Float[Tensor, " block"]:
     if target is None:
         with torch.no_grad():
             target = int(model(image)[0].argmax())

@@ -14,12 +14,12 @@ def normalised(scores: Curve, zero: float, one: float, falling: bool) -> Curve:
     return np.minimum.accumulate(share) if falling else np.maximum.accumulate(share)
 
 
-def resampled(curve: Curve, count: int) -> Curve:
+def resampled(curve: Curve, count: int) -> Float[np.ndarray, " point"]:
     """The curve at `count` equally spaced points, both ends included, by linear interpolation."""
     return np.interp(np.linspace(0, 1, count), np.linspace(0, 1, len(curve)), curve)
 
 
-def convex_falls(curve: Curve) -> Curve:
+def convex_falls(curve: Curve) -> Float[np.ndarray, " fall"]:
     """The falls y_{n-1} - y_n of the falling convex curve y with this curve's ends that is nearest to it (squares).
 
     Such a curve from a to b in P steps is y_n = b + (a - b) sum_k w_k max(0, 1 - n / k), with k = 1 ... P, w >= 0 and

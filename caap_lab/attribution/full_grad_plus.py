@@ -4,7 +4,7 @@ As a sum over blocks it is a baseline of Mehri et al. 2024 (CVPR Workshops) and 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import on_grid
@@ -15,7 +15,13 @@ from caap_lab.models.vit import HookedViT
 _OF_POOLED_TOKENS = ("vit.attn_pool.kv", "vit.attn_pool.k_norm", POSITIONS)
 
 
-def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor, *, first_term: str = "before_norm_pre") -> Tensor:
+def full_grad_plus(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    first_term: str = "before_norm_pre",
+) -> Float[Tensor, "batch row col"]:
     """Sum over all blocks l of FullGrad^l_t = sum_d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db_t>; signed.
 
     h^l enters block l. The b are all biases of block l and of what lies behind it up to the logit: those of linear
@@ -28,8 +34,8 @@ def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor, *, first_t
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         first_term: Where h^0 is read in models with a norm in front of block 0, see `ixg_plus`. Read before it, as by
             default, that norm's bias belongs to FullGrad^0.
     """
@@ -37,7 +43,10 @@ def full_grad_plus(model: HookedViT, images: Tensor, targets: Tensor, *, first_t
 
 
 def full_grad_of_tokens(
-    model: HookedViT, images: Tensor, targets: Tensor, first_term: str = "before_norm_pre"
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    first_term: str = "before_norm_pre",
 ) -> Float[Tensor, "batch layer token"]:
     """FullGrad^l_t for every block l and every token t, prefix tokens first; see `full_grad_plus`."""
     _, streams, biases = read_biases(model, images, targets, first_term)

@@ -1,6 +1,7 @@
 """Generic attention explainability: attention times its gradient, block after block (Chefer et al. 2021, ICCV)."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
@@ -10,15 +11,21 @@ from caap_lab.checks import first_block
 from caap_lab.models.vit import HookedViT
 
 
-def gen_att(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def gen_att(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    start_layer: int = 0,
+) -> Float[Tensor, "batch row col"]:
     """R[CLS, patches], where R = I before block start, and R <- R + mean_h (A_h * dy_c/dA_h)^+ R at every block.
 
     Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         start_layer: First block that counts; a negative number counts from the end.
     """
     start_layer = first_block(model.n_layers, start_layer)

@@ -1,5 +1,6 @@
 """Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on CNNs, and in the three forms that ViTs know."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
@@ -12,7 +13,13 @@ from caap_lab.models.vit import HookedViT
 VERSIONS = ("token", "last_input", "attention")
 
 
-def grad_cam(model: HookedViT, images: Tensor, targets: Tensor, *, version: str = "token") -> Tensor:
+def grad_cam(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    version: str = "token",
+) -> Float[Tensor, "batch row col"]:
     """Activations a of the last block, weighted by the mean gradient of each channel k or head h.
 
     Versions:
@@ -36,7 +43,9 @@ def grad_cam(model: HookedViT, images: Tensor, targets: Tensor, *, version: str 
     return cam(model, images, targets)
 
 
-def cam(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
+def cam(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch row col"]:
     """ReLU(sum_k w_k a_k), w_k = mean over the map of dy/da_k, of the maps a of `cam_maps`.
 
     On a CNN this is the original method; the result has the resolution of the last block. The published min-max to 0..1
@@ -46,8 +55,10 @@ def cam(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
     return (gradient.mean((2, 3), keepdim=True) * a).sum(1).relu()
 
 
-def cam_maps(model: HookedModel, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The maps that CAM methods weigh, [batch, channel, row, col], and the score's gradient there."""
+def cam_maps(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
+    """The maps that CAM methods weigh, and the score's gradient there."""
     _, (a,), (gradient,) = read_gradients(model, images, targets, [cam_hook(model)])
     return as_maps(model, a), as_maps(model, gradient)
 
@@ -60,12 +71,14 @@ def cam_hook(model: HookedModel) -> str:
     return block_hooks(model, "ln1.hook_normalized" if model.kind == "vit" else "resid_post")[-1]
 
 
-def as_maps(model: HookedModel, x: Tensor) -> Tensor:
-    """An activation at `cam_hook` as [batch, channel, row, col]; prefix tokens go."""
+def as_maps(model: HookedModel, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch channel row col"]:
+    """An activation at `cam_hook` as maps of its channels; prefix tokens are left out."""
     return on_grid(model, x).movedim(3, 1) if model.kind == "vit" else x
 
 
-def _attention(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
+def _attention(
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch row col"]:
     _, (pattern,), (gradient,) = read_gradients(model, images, targets, block_hooks(model, "attn.pattern")[-1:])
     a, gradient = (query_row(model, x)[..., model.spec.n_prefix :] for x in (pattern, gradient))
     return on_grid(model, (gradient.mean(-1, keepdim=True) * a).mean(1).relu())

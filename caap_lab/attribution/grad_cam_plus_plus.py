@@ -1,5 +1,6 @@
 """Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the last maps of a CNN or ViT."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.attention_rows import widened
@@ -8,7 +9,9 @@ from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
 
 
-def grad_cam_plus_plus(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
+def grad_cam_plus_plus(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch row col"]:
     """map_p = ReLU(sum_k w_k a_{p,k}), w_k = sum_p alpha_{p,k} ReLU(g_{p,k}), g = dy/da.
 
     alpha_{p,k} = g^2 / (2 g^2 + (sum_q a_{q,k}) g^3 + 1e-6), where a is what Grad-CAM reads: the last block's maps of a

@@ -1,6 +1,7 @@
 """Grad-SAM (Barkan et al. 2021, CIKM, arXiv 2204.11073): attention times its positive gradient."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
@@ -12,7 +13,13 @@ from caap_lab.models.vit import HookedViT
 ROWS = ("all", "cls")
 
 
-def grad_sam(model: HookedViT, images: Tensor, targets: Tensor, *, rows: str = "all") -> Tensor:
+def grad_sam(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    rows: str = "all",
+) -> Float[Tensor, "batch row col"]:
     """Mean over blocks l, heads h and query rows q of A^l_{h,q,t} ReLU(dy/dA^l_{h,q,t}).
 
     `rows` says which query rows: "all", or "cls" for the class token's alone. Public versions disagree about what a

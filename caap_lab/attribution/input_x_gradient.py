@@ -1,5 +1,6 @@
 """Input times gradient of pixels (Shrikumar et al. 2016, arXiv 1605.01713)."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import sum_patches
@@ -7,7 +8,9 @@ from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
 
 
-def input_x_gradient(model: HookedModel, images: Tensor, targets: Tensor) -> Tensor:
+def input_x_gradient(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch row col"]:
     """Sum over a patch's pixels and channels of x dy/dx, x in normalised space; signed."""
     from captum.attr import InputXGradient
 

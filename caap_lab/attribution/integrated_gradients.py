@@ -1,5 +1,6 @@
 """Integrated gradients of pixels (Sundararajan et al. 2017, ICML, arXiv 1703.01365)."""
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import sum_patches
@@ -11,8 +12,13 @@ from caap_lab.models.device_dtype import plain_defaults
 
 
 def integrated_gradients(
-    model: HookedModel, images: Tensor, targets: Tensor, *, steps: int = 50, chunk_size: int = 64
-) -> Tensor:
+    model: HookedModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    steps: int = 50,
+    chunk_size: int = 64,
+) -> Float[Tensor, "batch row col"]:
     """Sum over a patch's pixels and channels of x times the mean over alpha in 0..1 of dy/dx at alpha x; signed.
 
     The baseline is 0 in normalised space, the mean colour of the training images; the mean is Gauss-Legendre's with

@@ -4,6 +4,7 @@ Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR).
 """
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import on_grid, read_gradients, stream_hooks
@@ -15,20 +16,20 @@ from caap_lab.models.base import HookedModel
 
 def ixg_plus(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     start_layer: int = 0,
     first_term: str = "before_norm_pre",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """Sum over blocks l >= start_layer of sum_d h^l_{t,d} dy/dh^l_{t,d}, where h^l enters block l; signed.
 
     SkipPLUS is `start_layer` = half of the blocks.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         start_layer: First block of the sum; a negative number counts from the end.
         first_term: Where h^0 is read in models with a norm in front of block 0, as CLIP's have: "before_norm_pre", as
             in the authors' code, or "entering_block", behind it. The maps differ much; other models have no such norm.
@@ -41,12 +42,12 @@ def ixg_plus(
 
 def libra_ixg_plus(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     start_layer: int = 0,
     first_term: str = "before_norm_pre",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """IxG+ under LibraGrad's backward rules; its options are those of `ixg_plus`."""
     with libragrad(model):
         return ixg_plus(model, images, targets, start_layer=start_layer, first_term=first_term)

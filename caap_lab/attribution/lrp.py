@@ -13,7 +13,7 @@ from torch.nn import functional as F
 GUARD = 1e-9
 
 
-def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+def quotient(numerator: Float[Tensor, "*#shape"], denominator: Float[Tensor, "*#shape"]) -> Float[Tensor, "..."]:
     """The quotient n / (d + sign(d) 1e-9), and 0 where d = 0."""
     guarded = denominator + GUARD * denominator.sign()
     return torch.where(denominator == 0, 0, numerator / torch.where(denominator == 0, 1, guarded))
@@ -29,7 +29,9 @@ def linear_rule(
     return x_up * (share @ w_up) + x_down * (share @ w_down)
 
 
-def add_rule(relevance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def add_rule(
+    relevance: Float[Tensor, "batch *rest"], first: Float[Tensor, "batch *rest"], second: Float[Tensor, "batch *rest"]
+) -> tuple[Float[Tensor, "batch *rest"], Float[Tensor, "batch *rest"]]:
     """Relevance of u and v in z = u + v.
 
     Each element's is first shared as u R/z and v R/z. Where z is near 0 these are large and of opposite signs, so both
@@ -43,7 +45,7 @@ def add_rule(relevance: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, 
     return parts[0] * totals[0].sign() * scale, parts[1] * totals[1].sign() * scale
 
 
-def clone_rule(first: Tensor, second: Tensor) -> Tensor:
+def clone_rule(first: Float[Tensor, "*shape"], second: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Relevance of an activation that two branches read: the sum of theirs."""
     return first + second
 
@@ -52,7 +54,7 @@ def matmul_rule(
     relevance: Float[Tensor, "*batch row col"],
     first: Float[Tensor, "*batch row inner"],
     second: Float[Tensor, "*batch inner col"],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "*batch row inner"], Float[Tensor, "*batch inner col"]]:
     """Relevance of U and V in Z = U V: each product u_ik v_kj gets the share u_ik v_kj / z_ij, half for each factor."""
     ratio = quotient(relevance, first @ second)
     return first * (ratio @ second.mT) / 2, second * (first.mT @ ratio) / 2

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,18 +21,18 @@ def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Boo
 
 def scores_in_chunks(
     model: HookedModel,
-    masks: Tensor,
+    masks: Shaped[Tensor, "mask ..."],
     images_of: Callable[[Tensor], Tensor],
-    target: Tensor,
+    target: Int[Tensor, ""],
     chunk_size: int,
     score: str = "prob",
     probability: str = "auto",
-) -> Tensor:
-    """One class's score of the image that each mask makes, [mask].
+) -> Float[Tensor, " mask"]:
+    """One class's score of the image that each mask makes.
 
     Args:
         model: The model.
-        masks: Anything with one entry an image.
+        masks: Anything with one entry per image.
         images_of: A chunk of masks to a batch of images.
         target: The class.
         chunk_size: Images run at once.

@@ -25,8 +25,8 @@ Image = Float[Tensor, "1 3 height width"]
 @torch.no_grad()
 def mda(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     gamma: float = 1.0,
     threshold: float = 0.9,
@@ -35,7 +35,7 @@ def mda(
     start_layer: int | None = None,
     chunk_size: int = 64,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """(1 - gamma) sparse + gamma dense, from the falls of a response curve along an order of the P patches.
 
     1. A reference map, bidirectional attention, says which patches are tried: K = min(28, 2 floor(sqrt(P))) a step. As
@@ -60,8 +60,8 @@ def mda(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         gamma: Share of the dense map; the authors use 0, 0.5 and 1.
         threshold: Where insertion stops (the paper's tau).
         kappa: Least value of a patch that the dense map raises.
@@ -122,7 +122,7 @@ def _search(
     model: HookedViT,
     image: Image,
     start: Image,
-    target: Tensor,
+    target: Int[Tensor, ""],
     candidates: list[int],
     highest: bool,
     enough: float,
@@ -158,7 +158,7 @@ def _curve(
     model: HookedViT,
     inside: Image,
     outside: Image,
-    target: Tensor,
+    target: Int[Tensor, ""],
     order: list[int],
     chunk_size: int,
     probability: str,

@@ -1,7 +1,7 @@
 """The blurred image that MDA starts from: as wide a blur as it takes for the model to lose the target."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +16,7 @@ KERNELS = range(31, 102, 2)
 
 
 @torch.no_grad()
-def mda_blur(model: HookedModel, image: Image, target: Tensor, probability: str = "auto") -> Image:
+def mda_blur(model: HookedModel, image: Image, target: Int[Tensor, ""], probability: str = "auto") -> Image:
     """The image under RISE's blur of 31 pixels (sigma 31), or the first wider one, up to 101, with p_c <= 1 %.
 
     As in the code of Walker et al. 2025, which leaves out images where no blur brings p_c to 1 %; here they keep the

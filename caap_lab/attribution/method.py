@@ -1,6 +1,5 @@
 """What an attribution method is, and how one is made from a function that scores a batch."""
 
-import hashlib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from caap_lab.attribution.cost import BACKWARD, ModelSize, Passes
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
 from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
 from caap_lab.checks import check_choice
+from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import is_single
@@ -196,5 +196,5 @@ def _written(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=4).hexdigest()
+    digest = hex_digest(np.ascontiguousarray(array).tobytes(), size=4)
     return f"{'Image' if isinstance(value, Image.Image) else type(value).__name__} {digest}"

@@ -6,7 +6,7 @@ Marchetti et al. 2025, Neural Computing and Applications 37(29), 24385-24420.
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
@@ -31,15 +31,15 @@ together.
 @torch.no_grad()
 def mutex(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     min_cut: float = 0.01,
     token_ratio: float = 0.5,
     start_layer: int = 0,
     chunk_size: int = 32,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over 54 masks m of patches, p_m = p_c with the patches of M_m alone.
 
     Each block's attention among patches is pooled over heads (min, max or sum) into E^l, and entries below
@@ -50,8 +50,8 @@ def mutex(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         min_cut: Share of a block's strongest link below which links are cut.
         token_ratio: Share of patches that a mask drops, but for one and for ties.
         start_layer: First block that counts; a negative number counts from the end.

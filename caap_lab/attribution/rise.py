@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,8 +18,8 @@ from caap_lab.models.base import HookedModel
 @torch.no_grad()
 def rise(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     samples: int = 4000,
     cells: int = 7,
@@ -27,15 +27,15 @@ def rise(
     seed: int = 0,
     chunk_size: int = 64,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """1 / (n keep) sum over masks m of p_c(x M_m) M_m, the mean over each patch's pixels.
 
     Masked pixels are 0 in normalised space, as in the paper's code.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         samples: Masks n, the same for all images.
         cells: Rows and columns of cells in a mask.
         keep: Chance that a cell is kept.
@@ -75,7 +75,7 @@ def rise(
 
 def _enlarge(
     grids: Float[Tensor, "mask cell cell"],
-    corners: Tensor,
+    corners: Int[Tensor, "mask 2"],
     cell: tuple[int, int],
     size: tuple[int, int],
 ) -> Float[Tensor, "mask 1 height width"]:

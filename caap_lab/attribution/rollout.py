@@ -1,6 +1,7 @@
 """Attention rollout: how attention, block after block, mixes the tokens (Abnar & Zuidema 2020, ACL)."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
@@ -10,7 +11,13 @@ from caap_lab.checks import first_block
 from caap_lab.models.vit import HookedViT
 
 
-def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: int = 0) -> Tensor:
+def rollout(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    start_layer: int = 0,
+) -> Float[Tensor, "batch row col"]:
     """R[CLS, patches] of R = M^{L-1} ... M^start, where M^l = (mean_h A^l_h + I) / 2.
 
     The halves stand for attention and for the residual connection; rows of M^l sum to 1. It is the same for all
@@ -18,7 +25,7 @@ def rollout(model: HookedViT, images: Tensor, targets: Tensor, *, start_layer: i
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
+        images: Preprocessed images.
         targets: Not used.
         start_layer: First block of the product; a negative number counts from the end. The paper takes all blocks;
             the segmentation script of Chefer et al. (CVPR 2021), which many comparisons use, starts at block 1, which

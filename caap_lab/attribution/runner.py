@@ -22,8 +22,8 @@ class BatchScores:
     """What a method computed for one map of every image of a batch."""
 
     scores: Float[Tensor, "..."]
-    """Scores of the targets [image, row, col]; or of all classes at once, [image, row, col, classes], of which the runner
-    takes the targets'. It refuses other shapes, as a method may be a user's own."""
+    """Scores of the targets, [image, row, col]; or of all classes at once, [image, row, col, classes], of which the
+    runner takes the targets'. It refuses other shapes, as a method may be a user's own."""
     targets: Sequence[int]
     """Class of each image."""
     score: str

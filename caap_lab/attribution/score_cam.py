@@ -1,6 +1,7 @@
 """Score-CAM (Wang et al. 2020, CVPR Workshops, arXiv 1910.01279) on the last maps of a CNN or ViT."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +15,13 @@ from caap_lab.models.base import HookedModel
 
 
 @torch.no_grad()
-def score_cam(model: HookedModel, images: Tensor, targets: Tensor, *, chunk_size: int = 64) -> Tensor:
+def score_cam(
+    model: HookedModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    chunk_size: int = 64,
+) -> Float[Tensor, "batch row col"]:
     """map_p = ReLU(sum_k w_k a_{p,k}), w = softmax_k of y(x * minmax(up(a_k))).
 
     a are the maps that Grad-CAM reads: a CNN's last block, a ViT's token version; `up` is bilinear to the image's size

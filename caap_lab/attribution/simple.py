@@ -1,6 +1,7 @@
 """Controls in input space: a block of the image put into a blank one, or blanked out (CAAP, arXiv 2603.13652)."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.cost import Passes
@@ -15,14 +16,14 @@ from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 
 def simple_insertion(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     neighbourhood: str = "box1",
     blank: Blank = "white",
     chunk_size: int = 64,
     seed: int = 0,
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """f_c(b with x in S_i): the target's logit for the blank with patch i's block S_i of the image in it.
 
     `neighbourhood` and `blank` are CAAP's, with blanks that are images; `seed` is that of the noise blanks.
@@ -32,14 +33,14 @@ def simple_insertion(
 
 def simple_deletion(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     neighbourhood: str = "box1",
     blank: Blank = "white",
     chunk_size: int = 64,
     seed: int = 0,
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """-f_c(x with b in S_i): minus the target's logit for the image with patch i's block S_i blanked.
 
     It is negated, so that a patch whose loss hurts most scores highest. Options are `simple_insertion`'s.
@@ -50,14 +51,14 @@ def simple_deletion(
 @torch.no_grad()
 def _simple(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     delete: bool,
     neighbourhood: str,
     blank: Blank,
     chunk_size: int,
     seed: int,
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     table = neighbourhood_table(model.grid, neighbourhood)
     check_blank(blank)
     check_count("chunk_size", chunk_size)

@@ -1,6 +1,7 @@
 """SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825)."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import sum_patches
@@ -14,21 +15,21 @@ KINDS = ("absolute", "signed", "times_input")
 
 def smoothgrad(
     model: HookedModel,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     samples: int = 50,
     noise: float = 0.15,
     kind: str = "absolute",
     seed: int = 0,
     chunk_size: int = 64,
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """Mean over noisy copies of dy/dx at x + noise (max x - min x) e with normal e, summed over a patch's pixels.
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         samples: Noisy copies of an image.
         noise: Standard deviation, as a share of the image's own range of values in normalised space.
         kind: "absolute": the mean of |dy/dx|; "signed": the mean of dy/dx; "times_input": that mean times x.
@@ -59,7 +60,9 @@ def smoothgrad(
     return sum_patches(model, torch.stack(maps))
 
 
-def _input_gradient(model: HookedModel, images: Tensor, target: Tensor) -> Tensor:
+def _input_gradient(
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], target: Int[Tensor, ""]
+) -> Float[Tensor, "batch 3 height width"]:
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         return torch.autograd.grad(model(images)[:, target].sum(), images)[0]

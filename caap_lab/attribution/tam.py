@@ -1,6 +1,7 @@
 """Transition Attention Maps: attention as a Markov chain, weighted by integrated gradients (Yuan et al. 2021)."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations, read_gradients
@@ -12,7 +13,14 @@ from caap_lab.errors import InputError
 from caap_lab.models.vit import HookedViT
 
 
-def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, start_layer: int = 0) -> Tensor:
+def tam(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    steps: int = 20,
+    start_layer: int = 0,
+) -> Float[Tensor, "batch row col"]:
     """(s W)[patches]: what reaches the class token's last state, times how the score depends on its last attention.
 
     With Abar^l = mean_h A^l_h:
@@ -25,8 +33,8 @@ def tam(model: HookedViT, images: Tensor, targets: Tensor, *, steps: int = 20, s
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         steps: Images on the path.
         start_layer: First block of the chain; a negative number counts from the end, as in all methods. The authors'
             scripts start at block 4, which gives other maps.

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
@@ -22,15 +22,15 @@ from caap_lab.models.vit import HookedViT
 @torch.no_grad()
 def tis(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     clusters: int = 1024,
     kept: float = 0.5,
     seed: int = 0,
     chunk_size: int = 32,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch row col"]:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over masks m of patches, p_m = p_c with the patches of M_m alone.
 
     The patches' activations leaving all blocks are columns of N values, one a channel and block. k-means groups them,
@@ -39,8 +39,8 @@ def tis(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         clusters: Masks.
         kept: Share of patches that a mask keeps; one at least.
         seed: Seed of k-means, the same for all images.

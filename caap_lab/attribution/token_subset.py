@@ -1,7 +1,7 @@
 """What the model says when only some of the patch tokens enter the encoder."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,7 +52,7 @@ def mean_score_where_kept(
     model: HookedViT,
     entering: Float[Tensor, "token d_model"],
     keep: Bool[Tensor, "mask patch"],
-    target: Tensor,
+    target: Int[Tensor, ""],
     chunk_size: int,
     probability: str = "auto",
 ) -> Float[Tensor, " patch"]:

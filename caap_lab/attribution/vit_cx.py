@@ -17,15 +17,15 @@ from caap_lab.models.vit import HookedViT
 @torch.no_grad()
 def vit_cx(
     model: HookedViT,
-    images: Tensor,
-    targets: Tensor,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
     *,
     distance: float = 0.1,
     noise: float = 0.1,
     seed: int = 0,
     chunk_size: int = 64,
     probability: str = "auto",
-) -> Tensor:
+) -> Float[Tensor, "batch height width"]:
     """map(u) = 1/N sum_n P_n M_n(u) / sum_m M_m(u), at pixel resolution [batch, height, width].
 
     Channels of the last block's first LayerNorm, enlarged to pixels (bilinear) and scaled to [0, 1], are clustered by
@@ -37,8 +37,8 @@ def vit_cx(
 
     Args:
         model: The model.
-        images: [batch, 3, height, width].
-        targets: [batch].
+        images: Preprocessed images.
+        targets: Class of each image.
         distance: Channels at this cosine distance or above are not put into one cluster.
         noise: Standard deviation of the noise, in normalised space.
         seed: Seed of the noise: the n-th mask's is the same in all images.
@@ -100,7 +100,7 @@ def _clusters(model: HookedViT, scaled: Float[Tensor, "channel row col"], distan
 def _weighted(
     model: HookedViT,
     image: Float[Tensor, "1 3 height width"],
-    target: Tensor,
+    target: Int[Tensor, ""],
     grids: Float[Tensor, "mask row col"],
     p: Float[Tensor, ""],
     noise: float,
@@ -137,7 +137,7 @@ def _scaled(maps: Float[Tensor, "map row col"], by: Float[Tensor, "map height wi
     return (maps - low) / (high - low)
 
 
-def _varying(grids: Float[Tensor, "map row col"]) -> Float[Tensor, "map row col"]:
+def _varying(grids: Float[Tensor, "map row col"]) -> Float[Tensor, "varying row col"]:
     """The maps that are not the same everywhere, but for rounding."""
     flat = grids.flatten(1)
     span = flat.amax(dim=1) - flat.amin(dim=1)

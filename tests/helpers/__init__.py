@@ -1,1 +1,3 @@
-"""What tests in several folders use: small models and plain definitions."""
+"""What tests share."""
+
+from helpers.shapes import check_shapes as check_shapes
