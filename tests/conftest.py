@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caap_lab import HookedViT
-from helpers.models import BY_TRAIT_OR_SLOW
+from helpers.models import by_trait
 
 # One test process a core: more threads would only wait for each other, here and in the programs that tests start.
 torch.set_num_threads(1)
@@ -18,7 +18,7 @@ SHARED = Path(os.environ.get("CAAP_LAB_TEST_DATA", Path(__file__).parents[2] / "
 """Real weights and photos, beside the checkout or where the environment variable says."""
 
 
-@pytest.fixture(params=BY_TRAIT_OR_SLOW)
+@pytest.fixture(params=by_trait())
 def family(request: pytest.FixtureRequest) -> str:
     """Name of every family in turn; those that add no trait to the others are slow tests."""
     return request.param

@@ -1,7 +1,6 @@
 """Attention, relevance and token-subset methods, each against its formula written out a second time."""
 
 import math
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -14,30 +13,18 @@ from torch.nn import functional as F
 from caap_lab import HookedViT
 from caap_lab.attribution import lrp
 from caap_lab.attribution.activations_and_gradients import block_hooks, read_activations
-from caap_lab.attribution.atman import ATMAN, atman, suppression
-from caap_lab.attribution.gen_att import GEN_ATT, gen_att
-from caap_lab.attribution.method import Method
-from caap_lab.attribution.mutex import MUTEX, masks, mutex, statistics
-from caap_lab.attribution.rollout import ROLLOUT, rollout
-from caap_lab.attribution.tam import TAM, tam
-from caap_lab.attribution.tis import TIS, centroids, tis
+from caap_lab.attribution.atman import atman, suppression
+from caap_lab.attribution.gen_att import gen_att
+from caap_lab.attribution.mutex import masks, mutex, statistics
+from caap_lab.attribution.rollout import rollout
+from caap_lab.attribution.tam import tam
+from caap_lab.attribution.tis import centroids, tis
 from caap_lab.attribution.token_subset import largest, logits_of_subsets
-from caap_lab.attribution.transformer_attribution import TRANSFORMER_ATTRIBUTION, propagate, transformer_attribution
+from caap_lab.attribution.transformer_attribution import propagate, transformer_attribution
 from caap_lab.errors import InputError
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
-from helpers.models import ALL_FAMILIES, build, random_images, timm_model
-
-METHODS: list[tuple[Method, Callable[..., Tensor], dict[str, object]]] = [
-    (ROLLOUT, rollout, {}),
-    (TRANSFORMER_ATTRIBUTION, transformer_attribution, {}),
-    (GEN_ATT, gen_att, {}),
-    (TAM, tam, {"steps": 3}),
-    (MUTEX, mutex, {}),
-    (TIS, tis, {"clusters": 5}),
-    (ATMAN, atman, {}),
-]
-"""With options that make them quick."""
+from helpers.models import build, by_trait, random_images, timm_model
 
 
 @cache
@@ -302,12 +289,12 @@ def streams_of(model: HookedViT, images: Tensor) -> list[Tensor]:
 
 
 LRP_FAMILIES = [
-    "vit", "vit_qk_norm", "deit_distilled", "deit3", "clip", "dinov2_registers", "dinov2_swiglu", "glu_gate_last",
-    "siglip", "average_pool", "average_pool_class_token", "dino_head1", "dino_head4",
+    "vit", "vit_qk_norm", "gated_qk_norm", "deit_distilled", "deit3", "clip", "dinov2_registers", "dinov2_swiglu",
+    "glu_gate_last", "siglip", "average_pool", "average_pool_class_token", "dino_head1", "dino_head4",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", LRP_FAMILIES)
+@pytest.mark.parametrize("family", by_trait(LRP_FAMILIES))
 def test_transformer_attribution_is_its_formula(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lrp, "GUARD", 0.0)
     model, images, targets = case(family)
@@ -595,74 +582,3 @@ def test_atman_turns_like_patches_down_together() -> None:
     found = suppression(embedded, 0.1, 0.6)
     near = 0.1 + 0.9 * (1 - 0.5**0.5)
     torch.testing.assert_close(found[0], torch.tensor([0.1, 0.1, near, 1.0]))
-
-
-# -- all methods ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("method", "compute", "options"), METHODS, ids=lambda x: getattr(x, "name", None))
-@pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_every_family(family: str, method: Method, compute: Callable[..., Tensor], options: dict[str, object]) -> None:
-    """A map a model can be given, the same whatever the batch, and a model that is left as it was."""
-    model, images, targets = case(family)
-    marks = {name: torch.ones_like(p) for name, p in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.grad = marks[name]
-    together = compute(model, images, targets, **options)
-    assert not model.has_hooks()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is marks[name] and parameter.grad.eq(1).all()
-        parameter.grad = None
-    assert together.shape == (2, *model.spec.grid) and together.isfinite().all()
-    assert together.flatten(1).std(dim=1).min() > 0
-    model.requires_grad_(False)
-    try:
-        with torch.no_grad():
-            alone = torch.cat([compute(model, images[i : i + 1], targets[i : i + 1], **options) for i in range(2)])
-    finally:
-        model.requires_grad_(True)
-    assert relative(alone, together) < 1e-9
-    if not method.class_specific:
-        assert torch.equal(together, compute(model, images, targets + 1, **options))
-
-
-@pytest.mark.parametrize(("method", "compute", "options"), METHODS, ids=lambda x: getattr(x, "name", None))
-def test_public_function(method: Method, compute: Callable[..., Tensor], options: dict[str, object]) -> None:
-    model = build("vit")
-    images = random_images(model, 2)
-    maps = method.function(model, images, [1, 4], progress=False, **options)
-    assert [m.method for m in maps] == [method.name] * 2
-    assert [m.target for m in maps] == [1, 4]
-    exact = compute(*case("vit"), **options)
-    for found, expected in zip(maps, exact, strict=True):
-        # Float32 moves relevance most, where quotients are by values near 0.
-        assert relative(found.scores, expected.float()) < 1e-2
-
-
-@pytest.mark.parametrize(
-    ("compute", "options", "message"),
-    [
-        (rollout, {"start_layer": 4}, "start_layer=4 must be a whole number from 0 to 3"),
-        (rollout, {"start_layer": -5}, "start_layer=-5 must be .* or from -4 to -1"),
-        (gen_att, {"start_layer": 1.5}, "start_layer=1.5"),
-        (transformer_attribution, {"start_layer": True}, "start_layer=True"),
-        (tam, {"steps": 1}, "at least 2"),
-        (tam, {"steps": 2.5}, "steps"),
-        (tam, {"start_layer": 9}, "start_layer=9"),
-        (mutex, {"min_cut": -0.1}, "min_cut=-0.1"),
-        (mutex, {"token_ratio": 0}, "token_ratio=0 must be a number above 0"),
-        (mutex, {"token_ratio": 1.1}, "token_ratio=1.1"),
-        (mutex, {"start_layer": 4}, "start_layer=4"),
-        (mutex, {"chunk_size": 0}, "chunk_size"),
-        (tis, {"clusters": 0}, "clusters"),
-        (tis, {"kept": 0}, "kept=0"),
-        (tis, {"seed": -1}, "seed=-1"),
-        (tis, {"chunk_size": 0}, "chunk_size"),
-        (atman, {"factor": 2}, "factor=2"),
-        (atman, {"similarity": 1.5}, "similarity=1.5 must be a number from -1 to 1"),
-        (atman, {"chunk_size": 0}, "chunk_size"),
-    ],
-)
-def test_wrong_options_are_refused(compute: Callable[..., Tensor], options: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        compute(*case("vit"), **options)

@@ -206,16 +206,15 @@ def test_the_cost_is_what_the_method_states(name: str, kind: str) -> None:
         return
     if kind == "vit":
         depth = FACTS[name].cost_depth
-        model: HookedModel = cl.HookedViT(
-            randomise(lambda: timm_model("vit_base_patch16_224", img_size=64, depth=depth))
-        )
+        model: HookedModel = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", depth=depth)))
     else:
         model = small_cnn("resnet18") if kind == "cnn" else small_mixer()
     size, image = ModelSize.of(model), random_images(model, 1)
     options = options_on(name, QUICK[name], kind)
     settings = {**method.options[kind], **options}
     assert method.forwards.count is not None and method.backwards.count is not None
-    cl.attribute(model, image, name, 3, **options)  # runs on a blank are kept with the model
+    if FACTS[name].keeps_blank_runs:
+        cl.attribute(model, image, name, 3, **options)
     with Passes(model) as passes:
         cl.attribute(model, image, name, 3, **options)
     assert passes.backwards == method.backwards.count(size, settings)

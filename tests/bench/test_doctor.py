@@ -1,18 +1,15 @@
 """`caap-lab doctor`: what it finds and what it says of the rest, and that its costs are those that runs have."""
 
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
 import caap_lab as cl
 from caap_lab import cli
-from caap_lab.attribution.cost import BACKWARD, ModelSize
+from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.bench import run_cost
 from caap_lab.bench.doctor import doctor
@@ -20,7 +17,7 @@ from caap_lab.bench.profiles import paper_models, paper_plan
 from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.metrics.protocol import curve_protocol
 from helpers.imagenet import imagenet_folder
-from helpers.models import randomise, timm_model
+from helpers.passes import Passes
 
 LARGE = ["ViT-L/16=demo", "CLIP-L/14=demo-clip", "DINOv2-L/14=demo-dinov2", "DeiT3-L/16=demo-deit3"]
 
@@ -38,72 +35,6 @@ def head(tmp_path: Path) -> Path:
 
 
 # --- costs ---
-
-
-class Passes(TorchFunctionMode):
-    """Counts tokens in all blocks' MLPs as shares of a whole pass, and gradients out of the head, while it is entered.
-
-    Linear layers are known by their shapes: methods may run a copy of the model, and a changed one is another model.
-    """
-
-    def __init__(self, model: cl.HookedViT) -> None:
-        super().__init__()
-        self.forwards, self.backwards = 0.0, 0
-        self._tokens = model.spec.n_layers * model.spec.n_tokens
-        self._mlp, self._head = model.vit.blocks[0].mlp.fc2.weight.shape, model.vit.head.weight.shape
-
-    def __torch_function__(self, function: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
-        output = function(*inputs, **(options or {}))
-        if function is nn.functional.linear:
-            weight = inputs[1] if len(inputs) > 1 else options["weight"]
-            shape = weight.shape if isinstance(weight, nn.Parameter) else None  # rules of relevance make others of it
-            if shape == self._mlp:
-                self.forwards += output.shape[:-1].numel() / self._tokens
-            elif shape == self._head and output.requires_grad:
-                output.register_hook(self._gradient)
-        return output
-
-    def _gradient(self, gradient: torch.Tensor) -> None:
-        self.backwards += len(gradient)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_costs_are_the_passes_that_methods_make(name: str) -> None:
-    model = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", img_size=64, depth=12)))
-    size, image = ModelSize.of(model), torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
-    cl.attribute(model, image, "caap", 3)  # its blank's run is kept with the model
-    with Passes(model) as passes:
-        cl.attribute(model, image, name, 3)
-    method = METHODS[name]
-    stated, backwards = method.passes(size), method.backwards.count(size, method.options["vit"])
-    assert passes.backwards == backwards
-    forwards, stated = passes.forwards, stated - BACKWARD * backwards
-    if name == "caap":
-        assert forwards == pytest.approx(stated, rel=0.15)
-    elif name == "mda":
-        assert stated <= forwards + 1e-6 <= stated + 36  # blurs of 36 widths may be tried
-    elif name == "vit_cx":
-        assert 3 <= forwards + 1e-6 <= 1 + 2 * size.channels + 1e-5  # masks are clusters of channels
-    elif name in ("mutex", "tis"):
-        assert 1 < forwards < 1.05 * stated  # half of the patches and the class token are a little more than half
-    else:
-        assert forwards == pytest.approx(stated)
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if "cnn" in METHODS[name].models and name != "rise"])
-def test_costs_on_cnns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = cl.load_model("demo-cnn")
-    found, head = [0], model.cnn.get_classifier()
-    forward = head.forward
-
-    def watched(x: torch.Tensor) -> torch.Tensor:
-        found[0] += len(x)
-        return forward(x)
-
-    monkeypatch.setattr(head, "forward", watched)
-    cl.attribute(model, torch.randn(3, *model.image_size), name, 3)
-    stated = METHODS[name].forwards.count(ModelSize.of(model), METHODS[name].options["cnn"])
-    assert found[0] == (stated - 1 if name == "caap" else stated)  # its own pass stops at the cutoff
 
 
 @pytest.mark.parametrize("protocol", ["rise", "patches", "chefer"])

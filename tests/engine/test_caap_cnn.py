@@ -114,27 +114,6 @@ def test_zero_activations_enter_the_first_patched_block() -> None:
     assert found.settings["blank"] == "zero_activations"
 
 
-@pytest.mark.parametrize("architecture", THREE)
-@pytest.mark.parametrize("name", ON_CNNS)
-def test_maps_do_not_depend_on_the_batch_and_leave_nothing_behind(name: str, architecture: str) -> None:
-    model, batch, options = small_cnn(architecture), images(3), QUICK.get(name, {})
-    state = torch.random.get_rng_state()
-    together = cl.attribute(model, batch, name, [1, 2, 3], progress=False, **options)
-    alone = cl.attribute(model, batch[1], name, 2, **options)
-    assert alone.method == name and alone.target == 2 and set(options) <= set(alone.settings)
-    size = (4, 4)
-    if "cam" in name:
-        size = {"resnet18": (2, 2), "densenet": (2, 2), "vgg_bn": (4, 4)}[architecture]
-    assert alone.grid == size and alone.scores.isfinite().all()
-    assert (together[1].scores - alone.scores).abs().max() <= 1e-4 * alone.scores.abs().max() + 1e-7
-    if name != "rise":  # 20 masks are too few to tell probabilities of a random model apart
-        other = cl.attribute(model, batch[1], name, 5, **options)
-        assert not torch.equal(other.scores, alone.scores)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert not model.has_hooks() and all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert all(m.target == t for m, t in zip(together, (1, 2, 3), strict=True))
-
-
 def test_what_a_map_of_a_cnn_says() -> None:
     model, batch = small_cnn("resnet18"), images(3)
     found = cl.caap(model, batch, progress=False)
@@ -194,27 +173,6 @@ def test_agrees_with_pytorch_grad_cam(name: str, method: str, oracle: Any, monke
     found = scale_cam_image(scale_cam_image(torch.stack([m.scores for m in maps]).numpy(), (64, 64)))
     assert np.count_nonzero(expected) > 0
     assert np.abs(found - expected).max() < 1e-4
-
-
-@pytest.mark.parametrize("name", [name for name in ON_CNNS if name not in ("caap", "rise")])
-def test_costs_are_what_the_registry_says(name: str) -> None:
-    method, model = METHODS[name], small_cnn("resnet18")
-    passes = {"forwards": 0, "backwards": 0}
-
-    def enter(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        passes["forwards"] += len(output)
-
-    def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(lambda gradient: passes.update(backwards=passes["backwards"] + len(gradient)))
-
-    handles = [model.cnn.conv1.register_forward_hook(enter), model.cnn.fc.register_forward_hook(leave)]
-    method.function(model, images(1), 3)
-    for handle in handles:
-        handle.remove()
-    costs = {"N": 16, "1 + channels": 33}
-    stated = {"forwards": method.forwards.text, "backwards": method.backwards.text}
-    assert passes == {what: costs[text] if text in costs else int(text) for what, text in stated.items()}
 
 
 def test_the_highest_cell_lies_on_the_object() -> None:

@@ -58,6 +58,8 @@ class Facts:
     """Options under which its seed decides something."""
     cost_depth: int = 4
     """Blocks of the ViT whose passes are counted; CAAP's cost is that of a deep one."""
+    keeps_blank_runs: bool = False
+    """True if a first map costs the run on a blank as well, which the model keeps."""
     cost_fits: Callable[[float, float, ModelSize], bool] = _equal
     """(counted forward passes, stated ones, size) -> whether they agree."""
     wrong: tuple[tuple[Options, str], ...] = ()
@@ -68,9 +70,10 @@ CHUNK = "chunk_size must be a whole number of at least 1"
 
 FACTS: dict[str, Facts] = {
     "caap": Facts(
-        others=({"tail": "interpolated"}, {"attention": "cached"}, {"context": "frozen"}),
+        others=({"tail": "interpolated"}, {"attention": "cached"}, {"context": "free"}, {"context": "frozen"}),
         seeded={"blank": "noise"},
         cost_depth=12,
+        keeps_blank_runs=True,
         cost_fits=_caap,
         wrong=(({"tail": "long"}, "tail='long'"), ({"chunk_size": 0}, CHUNK), ({"cutof": 3}, "Nearest: cutoff")),
     ),
@@ -152,10 +155,10 @@ FACTS: dict[str, Facts] = {
         wrong=(({"steps": 0}, "steps must be a whole number of at least 1"), ({"chunk_size": 1.5}, CHUNK)),
     ),
     "smoothgrad": Facts(
-        {"samples": 3, "noise": 0.2, "seed": 4},
+        {"samples": 4, "noise": 0.2, "seed": 4},
         others=(
-            {"samples": 3, "noise": 0.2, "seed": 4, "kind": "signed"},
-            {"samples": 3, "noise": 0.2, "seed": 4, "kind": "times_input"},
+            {"samples": 4, "noise": 0.2, "seed": 4, "kind": "signed"},
+            {"samples": 4, "noise": 0.2, "seed": 4, "kind": "times_input"},
         ),
         seeded={},
         wrong=(

@@ -1,6 +1,6 @@
 """Small random Vision Transformers of every family, and images for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -78,9 +78,11 @@ BY_TRAIT = {
     "dino_head4": "a head that reads the class token of several blocks and the mean over patches",
 }
 """Families that have every trait between them: `make test` runs them, and `make slow` all others as well."""
-BY_TRAIT_OR_SLOW = [
-    family if family in BY_TRAIT else pytest.param(family, marks=pytest.mark.slow) for family in ALL_FAMILIES
-]
+
+
+def by_trait(families: Iterable[str] = ALL_FAMILIES, *others: object) -> list:
+    """Families for `pytest.mark.parametrize`, with further parameters; those that add no trait are slow tests."""
+    return [pytest.param(family, *others, marks=() if family in BY_TRAIT else pytest.mark.slow) for family in families]
 
 
 def random_images(model: HookedModel, count: int, seed: int = 0) -> torch.Tensor:

@@ -200,4 +200,5 @@ def test_families_have_their_own_switches() -> None:
     assert not isinstance(vits["clip"].norm_pre, torch.nn.Identity)
     assert type(vits["clip"].blocks[0].mlp.act).__name__ == "QuickGELU"
     assert hasattr(vits["dinov2"].blocks[0].ls1, "gamma")
-    assert len(FAMILIES) == 14
+    assert hasattr(vits["gated_qk_norm"].blocks[0].attn.q_norm, "weight") and specs["gated_qk_norm"].gated_mlp
+    assert len(FAMILIES) == 15

@@ -16,6 +16,7 @@ from caap_lab.bench.run_cost import architecture
 from caap_lab.models import float64
 from caap_lab.models.device_dtype import check_format, exact, has_float64, placed
 from caap_lab.variant import parse_variant
+from helpers.methods import QUICK
 from helpers.models import build, random_images
 
 MAKERS = {
@@ -23,14 +24,6 @@ MAKERS = {
     *("randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
 }
 WHOLE_NUMBERS = {"arange", "Generator", "randint", "randperm", "tril_indices", "triu_indices"}
-SHORT = {
-    "rise": {"samples": 8},
-    "smoothgrad": {"samples": 2},
-    "integrated_gradients": {"steps": 2},
-    "tam": {"steps": 2},
-    "mda": {"steps": 2},
-    "tis": {"clusters": 8},
-}
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def test_every_new_tensor_names_its_format_and_device() -> None:
 
 def all_maps(model: cl.HookedViT, images: torch.Tensor) -> dict[str, torch.Tensor]:
     options = {"target": 1, "progress": False}
-    maps = {name: cl.attribute(model, images, name, **options, **SHORT.get(name, {})) for name in METHODS}
+    maps = {name: cl.attribute(model, images, name, **options, **QUICK[name]) for name in METHODS}
     maps["caap, noise"] = cl.caap(model, images, **options, blank="blurred_noise", seed=3)
     maps["caap, interpolated"] = cl.caap(model, images, **options, tail="interpolated")
     return {name: found.scores for name, found in maps.items()}
