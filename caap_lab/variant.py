@@ -34,8 +34,8 @@ class Variant:
     @property
     def text(self) -> str:
         """The text that `parse_variant` reads."""
-        told = ",".join(f"{key}={_told(value)}" for key, value in self.options.items())
-        return f"{self.name}:{told}" if told else self.name
+        options = ",".join(f"{key}={_value_text(value)}" for key, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """As kept in plans."""
@@ -77,7 +77,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
+    """A value as `parse_variant` reads it back."""
     text = f"key={value},"
     part = _PART.match(f"{text}next=") if isinstance(value, str) else None
     if part is not None and part.end() == len(text) and _value(part["value"]) == value:
