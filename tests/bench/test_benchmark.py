@@ -200,7 +200,7 @@ def test_runs_merge_by_copying_parts(tmp_path: Path, finished: cl.BenchmarkResul
     assert len(both.to_dataframe()) == 6
 
 
-def test_many_small_parts_are_put_together(tmp_path: Path) -> None:
+def test_many_small_parts_are_compacted(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "h")
     with folder.locked():
         for index in range(70):
