@@ -130,7 +130,7 @@ class _Prefix:
 
 def _run_cells(
     model: HookedViT, prefix: _Prefix, first: int, cells: Sequence[Sequence[tuple[Site, Edit]]]
-) -> Float[Tensor, "cells*batch classes"]:
+) -> Float[Tensor, "cell_and_image classes"]:
     size = len(prefix.batch)
     by_hook: dict[str, list[tuple[slice, Edit]]] = {}
     for number, made in enumerate(cells):
