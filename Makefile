@@ -39,6 +39,10 @@ bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 	$(BIN)/python -m benchmarks.caap
 	$(BIN)/python -m benchmarks.memory
 
+figures: .venv/.installed   ## draw the paper's figures in the demo profile, and remake their gallery
+	$(BIN)/caap-lab figures all --out runs/figures
+	$(BIN)/python figures/_pictures.py runs/figures docs/images/figures
+
 docs: .venv/.docs   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 

@@ -7,7 +7,7 @@ Every map has its own range of colours.
 
 import sys
 
-from caap_lab.attribution.gallery import gallery
+import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
 from caap_lab.commands.figures import run_script
 
@@ -17,7 +17,7 @@ def draw(data: FigureData) -> FigureResult:
     study = data.study(1)
     image = study.data.names[0]
     rows = [[data.map(study, model, method, image) for method in study.methods] for model in study.models]
-    figure = gallery(rows, [method.label for method in study.methods], [model.label for model in study.models])
+    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label for model in study.models])
     return FigureResult(figure, map_scores(rows))
 
 

@@ -7,7 +7,7 @@ The image is the first one of table 2 with two annotated classes that the model 
 
 import sys
 
-from caap_lab.attribution.gallery import gallery
+import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
@@ -21,7 +21,7 @@ def draw(data: FigureData) -> FigureResult:
     model = next((model for model in study.models if model.label.startswith("CLIP")), study.models[0])
     image, classes = _image_of_two_classes(data, study, model)
     rows = [[data.map(study, model, method, image, label) for method in study.methods] for label in classes]
-    figure = gallery(rows, [method.label for method in study.methods], [model.label] * len(rows))
+    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label] * len(rows))
     return FigureResult(figure, map_scores(rows))
 
 

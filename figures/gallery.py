@@ -7,7 +7,7 @@ Every map has its own range of colours.
 
 import sys
 
-from caap_lab.attribution.gallery import gallery
+import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
 from caap_lab.commands.figures import run_script
 
@@ -19,7 +19,7 @@ def draw(data: FigureData) -> FigureResult:
     study = data.study(1)
     pairs = [(model, image) for model in study.models for image in study.data.names[:IMAGES]]
     rows = [[data.map(study, model, method, image) for method in study.methods] for model, image in pairs]
-    figure = gallery(rows, [method.label for method in study.methods], [model.label for model, _ in pairs])
+    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label for model, _ in pairs])
     return FigureResult(figure, map_scores(rows))
 
 

@@ -1,0 +1,31 @@
+"""Small pictures of drawn figures for README.md.
+
+    python figures/_pictures.py runs/figures docs/images/figures
+
+`make figures` draws the figures and runs this.
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from caap_lab.bench.figure_scripts import figure_names
+
+WIDTH = 1000
+"""Of the pictures, in pixels at most."""
+
+
+def main(drawn: Path, out: Path) -> None:
+    """Write each figure's PNG with a palette of 128 colours, a tenth of its size."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in figure_names():
+        with Image.open(drawn / f"{name}.png") as figure:
+            picture = figure.convert("RGB")
+        if picture.width > WIDTH:
+            picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+        picture.quantize(128, dither=Image.Dither.NONE).save(out / f"{name}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
