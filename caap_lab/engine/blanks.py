@@ -228,14 +228,16 @@ def _pixels(model: HookedModel, values: float | Tensor) -> Float[Tensor, "1 3 he
     return ((pixels - mean) / std)[None].to(model.device, model.dtype)
 
 
-def _run_image(model: HookedViT, image: Tensor) -> list[Tensor]:
+def _run_image(model: HookedViT, image: Float[Tensor, "1 3 height width"]) -> list[Float[Tensor, "token d_model"]]:
     resid = [model.embed(image)]
     for layer in range(model.spec.n_layers):
         resid.append(model.run_block(layer, resid[-1]))
     return [r[0] for r in resid]
 
 
-def _run_activations(model: HookedViT, table: list[Tensor]) -> list[Tensor]:
+def _run_activations(
+    model: HookedViT, table: list[Float[Tensor, "token d_model"]]
+) -> list[Float[Tensor, "token d_model"]]:
     """A run whose patch tokens are held at `table` at every layer while the prefix tokens evolve."""
     first = model.spec.n_prefix
     resid = model.embed(black_image(model))
@@ -248,7 +250,7 @@ def _run_activations(model: HookedViT, table: list[Tensor]) -> list[Tensor]:
     return kept
 
 
-def _mean_resid(model: HookedViT, blank: MeanActivations) -> list[Tensor]:
+def _mean_resid(model: HookedViT, blank: MeanActivations) -> list[Float[Tensor, "token d_model"]]:
     key = (blank.content(), model.fingerprint, model.device, model.dtype, model.preprocessing)
     if key in blank._means:
         return blank._means[key]

@@ -18,7 +18,7 @@ from caap_lab.models.neighbour_tables import table_masks
 def score_cells(
     model: HookedCNN,
     blank: Float[Tensor, "1 channel row col"],
-    sources: list[Tensor],
+    sources: list[Float[Tensor, "image _ _ _"]],
     n_images: int,
     table: Int[Tensor, "cell neighbour"],
     start: int,

@@ -17,7 +17,7 @@ class SourceRun:
 
     model: HookedViT
     n_images: int
-    activations: dict[str, Tensor]
+    activations: dict[str, Float[Tensor, "image token ..."]]
     logits: Float[Tensor, "image classes"] | None
 
     def heads(self, name: str, layer: int, images: slice) -> Float[Tensor, "image head token d_head"]:

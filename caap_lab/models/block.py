@@ -127,7 +127,12 @@ def read_heads(
     return _hook_heads(points.hook_z, z)
 
 
-def _self_scores(attention: Attention, q: Tensor, k: Tensor, tokens: Tokens) -> Tensor:
+def _self_scores(
+    attention: Attention,
+    q: Float[Tensor, "batch head token d_head"],
+    k: Float[Tensor, "batch head token d_head"],
+    tokens: Tokens,
+) -> Float[Tensor, "batch head query key"]:
     """Scores of all tokens for each other; where images have tokens of their own, each image is a group."""
     if tokens is None or tokens.ndim == 1:
         return attention.scores(q, k, tokens, tokens)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -90,7 +91,9 @@ class TrainedBackbone(nn.Module):
         self.head = nn.Linear(2 * width, len(CLASS_NAMES)) if backbone.head == "cls+mean" else None
         self.patch_head = nn.Linear(width, len(CLASS_NAMES) + 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch patch patch_classes"]]:
         """Class scores [B, 10], and patch scores [B, patch, 11] whose last column is "no object"."""
         features = self.body.forward_features(x)
         if isinstance(self.body, ResNet):

@@ -98,7 +98,7 @@ class HookedCNN(HookedModel):
         """Pixels of one cell as (height, width)."""
         return (self.image_size[0] // self._grid[0], self.image_size[1] // self._grid[1])
 
-    def forward(self, images: Images) -> Tensor:
+    def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         """Logits [batch, class] of images.
 
         Raises:

@@ -35,12 +35,15 @@ class ClassAndMeanHead(nn.Module):
         self.linear.load_state_dict({"weight": weight, "bias": bias})
 
     def pool(
-        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Tensor], n_prefix: int
-    ) -> Tensor:
+        self,
+        normalized: Float[Tensor, "batch token d_model"],
+        earlier: Sequence[Float[Tensor, "batch d_model"]],
+        n_prefix: int,
+    ) -> Float[Tensor, "batch d_pooled"]:
         """Class tokens, oldest block first, then the mean patch; `earlier` are those of the blocks before the last."""
         return torch.cat([*earlier, normalized[:, 0], normalized[:, n_prefix:].mean(dim=1)], dim=-1)
 
-    def forward(self, pooled: Tensor) -> Tensor:
+    def forward(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
         """Logits [batch, class]."""
         return self.linear(pooled)
 
@@ -48,8 +51,8 @@ class ClassAndMeanHead(nn.Module):
 class ZeroShotHead(nn.Module):
     """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding a class."""
 
-    text_embeddings: Tensor
-    logit_scale: Tensor
+    text_embeddings: Float[Tensor, "classes width"]
+    logit_scale: Float[Tensor, ""]
 
     def __init__(self, text_embeddings: Float[Tensor, "classes width"], logit_scale: float) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class ZeroShotHead(nn.Module):
         # A buffer, which is a part of the model's fingerprint.
         self.register_buffer("logit_scale", torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"))
 
-    def forward(self, features: Float[Tensor, "batch width"]) -> Tensor:
+    def forward(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
         """Logits [batch, class]."""
         return self.logit_scale * F.normalize(features, dim=-1) @ self.text_embeddings.T
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from jaxtyping import Float
 from timm.layers import GluMlp, Mlp, PatchEmbed
 from timm.models.mlp_mixer import MixerBlock, MlpMixer
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class HookedMixer(HookedModel):
         height, width = cast(Any, self.mixer).stem.patch_size
         return height, width
 
-    def forward(self, images: Images) -> Tensor:
+    def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         """Logits [batch, class] of images.
 
         Raises:
@@ -138,7 +139,9 @@ class HookedMixer(HookedModel):
         )
 
 
-def _run_block(block: Any, points: MixerBlockPoints, resid: Tensor) -> Tensor:
+def _run_block(
+    block: Any, points: MixerBlockPoints, resid: Float[Tensor, "batch patch d_model"]
+) -> Float[Tensor, "batch patch d_model"]:
     """A timm MixerBlock in timm's own order."""
     resid = points.hook_resid_pre(resid)
     normalized = points.ln1.hook_normalized(block.norm1(resid))
