@@ -24,7 +24,6 @@ from helpers.passes import Passes
 from helpers.subjects import build_subject, kind_of, subjects
 from helpers.untouched import untouched
 
-KINDS = ("vit", "cnn", "mixer")
 NAMES = list(METHODS)
 VARIANTS = [(name, options) for name in NAMES for options in (QUICK[name], *FACTS[name].others)]
 
@@ -158,11 +157,9 @@ def test_the_sign_is_what_the_map_says(name: str, options: Options) -> None:
     assert options != QUICK[name] or maps[0].sign == METHODS[name].sign
 
 
-@EVERY_NAME
+@pytest.mark.parametrize("name", [name for name in NAMES if METHODS[name].sign == "positive"])
 @pytest.mark.parametrize("family", ["siglip", "dino_head4"])
 def test_positive_maps_are_positive_with_other_heads(name: str, family: str) -> None:
-    if METHODS[name].sign != "positive":
-        return
     model = build(family)
     for target in (0, model.n_classes - 1):
         m = cl.attribute(model, random_images(model, 1, seed=4), name, target, **QUICK[name])
@@ -198,15 +195,11 @@ def test_every_method_with_a_seed_is_seeded() -> None:
 # --- cost ---
 
 
-@EVERY_NAME
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in NAMES for kind in METHODS[name].models])
 def test_the_cost_is_what_the_method_states(name: str, kind: str) -> None:
     method = METHODS[name]
-    if kind not in method.models:
-        return
     if kind == "vit":
-        depth = FACTS[name].cost_depth
-        model: HookedModel = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", depth=depth)))
+        model: HookedModel = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", **FACTS[name].cost_of)))
     else:
         model = small_cnn("resnet18") if kind == "cnn" else small_mixer()
     size, image = ModelSize.of(model), random_images(model, 1)

@@ -56,8 +56,8 @@ class Facts:
     """False if maps of two classes may be equal: all zeros, or too few masks to tell probabilities apart."""
     seeded: Options | None = None
     """Options under which its seed decides something."""
-    cost_depth: int = 4
-    """Blocks of the ViT whose passes are counted; CAAP's cost is that of a deep one."""
+    cost_of: Options = field(default_factory=dict)
+    """Sizes of the ViT whose passes are counted; CAAP's cost is that of a deep one with many patches."""
     keeps_blank_runs: bool = False
     """True if a first map costs the run on a blank as well, which the model keeps."""
     cost_fits: Callable[[float, float, ModelSize], bool] = _equal
@@ -72,7 +72,7 @@ FACTS: dict[str, Facts] = {
     "caap": Facts(
         others=({"tail": "interpolated"}, {"attention": "cached"}, {"context": "free"}, {"context": "frozen"}),
         seeded={"blank": "noise"},
-        cost_depth=12,
+        cost_of={"img_size": 64, "depth": 12},
         keeps_blank_runs=True,
         cost_fits=_caap,
         wrong=(({"tail": "long"}, "tail='long'"), ({"chunk_size": 0}, CHUNK), ({"cutof": 3}, "Nearest: cutoff")),
