@@ -14,7 +14,6 @@ from scipy.stats import spearmanr
 import caap_lab as cl
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.engine import blanks, patched_logits
-from caap_lab.engine import patched_runs as engine
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import standard_error
 from caap_lab.sweeps import run_sweep as run_module
@@ -119,19 +118,19 @@ def test_cost_is_what_is_counted(monkeypatch: pytest.MonkeyPatch, family: str, f
     image = random_images(model, 1)
     cl.caap(model, image, 1)  # the blank's run is kept
     steps = 0
-    finish, run_block = engine.finish, HookedViT.run_block
+    after_heads, run_block = HookedViT.after_heads, HookedViT.run_block
 
-    def counted_finish(block, x, *rest):
+    def counted_rows(self, layer, x, *rest):
         nonlocal steps
         steps += x.shape[0] * x.shape[1]
-        return finish(block, x, *rest)
+        return after_heads(self, layer, x, *rest)
 
     def counted_block(self, layer, x):
         nonlocal steps
         steps += x.shape[0] * x.shape[1]
         return run_block(self, layer, x)
 
-    monkeypatch.setattr(engine, "finish", counted_finish)
+    monkeypatch.setattr(HookedViT, "after_heads", counted_rows)
     monkeypatch.setattr(HookedViT, "run_block", counted_block)
     full = model.spec.n_tokens * model.n_layers
     for target in (None, 1):
