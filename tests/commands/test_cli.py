@@ -1,8 +1,10 @@
 """The command line: what it loads, and how it ends."""
 
+import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,19 @@ def test_import_of_the_package_loads_nothing_heavy() -> None:
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n" and time.perf_counter() - began < 30
+
+
+def test_the_files_of_a_wheel_can_be_imported(tmp_path: Path) -> None:
+    """The build moves what it is told to include elsewhere out of the package."""
+    root = Path(cli.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    shutil.copytree(root / "caap_lab", tmp_path / "caap_lab", ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    for source, target in project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"].items():
+        if source.startswith("caap_lab/"):
+            (tmp_path / source).rename(tmp_path / target)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import caap_lab; print(caap_lab.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "caap_lab" / "__init__.py")
 
 
 def test_every_public_name_is_there() -> None:
