@@ -102,7 +102,7 @@ def layout(
     tail_of_groups = tail_rows(table, neighbourhood.offsets, tail)
     prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
     run = torch.zeros_like(inside).flatten().index_fill_(0, tail_of_groups.run, True).view_as(inside)
-    found = Layout(
+    on_cpu = Layout(
         patches=patches,
         inside=inside,
         own_tokens=torch.cat([prefix_tokens, patches + spec.n_prefix], dim=1),
@@ -114,7 +114,7 @@ def layout(
         tail=tail_of_groups,
         name=(neighbourhood, tail),
     )
-    return _on(found, device)
+    return _on(on_cpu, device)
 
 
 def _rows(

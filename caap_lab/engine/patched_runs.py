@@ -87,14 +87,14 @@ class _Chunk:
         layer, logits = plan.start, []
         for cutoff in plan.cutoffs:
             if cutoff <= plan.start:  # nothing is patched
-                found = self.model.unembed(self.blank.resid[-1][None], self.blank.class_tokens(n_layers))
-                found = self._of_groups([found])[0]
+                blank = self.model.unembed(self.blank.resid[-1][None], self.blank.class_tokens(n_layers))
+                (of_cutoff,) = self._of_groups([blank])
             else:
                 x, class_tokens = self._blocks(x, class_tokens, range(layer, cutoff - 1), cutoff)
                 layer = cutoff - 1
                 last, all_class_tokens = self._blocks(x, class_tokens, range(layer, n_layers), cutoff)
-                found = self.model.unembed(self._sequence(last), all_class_tokens)
-            logits.append(found.unflatten(0, (self.n_images, self.layout.n_groups)))
+                of_cutoff = self.model.unembed(self._sequence(last), all_class_tokens)
+            logits.append(of_cutoff.unflatten(0, (self.n_images, self.layout.n_groups)))
         return torch.stack(logits)
 
     def _of_groups(self, rows: list[Tensor]) -> list[Float[Tensor, "sequence width"]]:

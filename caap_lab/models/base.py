@@ -57,8 +57,8 @@ class HookedModel(HookedRootModule, ABC):
 
     @class_names.setter
     def class_names(self, names: Sequence[str] | ClassNames | None) -> None:
-        found = as_class_names(names, self.n_classes)  # measures the head, which is refused here if it gives no logits
-        self._given_names = None if names is None else found
+        checked = as_class_names(names, self.n_classes)  # a head that gives no logits is refused here
+        self._given_names = None if names is None else checked
 
     def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
         """Scores that the modules of a head give for `features` values; see `output_width`."""
@@ -288,10 +288,10 @@ def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> 
     """Class names for a head; None means ImageNet's for 1000 classes, and numbers else."""
     if names is None:
         return ClassNames.for_model(n_classes)
-    found = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
-    if len(found) != n_classes:
+    given = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
+    if len(given) != n_classes:
         raise InputError(
-            f"{len(found)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
+            f"{len(given)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
             "model.class_names = None for numbered ones."
         )
-    return found
+    return given

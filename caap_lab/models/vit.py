@@ -288,10 +288,10 @@ class HookedViT(HookedModel):
         now, then = self._read_spec(self.spec.d_mlp), self.spec
         if now != then:
             changed = [field.name for field in fields(then) if getattr(now, field.name) != getattr(then, field.name)]
-            was, found = (getattr(spec, changed[0]) for spec in (then, now))
+            before, after = (getattr(spec, changed[0]) for spec in (then, now))
             raise InputError(
-                f"The model in HookedViT was changed after it was wrapped: {changed[0]} was {was} and is {found}. Wrap "
-                "it again: cl.HookedViT(model.vit)."
+                f"The model in HookedViT was changed after it was wrapped: {changed[0]} was {before} and is {after}. "
+                "Wrap it again: cl.HookedViT(model.vit)."
             )
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:

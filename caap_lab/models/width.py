@@ -68,9 +68,9 @@ def passes_on(module: nn.Module) -> bool:
     return all(isinstance(part, (nn.Identity, nn.Dropout, nn.Sequential, nn.Flatten)) for part in leaves)
 
 
-def _same(found: list[Any], before: list[Any]) -> bool:
-    return len(found) == len(before) and all(
-        a is b if isinstance(a, nn.Module) else a == b for a, b in zip(found, before, strict=True)
+def _same(now: list[Any], before: list[Any]) -> bool:
+    return len(now) == len(before) and all(
+        a is b if isinstance(a, nn.Module) else a == b for a, b in zip(now, before, strict=True)
     )
 
 
