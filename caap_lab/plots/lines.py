@@ -57,7 +57,8 @@ def plot_lines(
         legend: Draw a legend if there is a `hue`.
     """
     ax = new_axes(ax)
-    data = frame.assign(_level=_ONE if hue is None else frame[hue].astype(str)).dropna(subset=[x, y])
+    rows = frame.assign(_level=_ONE if hue is None else frame[hue].astype(str)).dropna(subset=[x])
+    data = rows.dropna(subset=[y])
     levels = list(dict.fromkeys(data["_level"]))
     known = dict(level_styles(levels) if styles is None else styles)
     shown = [level for level in known if level in levels]
@@ -82,7 +83,8 @@ def plot_lines(
             ax=ax,
         )
     for line, level in zip(ax.lines[before:], shown, strict=True):
-        style, part = known[level], data[data["_level"] == level].sort_values(x)
+        style, part = known[level], rows[rows["_level"] == level].sort_values(x)
+        line.set_data(part[x], part[y])  # seaborn bridges a missing mean, which has to be a gap
         width, order = (2, 3) if style.highlighted else (1.4, 2)
         line.set(linestyle=style.dash, linewidth=width, zorder=order)
         line.set_label(for_plot(level))

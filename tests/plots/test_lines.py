@@ -93,3 +93,9 @@ def test_regions_and_heads() -> None:
     np.testing.assert_array_equal(dots, np.column_stack([np.repeat(np.arange(4), 3), heads.reshape(-1)]))
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), heads.mean(axis=1))
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["each head", "mean over heads"]
+
+
+def test_a_missing_mean_is_a_gap(frame: pd.DataFrame) -> None:
+    ax = plot_lines(frame.assign(mean=[1.0, 2.0, 3.0, np.nan, 5.0, 6.0]), "cutoff", hue="model")
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0, 3, 7])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [5, np.nan, 6])
