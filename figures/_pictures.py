@@ -17,14 +17,15 @@ WIDTH = 1000
 
 
 def main(drawn: Path, out: Path) -> None:
-    """Write each figure's PNG with a palette of 128 colours, a tenth of its size."""
+    """Write each figure's PNG with a palette, which also keeps colours that few pixels have."""
     out.mkdir(parents=True, exist_ok=True)
     for name in figure_names():
         with Image.open(drawn / f"{name}.png") as figure:
             picture = figure.convert("RGB")
         if picture.width > WIDTH:
             picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
-        picture.quantize(128, dither=Image.Dither.NONE).save(out / f"{name}.png", optimize=True)
+        small = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small.save(out / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
