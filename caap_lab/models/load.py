@@ -21,7 +21,7 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn import HookedCNN, cnn_grid
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format, plain_defaults
-from caap_lab.models.families import read_spec
+from caap_lab.models.families import FAMILIES, read_spec
 from caap_lab.models.heads import ClassAndMeanHead, read_head
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.mixer import HookedMixer, refuse_unsupported
@@ -30,7 +30,13 @@ from caap_lab.models.preprocess import Preprocessing, check_image_size
 from caap_lab.models.vit import HookedViT
 
 BUNDLED = Path(__file__).parent / "weights"
-_MODULES = ("vision_transformer", "deit", "mlp_mixer", "resnet", "densenet", "vgg")
+_MODULES = (
+    *(module for family in FAMILIES for module in family.timm_modules),
+    "mlp_mixer",
+    "resnet",
+    "densenet",
+    "vgg",
+)
 _OTHER_BLOCKS = [
     *("vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"),
     *("gmlp_*", "resmlp_*"),
@@ -90,11 +96,11 @@ def load_model(
         preprocessing = Preprocessing.from_timm(body, mean, std)
         if size is not None:
             preprocessing = replace(preprocessing, image_size=size)
-        if isinstance(body, VisionTransformer):
-            model = _with_head(name, body, None, head, preprocessing, class_names)
-        else:
+        if isinstance(body, (MlpMixer, *CNNS)):
             hooked = HookedMixer if isinstance(body, MlpMixer) else HookedCNN
             model = hooked(body, preprocessing=preprocessing, class_names=class_names, name=name)
+        else:
+            model = _with_head(name, body, None, head, preprocessing, class_names)
     return model.to(device, dtype)
 
 
@@ -182,7 +188,7 @@ def _load_bundled(
 
 def _with_head(
     name: str,
-    vit: VisionTransformer,
+    vit: nn.Module,
     own_head: nn.Module | None,
     head: str | Path | None,
     preprocessing: Preprocessing,

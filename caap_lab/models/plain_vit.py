@@ -30,6 +30,7 @@ SUPPORTED = (
 class PlainViT(Architecture):
     """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are added to the tokens, and nowhere else."""
 
+    timm_modules = ("vision_transformer", "deit")
     containers = (TimmBlock, TimmAttention, Mlp, GluMlp, SwiGLU, AttentionPoolLatent, PatchEmbed)
 
     def __init__(self, vit: Any) -> None:
