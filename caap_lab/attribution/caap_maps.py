@@ -75,6 +75,7 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
                 targets,
                 score_read(one.score, model.n_classes),
                 _of_map(written_settings(model, one, plan, logits.blank)),
+                logits.fingerprint,
             )
             for one, plan in zip(settings, plans, strict=True)
         ]

@@ -30,6 +30,8 @@ class BatchScores:
     """What a score is, see `AttributionMap`."""
     settings: Mapping[str, Any]
     """Every argument that the method ran with, as maps keep it."""
+    fingerprint: str = ""
+    """The model's, where the method has read it; else the runner reads it, which takes a few hundredths of a map."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def run_maps(
     singles = check_images(images)
     model.target(0)  # a model without a classifier is refused here
     wanted = None if target is None else model.targets(target, len(singles))
-    fingerprint = model.fingerprint
+    fingerprint = ""
     maps: list[list[AttributionMap]] = []
     with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
         for batch in batches(model, singles, job.batch_size):
@@ -84,6 +86,7 @@ def run_maps(
             computed = job.compute(batch, targets)
             checked = [_checked(one.scores.detach().cpu(), len(batch), model.n_classes, job.method) for one in computed]
             seconds = (time.perf_counter() - began) / (len(batch) * len(computed))
+            fingerprint = computed[0].fingerprint or fingerprint or model.fingerprint
             for row, image in enumerate(batch):
                 of_image = []
                 for one, scores in zip(computed, checked, strict=True):

@@ -31,6 +31,8 @@ class PatchedLogits:
     """The images' own logits, where they were asked for."""
     blank: str
     """What results call the blank."""
+    fingerprint: str
+    """Of the model that ran."""
 
 
 def patched_logits(
@@ -93,7 +95,7 @@ def _of_vit(
         score = score_patches_free if plan.context == "free" else score_patches
         for cutoff, part in zip(plan.cutoffs, score(model, run, source, plan, chunk_size), strict=True):
             logits[plan.start, cutoff] = part
-    return PatchedLogits(logits, source.logits, run.label)
+    return PatchedLogits(logits, source.logits, run.label, run.fingerprint)
 
 
 def _of_cnn(
@@ -113,4 +115,4 @@ def _of_cnn(
     for cutoff in plan.cutoffs:
         patched = sources[: max(0, cutoff - plan.start)]
         logits[plan.start, cutoff] = score_cells(model, empty, patched, len(images), table, plan.start, chunk_size)
-    return PatchedLogits(logits, own_logits, label)
+    return PatchedLogits(logits, own_logits, label, model.fingerprint)
