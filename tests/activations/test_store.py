@@ -202,6 +202,7 @@ for save in (lambda: store.save(sys.argv[1]), lambda: found.save(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_harms_nothing_that_was_there(tmp_path: Path) -> None:
     model = build("vit")
     store = model.record(random_images(model, 1), "resid_pre", progress=False).save(tmp_path / "store")

@@ -109,6 +109,7 @@ def test_no_target_means_the_models_own_answer() -> None:
     assert [m.target for m in cl.attribute(model, images, "libra_ixg_plus", progress=False)] == expected
 
 
+@pytest.mark.slow
 def test_two_hundred_maps_do_not_grow_memory() -> None:
     model, (image,) = cl.load_model("demo"), scenes(1)
     names = ("libra_ixg_plus", "grad_cam", "rollout", "transformer_attribution")

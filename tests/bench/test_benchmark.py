@@ -150,6 +150,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow  # test_kills.py kills at every point of a write
 @pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signal")
 def test_ten_kills_change_nothing(tmp_path: Path, finished: cl.BenchmarkResult) -> None:
     script = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path / "c")]
