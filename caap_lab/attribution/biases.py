@@ -13,6 +13,7 @@ from caap_lab.attribution.activations_and_gradients import differentiable, diffe
 from caap_lab.attribution.model_parts import LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
 from caap_lab.models.base import HookedModel
 from caap_lab.models.heads import ZeroShotHead
+from caap_lab.models.vit import HookedViT
 
 POSITIONS = "vit.attn_pool.pos_embed"
 """A pooling by attention may add positions of its own, which are biases of tokens."""
@@ -99,11 +100,12 @@ def block_of(name: str, n_layers: int) -> int:
 
 def _owners(model: HookedModel, with_norm_pre: bool) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
     """Parts that add something; None for the bias of a part that has to be run to know what it adds."""
+    apart = model.architecture.biases_apart() if isinstance(model, HookedViT) else {}
     for name, module in parts(model):
         if block_of(name, model.n_layers) < 0 and not (with_norm_pre and name == "vit.norm_pre"):
             continue
         if runs_as(module, (*LINEAR, *NORMS)):
-            bias = getattr(module, "bias", None)
+            bias = apart.get(module, getattr(module, "bias", None))
             if bias is not None:
                 yield name, module, bias
         elif not (runs_as(module, SILENT) or isinstance(module, ZeroShotHead) or is_activation(module)):

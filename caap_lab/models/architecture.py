@@ -78,6 +78,10 @@ class Architecture(ABC):
     def block(self, layer: int) -> Block:
         """The parts of one block."""
 
+    def biases_apart(self) -> dict[nn.Module, Tensor]:
+        """Biases that the family adds to the outputs of linear layers, by layer, which are not the layers' own."""
+        return {}
+
     # -- from the residual stream to class scores ----------------------------------------------------------------
 
     def final_norm(self, tokens: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import eva
 from timm.models.densenet import DenseNet, _filter_torchvision_pretrained
 from timm.models.vgg import VGG, _filter_fn
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -62,7 +63,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return _without_prefix(state)
 
 
-def load_into(vit: VisionTransformer, state_dict: dict[str, Tensor]) -> None:
+def load_into(vit: VisionTransformer | eva.Eva, state_dict: dict[str, Tensor]) -> None:
     """Load weights into a timm ViT, strictly; other layouts that timm knows are converted first.
 
     Position embeddings of another image size are resampled to the model's grid.
@@ -74,7 +75,10 @@ def load_into(vit: VisionTransformer, state_dict: dict[str, Tensor]) -> None:
     flexible = "flexi" in model_label(vit)  # timm resizes FlexiViT's patches with another filter
     resampling: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if flexible else {}
     try:
-        state = checkpoint_filter_fn(dict(state_dict), vit, adapt_layer_scale=True, **resampling)
+        if isinstance(vit, eva.Eva):
+            state = eva.checkpoint_filter_fn(dict(state_dict), vit)
+        else:
+            state = checkpoint_filter_fn(dict(state_dict), vit, adapt_layer_scale=True, **resampling)
     except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"The checkpoint does not fit {model_label(vit)}: {error}.{_sizes(vit, state_dict)}"
@@ -265,7 +269,7 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _check_patch_size(vit: VisionTransformer, state: dict[str, Tensor]) -> None:
+def _check_patch_size(vit: VisionTransformer | eva.Eva, state: dict[str, Tensor]) -> None:
     """Refuse patches of another size, which timm would resample to something that was never trained."""
     wanted = tuple(vit.patch_embed.proj.weight.shape[-2:])
     for name, value in state.items():

@@ -5,10 +5,11 @@ from torch import nn
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.cnn_steps import CNNS
+from caap_lab.models.eva import EvaViT
 from caap_lab.models.plain_vit import SUPPORTED, PlainViT
 from caap_lab.models.spec import ViTSpec
 
-FAMILIES: list[type[Architecture]] = [PlainViT]
+FAMILIES: list[type[Architecture]] = [PlainViT, EvaViT]
 """In the order in which they are asked whether a model is theirs."""
 
 

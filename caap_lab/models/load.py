@@ -10,6 +10,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models.eva import Eva
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ _MODULES = (
 )
 _OTHER_BLOCKS = [
     *("vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"),
-    *("gmlp_*", "resmlp_*"),
+    *("eva02_enormous_*", "gmlp_*", "resmlp_*"),
 ]
 """Names in these modules whose blocks are refused."""
 
@@ -208,7 +209,7 @@ def _check_no_head(name: str, kind: str, head: str | Path | None) -> None:
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     try:
-        if isinstance(model, VisionTransformer):
+        if isinstance(model, VisionTransformer | Eva):
             load_into(model, state)
         else:
             load_exactly(model, state)

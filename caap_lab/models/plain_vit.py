@@ -22,8 +22,9 @@ from caap_lab.models.spec import ViTSpec
 
 SUPPORTED = (
     "caap_lab works with timm's VisionTransformer built from pre-norm blocks (ViT/AugReg, DeiT and distilled DeiT, "
-    "DeiT3, CLIP, DINOv2 with or without registers, SigLIP, average-pooled ViTs), and with its ResNet, DenseNet and "
-    "VGG. `caap-lab models` lists them."
+    "DeiT3, CLIP, DINOv2 with or without registers, SigLIP, average-pooled ViTs), with its Eva built from such blocks "
+    "(DINOv3, Perception Encoder, EVA, EVA-02, ViTs with rotary positions), and with its ResNet, DenseNet and VGG. "
+    "`caap-lab models` lists them."
 )
 
 

@@ -363,7 +363,7 @@ def test_list_models() -> None:
 @pytest.mark.slow
 def test_listed_names_are_exactly_the_supported_ones() -> None:
     listed = list_models("*")
-    for name in timm.list_models(module=["vision_transformer", "deit"]):
+    for name in timm.list_models(module=["vision_transformer", "deit", "eva"]):
         with torch.device("meta"):
             vit = timm.create_model(name)
         if name in listed:
