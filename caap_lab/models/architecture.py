@@ -21,8 +21,6 @@ class Architecture(ABC):
     `caap_lab.models.families`.
     """
 
-    timm_modules: ClassVar[Sequence[str]] = ()
-    """timm's files whose names `load_model` takes for this family."""
     containers: ClassVar[Sequence[type[nn.Module]]] = ()
     """Classes that only call their own parts, so that rules for the parts (LibraGrad's, LRP's) say all of them."""
 

@@ -10,9 +10,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
-from timm.models.eva import Eva
 from timm.models.mlp_mixer import MlpMixer
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from caap_lab.errors import CheckpointError, InputError
@@ -22,27 +20,16 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn import HookedCNN, cnn_grid
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format, plain_defaults
-from caap_lab.models.families import FAMILIES, read_spec
+from caap_lab.models.families import read_spec
 from caap_lab.models.heads import ClassAndMeanHead, read_head
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.mixer import HookedMixer, refuse_unsupported
 from caap_lab.models.names import nearest
 from caap_lab.models.preprocess import Preprocessing, check_image_size
+from caap_lab.models.supported import refusal, supported_names
 from caap_lab.models.vit import HookedViT
 
 BUNDLED = Path(__file__).parent / "weights"
-_MODULES = (
-    *(module for family in FAMILIES for module in family.timm_modules),
-    "mlp_mixer",
-    "resnet",
-    "densenet",
-    "vgg",
-)
-_OTHER_BLOCKS = [
-    *("vit_*_18x2_*", "vit_*_rpn_*", "vit_*_xp_*", "vit_dlittle_*", "vit_?wee_*", "vit_dpwee_*"),
-    *("eva02_enormous_*", "gmlp_*", "resmlp_*"),
-]
-"""Names in these modules whose blocks are refused."""
 
 
 @plain_defaults()
@@ -112,9 +99,7 @@ def list_models(pattern: str = "*") -> list[str]:
         pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their
             weights tags ("vit_base_patch16_224.*").
     """
-    tags = "." in pattern
-    names = timm.list_models(module=_MODULES, exclude_filters=_OTHER_BLOCKS, pretrained=tags, include_tags=tags)
-    return fnmatch.filter([*bundled_models(), *names], pattern)
+    return fnmatch.filter([*bundled_models(), *supported_names(tags="." in pattern)], pattern)
 
 
 def _load_timm(
@@ -209,10 +194,10 @@ def _check_no_head(name: str, kind: str, head: str | Path | None) -> None:
 
 def _fill(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     try:
-        if isinstance(model, VisionTransformer | Eva):
-            load_into(model, state)
-        else:
+        if isinstance(model, (MlpMixer, *CNNS)):
             load_exactly(model, state)
+        else:
+            load_into(model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -243,6 +228,9 @@ def check_name(name: str) -> None:
     if not timm.is_model(name):
         hint = nearest(name, [*bundled_models(), *timm.list_models()])
         raise InputError(f"There is no model named {name!r}.{hint} `caap-lab models` lists them all.")
+    reason = refusal(name)
+    if reason is not None:
+        raise InputError(reason)
     known = get_arch_pretrained_cfgs(name)
     if "." in name and name not in known:
         raise InputError(f"{name!r} names no weights that timm knows.{_tags(name)}")

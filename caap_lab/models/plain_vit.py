@@ -19,19 +19,12 @@ from caap_lab.models.block import Block
 from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
 from caap_lab.models.readout import DistilledReadout, Readout
 from caap_lab.models.spec import ViTSpec
-
-SUPPORTED = (
-    "caap_lab works with timm's VisionTransformer built from pre-norm blocks (ViT/AugReg, DeiT and distilled DeiT, "
-    "DeiT3, CLIP, DINOv2 with or without registers, SigLIP, average-pooled ViTs), with its Eva built from such blocks "
-    "(DINOv3, Perception Encoder, EVA, EVA-02, ViTs with rotary positions), and with its ResNet, DenseNet and VGG. "
-    "`caap-lab models` lists them."
-)
+from caap_lab.models.supported import SUPPORTED
 
 
 class PlainViT(Architecture):
     """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are added to the tokens, and nowhere else."""
 
-    timm_modules = ("vision_transformer", "deit")
     containers = (TimmBlock, TimmAttention, Mlp, GluMlp, SwiGLU, AttentionPoolLatent, PatchEmbed)
 
     def __init__(self, vit: Any) -> None:

@@ -48,7 +48,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         ({"models": "demo:checkpiont=a.pth"}, "no option 'checkpiont'.*Nearest: checkpoint"),
         ({"models": "demo:dtype=int8"}, "dtype='int8' is none of float32"),
         ({"models": "demo:device=gpu"}, "'gpu' is no device"),
-        ({"models": "swin_tiny_patch4_window7_224:checkpoint=a.pth"}, "SwinTransformer is not supported"),
+        ({"models": "swin_tiny_patch4_window7_224:checkpoint=a.pth"}, "swin_tiny_patch4_window7_224 is not supported"),
         ({"models": "vit_tiny_patch16_224:checkpoint=nowhere.pth"}, r"nowhere\.pth cannot be read"),
         ({"scheduler": "tcp://127.0.0.1:1"}, "No scheduler answers at 'tcp://127.0.0.1:1'"),
         ({"scheduler": "nonsense"}, "No scheduler answers at 'nonsense'"),

@@ -321,8 +321,8 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"name": "vit_tiny_patch16_225"}, "Nearest: .*vit_tiny_patch16_224"),
     ({"name": "qqqqq"}, "There is no model named 'qqqqq'"),
     ({"name": "vit_tiny_patch16_224.mine"}, "Known: vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
-    ({"name": "swin_tiny_patch4_window7_224"}, "SwinTransformer is not supported"),
-    ({"name": "vit_base_patch16_xp_224"}, "ParallelScalingBlock"),
+    ({"name": "swin_tiny_patch4_window7_224"}, "swin_tiny.* attention stays within windows.*`cl.wrap"),
+    ({"name": "vit_base_patch16_xp_224"}, "attention and MLP side by side"),
     ({"name": 3}, "name of a model, not int"),
 ]
 
