@@ -82,15 +82,16 @@ class Attention(ABC):
 
     def fused_read(
         self,
-        q: Float[Tensor, "batch head token d_head"],
-        k: Float[Tensor, "batch head token d_head"],
-        v: Float[Tensor, "batch head token d_head"],
+        q: Float[Tensor, "batch head query d_head"],
+        k: Float[Tensor, "batch head key d_head"],
+        v: Float[Tensor, "batch head key d_head"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
-    ) -> Float[Tensor, "batch head token d_head"]:
+    ) -> Float[Tensor, "batch head query d_head"]:
         """What each query's heads read, by torch's fused kernel."""
         bias = self.position_bias(tokens, tokens)
         if bias is not None:
             bias = by_image(bias, tokens).to(q.dtype)
+            bias = bias if bias.ndim == 4 else bias[None]  # a mask of three axes has no fused kernel
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout)
 
     def drop(self, pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:

@@ -4,12 +4,14 @@ from torch import nn
 
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
+from caap_lab.models.beit import BeitViT
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.eva import EvaViT
-from caap_lab.models.plain_vit import SUPPORTED, PlainViT
+from caap_lab.models.plain_vit import PlainViT
 from caap_lab.models.spec import ViTSpec
+from caap_lab.models.supported import refusal_of
 
-FAMILIES: list[type[Architecture]] = [PlainViT, EvaViT]
+FAMILIES: list[type[Architecture]] = [PlainViT, EvaViT, BeitViT]
 """In the order in which they are asked whether a model is theirs."""
 
 
@@ -25,7 +27,7 @@ def architecture_of(vit: nn.Module) -> Architecture:
     kind = type(vit).__name__
     if isinstance(vit, CNNS):
         raise InputError(f"{kind} is not supported by HookedViT, as it is a CNN; wrap it with HookedCNN.")
-    raise InputError(f"{kind} is not supported. {SUPPORTED}")
+    raise InputError(refusal_of(vit))
 
 
 def read_spec(vit: nn.Module) -> ViTSpec:

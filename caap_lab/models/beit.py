@@ -1,0 +1,246 @@
+"""timm's Beit: BEiT and BEiT v2, whose attention adds a learned term for the offset between two tokens."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from timm.layers import Mlp, PatchEmbed, SwiGLU
+from timm.models.beit import Attention as TimmAttention
+from timm.models.beit import Beit, RelativePositionBias
+from timm.models.beit import Block as TimmBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caap_lab.digests.structure import is_replaced
+from caap_lab.errors import InputError
+from caap_lab.models.architecture import Architecture
+from caap_lab.models.attention import Attention, Heads
+from caap_lab.models.base import is_watched
+from caap_lab.models.block import Block
+from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
+from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse_silent_qkv, scaled
+from caap_lab.models.readout import OwnReadout
+from caap_lab.models.spec import ViTSpec
+from caap_lab.models.supported import SUPPORTED
+
+
+class BeitViT(Architecture):
+    """BEiT and BEiT v2: relative positions of each block's own, shared by all, or both; absolute ones or none."""
+
+    containers = (TimmBlock, TimmAttention, RelativePositionBias, Mlp, SwiGLU, PatchEmbed)
+
+    def __init__(self, vit: Any) -> None:
+        super().__init__(vit)
+        _refuse_unsupported(vit)
+
+    @classmethod
+    def fits(cls, vit: nn.Module) -> bool:
+        """True for timm's Beit and what is derived from it."""
+        return isinstance(vit, Beit)
+
+    def spec(self, d_mlp: int | None = None) -> ViTSpec:
+        """Sizes and token roles; see `Architecture.spec`."""
+        vit: Any = self.vit
+        _refuse_unsupported(vit)
+        block, embed = vit.blocks[0], vit.patch_embed
+        rows, cols = embed.grid_size
+        n_heads = block.attn.num_heads
+        return ViTSpec(
+            n_layers=len(vit.blocks),
+            n_heads=n_heads,
+            d_model=vit.embed_dim,
+            d_head=vit.embed_dim // n_heads,
+            d_mlp=mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
+            grid=(rows, cols),
+            patch_size=tuple(embed.patch_size),
+            image_size=tuple(embed.img_size),
+            prefix=("cls",),
+            pool=vit.global_pool,
+            read_tokens=(0,) if vit.global_pool == "token" else tuple(range(1, 1 + rows * cols)),
+            gated_mlp=not isinstance(block.mlp, Mlp),
+        )
+
+    def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
+        """Patch embeddings, row by row, before positions."""
+        return self.vit.patch_embed(images)
+
+    def add_positions(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
+        """All tokens, with absolute positions where there are such."""
+        vit = self.vit
+        tokens = torch.cat((vit.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+        if vit.pos_embed is not None:
+            tokens = tokens + vit.pos_embed
+        return vit.pos_drop(tokens)
+
+    def before_blocks(self, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
+        """Nothing stands between the embeddings and block 0."""
+        return tokens
+
+    @property
+    def has_norm_pre(self) -> bool:
+        """False."""
+        return False
+
+    def block(self, layer: int) -> Block:
+        """The parts of one block."""
+        block: Any = self.vit.blocks[layer]
+        return Block(
+            norm1=block.norm1,
+            attention=BeitAttention(block.attn, self.vit.rel_pos_bias),
+            scale_attention=lambda x: block.drop_path1(scaled(block.gamma_1, x)),
+            norm2=block.norm2,
+            mlp=partial(run_mlp, block.mlp),
+            scale_mlp=lambda x: block.drop_path2(scaled(block.gamma_2, x)),
+            stepped_through=(("", block), (".attn", block.attn), (".mlp", block.mlp)),
+        )
+
+    def biases_apart(self) -> dict[nn.Module, Tensor]:
+        """Biases of queries and values, which the layer `qkv` does not have."""
+        found = {block.attn.qkv: bias_apart(block.attn) for block in self.vit.blocks}
+        return {layer: bias for layer, bias in found.items() if bias is not None}
+
+    def feature_readout(self) -> OwnReadout:
+        """Timm's own head."""
+        return BeitReadout(self.vit)
+
+
+class BeitReadout(OwnReadout):
+    """timm's head of a Beit, whose pooling is no method of its own."""
+
+    @property
+    def adds_positions(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def attention(self) -> None:
+        """None: no attention pools."""
+        return None
+
+    def pool(
+        self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
+    ) -> Float[Tensor, "batch d_model"]:
+        """The class token, or the mean of the patches."""
+        return normalized[:, 0] if self.vit.global_pool == "token" else normalized[:, 1:].mean(dim=1)
+
+
+class BeitAttention(Attention):
+    """timm's attention of a Beit: biases of its own for queries and values, and relative positions in the scores."""
+
+    def __init__(self, attn: Any, shared: Any) -> None:
+        """Look at one block's attention.
+
+        Args:
+            attn: timm's module.
+            shared: timm's RelativePositionBias that all blocks share, if there is one.
+        """
+        self.attn = attn
+        self.scale = attn.scale
+        self.fused = attn.fused_attn
+        self.gated = False
+        self.dropout = attn.attn_drop.p if attn.training else 0.0
+        self.positions = [part for part in (attn, shared) if part is not None and part.window_size is not None]
+        """Parts that hold a table of offsets, in the order in which timm adds them."""
+
+    def project_qkv(
+        self,
+        x: Float[Tensor, "batch token d_model"],
+        tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
+    ) -> Heads:
+        """Queries, keys and values: the same for a token wherever it stands."""
+        batch, rows, _ = x.shape
+        qkv = qkv_product(self.attn, x).reshape(batch, rows, 3, self.attn.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def project_kv(
+        self, x: Float[Tensor, "batch token d_model"], tokens: Int[Tensor, " token"] | None = None
+    ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
+        """Keys and values alone: their two thirds of the product."""
+        kv = kv_product(self.attn, x)
+        if kv is None:  # changed from outside: run as it is
+            return super().project_kv(x, tokens)
+        k, v = kv.unflatten(-1, (2, self.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def position_bias(
+        self, queries: Int[Tensor, "*group query"] | None, keys: Int[Tensor, "*group key"] | None
+    ) -> Float[Tensor, "head *group query key"] | None:
+        """What the offsets of the keys from the queries add to the scores, in each head."""
+        biases = [_of_offsets(part, queries, keys) for part in self.positions]
+        return sum(biases[1:], biases[0]) if biases else None
+
+    def scores(
+        self,
+        q: Float[Tensor, "*batch query d_head"],
+        k: Float[Tensor, "*keys key d_head"],
+        queries: Int[Tensor, "*group query"] | None = None,
+        keys: Int[Tensor, "*group key"] | None = None,
+    ) -> Float[Tensor, "... query key"]:
+        """Scores before the softmax; two tables are added one after the other, as timm's explicit attention does."""
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        for part in self.positions:
+            scores = scores + _of_offsets(part, queries, keys).to(scores.dtype)
+        return scores
+
+    def fused_read(
+        self,
+        q: Float[Tensor, "batch head token d_head"],
+        k: Float[Tensor, "batch head token d_head"],
+        v: Float[Tensor, "batch head token d_head"],
+        tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
+    ) -> Float[Tensor, "batch head token d_head"]:
+        """What each query's heads read, by the kernel that timm's call comes to."""
+        if tokens is not None or len(self.positions) != 1 or self.positions[0] is self.attn:
+            return super().fused_read(q, k, v, tokens)
+        # timm's shared table has no batch axis; for a mask of three axes torch takes a kernel that rounds otherwise.
+        bias = _of_offsets(self.positions[0], None, None)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout)
+
+    def drop(self, pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
+        """Attention weights behind timm's dropout."""
+        return self.attn.attn_drop(pattern)
+
+    def output(
+        self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
+    ) -> Float[Tensor, "batch token d_model"]:
+        """The heads' output projection."""
+        return self.attn.proj_drop(self.attn.proj(z.transpose(1, 2).flatten(2)))
+
+
+def _of_offsets(
+    part: Any, queries: Int[Tensor, "*group query"] | None, keys: Int[Tensor, "*group key"] | None
+) -> Float[Tensor, "head *group query key"]:
+    """Entries of a table [offset, head] for pairs of tokens; the class token has entries of its own."""
+    offsets = part.relative_position_index
+    if queries is not None or keys is not None:
+        every = torch.arange(len(offsets), device=offsets.device)
+        rows, columns = (every if tokens is None else tokens for tokens in (queries, keys))
+        offsets = offsets[rows[..., :, None], columns[..., None, :]]
+    return part.relative_position_bias_table.T[:, offsets]
+
+
+def _refuse_unsupported(vit: Any) -> None:
+    kind = type(vit).__name__
+    for method in ("forward", "forward_features", "forward_head"):
+        if getattr(type(vit), method) is not getattr(Beit, method):
+            raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
+    if vit.global_pool == "":
+        raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='avg'.")
+    if vit.patch_embed.grid_size is None:
+        raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
+    shared = vit.rel_pos_bias
+    if shared is not None and (is_watched(shared) or is_replaced(shared)):
+        raise InputError(
+            "A torch hook on model.vit.rel_pos_bias, or a forward put in its place, would not run: the hooked model "
+            "reads its table. Change relative_position_bias_table instead, or hook blocks.0.attn.hook_attn_scores."
+        )
+    for index, block in enumerate(vit.blocks):
+        attn = getattr(block, "attn", None)
+        mlp = getattr(block, "mlp", None)
+        if type(block) is not TimmBlock or type(attn) is not TimmAttention or type(mlp) not in MLPS:
+            parts = ", ".join(type(part).__name__ for part in (block, attn, mlp) if part is not None)
+            raise InputError(f"Block {index} of this {kind} is made of {parts}. {SUPPORTED}")
+        refuse_silent_qkv(attn, f"blocks.{index}.attn")
