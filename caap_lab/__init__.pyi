@@ -31,6 +31,7 @@ from .metrics.metric import MetricColumn as MetricColumn
 from .metrics.perturbation import insertion_deletion as insertion_deletion
 from .metrics.protocol import CurveProtocol as CurveProtocol
 from .models import tokens as tokens
+from .models.black_box import BlackBoxModel as BlackBoxModel
 from .models.cnn import HookedCNN as HookedCNN
 from .models.heads import save_zero_shot_head as save_zero_shot_head
 from .models.images import load_image as load_image

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caap_lab.checks import check_choice
 from caap_lab.models.base import HookedModel
+from caap_lab.models.black_box import BlackBoxModel
 from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 
@@ -57,6 +58,37 @@ def read_gradients(
     with model.hooks(fwd_hooks=[(name, keep) for name in hooks]):
         logits, gradients = differentiate(model, images, targets, lambda: [kept[name] for name in hooks], score)
     return logits, [kept[name].detach() for name in hooks], gradients
+
+
+def read_layer(
+    model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], layer: str
+) -> Float[Tensor, "batch channel row col"]:
+    """The maps that a black box's layer gives; no gradient."""
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    with torch.no_grad(), model.edited_layer(layer, keep):
+        model(images)
+    return model.map_form(layer).as_maps(kept[0])
+
+
+def read_layer_gradients(
+    model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"], layer: str
+) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
+    """The maps that a black box's layer gives, and the gradients of each image's target logit with respect to them."""
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(differentiable(x))
+        return kept[-1]
+
+    with model.edited_layer(layer, keep):
+        _, (gradient,) = differentiate(model, images, targets, lambda: kept)
+    form = model.map_form(layer)
+    return form.as_maps(kept[0].detach()), form.as_maps(gradient)
 
 
 def differentiable(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

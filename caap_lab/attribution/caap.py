@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from caap_lab.attribution.caap_maps import prepare_caap
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.method import Method
+from caap_lab.attribution.method import Method, kinds_that_give
 from caap_lab.engine.blanks import Blank
 from caap_lab.engine.settings import DEFAULTS
 from caap_lab.models.base import HookedModel, Images
@@ -107,7 +107,7 @@ CAAP = Method(
     backwards=Passes.of(0, {}),
     class_specific=True,
     sign="level",
-    models=("vit", "cnn"),
-    options={kind: DEFAULTS for kind in ("vit", "cnn")},
+    reads="patched contexts",
+    options={kind: DEFAULTS for kind in kinds_that_give("patched contexts")},
     prepare=prepare_caap,
 )

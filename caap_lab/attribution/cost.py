@@ -15,13 +15,13 @@ class ModelSize:
     """What of an architecture decides how many passes a map takes."""
 
     kind: str
-    """"vit", "cnn" or "mixer"."""
+    """"vit", "cnn", "mixer" or "black_box"."""
     image_size: tuple[int, int]
     """Pixels as (height, width)."""
     grid: tuple[int, int]
     """Cells of a map as (rows, columns)."""
     channels: int
-    """Of the maps that Score-CAM and ViT-CX read: the width of a ViT, or of a CNN's last block."""
+    """Of the maps that Score-CAM and ViT-CX read: the width of a ViT, or of the last maps of another model."""
 
     @property
     def n_patches(self) -> int:
@@ -31,8 +31,7 @@ class ModelSize:
     @classmethod
     def of(cls, model: HookedModel) -> "ModelSize":
         """The size of a hooked model."""
-        timm_model = getattr(model, model.kind)  # model.vit, model.cnn or model.mixer
-        return cls(model.kind, model.image_size, model.grid, int(timm_model.num_features))
+        return cls(model.kind, model.image_size, model.grid, model.channels)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,22 @@
-"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on CNNs, and in the three forms that ViTs know."""
+"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on maps, and in the three forms that ViTs know."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.activations_and_gradients import (
+    block_hooks,
+    on_grid,
+    read_gradients,
+    read_layer_gradients,
+)
 from caap_lab.attribution.attention_rows import query_row
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice
 from caap_lab.models.base import HookedModel
+from caap_lab.models.black_box import BlackBoxModel
 from caap_lab.models.vit import HookedViT
 
+Maps = Float[Tensor, "batch channel row col"]
 VERSIONS = ("token", "last_input", "attention")
 
 
@@ -51,7 +58,25 @@ def cam(
     On a CNN this is the original method; the result has the resolution of the last block. The published min-max to 0..1
     is left out.
     """
-    a, gradient = cam_maps(model, images, targets)
+    return weighted_maps(*cam_maps(model, images, targets))
+
+
+def cam_of_layer(
+    model: BlackBoxModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    layer: str | None = None,
+) -> Float[Tensor, "batch row col"]:
+    """The original method at a layer of a black box, by its name; None is the one that makes the last maps.
+
+    The result has the resolution of the layer.
+    """
+    return weighted_maps(*read_layer_gradients(model, images, targets, model.find_layer(layer)))
+
+
+def weighted_maps(a: Maps, gradient: Maps) -> Float[Tensor, "batch row col"]:
+    """ReLU(sum_k w_k a_k), w_k = mean over the map of dy/da_k."""
     return (gradient.mean((2, 3), keepdim=True) * a).sum(1).relu()
 
 
@@ -94,6 +119,6 @@ GRAD_CAM = method(
     signed_with={"version": ("last_input",)},
     forwards=1,
     backwards=1,
-    models=("vit", "cnn"),
-    cnn=cam,
+    reads="feature maps",
+    on={"cnn": cam, "black_box": cam_of_layer},
 )

@@ -1,12 +1,14 @@
-"""Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the last maps of a CNN or ViT."""
+"""Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the last maps of a CNN or ViT, or a layer's."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from caap_lab.attribution.activations_and_gradients import read_layer_gradients
 from caap_lab.attribution.attention_rows import widened
-from caap_lab.attribution.grad_cam import cam_maps
+from caap_lab.attribution.grad_cam import Maps, cam_maps
 from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
+from caap_lab.models.black_box import BlackBoxModel
 
 
 def grad_cam_plus_plus(
@@ -19,7 +21,22 @@ def grad_cam_plus_plus(
     small gradients. Unlike in a CNN, a ViT's a may be negative: the denominator may come close to zero and one channel
     outweigh all others.
     """
-    a, g = (widened(x) for x in cam_maps(model, images, targets))  # float16 has no room for g^3
+    return _weighted(*cam_maps(model, images, targets))
+
+
+def grad_cam_plus_plus_of_layer(
+    model: BlackBoxModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    layer: str | None = None,
+) -> Float[Tensor, "batch row col"]:
+    """The same at a layer of a black box, by its name; None is the one that makes the last maps."""
+    return _weighted(*read_layer_gradients(model, images, targets, model.find_layer(layer)))
+
+
+def _weighted(a: Maps, g: Maps) -> Float[Tensor, "batch row col"]:
+    a, g = widened(a), widened(g)  # float16 has no room for g^3
     alpha = g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6)
     weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
     return (weights * a).sum(1).relu()
@@ -34,5 +51,6 @@ GRAD_CAM_PLUS_PLUS = method(
     sign="positive",
     forwards=1,
     backwards=1,
-    models=("vit", "cnn"),
+    reads="feature maps",
+    on={"black_box": grad_cam_plus_plus_of_layer},
 )

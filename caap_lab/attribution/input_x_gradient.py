@@ -27,5 +27,5 @@ INPUT_X_GRADIENT = method(
     sign="signed",
     forwards=1,
     backwards=1,
-    models=("vit", "cnn", "mixer"),
+    reads="pixels",
 )

@@ -45,5 +45,5 @@ INTEGRATED_GRADIENTS = method(
     sign="signed",
     forwards=Passes(lambda size, options: options["steps"]),
     backwards=Passes(lambda size, options: options["steps"]),
-    models=("vit", "cnn", "mixer"),
+    reads="pixels",
 )

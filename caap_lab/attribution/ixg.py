@@ -62,7 +62,7 @@ IXG_PLUS = method(
     sign="signed",
     forwards=1,
     backwards=1,
-    models=("vit", "mixer"),
+    reads="residual stream",
 )
 LIBRA_IXG_PLUS = method(
     libra_ixg_plus,
@@ -73,5 +73,5 @@ LIBRA_IXG_PLUS = method(
     sign="signed",
     forwards=1,
     backwards=1,
-    models=("vit", "mixer"),
+    reads="residual stream",
 )

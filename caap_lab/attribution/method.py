@@ -16,11 +16,15 @@ from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
 from caap_lab.checks import check_choice
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
-from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.base import KINDS, READS, HookedModel, Images, check_kind, works_on
 from caap_lab.models.batches import is_single
+from caap_lab.models.black_box import BlackBoxModel
+from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.names import nearest
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.running import check_gradients
+from caap_lab.models.vit import HookedViT
 
 Compute = Callable[..., Tensor]
 """(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
@@ -31,6 +35,14 @@ Scores of one image must not depend on the others.
 """
 Prepare = Callable[[HookedModel, Mapping[str, Any], int], MapJob]
 """(model, options, batch_size) -> job for `run_maps`. It refuses what does not fit, before anything runs."""
+METHODS: "dict[str, Method]" = {}
+"""All methods by name; `registry` puts them in."""
+_MODELS: tuple[type[HookedModel], ...] = (HookedViT, HookedCNN, HookedMixer, BlackBoxModel)
+
+
+def kinds_that_give(what: str) -> tuple[str, ...]:
+    """Kinds of models of which this can be read, one of `caap_lab.models.base.READS`."""
+    return tuple(model.kind for model in _MODELS if what in model.readable)
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,8 @@ class Method:
     class_specific: bool
     sign: Sign
     """What the sign of a score means with the default options; see `AttributionMap`."""
-    models: tuple[str, ...]
-    """Kinds of models that it runs on: "vit", "cnn", "mixer"."""
+    reads: str
+    """What of a model it reads, one of `caap_lab.models.base.READS`. It runs on models that give it."""
     options: Mapping[str, Mapping[str, Any]]
     """Names and defaults of its own options, for each kind of model."""
     prepare: Prepare
@@ -71,13 +83,44 @@ class Method:
         """A map for one image, or a list of maps for several; arguments are `attribute`'s."""
 
         def prepare(model: HookedModel, batch_size: int) -> MapJob:
-            check_kind(model, self.name, self.models)
+            self.check(model)
             check_options(self.name, options, self.options[model.kind])
             return self.prepare(model, options, batch_size)
 
         maps = run_maps(model, images, target, prepare, batch_size=batch_size, progress=progress)
         firsts = [first for (first,) in maps]
         return firsts[0] if is_single(images) else firsts
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Kinds of models that it runs on: "vit", "cnn", "mixer", "black_box"."""
+        return kinds_that_give(self.reads)
+
+    def check(self, model: HookedModel) -> None:
+        """Refuse a model that it does not run on.
+
+        Raises:
+            InputError: with the methods that do.
+        """
+        check_kind(model, self.name, tuple(KINDS))
+        if self.reads not in model.readable:
+            said = f"{works_on(self.name, self.models)}; {model.model_name} is a {KINDS[model.kind][0]}"
+        elif not model.gives(self.reads):
+            said = f"{self.name} reads {self.reads}, and {model.model_name} has none"
+        elif self._takes_gradients and model.why_no_gradient:
+            said = f"{self.name} takes gradients, and {model.model_name} gives none ({model.why_no_gradient})"
+        else:
+            return
+        able = [name for name, method in METHODS.items() if method.runs_on(model)]
+        raise InputError(f"{said}; methods that run on it are {', '.join(able)}.")
+
+    def runs_on(self, model: HookedModel) -> bool:
+        """True if a model gives what it reads."""
+        return model.gives(self.reads) and not (self._takes_gradients and model.why_no_gradient)
+
+    @property
+    def _takes_gradients(self) -> bool:
+        return self.backwards.text not in ("0", "")
 
     def passes(self, size: ModelSize, options: Mapping[str, Any] | None = None) -> float:
         """Cost of one map in forward passes of the same model; a backward pass counts as `BACKWARD` of them.
@@ -107,8 +150,8 @@ def method(
     backwards: float | str | Passes = 0,
     class_specific: bool = True,
     score: str = "attribution to logit",
-    models: tuple[str, ...] = ("vit",),
-    cnn: Compute | None = None,
+    reads: str = "attention",
+    on: Mapping[str, Compute] | None = None,
     signed_with: Mapping[str, Sequence[str]] | None = None,
 ) -> Method:
     """A method from a function that scores a batch; its keyword-only parameters are the method's options.
@@ -124,13 +167,17 @@ def method(
         backwards: Backward passes of one map, likewise.
         class_specific: False if the map is the same for all targets.
         score: What a score is, see `AttributionMap`.
-        models: Kinds of models that it runs on.
-        cnn: What scores a batch on CNNs, where that is another function; its options are its own.
+        reads: What of a model it reads, see `caap_lab.models.base.READS`.
+        on: What scores a batch on a kind of model, where that is another function; its options are its own. An option
+            `layer` on black boxes is the name of a module, or None for the last one that makes maps; the function gets
+            its name.
         signed_with: Values of options with which scores are signed, whatever they are by default.
     """
     check_choice("sign", sign, SIGNS)
+    check_choice("reads", reads, tuple(READS))
     signed = signed_with or {}
-    options_of = {kind: default_options(cnn if cnn is not None and kind == "cnn" else compute) for kind in models}
+    computes = {kind: (on or {}).get(kind, compute) for kind in kinds_that_give(reads)}
+    options_of = {kind: default_options(function) for kind, function in computes.items()}
     defaults = default_options(compute)
 
     def prepare(model: HookedModel, options: Mapping[str, Any], batch_size: int) -> MapJob:
@@ -140,8 +187,10 @@ def method(
         changes_sign = any(settings.get(option) in values for option, values in signed.items())
         if isinstance(settings.get("probability"), str):  # the map says which one was read
             settings["probability"] = resolved_probability(settings["probability"], model.n_classes)
+        if isinstance(model, BlackBoxModel) and "layer" in settings:
+            settings["layer"] = model.find_layer(settings["layer"])
         written = {option: _written(value) for option, value in settings.items()}
-        chosen = cnn if cnn is not None and model.kind == "cnn" else compute
+        chosen = computes[model.kind]
 
         def compute_batch(images: Tensor, targets: Sequence[int] | None) -> list[BatchScores]:
             if targets is None:
@@ -163,7 +212,7 @@ def method(
         backwards=Passes.of(backwards, defaults),
         class_specific=class_specific,
         sign=sign,
-        models=models,
+        reads=reads,
         options=options_of,
         prepare=prepare,
     )

@@ -17,8 +17,9 @@ from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.mda import MDA
-from caap_lab.attribution.method import Compute, Method, check_options, method
+from caap_lab.attribution.method import METHODS, Compute, Method, check_options, method
 from caap_lab.attribution.mutex import MUTEX
+from caap_lab.attribution.occlusion import OCCLUSION
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
 from caap_lab.attribution.score_cam import SCORE_CAM
@@ -38,7 +39,7 @@ from caap_lab.variant import Variant, parse_variant
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS: dict[str, Method] = {
+METHODS |= {
     one.name: one
     for one in (
         # the paper's own comparison, in its order
@@ -65,6 +66,7 @@ METHODS: dict[str, Method] = {
         GRAD_SAM,
         GEN_ATT,
         RISE,
+        OCCLUSION,
         TIS,
         ATMAN,
     )
@@ -143,7 +145,8 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
             of all classes at once, [batch, row, col, classes]. Keyword-only parameters are the method's options. Scores
             of one image must not depend on the others.
         **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
-            left out, which claims least); and `score`.
+            left out, which claims least) and `score`; and `reads`, what the function reads of a model. "attention", if
+            left out: it runs on Vision Transformers. "pixels": images and logits alone; it runs on every model.
 
     Raises:
         InputError: the name belongs to a built-in method.

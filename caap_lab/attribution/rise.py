@@ -111,5 +111,5 @@ RISE = method(
     sign="level",
     forwards=Passes(lambda size, options: options["samples"]),
     score="attribution to prob",
-    models=("vit", "cnn"),
+    reads="pixels",
 )

@@ -1,17 +1,18 @@
-"""Score-CAM (Wang et al. 2020, CVPR Workshops, arXiv 1910.01279) on the last maps of a CNN or ViT."""
+"""Score-CAM (Wang et al. 2020, CVPR Workshops, arXiv 1910.01279) on the last maps of a CNN or ViT, or a layer's."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.attribution.activations_and_gradients import read_activations
+from caap_lab.attribution.activations_and_gradients import read_activations, read_layer
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.grad_cam import as_maps, cam_hook
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count
 from caap_lab.models.base import HookedModel
+from caap_lab.models.black_box import BlackBoxModel
 
 
 @torch.no_grad()
@@ -29,7 +30,31 @@ def score_cam(
     """
     check_count("chunk_size", chunk_size)
     _, (read,) = read_activations(model, images, [cam_hook(model)])
-    a = as_maps(model, read)
+    return _weighted(model, images, targets, as_maps(model, read), chunk_size)
+
+
+@torch.no_grad()
+def score_cam_of_layer(
+    model: BlackBoxModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    *,
+    layer: str | None = None,
+    chunk_size: int = 64,
+) -> Float[Tensor, "batch row col"]:
+    """The same at a layer of a black box, by its name; None is the one that makes the last maps."""
+    check_count("chunk_size", chunk_size)
+    a = read_layer(model, images, model.find_layer(layer))
+    return _weighted(model, images, targets, a, chunk_size)
+
+
+def _weighted(
+    model: HookedModel,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, " batch"],
+    a: Float[Tensor, "batch channel row col"],
+    chunk_size: int,
+) -> Float[Tensor, "batch row col"]:
     weights = []
     for image, channels, target in zip(images, a, targets, strict=True):
 
@@ -50,5 +75,6 @@ SCORE_CAM = method(
     needs="forward passes",
     sign="positive",
     forwards=Passes(lambda size, options: 1 + size.channels, "1 + channels"),
-    models=("vit", "cnn"),
+    reads="feature maps",
+    on={"black_box": score_cam_of_layer},
 )

@@ -87,7 +87,7 @@ SIMPLE_INSERTION = method(
     sign="level",
     forwards=Passes(lambda size, options: size.n_patches, "N"),
     score="logit",
-    models=("vit", "cnn"),
+    reads="pixels",
 )
 SIMPLE_DELETION = method(
     simple_deletion,
@@ -98,5 +98,5 @@ SIMPLE_DELETION = method(
     sign="level",
     forwards=Passes(lambda size, options: size.n_patches, "N"),
     score="negative logit",
-    models=("vit", "cnn"),
+    reads="pixels",
 )

@@ -78,5 +78,5 @@ SMOOTHGRAD = method(
     signed_with={"kind": ("signed", "times_input")},
     forwards=Passes(lambda size, options: options["samples"]),
     backwards=Passes(lambda size, options: options["samples"]),
-    models=("vit", "cnn", "mixer"),
+    reads="pixels",
 )

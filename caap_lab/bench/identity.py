@@ -69,8 +69,9 @@ def identified(
 
 
 def model_digest(model: HookedModel) -> str:
-    """Hash of a model in memory: architecture and weights, preprocessing, and the names of its classes."""
+    """Hash of a model in memory: architecture and weights, preprocessing, names of its classes, and its choices."""
     facts = [model.fingerprint, asdict(model.preprocessing), list(model.class_names.names)]
+    facts += [model.choices] if model.choices else []
     return pieces_digest([json.dumps(facts, sort_keys=True, default=str)])
 
 

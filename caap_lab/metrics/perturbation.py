@@ -21,7 +21,7 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.bases import base_image
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
-from caap_lab.models.base import HookedModel, Images, check_kind
+from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.probability import probabilities, resolved_probability
 from caap_lab.models.running import runs_model
@@ -123,7 +123,7 @@ def insertion_deletion(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
-    check_kind(model, "insertion_deletion", ("vit", "cnn", "mixer"))
+    check_kind(model, "insertion_deletion", tuple(KINDS))
     check_count("batch_size", batch_size)
     chosen = curve_protocol(protocol, **changes)
     if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":

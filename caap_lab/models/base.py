@@ -19,7 +19,7 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
-from caap_lab.models.width import MeasuredWidth
+from caap_lab.models.width import Measured, output_width
 
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
@@ -32,7 +32,9 @@ class HookedModel(HookedRootModule, ABC):
     """
 
     kind: ClassVar[str]
-    """What methods ask for: "vit", "cnn" or "mixer"."""
+    """What it is: "vit", "cnn", "mixer" or "black_box"."""
+    readable: ClassVar[frozenset[str]] = frozenset({"pixels"})
+    """What methods can read of models of this kind, among `READS`."""
     preprocessing: Preprocessing
     model_name: str
     _fingerprint: tuple[bytes, str] | None = None
@@ -62,8 +64,9 @@ class HookedModel(HookedRootModule, ABC):
 
     def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
         """Scores that the modules of a head give for `features` values; see `output_width`."""
-        measured: dict[str, MeasuredWidth] = self.__dict__.setdefault("_head_widths", {})
-        return measured.setdefault(head, MeasuredWidth()).of(chain, features, next(self.parameters()))
+        measured: dict[str, Measured[int]] = self.__dict__.setdefault("_head_widths", {})
+        like = next(self.parameters())
+        return measured.setdefault(head, Measured()).of(chain, [features], lambda: output_width(chain, features, like))
 
     @property
     @abstractmethod
@@ -89,6 +92,25 @@ class HookedModel(HookedRootModule, ABC):
     @abstractmethod
     def patch_size(self) -> tuple[int, int]:
         """Pixels of a cell of that grid as (height, width)."""
+
+    def gives(self, what: str) -> bool:
+        """True if methods can read this of the model, one of `READS`."""
+        return what in self.readable
+
+    @property
+    def why_no_gradient(self) -> str:
+        """What stands in the way of a gradient by pixels, as its reader would say it; empty if there is one."""
+        return ""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the activations that CAM methods read."""
+        return int(cast(Any, self.body).num_features)
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What was chosen when it was wrapped and changes maps, but no logits; by name, as JSON has it."""
+        return {}
 
     @property
     def body(self) -> nn.Module:
@@ -265,7 +287,21 @@ def check_no_hooks(model: HookedModel, what: str) -> None:
         )
 
 
-KINDS = {"vit": "Vision Transformer", "cnn": "CNN", "mixer": "Mixer"}
+KINDS = {
+    "vit": ("Vision Transformer", "Vision Transformers"),
+    "cnn": ("CNN", "CNNs"),
+    "mixer": ("Mixer", "Mixers"),
+    "black_box": ("black box", "black boxes"),
+}
+"""What one model of a kind is called, and several."""
+READS = {
+    "pixels": "scores of changed images, or their gradient by pixels",
+    "feature maps": "activations on a grid of places, and their gradient",
+    "residual stream": "the tokens that enter each block",
+    "attention": "tokens that meet in attention and nowhere else",
+    "patched contexts": "runs in which single patches are live, block by block",
+}
+"""What methods may read of a model."""
 
 
 def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
@@ -280,8 +316,13 @@ def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
             "cl.HookedCNN(model)."
         )
     if model.kind not in kinds:
-        known = " and ".join(f"{KINDS[kind]}s" for kind in kinds)
-        raise InputError(f"{what} works on {known}; {model.model_name} is a {KINDS[model.kind]}.")
+        raise InputError(f"{works_on(what, kinds)}; {model.model_name} is a {KINDS[model.kind][0]}.")
+
+
+def works_on(what: str, kinds: Sequence[str]) -> str:
+    """The sentence that says which kinds of models something works on, without its full stop."""
+    *most, last = [KINDS[kind][1] for kind in kinds]
+    return f"{what} works on {' and '.join([', '.join(most), last] if most else [last])}"
 
 
 def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:

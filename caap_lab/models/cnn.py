@@ -33,6 +33,7 @@ class HookedCNN(HookedModel):
     """
 
     kind = "cnn"
+    readable = HookedModel.readable | {"feature maps", "patched contexts"}
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class HookedMixer(HookedModel):
     """
 
     kind = "mixer"
+    readable = HookedModel.readable | {"residual stream"}
 
     def __init__(
         self,

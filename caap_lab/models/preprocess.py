@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps
 from timm.data import resolve_model_data_config
 from timm.data.transforms_factory import transforms_imagenet_eval
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, to_2tuple
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
@@ -83,9 +83,10 @@ class Preprocessing:
         if isinstance(getattr(model, "stem", None), PatchEmbed):  # an MLP-Mixer's name for it
             patch_embed = model.stem
         if patch_embed is not None:
-            size = patch_embed.img_size
-            weight = getattr(patch_embed.proj, "weight", None)  # adapters show it, unlike the number of channels
-            channels = channels if weight is None else weight.shape[1]
+            size = to_2tuple(getattr(patch_embed, "img_size", None) or size)
+            projection = getattr(patch_embed, "proj", None)
+            weight = getattr(projection, "weight", None)  # adapters show it, unlike the number of channels
+            channels = channels if weight is None or weight.ndim != 4 else weight.shape[1]
         if channels != 3:
             raise InputError(f"This model reads {channels} channels; photos have 3.")
         return cls(

@@ -13,7 +13,7 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
-from caap_lab.models.base import HookedModel, Images, is_watched
+from caap_lab.models.base import READS, HookedModel, Images, is_watched
 from caap_lab.models.block import BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
@@ -43,6 +43,7 @@ class HookedViT(HookedModel):
     """
 
     kind = "vit"
+    readable = frozenset(READS)
     vit: Any
     """timm's model."""
 

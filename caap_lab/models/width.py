@@ -1,28 +1,30 @@
 """How many values a head gives: measured by running it, since a head may be replaced without timm's model knowing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
 
+Found = TypeVar("Found")
 
-class MeasuredWidth:
-    """The number of values that a chain of modules gives; measured anew when the chain has changed."""
+
+class Measured(Generic[Found]):
+    """What was measured on a chain of modules; measured anew when the chain has changed."""
 
     def __init__(self) -> None:
-        self._measured: tuple[list[Any], int] | None = None
+        self._measured: tuple[list[Any], Found] | None = None
 
-    def of(self, chain: Sequence[nn.Module], features: int, like: Tensor) -> int:
-        """See `output_width`."""
+    def of(self, chain: Sequence[nn.Module], settings: Sequence[Any], measure: Callable[[], Found]) -> Found:
+        """What `measure` gives for these modules and settings."""
         # The modules themselves are kept, not their ids, which Python gives out again.
         parts: list[Any] = [part for module in chain for part in module.modules()]
         shapes = [tuple(t.shape) for module in chain for t in (*module.parameters(), *module.buffers())]
-        if self._measured is None or not _same([*parts, features, *shapes], self._measured[0]):
-            self._measured = [*parts, features, *shapes], output_width(chain, features, like)
+        if self._measured is None or not _same([*parts, *settings, *shapes], self._measured[0]):
+            self._measured = [*parts, *settings, *shapes], measure()
         return self._measured[1]
 
 
@@ -41,7 +43,7 @@ def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: 
     head = type(chain[-1]).__name__
     x: Any = torch.zeros(1, features, device=like.device, dtype=like.dtype)
     try:
-        with torch.no_grad(), _evaluated(chain):
+        with torch.no_grad(), evaluated(chain):
             for module in chain:
                 # A head may be in another format or place until the model that it was given to is moved.
                 own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), like)
@@ -75,7 +77,7 @@ def _same(now: list[Any], before: list[Any]) -> bool:
 
 
 @contextmanager
-def _evaluated(chain: Sequence[nn.Module]) -> Iterator[None]:
+def evaluated(chain: Sequence[nn.Module]) -> Iterator[None]:
     """Modules in evaluation mode, so that measuring changes no running statistics and draws no random numbers."""
     training = [part for module in chain for part in module.modules() if part.training]
     for part in training:

@@ -51,11 +51,11 @@ def explore(
     (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at once.
 
     Args:
-        model: Any model; of CNNs and Mixers, the methods and features that they have.
+        model: Any model; of others than Vision Transformers, the methods and features that they have.
         images: Images, demo scenes, or a data set. More can be uploaded.
         target: The class to begin with: index, WordNet id or word; None for the model's own prediction.
-        methods: Names of the methods to begin with, see `cl.methods()`; by default CAAP, and for a Mixer, on which
-            CAAP does not run, the first method that does.
+        methods: Names of the methods to begin with, see `cl.methods()`; by default CAAP, and for a model on which CAAP
+            does not run, the first method that does.
 
     Returns:
         The widget. `to_figure()` gives what it shows as a figure, `link` the Python calls that compute it, and
@@ -77,15 +77,13 @@ class Explorer(Panel):
         target: int | str | None,
         methods: Sequence[str] | None,
     ) -> None:
-        runnable = [name for name, method in METHODS.items() if model.kind in method.models]
+        runnable = [name for name, method in METHODS.items() if method.runs_on(model)]
         chosen = _default_methods(runnable) if methods is None else tuple(methods)
         for name in chosen:
             if name not in METHODS:
                 raise unknown_method(name)
             if name not in runnable:
-                raise InputError(
-                    f"{name} does not run on {model.model_name}, a {model.kind}; these do: {', '.join(runnable)}."
-                )
+                raise InputError(f"{name} does not run on {model.model_name}; these do: {', '.join(runnable)}.")
         if not chosen:
             raise InputError("Give one method at least.")
         self.photos = photos_of(model, images)

@@ -16,6 +16,8 @@ import caap_lab as cl
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.models.base import HookedModel
+from caap_lab.models.black_box import BlackBoxModel
+from helpers.black_boxes import small_black_box
 from helpers.cnns import feature_grid, small_cnn
 from helpers.methods import FACTS, QUICK, Options
 from helpers.mixers import small_mixer
@@ -64,6 +66,9 @@ def difference(one: Tensor, other: Tensor) -> float:
 def expected_grid(name: str, model: HookedModel, subject: str) -> tuple[int, int]:
     if FACTS[name].pixels:
         return model.image_size
+    if FACTS[name].feature_maps and isinstance(model, BlackBoxModel):
+        form = model.map_form(model.find_layer())
+        return form.rows, form.cols
     return feature_grid(subject) if FACTS[name].feature_maps and model.kind == "cnn" else model.grid
 
 
@@ -79,6 +84,10 @@ def test_a_map_is_of_its_image_and_target_alone(name: str, options: Options, sub
     options = options_on(name, options, model.kind)
     if options == FACTS[name].needs_class_token and "cls" not in model.spec.prefix:
         with pytest.raises(cl.InputError, match="no class token"):
+            cl.attribute(model, images, name, [1, 4], progress=False, **options)
+        return
+    if not model.gives(METHODS[name].reads):
+        with pytest.raises(cl.InputError, match=f"{name} reads feature maps, and {subject} has none; methods that run"):
             cl.attribute(model, images, name, [1, 4], progress=False, **options)
         return
     with untouched(model, images):
@@ -201,13 +210,14 @@ def test_the_cost_is_what_the_method_states(name: str, kind: str) -> None:
     if kind == "vit":
         model: HookedModel = cl.HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", **FACTS[name].cost_of)))
     else:
-        model = small_cnn("resnet18") if kind == "cnn" else small_mixer()
+        model = {"cnn": lambda: small_cnn("resnet18"), "mixer": small_mixer, "black_box": small_black_box}[kind]()
     size, image = ModelSize.of(model), random_images(model, 1)
     options = options_on(name, QUICK[name], kind)
     settings = {**method.options[kind], **options}
     assert method.forwards.count is not None and method.backwards.count is not None
     if FACTS[name].keeps_blank_runs:
         cl.attribute(model, image, name, 3, **options)
+    assert not model.why_no_gradient  # asked once of a black box, and kept
     with Passes(model) as passes:
         cl.attribute(model, image, name, 3, **options)
     assert passes.backwards == method.backwards.count(size, settings)
@@ -267,6 +277,9 @@ def test_bad_input_is_refused_before_anything_runs(name: str, monkeypatch: pytes
     if "mixer" not in METHODS[name].models:
         mixer = small_mixer()
         refuses(f"{name} works on .*; MlpMixer is a Mixer", mixer, random_images(mixer, 1), 0)
+    if "black_box" not in METHODS[name].models:
+        black_box = small_black_box()
+        refuses(f"{name} works on .*; plain_net is a black box", black_box, random_images(black_box, 1), 0)
 
 
 WRONG = [

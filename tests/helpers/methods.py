@@ -43,7 +43,7 @@ class Facts:
     others: tuple[Options, ...] = ()
     """Further options under which it keeps every contract on ViTs, besides `quick`."""
     feature_maps: bool = False
-    """True if a map of a CNN has the size of its last feature maps, not of its grid."""
+    """True if a map of a CNN or black box has the size of its last feature maps, not of its grid."""
     pixels: bool = False
     """True if a map has a score for each pixel."""
     needs_class_token: Options | None = None
@@ -191,6 +191,19 @@ FACTS: dict[str, Facts] = {
             ({"keep": 1.0}, "above 0 and below 1"),
             ({"seed": "one"}, "seed='one'"),
             ({"chunk_size": True}, CHUNK),
+        ),
+    ),
+    "occlusion": Facts(
+        others=({"blank": "blur", "window": 20, "stride": 12},),
+        seeded={"blank": "noise"},
+        wrong=(
+            ({"window": 0}, "window must be a whole number of at least 1"),
+            ({"stride": 1.5}, "stride must be a whole number"),
+            ({"window": 4, "stride": 6}, "A stride of 6 pixels leaves out pixels between windows of 4;"),
+            ({"blank": "grey"}, "no blank 'grey'"),
+            ({"blank": "zero_activations"}, "made of activations"),
+            ({"seed": -1}, "seed=-1"),
+            ({"chunk_size": 0}, CHUNK),
         ),
     ),
     "tis": Facts(

@@ -17,7 +17,8 @@ from caap_lab.attribution.registry import METHODS
 from helpers.methods import QUICK
 from helpers.mixers import KINDS, images_for, small_mixer
 
-ON_MIXERS = ("input_x_gradient", "integrated_gradients", "smoothgrad", "ixg_plus", "libra_ixg_plus")
+GRADIENTS_ON_MIXERS = ("input_x_gradient", "integrated_gradients", "smoothgrad", "ixg_plus", "libra_ixg_plus")
+ON_MIXERS = (*GRADIENTS_ON_MIXERS, "simple_insertion", "simple_deletion", "rise", "occlusion")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,7 +125,7 @@ def test_ixg_plus_is_the_sum_over_blocks() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ON_MIXERS)
+@pytest.mark.parametrize("name", GRADIENTS_ON_MIXERS)
 def test_libragrad_changes_the_maps_of_mixers(kind: str, name: str) -> None:
     model = small_mixer(kind)
     image = images_for(model, 1)
