@@ -47,7 +47,8 @@ class Patch:
     """Layers, None for all; left out for a full name or a point outside the blocks."""
     tokens: Tokens | Sequence[int] | Bool[Tensor, "batch token"] | None = None
     """A chooser from `caap_lab.tokens`, token numbers, or for a choice of its own for each image of the batch a boolean
-    tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens."""
+    tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens. A pooling head's
+    learned queries are no tokens: leave tokens out for its q, scores, pattern and z."""
     source: ActivationStore | Tensor | Mapping[int, Tensor] | float = field(default=0.0, kw_only=True)
     """A store, a tensor shaped like the activation (with a batch axis of 1 or the batch's size, or none), such a tensor
     for each layer, or a number."""
@@ -115,6 +116,20 @@ def _selection(
             raise InputError(f"{patch.name!r} has no tokens or heads; leave them out.")
         return torch.ones(1, *[1] * len(shape), dtype=torch.bool, device="cpu"), True
     tokens = _token_mask(model, patch, batch)
+    pooling = model.readout.attention if site.short.startswith("attn_pool.") else None
+    if pooling is not None:
+        if pooling.n_latents is None or leaf in ("k", "v"):
+            tokens = tokens[:, list(model.spec.read_tokens)]
+        elif patch.tokens is None:
+            tokens = tokens[:, :1]
+        else:
+            raise InputError(
+                f"The queries of the pooling head are {pooling.n_latents} learned latents and no tokens; leave tokens "
+                f"out for {patch.name!r}, or patch attn_pool.k or attn_pool.v of these tokens."
+            )
+        heads = _head_mask(model, patch, leaf, pooling.n_heads)
+        heard = tokens if leaf in ("k", "v") else tokens[:, pooling.answers]
+        return _headed(tokens, heads, leaf), bool(heard.any())
     reaches = True
     if site.short == "ln_final.normalized" or (site.layer == model.spec.n_layers - 1 and site.short in _AFTER_LAST_MIX):
         reaches = bool(tokens[:, list(model.spec.read_tokens)].any())
@@ -122,12 +137,17 @@ def _selection(
         if patch.tokens is not None and tokens[:, : model.spec.n_prefix].any():
             raise InputError("'embed' holds patch tokens only; prefix tokens join at 'full_embed'.")
         tokens = tokens[:, model.spec.n_prefix :]
-    heads = _head_mask(model, patch, leaf)
+    heads = _head_mask(model, patch, leaf, model.spec.n_heads)
+    return _headed(tokens, heads, leaf) if leaf in _HEADED else tokens[:, :, None], reaches
+
+
+def _headed(
+    tokens: Bool[Tensor, "batch token"], heads: Bool[Tensor, " head"], leaf: str
+) -> Bool[Tensor, "batch token head 1"] | Bool[Tensor, "batch head token 1"]:
+    """Mask of tokens and heads over the activation of a hook point that has both."""
     if leaf in ("attn_scores", "pattern"):
-        return tokens[:, None, :, None] & heads[None, :, None, None], reaches
-    if leaf in _HEADED:
-        return tokens[:, :, None, None] & heads[None, None, :, None], reaches
-    return tokens[:, :, None], reaches
+        return tokens[:, None, :, None] & heads[None, :, None, None]
+    return tokens[:, :, None, None] & heads[None, None, :, None]
 
 
 def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batch token"]:
@@ -163,8 +183,7 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
     return mask
 
 
-def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head"]:
-    n_heads = model.spec.n_heads
+def _head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[Tensor, " head"]:
     if patch.heads is None:
         return torch.ones(n_heads, dtype=torch.bool, device="cpu")
     if leaf not in _HEADED:
@@ -173,7 +192,7 @@ def _head_mask(model: HookedViT, patch: Patch, leaf: str) -> Bool[Tensor, " head
     heads = [int(given)] if isinstance(given, Integral) else [int(head) for head in given]
     wrong = [h for h in heads if not 0 <= h < n_heads]
     if wrong or not heads:
-        raise InputError(f"heads={heads}: this model has heads 0 to {n_heads - 1}.")
+        raise InputError(f"heads={heads}: there are heads 0 to {n_heads - 1}.")
     mask = torch.zeros(n_heads, dtype=torch.bool, device="cpu")
     mask[heads] = True
     return mask

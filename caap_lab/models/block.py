@@ -112,7 +112,7 @@ def after_heads(
 
 def read_heads(
     attention: Attention, points: AttentionPoints, x: Float[Tensor, "batch token d_model"], tokens: Tokens = None
-) -> Float[Tensor, "batch head token d_head"]:
+) -> Float[Tensor, "batch head query d_head"]:
     """What the heads read; explicit softmax only while scores or pattern are read or edited."""
     q, k, v = attention.project_qkv(x, tokens)
     q = _hook_heads(points.hook_q, q)
@@ -129,8 +129,8 @@ def read_heads(
 
 def _self_scores(
     attention: Attention,
-    q: Float[Tensor, "batch head token d_head"],
-    k: Float[Tensor, "batch head token d_head"],
+    q: Float[Tensor, "batch head query d_head"],
+    k: Float[Tensor, "batch head key d_head"],
     tokens: Tokens,
 ) -> Float[Tensor, "batch head query key"]:
     """Scores of all tokens for each other; where images have tokens of their own, each image is a group."""

@@ -41,7 +41,8 @@ def find_sites(
     """Hook points for a name and layers.
 
     A name is a full TransformerLens name ("blocks.3.attn.hook_q"), or a short one for all given layers: "resid_pre",
-    "attn.q" or just "q" where that is unambiguous. `layers=None` means all layers.
+    "attn.q" or just "q" where that is unambiguous: "pattern" is that of the blocks, and "attn_pool.pattern" that of a
+    head that pools by attention. `layers=None` means all layers.
 
     Raises:
         InputError: no such name or layer, or the short name fits several points.
@@ -53,6 +54,7 @@ def find_sites(
     shorts = {short_name(hook): layer_of(hook) is not None for hook in hook_dict}
     wanted = name.replace("hook_", "")
     fits = [wanted] if wanted in shorts else [s for s in shorts if s.split(".")[-1] == wanted]
+    fits = [short for short in fits if not short.startswith("attn_pool.")] or fits
     if len(fits) > 1:
         raise InputError(f"{name!r} could be any of {', '.join(fits)}; write one of these.")
     if not fits:

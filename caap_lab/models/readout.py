@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.models.attention_pool import PoolingAttention, pooling_attention
 from caap_lab.models.heads import ClassAndMeanHead
 from caap_lab.models.spec import ViTSpec
 from caap_lab.models.width import passes_on
@@ -32,6 +33,11 @@ class Readout(ABC):
     def adds_positions(self) -> bool:
         """True for a pooling that adds positions again, and so needs all tokens."""
         return False
+
+    @property
+    def attention(self) -> PoolingAttention | None:
+        """The attention that pools, where one does."""
+        return None
 
     @abstractmethod
     def pool(
@@ -76,6 +82,12 @@ class OwnReadout(Readout):
     def adds_positions(self) -> bool:
         """True for some poolings by attention."""
         return getattr(self.vit.attn_pool, "pos_embed", None) is not None
+
+    @property
+    def attention(self) -> PoolingAttention | None:
+        """Timm's pooling by attention, which some families give no prefix tokens."""
+        reads_prefix = getattr(self.vit, "pool_include_prefix", True)
+        return pooling_attention(self.vit.attn_pool, 0 if reads_prefix else self.vit.num_prefix_tokens)
 
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
@@ -150,6 +162,11 @@ class FeatureReadout(Readout):
     def adds_positions(self) -> bool:
         """True for some poolings by attention."""
         return self.own.adds_positions
+
+    @property
+    def attention(self) -> PoolingAttention | None:
+        """Timm's own pooling by attention, where it has one."""
+        return self.own.attention
 
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()

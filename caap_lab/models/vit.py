@@ -13,8 +13,9 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
+from caap_lab.models.attention_pool import run_pooling
 from caap_lab.models.base import READS, HookedModel, Images, is_watched
-from caap_lab.models.block import BlockPoints, NormPoints, Tokens, after_heads, run_block
+from caap_lab.models.block import AttentionPoints, BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.families import architecture_of
@@ -80,6 +81,7 @@ class HookedViT(HookedModel):
         self.hook_full_embed = HookPoint()
         self.blocks = nn.ModuleList(BlockPoints(spec.gated_mlp) for _ in range(spec.n_layers))
         self.ln_final = NormPoints()
+        self.attn_pool = None if self.readout.attention is None else AttentionPoints()
         self.hook_pooled = HookPoint()
         self.hook_logits = HookPoint()
         self.setup()
@@ -147,6 +149,9 @@ class HookedViT(HookedModel):
     def activation_shape(self, name: str) -> tuple[int, ...]:
         """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
         short = self.find(name)[0].short
+        pooling, point = self.readout.attention, short.removeprefix("attn_pool.")
+        if pooling is not None and point != short:
+            return pooling.shape(point, len(self.spec.read_tokens))
         return activation_shape(self.spec, short, self.readout.pooled_shape(self.spec.d_model), self.n_classes)
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
@@ -282,7 +287,12 @@ class HookedViT(HookedModel):
         architecture, readout = self.architecture, self.readout
         normalized = self.ln_final.hook_normalized(architecture.final_norm(resid))
         earlier = [architecture.final_norm(token) for token in class_tokens]
-        return self.hook_logits(readout.scores(self.hook_pooled(readout.pool(normalized, earlier))))
+        attention, points = readout.attention, self.attn_pool
+        if attention is not None and points is not None and any(map(is_watched, points.children())):
+            pooled = run_pooling(attention, points, normalized)
+        else:
+            pooled = readout.pool(normalized, earlier)
+        return self.hook_logits(readout.scores(self.hook_pooled(pooled)))
 
     def _check_unchanged(self) -> None:
         super()._check_unchanged()
