@@ -1,8 +1,15 @@
 """The timm model that computes what a Hugging Face or torchvision model computes."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
+
+from caap_lab.models.device_dtype import plain_defaults
+from caap_lab.models.twins.check import check_same
+from caap_lab.models.twins.families import family_of
+from caap_lab.models.twins.source import check_weights, prepared
 
 
 @dataclass(frozen=True)
@@ -13,7 +20,8 @@ class Twin:
     """
 
     model: nn.Module
-    """timm's model, in evaluation mode, on the original's device and in its number format."""
+    """timm's model, in evaluation mode, on the original's device and in its number format. Its `pretrained_cfg` has the
+    mean, the standard deviation and the crop that the family's published checkpoints expect."""
     head: nn.Module | None
     """The head to give to `HookedViT` where timm has no such head of its own (DINOv2's classifier); else None."""
     class_names: tuple[str, ...] | None
@@ -22,16 +30,43 @@ class Twin:
     """What results call the model: the checkpoint's name or folder if the original knows it, else its class."""
 
 
-def timm_twin(module: nn.Module) -> Twin | None:
+def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> Twin | None:
     """A model's twin; None if its class is not among those that have one.
 
-    The twin is a snapshot: its weights are copies, and later changes of the original are not seen.
+    The twin is a snapshot: its weights are copies, and later changes of the original are not seen. Adapters of PEFT
+    inside the model are merged, in a copy, as they are now. The twin's output is what users of the original read: class
+    scores, else image embeddings or pooled features; where it pools nothing, the class token or the mean patch.
 
     Args:
-        module: A Vision Transformer of transformers or torchvision, as it is after loading.
+        module: A Vision Transformer of transformers or torchvision, as it is after loading; it stays as it is.
+        image_size: (height, width) of the twin's images in pixels, if not the configured one; positions are resampled
+            as the original does it.
 
     Raises:
         InputError: the class is known, and this model has something that timm's model does not do; or both were run on
             a random batch, and what they give differs by more than 1e-4 of the largest value.
     """
-    return None
+    family = family_of(module)
+    if family is None:
+        return None
+    dtype = check_weights(module)
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]), plain_defaults():
+        original = prepared(module)
+        blueprint = family(original, image_size)
+        model = blueprint.build()
+        check_same(original, blueprint, model)
+        head = None if blueprint.head is None else blueprint.head.to(dtype)
+        model = model.to(dtype)
+    return Twin(model, head, _class_names(module, blueprint.n_classes), _name(module))
+
+
+def _class_names(module: Any, n_classes: int) -> tuple[str, ...] | None:
+    """The configured names; a head that was replaced by one of another width has none."""
+    names = getattr(getattr(module, "config", None), "id2label", None) or {}
+    if n_classes == 0 or len(names) != n_classes or all(str(name) == f"LABEL_{index}" for index, name in names.items()):
+        return None
+    return tuple(str(names[index]) for index in sorted(names))
+
+
+def _name(module: Any) -> str:
+    return str(getattr(getattr(module, "config", None), "name_or_path", "") or type(module).__name__)

@@ -1,0 +1,123 @@
+"""Whether a twin gives what the original gives, on a random batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caap_lab.errors import InputError
+from caap_lab.models.twins.blueprint import Blueprint, Outputs
+
+LIMIT = 1e-4
+"""Largest difference that passes, as a share of the largest value."""
+_BATCH = 2
+
+
+def check_same(original: nn.Module, blueprint: Blueprint, twin: nn.Module) -> None:
+    """Run both on a random batch, and compare their results and what leaves each block.
+
+    The blocks are compared too, because a classifier that is still zero would hide all before it.
+
+    Args:
+        original: In float32 or float64; it is put into evaluation mode for the while.
+        blueprint: What the twin was built from.
+        twin: The timm model.
+
+    Raises:
+        InputError: the original does not run, or a difference is above `LIMIT`; the largest is named.
+    """
+    model: Any = twin
+    example = next(twin.parameters())
+    shape = (_BATCH, model.in_chans, *model.patch_embed.img_size)
+    # from a generator of its own, so that the user's random numbers are what they would have been
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
+    with _evaluating(original), _plain_arithmetic(example.device):
+        with _outputs_of(blueprint.blocks) as expected:
+            try:
+                outputs = blueprint.run(images)
+            except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
+                raise InputError(
+                    f"{type(original).__name__} does not run on images of {list(shape[2:])} pixels: {error}"
+                ) from error
+        with _outputs_of(list(model.blocks)) as given:
+            tokens = model.forward_features(images)
+    differences = {
+        f"what leaves block {index}": _relative(*pair) for index, pair in enumerate(zip(given, expected, strict=True))
+    }
+    differences |= _of_result(model, blueprint, tokens, outputs)
+    worst = max(differences, key=lambda what: differences[what])
+    if differences[worst] > LIMIT:
+        first = next(what for what, value in differences.items() if value > LIMIT)
+        raise InputError(
+            f"The timm model made of this {type(original).__name__} does not give what the original gives: on a random "
+            f"batch {worst} differs by {differences[worst]:.2g} of the largest value, where {LIMIT:g} is allowed; the "
+            f"first difference is in {first}. The original was changed, or computes something that timm's "
+            f"{type(twin).__name__} does not."
+        )
+
+
+def _of_result(model: Any, blueprint: Blueprint, tokens: Tensor, outputs: Outputs) -> dict[str, float]:
+    n_prefix = model.num_prefix_tokens
+    if blueprint.head is None:
+        result = model.forward_head(tokens)
+    else:
+        head: Any = blueprint.head
+        result = head(head.pool(tokens, [], n_prefix))
+    expected = outputs.result
+    if expected is None:
+        assert outputs.tokens is not None
+        expected = model.forward_head(outputs.tokens)  # which is timm's pooling alone, where it has no classifier
+    what = "the vector of class scores" if blueprint.n_classes else "the vector of features"
+    return {what: _relative(result, expected)}
+
+
+def _relative(given: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
+    if given.shape != expected.shape:
+        return float("inf")
+    difference, largest = (given - expected).abs().max().item(), expected.abs().max().item()
+    if difference == 0:
+        return 0.0
+    return difference / largest if difference < float("inf") and largest else float("inf")
+
+
+@contextmanager
+def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What leaves some blocks while the model runs, in order."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it a model is in evaluation mode; afterwards each part is in the mode that it was in."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def _plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """Without autocast and the short formats that a user may have allowed for products in float32."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
