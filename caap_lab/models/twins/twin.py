@@ -8,7 +8,7 @@ from torch import nn
 
 from caap_lab.models.device_dtype import plain_defaults
 from caap_lab.models.twins.check import check_same
-from caap_lab.models.twins.families import family_of
+from caap_lab.models.twins.families import family_of_class
 from caap_lab.models.twins.source import check_weights, prepared
 
 
@@ -46,7 +46,7 @@ def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> T
         InputError: the class is known, and this model has something that timm's model does not do; or both were run on
             a random batch, and what they give differs by more than 1e-4 of the largest value.
     """
-    family = family_of(module)
+    family = family_of_class(type(module))
     if family is None:
         return None
     dtype = check_weights(module)
