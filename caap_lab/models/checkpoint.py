@@ -11,59 +11,82 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import eva
+from timm.layers import HybridEmbed
 from timm.models.densenet import DenseNet, _filter_torchvision_pretrained
 from timm.models.vgg import VGG, _filter_fn
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from caap_lab.errors import CheckpointError
+from caap_lab.models.timm_layouts import as_timm_vit
+from caap_lab.models.weight_sets import find_weights
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state")
-"""Where training scripts put weights; of several, the first is taken, in timm's order: averaged ones come first."""
+
+
+class _PathParts(tuple[str, ...]):
+    """In place of a path among hyper-parameters."""
+
+    def __new__(cls, *parts: str) -> "_PathParts":
+        return super().__new__(cls, parts)
+
+
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _MOST_UNPACKED = 20
 """How many times its own size a file may unpack to: PyTorch does not compress, and weights hardly can be."""
-_PREFIXES = ("module.", "model.", "backbone.")
 _CLASSIFIERS = [(f"{module}.weight", 0) for module in ("head", "head.fc", "fc", "classifier")]
 _MOST_SHOWN = 4
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *(
+        (dict, f"{module}.AttributeDict")
+        for module in (
+            *("lightning.fabric.utilities.data", "lightning_fabric.utilities.data"),
+            *("lightning.pytorch.utilities.parsing", "pytorch_lightning.utilities.parsing"),
+        )
+    ),
+    *((_PathParts, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
+]
+"""What training scripts put beside the weights: arguments, Lightning's hyper-parameters, paths. A Namespace only holds
+values; in the place of the others, something is made that only holds values."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU.
 
-    Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code.
-    Weights inside "state_dict_ema", "model_ema", "state_dict", "model" or "model_state" are taken out, of several the
-    first in this order, as timm takes them; "module.", "model." or "backbone." in front of every name is taken off.
+    Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code. Weights are
+    taken out of what training scripts put around them: keys such as "state_dict_ema", "model" or "teacher" (of several
+    that timm knows, the one that timm takes), and "module.", "_orig_mod.", "backbone." and the like in front of names.
+
+    Args:
+        path: The file.
+        key: Which set of weights to take where the file holds several, such as a teacher's and a student's: its key, or
+            what stands in front of its names.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it; or holds
             several sets of weights of which timm would not choose one, or tensors that are larger than it.
     """
     path = Path(path)
-    check_file(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    while isinstance(content, dict):
-        key = next((key for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if key is None:
-            break
-        _check_one_set(path, content, key)
-        content = content[key]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not weights by name.")
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not state:
-        sets = [str(key) for key, value in content.items() if isinstance(value, dict) and _weights(value)]
-        if sets:
-            raise CheckpointError(f"{path} holds weights as {_several(sets)}, and which to load is not known.{_CHOOSE}")
-        shown = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
-        raise CheckpointError(f"{path} holds no weights by name; found {shown}.")
+    state = find_weights(_read(path), path, key)
     _check_held(path, state)
-    return _without_prefix(state)
+    return state
 
 
-def load_into(vit: VisionTransformer | eva.Eva, state_dict: dict[str, Tensor]) -> None:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that holds nothing else, under the names that stand in it, on the CPU.
+
+    Raises:
+        CheckpointError: as `read_state_dict`; also where something else than tensors is in it.
+    """
+    content = _read(path)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds something else than weights by name.")
+    _check_held(path, content)
+    return content
+
+
+def load_into(vit: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Load weights into a timm ViT, strictly; other layouts that timm knows are converted first.
 
     Position embeddings of another image size are resampled to the model's grid.
@@ -72,20 +95,12 @@ def load_into(vit: VisionTransformer | eva.Eva, state_dict: dict[str, Tensor]) -
         CheckpointError: a weight is missing, left over, misshapen or not finite; the model is unchanged.
     """
     _check_patch_size(vit, state_dict)
-    flexible = "flexi" in model_label(vit)  # timm resizes FlexiViT's patches with another filter
-    resampling: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if flexible else {}
     try:
-        if isinstance(vit, eva.Eva):
-            state = eva.checkpoint_filter_fn(dict(state_dict), vit)
-        else:
-            state = checkpoint_filter_fn(dict(state_dict), vit, adapt_layer_scale=True, **resampling)
+        state = as_timm_vit(vit, state_dict, model_label(vit))
     except (KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"The checkpoint does not fit {model_label(vit)}: {error}.{_sizes(vit, state_dict)}"
         ) from error
-    if "siglip" in model_label(vit) and getattr(vit, "attn_pool", None) is None:
-        # timm's average-pooled SigLIP models share the files of the attention-pooled ones.
-        state = {name: value for name, value in state.items() if not name.startswith("attn_pool.")}
     load_exactly(vit, state)
 
 
@@ -146,6 +161,11 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not there:
         raise CheckpointError(f"There is no checkpoint file {path}.")
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{path} is a peft adapter, which holds changes to another model's weights. Load it with peft and wrap "
+            "the model: cl.wrap(peft.PeftModel.from_pretrained(base_model, folder))."
+        )
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the weights file in it.")
     if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
@@ -162,43 +182,6 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is empty.")
     if start == _LFS_POINTER:
         raise CheckpointError(f"{path} is a Git LFS pointer; `git lfs pull` gets the weights.")
-
-
-_CHOOSE = (
-    " Save the one that you mean alone, with its key for KEY: torch.save(torch.load(FILE, weights_only=True)[KEY], "
-    "ANOTHER_FILE)."
-)
-
-
-def _check_one_set(path: Path, content: dict[Any, Any], key: str) -> None:
-    """Refuse a second set of the same weights under a key that timm does not know, such as "ema" or "teacher"."""
-    chosen = set(_weights(content[key]))
-    known = {"state_dict_ema", "model_ema", "state_dict", "model"}
-    for other, value in content.items():
-        if other == key or (other in known and key in known) or not isinstance(value, dict):
-            continue
-        names = set(_weights(value))
-        if names and 2 * len(names & chosen) >= min(len(names), len(chosen)):
-            raise CheckpointError(f"{path} holds weights as {_several([key, str(other)])}.{_CHOOSE}")
-
-
-def _weights(content: dict[Any, Any]) -> dict[str, Tensor]:
-    """The tensors by name in what a checkpoint has under a key, however deep it is wrapped."""
-    while True:
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if inner is None:
-            break
-        content = inner
-    return _without_prefix({name: value for name, value in content.items() if _is_weight(name, value)})
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
-def _several(keys: list[str]) -> str:
-    shown = [repr(key) for key in keys[: _MOST_SHOWN + 2]]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
 def _check_held(path: Path, state: dict[str, Tensor]) -> None:
@@ -227,6 +210,11 @@ def _check_unpacked(path: Path) -> None:
         )
 
 
+def _read(path: Path) -> Any:
+    check_file(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
 def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path, device="cpu")
@@ -237,9 +225,8 @@ def _read_safetensors(path: Path) -> Any:
 def _read_pickle(path: Path) -> Any:
     try:
         _check_unpacked(path)
-        # Training scripts often put their arguments beside the weights; a Namespace only holds values.
         # PyTorch warns about pickles that it has not written; what it cannot read is an error anyway.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
@@ -262,15 +249,10 @@ def _read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {reason}") from error
 
 
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            return _without_prefix({name.removeprefix(prefix): value for name, value in state.items()})
-    return state
-
-
-def _check_patch_size(vit: VisionTransformer | eva.Eva, state: dict[str, Tensor]) -> None:
+def _check_patch_size(vit: Any, state: dict[str, Tensor]) -> None:
     """Refuse patches of another size, which timm would resample to something that was never trained."""
+    if isinstance(vit.patch_embed, HybridEmbed):  # reads patches of feature maps, if it projects them at all
+        return
     wanted = tuple(vit.patch_embed.proj.weight.shape[-2:])
     for name, value in state.items():
         if name.endswith(("patch_embed.proj.weight", "visual.conv1.weight")) and value.ndim == 4:

@@ -592,7 +592,9 @@ def test_two_sets_of_which_timm_chooses_none_are_refused(tmp_path: Path, key: st
     raw, averaged = small_vit(0).state_dict(), small_vit(1).state_dict()
     for content in (averaged, {"module." + name: value for name, value in averaged.items()}, {"model": averaged}):
         torch.save({key: raw, other: content}, tmp_path / "two.pth")
-        with pytest.raises(CheckpointError, match=rf"weights as '{key}' and '{other}'. Save the one that you mean"):
+        with pytest.raises(
+            CheckpointError, match=rf"as '{key}' and '{other}'. Choose one, as with checkpoint_key='{key}'"
+        ):
             read_state_dict(tmp_path / "two.pth")
     torch.save({"student": raw, "teacher": averaged}, tmp_path / "two.pth")
     with pytest.raises(CheckpointError, match=r"weights as 'student' and 'teacher', and which to load is not known"):

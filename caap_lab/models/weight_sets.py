@@ -1,0 +1,198 @@
+"""Which of a checkpoint's tensors are the model's: sets of weights under keys, and prefixes in front of names."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from caap_lab.errors import CheckpointError
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "model_state_dict")
+"""Where training scripts put weights; of several, the first is taken, in timm's order: averaged ones come first."""
+_CHOSEN_BY_TIMM = {"state_dict_ema", "model_ema", "state_dict", "model"}
+_PREFIXES = (
+    *("module", "model", "backbone", "encoder", "net", "network", "vit", "cnn", "base_model", "timm_model"),
+    *("teacher", "student", "ema", "model_ema", "ema_model", "online_model"),
+)
+"""What wrappers put in front of the names of all their model's weights."""
+_IN_FRONT = re.compile(rf"^(({'|'.join(_PREFIXES)})\.)+")
+_INSIDE_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch's compiler and training wrappers put into names, wherever they wrap."""
+_OF_TRAINING = re.compile(r"(loss|criterion|optim|sched|scaler|metric)", re.IGNORECASE)
+"""In the first part of a name or in a key: what training keeps beside the model."""
+_COUNTERS = {"n_averaged", "initted", "step", "global_step", "num_updates", "epoch"}
+_PROJECTION_HEADS = re.compile(r"(head\.(mlp|last_layer)|dino_head|ibot_head)\.")
+"""DINO's and iBOT's heads, which only their training reads: class scores are made of the backbone's features."""
+_ADAPTERS = re.compile(r"\.(lora_\w+|hada_\w+|lokr_\w+|ia3_\w+|oft_\w+|vera_\w+|base_layer)\.|\.(ia3_\w+|lora_\w+)$")
+_OF_MODELS = re.compile(
+    r"(cls_token|pos_embed|patch_embed\.proj\.weight|blocks\.0\..+|conv1\.weight|layer1\.0\..+|stem\.proj\.weight"
+    r"|features\.(0|conv0)\..+)$"
+)
+"""Names by which a supported timm model's weights are known."""
+_MOST_SHOWN = 4
+_MOST_SETS_SHOWN = 6
+
+
+def find_weights(content: Any, file: object, key: str | None = None) -> dict[str, Tensor]:
+    """A model's tensors by its own names, out of what a checkpoint holds.
+
+    Args:
+        content: What was read.
+        file: What errors call it.
+        key: Which set of weights: a key at any depth, or a prefix of names; None where there is one set alone.
+
+    Raises:
+        CheckpointError: there are no weights; several sets, and no key that chooses; or weights beside the model's
+            that are not known to be training's alone.
+    """
+    if isinstance(content, dict) and key is not None:
+        content = _chosen(content, key, file)
+    content = _unwrapped(content, file)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not weights by name.")
+    state = _tensors(content)
+    if not state:
+        shown = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
+        raise CheckpointError(f"{file} holds no weights by name; found {shown}.")
+    adapters = [name for name in state if _ADAPTERS.search(name)]
+    if adapters:
+        raise CheckpointError(
+            f"{file} holds adapters ({adapters[0]}), whose scale and base model are not in it. Load them with peft and "
+            "wrap the model, cl.wrap(peft.PeftModel.from_pretrained(base_model, folder)); or save the weights of "
+            "model.merge_and_unload()."
+        )
+    return _by_own_names(state, file)
+
+
+def _unwrapped(content: Any, file: object) -> Any:
+    """What lies under the keys of training scripts."""
+    while isinstance(content, dict):
+        key: Any = next((key for key in _WRAPPERS if _holds_tensors(content.get(key))), None)
+        if key is not None:
+            _check_one_set(content, key, file)
+        elif not _tensors(content):
+            sets = [name for name, value in content.items() if _holds_tensors(value)]
+            sets = [name for name in sets if not _OF_TRAINING.search(str(name))]
+            if len(sets) > 1:
+                raise CheckpointError(
+                    f"{file} holds weights as {_several(sets)}, and which to load is not known.{_choose(sets[0])}"
+                )
+            key = next(iter(sets), None)
+        if key is None:
+            break
+        content = content[key]
+    return content
+
+
+def _check_one_set(content: Mapping[Any, Any], key: str, file: object) -> None:
+    """Refuse a second set of the same weights under a key that timm does not know, such as "ema" or "teacher"."""
+    chosen = _bare_names(content[key])
+    for other, value in content.items():
+        if other == key or (other in _CHOSEN_BY_TIMM and key in _CHOSEN_BY_TIMM):
+            continue
+        if _alike(chosen, _bare_names(value)):
+            raise CheckpointError(f"{file} holds weights as {_several([key, other])}.{_choose(key)}")
+
+
+def _by_own_names(state: dict[str, Tensor], file: object) -> dict[str, Tensor]:
+    """Weights without what wrappers put in front of their names, and without what only training reads."""
+    while True:
+        if any(_OF_MODELS.match(name) for name in state):
+            return {name: value for name, value in state.items() if not _PROJECTION_HEADS.match(name)}
+        groups = {prefix: under for prefix in _PREFIXES if (under := _under(state, prefix))}
+        known = {prefix: under for prefix, under in groups.items() if _is_model(under)}
+        if len(groups) == 1 and len(next(iter(groups.values()))) == len(state):
+            state = next(iter(groups.values()))  # all names have it, whatever they are
+            continue
+        if not known:
+            return state
+        first = next(iter(known))
+        if len(known) > 1:
+            raise CheckpointError(
+                f"{file} holds weights as {_several(known)} in front of their names, and which to load is not known."
+                f"{_choose(first)}"
+            )
+        others = [name for name in state if not name.startswith(f"{first}.") and not _is_of_training(name)]
+        if others:
+            more = f" and {len(others) - _MOST_SHOWN} others" if len(others) > _MOST_SHOWN else ""
+            raise CheckpointError(
+                f"{file} holds a model's weights under {first!r} and others beside them: "
+                f"{', '.join(others[:_MOST_SHOWN])}{more}. How the two work together is not in the file. "
+                f"checkpoint_key={first!r} loads the first alone; with a head of your own behind them, build your "
+                f"model, load the weights into it, and call cl.wrap(model.{first}, head=model.head)."
+            )
+        state = known[first]
+
+
+def _is_of_training(name: str) -> bool:
+    return bool(name in _COUNTERS or _PROJECTION_HEADS.match(name) or _OF_TRAINING.search(name.split(".")[0]))
+
+
+def _is_model(state: Mapping[str, Tensor]) -> bool:
+    """True if names, behind any prefixes, are those of a supported model."""
+    return any(_OF_MODELS.match(name) for name in state) or any(
+        _is_model(under) for prefix in _PREFIXES if (under := _under(state, prefix))
+    )
+
+
+def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Tensors by name, without what torch's compiler and training wrappers put into the names."""
+    named = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return {_INSIDE_NAMES.sub("", name): value for name, value in named.items()}
+
+
+def _holds_tensors(content: Any) -> bool:
+    """True for a mapping with tensors by name, at any depth."""
+    return isinstance(content, dict) and (bool(_tensors(content)) or any(map(_holds_tensors, content.values())))
+
+
+def _bare_names(content: Any) -> set[str]:
+    """Names of the tensors in what a checkpoint has under a key, at any depth, without prefixes."""
+    if not isinstance(content, dict):
+        return set()
+    inner = (_bare_names(value) for value in content.values())
+    return {_IN_FRONT.sub("", name) for name in _tensors(content)}.union(*inner)
+
+
+def _alike(one: set[str], other: set[str]) -> bool:
+    """True if two sets of names are of the same model."""
+    return bool(one and other) and 2 * len(one & other) >= min(len(one), len(other))
+
+
+def _chosen(content: Mapping[Any, Any], key: str, file: object) -> dict[Any, Any]:
+    """What a checkpoint has under a key, or under a prefix of names.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    found = _search(content, key)
+    if found is None:
+        names = [str(name) for name, value in content.items() if _holds_tensors(value)]
+        names += sorted({name.split(".")[0] for name in _tensors(content) if "." in name})
+        known = _several(names) or "no key"
+        raise CheckpointError(f"{file} has no weights under checkpoint_key={key!r}; it has some under {known}.")
+    return found
+
+
+def _search(content: Mapping[Any, Any], key: str) -> dict[Any, Any] | None:
+    if isinstance(content.get(key), dict):
+        return content[key]
+    if under := _under(_tensors(content), key):
+        return dict(under)
+    inner = (_search(value, key) for value in content.values() if isinstance(value, dict))
+    return next((found for found in inner if found is not None), None)
+
+
+def _several(keys: Iterable[Any]) -> str:
+    shown = [repr(str(key)) for key in list(keys)[:_MOST_SETS_SHOWN]]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
+
+
+def _choose(key: Any) -> str:
+    return f" Choose one, as with checkpoint_key={str(key)!r}."
