@@ -57,7 +57,7 @@ def plain_scores(
 
 @torch.no_grad()
 def plain_groups(model: HookedViT, image: Tensor, cutoff: int, attention: str, tail: str) -> Tensor:
-    """Logits [row, col, class] for class-token models, in loops over groups, rows, heads and tokens (float64)."""
+    """Logits [row, col, class] for class-token models, in loops over groups, rows, heads and patched tokens (float64)."""
     spec, blank = model.spec, blank_run(model, "white").resid
     source = _residuals(model, image)
     cells = [(row, col) for row in range(spec.grid[0]) for col in range(spec.grid[1])]
@@ -120,29 +120,28 @@ def _move_row(
     """
     attn = block.attn
     q_live, _, _ = _heads(block, resid)
-    q_blank, _, _ = _heads(block, blank[token])
+    q_blank, k_blank, v_blank = _heads(block, blank)
+    live = {t: [(_heads(block, part), share) for part, share in parts.values()] for t, parts in keys.items()}
+    others = [t for t in range(1, len(blank)) if attention == "cached_all" or t not in keys]
     z = []
     for head in range(attn.num_heads):
         total, weighted = 0.0, 0.0
-        for parts in keys.values():
-            k = sum(share * _heads(block, part)[1][head] for part, share in parts.values())
-            v = sum(share * _heads(block, part)[2][head] for part, share in parts.values())
+        for parts in live.values():
+            k = sum(share * k[head] for (_, k, _), share in parts)
+            v = sum(share * v[head] for (_, _, v), share in parts)
             weight = torch.exp(q_live[head] @ k * attn.scale)
             total, weighted = total + weight, weighted + weight * v
-        for other in range(1, len(blank)):
-            if attention == "cached_all" or other not in keys:
-                _, k, v = _heads(block, blank[other])
-                query = q_live[head] if attention == "exact" else q_blank[head]
-                weight = torch.exp(query @ k[head] * attn.scale)
-                total, weighted = total + weight, weighted + weight * v[head]
+        query = q_live[head] if attention == "exact" else q_blank[token, head]
+        weights = torch.exp(k_blank[others, head] @ query * attn.scale)
+        total, weighted = total + weights.sum(), weighted + weights @ v_blank[others, head]
         z.append(weighted / total)
     resid = resid + block.ls1(attn.proj(torch.cat(z)))
     return resid + block.ls2(block.mlp(block.norm2(resid)))
 
 
-def _heads(block, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = block.attn.qkv(block.norm1(resid)).view(3, block.attn.num_heads, -1)
-    return q, k, v
+def _heads(block, resid: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values [..., head, d_head] of rows [..., d_model]."""
+    return block.attn.qkv(block.norm1(resid)).unflatten(-1, (3, block.attn.num_heads, -1)).unbind(-3)
 
 
 def _residuals(model: HookedViT, image: Tensor) -> dict[int, Tensor]:
