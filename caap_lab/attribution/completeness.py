@@ -11,7 +11,7 @@ from caap_lab.attribution.biases import read_biases
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import exact
-from caap_lab.models.running import runs_model
+from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.vit import HookedViT
 
 
@@ -40,6 +40,7 @@ def completeness_error(
         layers up to the first of these: later streams do not hold all that the head reads.
     """
     check_kind(model, "completeness_error", ("vit", "mixer"))
+    check_gradients(model, "completeness_error")
     singles = check_images(images)
     wanted = [None] * len(singles) if target is None else model.targets(target, len(singles))
     bar = tqdm(batches(model, singles, 1), total=len(singles), unit="image", disable=not progress or len(singles) == 1)
@@ -60,4 +61,5 @@ def _errors(
         float(exact(products).sum()) + sum(share for block, share in shares if block >= layer)
         for layer, products in enumerate(streams[:whole])
     ]
-    return (torch.tensor(sums, dtype=torch.float32, device="cpu") - logit).abs() / abs(logit)
+    errors = (torch.tensor(sums, dtype=torch.float64, device="cpu") - logit).abs() / abs(logit)
+    return errors.float()
