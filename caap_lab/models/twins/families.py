@@ -48,11 +48,6 @@ _REFUSED = {
 }
 
 
-def family_of(module: nn.Module) -> Family | None:
-    """The function that reads a module's class; see `family_of_class`."""
-    return family_of_class(type(module))
-
-
 def family_of_class(cls: type) -> Family | None:
     """The function that reads models of a class, or of one that it is derived from; None if none does.
 
