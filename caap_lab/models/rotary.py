@@ -1,0 +1,155 @@
+"""Rotary positions: queries and keys of patches are turned by their places, pair of channels by pair of channels.
+
+In timm's notation a row x becomes x cos + rot(x) sin, where rot swaps the two channels of every pair and negates one of
+them. Here the sign goes with the sine and the swap comes last, which is exact and reads the rows less often.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from timm.layers.pos_embed_sincos import (
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    RotaryEmbeddingMixed,
+    RotaryEmbeddingMRope,
+    get_mixed_freqs,
+    get_mixed_grid,
+)
+from torch import Tensor
+
+ROTARY = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
+"""timm's classes whose tables `RotaryTables` reads."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """How one block turns queries and keys: alike in all heads, or in each by angles of its own."""
+
+    cos: Float[Tensor, "*batch_and_head token d_head"]
+    sin: Float[Tensor, "*batch_and_head token d_head"]
+    """What each channel is multiplied by before it is added to the other one of its pair."""
+    halves: bool
+    """Whether a pair is made of channels i and i + d_head / 2, rather than of neighbours."""
+
+    def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
+        """Rows, turned; bit-equal to timm's `apply_rot_embed_cat`."""
+        turned, across = x * self.cos, x * self.sin
+        one, other = _pairs(turned.shape[-1], self.halves)
+        turned[..., one].add_(across[..., other])
+        turned[..., other].add_(across[..., one])
+        return turned.to(x.dtype)
+
+    def pull_back(self, slope: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
+        """A gradient at turned rows, taken to the rows before: the transposed map."""
+        one, other = _pairs(slope.shape[-1], self.halves)
+        swapped = torch.empty_like(slope)
+        swapped[..., one], swapped[..., other] = slope[..., other], slope[..., one]
+        return slope * self.cos + swapped * self.sin
+
+    def turn_back(self, turned: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
+        """The rows before they were turned; cos^2 + sin^2 is 1 as nearly as the table is rounded."""
+        return self.pull_back(turned) / (self.cos.square() + self.sin.square())
+
+    def of_rows(self, tokens: Int[Tensor, " row"] | Int[Tensor, "batch row"] | None) -> "Rotation":
+        """The rotation of rows that are these tokens, alike in all images or in each; None for all, in order."""
+        if tokens is None:
+            return self
+        cos, sin = (_rows(table, tokens) for table in (self.cos, self.sin))
+        return replace(self, cos=cos, sin=sin)
+
+
+def _pairs(width: int, halves: bool) -> tuple[slice, slice]:
+    """The first and the second channels of all pairs."""
+    return (slice(width // 2), slice(width // 2, None)) if halves else (slice(None, None, 2), slice(1, None, 2))
+
+
+def _rows(table: Tensor, tokens: Tensor) -> Tensor:
+    if tokens.ndim == 1:
+        return table.index_select(-2, tokens)
+    chosen = table[..., tokens, :]  # [image, row, d_head], or with heads in front
+    return chosen[:, None] if chosen.ndim == 3 else chosen.transpose(0, 1)
+
+
+class RotaryTables:
+    """Rotations of all blocks of one timm model, made when first needed and again when what they are made of changes.
+
+    With frequencies that train (mixed rotary positions) and gradients on, a block's table is made anew each time, so
+    that gradients reach them.
+    """
+
+    def __init__(self) -> None:
+        self._state: Any = None
+        self._made_of: list[Tensor] = []
+        self._table: Tensor | None = None
+        self._rotations: dict[int, Rotation] = {}
+
+    def keep(self, vit: Any, table: Tensor | None) -> None:
+        """Take the table that timm has just made for images, which is the newest there is."""
+        if table is None:
+            return
+        if table.is_inference():  # which a later run with gradients could not read
+            with torch.inference_mode(False):
+                table = table.clone()
+        self._made_of = [tensor.detach() for tensor in _made_of(vit)]
+        self._state, self._table, self._rotations = _state(vit), table.detach(), {}
+
+    def of_block(self, vit: Any, layer: int) -> Rotation | None:
+        """The rotation of a block; None where the model has no rotary positions."""
+        rope = vit.rope
+        if rope is None:
+            return None
+        halves = bool(getattr(vit.blocks[layer].attn, "rotate_half", False))
+        if vit.rope_mixed and rope.freqs.requires_grad and torch.is_grad_enabled():
+            return _rotation(_mixed_table(vit, layer), vit.num_prefix_tokens, halves)
+        if self._table is None or self._state != _state(vit):
+            with torch.inference_mode(False), torch.no_grad():
+                self.keep(vit, _table(vit))
+        if layer not in self._rotations:
+            assert self._table is not None
+            table = self._table[layer] if vit.rope_mixed else self._table
+            same = None if vit.rope_mixed else next(iter(self._rotations.values()), None)
+            if same is None or same.halves != halves:
+                with torch.inference_mode(False), torch.no_grad():
+                    same = _rotation(table, vit.num_prefix_tokens, halves)
+            self._rotations[layer] = same
+        return self._rotations[layer]
+
+
+def _rotation(table: Float[Tensor, "*head patch sin_cos"], n_prefix: int, halves: bool) -> Rotation:
+    """From timm's table of patches; angles of prefix tokens are 0."""
+    sin, cos = table.chunk(2, dim=-1)
+    one, other = _pairs(sin.shape[-1], halves)
+    across = torch.empty_like(sin)
+    across[..., one], across[..., other] = sin[..., other], -sin[..., one]
+    still = sin.new_zeros(*sin.shape[:-2], n_prefix, sin.shape[-1])
+    return Rotation(torch.cat([still + 1, cos], dim=-2), torch.cat([still, across], dim=-2), halves)
+
+
+def _table(vit: Any) -> Tensor:
+    """Timm's sines and cosines of all patches, and of all blocks and heads where they have their own."""
+    # Of a model for dynamic sizes, and of some classes, timm keeps none.
+    by_shape = vit.dynamic_img_size or not hasattr(vit.rope, "feat_shape")
+    return vit.rope.get_embed(shape=vit.patch_embed.grid_size) if by_shape else vit.rope.get_embed()
+
+
+def _mixed_table(vit: Any, layer: int) -> Float[Tensor, "head patch sin_cos"]:
+    """One block's part of that table, by timm's own function."""
+    rope = vit.rope
+    t_x, t_y = rope.t_x, rope.t_y
+    if vit.dynamic_img_size or t_x is None:
+        t_x, t_y = get_mixed_grid(vit.patch_embed.grid_size, rope.grid_indexing, rope.freqs.device)
+    return get_mixed_freqs(rope.freqs[:, layer], t_x, t_y)
+
+
+def _made_of(vit: Any) -> list[Tensor]:
+    return [*vit.rope.parameters(), *vit.rope.buffers()]
+
+
+def _state(vit: Any) -> Any:
+    """What changes with the table. `keep` holds the tensors, so that no other can take the place of one in memory."""
+    tensors = [
+        (t.data_ptr(), None if t.is_inference() else t._version, t.dtype, t.device, t.shape) for t in _made_of(vit)
+    ]
+    return id(vit.rope), tuple(vit.patch_embed.grid_size), vit.num_prefix_tokens, vit.dynamic_img_size, tensors
