@@ -11,6 +11,8 @@ The forward pass stays bit-equal. What changes in the backward pass:
 Linear layers, LayerScale, residual sums and mean pooling conserve it as they are. A part that is none of these, say a
 module of one's own in the head, is run on its input: if it conserves gradient times input it stays as it is, else it is
 refused.
+
+A convolutional stem stands in front of all tokens: gradients of tokens do not meet it, and those of pixels are refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from timm.layers import GluMlp, SwiGLU
+from timm.layers import GluMlp, HybridEmbed, SwiGLU
 from torch import Tensor, nn
 
 from caap_lab.attribution.model_parts import (
@@ -35,7 +37,7 @@ from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, check_kind
 from caap_lab.models.heads import ZeroShotHead
-from caap_lab.models.running import held
+from caap_lab.models.running import check_gradients, held
 from caap_lab.models.vit import HookedViT
 
 _HOMOGENEOUS = (nn.LeakyReLU, nn.PReLU)
@@ -53,6 +55,7 @@ def libragrad(model: HookedModel) -> Iterator[None]:
         InputError: the model has a part whose rule is not known.
     """
     check_kind(model, "libragrad", ("vit", "mixer"))
+    check_gradients(model, "libragrad")
     with held(model), _ruled(model):
         yield
 
@@ -87,6 +90,8 @@ def _rules(name: str, module: nn.Module) -> list[Callable[..., Any]]:
         return [_norm]
     if isinstance(module, ZeroShotHead):
         return [_zero_shot]
+    if isinstance(module, HybridEmbed):
+        return [_stem]
     if kind in ACTIVATIONS and not is_replaced(module):
         return [_activation]
     if (name.endswith(".act") or is_activation(module)) and not isinstance(module, (nn.Identity, *_HOMOGENEOUS)):
@@ -147,6 +152,25 @@ def _zero_shot(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tens
     assert isinstance(module, ZeroShotHead)
     unit = x / x.detach().norm(dim=-1, keepdim=True)
     return _same_forward(output, module.logit_scale * unit @ module.text_embeddings.T)
+
+
+def _stem(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return _NoWayBack.apply(output)
+
+
+class _NoWayBack(torch.autograd.Function):
+    """A convolutional stem stands in front of all tokens: only gradients of pixels go back through it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise InputError(
+            "LibraGrad has no rules for this model's convolutional stem (vit.patch_embed), through which gradients of "
+            "pixels go. Take a method that reads tokens, such as libra_ixg_plus."
+        )
 
 
 def _stop(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _MOST_UNPACKED = 20
 """How many times its own size a file may unpack to: PyTorch does not compress, and weights hardly can be."""
 _CLASSIFIERS = [(f"{module}.weight", 0) for module in ("head", "head.fc", "fc", "classifier")]
+_PROJECTIONS = (("visual.head.proj.weight", 0), ("visual.proj", 1), ("image_encoder.model.classifier.proj", 1))
+"""Of CLIP's image towers, in the layouts of open_clip, OpenAI and MobileCLIP; with the axis of the outputs."""
 _MOST_SHOWN = 4
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -138,7 +140,7 @@ def as_timm_cnn(cnn: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def count_classes(state_dict: dict[str, Tensor]) -> int:
     """Rows of the classifier (or of CLIP's projection) in a checkpoint; 0 if it has none."""
-    for name, axis in (*_CLASSIFIERS, ("visual.head.proj.weight", 0), ("visual.proj", 1)):
+    for name, axis in (*_CLASSIFIERS, *_PROJECTIONS):
         if name in state_dict and state_dict[name].ndim == 2:
             return state_dict[name].shape[axis]
     return 0

@@ -16,9 +16,11 @@ from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.block import Block
+from caap_lab.models.image_sizes import pads_images
 from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
 from caap_lab.models.readout import DistilledReadout, Readout
 from caap_lab.models.spec import ViTSpec
+from caap_lab.models.stem import Stem
 from caap_lab.models.supported import SUPPORTED
 
 
@@ -30,6 +32,7 @@ class PlainViT(Architecture):
     def __init__(self, vit: Any) -> None:
         super().__init__(vit)
         _refuse_unsupported(vit)
+        self._stem = Stem()
 
     @classmethod
     def fits(cls, vit: nn.Module) -> bool:
@@ -61,7 +64,7 @@ class PlainViT(Architecture):
             d_head=block.attn.head_dim,
             d_mlp=mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
             grid=(rows, cols),
-            patch_size=tuple(embed.patch_size),
+            patch_size=self._stem.cell(embed) if isinstance(embed, HybridEmbed) else tuple(embed.patch_size),
             image_size=tuple(embed.img_size),
             prefix=prefix,
             pool=vit.global_pool,
@@ -161,11 +164,9 @@ def _refuse_unsupported(vit: Any) -> None:
             raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
         raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='token'.")
-    if isinstance(vit.patch_embed, HybridEmbed):
-        raise InputError(f"This {kind} reads patches of a convolutional network. {SUPPORTED}")
     if vit.patch_embed.grid_size is None:
         raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
-    if getattr(vit.patch_embed, "dynamic_img_pad", False):
+    if pads_images(vit.patch_embed):
         raise InputError(f"This {kind} pads its images (dynamic_img_pad); build it with img_size=... a whole grid.")
     for index, block in enumerate(vit.blocks):
         attn = getattr(block, "attn", None)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps
 from timm.data import resolve_model_data_config
 from timm.data.transforms_factory import transforms_imagenet_eval
-from timm.layers import PatchEmbed, to_2tuple
+from timm.layers import HybridEmbed, PatchEmbed, to_2tuple
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
@@ -85,6 +85,8 @@ class Preprocessing:
         if patch_embed is not None:
             size = to_2tuple(getattr(patch_embed, "img_size", None) or size)
             projection = getattr(patch_embed, "proj", None)
+            if isinstance(patch_embed, HybridEmbed):  # which projects feature maps
+                projection, channels = None, patch_embed.in_chans
             weight = getattr(projection, "weight", None)  # adapters show it, unlike the number of channels
             channels = channels if weight is None or weight.ndim != 4 else weight.shape[1]
         if channels != 3:
@@ -223,7 +225,9 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     if tensor.ndim not in (3, 4) or tuple(tensor.shape[-3:]) != (3, height, width):
         raise InputError(
             f"This model takes preprocessed tensors [3, {height}, {width}] or [batch, 3, {height}, {width}]; "
-            f"this one is {list(tensor.shape)}. Photos of any size go in as a path, PIL image or uint8 array."
+            f"this one is {list(tensor.shape)}. Photos of any size go in as a path, PIL image or uint8 array, and are "
+            "resized. For tensors of another size, load the model with image_size=(height, width), or take "
+            "model.at_image_size((height, width))."
         )
     if not tensor.is_floating_point():
         raise InputError(

@@ -1,6 +1,8 @@
 """Small random Vision Transformers of every family, and images for them."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch import nn
 
 from caap_lab import HookedViT  # isort: skip  # before timm, for a CPU-only torch
 import timm
-from timm.layers import GluMlp
+from timm.layers import GluMlp, HybridEmbed
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_hybrid import ConvStem
 
 from caap_lab.models.base import HookedModel
 from caap_lab.models.heads import ClassAndMeanHead
@@ -22,7 +25,18 @@ def timm_model(name: str, **switches: object) -> VisionTransformer:
     return timm.create_model(name, pretrained=False, **{**TINY, **switches})
 
 
-FAMILIES: dict[str, Callable[[], VisionTransformer]] = {
+def conv_stem(backbone: nn.Module | None = None, **switches: Any) -> VisionTransformer:
+    """Ordinary blocks behind a convolutional network; by default one like MobileCLIP's, with convolutions that overlap.
+
+    Its stride is 8 pixels by `patch_size` places of the feature map.
+    """
+    proj = backbone is not None
+    backbone = ConvStem(channels=(6, 12, 24), act_layer=nn.GELU) if backbone is None else backbone
+    embed_layer = partial(HybridEmbed, backbone=backbone, proj=proj)
+    return VisionTransformer(embed_layer=embed_layer, **{**TINY, "patch_size": 1, **switches})
+
+
+FAMILIES: dict[str, Callable[[], Any]] = {
     "vit": lambda: timm_model("vit_base_patch16_224"),
     "vit_qk_norm": lambda: timm_model("vit_base_patch16_224", qk_norm=True),
     "deit_distilled": lambda: timm_model("deit_base_distilled_patch16_224"),
@@ -38,6 +52,8 @@ FAMILIES: dict[str, Callable[[], VisionTransformer]] = {
     "odd_grid": lambda: timm_model("vit_base_patch16_224", img_size=(40, 24)),
     "dynamic_size": lambda: timm_model("vit_base_patch16_224", dynamic_img_size=True),
     "gated_qk_norm": lambda: timm_model("vit_giant_patch14_dinov2", init_values=0.1, qk_norm=True),
+    "conv_stem": conv_stem,
+    "beit": lambda: timm_model("beit_base_patch16_224", use_shared_rel_pos_bias=True),
 }
 
 
@@ -75,6 +91,8 @@ BY_TRAIT = {
     "siglip": "no class token, attention pool",
     "deit_distilled": "a second class token with a head of its own",
     "gated_qk_norm": "gated MLP, norms of queries and keys",
+    "conv_stem": "patches of feature maps, which overlap",
+    "beit": "positions in the scores, biases beside their layer, the final norm behind the pooling",
     "dino_head4": "a head that reads the class token of several blocks and the mean over patches",
 }
 """Families that have every trait between them: `make test` runs them, and `make slow` all others as well."""
