@@ -57,7 +57,7 @@ def plain_scores(
 
 @torch.no_grad()
 def plain_groups(model: HookedViT, image: Tensor, cutoff: int, attention: str, tail: str) -> Tensor:
-    """Logits [row, col, class] for class-token models, looping over groups, rows, heads and patched tokens (float64)."""
+    """Logits [row, col, class] for class-token models, in loops over groups, rows, heads and patched tokens."""
     spec, blank = model.spec, blank_run(model, "white").resid
     source = _residuals(model, image)
     cells = [(row, col) for row in range(spec.grid[0]) for col in range(spec.grid[1])]
