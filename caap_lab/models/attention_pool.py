@@ -132,7 +132,7 @@ def pooling_attention(pool: nn.Module | None, n_skipped: int) -> PoolingAttentio
         pool: The model's module that pools, if it has one.
         n_skipped: Number of prefix tokens that it does not get.
     """
-    kind = _KINDS.get(type(pool))
+    kind = None if pool is None else _KINDS.get(type(pool))
     known = kind is not None and getattr(pool, "pool", None) in ("token", "avg")
     return kind(pool, n_skipped) if kind is not None and known else None
 

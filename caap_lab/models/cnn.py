@@ -1,6 +1,7 @@
 """HookedCNN: a timm ResNet, DenseNet or VGG with TransformerLens hook points behind its blocks."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from caap_lab.models.base import HookedModel, Images, is_watched
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn_steps import CNNSteps, read_steps, run_steps
+from caap_lab.models.image_sizes import as_image_size
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.width import passes_on
 
@@ -72,6 +74,29 @@ class HookedCNN(HookedModel):
         self.hook_logits = HookPoint()
         self.setup()
         self.eval()
+
+    def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedCNN":
+        """This model for images of another size, with hook points of its own; this one stays as it is.
+
+        Both share all weights. The grid is the default one of that size; another that was chosen grows with the image,
+        so that its cells keep their pixels.
+
+        Args:
+            image_size: Pixels, or (height, width).
+
+        Raises:
+            InputError: the size is too small, or cells do not fill it.
+        """
+        size = as_image_size(image_size)
+        default = self._grid == cnn_grid(self.cnn, self.image_size)
+        cells = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
+        return HookedCNN(
+            self.cnn,
+            grid=None if default else cells,
+            preprocessing=replace(self.preprocessing, image_size=size),
+            class_names=self._given_names,
+            name=self.model_name,
+        )
 
     @property
     def has_classifier(self) -> bool:

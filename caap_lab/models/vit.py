@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.families import architecture_of
 from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
+from caap_lab.models.image_sizes import as_image_size, check_whole_patches, resized
 from caap_lab.models.names import activation_shape
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
@@ -153,6 +154,34 @@ class HookedViT(HookedModel):
         if pooling is not None and point != short:
             return pooling.shape(point, len(self.spec.read_tokens))
         return activation_shape(self.spec, short, self.readout.pooled_shape(self.spec.d_model), self.n_classes)
+
+    def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedViT":
+        """This model for images of another size, with hook points of its own; this one stays as it is.
+
+        ```python
+        fine = model.at_image_size(448)        # a model for 224 pixels: 4 times the patches
+        wide = model.at_image_size((224, 448))
+        ```
+
+        Both share all weights but positions, which timm resamples (`set_input_size`), as it does in the forward pass of
+        a model with dynamic_img_size. Nothing is trained; the page "Image sizes" of the documentation shows what it
+        costs.
+
+        Args:
+            image_size: Pixels, or (height, width); in whole patches.
+
+        Raises:
+            InputError: patches do not fill images of this size, or positions cannot be resampled.
+        """
+        size = as_image_size(image_size)
+        check_whole_patches(size, self.patch_size, self.model_name)
+        return HookedViT(
+            resized(self.vit, size),
+            head=self.head,
+            preprocessing=replace(self.preprocessing, image_size=size),
+            class_names=self._given_names,
+            name=self.model_name,
+        )
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
         """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
