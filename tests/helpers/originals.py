@@ -66,6 +66,15 @@ ORIGINALS: dict[str, Callable[[], nn.Module]] = {
     "metaclip2_classes": _make(
         "MetaClip2ForImageClassification", "MetaClip2Config", vision_config=_SQUARE, num_labels=5, **_TEXT
     ),
+    "altclip": _make("AltCLIPVisionModel", **_SQUARE),
+    "chinese_clip": _make("ChineseCLIPVisionModel", **_SQUARE),
+    "chinese_clip_whole": _make("ChineseCLIPModel", vision_config=_SQUARE, projection_dim=12, **_TEXT),
+    "altclip_whole": _make(
+        "AltCLIPModel",
+        vision_config=_SQUARE,
+        projection_dim=12,
+        text_config={**_TEXT["text_config"], "project_dim": 32, "max_position_embeddings": 20},
+    ),
     "siglip": _make("SiglipVisionModel", **_SQUARE),
     "siglip_tokens": _make("SiglipVisionModel", vision_use_head=False, **_SQUARE),
     "siglip_whole": _make("SiglipModel", vision_config=_SQUARE, **_TEXT),

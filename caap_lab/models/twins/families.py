@@ -29,6 +29,7 @@ _TRANSFORMERS: dict[str, Family] = {
     "CLIPForImageClassification": clip,
     **dict.fromkeys(("MetaClip2Model", "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"), clip),
     "MetaClip2ForImageClassification": clip,
+    **dict.fromkeys(("AltCLIPModel", "AltCLIPVisionModel", "ChineseCLIPModel", "ChineseCLIPVisionModel"), clip),
     **dict.fromkeys(("SiglipModel", "SiglipVisionModel", "SiglipForImageClassification"), siglip),
     **dict.fromkeys(("BeitModel", "BeitForImageClassification"), beit),
     **dict.fromkeys(("Data2VecVisionModel", "Data2VecVisionForImageClassification"), beit),
