@@ -3,8 +3,9 @@
 import hashlib
 from itertools import chain
 
-from torch import nn
+from torch import Tensor, nn
 
+from caap_lab.digests.packed import packed_serials
 from caap_lab.digests.structure import read_structure
 from caap_lab.digests.tensors import checksum, raw_bytes, shape_and_format
 
@@ -16,9 +17,11 @@ def fingerprint(model: nn.Module) -> str:
     second 8 digits over what `read_structure` finds.
     """
     weights = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(f"{name} {shape_and_format(tensor)}".encode())
-        weights.update(raw_bytes(tensor))
+    for name, value in sorted(model.state_dict().items(), key=lambda item: item[0]):
+        for part in value if isinstance(value, tuple) else (value,):  # packed weights are a tuple, with their format
+            is_tensor = isinstance(part, Tensor)
+            weights.update(f"{name} {shape_and_format(part) if is_tensor else part}".encode())
+            weights.update(raw_bytes(part) if is_tensor else b"")
     text, tensors = read_structure(model)
     structure = hashlib.blake2b(text.encode(), digest_size=4)
     for tensor in tensors:
@@ -49,7 +52,9 @@ def state_of(model: nn.Module) -> bytes:
     """
     text, others = read_structure(model)
     tensors = [tensor.detach() for tensor in chain(model.parameters(), model.buffers(), others)]
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    digest = hashlib.blake2b(
+        f"{text}{''.join(f' {serial}' for serial in packed_serials(model))}".encode(), digest_size=16
+    )
     for tensor in tensors:
         version = None if tensor.is_inference() else tensor._version
         digest.update(f"{tensor.data_ptr()} {version} {shape_and_format(tensor)}".encode())

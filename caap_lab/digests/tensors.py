@@ -16,6 +16,7 @@ _ROW = 1021
 def as_bytes(tensor: Shaped[Tensor, "*shape"]) -> UInt8[Tensor, " byte"]:
     """A tensor's bytes in order, on its device, in any number format."""
     flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    flat = flat.int_repr() if flat.is_quantized else flat
     return flat.detach().contiguous().view(-1).view(torch.uint8)
 
 
@@ -26,7 +27,15 @@ def raw_bytes(tensor: Shaped[Tensor, "*shape"]) -> memoryview:
 
 def shape_and_format(tensor: Shaped[Tensor, "*shape"]) -> str:
     """What stands before a tensor's bytes in a hash, so that equal bytes of another shape count as other ones."""
-    return f"{tuple(tensor.shape)} {tensor.dtype}\n"
+    return f"{tuple(tensor.shape)} {tensor.dtype}{_quantiser(tensor) if tensor.is_quantized else ''}\n"
+
+
+def _quantiser(tensor: Shaped[Tensor, "*shape"]) -> str:
+    """What a quantised tensor's integers are multiplied by and counted from."""
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return f" {tensor.q_scale()} {tensor.q_zero_point()}"
+    scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return f" {tensor.q_per_channel_axis()} {scales.tolist()} {zeros.tolist()}"
 
 
 def tensor_digest(tensor: Shaped[Tensor, "*shape"]) -> str:

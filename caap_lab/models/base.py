@@ -19,6 +19,7 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
+from caap_lab.models.quantised import why_no_gradient
 from caap_lab.models.width import Measured, output_width
 
 Images = Any
@@ -83,6 +84,18 @@ class HookedModel(HookedRootModule, ABC):
         """Pixels of the input as (height, width)."""
         return self.preprocessing.image_size
 
+    def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedModel":
+        """This model for images of another size, with hook points of its own; this one stays as it is.
+
+        Raises:
+            InputError: it takes images of one size only.
+        """
+        height, width = self.image_size
+        raise InputError(
+            f"{self.model_name} is a {KINDS[self.kind][0]}, which takes images of {height} x {width} pixels only."
+            + (" Wrap its module again with image_size=..., if it runs on others." if self.kind == "black_box" else "")
+        )
+
     @property
     def has_classifier(self) -> bool:
         """False for a model that ends with its features."""
@@ -100,7 +113,7 @@ class HookedModel(HookedRootModule, ABC):
     @property
     def why_no_gradient(self) -> str:
         """What stands in the way of a gradient by pixels, as its reader would say it; empty if there is one."""
-        return ""
+        return why_no_gradient(self.body)
 
     @property
     def channels(self) -> int:

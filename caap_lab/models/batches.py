@@ -9,6 +9,7 @@ from torch import Tensor
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.images import check_photo
+from caap_lab.models.quantised import is_quantised
 
 if TYPE_CHECKING:
     from caap_lab.models.base import HookedModel, Images
@@ -42,8 +43,12 @@ def is_single(images: "Images") -> bool:
 
 
 def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator[Tensor]:
-    """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch comes."""
+    """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch comes.
+
+    A quantised model gets its images one by one, as it would round each by what the others hold.
+    """
     check_count("batch_size", batch_size)
+    batch_size = 1 if is_quantised(model.body) else batch_size
     singles = single_images(images)
     if not singles:
         raise InputError("No images were given.")

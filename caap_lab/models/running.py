@@ -90,8 +90,14 @@ def runs_model(function: Function) -> Function:
     return cast(Function, run)
 
 
-def check_gradients(model: nn.Module) -> None:
-    """Refuse weights that torch does not differentiate through."""
+def check_gradients(model: HookedModel, what: str = "This method") -> None:
+    """Refuse a model that torch does not differentiate through.
+
+    Raises:
+        InputError: it gives no gradient by pixels, or its weights were made under `torch.inference_mode()`.
+    """
+    if reason := model.why_no_gradient:
+        raise InputError(f"{what} takes gradients, and {model.model_name} gives none ({reason}).")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
             "The model was made under torch.inference_mode(), so no gradient can be taken through its weights; load "

@@ -1,0 +1,32 @@
+"""Weights that torch has packed for its integer kernels, as dynamic quantisation does."""
+
+import weakref
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import nn
+
+_serials: dict[int, tuple[weakref.ref[Any], int]] = {}
+_count = count()
+
+
+def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
+    """Packed weights, with the names of the layers that have them."""
+    for name, module in model.named_modules():
+        packed = vars(module).get("_packed_params")
+        if isinstance(packed, torch.ScriptObject):
+            yield name.removesuffix("._packed_params"), packed
+
+
+def packed_serials(model: nn.Module) -> Iterator[int]:
+    """A number for the packed weights of every layer, another one when others are put in their place.
+
+    Nothing can be changed inside of them, and reading them takes as long as a forward pass.
+    """
+    for _, packed in packed_weights(model):
+        known = _serials.get(id(packed))
+        if known is None or known[0]() is not packed:  # Python gives ids out again
+            known = _serials[id(packed)] = weakref.ref(packed), next(_count)
+        yield known[1]
