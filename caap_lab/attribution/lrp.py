@@ -56,8 +56,22 @@ def matmul_rule(
     second: Float[Tensor, "*batch inner col"],
 ) -> tuple[Float[Tensor, "*batch row inner"], Float[Tensor, "*batch inner col"]]:
     """Relevance of U and V in Z = U V: each product u_ik v_kj gets the share u_ik v_kj / z_ij, half for each factor."""
+    of_first, of_second = matmul_slopes(relevance, first, second)
+    return first * of_first, second * of_second
+
+
+def matmul_slopes(
+    relevance: Float[Tensor, "*batch row col"],
+    first: Float[Tensor, "*batch row inner"],
+    second: Float[Tensor, "*batch inner col"],
+) -> tuple[Float[Tensor, "*batch row inner"], Float[Tensor, "*batch inner col"]]:
+    """What `matmul_rule` multiplies U and V by.
+
+    If U = U' M is linear in another U', as turned queries are in those before, the products of Z = U' M V are shared in
+    the same way by U' times these values times M^T.
+    """
     ratio = quotient(relevance, first @ second)
-    return first * (ratio @ second.mT) / 2, second * (first.mT @ ratio) / 2
+    return ratio @ second.mT / 2, first.mT @ ratio / 2
 
 
 def mean_rule(

@@ -12,19 +12,22 @@ from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.attribution.attention_rows import row_of_product, widened
-from caap_lab.attribution.lrp import add_rule, clone_rule, linear_rule, matmul_rule, mean_rule
+from caap_lab.attribution.lrp import add_rule, clone_rule, linear_rule, matmul_rule, matmul_slopes, mean_rule
 from caap_lab.attribution.method import method
 from caap_lab.attribution.model_parts import NORMS, SILENT, is_activation, matrix_of, no_rule, parts, runs_as
 from caap_lab.checks import first_block
 from caap_lab.errors import InputError
+from caap_lab.models.eva import EvaViT
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
 from caap_lab.models.names import short_name
 from caap_lab.models.plain_vit import PlainViT
+from caap_lab.models.rotary import Rotation
 from caap_lab.models.vit import HookedViT
 
 _NAME = "Transformer attribution"
-_LINEAR = (".qkv", ".proj", ".fc1", ".fc1_g", ".fc1_x", ".fc2", ".attn_pool.q", ".attn_pool.kv")
+_PROJECTIONS = (".qkv", ".q_proj", ".k_proj", ".v_proj", ".proj")
+_LINEAR = (*_PROJECTIONS, ".fc1", ".fc1_g", ".fc1_x", ".fc2", ".attn_pool.q", ".attn_pool.kv")
 """Parts through which relevance goes by the linear rule; they are refused where they are not linear."""
 _HEADS = ("head", "vit.head", "vit.patch_embed", "vit.norm_pre")
 """Parts that `_through_head` knows, and those in front of block 0, where no relevance goes."""
@@ -42,6 +45,7 @@ def transformer_attribution(
     R^l is the relevance of block l's attention, propagated from 1 at the target's logit by the rules in `lrp`.
     LayerNorm, activation functions, softmax, q/k norm, LayerScale and a zero-shot head's normalisation hand it on
     unchanged; the factors of a gated MLP get half each; the latent query of an attention pooling, a parameter, none.
+    Rotary positions are linear in queries and keys, whose products with them are shared as products without are.
     Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
 
     The rules divide by values that may be near 0, which magnifies rounding: in float32 the map's error reached 88 % of
@@ -111,15 +115,37 @@ def _through_block(model: HookedViT, layer: int, entering: Tensor, relevance: Te
     relevance = clone_rule(skipped, _through_mlp(f"{name}.mlp", block.mlp, model.dtype, x, of_mlp))
     skipped, of_attention = add_rule(relevance, x["resid_pre"], x["attn_out"])
     attn = block.attn
-    heads = x["attn.z"].shape
+    shape = x["attn.z"].shape
     joined = attn.norm(x["attn.z"].flatten(2).to(model.dtype))
-    of_z = _through_linear(f"{name}.attn.proj", attn.proj, widened(joined), of_attention).reshape(heads)
+    of_z = _through_linear(f"{name}.attn.proj", attn.proj, widened(joined), of_attention).reshape(shape)
     q, k, v = (x[short].transpose(1, 2) for short in ("attn.q", "attn.k", "attn.v"))
     of_pattern, of_v = matmul_rule(of_z.transpose(1, 2), x["attn.pattern"], v)
-    of_q, of_k = matmul_rule(of_pattern, q, k.mT)
-    of_qkv = torch.stack([of_q, of_k.mT, of_v], dim=2)  # [batch, head, 3, token, d_head]
-    of_qkv = of_qkv.permute(0, 3, 2, 1, 4).flatten(2)
-    return of_pattern, clone_rule(skipped, _through_linear(f"{name}.attn.qkv", attn.qkv, x["ln1.normalized"], of_qkv))
+    of_q, of_k = matmul_slopes(of_pattern, q, k.mT)
+    rotation = model.architecture.block(layer).attention.rotation
+    heads = [_before_turning(rotation, q, of_q), _before_turning(rotation, k, of_k.mT), of_v]
+    return of_pattern, clone_rule(skipped, _through_projections(f"{name}.attn", attn, x["ln1.normalized"], heads))
+
+
+def _before_turning(rotation: Rotation | None, turned: Tensor, slope: Tensor) -> Tensor:
+    """Relevance of queries or keys as they were before rotary positions turned them, which is linear."""
+    if rotation is None:
+        return turned * slope
+    return rotation.turn_back(turned) * rotation.pull_back(slope)
+
+
+def _through_projections(name: str, attn: Any, x: Tensor, of_heads: list[Tensor]) -> Tensor:
+    """From queries, keys and values [batch, head, token, d_head] to attention's input."""
+    joined = [relevance.transpose(1, 2) for relevance in of_heads]  # [batch, token, head, d_head]
+    if attn.qkv is not None:
+        return _through_linear(f"{name}.qkv", attn.qkv, x, torch.cat([part.flatten(2) for part in joined], dim=2))
+    of_x = torch.zeros_like(x)
+    for short, relevance in zip(("q_proj", "k_proj", "v_proj"), joined, strict=True):
+        layer = getattr(attn, short)
+        n_own = getattr(attn, "num_heads" if short == "q_proj" else "num_kv_heads", attn.num_heads)
+        # Several heads may read one key and its value: theirs is the sum.
+        relevance = relevance.unflatten(2, (n_own, -1)).sum(dim=3).flatten(2)
+        of_x = clone_rule(of_x, _through_linear(f"{name}.{short}", layer, x, relevance))
+    return of_x
 
 
 def _activations(model: HookedViT, layer: int, entering: Tensor) -> dict[str, Tensor]:
@@ -257,8 +283,10 @@ def _through_latents(pool: AttentionPoolLatent, latents: Tensor, relevance: Tens
 
 def _refuse_unknown(model: HookedViT) -> None:
     vit = model.vit
-    if not isinstance(model.architecture, PlainViT):
-        raise InputError(f"{_NAME} has no rules for {type(model.architecture).__name__}; it knows timm's plain ViTs.")
+    if not isinstance(model.architecture, (PlainViT, EvaViT)):
+        raise InputError(
+            f"{_NAME} has no rules for {type(model.architecture).__name__}; it knows timm's VisionTransformer and Eva."
+        )
     if any(model.architecture.block(layer).attention.gated for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
     for name, module in parts(model):

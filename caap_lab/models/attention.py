@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.models.rotary import Rotation
+
 Heads = tuple[
     Float[Tensor, "batch head token d_head"],
     Float[Tensor, "batch head token d_head"],
@@ -32,6 +34,8 @@ class Attention(ABC):
     """Whether `output` reads attention's input again."""
     dropout: float = 0.0
     """Share of attention weights that the fused kernel drops; above 0 in training only."""
+    rotation: Rotation | None = None
+    """How `project_qkv` turns queries and keys of all tokens; None where positions are not rotary."""
 
     @abstractmethod
     def project_qkv(

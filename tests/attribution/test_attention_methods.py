@@ -1,12 +1,13 @@
 """Attention, relevance and token-subset methods, each against its formula written out a second time."""
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,8 +61,8 @@ def attention_and_slope(model: HookedViT, image: Tensor, target: Tensor) -> tupl
 def heads_row(model: HookedViT, matrix: Tensor) -> Tensor:
     """The head's own row of [query, key]."""
     first = model.spec.n_prefix
-    if isinstance(model.head, ClassAndMeanHead):
-        return (matrix[0] + matrix[first:].mean(0)) / 2
+    if isinstance(model.head, ClassAndMeanHead) or (model.spec.pool == "map" and "cls" in model.spec.prefix):
+        return (matrix[:first].mean(0) + matrix[first:].mean(0)) / 2
     if "dist" in model.spec.prefix:
         return (matrix[0] + matrix[1]) / 2
     return matrix[0] if model.spec.pool == "token" else matrix[first:].mean(0)
@@ -71,9 +72,19 @@ def grid(model: HookedViT, tokens: Tensor) -> Tensor:
     return tokens[model.spec.n_prefix :].reshape(model.spec.grid)
 
 
+def rotary_table(model: HookedViT, layer: int) -> dict[str, Tensor]:
+    """A block's sines and cosines of patches, by the name that timm's block has for them; nothing without such."""
+    vit = model.vit
+    if getattr(vit, "rope", None) is None:
+        return {}
+    table = vit.rope.get_embed(vit.patch_embed.grid_size)
+    return {"rope": table[layer] if vit.rope_mixed else table}
+
+
 def plain_embedding(model: HookedViT, image: Tensor) -> Tensor:
     vit = model.vit
-    return vit.norm_pre(vit._pos_embed(vit.patch_embed(image[None])))
+    tokens = vit._pos_embed(vit.patch_embed(image[None]))
+    return vit.norm_pre(tokens[0] if isinstance(tokens, tuple) else tokens)
 
 
 def plain_head(model: HookedViT, leaving: list[Tensor]) -> Tensor:
@@ -92,8 +103,9 @@ def plain_logits_of_subset(model: HookedViT, image: Tensor, kept: Tensor) -> Ten
     n_prefix = model.spec.n_prefix
     x = torch.cat([x[:, :n_prefix], x[:, n_prefix:][:, kept]], dim=1)
     leaving = []
-    for block in model.vit.blocks:
-        x = block(x)
+    for layer, block in enumerate(model.vit.blocks):
+        positions = {name: table[..., kept, :] for name, table in rotary_table(model, layer).items()}
+        x = block(x, **positions)
         leaving.append(x)
     return plain_head(model, leaving).detach()
 
@@ -186,38 +198,76 @@ def plain_mean(relevance: Tensor, x: Tensor) -> Tensor:
     return found
 
 
-def plain_block(block: nn.Module, x: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
+def all_turned_terms(relevance: Tensor, q: Tensor, k: Tensor, turn_q: Tensor, turn_k: Tensor) -> tuple[Tensor, Tensor]:
+    """Rule of (q T_a) (k T_b)^T, every term q_ai T_ai. T_bj. k_bj written out; T is [token, d_head, d_head]."""
+    terms = torch.einsum("ai,aim,bjm,bj->abij", q, turn_q, turn_k, k)
+    shares = terms / terms.sum((2, 3), keepdim=True) * relevance[:, :, None, None] / 2
+    return shares.sum((1, 3)), shares.sum((0, 2))
+
+
+def plain_mlp(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """What enters the last layer of an MLP, the weight of its first, and whether it is gated."""
+    if hasattr(mlp, "fc1_g"):
+        return mlp.norm(mlp.act(mlp.fc1_g(x)) * mlp.fc1_x(x)), torch.cat([mlp.fc1_g.weight, mlp.fc1_x.weight]), True
+    hidden = mlp.fc1(x)
+    if mlp.fc1.out_features == mlp.fc2.in_features:
+        return mlp.norm(mlp.act(hidden)), mlp.fc1.weight, False
+    one, two = hidden.chunk(2, dim=1)
+    return mlp.norm(one * mlp.act(two) if mlp.gate_last else mlp.act(one) * two), mlp.fc1.weight, True
+
+
+def layer_scale(block: nn.Module, name: str, x: Tensor) -> Tensor:
+    gamma = getattr(block, name, None)
+    return x if gamma is None else gamma * x
+
+
+def plain_block(block: nn.Module, x: Tensor, relevance: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Relevance [token, d_model] through one block: of its attention, and of what enters it."""
     attn, mlp = block.attn, block.mlp
     n, heads, width = len(x), attn.num_heads, attn.head_dim
+    scale_1, scale_2 = (getattr(block, f"ls{i}", partial(layer_scale, block, f"gamma_{i}")) for i in (1, 2))
     normed = block.norm1(x)
-    qkv = attn.qkv(normed).reshape(n, 3, heads, width)
-    q, k, v = attn.q_norm(qkv[:, 0]), attn.k_norm(qkv[:, 1]), qkv[:, 2]
-    patterns = [(q[:, h] @ k[:, h].T * width**-0.5).softmax(1) for h in range(heads)]
-    z = torch.cat([patterns[h] @ v[:, h] for h in range(heads)], dim=1)
-    attn_out = block.ls1(attn.proj(z))
+    if attn.qkv is None:
+        layers = attn.q_proj, attn.k_proj, attn.v_proj
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    else:
+        apart = getattr(attn, "q_bias", None) is not None
+        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]) if apart else attn.qkv.bias
+        weights, biases = attn.qkv.weight.chunk(3), bias.chunk(3)
+    q, k, v = (
+        F.linear(normed, weight, bias).reshape(n, -1, width) for weight, bias in zip(weights, biases, strict=True)
+    )
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    turn = torch.eye(width).double().expand(heads, n, width, width)
+    if rope is not None:
+        table = rope.expand(heads, *rope.shape[-2:])[:, :, None].double()
+        still = n - table.shape[1]
+        turned = apply_rot_embed_cat(turn[:, still:], table, half=attn.rotate_half)
+        turn = torch.cat([turn[:, :still], turned], dim=1)
+    read = [h * k.shape[1] // heads for h in range(heads)]  # several heads may read one key
+    queries = [torch.einsum("ti,tij->tj", q[:, h], turn[h]) for h in range(heads)]
+    keys = [torch.einsum("ti,tij->tj", k[:, read[h]], turn[h]) for h in range(heads)]
+    patterns = [(queries[h] @ keys[h].T * width**-0.5).softmax(1) for h in range(heads)]
+    z = attn.norm(torch.cat([patterns[h] @ v[:, read[h]] for h in range(heads)], dim=1))
+    attn_out = scale_1(attn.proj(z))
     middle = x + attn_out
     normed2 = block.norm2(middle)
-    hidden = mlp.fc1(normed2)
-    gated = mlp.fc1.out_features != mlp.fc2.in_features
-    if gated:
-        one, two = hidden.chunk(2, dim=1)
-        post = one * mlp.act(two) if mlp.gate_last else mlp.act(one) * two
-    else:
-        post = mlp.act(hidden)
-    past, of_mlp = plain_add(relevance, middle, block.ls2(mlp.fc2(post)))
+    post, first, gated = plain_mlp(mlp, normed2)
+    past, of_mlp = plain_add(relevance, middle, scale_2(mlp.fc2(post)))
     of_post = all_products(of_mlp, post, mlp.fc2.weight)
     of_hidden = torch.cat([of_post / 2, of_post / 2], dim=1) if gated else of_post
-    relevance = past + all_products(of_hidden, normed2, mlp.fc1.weight)
+    relevance = past + all_products(of_hidden, normed2, first)
     past, of_attn = plain_add(relevance, x, attn_out)
     of_z = all_products(of_attn, z, attn.proj.weight).reshape(n, heads, width)
-    of_qkv, of_patterns = torch.zeros(n, 3, heads, width, dtype=x.dtype), []
+    of_heads, of_patterns = [torch.zeros_like(part) for part in (q, k, v)], []
     for h in range(heads):
-        of_pattern, of_qkv[:, 2, h] = all_terms(of_z[:, h], patterns[h], v[:, h])
-        of_q, of_k = all_terms(of_pattern, q[:, h], k[:, h].T)
-        of_qkv[:, 0, h], of_qkv[:, 1, h] = of_q, of_k.T
+        of_pattern, of_v = all_terms(of_z[:, h], patterns[h], v[:, read[h]])
+        of_q, of_k = all_turned_terms(of_pattern, q[:, h], k[:, read[h]], turn[h], turn[h])
+        for part, head, found in zip(of_heads, (h, read[h], read[h]), (of_q, of_k, of_v), strict=True):
+            part[:, head] += found
         of_patterns.append(of_pattern)
-    return torch.stack(of_patterns), past + all_products(of_qkv.reshape(n, -1), normed, attn.qkv.weight)
+    of_normed = [all_products(part.flatten(1), normed, w) for part, w in zip(of_heads, weights, strict=True)]
+    return torch.stack(of_patterns), past + sum(of_normed)
 
 
 def plain_pool(model: HookedViT, x: Tensor, target: Tensor) -> Tensor:
@@ -248,8 +298,8 @@ def plain_relevance(model: HookedViT, image: Tensor, target: Tensor) -> tuple[li
     """Relevance of all blocks' attention, and of the embeddings."""
     vit, n_prefix = model.vit, model.spec.n_prefix
     streams = [plain_embedding(model, image)[0]]
-    for block in vit.blocks:
-        streams.append(block(streams[-1][None])[0])
+    for layer, block in enumerate(vit.blocks):
+        streams.append(block(streams[-1][None], **rotary_table(model, layer))[0])
     normed = [vit.norm(x) for x in streams[1:]]
     last = normed[-1]
     one = torch.ones(1, 1).double()
@@ -277,7 +327,7 @@ def plain_relevance(model: HookedViT, image: Tensor, target: Tensor) -> tuple[li
     for layer in reversed(range(model.n_layers)):
         if layer in extra:
             relevance[0] = relevance[0] + extra[layer]
-        of_pattern, relevance = plain_block(vit.blocks[layer], streams[layer], relevance)
+        of_pattern, relevance = plain_block(vit.blocks[layer], streams[layer], relevance, **rotary_table(model, layer))
         found.append(of_pattern)
     return found[::-1], relevance
 
@@ -290,7 +340,8 @@ def streams_of(model: HookedViT, images: Tensor) -> list[Tensor]:
 
 LRP_FAMILIES = [
     "vit", "vit_qk_norm", "gated_qk_norm", "deit_distilled", "deit3", "clip", "dinov2_registers", "dinov2_swiglu",
-    "glu_gate_last", "siglip", "average_pool", "average_pool_class_token", "dino_head1", "dino_head4",
+    "glu_gate_last", "siglip", "average_pool", "average_pool_class_token", "dino_head1", "dino_head4", "dinov3",
+    "rope_mixed", "shared_keys",
 ]  # fmt: skip
 
 

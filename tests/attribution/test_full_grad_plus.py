@@ -37,6 +37,10 @@ class Biased(nn.Module):
 def plain_full_grad(family: str, image: Tensor, target: int, libra: bool, entering: bool) -> Tensor:
     """[layer, token], token by token and bias by bias."""
     model = copy.deepcopy(build(family, torch.float64))
+    for module in model.modules():  # biases beside their layer become its own
+        if getattr(module, "q_bias", None) is not None:
+            module.qkv.bias = nn.Parameter(torch.cat((module.q_bias, module.k_bias, module.v_bias)))
+            module.q_bias = module.k_bias = module.v_bias = None
     owners = {}
     for name, module in list(model.named_modules()):
         known = isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None
@@ -75,7 +79,7 @@ def plain_full_grad(family: str, image: Tensor, target: int, libra: bool, enteri
                 for token in range(n_tokens):
                     found[layer, token] += product[0, ..., token, :].sum()
             elif name == "vit.attn_pool.kv":
-                for place, token in enumerate(patches):
+                for place, token in enumerate(model.spec.read_tokens):
                     found[layer, token] += product[0, place].sum()
             elif "cls" in model.spec.prefix:
                 found[layer, 0] += product.sum()

@@ -53,6 +53,13 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "dynamic_size": lambda: timm_model("vit_base_patch16_224", dynamic_img_size=True),
     "gated_qk_norm": lambda: timm_model("vit_giant_patch14_dinov2", init_values=0.1, qk_norm=True),
     "conv_stem": conv_stem,
+    "dinov3": lambda: timm_model("vit_small_patch16_dinov3_qkvb", init_values=0.3, global_pool="token"),
+    "rope_mixed": lambda: timm_model(
+        "vit_small_patch16_rope_mixed_ape_224",
+        **{"global_pool": "map", "qkv_fused": False, "qk_norm": True, "init_values": 0.3},
+        **{"swiglu_mlp": True, "scale_mlp": True, "scale_attn_inner": True},
+    ),
+    "shared_keys": lambda: timm_model("vit_base_patch16_sapiens2", num_kv_heads=1, init_values=0.3),
     "beit": lambda: timm_model("beit_base_patch16_224", use_shared_rel_pos_bias=True),
 }
 
@@ -92,6 +99,8 @@ BY_TRAIT = {
     "deit_distilled": "a second class token with a head of its own",
     "gated_qk_norm": "gated MLP, norms of queries and keys",
     "conv_stem": "patches of feature maps, which overlap",
+    "dinov3": "rotary positions alike in all heads, biases of queries and values beside their layer, registers",
+    "rope_mixed": "rotary positions of each head's own, q, k and v apart, norms before projections, attention pool",
     "beit": "positions in the scores, biases beside their layer, the final norm behind the pooling",
     "dino_head4": "a head that reads the class token of several blocks and the mean over patches",
 }
