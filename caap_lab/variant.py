@@ -16,6 +16,10 @@ _PART = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """One key=value, with the comma after it."""
+_PATH = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[/\\]|\.{1,2}$")
+"""How a folder's path starts, which may have "=" in it."""
+_NAME = re.compile(r"(hf-hub:|[A-Za-z]:(?=[/\\]))?[^:]*")
+"""A name up to the colon before its options; a colon of its own has a repository of the hub, or a drive of Windows."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Variant:
 def parse_variant(text: "str | Variant") -> Variant:
     """A variant from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
 
+    A name may be "hf-hub:OWNER/NAME" or a path, which starts with "/", "./", "../" or "~" if it has "=" in it.
+
     Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text. A comma ends a value only
     where another key= comes after it, so that file names may have commas; text in double quotes may hold anything.
 
@@ -55,8 +61,7 @@ def parse_variant(text: "str | Variant") -> Variant:
         return text
     if not isinstance(text, str):
         raise InputError(f"Expected a name such as 'caap:attention=cached', not {type(text).__name__}.")
-    head, _, tail = text.partition(":")
-    label, equals, name = head.rpartition("=")
+    label, name, tail = _split(text)
     options: dict[str, Any] = {}
     start = 0
     while start < len(tail):
@@ -65,9 +70,24 @@ def parse_variant(text: "str | Variant") -> Variant:
             raise InputError(f"{tail[start:]!r} in {text!r} is not key=value; write NAME:key=value,key=value.")
         options[part["key"]] = _value(part["value"])
         start = part.end()
-    if not name.strip() or (equals and not label.strip()):
+    if not name.strip() or (label is not None and not label.strip()):
         raise InputError(f"{text!r} has no name; write NAME, NAME:key=value or LABEL=NAME.")
-    return Variant(name.strip(), options, label.strip())
+    return Variant(name.strip(), options, (label or "").strip())
+
+
+def _split(text: str) -> tuple[str | None, str, str]:
+    """Label, or None where there is none, name, and options."""
+    label, rest = None, text
+    before, equals, after = text.partition("=")
+    if equals and ":" not in before and not _PATH.match(text) and _PATH.match(after):
+        label, rest = before, after
+    elif not _PATH.match(text):
+        front, equals, _ = text.partition(":")[0].rpartition("=")
+        if equals:
+            label, rest = front, text[len(front) + 1 :]
+    rest = rest.lstrip()
+    name = _NAME.match(rest)[0]  # type: ignore[index]  # it fits anything
+    return label, name, rest[len(name) + 1 :]
 
 
 def _value(text: str) -> Any:

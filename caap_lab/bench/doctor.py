@@ -31,6 +31,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.checkpoint import check_file
 from caap_lab.models.heads import read_head
 from caap_lab.models.hub import cached_weights
+from caap_lab.models.hugging_face.folder import HUB, is_here, names_folder
 from caap_lab.models.load import bundled_models
 from caap_lab.variant import Variant, parse_variant
 
@@ -130,6 +131,8 @@ def doctor(
     for name in (name for name in MODELS if name in used):
         spec = specs[name]
         try:
+            if names_folder(spec.name) and not is_here(spec.name):  # what it is stands in its config.json
+                raise InputError(f"{spec.name} is not in the Hugging Face cache")
             body, size = architecture(spec)
         except InputError as error:
             weights.append(Part(name, False, str(error)))
@@ -137,7 +140,7 @@ def doctor(
         weights.append(_weights(name, spec))
         if name in HEADS or "head" in spec.options:
             head_parts.append(_head(name, spec))
-        key = (spec.name.partition(".")[0], size.image_size)
+        key = (spec.name if names_folder(spec.name) else spec.name.partition(".")[0], size.image_size)
         if timing and key not in times:
             times[key] = seconds_per_pass(body, size.image_size, device)
         trials, passes = _passes(name, tables, size, curves, counts, images, image_lists or {})
@@ -178,6 +181,9 @@ def _weights(name: str, spec: Variant) -> Part:
         return Part(name, True, f"{spec.name} in {checkpoint}")
     if spec.name in bundled_models():
         return Part(name, True, f"{spec.name} comes with caap_lab")
+    if names_folder(spec.name):
+        place = "in the Hugging Face cache" if spec.name.startswith(HUB) else "a folder"
+        return Part(name, True, f"{spec.name} is {place}")
     config = get_pretrained_cfg(spec.name)
     if config is None or not config.hf_hub_id:
         return Part(name, False, f"{spec.name}: timm has no weights for it")

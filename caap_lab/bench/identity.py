@@ -19,6 +19,7 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_digest, parse_metric
 from caap_lab.models.base import HookedModel
 from caap_lab.models.hub import fetch_weights
+from caap_lab.models.hugging_face.folder import names_folder, open_folder
 from caap_lab.models.load import BUNDLED, bundled_models, check_name
 from caap_lab.variant import Variant
 
@@ -93,6 +94,8 @@ def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
         card = BUNDLED / f"{spec.name}.json"
         weights = json.loads(card.read_text(encoding="utf-8"))["weights"]
         return [*files, ("card", card), ("weights", BUNDLED / weights)]
+    if names_folder(spec.name):
+        return [*files, *((path.name, path) for path in open_folder(spec.name).files)]
     if "checkpoint" not in spec.options:
         config = get_pretrained_cfg(spec.name)
         if config is None or not config.hf_hub_id:

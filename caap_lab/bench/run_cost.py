@@ -11,11 +11,13 @@ from torch import nn
 
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.mda_blur import KERNELS
+from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.models.cnn import cnn_grid
 from caap_lab.models.cnn_steps import CNNS
 from caap_lab.models.device_dtype import as_device, plain_defaults
 from caap_lab.models.families import read_spec
+from caap_lab.models.hugging_face.folder import names_folder
 from caap_lab.models.load import bundled_models, check_name, load_model
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.variant import Variant
@@ -32,7 +34,7 @@ def curve_passes(protocol: CurveProtocol, size: ModelSize) -> int:
 
 @plain_defaults()
 def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
-    """A model without weights, on PyTorch's "meta" device (but for bundled ones), and its size.
+    """A model without weights, on PyTorch's "meta" device (but for bundled ones and folders), and its size.
 
     Raises:
         InputError: there is no such model, or it is not supported.
@@ -40,8 +42,10 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     check_name(spec.name)
     side = spec.options.get("image_size")
     chosen = None if side is None else tuple(side) if isinstance(side, list) else (side, side)
-    if spec.name in bundled_models():
+    if spec.name in bundled_models() or names_folder(spec.name):
         model = load_model(spec.name, image_size=chosen)
+        if model.kind == "mixer":
+            raise InputError(f"{spec.text} is an MLP-Mixer, for which costs are not known.")
         return model.vit if model.kind == "vit" else model.cnn, ModelSize.of(model)  # type: ignore[return-value]
     with torch.device("meta"):
         body = timm.create_model(spec.name, pretrained=False)

@@ -1,7 +1,8 @@
-"""Weights of timm models from the Hugging Face cache, or from the hub when it can be reached."""
+"""Files from the Hugging Face cache, or from the hub when it can be reached."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,49 +42,98 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
         f"Give a local file with load_model({model!r}, checkpoint=...), or download {repository} once where "
         "there is a network: its files are then found in the Hugging Face cache (HF_HOME)."
     )
-    name = _first_on_hub(repository, revision or None, names, way_out)
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision or None))
-    except Exception as error:  # told on with its reason; the hub lets through errors of the HTTP library it uses
-        raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
+    path = _from_hub(repository, revision or None, names, way_out)
+    if path is None:
+        raise InputError(f"{repository} has none of the files {', '.join(names)}. {way_out}")
+    return path
 
 
 def cached_weights(hub_id: str, filename: str | None = None) -> Path | None:
     """Path of a repository's weights file in the Hugging Face cache, or None; arguments are `fetch_weights`'s."""
+    return _from_cache(hub_id, _names(filename))[0]
+
+
+def find_file(hub_id: str, names: Sequence[str], *, download: bool = True) -> Path | None:
+    """Path of the first of these files that a repository has, or None: from the cache without asking the network.
+
+    Args:
+        hub_id: Repository, with "@revision" behind it if not the newest.
+        names: Files, in the order in which they are wanted.
+        download: False looks in the cache only.
+
+    Raises:
+        InputError: the hub cannot be reached within a few seconds, or does not give out the file.
+    """
+    cached, known = _from_cache(hub_id, names)
+    if cached is not None or known or not download:
+        return cached
     repository, _, revision = hub_id.partition("@")
-    for name in _names(filename):
+    way_out = (
+        f"Give a local folder with the same files, load_model('FOLDER'), or download {repository} once where there is "
+        f"a network (`hf download {repository}`): its files are then found in the Hugging Face cache (HF_HOME)."
+    )
+    found = _from_hub(repository, revision or None, names, way_out)
+    for name in names if found is None else ():  # leaves a mark in the cache, so that nobody asks again
+        with contextlib.suppress(Exception):
+            huggingface_hub.hf_hub_download(repository, name, revision=revision or None)
+    return found
+
+
+def _from_cache(hub_id: str, names: Sequence[str]) -> tuple[Path | None, bool]:
+    """The first of these files that is in the cache, and whether the cache knows that the repository has none."""
+    repository, _, revision = hub_id.partition("@")
+    missing = 0
+    for name in names:
         cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
-            return Path(cached)
-    return None
+            return Path(cached), False
+        missing += cached is not None  # a mark that the hub has no such file
+    return None, missing == len(names)
 
 
 def _names(filename: str | None) -> tuple[str, ...]:
     return _FILES if filename is None else (str(Path(filename).with_suffix(".safetensors")), filename)
 
 
-def _first_on_hub(repository: str, revision: str | None, names: tuple[str, ...], way_out: str) -> str:
+def _from_hub(repository: str, revision: str | None, names: Sequence[str], way_out: str) -> Path | None:
+    """The first of these files that the repository has, downloaded; None if it has none."""
+    name = _first_on_hub(repository, revision, names, way_out)
+    if name is None:
+        return None
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+    except Exception as error:  # told on with its reason; the hub lets through errors of the HTTP library it uses
+        raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
+
+
+def _first_on_hub(repository: str, revision: str | None, names: Sequence[str], way_out: str) -> str | None:
     for name in names:
         url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
         try:
             _with_patience(partial(huggingface_hub.get_hf_file_metadata, url, timeout=PATIENCE))
         except errors.EntryNotFoundError:
             continue
+        except errors.RevisionNotFoundError as error:
+            raise InputError(f"{repository} has no revision {revision!r} on the Hugging Face hub.") from error
         except errors.GatedRepoError as error:
             raise InputError(
                 f"{repository} is open only to who accepted its terms on the Hugging Face hub. {way_out}"
             ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise InputError(
+                f"The Hugging Face hub has no repository {repository}, or shows it only to who is logged in (`hf auth "
+                f"login`). {way_out}"
+            ) from error
         except errors.OfflineModeIsEnabled as error:
             raise InputError(
-                f"The weights of {repository} are not in the cache, and HF_HUB_OFFLINE forbids to fetch them. {way_out}"
+                f"{name} of {repository} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. {way_out}"
             ) from error
         except Exception as error:  # likewise: without a network the error is the HTTP library's own
             raise InputError(
-                f"The Hugging Face hub cannot be reached for the weights of {repository}: "
-                f"{_first_line(error)} {way_out}"
+                f"The Hugging Face hub cannot be reached for {name} of {repository}: {_first_line(error)} {way_out}"
             ) from error
         return name
-    raise InputError(f"{repository} has none of the files {', '.join(names)}. {way_out}")
+    return None
 
 
 def _with_patience(ask: Callable[[], Any]) -> None:

@@ -1,9 +1,10 @@
-"""Models by name: the bundled demo backbones, and timm's Vision Transformers, CNNs and MLP-Mixers."""
+"""Models by name: the bundled demo backbones, timm's Vision Transformers, CNNs and MLP-Mixers, and whole folders."""
 
 import fnmatch
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.models.bundled import BACKBONES, build
-from caap_lab.models.checkpoint import as_timm_cnn, count_classes, load_exactly, load_into, read_state_dict
+from caap_lab.models.checkpoint import as_timm_cnn, check_file, count_classes, load_exactly, load_into, read_state_dict
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn import HookedCNN, cnn_grid
 from caap_lab.models.cnn_steps import CNNS
@@ -23,9 +24,20 @@ from caap_lab.models.device_dtype import as_device, as_dtype, check_format, plai
 from caap_lab.models.families import read_spec
 from caap_lab.models.heads import ClassAndMeanHead, read_head
 from caap_lab.models.hub import fetch_weights
+from caap_lab.models.hugging_face.adapter import count_trained_classes, merge
+from caap_lab.models.hugging_face.folder import (
+    HUB,
+    AdapterFolder,
+    check_folder_name,
+    names_folder,
+    open_folder,
+)
+from caap_lab.models.hugging_face.reading import read_parts
+from caap_lab.models.hugging_face.timm_folder import timm_builder, timm_class_names
+from caap_lab.models.image_sizes import as_image_size, check_whole_patches
 from caap_lab.models.mixer import HookedMixer, refuse_unsupported
 from caap_lab.models.names import nearest
-from caap_lab.models.preprocess import Preprocessing, check_image_size
+from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.supported import refusal, supported_names
 from caap_lab.models.vit import HookedViT
 
@@ -34,9 +46,10 @@ BUNDLED = Path(__file__).parent / "weights"
 
 @plain_defaults()
 def load_model(
-    name: str,
+    name: str | Path,
     *,
     checkpoint: str | Path | None = None,
+    checkpoint_key: str | None = None,
     head: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -51,8 +64,11 @@ def load_model(
         name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
             "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
             also with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) load as well, for gradient
-            methods.
+            methods. Or a folder with config.json and weights, as timm, transformers or PEFT save it, or
+            "hf-hub:OWNER/NAME" (also "hf-hub:OWNER/NAME@REVISION") for such a repository. No code in it is run.
         checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
+        checkpoint_key: Which weights to take where the file holds several, such as "teacher" or "ema": their key, or
+            what stands in front of their names.
         head: Local file of a Vision Transformer's classification head; see `caap_lab.models.heads`.
         mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
         std: Standard deviation of each colour, instead of the model's own.
@@ -69,26 +85,28 @@ def load_model(
     check_format(device, dtype)
     for what, path in (("checkpoint", checkpoint), ("head", head)):
         if path is not None and not _is_file(path):
+            if what == "checkpoint":
+                check_file(Path(path))  # which says what it is instead
             raise CheckpointError(f"There is no {what} file {path}.")
-    size = _image_size(image_size)
+    if checkpoint_key is not None and checkpoint is None:
+        raise InputError("checkpoint_key=... chooses among the weights in a file; give the file as checkpoint=...")
+    size = None if image_size is None else as_image_size(image_size)
     for field, values in (("mean", mean), ("std", std)):
         if values is not None:
             Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
 
+    name = str(name.absolute()) if isinstance(name, Path) else name
     check_name(name)
     model: HookedViT | HookedCNN | HookedMixer
     if name in bundled_models():
-        model = _load_bundled(name, checkpoint, head, mean, std, size, class_names)
+        model = _load_bundled(name, checkpoint, checkpoint_key, head, mean, std, size, class_names)
+    elif names_folder(name):
+        if checkpoint is not None:
+            raise InputError(f"{name} has weights of its own; checkpoint=... goes with the name of a timm model.")
+        model = _load_folder(name, head, mean, std, size, class_names)
     else:
-        body = _load_timm(name, checkpoint, head, size)
-        preprocessing = Preprocessing.from_timm(body, mean, std)
-        if size is not None:
-            preprocessing = replace(preprocessing, image_size=size)
-        if isinstance(body, (MlpMixer, *CNNS)):
-            hooked = HookedMixer if isinstance(body, MlpMixer) else HookedCNN
-            model = hooked(body, preprocessing=preprocessing, class_names=class_names, name=name)
-        else:
-            model = _with_head(name, body, None, head, preprocessing, class_names)
+        body = _load_timm(name, checkpoint, checkpoint_key, head, size)
+        model = _hooked(name, body, head, mean, std, size, class_names)
     return model.to(device, dtype)
 
 
@@ -102,11 +120,62 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter([*bundled_models(), *supported_names(tags="." in pattern)], pattern)
 
 
+def _load_folder(
+    name: str,
+    head: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: tuple[int, int] | None,
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT | HookedCNN | HookedMixer:
+    folder = open_folder(name)
+    label = name.removeprefix(HUB) if name.startswith(HUB) else Path(name).expanduser().resolve().name
+    base = folder.base if isinstance(folder, AdapterFolder) else folder
+    if not base.from_timm:
+        parts = read_parts(folder, size, mean, std)
+        names = parts.class_names if class_names is None and head is None else class_names
+        return _with_head(label, parts.vit, parts.head, head, parts.preprocessing, names)
+    body = _load_timm(label, base.weights[0], None, head, size, timm_builder(base))
+    names = timm_class_names(base)
+    if isinstance(folder, AdapterFolder):
+        n_classes: Any = count_trained_classes(folder)
+        if n_classes is not None:
+            names = None
+            body.reset_classifier(n_classes)  # type: ignore[operator]
+        body = merge(folder, body)
+    return _hooked(label, body, head, mean, std, size, names if class_names is None and head is None else class_names)
+
+
+def _hooked(
+    name: str,
+    body: nn.Module,
+    head: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: tuple[int, int] | None,
+    class_names: Sequence[str] | ClassNames | None,
+) -> HookedViT | HookedCNN | HookedMixer:
+    preprocessing = Preprocessing.from_timm(body, mean, std)
+    if size is not None:
+        preprocessing = replace(preprocessing, image_size=size)
+    if isinstance(body, (MlpMixer, *CNNS)):
+        hooked = HookedMixer if isinstance(body, MlpMixer) else HookedCNN
+        return hooked(body, preprocessing=preprocessing, class_names=class_names, name=name)
+    return _with_head(name, body, None, head, preprocessing, class_names)
+
+
 def _load_timm(
-    name: str, checkpoint: str | Path | None, head: str | Path | None, size: tuple[int, int] | None
+    name: str,
+    checkpoint: str | Path | None,
+    key: str | None,
+    head: str | Path | None,
+    size: tuple[int, int] | None,
+    make: Callable[..., nn.Module] | None = None,
 ) -> nn.Module:
+    """A model of timm with its weights; `make` builds it without them, if its name does not say how."""
+    make = make or partial(timm.create_model, name, pretrained=False)
     with torch.device("meta"):  # shapes only: unsupported names are refused before any weight is read
-        blank = timm.create_model(name, pretrained=False)
+        blank = make()
     options: dict[str, Any] = {} if size is None else {"img_size": size}
     if isinstance(blank, CNNS):
         _check_no_head(name, "CNN", head)
@@ -121,16 +190,18 @@ def _load_timm(
                 f"{blank.stem.img_size} pixels."
             )
     else:
-        _check_divisible(size, read_spec(blank).patch_size, name)
+        spec = read_spec(blank)
+        if size is not None and size != spec.image_size:
+            check_whole_patches(size, spec.patch_size, name)
     if checkpoint is None:
         config = get_pretrained_cfg(name)
         if config is None or not config.hf_hub_id:
             raise InputError(f"timm has no weights for {name}; give a local file with checkpoint=...{_tags(name)}")
         checkpoint = fetch_weights(name, config.hf_hub_id, config.hf_hub_filename)
-    state = read_state_dict(checkpoint)
+    state = read_state_dict(checkpoint, key)
     if isinstance(blank, CNNS):
         state = as_timm_cnn(blank, state)
-    body = timm.create_model(name, pretrained=False, num_classes=count_classes(state), **options)
+    body = make(num_classes=count_classes(state), **options)
     _fill(body, state, checkpoint)
     return body
 
@@ -138,6 +209,7 @@ def _load_timm(
 def _load_bundled(
     name: str,
     checkpoint: str | Path | None,
+    key: str | None,
     head: str | Path | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
@@ -147,11 +219,11 @@ def _load_bundled(
     card = json.loads((BUNDLED / f"{name}.json").read_text(encoding="utf-8"))
     arguments: dict[str, Any] = card["architecture_kwargs"]
     if size is not None and "img_size" in arguments:
-        _check_divisible(size, (arguments["patch_size"], arguments["patch_size"]), name)
+        check_whole_patches(size, (arguments["patch_size"], arguments["patch_size"]), name)
         arguments = {**arguments, "img_size": size}
     body = build(card["architecture"], arguments)
     path = BUNDLED / card["weights"] if checkpoint is None else checkpoint
-    state = read_state_dict(path)
+    state = read_state_dict(path, key)
     own_head: nn.Module | None = None
     if card["head"] == "cls+mean":
         weight, bias = state.pop("head.weight", None), state.pop("head.bias", None)
@@ -208,7 +280,7 @@ def bundled_models() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is neither a bundled model nor timm's.
+    """Refuse what is neither a bundled model, nor timm's, nor a folder or a repository's id; nothing is loaded.
 
     Raises:
         InputError: with the nearest names, or the weights tags that timm knows.
@@ -225,6 +297,9 @@ def check_name(name: str) -> None:
             f"The bundled weights of {name!r} are missing from {BUNDLED}; install the package again, or "
             f"train them: python -m caap_lab.training.train {name} --help."
         )
+    if names_folder(name):
+        check_folder_name(name)
+        return
     if not timm.is_model(name):
         hint = nearest(name, [*bundled_models(), *timm.list_models()])
         raise InputError(f"There is no model named {name!r}.{hint} `caap-lab models` lists them all.")
@@ -246,21 +321,3 @@ def _is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except OSError:  # a name that is too long, or a folder that may not be read
         return False
-
-
-def _image_size(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
-        raise InputError(f"image_size={size!r} is not a number of pixels or a (height, width).")
-    check_image_size((pair[0], pair[1]))
-    return pair[0], pair[1]
-
-
-def _check_divisible(size: tuple[int, int] | None, patch: tuple[int, int], name: str) -> None:
-    if size is not None and (size[0] % patch[0] or size[1] % patch[1]):
-        raise InputError(
-            f"image_size={size} is not a whole number of patches: {name} reads patches of "
-            f"{patch[0]} x {patch[1]} pixels."
-        )

@@ -1,0 +1,132 @@
+"""From a folder of transformers, or of an adapter, to the parts of a `HookedViT`."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from caap_lab.errors import InputError
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.hugging_face.adapter import base_class, count_trained_classes, merge, trained_modules
+from caap_lab.models.hugging_face.folder import AdapterFolder, CheckpointFolder
+from caap_lab.models.hugging_face.module import SUPPORTED, build_module
+from caap_lab.models.hugging_face.preprocessing import read_preprocessing
+from caap_lab.models.preprocess import Preprocessing
+from caap_lab.models.twins import timm_twin
+
+_ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+"""Types whose model takes photos of the size that the image processor makes, whatever config.json says."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a `HookedViT` is made of."""
+
+    vit: nn.Module
+    """timm's model with the checkpoint's weights."""
+    head: nn.Module | None
+    """The head where timm has none of that kind."""
+    preprocessing: Preprocessing
+    class_names: ClassNames | None
+    """From the checkpoint; None if it does not name its classes."""
+
+
+def read_parts(
+    folder: CheckpointFolder | AdapterFolder,
+    image_size: tuple[int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Parts:
+    """The parts of a model that transformers saved, or that PEFT trained on one.
+
+    Without a file for it, photos are preprocessed as the family's published checkpoints are; that is logged.
+
+    Args:
+        folder: What was opened; its base model is transformers' as well, if it is an adapter's.
+        image_size: (height, width) in pixels instead of the checkpoint's own; positions are resampled as transformers
+            resamples them.
+        mean: Instead of the checkpoint's own.
+        std: Instead of the checkpoint's own.
+
+    Raises:
+        InputError: something in the folder is not supported; the message says what.
+        CheckpointError: the weights do not fit.
+    """
+    module = _module(folder)
+    own = read_preprocessing(folder.path)
+    if own is None and isinstance(folder, AdapterFolder):
+        own = read_preprocessing(folder.base.path)
+    size = _image_size(folder, module, image_size, own)
+    twin = timm_twin(module, image_size=size)
+    if twin is None:
+        raise InputError(f"{type(module).__name__} of {folder.name} is not supported. {SUPPORTED}")
+    preprocessing = own or Preprocessing.from_timm(twin.model)
+    if own is None and (mean is None or std is None):
+        logging.getLogger(__name__).warning(
+            "%s has no preprocessor_config.json: photos are normalised as for %s's published checkpoints, with mean %s "
+            "and std %s. If the model was trained with others, give them as mean=... and std=....",
+            *(folder.name, type(module).__name__, list(preprocessing.mean), list(preprocessing.std)),
+        )
+    preprocessing = replace(
+        preprocessing,
+        image_size=size,
+        mean=preprocessing.mean if mean is None else tuple(mean),
+        std=preprocessing.std if std is None else tuple(std),
+    )
+    return Parts(twin.model, twin.head, preprocessing, class_names(twin.class_names))
+
+
+def class_names(names: Sequence[str] | None) -> ClassNames | None:
+    """A checkpoint's names, with ImageNet's WordNet ids where they are ImageNet's classes in its order."""
+    if names is None:
+        return None
+    imagenet = ClassNames.imagenet1k()
+    if len(names) == len(imagenet):
+        alike = sum(name.split(",")[0].strip() == imagenet.name(index) for index, name in enumerate(names))
+        if alike > _ALIKE * len(names):
+            return ClassNames(tuple(names), imagenet.ids)
+    return ClassNames(tuple(names))
+
+
+_ALIKE = 0.9
+"""Share of ImageNet's first names that a checkpoint has to have: a few are spelt in several ways."""
+
+
+def _module(folder: CheckpointFolder | AdapterFolder) -> nn.Module:
+    if isinstance(folder, CheckpointFolder):
+        return build_module(folder)
+    n_classes = count_trained_classes(folder)
+    base = build_module(folder.base, base_class(folder), n_classes, trained_modules(folder))
+    return merge(folder, base)
+
+
+def _image_size(
+    folder: CheckpointFolder | AdapterFolder,
+    module: Any,
+    asked: tuple[int, int] | None,
+    own: Preprocessing | None,
+) -> tuple[int, int]:
+    """The size of the model's images: as asked, else what the checkpoint's files say, if they agree."""
+    config = getattr(module.config, "vision_config", module.config)
+    native, patch = _pair(config.image_size), _pair(config.patch_size)
+    size = asked or native
+    if asked is None and own is not None and own.image_size != native:
+        if config.model_type not in _ANY_SIZE:
+            raise InputError(
+                f"The model of {folder.name} is built for images of {native[0]} x {native[1]} pixels, and its image "
+                f"processor makes {own.image_size[0]} x {own.image_size[1]}. Say which: image_size={list(native)} or "
+                f"image_size={list(own.image_size)}."
+            )
+        size = own.image_size
+    if size[0] % patch[0] or size[1] % patch[1]:
+        raise InputError(
+            f"image_size={size} is not a whole number of patches: {folder.name} reads patches of {patch[0]} x "
+            f"{patch[1]} pixels."
+        )
+    return size
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
