@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from caap_lab import HookedViT
-from helpers.models import by_trait
+from helpers.shapes import check_package
+
+check_package("caap_lab")  # before anything imports it
+
+from caap_lab import HookedViT  # noqa: E402
+from helpers.models import by_trait  # noqa: E402
 
 # One test process a core: more threads would only wait for each other, here and in the programs that tests start.
 torch.set_num_threads(1)

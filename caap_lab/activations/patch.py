@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
@@ -45,7 +45,9 @@ class Patch:
     """Hook name, full or short: "resid_pre", "z", "pattern", "blocks.3.hook_mlp_out", "logits"."""
     layers: int | Iterable[int] | None = None
     """Layers, None for all; left out for a full name or a point outside the blocks."""
-    tokens: Tokens | Sequence[int] | Bool[Tensor, "batch token"] | None = None
+    tokens: (
+        Tokens | Sequence[int] | Int[Tensor | np.ndarray, " token"] | Bool[Tensor | np.ndarray, "*batch token"] | None
+    ) = None
     """A chooser from `caap_lab.tokens`, token numbers, or for a choice of its own for each image of the batch a boolean
     tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens. A pooling head's
     learned queries are no tokens: leave tokens out for its q, scores, pattern and z."""

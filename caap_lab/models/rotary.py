@@ -33,8 +33,8 @@ class Rotation:
     halves: bool
     """Whether a pair is made of channels i and i + d_head / 2, rather than of neighbours."""
 
-    def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
-        """Rows, turned; bit-equal to timm's `apply_rot_embed_cat`."""
+    def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "... token d_head"]:
+        """Rows, turned, for each head where heads turn by their own; bit-equal to timm's `apply_rot_embed_cat`."""
         turned, across = x * self.cos, x * self.sin
         one, other = _pairs(turned.shape[-1], self.halves)
         turned[..., one].add_(across[..., other])

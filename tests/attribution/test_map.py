@@ -69,7 +69,7 @@ def test_rank_is_from_high_to_low_and_stable(found: AttributionMap) -> None:
     order = found.rank()
     values = [float(found.scores[cell]) for cell in order]
     assert values == sorted(values, reverse=True) and len(set(order)) == 15
-    flat = cl.AttributionMap(**{**found.__dict__, "scores": torch.zeros(2, 2)})
+    flat = cl.AttributionMap(**{**found.__dict__, "scores": torch.zeros(2, 2), "all_scores": None})
     assert flat.rank() == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -110,7 +110,8 @@ def test_plot_draws_the_scores_over_the_image(found: AttributionMap) -> None:
 
 
 def test_signed_scores_are_coloured_around_zero(found: AttributionMap) -> None:
-    signed = AttributionMap(**{**found.__dict__, "scores": torch.tensor([[-1.0, 3.0]]), "sign": "signed"})
+    signed = {"scores": torch.tensor([[-1.0, 3.0]]), "all_scores": None, "sign": "signed"}
+    signed = AttributionMap(**{**found.__dict__, **signed})
     heat = signed.plot().axes[1].images[-1]
     assert heat.get_cmap().name == SIGNED_COLOUR_MAP and heat.get_clim() == (-3, 3)
     assert signed.plot(colour_map="PuOr").axes[1].images[-1].get_clim() == (-3, 3)

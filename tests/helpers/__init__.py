@@ -1,3 +1,1 @@
 """What tests share."""
-
-from helpers.shapes import check_shapes as check_shapes

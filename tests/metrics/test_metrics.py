@@ -178,7 +178,7 @@ def test_true_masks_are_good_maps_and_reversed_ones_bad(demo: cl.HookedViT) -> N
         if m.target != scene.label:
             continue
         mask = scene.masks[scene.label]
-        truth = replace(m, scores=torch.from_numpy(mask).float())
+        truth = replace(m, scores=torch.from_numpy(mask).float(), all_scores=None)
         found = cl.localisation(truth, mask)
         assert (found.aupr1, found.aupr0, found.pointing, found.mass_inside) == (1, 1, 1, 1)
         assert cl.localisation(truth, ~mask).pointing == 0

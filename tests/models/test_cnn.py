@@ -146,7 +146,7 @@ def test_grids() -> None:
 def test_what_is_for_vision_transformers_says_so() -> None:
     model = load_model("demo-cnn")
     image = torch.zeros(3, 64, 64)
-    patch = Patch("resid_post", layers=0, tokens="all", source=image)
+    patch = Patch("resid_post", layers=0, source=image)
     for call in (
         lambda: record(model, image, "resid_post"),
         lambda: sweep(model, image, lambda layer: patch, over={"layer": [0]}, metric=0),
