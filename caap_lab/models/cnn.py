@@ -13,7 +13,7 @@ from caap_lab.models.base import HookedModel, Images, is_watched
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn_steps import CNNSteps, read_steps, run_steps
-from caap_lab.models.image_sizes import as_image_size
+from caap_lab.models.image_sizes import as_image_size, check_whole_patches
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.width import passes_on
 
@@ -89,6 +89,8 @@ class HookedCNN(HookedModel):
         """
         size = as_image_size(image_size)
         default = self._grid == cnn_grid(self.cnn, self.image_size)
+        if not default:
+            check_whole_patches(size, self.patch_size, self.model_name, "cells")
         cells = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
         return HookedCNN(
             self.cnn,

@@ -28,7 +28,7 @@ def as_image_size(size: Any) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def check_whole_patches(size: tuple[int, int], patch: tuple[int, int], name: str) -> None:
+def check_whole_patches(size: tuple[int, int], patch: tuple[int, int], name: str, word: str = "patches") -> None:
     """Refuse an image size that patches do not fill.
 
     Raises:
@@ -39,16 +39,14 @@ def check_whole_patches(size: tuple[int, int], patch: tuple[int, int], name: str
         high = [-(-side // pixels) * pixels for side, pixels in zip(size, patch, strict=True)]
         nearest = " or ".join(f"({height}, {width})" for height, width in dict.fromkeys([tuple(low), tuple(high)]))
         raise InputError(
-            f"image_size={size} is not a whole number of patches: {name} reads patches of {patch[0]} x {patch[1]} "
-            f"pixels. {nearest} would do."
+            f"image_size={size} is not a whole number of {word}: those of {name} have {patch[0]} x {patch[1]} pixels. "
+            f"{nearest} would do."
         )
 
 
 def pads_images(patch_embed: Any) -> bool:
     """True for a timm model that fills up its images with zeros to whole patches (dynamic_img_pad)."""
-    whole = all(
-        side % pixels == 0 for side, pixels in zip(patch_embed.img_size, patch_embed.patch_size, strict=True)
-    )
+    whole = all(side % pixels == 0 for side, pixels in zip(patch_embed.img_size, patch_embed.patch_size, strict=True))
     return bool(getattr(patch_embed, "dynamic_img_pad", False)) and not whole
 
 

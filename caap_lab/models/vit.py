@@ -164,8 +164,8 @@ class HookedViT(HookedModel):
         ```
 
         Both share all weights but positions, which timm resamples (`set_input_size`), as it does in the forward pass of
-        a model with dynamic_img_size. Nothing is trained; the page "Image sizes" of the documentation shows what it
-        costs.
+        a model with dynamic_img_size. To resample twice loses detail: take every size from the first model. Nothing is
+        trained; the page "Image sizes" of the documentation shows what that costs.
 
         Args:
             image_size: Pixels, or (height, width); in whole patches.

@@ -102,6 +102,9 @@ def test_short_names_are_those_of_the_blocks() -> None:
     store = model.record(random_images(model, 3), ["pattern", "attn_pool.pattern"], layers=[1])
     assert store["pattern", 1].shape == (3, 3, 16, 16) and store["attn_pool.pattern"].shape == (3, 3, 1, 16)
     assert "attn_pool.hook_q" not in build("average_pool").hook_dict
+    before = model.fingerprint
+    del model.attn_pool  # points alone: what was recorded before there were any is still this model's
+    assert model.fingerprint == before
     with pytest.raises(InputError, match="no hook point named 'attn_pool"):
         build("vit").find("attn_pool.pattern")
 
