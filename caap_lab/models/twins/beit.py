@@ -51,7 +51,7 @@ def beit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
             "use_shared_rel_pos_bias": shared is not None,
         },
         blocks=blocks,
-        run=lambda images: run(module, images),
+        run=run,
         photos=_PHOTOS,
         activation=activation(config.hidden_act),
     )

@@ -30,8 +30,8 @@ class Blueprint:
     """How it is called."""
     blocks: Sequence[nn.Module]
     """The original's blocks, whose outputs the twin's have to give."""
-    run: Callable[[Tensor], Outputs]
-    """Runs the original on images."""
+    run: Callable[[nn.Module, Tensor], Outputs]
+    """Runs a model of the original's class on images."""
     photos: dict[str, Any]
     """What the family's published checkpoints expect of photos, in the words of timm's configurations."""
     activation: type[nn.Module]

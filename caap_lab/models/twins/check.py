@@ -16,13 +16,14 @@ LIMIT = 1e-4
 _BATCH = 2
 
 
-def check_same(original: nn.Module, blueprint: Blueprint, twin: nn.Module) -> None:
+def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin: nn.Module) -> None:
     """Run both on a random batch, and compare their results and what leaves each block.
 
     The blocks are compared too, because a classifier that is still zero would hide all before it.
 
     Args:
         original: In float32 or float64; it is put into evaluation mode for the while.
+        plain: The same, or its copy with merged adapters, which the twin was made of: adapters need not act as merged.
         blueprint: What the twin was built from.
         twin: The timm model.
 
@@ -35,9 +36,11 @@ def check_same(original: nn.Module, blueprint: Blueprint, twin: nn.Module) -> No
     # from a generator of its own, so that the user's random numbers are what they would have been
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
     with _evaluating(original), _plain_arithmetic(example.device):
-        with _outputs_of(blueprint.blocks) as expected:
+        names = {id(part): name for name, part in plain.named_modules()}
+        blocks = [original.get_submodule(names[id(block)]) for block in blueprint.blocks]
+        with _outputs_of(blocks) as expected:
             try:
-                outputs = blueprint.run(images)
+                outputs = blueprint.run(original, images)
             except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
                 raise InputError(
                     f"{type(original).__name__} does not run on images of {list(shape[2:])} pixels: {error}"

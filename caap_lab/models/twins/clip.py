@@ -1,5 +1,6 @@
 """Image towers of CLIP and its copies in transformers as timm's VisionTransformer."""
 
+from functools import partial
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
@@ -36,7 +37,6 @@ def clip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
     config, embeddings = base.config, need(base, "embeddings")
     projection, classifier = part(module, "visual_projection"), part(module, "classifier")
     whole = part(module, "text_model") is not None
-    options = resampling(config, image_size)
     arguments = {**sizes(base, config, image_size), "pre_norm": True, "fc_norm": False}
     if classifier is not None:
         arguments |= {"global_pool": "avg", "final_norm": False}
@@ -44,7 +44,7 @@ def clip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
         kind=VisionTransformer,
         arguments=arguments,
         blocks=blocks_of(base),
-        run=(lambda images: _embeddings(module, images, options)) if whole else (lambda x: run(module, x, **options)),
+        run=partial(_embeddings if whole else run, **resampling(config, image_size)),
         photos=_PHOTOS,
         activation=activation(config.hidden_act),
     )
@@ -63,6 +63,6 @@ def clip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
     return blueprint
 
 
-def _embeddings(module: Any, images: Tensor, options: dict[str, Any]) -> Outputs:
+def _embeddings(module: Any, images: Tensor, **options: Any) -> Outputs:
     pooled = module.vision_model(pixel_values=images, return_dict=True, **options).pooler_output
     return Outputs(module.visual_projection(pooled))

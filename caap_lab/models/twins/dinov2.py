@@ -45,7 +45,7 @@ def dinov2(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
             "mlp_layer": SwiGLU if gated else Mlp,
         },
         blocks=blocks_of(base),
-        run=lambda images: run(module, images),
+        run=run,
         photos=_PHOTOS,
         activation=nn.SiLU if gated else activation(config.hidden_act),
     )

@@ -46,7 +46,7 @@ def dinov3(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
             "swiglu_align_to": 1,  # any width, in timm's class whose gate is a layer of its own
         },
         blocks=blocks_of(module),
-        run=lambda images: run(module, images),
+        run=run,
         photos=_PHOTOS,
         activation=activation(config.hidden_act),
     )

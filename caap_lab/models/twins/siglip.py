@@ -1,10 +1,12 @@
 """SigLIP's image tower in transformers as timm's VisionTransformer."""
 
+from functools import partial
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
-from caap_lab.models.twins.blueprint import Blueprint
+from caap_lab.models.twins.blueprint import Blueprint, Outputs
 from caap_lab.models.twins.hugging_face import (
     activation,
     blocks_of,
@@ -32,12 +34,11 @@ def siglip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
     pooled = classifier is None and pool is not None
     arguments = {**sizes(base, config, image_size), "class_token": False, "fc_norm": False}
     arguments["global_pool"] = "map" if pooled else "avg"
-    tower = module if part(module, "text_model") is None else base
     blueprint = Blueprint(
         kind=VisionTransformer,
         arguments=arguments,
         blocks=blocks_of(base),
-        run=lambda images: run(tower, images, **resampling(config, image_size)),
+        run=partial(_run_tower, **resampling(config, image_size)),
         photos=_PHOTOS,
         activation=activation(config.hidden_act),
     )
@@ -50,6 +51,11 @@ def siglip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
     if pooled:
         _take_pooling(blueprint, pool)
     return blueprint
+
+
+def _run_tower(module: nn.Module, images: Tensor, **options: Any) -> Outputs:
+    whole = part(module, "text_model") is not None
+    return run(need(module, "vision_model") if whole else module, images, **options)
 
 
 def _take_pooling(blueprint: Blueprint, pool: Any) -> None:

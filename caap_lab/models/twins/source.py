@@ -1,4 +1,4 @@
-"""The model that a twin is made from: in float32, with its adapters merged, on one device."""
+"""The model that a twin is made from: in full precision, with its adapters merged, on one device."""
 
 import copy
 from typing import Any
@@ -37,17 +37,19 @@ def check_weights(module: nn.Module) -> torch.dtype:
     return formats.pop()
 
 
-def prepared(module: nn.Module) -> nn.Module:
-    """The model itself, or a copy of it in full precision and with its adapters merged where it has any."""
-    adapted, dtype = _has_adapters(module), check_weights(module)
-    if not adapted and dtype in _FULL:
+def in_full_precision(module: nn.Module) -> nn.Module:
+    """The model itself, or a copy of it in float32 if its weights are shorter."""
+    if check_weights(module) in _FULL:
         return module
-    changed: Any = copy.deepcopy(module)
-    if dtype not in _FULL:
-        changed = _with_exact_tables(changed.float())
-        if hasattr(changed, "set_attn_implementation"):  # flash attention has no float32
-            changed.set_attn_implementation("eager")
-    return _merged(changed) if adapted else changed
+    copied = _with_exact_tables(copy.deepcopy(module).float())
+    if hasattr(copied, "set_attn_implementation"):  # flash attention has no float32
+        copied.set_attn_implementation("eager")
+    return copied
+
+
+def without_adapters(module: nn.Module) -> nn.Module:
+    """The model itself, or a copy of it with its adapters merged where it has any."""
+    return _merged(copy.deepcopy(module)) if any(map(_is_adapter, module.modules())) else module
 
 
 def _with_exact_tables(copied: Any) -> Any:
@@ -71,10 +73,6 @@ def _added_by_adapters(module: nn.Module) -> set[int]:
 
 def _is_adapter(part: nn.Module) -> bool:
     return any(kind.__module__.split(".")[0] == "peft" for kind in type(part).__mro__)
-
-
-def _has_adapters(module: nn.Module) -> bool:
-    return any(_is_adapter(part) for part in module.modules())
 
 
 def _merged(module: nn.Module) -> nn.Module:

@@ -34,7 +34,7 @@ def torchvision_vit(module: Any, image_size: tuple[int, int] | None) -> Blueprin
             "num_classes": 0,
         },
         blocks=blocks,
-        run=lambda images: Outputs(module(images)),
+        run=lambda model, images: Outputs(model(images)),
         photos=_PHOTOS,
         activation=_activation(block.mlp[1]),
     )

@@ -9,7 +9,7 @@ from torch import nn
 from caap_lab.models.device_dtype import plain_defaults
 from caap_lab.models.twins.check import check_same
 from caap_lab.models.twins.families import family_of_class
-from caap_lab.models.twins.source import check_weights, prepared
+from caap_lab.models.twins.source import check_weights, in_full_precision, without_adapters
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> T
         return None
     dtype = check_weights(module)
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]), plain_defaults():
-        original = prepared(module)
-        blueprint = family(original, image_size)
+        original = in_full_precision(module)
+        plain = without_adapters(original)
+        blueprint = family(plain, image_size)
         model = blueprint.build()
-        check_same(original, blueprint, model)
+        check_same(original, plain, blueprint, model)
         head = None if blueprint.head is None else blueprint.head.to(dtype)
         model = model.to(dtype)
     return Twin(model, head, _class_names(module, blueprint.n_classes), _name(module))

@@ -45,7 +45,7 @@ def vit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
         kind=VisionTransformer if two_heads is None else VisionTransformerDistilled,
         arguments=arguments,
         blocks=blocks_of(base),
-        run=lambda images: run(module, images, **resampling(config, image_size)),
+        run=lambda model, images: run(model, images, **resampling(config, image_size)),
         photos=_PHOTOS if distillation is None else _DEIT_PHOTOS,
         activation=activation(config.hidden_act),
     )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from caap_lab import InputError
 from caap_lab.models.twins import timm_twin
 from helpers.originals import build_original
 
@@ -52,3 +53,12 @@ def test_live_adapters_are_merged_as_they_are_now(dora: bool) -> None:
     images = images.bfloat16()
     twin = timm_twin(adapted.base_model.model)
     assert twin is not None and next(twin.model.parameters()).dtype == torch.bfloat16
+
+
+def test_an_adapter_that_the_model_passes_by_is_noticed() -> None:
+    peft: Any = pytest.importorskip("peft")
+    original = build_original("torchvision")  # whose attention reads out_proj.weight, and not what out_proj gives
+    config = peft.LoraConfig(r=3, target_modules=["out_proj"], init_lora_weights=False)
+    adapted: Any = peft.get_peft_model(original, config).eval()
+    with pytest.raises(InputError, match="what leaves block 0"):
+        timm_twin(adapted.base_model.model)
