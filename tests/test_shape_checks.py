@@ -154,6 +154,8 @@ def test_what_has_no_shape_is_untouched(toy: ModuleType) -> None:
     assert hasattr(toy.mean, "__wrapped__") and hasattr(toy.Map.__init__, "__wrapped__")
     toy.plain("no tensor", None)
     toy.Bare("no tensor")
+    toy.refusing(np.ones((2, 3), bool))
+    assert toy.outer()("no tensor") == "no tensor"  # other types are for mypy
     assert toy.mean.__annotations__ == toy.mean.__wrapped__.__annotations__  # hints are read elsewhere, too
 
 

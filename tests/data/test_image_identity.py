@@ -47,7 +47,7 @@ def test_a_digest_covers_pixels_labels_and_masks_and_nothing_else() -> None:
         sample(read_regions=lambda: Regions({3: inside, 5: inside}, ~inside)),
         sample(read_regions=lambda: Regions({3: inside})),
         sample(read_regions=lambda: Regions({3: inside}, ~moved)),
-        sample(read_regions=lambda: Regions({3: inside[:, :4], 4: inside[:, 4:]}, ~inside)),
+        sample(read_regions=lambda: Regions({3: inside[:, :4], 4: inside[:, 4:]}, ~inside[:, :4])),
     ]
     assert len({one.digest() for one in [sample(), *others]}) == 1 + len(others)
     # Where it lies, what it is called and the order in which masks were found decide no number.

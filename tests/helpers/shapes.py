@@ -77,7 +77,7 @@ def _check(where: Any, hints: dict[str, Any], values: dict[str, Any]) -> None:
     __tracebackhide__ = True
     with jaxtyped("context"):  # names of axes mean the same number in all of them
         for name, hint in hints.items():
-            if name in values and not is_bearable(values[name], hint):
+            if name in values and _holds_array(values[name]) and not is_bearable(values[name], hint):
                 shown = {other: _described(values[other]) for other in hints if other in values}
                 raise ShapeError(f"{where.__module__}.{where.__qualname__}: {name} is not {hint}. Given: {shown}")
 
@@ -91,6 +91,13 @@ def _form(value: Any) -> Any:
     if isinstance(value, dict):
         return type(value), *((key, _form(held)) for key, held in value.items())
     return type(value)
+
+
+def _holds_array(value: Any) -> bool:
+    """Whether there is a shape to check; other types are left to mypy and to the package's own refusals."""
+    if isinstance(value, (list, tuple, dict)):
+        return any(map(_holds_array, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (Tensor, np.ndarray))
 
 
 def _described(value: Any) -> str:
