@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from timm.layers import apply_rot_embed_cat
+from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +26,7 @@ from caap_lab.attribution.transformer_attribution import propagate, transformer_
 from caap_lab.errors import InputError
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
+from helpers.beits import beit_embedding, beit_logits_of_subset
 from helpers.models import build, by_trait, random_images, timm_model
 
 
@@ -72,9 +74,11 @@ def grid(model: HookedViT, tokens: Tensor) -> Tensor:
     return tokens[model.spec.n_prefix :].reshape(model.spec.grid)
 
 
-def rotary_table(model: HookedViT, layer: int) -> dict[str, Tensor]:
-    """A block's sines and cosines of patches, by the name that timm's block has for them; nothing without such."""
+def positions_for(model: HookedViT, layer: int) -> dict[str, Tensor]:
+    """What timm's block is given of positions, by its name: sines and cosines of patches, or a shared bias."""
     vit = model.vit
+    if getattr(vit, "rel_pos_bias", None) is not None:
+        return {"shared_rel_pos_bias": vit.rel_pos_bias()}
     if getattr(vit, "rope", None) is None:
         return {}
     table = vit.rope.get_embed(vit.patch_embed.grid_size)
@@ -83,6 +87,8 @@ def rotary_table(model: HookedViT, layer: int) -> dict[str, Tensor]:
 
 def plain_embedding(model: HookedViT, image: Tensor) -> Tensor:
     vit = model.vit
+    if isinstance(vit, Beit):
+        return beit_embedding(vit, image)
     tokens = vit._pos_embed(vit.patch_embed(image[None]))
     return vit.norm_pre(tokens[0] if isinstance(tokens, tuple) else tokens)
 
@@ -99,12 +105,14 @@ def plain_head(model: HookedViT, leaving: list[Tensor]) -> Tensor:
 
 def plain_logits_of_subset(model: HookedViT, image: Tensor, kept: Tensor) -> Tensor:
     """Logits with only some patches: the others are cut out before timm's own blocks."""
+    if isinstance(model.vit, Beit):
+        return beit_logits_of_subset(model.vit, image, kept).detach()
     x = plain_embedding(model, image)
     n_prefix = model.spec.n_prefix
     x = torch.cat([x[:, :n_prefix], x[:, n_prefix:][:, kept]], dim=1)
     leaving = []
     for layer, block in enumerate(model.vit.blocks):
-        positions = {name: table[..., kept, :] for name, table in rotary_table(model, layer).items()}
+        positions = {name: table[..., kept, :] for name, table in positions_for(model, layer).items()}
         x = block(x, **positions)
         leaving.append(x)
     return plain_head(model, leaving).detach()
@@ -221,10 +229,18 @@ def layer_scale(block: nn.Module, name: str, x: Tensor) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-def plain_block(block: nn.Module, x: Tensor, relevance: Tensor, rope: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def plain_block(
+    block: nn.Module,
+    x: Tensor,
+    relevance: Tensor,
+    rope: Tensor | None = None,
+    shared_rel_pos_bias: Tensor | float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """Relevance [token, d_model] through one block: of its attention, and of what enters it."""
     attn, mlp = block.attn, block.mlp
-    n, heads, width = len(x), attn.num_heads, attn.head_dim
+    n, heads, width = len(x), attn.num_heads, x.shape[1] // attn.num_heads
+    bias = shared_rel_pos_bias + (attn._get_rel_pos_bias()[0] if getattr(attn, "window_size", None) else 0.0)
+    bias = torch.zeros(heads, n, n).double() + bias
     scale_1, scale_2 = (getattr(block, f"ls{i}", partial(layer_scale, block, f"gamma_{i}")) for i in (1, 2))
     normed = block.norm1(x)
     if attn.qkv is None:
@@ -232,12 +248,13 @@ def plain_block(block: nn.Module, x: Tensor, relevance: Tensor, rope: Tensor | N
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     else:
         apart = getattr(attn, "q_bias", None) is not None
-        bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]) if apart else attn.qkv.bias
-        weights, biases = attn.qkv.weight.chunk(3), bias.chunk(3)
+        qkv_bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias]) if apart else attn.qkv.bias
+        weights, biases = attn.qkv.weight.chunk(3), qkv_bias.chunk(3)
     q, k, v = (
         F.linear(normed, weight, bias).reshape(n, -1, width) for weight, bias in zip(weights, biases, strict=True)
     )
-    q, k = attn.q_norm(q), attn.k_norm(k)
+    q_norm, k_norm, norm = (getattr(attn, name, nn.Identity()) for name in ("q_norm", "k_norm", "norm"))
+    q, k = q_norm(q), k_norm(k)
     turn = torch.eye(width).double().expand(heads, n, width, width)
     if rope is not None:
         table = rope.expand(heads, *rope.shape[-2:])[:, :, None].double()
@@ -247,8 +264,8 @@ def plain_block(block: nn.Module, x: Tensor, relevance: Tensor, rope: Tensor | N
     read = [h * k.shape[1] // heads for h in range(heads)]  # several heads may read one key
     queries = [torch.einsum("ti,tij->tj", q[:, h], turn[h]) for h in range(heads)]
     keys = [torch.einsum("ti,tij->tj", k[:, read[h]], turn[h]) for h in range(heads)]
-    patterns = [(queries[h] @ keys[h].T * width**-0.5).softmax(1) for h in range(heads)]
-    z = attn.norm(torch.cat([patterns[h] @ v[:, read[h]] for h in range(heads)], dim=1))
+    patterns = [(queries[h] @ keys[h].T * width**-0.5 + bias[h]).softmax(1) for h in range(heads)]
+    z = norm(torch.cat([patterns[h] @ v[:, read[h]] for h in range(heads)], dim=1))
     attn_out = scale_1(attn.proj(z))
     middle = x + attn_out
     normed2 = block.norm2(middle)
@@ -299,7 +316,7 @@ def plain_relevance(model: HookedViT, image: Tensor, target: Tensor) -> tuple[li
     vit, n_prefix = model.vit, model.spec.n_prefix
     streams = [plain_embedding(model, image)[0]]
     for layer, block in enumerate(vit.blocks):
-        streams.append(block(streams[-1][None], **rotary_table(model, layer))[0])
+        streams.append(block(streams[-1][None], **positions_for(model, layer))[0])
     normed = [vit.norm(x) for x in streams[1:]]
     last = normed[-1]
     one = torch.ones(1, 1).double()
@@ -319,7 +336,8 @@ def plain_relevance(model: HookedViT, image: Tensor, target: Tensor) -> tuple[li
     elif model.spec.pool == "map":
         relevance = plain_pool(model, last, target)
     elif model.spec.pool == "avg":
-        of_mean = all_products(one, last[n_prefix:].mean(0)[None], vit.head.weight[target][None])[0]
+        mean = vit.fc_norm(last[n_prefix:].mean(0))
+        of_mean = all_products(one, mean[None], vit.head.weight[target][None])[0]
         relevance[n_prefix:] = plain_mean(of_mean, last[n_prefix:])
     else:
         relevance[0] = all_products(one, last[:1], vit.head.weight[target][None])[0]
@@ -327,7 +345,7 @@ def plain_relevance(model: HookedViT, image: Tensor, target: Tensor) -> tuple[li
     for layer in reversed(range(model.n_layers)):
         if layer in extra:
             relevance[0] = relevance[0] + extra[layer]
-        of_pattern, relevance = plain_block(vit.blocks[layer], streams[layer], relevance, **rotary_table(model, layer))
+        of_pattern, relevance = plain_block(vit.blocks[layer], streams[layer], relevance, **positions_for(model, layer))
         found.append(of_pattern)
     return found[::-1], relevance
 
@@ -341,11 +359,15 @@ def streams_of(model: HookedViT, images: Tensor) -> list[Tensor]:
 LRP_FAMILIES = [
     "vit", "vit_qk_norm", "gated_qk_norm", "deit_distilled", "deit3", "clip", "dinov2_registers", "dinov2_swiglu",
     "glu_gate_last", "siglip", "average_pool", "average_pool_class_token", "dino_head1", "dino_head4", "dinov3",
-    "rope_mixed", "shared_keys",
+    "rope_mixed", "shared_keys", "beit", "conv_stem",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", by_trait(LRP_FAMILIES))
+PACKED = "gated_qk_norm"
+"""A gated MLP whose two branches are one layer, which no family of `make test` has."""
+
+
+@pytest.mark.parametrize("family", [PACKED, *by_trait(family for family in LRP_FAMILIES if family != PACKED)])
 def test_transformer_attribution_is_its_formula(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lrp, "GUARD", 0.0)
     model, images, targets = case(family)

@@ -52,7 +52,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "odd_grid": lambda: timm_model("vit_base_patch16_224", img_size=(40, 24)),
     "dynamic_size": lambda: timm_model("vit_base_patch16_224", dynamic_img_size=True),
     "gated_qk_norm": lambda: timm_model("vit_giant_patch14_dinov2", init_values=0.1, qk_norm=True),
-    "conv_stem": conv_stem,
+    "conv_stem": lambda: conv_stem(class_token=False, global_pool="avg", fc_norm=False),
     "dinov3": lambda: timm_model("vit_small_patch16_dinov3_qkvb", init_values=0.3, global_pool="token"),
     "rope_mixed": lambda: timm_model(
         "vit_small_patch16_rope_mixed_ape_224",
@@ -72,7 +72,8 @@ def randomise(make: Callable[[], VisionTransformer], seed: int = 0) -> VisionTra
         module = make()
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
-                scale = 1.5 / parameter[0].numel() ** 0.5 if "token" not in name and "embed" not in name else 0.5
+                embeds = ("token" in name or "embed" in name) and ".backbone." not in name
+                scale = 0.5 if embeds else 1.5 / parameter[0].numel() ** 0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             else:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
@@ -94,13 +95,12 @@ def build(family: str, dtype: torch.dtype = torch.float32) -> HookedViT:
 ALL_FAMILIES = [*FAMILIES, "dino_head1", "dino_head4"]
 BY_TRAIT = {
     "dinov2_registers": "class token, registers, layer scale",
-    "average_pool": "no class token, mean over patches",
     "siglip": "no class token, attention pool",
     "deit_distilled": "a second class token with a head of its own",
-    "gated_qk_norm": "gated MLP, norms of queries and keys",
-    "conv_stem": "patches of feature maps, which overlap",
+    "conv_stem": "no class token, mean over patches of feature maps, which overlap",
     "dinov3": "rotary positions alike in all heads, biases of queries and values beside their layer, registers",
-    "rope_mixed": "rotary positions of each head's own, q, k and v apart, norms before projections, attention pool",
+    "rope_mixed": "rotary positions of each head's own, q, k and v apart, norms of queries and keys and before "
+    "projections, gated MLP, attention pool",
     "beit": "positions in the scores, biases beside their layer, the final norm behind the pooling",
     "dino_head4": "a head that reads the class token of several blocks and the mean over patches",
 }

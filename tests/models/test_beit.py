@@ -19,6 +19,7 @@ from caap_lab.attribution.completeness import completeness_error
 from caap_lab.attribution.token_subset import logits_of_subsets
 from caap_lab.models.checkpoint import load_into
 from caap_lab.models.load import load_model
+from helpers.beits import beit_logits_of_subset
 from helpers.models import random_images, randomise, timm_model
 from helpers.plain_caap import plain_scores
 from helpers.timm_caap import timm_scores
@@ -48,23 +49,6 @@ def resize(vit: Any, size: tuple[int, int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vit.set_input_size(size)
-
-
-def subset_logits(vit: Any, image: Tensor, kept: Tensor) -> Tensor:
-    """timm's blocks on some tokens, in a loop over pairs: every pair keeps the entry of its offset."""
-    x = torch.cat([vit.cls_token, vit.patch_embed(image)], dim=1)
-    x = (x if vit.pos_embed is None else x + vit.pos_embed)[:, kept]
-    for block in vit.blocks:
-        tables = [part for part in (block.attn, vit.rel_pos_bias) if part is not None and part.window_size is not None]
-        bias = torch.zeros(block.attn.num_heads, len(kept), len(kept), dtype=x.dtype)
-        for part in tables:
-            for i, query in enumerate(kept):
-                for j, key in enumerate(kept):
-                    bias[:, i, j] += part.relative_position_bias_table[part.relative_position_index[query, key]]
-        own, block.attn.relative_position_bias_table = block.attn.relative_position_bias_table, None
-        x = block(x, shared_rel_pos_bias=bias)
-        block.attn.relative_position_bias_table = own
-    return vit.forward_head(vit.norm(x))[0]
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -163,8 +147,7 @@ def test_a_subset_of_tokens_keeps_its_rows_of_the_table(kind: str, explicit: boo
         hooks = [(f"blocks.{layer}.attn.hook_pattern", lambda x, hook: None) for layer in range(model.n_layers)]
         with model.hooks(fwd_hooks=hooks if explicit else []):
             found = logits_of_subsets(model, model.embed(image)[0], keep)
-        kept = [torch.cat([torch.tensor([0]), row.nonzero()[:, 0] + 1]) for row in keep]
-        expected = torch.stack([subset_logits(model.vit, image, row) for row in kept])
+        expected = torch.stack([beit_logits_of_subset(model.vit, image[0], row) for row in keep])
         torch.testing.assert_close(expected[2], model.vit(image)[0], atol=1e-10, rtol=0)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
@@ -176,12 +159,6 @@ def test_libragrad_is_complete(kind: str) -> None:
     assert completeness_error(model, image, 1).max() > 0.01
     with cl.libragrad(model):
         assert completeness_error(model, image, 1).max() < 1e-6
-
-
-def test_transformer_attribution_is_refused_in_words() -> None:
-    model = build_beit("beit", torch.float32)
-    with pytest.raises(InputError, match="Transformer attribution has no rules for BeitViT"):
-        cl.attribute(model, random_images(model, 1), "transformer_attribution", 1)
 
 
 def test_a_changed_table_or_bias_is_seen() -> None:
