@@ -16,10 +16,12 @@ from caap_lab.diagnostics.region_pairs import (
     RegionPairs,
     attention_distance,
     attention_entropy,
+    other_kinds,
     pair_kinds,
     patch_distances,
+    pool_kinds,
 )
-from caap_lab.diagnostics.region_result import AttentionRegions
+from caap_lab.diagnostics.region_result import AttentionRegions, OtherQueries
 from caap_lab.diagnostics.regions import Masks, Photo, photos_with_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
@@ -40,6 +42,8 @@ def attention_regions(
     progress: bool = True,
 ) -> AttentionRegions:
     """Attention within objects, between objects, and between objects, background and prefix tokens.
+
+    `other_queries()` of the result has that of registers, of a distillation token and of a pooling head.
 
     ```python
     cl.attention_regions(model, image, {"cat": cat, "dog": dog})
@@ -79,22 +83,29 @@ def attention_regions(
             bar.update(len(batch))
     if not any((patches >= 0).any() for patches in regions):
         raise InputError(f"No object covers a share of {overlap} of any patch; set overlap lower.")
-    weight, mass, distance, entropy = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    weight, mass, distance, entropy, *of_pool = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    first = len(pair_kinds(model.spec))
+    others = OtherQueries(other_kinds(model.spec), weight[:, first:], mass[:, first:])
     return AttentionRegions.of(
         pair_kinds(model.spec),
-        weight,
-        mass,
+        weight[:, :first],
+        mass[:, :first],
         distance,
         entropy,
         np.stack(regions),
         names,
         overlap=overlap,
         model_name=model.model_name,
+        prefix=others if others.kinds else None,
+        pool=OtherQueries(pool_kinds(model.spec), *of_pool) if of_pool else None,
     )
 
 
 def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
-    """Weight and mass [image, kind, layer, head], distance and entropy [image, layer, head]."""
+    """Weight and mass [image, kind, layer, head], distance and entropy [image, layer, head].
+
+    Then weight and mass [image, kind, head] of a head that pools by attention.
+    """
     pairs = RegionPairs(model.spec, np.stack([photo.regions for photo in batch]))
     distances = patch_distances(model.spec)
     layers: list[tuple[Tensor, ...]] = []
@@ -105,7 +116,17 @@ def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
         entropy = attention_entropy(pattern, model.spec.n_patches).cpu().double()
         layers.append((pairs.sums(pattern), distance, entropy))
 
-    with model.hooks(fwd_hooks=[(name, read) for name in block_hooks(model, "attn.pattern")]):
-        model(model.preprocess([photo.image for photo in batch]), stop_at_layer=model.n_layers)
+    pooling, of_pool = model.readout.attention, []
+
+    def read_pool(pattern: Tensor, hook: Any) -> None:
+        assert pooling is not None
+        of_pool.extend(pairs.of_pool(widened(pattern)[:, :, pooling.answers].mean(dim=2)))
+
+    hooks = [(name, read) for name in block_hooks(model, "attn.pattern")]
+    if pooling is not None:
+        hooks.append(("attn_pool.hook_pattern", read_pool))
+    with model.hooks(fwd_hooks=hooks):
+        images = model.preprocess([photo.image for photo in batch])
+        model(images, stop_at_layer=model.n_layers if pooling is None else None)
     sums, distance, entropy = (torch.stack(of_layers, dim=-2) for of_layers in zip(*layers, strict=True))
-    return tuple(numbers.numpy() for numbers in (*pairs.weight_and_mass(sums), distance, entropy))
+    return tuple(numbers.numpy() for numbers in (*pairs.weight_and_mass(sums), distance, entropy, *of_pool))

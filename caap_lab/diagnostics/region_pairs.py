@@ -25,8 +25,21 @@ def pair_kinds(spec: ViTSpec) -> tuple[str, ...]:
     return tuple(kinds)
 
 
+def other_kinds(spec: ViTSpec) -> tuple[str, ...]:
+    """Kinds of pairs whose query is the distillation token or a register."""
+    roles = [PREFIX_WORDS[role] for role in dict.fromkeys(spec.prefix)]
+    keys = ("object", "background", *roles)
+    return tuple(f"{query}-to-{key}" for query in roles if query != PREFIX_WORDS["cls"] for key in keys)
+
+
+def pool_kinds(spec: ViTSpec) -> tuple[str, ...]:
+    """Kinds of pairs whose query is that of a head that pools by attention."""
+    roles = [PREFIX_WORDS[spec.prefix[token]] for token in spec.read_tokens if token < spec.n_prefix]
+    return tuple(f"pool-to-{key}" for key in ("object", "background", *dict.fromkeys(roles)))
+
+
 class RegionPairs:
-    """The pairs of tokens of every kind, in a batch of images."""
+    """The pairs of tokens of every kind, in a batch of images: those of `pair_kinds`, then those of `other_kinds`."""
 
     def __init__(self, spec: ViTSpec, regions: Int[np.ndarray, "batch row col"]) -> None:
         """Give every token of every image its region.
@@ -43,7 +56,11 @@ class RegionPairs:
         prefix = np.tile([names.index(role) for role in roles], (len(regions), 1)).astype(int)
         of_token = torch.from_numpy(np.concatenate([prefix, patches], axis=1))
         self.member = torch.nn.functional.one_hot(of_token, len(names))  # [batch, token, region]
-        self.kinds = torch.from_numpy(np.stack([_pairs(kind, names) for kind in pair_kinds(spec)])).double()
+        kinds = (*pair_kinds(spec), *other_kinds(spec))
+        self.kinds = torch.from_numpy(np.stack([_pairs(kind, names) for kind in kinds])).double()
+        self._read = list(spec.read_tokens)
+        keys = [kind.partition("-to-")[2] for kind in pool_kinds(spec)]
+        self._pool_keys = torch.tensor([[name == key for name in names] for key in keys]).double()
         size = self.member.sum(dim=1).double()
         self.n_pairs = torch.einsum("br,bs,krs->bk", size, size, self.kinds)
         self.n_queries = torch.einsum("br,kr->bk", size, self.kinds.amax(dim=2))
@@ -53,6 +70,16 @@ class RegionPairs:
         member = self.member.to(pattern.device, pattern.dtype)[:, None]
         blocks = member.mT @ (pattern @ member)
         return torch.einsum("bhrs,krs->bkh", blocks.cpu().double(), self.kinds)
+
+    def of_pool(
+        self, row: Float[Tensor, "batch head key"]
+    ) -> tuple[Float[Tensor, "batch kind head"], Float[Tensor, "batch kind head"]]:
+        """Weight and mass of a pooling head's attention to the tokens that it reads, by `pool_kinds`."""
+        member = self.member[:, self._read].double() @ self._pool_keys.T  # [batch, key, kind]
+        mass = (row.cpu().double() @ member).mT
+        size = member.sum(dim=1)[:, :, None]
+        missing = torch.where(size > 0, 0.0, torch.nan)
+        return mass / (size + missing), mass + missing
 
     def weight_and_mass(self, sums: Float[Tensor, "batch kind layer head"]) -> tuple[Tensor, Tensor]:
         """Sums over pairs as a mean over pairs, and as a mean over queries; NaN where an image has no such pair."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,14 @@ Quantity = Literal["weight", "mass", "distance", "entropy"]
 Heads = Literal["mean"] | int | None
 
 
+class OtherQueries(NamedTuple):
+    """Weight and mass of queries that are neither patches nor the class token."""
+
+    kinds: Sequence[str]
+    weight: Float[np.ndarray, "image kind *layer head"]
+    mass: Float[np.ndarray, "image kind *layer head"]
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionRegions:
     """Attention between objects, background and prefix tokens, for every image, layer and head.
@@ -33,7 +41,11 @@ class AttentionRegions:
 
     data: xr.Dataset
     """`weight` and `mass` with the axes image, kind, layer, head; `distance` and `entropy` with image, layer, head;
-    `regions` with image, row, col. Attributes: `overlap` and the `model`."""
+    `regions` with image, row, col. Attributes: `overlap` and the `model`.
+
+    Where there are such queries, `prefix_weight` and `prefix_mass` of the distillation token and of registers with the
+    axes image, prefix_kind, layer, head; `pool_weight` and `pool_mass` of a head that pools by attention with image,
+    pool_kind, pool_head."""
 
     @classmethod
     def of(
@@ -48,9 +60,17 @@ class AttentionRegions:
         *,
         overlap: float,
         model_name: str,
+        prefix: OtherQueries | None = None,
+        pool: OtherQueries | None = None,
     ) -> "AttentionRegions":
         """A result from its numbers, which are described under the properties of the same names."""
         pairs, heads = ("image", "kind", "layer", "head"), ("image", "layer", "head")
+        others, places = {}, {}
+        for name, axes, found in (("prefix", ("layer", "head"), prefix), ("pool", ("pool_head",), pool)):
+            if found is not None:
+                others[f"{name}_weight"] = (("image", f"{name}_kind", *axes), found.weight)
+                others[f"{name}_mass"] = (("image", f"{name}_kind", *axes), found.mass)
+                places[f"{name}_kind"] = list(found.kinds)
         return cls(
             xr.Dataset(
                 {
@@ -59,12 +79,14 @@ class AttentionRegions:
                     "distance": (heads, distance),
                     "entropy": (heads, entropy),
                     "regions": (("image", "row", "col"), regions),
+                    **others,
                 },
                 coords={
                     "image": label_array(images),
                     "kind": list(kinds),
                     "layer": np.arange(distance.shape[1]),
                     "head": np.arange(distance.shape[2]),
+                    **places,
                 },
                 attrs={"overlap": overlap, "model": model_name},
             )
@@ -157,6 +179,24 @@ class AttentionRegions:
         frame = self.data[["weight", "mass"]].to_dataframe(["image", "layer", "head", "kind"]).reset_index()
         frame.insert(0, "model", self.model_name)
         return frame
+
+    def other_queries(self) -> pd.DataFrame:
+        """The same table for other queries: registers, a distillation token, and a head that pools by attention.
+
+        The pooling head's layer is called "pool"; its kinds are "pool-to-object", "pool-to-background" and the like. A
+        model without any such query has an empty table.
+        """
+        columns = ["model", "image", "layer", "head", "kind", "weight", "mass"]
+        tables = []
+        for name, axes in (("prefix", ["layer", "head"]), ("pool", ["pool_head"])):
+            if f"{name}_mass" in self.data:
+                table = self.data[[f"{name}_weight", f"{name}_mass"]].to_dataframe(["image", *axes, f"{name}_kind"])
+                names = {f"{name}_{column}": column for column in ("weight", "mass", "kind", "head")}
+                tables.append(table.reset_index().rename(columns=names))
+        if not tables:
+            return pd.DataFrame(columns=columns)
+        tables[-1] = tables[-1] if "layer" in tables[-1] else tables[-1].assign(layer="pool")
+        return pd.concat(tables, ignore_index=True).assign(model=self.model_name)[columns]
 
     def over_layers(self, quantity: Literal["weight", "mass"] = "weight", *, heads: Heads = "mean") -> pd.DataFrame:
         """Mean over images and standard error, one row per kind and layer: kind, layer, mean, se, n (images).

@@ -318,3 +318,36 @@ def test_the_demo_model_groups_objects_early() -> None:
     )
     assert intra.argmax() == 2 and intra[2] > 4 * intra[0] and intra[5] < 0.8 * intra[2]
     assert (intra > inter).all()
+
+
+@pytest.mark.parametrize("family", ["dinov2_registers", "deit_distilled", "siglip"])
+def test_other_queries_equal_loops(family: str) -> None:
+    model = build(family, torch.float64)
+    images = random_images(model, 2)
+    found = cl.attention_regions(model, images, [two_objects(model), two_objects(model)[0]])
+    table = found.other_queries().set_index(["image", "layer", "head", "kind"])
+    assert list(found.other_queries()) == list(found.to_dataframe())
+    cache = model.run_with_cache(images)[1]
+    query = {"dinov2_registers": "registers", "deit_distilled": "distillation", "siglip": "pool"}[family]
+    layers = ["pool"] if query == "pool" else range(4)
+    keys = ["object", "background", *dict.fromkeys(WORDS[role] for role in model.spec.prefix)]
+    assert len(table) == 2 * len(layers) * 3 * len(keys)
+    for image in range(2):
+        patches = ["object" if patch >= 0 else "background" for patch in found.regions[image].reshape(-1)]
+        where = np.array([WORDS[role] for role in model.spec.prefix] + patches)
+        for layer in layers:
+            hook = "attn_pool.hook_pattern" if layer == "pool" else f"blocks.{layer}.attn.hook_pattern"
+            pattern = cache[hook][image].numpy()
+            rows = pattern if query == "pool" else pattern[:, where == query]
+            for head in range(3):
+                for key in keys:
+                    weight, mass = table.loc[(image, layer, head, f"{query}-to-{key}")][["weight", "mass"]]
+                    chosen = rows[head][:, where == key]
+                    np.testing.assert_allclose([weight, mass], [chosen.mean(), chosen.sum(1).mean()], atol=1e-12)
+    assert not model.has_hooks()
+
+
+def test_a_class_token_and_patches_have_no_other_queries() -> None:
+    model = build("vit")
+    found = cl.attention_regions(model, random_images(model, 1), two_objects(model))
+    assert len(found.other_queries()) == 0 and "prefix_mass" not in found.data and "pool_mass" not in found.data
