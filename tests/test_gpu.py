@@ -57,6 +57,7 @@ SEEN: dict[str, tuple[float, float, float]] = {
     "grad_sam": (4e-6, 0.0086, 0.044),
     "gen_att": (4.2e-6, 0.0093, 0.049),
     "rise": (5.7e-7, 0.0028, 0.051),
+    "occlusion": (2.9e-6, 0.016, 0.092),
     "tis": (6e-7, 0.048, 0.063),
     "atman": (3e-6, 0.012, 0.15),
 }

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 
-import caap_lab as cl
+import caap_lab as cl  # isort: skip  # before timm, for a CPU-only torch
+import timm
+
 from caap_lab import cli
 from helpers.models import HookedViT
 from helpers.plain_caap import plain_scores
@@ -104,3 +108,46 @@ def test_deleting_what_a_map_calls_important_hurts_its_own_class_most(deit_tiny:
                 fall = logits - deit_tiny(changed.reshape(image.shape))[0]
             gaps.append(float(fall[label] - fall[other]))
     assert len(gaps) >= 20 and np.mean(gaps) > 0 and np.mean(np.array(gaps) > 0) > 0.7
+
+
+@pytest.fixture(scope="module")
+def efficientnet(shared: Path) -> cl.BlackBoxModel:
+    """EfficientNet-Lite0 with real ImageNet weights, as a black box."""
+    folder = shared / "weights" / "tf_efficientnet_lite0.in1k"
+    about = json.loads((folder / "meta.json").read_text())
+    net = timm.create_model(about["timm_model"])
+    net.load_state_dict(load_file(folder / "model.safetensors"))
+    preprocessing = cl.Preprocessing((224, 224), about["mean"], about["std"], crop_pct=224 / 256)
+    return cl.BlackBoxModel(net.float(), grid=(14, 14), preprocessing=preprocessing)
+
+
+def right_answers(model: cl.BlackBoxModel, photos: list[Path]) -> float:
+    with torch.no_grad():
+        answers = [int(model(photo)[0].argmax()) for photo in photos]
+    return float(
+        np.mean([answer == model.target(photo.name[:9]) for answer, photo in zip(answers, photos, strict=True)])
+    )
+
+
+def test_a_black_box_classifies_photos_and_points_at_the_object(
+    efficientnet: cl.BlackBoxModel, photos: list[Path]
+) -> None:
+    assert right_answers(efficientnet, photos[::8]) >= 0.75
+    (lion,) = [photo for photo in photos if "lion" in photo.name and "sea" not in photo.name]
+    m = cl.attribute(efficientnet, lion, "grad_cam")
+    assert m.target_name == "lion" and m.grid == (7, 7) and m.settings == {"layer": "bn2"}
+    assert cl.insertion_deletion(efficientnet, lion, m, protocol="rise-28").insdel > 0.2
+
+
+@pytest.mark.slow
+def test_maps_of_a_black_box_lie_on_their_objects(efficientnet: cl.BlackBoxModel, shared: Path) -> None:
+    assert right_answers(efficientnet, sorted((shared / "images" / "imagenet-samples").glob("*.JPEG"))) >= 0.88
+    coarse = cl.BlackBoxModel(efficientnet.black_box, grid=(7, 7), preprocessing=efficientnet.preprocessing)
+    folder = shared / "images" / "segmented" / "ecssd"
+    areas: dict[str, list[float]] = {"grad_cam": [], "rise": [], "simple_insertion": [], "occlusion": []}
+    for photo in sorted((folder / "images").iterdir())[::20]:
+        mask = coarse.preprocessing.mask(Image.open(folder / "masks" / f"{photo.stem}.png").convert("L"))
+        for name, found in areas.items():
+            m = cl.attribute(coarse, photo, name, **({"samples": 200} if name == "rise" else {}))
+            found.append(roc_auc_score(mask.flatten(), m.upsample().flatten()))
+    assert all(len(found) == 5 and np.mean(found) > 0.6 for found in areas.values()), areas

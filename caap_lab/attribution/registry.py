@@ -199,7 +199,8 @@ def methods() -> "pd.DataFrame":
     """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
     import pandas as pd
 
-    columns = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]
+    names = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]
+    columns = ["models" if name == "reads" else name for name in names]  # the kinds that give what it reads
     rows = [{column: getattr(one, column) for column in columns} for one in METHODS.values()]
     for row in rows:
         row.update(forwards=row["forwards"].text, backwards=row["backwards"].text)

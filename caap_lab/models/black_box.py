@@ -1,5 +1,6 @@
 """BlackBoxModel: any image classifier, for the methods that need no tokens."""
 
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.image_sizes import as_image_size
 from caap_lab.models.lock import locked
 from caap_lab.models.names import nearest
 from caap_lab.models.preprocess import Preprocessing
@@ -68,8 +70,7 @@ class BlackBoxModel(HookedModel):
             )
         chosen = preprocessing or Preprocessing.from_timm(model)
         if image_size is not None:
-            size: Any = (image_size, image_size) if isinstance(image_size, int) else image_size
-            chosen = replace(chosen, image_size=size)
+            chosen = replace(chosen, image_size=as_image_size(image_size))
         self.preprocessing = chosen
         self._grid = _checked_grid(grid, chosen.image_size)
         self.model_name = name or model_label(model)
@@ -151,8 +152,10 @@ class BlackBoxModel(HookedModel):
 
     # -- maps inside the module ------------------------------------------------------------------------------------
 
-    def find_layer(self, layer: str | None = None) -> str:
+    def find_layer(self, layer: str | float | None = None) -> str:
         """The name of a layer whose maps can be read, such as "features.7"; None is the one that makes the last maps.
+
+        A number counts as its text: modules in `nn.Sequential` are called "4" and, one deeper, "4.1".
 
         Raises:
             InputError: there is no such module, it makes no maps [batch, channel, row, col] (or with the channels
@@ -165,9 +168,10 @@ class BlackBoxModel(HookedModel):
             if probed.last_maps is None:
                 raise InputError(f"No module of {self.model_name} makes maps [batch, channel, row, col].")
             return probed.last_maps
+        layer = str(layer)
         if layer not in dict(self.black_box.named_modules()):
             known = f" {these}" if able else ""
-            raise InputError(f"{self.model_name} has no layer {layer!r}.{nearest(str(layer), able)}{known}")
+            raise InputError(f"{self.model_name} has no layer {layer!r}.{nearest(layer, able)}{known}")
         found = probed.outputs.get(layer)
         if found is None:
             raise InputError(f"The layer {layer!r} of {self.model_name} does not run when the model does. {these}")
@@ -244,9 +248,10 @@ def _checked_grid(grid: Any, size: tuple[int, int]) -> tuple[int, int]:
         raise InputError(f"grid={grid!r} is not the (rows, columns) of the maps' cells, such as (14, 14).")
     for what, count, pixels in zip(("rows", "columns"), given, size, strict=True):
         if pixels % count:
-            near = sorted((n for n in range(1, pixels + 1) if pixels % n == 0), key=lambda n: abs(n - count))[:2]
+            able = [n for n in range(1, pixels + 1) if pixels % n == 0]
+            near = [str(n) for n in (*able[: bisect(able, count)][-1:], *able[bisect(able, count) :][:1])]
             raise InputError(
                 f"grid={given} does not divide images of {size[0]} x {size[1]} pixels into equal cells: {count} {what} "
-                f"do not go into {pixels} pixels; {' or '.join(map(str, sorted(near)))} do."
+                f"do not go into {pixels} pixels; {' or '.join(near)} do."
             )
     return cast(tuple[int, int], given)

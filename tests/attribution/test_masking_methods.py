@@ -2,10 +2,12 @@
 
 import math
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from captum.attr import Occlusion
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.ndimage import gaussian_filter, zoom
 from scipy.optimize import minimize
@@ -17,9 +19,11 @@ from caap_lab import HookedViT, InputError
 from caap_lab.attribution.bidirectional import bidirectional
 from caap_lab.attribution.curve_values import convex_falls
 from caap_lab.attribution.mda import _smoothed, mda
+from caap_lab.attribution.occlusion import occlusion
 from caap_lab.attribution.rise import _enlarge, rise
 from caap_lab.attribution.simple import SIMPLE_INSERTION, simple_deletion, simple_insertion
 from caap_lab.attribution.vit_cx import vit_cx
+from caap_lab.blur import rise_blur
 from caap_lab.engine.blanks import blank_image, mean_activations
 from helpers.models import build, random_images, timm_model
 
@@ -69,6 +73,59 @@ def test_simple_methods_equal_the_formula(family: str) -> None:
         for delete, method in ((False, simple_insertion), (True, simple_deletion)):
             found = method(model, image[None], torch.tensor([2]), **options)[0]
             assert_close(found, plain_simple(model, image, 2, delete, blank, reach))
+
+
+def plain_occlusion(
+    model: HookedViT, image: Tensor, target: int, cover: Tensor, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
+    """Window by window and pixel by pixel."""
+    height, width = model.image_size
+    with torch.no_grad():
+        whole = model(image[None])[0, target]
+        total, count = torch.zeros(height, width).double(), torch.zeros(height, width)
+        for top in range(0, height, stride[0]):
+            for left in range(0, width, stride[1]):
+                # The last window of a row or column is the first that reaches the edge.
+                if (top - stride[0] + window[0] >= height and top) or (left - stride[1] + window[1] >= width and left):
+                    continue
+                changed = image.clone()
+                for row in range(top, min(top + window[0], height)):
+                    for col in range(left, min(left + window[1], width)):
+                        changed[:, row, col] = cover[:, row, col]
+                loss = whole - model(changed[None])[0, target]
+                total[top : top + window[0], left : left + window[1]] += loss
+                count[top : top + window[0], left : left + window[1]] += 1
+    assert count.min() >= 1
+    (rows, cols), (down, across) = model.grid, model.patch_size
+    return (total / count).reshape(rows, down, cols, across).mean((1, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "window", "stride"),
+    [({}, (16, 16), (8, 8)), ({"window": 11, "stride": 7, "blank": "blur"}, (11, 11), (7, 7))],
+)
+def test_occlusion_equals_the_formula(options: dict[str, Any], window: Any, stride: Any) -> None:
+    model = build("odd_grid", torch.float64)
+    (image,) = random_images(model, 1)
+    cover = rise_blur(image[None]) if options else blank_image(model, "mean")
+    assert cover is not None
+    found = occlusion(model, image[None], torch.tensor([2]), chunk_size=5, **options)[0]
+    assert_close(found, plain_occlusion(model, image, 2, cover[0], window, stride))
+
+
+def test_occlusion_agrees_with_captum() -> None:
+    """One patch at a time, and windows that overlap and are cut off at the edge."""
+    model = build("odd_grid", torch.float64)
+    images = random_images(model, 2)
+    targets = torch.tensor([3, 0])
+    white = blank_image(model, "white")
+    assert white is not None
+    for window, stride in ((8, 8), (14, 5)):
+        expected = Occlusion(model).attribute(
+            images, (3, window, window), (3, stride, stride), baselines=white.expand_as(images), target=targets
+        )
+        found = occlusion(model, images, targets, blank="white", window=window, stride=stride)
+        assert_close(found, expected[:, 0].reshape(2, 5, 8, 3, 8).mean((2, 4)))
 
 
 def bilinear(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from timm.models.mlp_mixer import MlpMixer
+from torch import nn
 
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
@@ -161,6 +162,16 @@ def test_explore_a_mixer_by_default(scenes: list[Any], monkeypatch: pytest.Monke
     made.close()
     with pytest.raises(InputError, match=f"caap does not run on .*; these do: {made.methods[0]}, "):
         explore(mixer, scenes[0], methods="caap")
+
+
+def test_explore_a_black_box(scenes: list[Any]) -> None:
+    layers = (nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    black_box = cl.BlackBoxModel(nn.Sequential(*layers), grid=(4, 8), image_size=64)
+    made = explore(black_box, scenes[0], methods=["grad_cam", "occlusion"])
+    finished(made)
+    assert {name: m.grid for name, m in made.maps.items()} == {"grad_cam": (15, 15), "occlusion": (4, 8)}
+    assert "rollout" not in made.method_list.options and made.to_figure().axes and not made.message
+    made.close()
 
 
 def test_opacity_sends_no_picture_again(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
