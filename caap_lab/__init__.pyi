@@ -42,6 +42,7 @@ from .models.neighbourhoods import register_neighbourhood as register_neighbourh
 from .models.preprocess import Preprocessing as Preprocessing
 from .models.spec import ViTSpec as ViTSpec
 from .models.vit import HookedViT as HookedViT
+from .models.wrap import wrap as wrap
 from .sweeps.result import CaapSweep as CaapSweep
 from .sweeps.sweeps import sweep_blanks as sweep_blanks
 from .sweeps.sweeps import sweep_contexts as sweep_contexts

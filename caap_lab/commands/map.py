@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="demo", help="a bundled model such as 'demo', or a timm name (see: caap-lab models)"
     )
     parser.add_argument("--checkpoint", type=Path, help="local weights, .safetensors or .pth")
+    parser.add_argument("--checkpoint-key", help="of several sets of weights in that file, which: 'teacher', 'ema'")
     parser.add_argument("--head", type=Path, help="classification head from a file")
     parser.add_argument("--image-size", type=int, help="input size in pixels")
     parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation mean")
@@ -66,6 +67,7 @@ def run(parsed: argparse.Namespace) -> int:
     model = load_model(
         parsed.model,
         checkpoint=parsed.checkpoint,
+        checkpoint_key=parsed.checkpoint_key,
         head=parsed.head,
         mean=parsed.mean,
         std=parsed.std,
