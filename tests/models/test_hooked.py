@@ -202,4 +202,6 @@ def test_families_have_their_own_switches() -> None:
     assert type(vits["clip"].blocks[0].mlp.act).__name__ == "QuickGELU"
     assert hasattr(vits["dinov2"].blocks[0].ls1, "gamma")
     assert hasattr(vits["gated_qk_norm"].blocks[0].attn.q_norm, "weight") and specs["gated_qk_norm"].gated_mlp
-    assert len(FAMILIES) == 17
+    assert type(vits["conv_stem"].patch_embed).__name__ == "HybridEmbed" and specs["conv_stem"].prefix == ()
+    assert vits["beit"].rel_pos_bias is not None and vits["beit"].blocks[0].attn.q_bias is not None
+    assert len(FAMILIES) == 20
