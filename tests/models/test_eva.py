@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.models.eva import Eva
-from torch import Tensor
+from torch import Tensor, nn
 
 import caap_lab as cl
 from caap_lab import HookedViT, InputError, Patch
@@ -17,9 +17,8 @@ from caap_lab.attribution.completeness import completeness_error
 from caap_lab.attribution.token_subset import logits_of_subsets
 from caap_lab.models.load import load_model
 from helpers.models import random_images, randomise, timm_model
-from helpers.plain_caap import plain_scores
+from helpers.timm_caap import timm_scores
 
-ROPE = "vit_small_patch16_rope_mixed_224"
 GAP = "vit_medium_patch16_rope_reg1_gap_256"
 SMALL: dict[str, Any] = {"depth": 3, "img_size": (24, 32)}
 EVA: dict[str, Callable[[], Any]] = {
@@ -32,7 +31,8 @@ EVA: dict[str, Callable[[], Any]] = {
     "eva02_fused": lambda: timm_model("eva02_base_patch14_448", qkv_fused=True, scale_attn_inner=True, **SMALL),
     "packed_swiglu": lambda: timm_model("eva02_tiny_patch14_224", **SMALL),
     "mixed": lambda: timm_model("vit_small_patch16_rope_mixed_ape_224", **SMALL),
-    "qk_norm_gated": lambda: timm_model(GAP, qk_norm=True, attn_type="rope", **SMALL),
+    "qk_norm": lambda: timm_model(GAP, qk_norm=True, attn_type="rope", **SMALL),
+    "mrope": lambda: timm_model(GAP, rope_type="mrope", rope_mrope_section=(1, 1, 2), **SMALL),
     "no_class_token": lambda: timm_model(GAP, num_reg_tokens=0, dynamic_img_size=True, **SMALL),
     "shared_keys": lambda: timm_model(
         "vit_base_patch16_sapiens2", num_heads=6, num_kv_heads=2, embed_dim=48, init_values=0.3, **SMALL
@@ -41,7 +41,9 @@ EVA: dict[str, Callable[[], Any]] = {
 """Between them: own biases, split and fused projections, q/k norm, SwiGLU and sub-LN, LayerScale, attention pooling,
 registers, no class token, absolute and rotary positions, plain and of each block's own."""
 
-SOME = ["dinov3", "pe_core", "eva02_fused", "mixed", "no_class_token", "shared_keys"]
+BY_TRAIT = ("dinov3", "eva02_fused", "no_class_token", "shared_keys")
+"""Those that the families of all tests do not stand for; the others are slow tests."""
+KINDS = [pytest.param(kind, marks=() if kind in BY_TRAIT else pytest.mark.slow) for kind in EVA]
 
 
 def build_eva(kind: str, dtype: torch.dtype = torch.float64) -> HookedViT:
@@ -49,30 +51,48 @@ def build_eva(kind: str, dtype: torch.dtype = torch.float64) -> HookedViT:
     return HookedViT(randomise(EVA[kind])).to(dtype)
 
 
-def subset_logits(vit: Any, image: Tensor, kept: Tensor) -> Tensor:
-    """timm's blocks on some tokens, with their own rows of the rotary table."""
-    x, rope = vit._pos_embed(vit.patch_embed(image))
-    patches = kept[vit.num_prefix_tokens :] - vit.num_prefix_tokens
-    x = vit.norm_pre(x)[:, kept]
-    for layer, block in enumerate(vit.blocks):
-        x = block(x, rope=(rope[layer] if vit.rope_mixed else rope)[..., patches, :])
-    return vit.forward_head(vit.norm(x))[0]
-
-
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", EVA)
-def test_logits_are_bit_equal_to_timm(kind: str, dtype: torch.dtype, fused: bool) -> None:
-    model = build_eva(kind, dtype)
-    for module in model.vit.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = fused
-    images = random_images(model, 2)
-    with torch.no_grad():
-        assert torch.equal(model(images), model.vit(images))
+def equals_timm(model: HookedViT, images: Tensor) -> bool:
+    """Whether logits are bit-equal, with the fused kernel and with the explicit softmax."""
+    found = []
+    for fused in (True, False):
+        for module in model.vit.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = fused
+        with torch.no_grad():
+            found.append(torch.equal(model(images), model.vit(images)))
+    return all(found)
 
 
 @pytest.mark.parametrize("kind", EVA)
+def test_logits_are_bit_equal_to_timm(kind: str) -> None:
+    model = build_eva(kind, torch.float32)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = model.to(dtype)
+        assert equals_timm(model, random_images(model, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", timm.list_models(module="eva"))
+def test_every_name_of_timms_is_bit_equal_or_refused(name: str) -> None:
+    whole = timm.create_model(name, device="meta")
+    heads = whole.blocks[0].attn.num_heads
+    rows, columns = whole.patch_embed.patch_size
+    small: dict[str, Any] = {"depth": 2, "img_size": (3 * rows, 4 * columns), "num_classes": 7}
+    if whole.embed_dim > 1536:
+        small["embed_dim"] = 8 * heads
+    if "sapiens2" in name:
+        small["num_kv_heads"] = (heads, min(block.attn.num_kv_heads for block in whole.blocks))
+    if "enormous" in name:
+        with pytest.raises(InputError, match="its norms stand behind attention and MLP"):
+            HookedViT(timm.create_model(name, **small))
+        return
+    model = HookedViT(randomise(lambda: timm.create_model(name, **small)))
+    assert equals_timm(model, random_images(model, 3))
+    model = model.to(torch.bfloat16)
+    assert equals_timm(model, random_images(model, 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_hook_point_is_recorded_and_moves_the_logits(kind: str) -> None:
     model = build_eva(kind)
     image = random_images(model, 1)
@@ -103,51 +123,51 @@ def test_queries_and_keys_are_read_behind_the_rotation() -> None:
     torch.testing.assert_close(cache["blocks.1.attn.hook_q"], expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("context", ["clamped", "free", "dropped", "frozen"])
-@pytest.mark.parametrize("kind", SOME)
-def test_caap_equals_the_plain_definition_in_all_contexts(kind: str, context: str) -> None:
-    model = build_eva(kind)
-    image = random_images(model, 1)[0]
-    if context == "dropped" and not model.spec.live_prefix:
-        with pytest.raises(InputError, match="no class token to remember"):
-            cl.caap(model, image, 0, context=context)
-        return
-    for start, cutoff in ((0, 1), (0, 2), (1, model.n_layers)):
-        found = cl.caap(model, image, 0, start=start, cutoff=cutoff, context=context).all_scores
-        expected = plain_scores(model, image, start=start, cutoff=cutoff, context=context)
-        torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_caap_equals_patched_forward_passes_of_timms_own_blocks(kind: str) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        model = build_eva(kind, dtype)
+        image, blank = random_images(model, 2, seed=1)
+        cutoffs = (1, 2, model.n_layers) if dtype == torch.float64 else (2,)
+        for context in ("free", "clamped"):
+            for cutoff in cutoffs:
+                found = cl.caap(model, image, 0, blank=blank, cutoff=cutoff, context=context).all_scores
+                expected = timm_scores(model.vit, model.spec, image, blank, cutoff, context)
+                assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize("attention", ["exact", "cached"])
-@pytest.mark.parametrize("tail", ["exact", "shared", "interpolated"])
 @pytest.mark.parametrize("kind", ["dinov3", "mixed"])
-def test_approximations_keep_positions(kind: str, attention: str, tail: str) -> None:
+def test_approximations_keep_positions(kind: str) -> None:
     model = build_eva(kind)
     # On the blank itself all rows are the blank's own, so that every approximation is exact.
     blank = random_images(model, 1, seed=3)
-    found = cl.caap(model, blank, 0, blank=blank[0], cutoff=2, attention=attention, tail=tail).all_scores
     with torch.no_grad():
-        torch.testing.assert_close(found, model(blank)[0].expand_as(found), atol=1e-9, rtol=0)
+        expected = model(blank)[0]
+    for attention in ("exact", "cached"):
+        for tail in ("exact", "shared", "interpolated"):
+            found = cl.caap(model, blank, 0, blank=blank[0], cutoff=2, attention=attention, tail=tail).all_scores
+            torch.testing.assert_close(found, expected.expand_as(found), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("explicit", [False, True])
-@pytest.mark.parametrize("kind", ["dinov3", "eva02_fused", "mixed"])
-def test_a_subset_of_tokens_keeps_its_positions(kind: str, explicit: bool) -> None:
-    model = build_eva(kind)
+def test_a_subset_of_tokens_keeps_its_positions_with_explicit_softmax() -> None:
+    model = build_eva("mixed")
     image, n_prefix = random_images(model, 1), model.spec.n_prefix
     keep = torch.rand(3, model.spec.n_patches, generator=torch.Generator().manual_seed(0)) > 0.5
     keep[2] = True
     with torch.no_grad():
         hooks = [(f"blocks.{layer}.attn.hook_pattern", lambda x, hook: None) for layer in range(model.n_layers)]
-        with model.hooks(fwd_hooks=hooks if explicit else []):
+        with model.hooks(fwd_hooks=hooks):
             found = logits_of_subsets(model, model.embed(image)[0], keep)
-        prefix = torch.arange(n_prefix)
-        kept = [torch.cat([prefix, row.nonzero()[:, 0] + n_prefix]) for row in keep]
-        expected = torch.stack([subset_logits(model.vit, image, row) for row in kept])
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+        for logits, kept in zip(found, keep, strict=True):
+            x, rope = model.vit._pos_embed(model.vit.patch_embed(image))
+            x = torch.cat([x[:, :n_prefix], x[:, n_prefix:][:, kept]], dim=1)
+            for layer, block in enumerate(model.vit.blocks):
+                x = block(x, rope=rope[layer][:, kept])
+            expected = model.vit.forward_head(model.vit.norm(x))[0]
+            torch.testing.assert_close(logits, expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("kind", EVA)
+@pytest.mark.parametrize("kind", KINDS)
 def test_libragrad_is_complete(kind: str) -> None:
     model = build_eva(kind)
     image = random_images(model, 1)
@@ -155,32 +175,73 @@ def test_libragrad_is_complete(kind: str) -> None:
         assert completeness_error(model, image, 1).max() < 1e-6
 
 
-METHODS = ("ixg_plus", "libra_ixg_plus", "full_grad_plus", "transformer_attribution", "rise", "grad_cam", "tis")
-
-
-@pytest.mark.parametrize("kind", ["dinov3", "pe_core", "eva02_fused", "mixed"])
-def test_methods_run(kind: str) -> None:
-    model = build_eva(kind, torch.float32)
+def test_a_gate_runs_and_is_refused_by_backward_rules() -> None:
+    vit = EVA["qk_norm"]()
+    for block in vit.blocks:
+        block.attn.gate = nn.Linear(24, 24)
+    model = HookedViT(randomise(lambda: vit))
     image = random_images(model, 1)
-    for name in METHODS:
-        options = {"rise": {"samples": 20}, "tis": {"clusters": 20}}.get(name, {})
-        scores = cl.attribute(model, image, name, 1, **options).scores
-        assert scores.isfinite().all() and scores.abs().max() > 0, name
+    assert equals_timm(model, image)
+    for method in ("libra_ixg_plus", "transformer_attribution"):
+        with pytest.raises(InputError, match="gated attention"):
+            cl.attribute(model, image, method, 1)
 
 
-def test_another_grid_or_other_frequencies_are_seen() -> None:
+def test_gradients_reach_frequencies_that_train() -> None:
     model = build_eva("mixed")
-    images = random_images(model, 1)
+    images = random_images(model, 2)
+    slopes = []
+    for run in (model, model.vit, model):  # twice: no graph is kept from one run to the next
+        loss = run(images).square().sum()
+        slopes.append(torch.autograd.grad(loss, model.vit.rope.freqs)[0])
+    assert slopes[0].abs().max() > 0
+    for slope in slopes[1:]:
+        torch.testing.assert_close(slope, slopes[0], atol=1e-10, rtol=1e-10)
+    model.vit.rope.freqs.requires_grad_(False)
     with torch.no_grad():
-        before = model(images)
-        model.vit.rope.freqs.mul_(1.5)
-        assert torch.equal(model(images), model.vit(images)) and not torch.equal(model(images), before)
-        model = model.to(torch.float32)
-        assert torch.equal(model(images.float()), model.vit(images.float()))
-        model.vit.set_input_size((32, 16))
-        again = HookedViT(model.vit)
-        images = random_images(again, 1)
-        assert torch.equal(again(images), model.vit(images))
+        assert torch.equal(model(images), model.vit(images))
+
+
+def test_rotations_are_never_stale() -> None:
+    model = build_eva("mixed")
+    images, rope = random_images(model, 1), model.vit.rope
+    resid = model(images, stop_at_layer=1).detach()
+
+    def check() -> None:
+        for start in (resid, None):  # a run from block 1 on comes first, before images bring a new table
+            with torch.no_grad():
+                x = resid
+                for layer, block in enumerate(model.vit.blocks[1:], start=1):
+                    x = block(x, rope=rope.get_embed()[layer])
+                expected = model.vit(images) if start is None else model.vit.forward_head(model.vit.norm(x))
+                found = model(images) if start is None else model(start, start_at_layer=1)
+            assert torch.equal(found, expected)
+
+    check()
+    with torch.no_grad():
+        rope.freqs.mul_(1.5)
+    check()
+    rope.load_state_dict({"freqs": rope.freqs.detach() * 0.5}, assign=True)
+    check()
+    for scale in (1.1, 1.2):  # what stood in memory may be taken again by the second
+        rope.freqs = nn.Parameter(rope.freqs.detach() * scale)
+    check()
+    rope.freqs.data.mul_(0.9)  # leaves no trace in the tensor's version
+    with torch.no_grad():
+        assert torch.equal(model(images), model.vit(images))
+    check()
+    with torch.inference_mode():
+        model(images)
+    model(resid, start_at_layer=1).sum().backward()  # nothing is kept that only inference may read
+
+
+def test_another_grid_is_seen() -> None:
+    model = build_eva("mixed", torch.float32)
+    images = random_images(model, 1)
+    assert equals_timm(model, images)
+    model.vit.set_input_size((32, 16))
+    again = HookedViT(model.vit)
+    assert equals_timm(again, random_images(again, 1))
 
 
 def test_what_cannot_be_followed_is_refused() -> None:
@@ -191,11 +252,44 @@ def test_what_cannot_be_followed_is_refused() -> None:
         HookedViT(Eva(**small, global_pool=""))
     model = HookedViT(Eva(**small, patch_drop_rate=0.5, use_rot_pos_emb=True))
     images = random_images(model, 1)
-    with torch.no_grad():
-        assert torch.equal(model(images), model.vit(images))
+    assert equals_timm(model, images)
     model.train()
     with pytest.raises(InputError, match="drops patches or shakes"):
         model(images)
+
+
+class Adapted(nn.Linear):
+    """Stands for an adapter: its forward adds something to that of the layer whose weight it shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.sum(-1, keepdim=True)
+
+
+def test_an_adapter_that_timm_does_not_run_is_refused_and_others_run() -> None:
+    def adapt(model: HookedViT, name: str) -> None:
+        for block in model.vit.blocks:
+            old = getattr(block.attn, name)
+            new = Adapted(old.in_features, old.out_features, bias=old.bias is not None).double().eval()
+            new.load_state_dict(old.state_dict())
+            setattr(block.attn, name, new)
+
+    model = build_eva("dinov3")
+    images = random_images(model, 1)
+    adapt(model, "proj")
+    with torch.no_grad():
+        assert torch.equal(model(images), model.vit(images))
+    adapt(model, "qkv")
+    with pytest.raises(InputError, match=r"stands in the place of blocks\.0\.attn\.qkv, and has no effect"):
+        model(images)
+    apart = build_eva("eva02")  # whose timm calls the layers
+    before = apart(images)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        adapt(apart, name)
+    with torch.no_grad():
+        assert torch.equal(apart(images), apart.vit(images)) and not torch.equal(apart(images), before)
+    found = cl.caap(apart, images[0], 0, blank=images[0] * 0, cutoff=2).all_scores
+    expected = timm_scores(apart.vit, apart.spec, images[0], images[0] * 0, 2, "clamped")
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
 def test_models_load_by_name(tmp_path: Path) -> None:
