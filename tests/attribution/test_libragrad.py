@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import caap_lab as cl
+from caap_lab import HookedViT
 from caap_lab.attribution.completeness import completeness_error
 from caap_lab.attribution.ixg import ixg_plus, libra_ixg_plus
-from helpers.models import build, random_images
+from helpers.mixers import small_mixer
+from helpers.models import build, random_images, randomise, timm_model
 
 
 def test_forward_is_bit_equal_and_nothing_is_left(family: str) -> None:
@@ -31,6 +33,31 @@ def test_libra_gradients_are_complete_at_every_block(family: str) -> None:
     assert completeness_error(model, images, progress=False).max() > 0.02  # plain gradients are not
     assert not model.has_hooks()
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+PAPER = {
+    "ViT": "vit_base_patch16_224",
+    "EVA-02": "eva02_base_patch14_448",
+    "BEiT v2": "beitv2_base_patch16_224",
+    "FlexiViT": "flexivit_base",
+    "SigLIP": "vit_base_patch16_siglip_224",
+    "CLIP": "vit_base_patch16_clip_224",
+    "DeiT III": "deit3_base_patch16_224",
+}
+"""Architectures of the paper's experiments; the eighth is MLP-Mixer."""
+
+
+@pytest.mark.parametrize("architecture", [*PAPER, "MLP-Mixer"])
+def test_libra_gradients_are_complete_on_the_papers_architectures(architecture: str) -> None:
+    model = (
+        HookedViT(randomise(lambda: timm_model(PAPER[architecture], depth=2)))
+        if architecture in PAPER
+        else small_mixer("mixer", torch.float32)
+    )
+    images = random_images(model, 1)
+    assert completeness_error(model, images, 3).max() > 0.01
+    with cl.libragrad(model):
+        assert completeness_error(model, images, 3).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["demo", "demo-clip", "demo-dinov2", "demo-deit3"])
