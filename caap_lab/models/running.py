@@ -49,7 +49,7 @@ def running(model: HookedModel) -> Iterator[None]:
         kept = torch.is_inference_mode_enabled()
         with (
             torch.autocast(model.device.type, enabled=False),
-            _full_convolutions(),
+            full_convolutions(),
             torch.inference_mode(False) if kept else nullcontext(),
             torch.no_grad() if kept else nullcontext(),
         ):
@@ -57,7 +57,7 @@ def running(model: HookedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _full_convolutions() -> Iterator[None]:
+def full_convolutions() -> Iterator[None]:
     """Keep cuDNN's convolutions of float32 in float32.
 
     By default torch lets them round to TF32, whose 10 bits move gradients of pixels by a percent. Matrix products are

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.models.running import full_convolutions
 from caap_lab.models.twins.blueprint import Blueprint, Outputs
 
 LIMIT = 1e-4
@@ -47,10 +48,17 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
                 ) from error
         with _outputs_of(list(model.blocks)) as given:
             tokens = model.forward_features(images)
+        what = f"the vector of {'class scores' if blueprint.n_classes else 'features'}"
+        result, wanted = _results(model, blueprint, tokens, outputs)
+    if len(expected) != len(given):
+        raise InputError(
+            f"{len(given)} blocks are in this {type(original).__name__}, and {len(expected)} were run: its forward is not "
+            "transformers' or torchvision's own."
+        )
     differences = {
         f"what leaves block {index}": _relative(*pair) for index, pair in enumerate(zip(given, expected, strict=True))
     }
-    differences |= _of_result(model, blueprint, tokens, outputs)
+    differences[what] = _relative(result, wanted)
     worst = max(differences, key=lambda what: differences[what])
     if differences[worst] > LIMIT:
         first = next(what for what, value in differences.items() if value > LIMIT)
@@ -62,19 +70,17 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
         )
 
 
-def _of_result(model: Any, blueprint: Blueprint, tokens: Tensor, outputs: Outputs) -> dict[str, float]:
-    n_prefix = model.num_prefix_tokens
+def _results(model: Any, blueprint: Blueprint, tokens: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """What the twin makes of its tokens, and what it should be."""
     if blueprint.head is None:
         result = model.forward_head(tokens)
     else:
         head: Any = blueprint.head
-        result = head(head.pool(tokens, [], n_prefix))
-    expected = outputs.result
-    if expected is None:
-        assert outputs.tokens is not None
-        expected = model.forward_head(outputs.tokens)  # which is timm's pooling alone, where it has no classifier
-    what = "the vector of class scores" if blueprint.n_classes else "the vector of features"
-    return {what: _relative(result, expected)}
+        result = head(head.pool(tokens, [], model.num_prefix_tokens))
+    if outputs.result is not None:
+        return result, outputs.result
+    assert outputs.tokens is not None
+    return result, model.forward_head(outputs.tokens)  # timm's pooling alone, as there is no classifier
 
 
 def _relative(given: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
@@ -88,13 +94,13 @@ def _relative(given: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"])
 
 @contextmanager
 def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What leaves some blocks while the model runs, in order."""
+    """What leaves some blocks while the model runs, in order; a block that stands in several places, each time."""
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         seen.append(output[0] if isinstance(output, tuple) else output)
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
+    handles = [block.register_forward_hook(keep) for block in dict.fromkeys(blocks)]
     try:
         yield seen
     finally:
@@ -117,10 +123,13 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _plain_arithmetic(device: torch.device) -> Iterator[None]:
     """Without autocast and the short formats that a user may have allowed for products in float32."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
     try:
-        with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False), full_convolutions():
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -118,3 +118,13 @@ def test_weights_in_odd_formats_are_refused() -> None:
         timm_twin(quantised)
     with pytest.raises(InputError, match="not loaded"):
         timm_twin(build_original("torchvision").to("meta"))
+
+
+def test_blocks_that_are_shared_or_passed_over() -> None:
+    shared = build_original("torchvision")
+    shared.encoder.layers[2] = shared.encoder.layers[0]
+    assert timm_twin(shared) is not None
+    shortened = build_original("torchvision")
+    shortened.encoder.layers.forward = lambda x: shortened.encoder.layers[0](x)
+    with pytest.raises(InputError, match="3 blocks are in this VisionTransformer, and 1 were run"):
+        timm_twin(shortened)

@@ -151,3 +151,17 @@ def test_norms_keep_their_own_eps_and_mlps_their_function() -> None:
     model = hooked_twin(original)
     assert [block.norm2.eps for block in model.vit.blocks] == [1e-3, 0.5, 1e-3]
     assert {type(block.mlp.act).__name__ for block in model.vit.blocks} == {"GELUTanh"}
+
+
+def test_short_formats_that_a_user_allows_do_not_count_as_differences() -> None:
+    original = build_original("vit")
+    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # a class in the place of a module
+    before = products.fp32_precision
+    products.fp32_precision = "bf16"
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            twin = timm_twin(original)
+        assert products.fp32_precision == "bf16"
+    finally:
+        products.fp32_precision = before
+    assert twin is not None and {p.dtype for p in twin.model.parameters()} == {torch.float32}
