@@ -52,8 +52,8 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
         result, wanted = _results(model, blueprint, tokens, outputs)
     if len(expected) != len(given):
         raise InputError(
-            f"{len(given)} blocks are in this {type(original).__name__}, and {len(expected)} were run: its forward is not "
-            "transformers' or torchvision's own."
+            f"{len(given)} blocks are in this {type(original).__name__}, and {len(expected)} were run: its forward is "
+            "not transformers' or torchvision's own."
         )
     differences = {
         f"what leaves block {index}": _relative(*pair) for index, pair in enumerate(zip(given, expected, strict=True))
