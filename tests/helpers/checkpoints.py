@@ -91,10 +91,16 @@ def put_in_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, repository: str, 
     look_up = huggingface_hub.try_to_load_from_cache
     if not isinstance(look_up, _InCache):
         monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", _InCache(look_up, cache))
-        monkeypatch.setattr(
-            huggingface_hub, "get_hf_file_metadata", lambda *args, **kwargs: pytest.fail("the network was asked")
-        )
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", _no_network)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if not (folder / name).exists():  # a mark, as huggingface_hub leaves it, that there is none
+            (place / ".no_exist" / commit).mkdir(parents=True, exist_ok=True)
+            (place / ".no_exist" / commit / name).touch()
     return snapshot
+
+
+def _no_network(*args: Any, **options: Any) -> None:
+    raise AssertionError("the network was asked")
 
 
 class _InCache:

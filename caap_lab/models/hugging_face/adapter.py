@@ -50,6 +50,7 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
         ) from None
     try:
         config = peft.PeftConfig.from_pretrained(str(folder.path))
+        config.base_model_name_or_path = None  # it is here, and PEFT would warn that it is another one
         model: Any = peft.get_peft_model(base, config)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(

@@ -26,7 +26,7 @@ _WEIGHTS = (
     "open_clip_pytorch_model.bin",
 )
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@[^@]+)?", re.ASCII)
+_REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[^@]+)?", re.ASCII)
 _OTHER_PREFIXES = ("hf_hub:", "local-dir:", "hf-hub/", "hf_hub/", "https://huggingface.co/", "hf.co/")
 
 
@@ -161,7 +161,7 @@ def _checkpoint(
     if found is None:
         return None
     others: list[Path] = []
-    weights = (found,)
+    weights: tuple[Path, ...] = (found,)
     if found.name.endswith(_INDEX):
         others.append(found)
         shards = _shards(source, found, download)
@@ -169,7 +169,7 @@ def _checkpoint(
             return None
         weights = shards
     if "architecture" not in settings:  # timm's config.json says itself how photos are preprocessed
-        others += _processors(source, download)
+        others += _processors(source, config.parent, download)
     return CheckpointFolder(name, config.parent, settings, weights, tuple(others))
 
 
@@ -197,18 +197,28 @@ def _adapter(
             f"{ADAPTER} of {name} does not name its base model (base_model_name_or_path). Load it with PEFT onto the "
             "base model and give the result to wrap."
         )
-    opened = _open(base if _is_dir(Path(base).expanduser()) else f"{HUB}{base}", download)
+    revision = settings.get("revision")  # of the base model
+    hub_name = f"{HUB}{base}@{revision}" if revision else f"{HUB}{base}"
+    base_name = base if _is_dir(Path(base)) else hub_name
+    check_folder_name(base_name)
+    opened = _open(base_name, download)
     if isinstance(opened, AdapterFolder):
         raise CheckpointError(
             f"The base model {base} of the adapter {name} is an adapter as well; merge that one first."
         )
     if opened is None:
         return None
-    return AdapterFolder(name, config.parent, settings, weights, opened, tuple(_processors(source, download)))
+    return AdapterFolder(
+        name, config.parent, settings, weights, opened, tuple(_processors(source, config.parent, download))
+    )
 
 
-def _processors(source: Path | str, download: bool) -> list[Path]:
-    first = _find(source, PROCESSORS, download)
+def _processors(source: Path | str, folder: Path, download: bool) -> list[Path]:
+    """Files that say how photos are preprocessed, in the folder where the rest is."""
+    try:
+        first = _find(source, PROCESSORS, download)
+    except InputError as error:
+        raise InputError(f"{error} If the cache has all that the repository has, give its folder: {folder}.") from error
     if first is None:
         return []
     return [path for name in PROCESSORS if (path := first.parent / name).is_file()]

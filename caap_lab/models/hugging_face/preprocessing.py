@@ -1,7 +1,7 @@
 """From the files in which transformers keeps how photos are preprocessed to `Preprocessing`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,15 @@ def _share(part: int, whole: int) -> float:
     return share if math.floor(part / share) == whole else math.nextafter(share, 0)
 
 
-def _normalisation(settings: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+def _normalisation(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation on the scale 0 to 1, for pixels that are scaled with any factor, or not at all."""
     factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
     scale = 255 * factor
     scale = 1.0 if math.isclose(scale, 1.0, rel_tol=1e-9) else scale
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean, std = _three(0), _three(1)
     if settings.get("do_normalize", True):
         mean, std = _three(settings.get("image_mean")), _three(settings.get("image_std"))
-    return [value / scale for value in mean], [value / scale for value in std]
+    return tuple(value / scale for value in mean), tuple(value / scale for value in std)
 
 
 def _three(value: Any) -> tuple[float, ...]:

@@ -120,7 +120,8 @@ def _image_size(
                 f"image_size={list(own.image_size)}."
             )
         size = own.image_size
-    if size[0] % patch[0] or size[1] % patch[1]:
+    # of its own size a model may leave out pixels at the edge, as SigLIP with patches of 14 on 384 pixels does
+    if size != native and (size[0] % patch[0] or size[1] % patch[1]):
         raise InputError(
             f"image_size={size} is not a whole number of patches: {folder.name} reads patches of {patch[0]} x "
             f"{patch[1]} pixels."

@@ -1,10 +1,12 @@
 """Folders that timm saved: what their config.json says of the model and of its classes."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from caap_lab.errors import InputError
@@ -31,16 +33,34 @@ def timm_builder(folder: CheckpointFolder) -> Callable[..., nn.Module]:
         raise InputError(f"The first rows of the classifier of {folder.name} stand for no class (label_offset).")
     if len(folder.weights) != 1:
         raise InputError(f"The weights of {folder.name} are split into {len(folder.weights)} files; save them as one.")
-    if "model_type" not in folder.settings:
-        return partial(timm.create_model, f"local-dir:{folder.path}", pretrained=False)
-    options = folder.settings.get("model_args") or {}  # transformers has saved its wrapper around timm's model
-    return partial(timm.create_model, name, pretrained_cfg=folder.settings.get("pretrained_cfg"), **options)
+    options = folder.settings.get("model_args") or {}
+    foreign = sorted(inspect.signature(timm.create_model).parameters.keys() & set(options))
+    if foreign:
+        raise InputError(f"model_args in {CONFIG} of {folder.name} says {', '.join(foreign)}, which is no model's.")
+    make: Callable[..., nn.Module] = partial(timm.create_model, f"local-dir:{folder.path}", pretrained=False)
+    try:
+        if "model_type" in folder.settings:  # transformers has saved its wrapper around timm's model
+            make = partial(_wrapped, name, folder.settings.get("pretrained_cfg") or {}, **options)
+        with torch.device("meta"):  # shapes only
+            make()
+    except Exception as error:  # of many kinds: each of timm's classes checks its own arguments
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{CONFIG} of {folder.name} cannot be used: {reason}") from error
+    return make
+
+
+def _wrapped(name: str, settings: dict[str, Any], **options: Any) -> nn.Module:
+    """The model as transformers builds it: settings say how photos are preprocessed, and do not count in building."""
+    body: Any = timm.create_model(name, pretrained=False, **options)
+    body.pretrained_cfg = {**body.pretrained_cfg, **settings}
+    return body
 
 
 def timm_class_names(folder: CheckpointFolder) -> ClassNames | None:
     """Names from label_names and label_descriptions, with the former as ids; None if config.json has none."""
-    names: Any = folder.settings.get("label_names", _settings(folder).get("label_names"))
-    told: Any = folder.settings.get("label_descriptions", _settings(folder).get("label_descriptions")) or {}
+    settings = {**_settings(folder), **folder.settings}
+    names: Any = settings.get("label_names", settings.get("labels"))
+    told: Any = settings.get("label_descriptions") or {}
     if isinstance(names, dict):
         places = {int(place): str(name) for place, name in names.items()}
         if sorted(places) != list(range(len(places))):
@@ -55,4 +75,4 @@ def timm_class_names(folder: CheckpointFolder) -> ClassNames | None:
 
 def _settings(folder: CheckpointFolder) -> dict[str, Any]:
     """The part that older files have alone, on the top level."""
-    return folder.settings.get("pretrained_cfg", folder.settings)
+    return folder.settings.get("pretrained_cfg") or folder.settings
