@@ -98,7 +98,6 @@ BY_TRAIT = {
     "siglip": "no class token, attention pool",
     "deit_distilled": "a second class token with a head of its own",
     "conv_stem": "no class token, mean over patches of feature maps, which overlap",
-    "dinov3": "rotary positions alike in all heads, biases of queries and values beside their layer, registers",
     "rope_mixed": "rotary positions of each head's own, q, k and v apart, norms of queries and keys and before "
     "projections, gated MLP, attention pool",
     "beit": "positions in the scores, biases beside their layer, the final norm behind the pooling",
