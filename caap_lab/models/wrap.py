@@ -23,8 +23,8 @@ from caap_lab.models.image_sizes import as_image_size
 from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.parts_inside import find_inside, head_behind, passes_on_to
 from caap_lab.models.preprocess import Preprocessing
-from caap_lab.models.supported import SUPPORTED
-from caap_lab.models.twins import timm_twin
+from caap_lab.models.supported import refusal_of
+from caap_lab.models.twins import configured_names, timm_twin
 from caap_lab.models.twins.families import family_of_class
 from caap_lab.models.unwrap import check_whole, path_of, unwrap
 from caap_lab.models.vit import HookedViT
@@ -189,7 +189,9 @@ def _inside(module: nn.Module, options: _Options) -> HookedModel:
     if not found:
         held = [path_of(name) for name, _ in module.named_children()]
         parts = f" It holds {', '.join(held[:6])}{' and others' if len(held) > 6 else ''}." if held else ""
-        raise InputError(f"cl.wrap does not know {kind} ({type(module).__module__}).{parts} {SUPPORTED}")
+        raise InputError(
+            f"{refusal_of(module)} So it does with Vision Transformers of transformers and torchvision.{parts}"
+        )
     if len(found) > 1:
         raise InputError(
             f"This {kind} holds several models: {', '.join(path_of(name) for name in found)}. Pass the one that you "
@@ -200,6 +202,9 @@ def _inside(module: nn.Module, options: _Options) -> HookedModel:
     hooked = _hooked(part, options)
     assert hooked is not None
     if passes_on_to(module, hooked):
+        names = named_classes(configured_names(module, hooked.n_classes))  # of timm's models inside transformers'
+        if names is not None and options.class_names is None and options.head is None:
+            hooked.class_names = names
         return hooked
     head = None if options.head is not None else head_behind(module, name, hooked)
     for one in training:  # as it was

@@ -3,6 +3,6 @@
 `timm_twin` finds a module's class by name, so transformers is never imported for it.
 """
 
-from caap_lab.models.twins.twin import Twin, timm_twin
+from caap_lab.models.twins.twin import Twin, configured_names, timm_twin
 
-__all__ = ["Twin", "timm_twin"]
+__all__ = ["Twin", "configured_names", "timm_twin"]

@@ -58,11 +58,11 @@ def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> T
         check_same(original, plain, blueprint, model)
         head = None if blueprint.head is None else blueprint.head.to(dtype)
         model = model.to(dtype)
-    return Twin(model, head, _class_names(module, blueprint.n_classes), _name(module))
+    return Twin(model, head, configured_names(module, blueprint.n_classes), _name(module))
 
 
-def _class_names(module: Any, n_classes: int) -> tuple[str, ...] | None:
-    """The configured names; a head that was replaced by one of another width has none."""
+def configured_names(module: Any, n_classes: int) -> tuple[str, ...] | None:
+    """Names of classes in a transformers model's configuration; None if they are numbered, or of another number."""
     names = getattr(getattr(module, "config", None), "id2label", None) or {}
     if n_classes == 0 or len(names) != n_classes or all(str(name) == f"LABEL_{index}" for index, name in names.items()):
         return None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 import caap_lab as cl
@@ -165,3 +166,15 @@ def test_short_formats_that_a_user_allows_do_not_count_as_differences() -> None:
     finally:
         products.fp32_precision = before
     assert twin is not None and {p.dtype for p in twin.model.parameters()} == {torch.float32}
+
+
+def test_a_timm_model_inside_one_of_transformers_is_taken_out_with_its_class_names() -> None:
+    names = {0: "tabby", 1: "beagle", 2: "crane"}
+    config = transformers.TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224", id2label=names, label2id={}, model_args={"img_size": 32, "depth": 2}
+    )
+    original = transformers.TimmWrapperForImageClassification(config).eval()
+    model = cl.wrap(original)
+    images = random_images(model, 2)
+    assert torch.equal(model(images), original(pixel_values=images).logits)
+    assert model.class_names.names == ("tabby", "beagle", "crane")
