@@ -116,7 +116,8 @@ def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
         entropy = attention_entropy(pattern, model.spec.n_patches).cpu().double()
         layers.append((pairs.sums(pattern), distance, entropy))
 
-    pooling, of_pool = model.readout.attention, []
+    pooling = model.readout.attention
+    of_pool: list[Tensor] = []
 
     def read_pool(pattern: Tensor, hook: Any) -> None:
         assert pooling is not None

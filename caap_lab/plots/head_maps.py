@@ -1,5 +1,7 @@
 """Small maps of all heads of a model in one picture."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
@@ -14,6 +16,7 @@ def plot_head_maps(
     shares: Float[np.ndarray, "layer head row col"],
     ax: Axes | None = None,
     *,
+    names: Sequence[str] | None = None,
     colour_map: str = COLOUR_MAP,
     chosen: tuple[int, int] | None = None,
     title: str = "",
@@ -23,6 +26,7 @@ def plot_head_maps(
     Args:
         shares: Value of each patch as a share of the range of colours, from 0 to 1.
         ax: Axes to draw in; by default those of a new figure.
+        names: What the layers are called; by default their numbers.
         colour_map: A matplotlib colour map.
         chosen: Layer and head of a map that gets a frame.
         title: Above the axes.
@@ -36,7 +40,9 @@ def plot_head_maps(
     sheet[:, :rows, :, :cols] = colormaps[colour_map](shares, bytes=True).transpose(0, 2, 1, 3, 4)
     ax.imshow(sheet.reshape(layers * height, heads * width, 4), interpolation="nearest")
     ax.set_xticks(np.arange(heads) * width + cols / 2 - 0.5, [str(head) for head in range(heads)], fontsize=7)
-    ax.set_yticks(np.arange(layers) * height + rows / 2 - 0.5, [str(layer) for layer in range(layers)], fontsize=7)
+    ax.set_yticks(
+        np.arange(layers) * height + rows / 2 - 0.5, names or [str(layer) for layer in range(layers)], fontsize=7
+    )
     ax.set_xlabel("head", fontsize=8)
     ax.set_ylabel("layer (block)", fontsize=8)
     ax.tick_params(length=0)

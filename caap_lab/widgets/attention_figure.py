@@ -24,7 +24,9 @@ class AttentionScene:
         pixels: The photo.
         objects: One colour per patch, clear for background.
         tiles: Place in the colour table of each patch, in all maps.
+        names: What the layers are called.
         chosen: Layer and head of the large map.
+        place: The same in words.
         map: Its values.
         high: Value of the last colour; the first one's is 0.
         colour_map: A matplotlib colour map.
@@ -40,7 +42,9 @@ class AttentionScene:
     pixels: UInt8[np.ndarray, "height width 3"]
     objects: UInt8[np.ndarray, "row col 4"]
     tiles: UInt8[np.ndarray, "layer head row col"] | None
+    names: list[str]
     chosen: tuple[int, int]
+    place: str
     map: Float[np.ndarray, "row col"] | None
     high: float
     colour_map: str
@@ -61,8 +65,7 @@ def attention_figure(scene: AttentionScene) -> Figure:
     size = (scene.pixels.shape[0], scene.pixels.shape[1])
     plot_image(scene.pixels, axes["photo"], title=f"{scene.title}: {scene.query}")
     colour_patches(axes["photo"], scene.objects, size)
-    layer, head = scene.chosen
-    title = f"where it looks in layer {layer}, head {head}"
+    title = f"where it looks in {scene.place}"
     if scene.map is None:
         plot_image(grey(scene.pixels), axes["map"], title=title)
     else:
@@ -78,7 +81,8 @@ def attention_figure(scene: AttentionScene) -> Figure:
         axes["heads"].set_axis_off()
     else:
         shares = scene.tiles.astype(np.float32) / 255
-        plot_head_maps(shares, axes["heads"], colour_map=scene.colour_map, chosen=scene.chosen, title="all heads")
+        look = {"colour_map": scene.colour_map, "chosen": scene.chosen}
+        plot_head_maps(shares, axes["heads"], names=scene.names, title="all heads", **look)
     if scene.regions is not None:
         scene.regions.plot(axes["regions"], quantity=scene.quantity, heads=scene.heads)
     return figure

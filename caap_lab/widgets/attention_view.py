@@ -19,8 +19,9 @@ from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import colour_table
 from caap_lab.plots.style import COLOUR_MAP
+from caap_lab.widgets.attention_calls import map_calls, region_calls, sum_calls
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
-from caap_lab.widgets.attention_words import colour_scale, head_tips, prefix_names
+from caap_lab.widgets.attention_words import colour_scale, head_tips, place_words, prefix_names
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.head_grid import HeadGrid
 from caap_lab.widgets.objects import Objects
@@ -54,8 +55,9 @@ def attention(model: HookedViT, image: Images, masks: Masks | None = None, *, ov
         overlap: Least share of a patch that makes it an object's, from 0 (any pixel) to 1.
 
     Returns:
-        The widget. `weights` is the query's attention, `map` the chosen head's, `regions` the sums between regions,
-        `to_figure()` what is shown as a figure, and `link` the Python calls that compute it.
+        The widget. `weights` is the query's attention, `map` the chosen head's, `pool` that of a head that pools by
+        attention (its row stands below the layers), `regions` the sums between regions, `to_figure()` what is shown as
+        a figure, and `link` the Python calls that compute it.
 
     Raises:
         InputError: the model has no attention or is in training mode, the image is not one, or masks do not fit.
@@ -92,6 +94,7 @@ class AttentionView(Panel):
         self._highs: Float[np.ndarray, "layer head"] | None = None
         spec = model.spec
         self._prefix_names = prefix_names(spec)
+        self._pooling = model.readout.attention
         self.query = 0 if spec.n_prefix else self._token([spec.grid[0] // 2, spec.grid[1] // 2])
 
         rows, cols = spec.grid
@@ -110,7 +113,9 @@ class AttentionView(Panel):
         for picture in (self.photo, self.overlay):
             picture.add_class("caap-one-line")
         self._scale = ipywidgets.HTML()
-        self.grid = HeadGrid(layers=spec.n_layers, heads=spec.n_heads, rows=rows, cols=cols)
+        names = [*map(str, range(spec.n_layers)), *([] if self._pooling is None else ["pool"])]
+        heads = max(map(self._heads_of, range(len(names))))
+        self.grid = HeadGrid(layers=len(names), names=names, heads=heads, rows=rows, cols=cols)
         self.grid.chosen = [spec.n_layers - 1, 0]
         self.mode = ipywidgets.ToggleButtons(options=MODES, tooltips=["", "Paint the object's patches", "Erase them"])
         self.mode.style.button_width = "auto"
@@ -169,31 +174,26 @@ class AttentionView(Panel):
         return self._rows.get(self.query)
 
     @property
+    def pool(self) -> Float[Tensor, "head token"] | None:
+        """The attention of a head that pools by attention, in float16; None while it is read, and without such one."""
+        return self._rows.pool
+
+    @property
     def map(self) -> Float[Tensor, "row col"] | None:
         """The chosen head's attention to the patches; None while it is read."""
-        weights, (layer, head), first = self.weights, self.grid.chosen, self.model.spec.n_prefix
-        return None if weights is None else weights[layer, head, first:].unflatten(0, self.model.grid)
+        weights, (layer, head) = self._rows.with_pool(self.query), self.grid.chosen
+        return (
+            None if weights is None else weights[layer, head, self.model.spec.n_prefix :].unflatten(0, self.model.grid)
+        )
 
     @property
     def link(self) -> str:
         """The Python calls that compute what is shown."""
-        (layer, head), (rows, cols), call = self.grid.chosen, self.model.grid, self.image.call
-        lines = [
-            f"pattern = model.record({call}, names=['pattern'], layers=[{layer}], dtype='float16')['pattern', {layer}]",
-            f"shown = pattern[0, {head}, {self.query}, {self.model.spec.n_prefix}:].reshape({rows}, {cols})",
-        ]
+        (layer, head), call, spec = self.grid.chosen, self.image.call, self.model.spec
+        lines = map_calls(call, spec, self._pooling, self.query, (layer, head))
         if self.objects.masks:
-            name, ending = self._masks_call, f", overlap={self.overlap}"
-            if not self.objects.as_given:
-                cells = (f"{name!r}: {np.flatnonzero(mask).tolist()}" for name, mask in self.objects.masks.items())
-                lines.append(f"cells = {{{', '.join(cells)}}}")
-                grid = f"np.isin(np.arange({rows * cols}), numbers).reshape({rows}, {cols})"
-                lines.append(f"masks = {{name: {grid} for name, numbers in cells.items()}}")
-                name, ending = "masks", ""
-            lines.append(f"regions = cl.attention_regions(model, {call}, {name}{ending})")
-            lines.append(
-                f"sums = regions.mean({self.sums.quantity.value!r}, heads={self._heads!r})  # by kind and layer"
-            )
+            lines += region_calls(call, spec, self.objects, self._masks_call, self.overlap)
+            lines += sum_calls(layer >= spec.n_layers, self.sums.quantity.value, self._heads)
         return "\n".join(lines)
 
     def to_figure(self) -> Figure:
@@ -208,7 +208,9 @@ class AttentionView(Panel):
                 pixels=self.image.pixels,
                 objects=self.objects.colours(),
                 tiles=self._tiles,
+                names=self.grid.names,
                 chosen=(layer, head),
+                place=place_words(layer, head, self.model.n_layers),
                 map=None if shown is None else shown.float().numpy(),
                 high=1.0 if self._highs is None else float(self._highs[layer, head]),
                 colour_map=self.colours.value,
@@ -235,6 +237,10 @@ class AttentionView(Panel):
     @property
     def _heads(self) -> Literal["mean"] | int:
         return self.sums.of_heads(self.grid.chosen[1])
+
+    def _heads_of(self, layer: int) -> int:
+        """Number of heads of a layer, or of the pooling head behind the last one."""
+        return self.model.spec.n_heads if layer < self.model.n_layers or not self._pooling else self._pooling.n_heads
 
     def _token(self, cell: list[int]) -> int:
         return self.model.spec.n_prefix + cell[0] * self.model.grid[1] + cell[1]
@@ -326,7 +332,7 @@ class AttentionView(Panel):
 
     def _draw_query(self) -> None:
         """All heads of the query."""
-        weights, spec = self.weights, self.model.spec
+        weights, spec = self._rows.with_pool(self.query), self.model.spec
         self.photo.caption = f"query: {self._query_words}"
         with self.grid.hold_sync():
             self.grid.query = self._cell
@@ -351,10 +357,14 @@ class AttentionView(Panel):
     def _draw_head(self) -> None:
         """The chosen head, large."""
         layer, head = self.grid.chosen
-        shown, cols = self.map, self.model.grid[1]
+        if head >= self._heads_of(layer):  # the pooling head may have another number of heads
+            self.grid.chosen = [layer, self._heads_of(layer) - 1]
+            return
+        shown, cols, place = self.map, self.model.grid[1], place_words(layer, head, self.model.n_layers)
         with self.overlay.hold_sync():
-            self.overlay.label = f"Attention of layer {layer}, head {head}, from the {self._query_words}"
-            self.overlay.caption = f"layer {layer}, head {head}"
+            who = f", from the {self._query_words}" if layer < self.model.n_layers else ""
+            self.overlay.label = f"Attention of {place}{who}"
+            self.overlay.caption = place
             if shown is None or self._tiles is None or self._highs is None:
                 self.overlay.overlay, self.overlay.tips = b"", []
                 self.overlay.caption += ": computing"

@@ -21,8 +21,17 @@ def prefix_names(spec: ViTSpec) -> list[str]:
     return names + [f"register {place}" for place in range(1, spec.prefix.count("reg") + 1)]
 
 
+def place_words(layer: int, head: int, n_layers: int) -> str:
+    """A head of a layer; behind the last one, of the pooling head."""
+    return f"layer {layer}, head {head}" if layer < n_layers else f"pool, head {head}"
+
+
 def head_tips(weights: Float[Tensor, "layer head token"], spec: ViTSpec, query: int) -> list[str]:
-    """One line per head, layer by layer: how a query's attention divides between patches and prefix tokens."""
+    """One line per head, layer by layer: how a query's attention divides between patches and prefix tokens.
+
+    A layer more than the model has is its pooling head, whose queries are its own.
+    """
+    n_heads = weights.shape[1]
     wide = weights.float().flatten(0, 1)
     roles = list(dict.fromkeys(spec.prefix))
     places = [[i for i, own in enumerate(spec.prefix) if own == role] for role in roles]
@@ -30,9 +39,10 @@ def head_tips(weights: Float[Tensor, "layer head token"], spec: ViTSpec, query: 
     names = ["patches", *(PREFIX_WORDS[role] for role in roles)]
     itself = wide[:, query].tolist()
     return [
-        f"layer {place // spec.n_heads}, head {place % spec.n_heads}: "
+        place_words(place // n_heads, place % n_heads, spec.n_layers)
+        + ": "
         + ", ".join(f"{share:.1%} to {name}" for share, name in zip(of_head, names, strict=True))
-        + f"; {itself[place]:.1%} to itself"
+        + (f"; {itself[place]:.1%} to itself" if place < spec.n_layers * n_heads else "")
         for place, of_head in enumerate(shares)
     ]
 
@@ -57,6 +67,19 @@ def regions_table(regions: AttentionRegions, layer: int, heads: Literal["mean"] 
     ]
     top = "<tr><th>from-to</th><th>mass, share of a query's</th><th>weight, mean of pairs</th></tr>"
     return f"<table><caption>Attention in layer {layer}, {heads_words(heads)}</caption>{top}{''.join(lines)}</table>"
+
+
+def pool_table(regions: AttentionRegions, head: int) -> str:
+    """What a pooling head looks at, in one of its heads, as HTML."""
+    table = regions.other_queries()
+    lines = [
+        f'<tr><td>{for_html(row.kind)}</td><td class="number">{row.mass:.1%}</td>'
+        f'<td class="number">{row.weight:.3g}</td></tr>'
+        for row in table[(table["layer"] == "pool") & (table["head"] == head)].itertuples()
+        if np.isfinite(row.mass)
+    ]
+    top = "<tr><th>from-to</th><th>mass, share of its attention</th><th>weight, mean of keys</th></tr>"
+    return f"<table><caption>Attention of the pooling head, head {head}</caption>{top}{''.join(lines)}</table>"
 
 
 def heads_words(heads: Literal["mean"] | int) -> str:

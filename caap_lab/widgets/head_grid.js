@@ -70,7 +70,8 @@ function render({ model, el }) {
       added.push(node);
     };
     for (let head = 0; head < heads; head++) number(head, MARGIN.left + GAP + (head + 0.5) * (size[0] + GAP), 8);
-    for (let layer = 0; layer < layers; layer++) number(layer, 11, MARGIN.top + GAP + (layer + 0.5) * (size[1] + GAP));
+    const names = model.get("names");
+    for (let layer = 0; layer < layers; layer++) number(names[layer] ?? layer, 11, MARGIN.top + GAP + (layer + 0.5) * (size[1] + GAP));
     numbers.replaceChildren(...added);
   }
 

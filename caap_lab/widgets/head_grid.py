@@ -13,6 +13,7 @@ class HeadGrid(anywidget.AnyWidget):
 
     Attributes:
         layers: Number of layers.
+        names: What the layers are called; empty for their numbers.
         heads: Number of heads of a layer.
         rows: Rows of patches in a map.
         cols: Columns of patches in a map.
@@ -29,6 +30,7 @@ class HeadGrid(anywidget.AnyWidget):
     _esm = _HERE / "head_grid.js"
     _css = _HERE / "widgets.css"
     layers = traitlets.Int(1).tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     heads = traitlets.Int(1).tag(sync=True)
     rows = traitlets.Int(1).tag(sync=True)
     cols = traitlets.Int(1).tag(sync=True)

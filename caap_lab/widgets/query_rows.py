@@ -1,4 +1,4 @@
-"""Where the tokens of one image look, kept for quick answers as far as memory allows."""
+"""Where the tokens of one image look, and the head that pools them, kept for quick answers as far as memory allows."""
 
 from collections import OrderedDict
 from typing import Any
@@ -7,6 +7,7 @@ import psutil
 import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
+from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
 from caap_lab.models.vit import HookedViT
@@ -23,6 +24,8 @@ class QueryRows:
     Attributes:
         whole: True if one run gives the attention of every query.
         nbytes: Size of all of it.
+        pool: Attention of a head that pools by attention, 0 for tokens that it does not read; None until the first run,
+            and for models without such a head.
     """
 
     def __init__(self, model: HookedViT, x: Float[Tensor, "1 3 height width"]) -> None:
@@ -31,6 +34,7 @@ class QueryRows:
         self._shape = (spec.n_layers, spec.n_heads, spec.n_tokens, spec.n_tokens)
         self.nbytes = 2 * spec.n_layers * spec.n_heads * spec.n_tokens**2
         self.whole = self.nbytes <= min(LARGEST, psutil.virtual_memory().available // 2)
+        self.pool: Float16[Tensor, "head key"] | None = None
         self._kept: OrderedDict[int | None, Float16[Tensor, "layer head *query key"]] = OrderedDict()
 
     def key(self, query: int) -> int | None:
@@ -48,8 +52,20 @@ class QueryRows:
         def keep(pattern: Tensor, hook: Any) -> None:
             rows[names.index(hook.name)] = pattern[0] if key is None else pattern[0, :, key]
 
-        with self._model.hooks(fwd_hooks=[(name, keep) for name in names]):
-            self._model(self._x, stop_at_layer=self._model.n_layers)
+        attention = self._model.readout.attention
+
+        def keep_pool(pattern: Tensor, hook: Any) -> None:
+            assert attention is not None
+            spec = self._model.spec
+            pool = torch.zeros(attention.n_heads, spec.n_tokens, dtype=torch.float16, device="cpu")
+            pool[:, list(spec.read_tokens)] = pattern[0, :, attention.answers].float().mean(1).half().cpu()
+            self.pool = pool
+
+        hooks = [(name, keep) for name in names]
+        if attention is not None:
+            hooks.append(("attn_pool.hook_pattern", keep_pool))
+        with self._model.hooks(fwd_hooks=hooks):
+            self._model(self._x, stop_at_layer=self._model.n_layers if attention is None else None)
         return rows
 
     def keep(self, key: int | None, rows: Float16[Tensor, "layer head *query key"]) -> None:
@@ -62,3 +78,12 @@ class QueryRows:
         """The attention of a query, if it is kept."""
         rows = self._kept.get(self.key(query))
         return rows[:, :, query] if rows is not None and self.whole else rows
+
+    def with_pool(self, query: int) -> Float16[Tensor, "layer head key"] | None:
+        """The same with a pooling head as one more layer; where numbers of heads differ, the missing ones are 0."""
+        rows, pool = self.get(query), self.pool
+        if rows is None or pool is None:
+            return rows
+        heads = max(len(rows[0]), len(pool))
+        parts = (F.pad(part, (0, 0, 0, heads - part.shape[1])) for part in (rows, pool[None]))
+        return torch.cat(list(parts))

@@ -7,7 +7,7 @@ import numpy as np
 
 from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.plots.attention import REGION_LABELS, REGION_STYLES
-from caap_lab.widgets.attention_words import heads_words, on_any_ground, regions_table
+from caap_lab.widgets.attention_words import heads_words, on_any_ground, pool_table, regions_table
 from caap_lab.widgets.curve_view import Curve, line, svg_dash
 
 
@@ -50,8 +50,9 @@ class RegionSums(ipywidgets.HBox):
         self.table.value = "Attention between regions: computing"
 
     def show(self, regions: AttentionRegions, layer: int, chosen_head: int) -> None:
-        """Draw the chart, and the table of one layer."""
-        heads, quantity = self.of_heads(chosen_head), self.quantity.value
+        """Draw the chart, and the table of one layer, or of the pooling head behind the last one."""
+        quantity, pooled = self.quantity.value, layer >= len(self.curve.x)
+        heads = "mean" if pooled else self.of_heads(chosen_head)
         of_kind = dict(zip(regions.kinds, regions.mean(quantity, heads=heads), strict=True))
         with self.curve.hold_sync():
             self.curve.series = [
@@ -61,6 +62,7 @@ class RegionSums(ipywidgets.HBox):
             ]
             self.curve.y_label = REGION_LABELS[quantity]
             self.curve.label = f"Attention between regions over layers, {heads_words(heads)}"
-            self.curve.current = layer
-        self.table.value = regions_table(regions, layer, heads)
+            if not pooled:
+                self.curve.current = layer
+        self.table.value = pool_table(regions, chosen_head) if pooled else regions_table(regions, layer, heads)
         self.children = (self._chart, self.table)

@@ -177,3 +177,24 @@ def test_dark_narrow_and_reopened(lab_page: "LabPage") -> None:
     lab.screenshot("attention_dark_below")
     lab.reopen("attention.ipynb")
     lab.expect(lab.output.locator("img")).to_have_count(1)
+
+
+def test_a_pooling_head_has_a_row_of_its_own(lab_page: "LabPage") -> None:
+    lab = lab_page
+    make = """
+import timm
+sizes = dict(img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=10)
+pooled = cl.HookedViT(timm.create_model("vit_base_patch16_siglip_224", **sizes))
+"""
+    show = "w = cl.widgets.attention(pooled, scene.image)\nw"
+    lab.open(SETUP + make, show, name="pool.ipynb")
+    lab.wait_for("w.map is None", False)
+    lab.page.wait_for_function("Number(document.querySelector('.caap-heads')?.dataset.shown) > 0")
+    lab.expect(lab.output.locator(".caap-heads-frame").get_by_text("pool", exact=True)).to_be_visible()
+    heads(lab).focus()
+    for key in ("PageDown", "ArrowRight"):
+        lab.page.keyboard.press(key)
+    lab.wait_for("w.grid.chosen", [3, 1])
+    lab.expect(lab.output.locator(".caap-picture .caap-caption").nth(1)).to_have_text("pool, head 1")
+    lab.expect(lab.output.locator(".caap-link")).to_contain_text("attn_pool.pattern")
+    lab.screenshot("a_pooling_head")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from timm.models.mlp_mixer import MlpMixer
@@ -308,3 +309,46 @@ def test_errors_are_shown(demo: HookedViT, scene: Scene, monkeypatch: pytest.Mon
     view.photo.painted = [1, 2]
     view.worker.wait()
     assert view.message == "It does not work."
+
+
+def test_a_pooling_head_is_one_more_layer(tmp_path: Path) -> None:
+    model = build("siglip")
+    x = random_images(model, 1)
+    row = model.run_with_cache(x)[1]["attn_pool.hook_pattern"][0, :, 0]
+    view = ready(attention(model, x, np.arange(16).reshape(4, 4) < 5))
+    assert (view.grid.layers, view.grid.names[-2:], view.grid.heads) == (5, ["3", "pool"], 3)
+    assert view.weights is not None and view.weights.shape == (4, 3, 16), "of the blocks"
+    torch.testing.assert_close(view.pool.float(), row, atol=1e-3, rtol=1e-3)
+    view.grid.chosen = [4, 2]
+    for query in (3, 9):  # its own query looks, whichever patch was clicked
+        view.look(query)
+        ready(view)
+        torch.testing.assert_close(view.map.flatten().float(), row[2], atol=1e-3, rtol=1e-3)
+    assert view.overlay.caption == "pool, head 2"
+    assert view.grid.tips[4 * 3 + 2].startswith("pool, head 2: 100.0% to patches")
+    table = view.regions.other_queries()
+    mass = table[(table["head"] == 2) & (table["kind"] == "pool-to-object")]["mass"].item()
+    assert f'pool-to-object</td><td class="number">{mass:.1%}' in view.sums.table.value
+    names = {"cl": cl, "model": model, "image": x, "masks": np.arange(16).reshape(4, 4) < 5, "np": np}
+    exec(view.link, names)
+    torch.testing.assert_close(names["shown"], view.map)
+    assert set(names["sums"]["kind"]) == {"pool-to-object", "pool-to-background"}
+    figure = view.to_figure()
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["0", "1", "2", "3", "pool"]
+    view.grid.chosen = [0, 0]
+    assert "layer 0" in view.sums.table.value
+
+
+def test_a_pooling_head_with_another_number_of_heads() -> None:
+    vit = timm.create_model(
+        "vit_pe_core_base_patch16_224",
+        **{"img_size": (16, 24), "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5},
+        attn_pool_num_heads=2,
+    )
+    model = HookedViT(vit)
+    x = random_images(model, 1)
+    view = ready(attention(model, x))
+    assert (view.grid.layers, view.grid.heads) == (3, 3) and len(view.grid.tiles) == 3 * 3 * 6
+    assert view.pool.shape == (2, 1 + 6) and torch.all((view.pool.float().sum(1) - 1).abs() < 5e-3)
+    view.grid.chosen = [2, 2]
+    assert view.grid.chosen == [2, 1] and "to class" in view.grid.tips[3 * 2 + 1]
