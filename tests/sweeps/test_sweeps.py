@@ -22,7 +22,7 @@ from helpers.models import build, random_images
 
 MAPS: dict[str, Any] = {"metrics": (), "progress": False}
 QUICK: dict[str, Any] = {"protocol": "xplique", "progress": False}
-FAMILIES = ("vit", "deit_distilled", "dinov2_registers", "average_pool", "siglip", "dino_head4")
+FAMILIES = ("deit_distilled", "dinov2_registers", "average_pool", "siglip", "dino_head4")
 
 
 def assert_equals_single_calls(sweep: cl.CaapSweep, model: HookedViT, images: torch.Tensor, **fixed: Any) -> None:
@@ -38,7 +38,7 @@ def assert_equals_single_calls(sweep: cl.CaapSweep, model: HookedViT, images: to
             assert sweep.map(index, label).score == expected.score
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, pytest.param("vit", marks=pytest.mark.slow)])  # it adds no trait
 def test_every_cell_equals_the_single_call(family: str) -> None:
     model = build(family)
     images = random_images(model, 2)
@@ -106,7 +106,7 @@ FIXED = [
 ]
 COSTS = [
     (family, fixed)
-    for family in FAMILIES
+    for family in ("vit", *FAMILIES)
     for fixed in (FIXED if family in ("vit", "average_pool") else FIXED[:1])
     if not (fixed.get("context") == "dropped" and family in ("siglip", "average_pool"))  # refused: no class token
 ]
