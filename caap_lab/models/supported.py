@@ -52,6 +52,8 @@ VITS = (
 )
 """Vision Transformers; a name belongs to the last of its file's kinds that it fits."""
 
+_SAID = [kind.title for kind in VITS if kind.title != "small test models"]
+
 CNNS = (
     Kind("ResNet", "resnet", ("*",)),
     Kind("DenseNet", "densenet", ("*",)),
@@ -118,8 +120,9 @@ _NO_TOKENS = "it is a network without a stream of tokens"
 BLACK_BOX = "`cl.wrap(model, grid=(14, 14))` runs on it the methods that need no tokens."
 
 SUPPORTED = (
-    f"caap_lab works with timm's {', '.join(kind.title for kind in VITS[:-1])} and {VITS[-1].title}, and with its "
-    f"{', '.join(kind.title for kind in CNNS)} and {MIXERS[0].title}. `caap-lab models` lists the names. {BLACK_BOX}"
+    f"caap_lab works with timm's {', '.join(_SAID[:-1])} and {_SAID[-1]}, with its "
+    f"{', '.join(kind.title for kind in CNNS)} and {MIXERS[0].title}, and, by `cl.wrap`, with Vision Transformers of "
+    f"transformers and torchvision. `caap-lab models` lists timm's names. {BLACK_BOX}"
 )
 """The supported kinds in a sentence, for error messages."""
 

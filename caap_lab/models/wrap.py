@@ -109,10 +109,16 @@ def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
             HookedMixer(module)
         elif not isinstance(module, CNNS):
             return _of_twin(module, options)
-    except InputError:
-        if options.grid is None:
+    except InputError as error:
+        if options.grid is not None:
+            return None
+        compiled = next((path_of(n) for n, p in module.named_modules() if type(p).__name__ == "OptimizedModule"), None)
+        if compiled is None:
             raise
-        return None
+        raise InputError(
+            f"{compiled} is compiled on its own, and hook points stand inside it. Put the original back, {compiled} = "
+            f"{compiled}._orig_mod, or compile that in place: {compiled}._orig_mod.compile()."
+        ) from error
     if isinstance(module, CNNS):
         return _cnn(module, options)
     own = Preprocessing.from_timm(module)
@@ -189,9 +195,7 @@ def _inside(module: nn.Module, options: _Options) -> HookedModel:
     if not found:
         held = [path_of(name) for name, _ in module.named_children()]
         parts = f" It holds {', '.join(held[:6])}{' and others' if len(held) > 6 else ''}." if held else ""
-        raise InputError(
-            f"{refusal_of(module)} So it does with Vision Transformers of transformers and torchvision.{parts}"
-        )
+        raise InputError(f"{refusal_of(module)}{parts}")
     if len(found) > 1:
         raise InputError(
             f"This {kind} holds several models: {', '.join(path_of(name) for name in found)}. Pass the one that you "

