@@ -12,7 +12,7 @@ from timm.models import get_pretrained_cfg
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import method_digest
-from caap_lab.bench.plan import BenchmarkPlan, Identity, OwnMetric
+from caap_lab.bench.plan import WHOLE, BenchmarkPlan, Identity, OwnMetric
 from caap_lab.data.image_set import ImageSet
 from caap_lab.digests.hashing import file_digest, hex_digest, pieces_digest
 from caap_lab.errors import InputError
@@ -77,14 +77,15 @@ def model_digest(model: HookedModel) -> str:
 
 
 def weights_digest(spec: Variant) -> str:
-    """Hash of the files that a model by name is read from.
+    """Hash of the files that a model by name is read from, with `WHOLE` in front if the name is the place of them all.
 
     Raises:
         InputError: the name is no model, or a file is not there.
     """
-    return pieces_digest(
+    digest = pieces_digest(
         f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in _weights_files(spec)
     )
+    return f"{WHOLE}{digest}" if names_folder(spec.name) else digest
 
 
 def _weights_files(spec: Variant) -> list[tuple[str, Path]]:

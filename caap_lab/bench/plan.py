@@ -21,6 +21,8 @@ _READABLE = (1, 2)
 """Format 1 has no identities: its trials are known by names alone. They can be read, but no run continues them."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
 """Options of a model whose content is in its identity, wherever the files lie."""
+WHOLE = "folder "
+"""In front of the hash of a model that is a folder or repository: its name is a place, and all of it is in the hash."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class Trial:
             content["metric_options"] = special
         if self.image_digest:
             options = {name: value for name, value in self.model.options.items() if name not in _FILE_OPTIONS}
-            content["model"] = [self.model.name, options, self.model_digest]
+            name = "" if self.model_digest.startswith(WHOLE) else self.model.name
+            content["model"] = [name, options, self.model_digest]
             content["method"].append(self.method_digest)
             content["image"] = [self.image, self.image_digest]
         text = json.dumps(content, sort_keys=True)

@@ -43,7 +43,9 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     side = spec.options.get("image_size")
     chosen = None if side is None else tuple(side) if isinstance(side, list) else (side, side)
     if spec.name in bundled_models() or names_folder(spec.name):
-        model = load_model(spec.name, image_size=chosen)
+        whole = names_folder(spec.name)  # the options go with it or not; where it runs comes later
+        others = {name: value for name, value in spec.options.items() if whole and name not in ("device", "dtype")}
+        model = load_model(spec.name, **{**others, "image_size": chosen})
         if model.kind == "mixer":
             raise InputError(f"{spec.text} is an MLP-Mixer, for which costs are not known.")
         return model.vit if model.kind == "vit" else model.cnn, ModelSize.of(model)  # type: ignore[return-value]

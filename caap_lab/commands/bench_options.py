@@ -29,7 +29,12 @@ WHAT = (
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of what a benchmark computes and how it runs."""
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="names, with options as NAME:key=value,key=value")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value",
+    )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as caap or E-CAAP=caap:attention=cached")
     parser.add_argument("--data", nargs="+", metavar="KIND:PATH", help="such as imagenet:PATH, masks:PATH, demo:single")
     parser.add_argument("--tables", nargs="+", type=int, metavar="N", help="of the profile; all by default")

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="photos")
     parser.add_argument("--demo", action="store_true", help="a generated scene instead of a photo")
     parser.add_argument(
-        "--model", default="demo", help="a bundled model such as 'demo', or a timm name (see: caap-lab models)"
+        "--model",
+        default="demo",
+        help="a bundled model such as 'demo', a timm name (see: caap-lab models), a folder with config.json and "
+        "weights, or hf-hub:OWNER/NAME",
     )
     parser.add_argument("--checkpoint", type=Path, help="local weights, .safetensors or .pth")
     parser.add_argument("--checkpoint-key", help="of several sets of weights in that file, which: 'teacher', 'ema'")

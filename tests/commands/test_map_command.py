@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from caap_lab import AttributionMap, cli
+from helpers.checkpoints import save_transformers
 
 
 @pytest.fixture
@@ -39,6 +40,17 @@ def test_map_as_json(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(results[0]["top_patches"]) == 5 and results[0]["seconds"] > 0
 
 
+@pytest.mark.xdist_group("transformers")
+def test_a_model_from_a_folder(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mine"
+    save_transformers(folder, id2label=dict(enumerate(["cat", "dog", "cow", "hen", "pig"])))
+    arguments = ["map", str(photo), "--model", str(folder), "--out", str(tmp_path), "--target", "dog", "--json"]
+    assert cli.main([*arguments, "--image-size", "48"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["model"] == "mine" and result["target_name"] == "dog"
+    assert AttributionMap.load(tmp_path / "photo_caap.safetensors").scores.shape == (6, 6)
+
+
 def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["map", "--demo", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -57,6 +69,7 @@ def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["map", "--demo", "--cutoff", "99"], "cutoff=99"),
         (["map", "--demo", "--method", "magic"], "no method 'magic'"),
         (["map", "--demo", "--model", "swin_tiny_patch4_window7_224"], "swin"),
+        (["map", "--demo", "--model", "google/vit"], "write hf-hub:google/vit"),
         (["map", "--demo", "--checkpoint", "missing.pth"], "missing.pth"),
     ],
 )
