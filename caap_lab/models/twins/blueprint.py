@@ -50,7 +50,12 @@ class Blueprint:
     """What timm's norms add to the variance, by their names."""
 
     def layer(self, name: str, layer: Any) -> None:
-        """Take the weight and bias of a linear, convolutional or norm layer; no bias is a bias of zeros."""
+        """Take the weight and bias of a linear, convolutional or norm layer; no bias is a bias of zeros.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        _check_kind(name, layer)
         self.tensors[f"{name}.weight"] = layer.weight
         bias = layer.bias
         self.tensors[f"{name}.bias"] = layer.weight.new_zeros(len(layer.weight)) if bias is None else bias
@@ -58,7 +63,13 @@ class Blueprint:
             self.eps[name] = layer.eps
 
     def fused(self, name: str, layers: Sequence[Any]) -> None:
-        """Take several linear layers as one, whose outputs stand behind each other."""
+        """Take several linear layers as one, whose outputs stand behind each other.
+
+        Raises:
+            InputError: one is no linear layer.
+        """
+        for layer in layers:
+            _check_kind(name, layer)
         self.tensors[f"{name}.weight"] = torch.cat([layer.weight for layer in layers])
         zeros = [layer.weight.new_zeros(len(layer.weight)) for layer in layers]
         biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(layers, zeros, strict=True)]
@@ -100,3 +111,13 @@ class Blueprint:
             model.attn_pool.mlp.act = self.activation()
         model.pretrained_cfg = {**self.photos, "input_size": (model.in_chans, *model.patch_embed.img_size)}
         return model.to(example.dtype).eval()
+
+
+def _check_kind(name: str, layer: Any) -> None:
+    expected = nn.LayerNorm if "norm" in name.split(".")[-1] else nn.Linear | nn.Conv2d
+    if not isinstance(layer, expected) or layer.weight is None:
+        wanted = "LayerNorm with a weight" if expected is nn.LayerNorm else "linear or convolutional layer"
+        raise InputError(
+            f"{name} of the timm model would be made of {type(layer).__name__}, and a {wanted} is expected: the "
+            "original was changed, or is built of other parts than published checkpoints."
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
 from timm.layers import GELUTanh, QuickGELU
 from torch import Tensor, nn
 
@@ -156,8 +157,8 @@ def take_blocks(blueprint: Blueprint, scales: tuple[str, str] = ("ls1.gamma", "l
 
 def positions(
     base: nn.Module, config: Any, image_size: tuple[int, int] | None, *, always_resampled: bool = False
-) -> Tensor:
-    """The positions that the original adds to its tokens, [1, token, d_model].
+) -> Float[Tensor, "1 token d_model"]:
+    """The positions that the original adds to its tokens.
 
     Args:
         base: The model without its classifier.
@@ -187,7 +188,7 @@ def positions(
         ) from error
 
 
-def run(module: nn.Module, images: Tensor, **options: Any) -> Outputs:
+def run(module: nn.Module, images: Float[Tensor, "batch channel height width"], **options: Any) -> Outputs:
     """The output that a user of transformers reads: class scores, embeddings, or pooled features."""
     given = module(pixel_values=images, return_dict=True, **options)
     for name in ("logits", "image_embeds", "pooler_output"):

@@ -1,5 +1,6 @@
 """Models that have no twin: each is refused with the reason, or not known at all."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -90,6 +91,27 @@ def test_options_that_timm_does_not_have_are_named() -> None:
     deeper.classifier = nn.Sequential(nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 5))
     with pytest.raises(InputError, match="classifier is Sequential; a linear layer"):
         timm_twin(deeper)
+
+
+def test_parts_of_another_kind_are_named() -> None:
+    dropped = build_original("vit")
+    dropped.vit.layernorm = nn.Identity()
+    with pytest.raises(InputError, match="norm of the timm model would be made of Identity, and a LayerNorm"):
+        timm_twin(dropped)
+    other = build_original("vit")
+    other.vit.layers[1].layernorm_before = nn.RMSNorm(32)
+    with pytest.raises(InputError, match=r"blocks.1.norm1 .*RMSNorm, and a LayerNorm"):
+        timm_twin(other)
+    split = build_original("vit")
+    split.vit.layers[0].attention.k_proj = nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 32))
+    with pytest.raises(InputError, match=r"blocks.0.attn.qkv .*Sequential, and a linear"):
+        timm_twin(split)
+    with pytest.raises(InputError, match="LayerNorm with a weight"):
+        timm_twin(VisionTransformer(24, 8, 1, 4, 32, 52, norm_layer=partial(nn.LayerNorm, elementwise_affine=False)))
+    gone = build_original("vit")
+    del gone.vit.layers[0].mlp.fc1
+    with pytest.raises(InputError, match=r"mlp\.fc1: its parts are not laid out"):
+        timm_twin(gone)
 
 
 def test_torchvision_s_options_are_named() -> None:

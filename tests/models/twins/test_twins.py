@@ -178,3 +178,13 @@ def test_a_timm_model_inside_one_of_transformers_is_taken_out_with_its_class_nam
     images = random_images(model, 2)
     assert torch.equal(model(images), original(pixel_values=images).logits)
     assert model.class_names.names == ("tabby", "beagle", "crane")
+
+
+@pytest.mark.gpu
+def test_a_twin_is_where_the_original_is() -> None:
+    for kind in ("vit", "dinov2_registers", "dinov3", "siglip", "beit"):
+        original = build_original(kind, torch.float16).cuda()
+        model = hooked_twin(original)
+        assert model.device.type == "cuda" and model.dtype == torch.float16
+        images = random_images(model, 2).cuda()
+        close(model(images), Tower(original)(images), 1e-2)
