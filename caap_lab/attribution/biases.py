@@ -1,6 +1,6 @@
 """What every bias adds to a score: the bias times the gradient at the place where it is added."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,7 @@ def read_biases(
     hooks = stream_hooks(model, first_term)
     entering: list[Tensor] = []
     added: list[tuple[str, Tensor, Tensor]] = []
+    apart = model.architecture.biases_apart() if isinstance(model, HookedViT) else {}
 
     def enter(x: Tensor, hook: Any) -> Tensor:
         entering.append(differentiable(x))
@@ -58,7 +59,9 @@ def read_biases(
 
     def note(name: str, bias: Tensor | None) -> Callable[..., Tensor]:
         def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            constant = constant_part("FullGrad+", name, module, inputs) if bias is None else bias
+            constant = bias
+            if bias is None:
+                constant = constant_part("FullGrad+", name, module, inputs) + apart.get(module, 0)
             added.append((name, constant, differentiable(output)))
             return added[-1][-1]
 
@@ -69,7 +72,7 @@ def read_biases(
         return added[-1][-1]
 
     with ExitStack() as stack:
-        for name, module, bias in _owners(model, with_norm_pre=hooks[0] == "hook_full_embed"):
+        for name, module, bias in _owners(model, apart, with_norm_pre=hooks[0] == "hook_full_embed"):
             # LibraGrad cuts the gradient of queries and keys behind a linear layer, so its output is read before that;
             # of a norm LibraGrad gives another output, through which the bias's gradient goes.
             handle = module.register_forward_hook(note(name, bias), prepend=not runs_as(module, NORMS))
@@ -98,9 +101,10 @@ def block_of(name: str, n_layers: int) -> int:
     return -1 if inside and inside[0] in ("patch_embed", "norm_pre", "stem") else n_layers
 
 
-def _owners(model: HookedModel, with_norm_pre: bool) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
+def _owners(
+    model: HookedModel, apart: Mapping[nn.Module, Tensor], with_norm_pre: bool
+) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
     """Parts that add something; None for the bias of a part that has to be run to know what it adds."""
-    apart = model.architecture.biases_apart() if isinstance(model, HookedViT) else {}
     for name, module in parts(model):
         if block_of(name, model.n_layers) < 0 and not (with_norm_pre and name == "vit.norm_pre"):
             continue

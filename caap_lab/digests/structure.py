@@ -28,7 +28,7 @@ _OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens na
 _WITHOUT_EFFECT = frozenset(
     {
         # how an implementation computes, and not what
-        *("fused_attn", "grad_checkpointing", "inplace"),
+        *("fused_attn", "grad_checkpointing", "inplace", "_compiled_call_impl"),
         # how the model was built and where its weights came from
         *("pretrained_cfg", "default_cfg", "pretrained_model_args", "_model_args", "_traits", "feature_info"),
         *("weight_init_mode", "fix_init"),

@@ -324,10 +324,7 @@ def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
         InputError: with what to do instead.
     """
     if not isinstance(model, HookedModel):
-        raise InputError(
-            f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.HookedViT(model) or "
-            "cl.HookedCNN(model)."
-        )
+        raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.wrap(model).")
     if model.kind not in kinds:
         raise InputError(f"{works_on(what, kinds)}; {model.model_name} is a {KINDS[model.kind][0]}.")
 

@@ -10,6 +10,7 @@ from caap_lab.models.eva import EvaViT
 from caap_lab.models.plain_vit import PlainViT
 from caap_lab.models.spec import ViTSpec
 from caap_lab.models.supported import refusal_of
+from caap_lab.models.unwrap import way_into
 
 FAMILIES: list[type[Architecture]] = [PlainViT, EvaViT, BeitViT]
 """In the order in which they are asked whether a model is theirs."""
@@ -27,7 +28,7 @@ def architecture_of(vit: nn.Module) -> Architecture:
     kind = type(vit).__name__
     if isinstance(vit, CNNS):
         raise InputError(f"{kind} is not supported by HookedViT, as it is a CNN; wrap it with HookedCNN.")
-    raise InputError(refusal_of(vit))
+    raise InputError(way_into(vit) or refusal_of(vit))
 
 
 def read_spec(vit: nn.Module) -> ViTSpec:

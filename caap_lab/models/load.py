@@ -288,7 +288,7 @@ def check_name(name: str) -> None:
     if not isinstance(name, str):
         raise InputError(
             f"Expected the name of a model, not {type(name).__name__}; "
-            "for a timm model that you already have, use HookedViT or HookedCNN."
+            "for a model that you already have, use cl.wrap(model)."
         )
     if name in bundled_models():
         return

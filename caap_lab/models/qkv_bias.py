@@ -55,7 +55,7 @@ def refuse_silent_qkv(attn: Any, name: str) -> None:
     if type(layer).forward is not nn.Linear.forward or is_replaced(layer):
         raise InputError(
             f"{type(layer).__name__} stands in the place of {name}.qkv, and has no effect: timm reads that layer's "
-            "weight alone, and adds biases of its own. Merge adapters into the weight (peft: model.merge_and_unload()), or "
+            "weight alone, and adds biases of its own. Merge adapters into it (peft: model.merge_and_unload()), or "
             f"set {name}.qkv_bias_separate = True, with which timm runs the layer."
         )
 

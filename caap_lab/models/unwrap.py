@@ -37,8 +37,22 @@ def unwrap(model: Any) -> Any:
         if shell is None:
             return model
         kind, attribute = shell
-        _check_passes_on(model, kind, attribute)
+        _check_passes_on(model, kind)
         model = getattr(model, attribute)
+
+
+def way_into(model: Any) -> str:
+    """A sentence on how to take a model out of its wrapper, for errors; empty if it has none."""
+    path = _path_inside(model)
+    return "" if path == "model" else f"{type(model).__name__} wraps a model: cl.wrap takes it out, or pass {path}."
+
+
+def _path_inside(model: Any) -> str:
+    """As code, the innermost model in wrappers that are known: "model.base_model.model"."""
+    path = "model"
+    while (shell := _shell(model)) is not None and hasattr(model, shell[1]):
+        path, model = f"{path}.{shell[1]}", getattr(model, shell[1])
+    return path
 
 
 def path_of(name: str) -> str:
@@ -55,14 +69,14 @@ def _shell(model: Any) -> tuple[type, str] | None:
     return None
 
 
-def _check_passes_on(model: Any, kind: type, attribute: str) -> None:
+def _check_passes_on(model: Any, kind: type) -> None:
     """Refuse a wrapper that adds something.
 
     Raises:
         InputError: it does; with the attribute to pass.
     """
     name = type(model).__name__
-    instead = f"If that does not matter, pass the model in it: cl.wrap(model.{attribute})."
+    instead = f"If that does not matter, pass the model in it: cl.wrap({_path_inside(model)})."
     config: Any = getattr(model, "active_peft_config", None) if kind.__name__ == "PeftModel" else None
     if getattr(config, "is_prompt_learning", False):
         raise InputError(f"{name} puts learned prompts before the model's input ({config.peft_type}). {instead}")

@@ -131,7 +131,18 @@ def test_compiled_models_are_taken_out_without_compiling() -> None:
     def compiled(model: nn.Module) -> nn.Module:
         return torch.compile(model, backend=lambda *_: pytest.fail("it was compiled"))  # type: ignore[return-value]
 
-    body = vit()
+    body: Any = vit()
+    with pytest.raises(InputError, match=r"cl\.wrap takes it out, or pass model\.module\._orig_mod\."):
+        HookedViT(DataParallel(compiled(body)))
+    fingerprint = cl.wrap(body).fingerprint
+    body.blocks[0].compile()  # in place, which changes no result
+    assert cl.wrap(body).fingerprint == fingerprint
+    other: Any = vit()
+    other.blocks[1] = compiled(other.blocks[1])
+    with pytest.raises(
+        InputError, match=r"model\.blocks\[1\] is compiled on its own.* = model\.blocks\[1\]\._orig_mod"
+    ):
+        cl.wrap(other)
     for shell in (compiled(body), DataParallel(compiled(body)), Passes(compiled(body))):
         model = cl.wrap(shell)
         assert isinstance(model, HookedViT) and model.vit is body
@@ -171,7 +182,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "unknown": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()),
-        r"does not know Sequential \(torch.*It holds model\[0\], model\[1\]\. caap_lab works with .*grid=\(14, 14\)",
+        r"Sequential is not supported\. caap_lab works with .*grid=\(14, 14\).*It holds model\[0\], model\[1\]\.",
     ),
     "hooked shell": (
         lambda: _with_hook(DataParallel(vit())),
@@ -180,7 +191,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "derived shell": (lambda: _Halves(vit()), r"_Halves is a DataParallel with a forward of its own.*model\.module"),
     "windows": (
         lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=12),
-        r"does not know SwinTransformer.*grid=\(14, 14\)",
+        r"SwinTransformer is not supported: its attention stays within windows.*grid=\(14, 14\)",
     ),
     "a name": (lambda: "vit_base_patch16_224", "cl.load_model loads models by name"),
     "weights": (lambda: vit().state_dict(), r"weights or settings.*cl\.load_model\(name, checkpoint="),

@@ -145,6 +145,8 @@ def test_prompts_that_peft_puts_before_the_input_are_refused() -> None:
             nn.Module.__init__(self)
             self.base_model = model  # type: ignore[assignment]
 
+    with pytest.raises(InputError, match=r"PeftModel wraps a model: .*or pass model\.base_model\.model\."):
+        HookedViT(adapted("vit"))
     with pytest.raises(InputError, match=r"Prompted puts learned prompts.*cl\.wrap\(model\.base_model\)"):
         cl.wrap(Prompted(randomise(BODIES["vit"])))
 
