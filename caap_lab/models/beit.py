@@ -219,7 +219,8 @@ def _of_offsets(
         every = torch.arange(len(offsets), device=offsets.device)
         rows, columns = (every if tokens is None else tokens for tokens in (queries, keys))
         offsets = offsets[rows[..., :, None], columns[..., None, :]]
-    return part.relative_position_bias_table.T[:, offsets]
+    table = part.relative_position_bias_table.T.contiguous()
+    return table.index_select(1, offsets.flatten()).unflatten(1, offsets.shape)
 
 
 def _refuse_unsupported(vit: Any) -> None:

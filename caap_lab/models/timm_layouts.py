@@ -5,7 +5,7 @@ from typing import Any
 
 from timm.layers import HybridEmbed
 from timm.models import beit, eva, vision_transformer, vision_transformer_hybrid
-from torch import Tensor, nn
+from torch import Tensor
 
 _RESAMPLED_BY_LIST = "Using a non-tuple sequence for multidimensional indexing"
 """Torch's warning about timm's resampling of relative positions."""
@@ -33,7 +33,7 @@ def as_timm_vit(vit: Any, state: dict[str, Tensor], label: str) -> dict[str, Ten
     return converted
 
 
-def _filtered(vit: nn.Module, state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
+def _filtered(vit: Any, state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
     if isinstance(vit, eva.Eva):
         return eva.checkpoint_filter_fn(state, vit)
     if isinstance(vit, beit.Beit):
