@@ -88,7 +88,7 @@ REFUSED_FILES = {
     **dict.fromkeys(("hiera", "hieradet_sam2"), f"its attention stays within units of a mask, and {_STAGES}"),
     **dict.fromkeys(("mvitv2", "pvt_v2", "twins", "pit", "levit", "coat"), _STAGES),
     **dict.fromkeys(
-        ("tiny_vit", "visformer", "vitamin", "nextvit", "efficientformer", "efficientformer_v2", "metaformer"),
+        ("tiny_vit", "visformer", "nextvit", "efficientformer", "efficientformer_v2", "metaformer"),
         f"it mixes convolutions with attention, and {_STAGES}",
     ),
     **dict.fromkeys(
@@ -100,6 +100,7 @@ REFUSED_FILES = {
         f"it mixes convolutions with attention, and {_STAGES}",
     ),
     "focalnet": f"it modulates patches in the place of attention, and {_STAGES}",
+    "vitamin": f"its blocks hold MLPs of another class (GeGluMlp), so {_STEPS}",
     "cait": "its class token joins only in blocks of its own at the end, and its heads are mixed before the softmax",
     "xcit": "its attention is between channels, not between tokens",
     "convit": "its attention is a gated mix of content and place, not one softmax of scores",
