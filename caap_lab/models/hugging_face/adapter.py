@@ -48,9 +48,11 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
             f"{folder.name} holds an adapter of PEFT, which is not installed: pip install peft. Or merge it elsewhere "
             "(merge_and_unload of PEFT), save that model, and load its folder."
         ) from None
+    config = peft.PeftConfig.from_pretrained(str(folder.path))
+    config.base_model_name_or_path = None  # it is here, and PEFT would warn that it is another one
+    config.task_type = None  # which only says how the output is used
+    state = _by_new_names(folder, read_tensors(folder.weights), base, config)
     try:
-        config = peft.PeftConfig.from_pretrained(str(folder.path))
-        config.base_model_name_or_path = None  # it is here, and PEFT would warn that it is another one
         model: Any = peft.get_peft_model(base, config)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
@@ -58,13 +60,54 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
         ) from error
     if not hasattr(model, "merge_and_unload"):
         raise InputError(f"{folder.name} is an adapter of the kind {config.peft_type}, which no weights can take up.")
-    state = read_tensors(folder.weights)
     _check_fit(folder, state, peft.get_peft_model_state_dict(model, save_embedding_layers=False))
     peft.set_peft_model_state_dict(model, state)
     try:
         return model.merge_and_unload(safe_merge=True).eval()
     except (AttributeError, NotImplementedError, ValueError) as error:
         raise InputError(f"The adapter {folder.name} cannot be merged into its base model: {error}") from error
+
+
+def _by_new_names(folder: AdapterFolder, state: dict[str, Tensor], base: Any, config: Any) -> dict[str, Tensor]:
+    """An adapter that was trained when transformers had other names for modules, by those that it has now.
+
+    Args:
+        folder: Where it is from.
+        state: Its weights.
+        base: The model that it is for.
+        config: Its configuration, which is changed to name the same modules.
+
+    Raises:
+        InputError: some of the modules have settings of their own, by the old names.
+    """
+    modules = dict(base.named_modules())
+    old = {name for name in state if ".lora_" in name and _module(name) not in modules}
+    if not old or not hasattr(getattr(base, "config", None), "model_type"):
+        return state
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    renamings = [entry for entry in get_model_conversion_mapping(base) if isinstance(entry, WeightRenaming)]
+    new = {
+        name: _IN_FRONT + rename_source_key(name.removeprefix(_IN_FRONT), renamings, [])[0] if name in old else name
+        for name in state
+    }
+    if not all(_module(new[name]) in modules for name in old):
+        return state  # is for another model, as the check that follows says
+    if config.rank_pattern or config.alpha_pattern:
+        raise InputError(
+            f"{folder.name} was trained when transformers had other names for modules, and its rank_pattern or "
+            "alpha_pattern has some of them. Merge it with the version that it was trained with (merge_and_unload of "
+            "PEFT), save that model, and load its folder."
+        )
+    config.target_modules = sorted({_module(name) for name in new.values() if ".lora_" in name})
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None  # these are all modules, by name
+    return {new[name]: value for name, value in state.items()}
+
+
+def _module(name: str) -> str:
+    """The module that a weight of LoRA belongs to."""
+    return name.removeprefix(_IN_FRONT).split(".lora_")[0]
 
 
 def _check_fit(folder: AdapterFolder, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:

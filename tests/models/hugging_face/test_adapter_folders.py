@@ -65,6 +65,30 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(trained: tuple[Path, A
     assert m.scores.shape == (4, 4)
 
 
+def test_an_adapter_from_before_transformers_renamed_modules(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, live = trained
+    shutil.copytree(folder, tmp_path / "older")
+    former = [
+        (".layers.", ".encoder.layer."),
+        ("attention.q_proj", "attention.attention.query"),
+        ("attention.v_proj", "attention.attention.value"),
+        ("mlp.fc1", "intermediate.dense"),
+    ]
+    state = {}
+    for name, value in load_file(folder / "adapter_model.safetensors").items():
+        for new, old in former:
+            name = name.replace(new, old)
+        state[name] = value
+    assert any("encoder.layer.1.intermediate.dense.lora_A" in name for name in state)
+    save_file(state, tmp_path / "older" / "adapter_model.safetensors")
+    settings = tmp_path / "older" / "adapter_config.json"
+    change_json(settings, target_modules=["query", "value", "intermediate.dense"])
+    check(cl.load_model(tmp_path / "older"), live)
+    change_json(settings, alpha_pattern={"query": 4})
+    with pytest.raises(InputError, match=r"had other names for modules, and its rank_pattern or alpha_pattern"):
+        cl.load_model(tmp_path / "older")
+
+
 def test_a_classifier_that_was_trained_with_it(tmp_path: Path) -> None:
     from transformers import ViTForImageClassification
 
