@@ -65,7 +65,8 @@ def test_logits_are_bit_equal_to_timm(kind: str, dtype: torch.dtype, fused: bool
         assert torch.equal(model(images), model.vit(images))
 
 
-@pytest.mark.parametrize("kind", ["own_and_shared", pytest.param("gated", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BEIT)
 def test_every_hook_point_is_recorded_and_moves_the_logits(kind: str) -> None:
     model = build_beit(kind)
     image = random_images(model, 1)
@@ -99,8 +100,14 @@ def test_positions_are_in_the_scores() -> None:
     assert not torch.allclose(bias[..., 0, 1], bias[..., 1, 0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", ["beit", "own_and_shared"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("beit", torch.float32),
+        ("own_and_shared", torch.float64),
+        *(pytest.param(kind, torch.float64, marks=pytest.mark.slow) for kind in BEIT if kind != "own_and_shared"),
+    ],
+)
 def test_caap_equals_patched_forwards_of_timm(kind: str, dtype: torch.dtype) -> None:
     model = build_beit(kind, dtype)
     image, blank = random_images(model, 2)
@@ -112,10 +119,9 @@ def test_caap_equals_patched_forwards_of_timm(kind: str, dtype: torch.dtype) -> 
             torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["clamped", "free", "dropped", "frozen"])
-@pytest.mark.parametrize(
-    "kind", ["beit", *(pytest.param(k, marks=pytest.mark.slow) for k in ("shared", "own_and_shared"))]
-)
+@pytest.mark.parametrize("kind", BEIT)
 def test_caap_equals_the_plain_definition_in_all_contexts(kind: str, context: str) -> None:
     model = build_beit(kind)
     image = random_images(model, 1)[0]
