@@ -34,8 +34,11 @@ class Attention(ABC):
     """Whether `output` reads attention's input again."""
     dropout: float = 0.0
     """Share of attention weights that the fused kernel drops; above 0 in training only."""
-    rotation: Rotation | None = None
-    """How `project_qkv` turns queries and keys of all tokens; None where positions are not rotary."""
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """How `project_qkv` turns queries and keys of all tokens; None where positions are not rotary."""
+        return None
 
     @abstractmethod
     def project_qkv(

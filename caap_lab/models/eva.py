@@ -1,5 +1,6 @@
 """timm's Eva: DINOv3, Perception Encoder, EVA and EVA-02, and timm's ViTs with rotary positions."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -91,7 +92,7 @@ class EvaViT(Architecture):
         block: Any = self.vit.blocks[layer]
         return Block(
             norm1=block.norm1,
-            attention=RotaryAttention(block.attn, self._tables.of_block(self.vit, layer)),
+            attention=RotaryAttention(block.attn, partial(self._tables.of_block, self.vit, layer)),
             scale_attention=lambda x: block.drop_path1(scaled(block.gamma_1, x)),
             norm2=block.norm2,
             mlp=partial(run_mlp, block.mlp),
@@ -108,9 +109,9 @@ class EvaViT(Architecture):
 class RotaryAttention(Attention):
     """timm's EvaAttention and AttentionRope: queries and keys of patches are rotated by their places."""
 
-    def __init__(self, attn: Any, rotation: Rotation | None) -> None:
+    def __init__(self, attn: Any, rotation: Callable[[], Rotation | None]) -> None:
         self.attn = attn
-        self.rotation = rotation
+        self._rotation = rotation
         self.scale = attn.scale
         self.fused = attn.fused_attn
         self.gated = attn.gate is not None
@@ -162,6 +163,11 @@ class RotaryAttention(Attention):
     def _split(self, x: Float[Tensor, "batch token d_heads"]) -> Float[Tensor, "batch head token d_head"]:
         return x.unflatten(-1, (-1, self.attn.head_dim)).transpose(1, 2)
 
+    @property
+    def rotation(self) -> Rotation | None:
+        """How queries and keys of all tokens are turned; made when it is asked for."""
+        return self._rotation()
+
     def _turned(
         self,
         heads: list[Tensor],
@@ -169,11 +175,12 @@ class RotaryAttention(Attention):
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None,
     ) -> list[Tensor]:
         """Queries or keys [batch, head, token, d_head] turned by their places, in the number format of the values."""
-        if self.rotation is None:
+        rotation = self.rotation
+        if rotation is None:
             return heads
-        rotation = self.rotation.of_rows(tokens)
-        # As timm's lie in memory: explicit products are rounded by how their factors lie.
-        return [rotation.turn(x).contiguous().type_as(like) for x in heads]
+        turned = [rotation.of_rows(tokens).turn(x).type_as(like) for x in heads]
+        # All rows as timm's lie in memory: explicit products are rounded by how their factors lie.
+        return [x.contiguous() for x in turned] if tokens is None else turned
 
     def _for_heads(self, x: Float[Tensor, "batch kv_head token d_head"]) -> Float[Tensor, "batch head token d_head"]:
         """Keys or values as the heads read them: several may share one."""

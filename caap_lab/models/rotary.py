@@ -4,7 +4,7 @@ In timm's notation a row x becomes x cos + rot(x) sin, where rot swaps the two c
 them. Here the sign goes with the sine and the swap comes last, which is exact and reads the rows less often.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,13 +32,17 @@ class Rotation:
     """What each channel is multiplied by before it is added to the other one of its pair."""
     halves: bool
     """Whether a pair is made of channels i and i + d_head / 2, rather than of neighbours."""
+    n_still: int
+    """Number of rows in front whose angles are 0."""
+    _of_rows: list[tuple[Tensor, int, "Rotation"]] = field(default_factory=list, repr=False, compare=False)
 
-    def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "... token d_head"]:
-        """Rows, turned, for each head where heads turn by their own; bit-equal to timm's `apply_rot_embed_cat`."""
-        turned, across = x * self.cos, x * self.sin
+    def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
+        """Rows, turned; bit-equal to timm's `apply_rot_embed_cat`."""
+        turned = x * self.cos
+        across = x[..., self.n_still :, :] * self.sin[..., self.n_still :, :]
         one, other = _pairs(turned.shape[-1], self.halves)
-        turned[..., one].add_(across[..., other])
-        turned[..., other].add_(across[..., one])
+        turned[..., self.n_still :, one].add_(across[..., other])
+        turned[..., self.n_still :, other].add_(across[..., one])
         return turned.to(x.dtype)
 
     def pull_back(self, slope: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
@@ -56,8 +60,27 @@ class Rotation:
         """The rotation of rows that are these tokens, alike in all images or in each; None for all, in order."""
         if tokens is None:
             return self
+        alike = self.cos.ndim == 2 and tokens.ndim == 1
+        if alike:  # all blocks of a model ask for the same rows one after the other
+            for kept, version, rotation in self._of_rows:
+                same = kept.data_ptr() == tokens.data_ptr() and kept.stride() == tokens.stride()
+                if same and kept.shape == tokens.shape and version == _version(tokens):
+                    return rotation
         cos, sin = (_rows(table, tokens) for table in (self.cos, self.sin))
-        return replace(self, cos=cos, sin=sin)
+        rotation = Rotation(cos, sin, self.halves, _n_still(tokens, self.n_still) if alike else 0)
+        if alike and _version(tokens) is not None:
+            self._of_rows[:] = [*self._of_rows[-3:], (tokens, tokens._version, rotation)]
+        return rotation
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _n_still(tokens: Int[Tensor, " row"], n_prefix: int) -> int:
+    """How many rows in front are prefix tokens."""
+    patches = (tokens >= n_prefix).nonzero()
+    return int(patches[0]) if len(patches) else len(tokens)
 
 
 def _pairs(width: int, halves: bool) -> tuple[slice, slice]:
@@ -124,7 +147,7 @@ def _rotation(table: Float[Tensor, "*head patch sin_cos"], n_prefix: int, halves
     across = torch.empty_like(sin)
     across[..., one], across[..., other] = sin[..., other], -sin[..., one]
     still = sin.new_zeros(*sin.shape[:-2], n_prefix, sin.shape[-1])
-    return Rotation(torch.cat([still + 1, cos], dim=-2), torch.cat([still, across], dim=-2), halves)
+    return Rotation(torch.cat([still + 1, cos], dim=-2), torch.cat([still, across], dim=-2), halves, n_prefix)
 
 
 def _table(vit: Any) -> Tensor:

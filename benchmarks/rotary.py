@@ -1,0 +1,78 @@
+"""What rotary positions cost in a CAAP map: ``python -m benchmarks.rotary --out docs/tables/rotary_cost.md``.
+
+Each model's map, with the default cutoff, beside that of the same model built without them (and with added positions
+instead), in one process, taking turns. Random weights: cost does not depend on them. Times are the processor's, for one
+thread; the ratio is the median over pairs of maps that ran one after the other, as a machine may change its pace.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from benchmarks.counting import operations
+from benchmarks.machine import describe
+from caap_lab import HookedViT, caap
+
+MODELS: dict[str, str] = {
+    "DINOv3 ViT-S/16": "vit_small_patch16_dinov3",
+    "ViT-S/16, rotary": "vit_small_patch16_rope_224",
+    "ViT-S/16, rotary, mixed": "vit_small_patch16_rope_mixed_224",
+    "DINOv3 ViT-B/16": "vit_base_patch16_dinov3",
+}
+"""timm's names; mixed: each block and head has angles of its own."""
+
+
+def build(name: str, **switches: Any) -> HookedViT:
+    """A model for images of 224 px and 1000 classes, whose head reads the class token."""
+    torch.manual_seed(0)
+    vit = timm.create_model(name, img_size=224, num_classes=1000, global_pool="token", **switches)
+    return HookedViT(vit.eval())
+
+
+def measure(name: str, repeats: int) -> tuple[float, float, float, float]:
+    """Processor seconds of a map with and without rotary positions, their ratio, and that of counted operations."""
+    models = [build(name), build(name, use_rot_pos_emb=False, use_abs_pos_emb=True)]
+    image = torch.randn(1, 3, 224, 224)
+    counted = [operations(model, lambda model=model: caap(model, image)) for model in models]  # also keeps the blanks
+    times: list[list[float]] = [[], []]
+    for turn in range(repeats):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            began = time.process_time()
+            caap(models[which], image)
+            times[which].append(time.process_time() - began)
+    ratio = statistics.median(with_ / without for with_, without in zip(*times, strict=True))
+    return statistics.median(times[0]), statistics.median(times[1]), ratio, counted[0] / counted[1]
+
+
+def main() -> None:
+    """Measure, print, and keep the table."""
+    parser = argparse.ArgumentParser("python -m benchmarks.rotary", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = ["| model | map with rotary positions | without | ratio, timed | ratio, counted |", "|---" * 5 + "|"]
+    for model in arguments.models:
+        with_, without, ratio, counted = measure(MODELS[model], arguments.repeats)
+        cells = f"{with_ * 1000:.0f} ms", f"{without * 1000:.0f} ms", f"{ratio:.3f}", f"{counted:.3f}"
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    told = (
+        f"White blank, 3 x 3 neighbourhood, default cutoff, float32; processor time, medians of {arguments.repeats}. "
+        f"Counted: operations of matrix products. Load when it ended {os.getloadavg()[0]:.1f}. {describe()}."
+    )
+    text = "\n".join([*lines, "", told, ""])
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
