@@ -351,3 +351,16 @@ def test_a_class_token_and_patches_have_no_other_queries() -> None:
     model = build("vit")
     found = cl.attention_regions(model, random_images(model, 1), two_objects(model))
     assert len(found.other_queries()) == 0 and "prefix_mass" not in found.data and "pool_mass" not in found.data
+
+
+def test_registers_and_a_pooling_head_stand_in_one_table() -> None:
+    model = HookedViT(timm_model("vit_base_patch16_siglip_224", reg_tokens=2))
+    found = cl.attention_regions(model, random_images(model, 3), [two_objects(model)] * 3, batch_size=2, progress=False)
+    table = found.other_queries()
+    assert table["kind"].str.partition("-to-")[0].value_counts().to_dict() == {
+        "registers": 3 * 4 * 3 * 3,  # images, layers, heads, and keys: object, background, registers
+        "pool": 3 * 3 * 2,  # it reads no registers
+    }
+    of_pool = table[table["layer"] == "pool"]
+    np.testing.assert_allclose(of_pool.groupby(["image", "head"])["mass"].sum(), 1, atol=1e-5)
+    assert set(found.kinds) == {kind for kind in found.kinds if not kind.startswith(("pool", "registers"))}
