@@ -7,8 +7,8 @@ from timm.layers import HybridEmbed
 from timm.models import beit, eva, vision_transformer, vision_transformer_hybrid
 from torch import Tensor
 
-_RESAMPLED_BY_LIST = "Using a non-tuple sequence for multidimensional indexing"
-"""Torch's warning about timm's resampling of relative positions."""
+_OF_RESAMPLING = r"Using a non-tuple sequence for multidimensional|torch.searchsorted\(\): input value tensor is non-con"
+"""Torch's warnings about how timm resamples tables of relative positions."""
 
 
 def as_timm_vit(vit: Any, state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def as_timm_vit(vit: Any, state: dict[str, Tensor], label: str) -> dict[str, Ten
         KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError: timm's filter does not fit.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", _RESAMPLED_BY_LIST)
+        warnings.filterwarnings("ignore", _OF_RESAMPLING)
         converted = _filtered(vit, dict(state), label)
     if "siglip" in label and getattr(vit, "attn_pool", None) is None:
         # timm's average-pooled SigLIP models share the files of the attention-pooled ones.
