@@ -21,6 +21,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import single_images
 from caap_lab.models.names import Site
+from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 
@@ -86,7 +87,7 @@ def sweep(
 
     values = torch.zeros(len(cells), len(batch), dtype=torch.float64, device="cpu")
     prefix = _Prefix(model, batch)
-    per_run = max(1, batch_size // len(batch))
+    per_run = max(1, images_at_once(model.body, batch_size) // len(batch))
     with tqdm(total=len(cells), unit="cell", disable=not progress) as bar:
         for first, group in groupby(cells, key=lambda cell: cell[0]):
             waiting = list(group)

@@ -24,6 +24,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.probability import probabilities, resolved_probability
+from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class _Curves:
     def run(self, batch_size: int, bar: Any) -> None:
         """Fill all curves, `batch_size` changed images at a time."""
         model = self.model
+        batch_size = images_at_once(model.body, batch_size)
         batch = torch.empty(batch_size, 3, *model.preprocessing.image_size, device=model.device, dtype=model.dtype)
         waiting: list[_Piece] = []
         filled = 0

@@ -19,7 +19,7 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
-from caap_lab.models.quantised import why_no_gradient
+from caap_lab.models.quantised import check_format, why_no_gradient
 from caap_lab.models.width import Measured, output_width
 
 Images = Any
@@ -171,6 +171,7 @@ class HookedModel(HookedRootModule, ABC):
             InputError: an image cannot be read, has another size, or holds NaN.
         """
         self._check_unchanged()
+        check_format(self.body, self.dtype)
         batch = as_batch(images, self.preprocessing).to(self.device, self.dtype)
         # A tensor made in inference mode could be neither kept for later nor differentiated through.
         return batch.clone() if batch.is_inference() and not torch.is_inference_mode_enabled() else batch

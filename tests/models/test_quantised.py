@@ -87,6 +87,17 @@ def test_what_runs_forwards_runs_and_methods_with_gradients_are_refused(
     assert not model.has_hooks()
 
 
+def test_curves_and_formats(model: HookedViT) -> None:
+    images = random_images(model, 2)
+    maps = cl.attribute(model, images, "rollout", 3, progress=False)
+    assert isinstance(maps, list)
+    together = cl.insertion_deletion(model, list(images), maps, progress=False)
+    alone = cl.insertion_deletion(model, images[1], maps[1], progress=False)
+    assert (together[1].insertion, together[1].deletion) == (alone.insertion, alone.deletion)  # type: ignore[index, union-attr]
+    with pytest.raises(InputError, match=r"qkv is quantised and reads float32, not torch.float64: call model\.float"):
+        HookedViT(copy.deepcopy(model.vit)).double()(images.double())
+
+
 def test_caap_is_near_that_of_the_plain_weights(model: HookedViT) -> None:
     plain = HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", depth=2)))
     image = random_images(plain, 1)
