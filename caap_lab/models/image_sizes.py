@@ -4,6 +4,7 @@ import copy
 import warnings
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from caap_lab.errors import InputError
@@ -68,7 +69,8 @@ def resized(vit: Body, size: tuple[int, int]) -> Body:
         where = "has no set_input_size" if pool is None else "adds positions in its head, which timm does not resample"
         raise InputError(f"This {kind} {where}, so it takes images of one size only.")
     other: Any = copy.deepcopy(vit, {id(parameter): parameter for parameter in vit.parameters()})
-    with warnings.catch_warnings():
+    # Positions made in inference mode could not be differentiated through.
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore", UserWarning)  # torch's, about how timm resamples relative positions
         other.set_input_size(img_size=size)
     return other

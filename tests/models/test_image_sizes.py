@@ -159,6 +159,10 @@ def test_heads_names_and_formats_go_with_the_model() -> None:
     assert other.head is model.head and other.spec.pool == "cls+mean"
     assert HookedViT(vit).at_image_size(WIDE).class_names.name(1) == "class 1"
     assert other.fingerprint != model.fingerprint
+    with torch.inference_mode():
+        made = model.at_image_size(WIDE)
+    assert not any(parameter.is_inference() for parameter in made.parameters())
+    assert made.vit.pos_embed.requires_grad and made.vit.pos_embed.is_leaf
 
 
 def test_patches_that_are_not_square() -> None:
