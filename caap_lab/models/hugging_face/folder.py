@@ -10,6 +10,7 @@ from typing import Any
 import timm
 
 from caap_lab.errors import CheckpointError, InputError
+from caap_lab.models.bundled import BACKBONES
 from caap_lab.models.hub import find_file
 
 HUB = "hf-hub:"
@@ -77,11 +78,11 @@ class AdapterFolder:
 def names_folder(name: str) -> bool:
     """True if a model's name is a repository's id or the path of a folder, not a name that timm or the package knows.
 
-    A name that timm has is timm's, also where a folder is called the same; "./NAME" is the folder then.
+    A name that timm or the package has is theirs, also where a folder is called the same; "./NAME" is the folder then.
     """
     if name.startswith((HUB, *_OTHER_PREFIXES)) or "/" in name or os.sep in name or name.startswith(("~", ".")):
         return True
-    return bool(name.strip()) and not timm.is_model(name) and _is_dir(Path(name))
+    return bool(name.strip()) and name not in BACKBONES and not timm.is_model(name) and _is_dir(Path(name))
 
 
 def check_folder_name(name: str) -> None:

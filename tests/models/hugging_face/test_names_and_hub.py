@@ -97,6 +97,7 @@ def test_what_a_name_means(timm_saved: Path, tmp_path: Path, monkeypatch: pytest
     shutil.copytree(timm_saved, "test_vit")
     shutil.copytree(timm_saved, "models/a=b")
     shutil.copytree(timm_saved, "plain")
+    shutil.copytree(timm_saved, "demo")
     assert not names_folder("test_vit") and not names_folder("demo") and not names_folder("")
     for name in ("./test_vit", "models/a=b", "plain", str(tmp_path / "plain"), "hf-hub:timm/test_vit", "gone/folder"):
         assert names_folder(name)
