@@ -7,7 +7,7 @@ from timm.layers import HybridEmbed
 from timm.models import beit, eva, vision_transformer, vision_transformer_hybrid
 from torch import Tensor
 
-_OF_RESAMPLING = r"Using a non-tuple sequence for multidimensional|torch.searchsorted\(\): input value tensor is non-con"
+_OF_RESAMPLING = r"Using a non-tuple sequence for multi|torch.searchsorted\(\): input value tensor is non-con"
 """Torch's warnings about how timm resamples tables of relative positions."""
 
 
