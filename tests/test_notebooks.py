@@ -1,12 +1,17 @@
 """The notebooks run from top to bottom, are committed without outputs, and draw what they say."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from helpers.warm_kernels import warm_kernels
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
@@ -50,8 +55,19 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / f"{name}.ipynb").is_file(), name
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Name of the kernel that runs the notebooks."""
+    if sys.platform == "win32":  # no fork
+        yield "python3"
+        return
+    with warm_kernels(tmp_path_factory.mktemp("jupyter")) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder), prepend=os.pathsep)
+        yield "warm"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_from_top_to_bottom(path: Path, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):  # nobody's settings or history
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
     work, temporary = tmp_path / "work", tmp_path / "temporary"
@@ -59,7 +75,9 @@ def test_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     notebook = _read(path)
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    client = NotebookClient(
+        notebook, timeout=300, startup_timeout=300, kernel_name=kernel, resources={"metadata": {"path": str(work)}}
+    )
     client.execute()  # raises at the first cell with an error
     assert {left.name for left in work.iterdir()} <= {"runs"}
     for cell in _code(notebook):
