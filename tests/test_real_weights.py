@@ -133,10 +133,10 @@ def test_a_black_box_classifies_photos_and_points_at_the_object(
     efficientnet: cl.BlackBoxModel, photos: list[Path]
 ) -> None:
     assert right_answers(efficientnet, photos[::8]) >= 0.75
-    (lion,) = [photo for photo in photos if "lion" in photo.name and "sea" not in photo.name]
-    m = cl.attribute(efficientnet, lion, "grad_cam")
-    assert m.target_name == "lion" and m.grid == (7, 7) and m.settings == {"layer": "bn2"}
-    assert cl.insertion_deletion(efficientnet, lion, m, protocol="rise-28").insdel > 0.2
+    (goldfinch,) = [photo for photo in photos if "goldfinch" in photo.name]
+    m = cl.attribute(efficientnet, goldfinch, "grad_cam")
+    assert m.target_name == "goldfinch" and m.grid == (7, 7) and m.settings == {"layer": "bn2"}
+    assert cl.insertion_deletion(efficientnet, goldfinch, m, protocol="rise-28").insdel > 0.4
 
 
 @pytest.mark.slow
@@ -144,10 +144,11 @@ def test_maps_of_a_black_box_lie_on_their_objects(efficientnet: cl.BlackBoxModel
     assert right_answers(efficientnet, sorted((shared / "images" / "imagenet-samples").glob("*.JPEG"))) >= 0.88
     coarse = cl.BlackBoxModel(efficientnet.black_box, grid=(7, 7), preprocessing=efficientnet.preprocessing)
     folder = shared / "images" / "segmented" / "ecssd"
-    areas: dict[str, list[float]] = {"grad_cam": [], "rise": [], "simple_insertion": [], "occlusion": []}
+    areas: dict[str, list[float]] = {"grad_cam": [], "rise": [], "simple_insertion": []}
     for photo in sorted((folder / "images").iterdir())[::20]:
         mask = coarse.preprocessing.mask(Image.open(folder / "masks" / f"{photo.stem}.png").convert("L"))
         for name, found in areas.items():
             m = cl.attribute(coarse, photo, name, **({"samples": 200} if name == "rise" else {}))
             found.append(roc_auc_score(mask.flatten(), m.upsample().flatten()))
-    assert all(len(found) == 5 and np.mean(found) > 0.6 for found in areas.values()), areas
+    means = {name: np.mean(found) for name, found in areas.items()}
+    assert means["grad_cam"] > 0.8 and means["simple_insertion"] > 0.8 and means["rise"] > 0.55, areas

@@ -30,13 +30,13 @@ def occlusion(
     blank: Blank = "mean",
     chunk_size: int = 64,
     seed: int = 0,
+    probability: str = "auto",
 ) -> Float[Tensor, "batch row col"]:
-    """Mean over a patch's pixels u of the mean over windows W around u of f_c(x) - f_c(x with W covered); signed.
+    """Mean over a patch's pixels u of the mean over windows W around u of p_c(x) - p_c(x with W covered); signed.
 
     Windows begin at pixel 0 and lie `stride` apart, down and across; the last one of a row or column is cut off at the
-    image's edge. Each pixel lies in one window at least. The paper shows f_c(x with W covered) itself at each window's
-    place, for the probability of the class; the differences of logits, and their mean where windows overlap, are
-    Captum's (`captum.attr.Occlusion`).
+    image's edge. Each pixel lies in one window at least. The paper shows p_c(x with W covered) itself at each window's
+    place; the difference, and its mean where windows overlap, are Captum's (`captum.attr.Occlusion`).
 
     Args:
         model: The model.
@@ -48,6 +48,7 @@ def occlusion(
             "blur", the image itself under RISE's blur.
         chunk_size: Windows at once; does not change results.
         seed: Seed of the noise blanks.
+        probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     for name, pixels in (("window", window), ("stride", stride)):
         if pixels is not None:
@@ -75,8 +76,8 @@ def occlusion(
         def covered(part: Tensor, image: Tensor = image, instead: Tensor = instead) -> Tensor:
             return torch.where(_windows(part, sides, model.image_size), instead, image)
 
-        whole = scores_in_chunks(model, image, lambda made: made, target, chunk_size, "logit")
-        losses = whole - scores_in_chunks(model, corners, covered, target, chunk_size, "logit")
+        whole = scores_in_chunks(model, image, lambda made: made, target, chunk_size, probability=probability)
+        losses = whole - scores_in_chunks(model, corners, covered, target, chunk_size, probability=probability)
         maps.append(_mean_where_covered(losses, corners, sides, model.image_size))
     return sum_patches(model, torch.stack(maps)) / math.prod(model.patch_size)
 
@@ -138,5 +139,6 @@ OCCLUSION = method(
     needs="forward passes",
     sign="signed",
     forwards=Passes(_forwards, "about N"),
+    score="attribution to prob",
     reads="pixels",
 )

@@ -68,8 +68,12 @@ def probe(model: nn.Module, like: Tensor, size: tuple[int, int]) -> Probed:
         InputError: it does not run on such images; it gives no logits; or an image's logits depend on the other image.
     """
     seen: dict[str, ModuleOutput] = {}
-    counted = ((name, module) for name, module in model.named_modules() if name)
-    handles = [module.register_forward_hook(_note(seen, name, size)) for name, module in counted]
+    parts = {name: module for name, module in model.named_modules() if name}
+    handles = [
+        module.register_forward_hook(_note(seen, name, size))
+        for name, module in parts.items()
+        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+    ]
     images = probe_images(like, size)
     try:
         with torch.no_grad(), evaluated([model]):
@@ -83,10 +87,9 @@ def probe(model: nn.Module, like: Tensor, size: tuple[int, int]) -> Probed:
             handle.remove()
     _check_logits(logits.double(), alone.double())
     last = None
-    modules = dict(model.named_modules())
     for name, found in seen.items():
         spatial = found.maps is not None and found.maps.rows * found.maps.cols > 1
-        if spatial and found.runs == 1 and not isinstance(modules[name], _NO_MAPS_OF_THEIR_OWN):
+        if spatial and found.runs == 1 and not isinstance(parts[name], _NO_MAPS_OF_THEIR_OWN):
             last = name
     return Probed(logits.shape[1], seen, last)
 

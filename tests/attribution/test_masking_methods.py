@@ -81,7 +81,7 @@ def plain_occlusion(
     """Window by window and pixel by pixel."""
     height, width = model.image_size
     with torch.no_grad():
-        whole = model(image[None])[0, target]
+        whole = model(image[None])[0].softmax(0)[target]
         total, count = torch.zeros(height, width).double(), torch.zeros(height, width)
         for top in range(0, height, stride[0]):
             for left in range(0, width, stride[1]):
@@ -92,7 +92,7 @@ def plain_occlusion(
                 for row in range(top, min(top + window[0], height)):
                     for col in range(left, min(left + window[1], width)):
                         changed[:, row, col] = cover[:, row, col]
-                loss = whole - model(changed[None])[0, target]
+                loss = whole - model(changed[None])[0].softmax(0)[target]
                 total[top : top + window[0], left : left + window[1]] += loss
                 count[top : top + window[0], left : left + window[1]] += 1
     assert count.min() >= 1
@@ -121,7 +121,7 @@ def test_occlusion_agrees_with_captum() -> None:
     white = blank_image(model, "white")
     assert white is not None
     for window, stride in ((8, 8), (14, 5)):
-        expected = Occlusion(model).attribute(
+        expected = Occlusion(lambda batch: model(batch).softmax(1)).attribute(
             images, (3, window, window), (3, stride, stride), baselines=white.expand_as(images), target=targets
         )
         found = occlusion(model, images, targets, blank="white", window=window, stride=stride)
