@@ -25,7 +25,10 @@ from caap_lab.models.supported import SUPPORTED
 
 
 class PlainViT(Architecture):
-    """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are added to the tokens, and nowhere else."""
+    """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are added to the tokens, and nowhere else.
+
+    Patches are those of the image, or of the feature map of a convolutional stem; see `caap_lab.models.stem`.
+    """
 
     containers = (TimmBlock, TimmAttention, Mlp, GluMlp, SwiGLU, AttentionPoolLatent, PatchEmbed)
 
