@@ -91,8 +91,9 @@ def test_curves_and_formats(model: HookedViT) -> None:
     images = random_images(model, 2)
     maps = cl.attribute(model, images, "rollout", 3, progress=False)
     assert isinstance(maps, list)
-    together = cl.insertion_deletion(model, list(images), maps, progress=False)
-    alone = cl.insertion_deletion(model, images[1], maps[1], progress=False)
+    protocol = "xplique"  # of ten steps
+    together = cl.insertion_deletion(model, list(images), maps, protocol=protocol, progress=False)
+    alone = cl.insertion_deletion(model, images[1], maps[1], protocol=protocol, progress=False)
     assert (together[1].insertion, together[1].deletion) == (alone.insertion, alone.deletion)  # type: ignore[index, union-attr]
     with pytest.raises(InputError, match=r"qkv is quantised and reads float32, not torch.float64: call model\.float"):
         HookedViT(copy.deepcopy(model.vit)).double()(images.double())
