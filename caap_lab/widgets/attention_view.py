@@ -236,7 +236,8 @@ class AttentionView(Panel):
 
     @property
     def _heads(self) -> Literal["mean"] | int:
-        return self.sums.of_heads(self.grid.chosen[1])
+        layer, head = self.grid.chosen
+        return self.sums.of_heads(head) if layer < self.model.n_layers else "mean"
 
     def _heads_of(self, layer: int) -> int:
         """Number of heads of a layer, or of the pooling head behind the last one."""

@@ -335,6 +335,9 @@ def test_a_pooling_head_is_one_more_layer(tmp_path: Path) -> None:
     assert set(names["sums"]["kind"]) == {"pool-to-object", "pool-to-background"}
     figure = view.to_figure()
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["0", "1", "2", "3", "pool"]
+    view.sums.heads.value = "chosen"  # of the blocks, whose heads are others
+    assert "mean over heads" in view.sums.curve.label
+    assert any("mean over heads" in ax.get_title() for ax in view.to_figure().axes)
     view.grid.chosen = [0, 0]
     assert "layer 0" in view.sums.table.value
 
