@@ -42,6 +42,10 @@ def serve(address: str) -> NoReturn:
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
     server.listen()  # before the imports, which are waited for
+    import tqdm.notebook
+
+    sys.modules["tqdm.autonotebook"] = tqdm.notebook  # what tqdm takes in a kernel, and not in a script
+
     import caap_lab  # noqa: F401  # isort: skip  # before timm, for a CPU-only torch
     import IPython.core.interactiveshell  # noqa: F401
     import pandas  # noqa: F401
