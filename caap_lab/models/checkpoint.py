@@ -165,11 +165,13 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"There is no checkpoint file {path}.")
     if (path / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"{path} is a peft adapter, which holds changes to another model's weights. Load it with peft and wrap "
-            "the model: cl.wrap(peft.PeftModel.from_pretrained(base_model, folder))."
+            f"{path} is a peft adapter, which holds changes to another model's weights. Give the folder alone, "
+            "load_model(FOLDER), which loads the base model that it names; or load it with peft and wrap the model: "
+            "cl.wrap(peft.PeftModel.from_pretrained(base_model, folder))."
         )
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the weights file in it.")
+        whole = " Or give the folder alone, load_model(FOLDER)." if (path / "config.json").is_file() else ""
+        raise CheckpointError(f"{path} is a folder; give the weights file in it.{whole}")
     if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
         kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES))
         raise CheckpointError(f"{path} has the ending {path.suffix or '(none)'}; known are {kinds}.")

@@ -144,6 +144,8 @@ def test_folders_without_a_model_are_told(tmp_path: Path, saved: Path) -> None:
         cl.load_model(tmp_path)
     with pytest.raises(InputError, match=r"model\.safetensors is a file\. Give its folder"):
         cl.load_model(str(saved / "model.safetensors"))
+    with pytest.raises(CheckpointError, match=r"is a folder; .* Or give the folder alone, load_model\(FOLDER\)"):
+        cl.load_model("vit_tiny_patch16_224", checkpoint=saved)
 
 
 # -- the hub -----------------------------------------------------------------------------------------------
