@@ -162,8 +162,6 @@ def test_a_bad_photo_late_in_a_list_is_found_before_the_run(monkeypatch: pytest.
 
 
 def test_models_that_look_alike_but_are_not() -> None:
-    with pytest.raises(InputError, match="reads patches of a convolutional network"):
-        HookedViT(timm_model("vit_tiny_r_s16_p8_224", patch_size=1, img_size=64))
     with pytest.raises(InputError, match="dynamic_img_pad"):
         HookedViT(timm_model("vit_base_patch16_224", img_size=(50, 40), dynamic_img_pad=True))
     with pytest.raises(InputError, match=r"cl\.HookedViT\(model\)"):
