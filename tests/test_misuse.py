@@ -165,7 +165,7 @@ def test_models_that_look_alike_but_are_not() -> None:
     with pytest.raises(InputError, match="dynamic_img_pad"):
         HookedViT(timm_model("vit_base_patch16_224", img_size=(50, 40), dynamic_img_pad=True))
     with pytest.raises(InputError, match=r"cl\.HookedViT\(model\)"):
-        cl.caap(timm_model("vit_base_patch16_224"), torch.zeros(3, 32, 32))
+    with pytest.raises(InputError, match=r"cl\.wrap\(model\)"):
 
 
 def test_arguments_of_other_kinds() -> None:
