@@ -60,7 +60,8 @@ class RegionPairs:
         self.kinds = torch.from_numpy(np.stack([_pairs(kind, names) for kind in kinds])).double()
         self._read = list(spec.read_tokens)
         keys = [kind.partition("-to-")[2] for kind in pool_kinds(spec)]
-        self._pool_keys = torch.tensor([[name == key for name in names] for key in keys]).double()
+        asked = [[name == key for name in names] for key in keys]
+        self._pool_keys = torch.tensor(asked, dtype=torch.float64, device="cpu")
         size = self.member.sum(dim=1).double()
         self.n_pairs = torch.einsum("br,bs,krs->bk", size, size, self.kinds)
         self.n_queries = torch.einsum("br,kr->bk", size, self.kinds.amax(dim=2))

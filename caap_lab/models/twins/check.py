@@ -35,7 +35,9 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
     example = next(twin.parameters())
     shape = (_BATCH, model.in_chans, *model.patch_embed.img_size)
     # from a generator of its own, so that the user's random numbers are what they would have been
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    images = drawn.to(example.device, example.dtype)
     with _evaluating(original), _plain_arithmetic(example.device):
         names = {id(part): name for name, part in plain.named_modules()}
         blocks = [original.get_submodule(names[id(block)]) for block in blueprint.blocks]
