@@ -64,8 +64,9 @@ def small_model(name: str) -> nn.Module:
     stem = "_hybrid" in timm.model_entrypoint(name).__module__
     narrow = {} if stem else NARROW | (KEYS if "sapiens" in name else {})
     with torch.device("meta"):
-        stride = timm.create_model(name, depth=1, **narrow).patch_embed.feat_ratio(as_scalar=False)  # type: ignore[operator, union-attr]
-    size = {"img_size": (4 * stride[0], 3 * stride[1]), "depth": DEPTH, "num_classes": 7}
+        embed: Any = timm.create_model(name, depth=1, **narrow).patch_embed
+    stride = embed.feat_ratio(as_scalar=False)
+    size: dict[str, Any] = {"img_size": (4 * stride[0], 3 * stride[1]), "depth": DEPTH, "num_classes": 7}
     model = timm.create_model(name, **size, **narrow).eval()
     with torch.no_grad():
         for part, weight in model.named_parameters():
@@ -84,7 +85,7 @@ def equal_logits(model: cl.HookedViT, images: Float[Tensor, "batch 3 height widt
     kept = [module.fused_attn for module in switches]
     for word, fused in (("fused", True), ("explicit", False)):
         for module in switches:
-            module.fused_attn = fused  # type: ignore[assignment]
+            module.fused_attn = fused
         with torch.no_grad():
             same = torch.equal(model(images), model.vit(images))
         words.append(word if same else f"not {word}")
@@ -160,25 +161,30 @@ def caap_difference(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"
     worst = 0.0
     with torch.no_grad():
         for context in ("free", "clamped"):
-            scores = cl.caap(model, image[0], CLASS, cutoff=CUTOFF, context=context, progress=False).all_scores
+            one = cl.caap(model, image[0], CLASS, cutoff=CUTOFF, context=context, progress=False)
+            assert isinstance(one, cl.AttributionMap) and one.all_scores is not None
+            scores = one.all_scores
             plain = plain_scores(model, image, context == "clamped")
             worst = max(worst, float((scores - plain).abs().max() / plain.abs().max()))
     return worst
 
 
 def running_methods(model: HookedModel, image: Tensor) -> tuple[str, tuple[str, ...]]:
-    """How many methods give a map, of how many, and the names of the others."""
+    """How many methods give a finite map that is not zero for every class, of how many, and the names of the others."""
     refused = []
     for name in METHODS:
         try:
-            scores = cl.attribute(model, image, name, CLASS, progress=False, **QUICK.get(name, {}))
+            if not any(_is_map(model, image, name, target) for target in range(model.n_classes)):
+                refused.append(f"{name} (zero)")
         except cl.InputError:
             refused.append(name)
-            continue
-        assert not isinstance(scores, list)
-        if not (scores.scores.isfinite().all() and scores.scores.abs().max() > 0):
-            refused.append(f"{name} (zero or not finite)")
     return f"{len(METHODS) - len(refused)} of {len(METHODS)}", tuple(refused)
+
+
+def _is_map(model: HookedModel, image: Tensor, name: str, target: int) -> bool:
+    found = cl.attribute(model, image[0], name, target, progress=False, **QUICK.get(name, {}))
+    assert isinstance(found, cl.AttributionMap) and found.scores.isfinite().all(), name
+    return bool(found.scores.abs().max() > 0)
 
 
 def measure() -> Iterator[Row]:

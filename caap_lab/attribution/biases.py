@@ -59,9 +59,10 @@ def read_biases(
 
     def note(name: str, bias: Tensor | None) -> Callable[..., Tensor]:
         def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            constant = bias
             if bias is None:
                 constant = constant_part("FullGrad+", name, module, inputs) + apart.get(module, 0)
+            else:
+                constant = bias
             added.append((name, constant, differentiable(output)))
             return added[-1][-1]
 
