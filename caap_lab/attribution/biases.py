@@ -57,12 +57,12 @@ def read_biases(
         entering.append(differentiable(x))
         return entering[-1]
 
+    def part(name: str, module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return constant_part("FullGrad+", name, module, inputs) + apart.get(module, 0)
+
     def note(name: str, bias: Tensor | None) -> Callable[..., Tensor]:
         def keep(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            if bias is None:
-                constant = constant_part("FullGrad+", name, module, inputs) + apart.get(module, 0)
-            else:
-                constant = bias
+            constant = part(name, module, inputs) if bias is None else bias
             added.append((name, constant, differentiable(output)))
             return added[-1][-1]
 
