@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import timm
 import torch
@@ -13,7 +14,6 @@ import caap_lab as cl
 from caap_lab.errors import CheckpointError, InputError
 from helpers.checkpoints import change_json, put_in_cache, save_transformers
 
-peft: Any = pytest.importorskip("peft")
 pytestmark = [
     pytest.mark.xdist_group("transformers"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # PEFT asks for it

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import peft
 import pytest
 import torch
 
@@ -17,7 +18,6 @@ pytestmark = [
 
 @pytest.mark.parametrize("dora", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_live_adapters_are_merged_as_they_are_now(dora: bool) -> None:
-    peft: Any = pytest.importorskip("peft")
     original = build_original("vit")
     images = torch.randn(2, 3, 24, 32, generator=torch.Generator().manual_seed(1))
     plain = original(images).logits.detach()
@@ -56,7 +56,6 @@ def test_live_adapters_are_merged_as_they_are_now(dora: bool) -> None:
 
 
 def test_an_adapter_that_the_model_passes_by_is_noticed() -> None:
-    peft: Any = pytest.importorskip("peft")
     original = build_original("torchvision")  # whose attention reads out_proj.weight, and not what out_proj gives
     config = peft.LoraConfig(r=3, target_modules=["out_proj"], init_lora_weights=False)
     adapted: Any = peft.get_peft_model(original, config).eval()
