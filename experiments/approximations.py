@@ -2,7 +2,7 @@
 
     python -m experiments.approximations --model deit_tiny_patch16_224 --checkpoint deit.safetensors --photos DIR
 
-Writes `approximations_MODEL.csv` (one row an image, cutoff and variant) and a Markdown table of means. Real weights are
+Writes `approximations_MODEL.csv` (one row per image, cutoff and variant) and a Markdown table of means. Real weights are
 needed: on random ones every map is noise.
 """
 

@@ -76,7 +76,7 @@ def counts(found: cl.AttentionRegions) -> str:
 
 
 def table(found: cl.AttentionRegions, control: cl.AttentionRegions) -> list[str]:
-    """One row a layer."""
+    """One row per layer."""
     kinds = [kind for kind in KINDS if np.isfinite(found.mean()[found.kinds.index(kind)]).all()]
     columns = {
         f"{quantity}: {kind}": over_layers(found, quantity, kind) for quantity in ("weight", "mass") for kind in kinds

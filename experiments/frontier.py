@@ -113,7 +113,7 @@ def measure(model: cl.HookedViT, photos: list[Path], curves: int, repeats: int) 
 
 
 def table(frame: pd.DataFrame) -> str:
-    """Markdown: one row a model, cutoff and setting."""
+    """Markdown: one row per model, cutoff and setting."""
     lines = [
         "| model | cutoff | setting | forwards, counted | forwards, timed | Spearman | InsDel |",
         "|---|---|---|---|---|---|---|",

@@ -82,7 +82,7 @@ def cutoff_table(models: Sequence[Measured]) -> list[str]:
 
 
 def metric_table(head: str, table: Table) -> list[str]:
-    """One row a setting."""
+    """One row per setting."""
     lines = [f"| {head} | {' | '.join(METRICS[metric] for metric in MAIN)} |", "|---" * (len(MAIN) + 1) + "|"]
     return lines + [f"| {name} | {' | '.join(percent(row[m]) for m in MAIN)} |" for name, row in table.items()]
 

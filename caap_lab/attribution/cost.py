@@ -12,7 +12,7 @@ BACKWARD = 2
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What of an architecture decides how many passes a map takes."""
+    """What of an architecture decides how many passes one map takes."""
 
     kind: str
     """"vit", "cnn", "mixer" or "black_box"."""

@@ -194,7 +194,7 @@ class ImageSet(Sequence[Sample]):
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Names from a file that `ImageSet.save_list` wrote, or that lists one name a line.
+    """Names from a file that `ImageSet.save_list` wrote, or that lists one name per line.
 
     Raises:
         InputError: there is no such file, or it lists nothing.

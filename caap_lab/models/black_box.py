@@ -56,7 +56,7 @@ class BlackBoxModel(HookedModel):
             image_size: Pixels or (height, width), where they differ from those of `preprocessing`.
             preprocessing: How photos become tensors. By default that of the module's timm configuration; a module
                 without one is taken for an ImageNet model: 224 pixels, and ImageNet's mean and deviation.
-            class_names: One name a class; by default ImageNet-1k names for 1000 classes.
+            class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name, or the class of the module.
 
         Raises:

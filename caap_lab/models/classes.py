@@ -20,7 +20,7 @@ _MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class ClassNames:
-    """One name a class, in the order of the model's scores.
+    """One name per class, in the order of the model's scores.
 
     Raises:
         InputError: there is no name, a name is not text, the names have no order, or the ids are not as many as they.

@@ -53,7 +53,7 @@ class HookedCNN(HookedModel):
             grid: Rows and columns of the maps that methods give; they have to divide the image size. By default
                 the resolution of the second to last stage, 14 x 14 for an ImageNet model at 224 px.
             preprocessing: How photos become tensors; by default the model's own timm configuration.
-            class_names: One name a class; by default ImageNet-1k names for 1000 classes.
+            class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name.
 
         Raises:

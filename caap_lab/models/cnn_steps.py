@@ -27,7 +27,7 @@ class CNNSteps:
     blocks: list[Steps]
     """One entry a block. What lowers the resolution between two blocks belongs to the second."""
     pool: Steps
-    """From the last block's maps to one vector an image."""
+    """From the last block's maps to one vector per image."""
     classifier: Steps
 
     @property

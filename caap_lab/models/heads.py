@@ -49,7 +49,7 @@ class ClassAndMeanHead(nn.Module):
 
 
 class ZeroShotHead(nn.Module):
-    """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding a class."""
+    """CLIP's zero-shot head: scaled cosine of the image embedding with one text embedding per class."""
 
     text_embeddings: Float[Tensor, "classes width"]
     logit_scale: Float[Tensor, ""]
@@ -75,7 +75,7 @@ def save_zero_shot_head(
 
     Args:
         path: Where to write.
-        text_embeddings: One row a class; they are normalised when read.
+        text_embeddings: One row per class; they are normalised when read.
         names: Class names in the same order.
         logit_scale: CLIP's learned temperature, about 100.
     """

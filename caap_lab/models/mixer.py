@@ -55,7 +55,7 @@ class HookedMixer(HookedModel):
         Args:
             mixer: A timm MlpMixer of MixerBlocks: mixer_* and gmixer_*.
             preprocessing: How photos become tensors; by default the model's own timm configuration.
-            class_names: One name a class; by default ImageNet-1k names for 1000 classes.
+            class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name.
 
         Raises:

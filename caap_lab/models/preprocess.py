@@ -131,7 +131,7 @@ class Preprocessing:
         if isinstance(mask, np.ndarray) and (mask.ndim != 2 or 0 in mask.shape):
             raise InputError(f"A mask has shape [height, width] and one channel; this one is {list(mask.shape)}.")
         inside = object_pixels(mask, "The mask").inside
-        # Three equal channels, as timm pads "border" with one value a channel.
+        # Three equal channels, as timm pads "border" with one value per channel.
         image = Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))).convert("RGB")
         return self._geometry(image, "nearest", (0.0, 0.0, 0.0))[0] > 0
 

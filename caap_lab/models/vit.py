@@ -64,7 +64,7 @@ class HookedViT(HookedModel):
             vit: A timm VisionTransformer of a supported family.
             head: A head from `caap_lab.models.heads` to use instead of timm's own.
             preprocessing: How photos become tensors; by default the model's own timm configuration.
-            class_names: One name a class; by default ImageNet-1k names for 1000 classes.
+            class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name.
 
         Raises:

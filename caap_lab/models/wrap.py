@@ -74,7 +74,7 @@ def wrap(
             are resampled.
         preprocessing: How photos become tensors, as a `Preprocessing` or an image processor of transformers. By default
             what the model's timm configuration or its checkpoint's files say.
-        class_names: One name a class; by default the checkpoint's own, or ImageNet-1k names for 1000 classes.
+        class_names: One name per class; by default the checkpoint's own, or ImageNet-1k names for 1000 classes.
         name: What results call the model.
 
     Raises:
