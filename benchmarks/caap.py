@@ -1,7 +1,7 @@
 """CAAP's cost in forward passes of the same model: ``python -m benchmarks.caap --out docs/tables/cost.md``.
 
 For ViT-tiny, -small and -base (random weights: cost does not depend on them), with the default cutoff: maps and their
-approximations, sweeps over all cutoffs, four images at once, one forward a patch, where the time goes, and the
+approximations, sweeps over all cutoffs, four images at once, one forward per patch, where the time goes, and the
 machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``; there the time
 that the GPU works tells where the rest goes. Each model runs in a process of its own. A time in forwards is the median
 of ratios, each to forward passes just before and after it, as a machine may change its pace.
@@ -80,7 +80,7 @@ def measure(name: str, repeats: int, threads: int, naive: bool, device: str, dty
         short = {"forward pass": forward} | {what: call for what, call in calls.items() if "cutoffs" not in what}
         found["busy"] = {what: busy_seconds(call) for what, call in short.items()}
     if naive:
-        found["one forward a patch"] = _naive(model, image, blank.resid[0])
+        found["one forward per patch"] = _naive(model, image, blank.resid[0])
     return found
 
 
@@ -107,7 +107,7 @@ def _ratio(
 
 
 def _naive(model: HookedViT, image: torch.Tensor, embeddings: torch.Tensor) -> float:
-    """Seconds of one patched forward pass a patch."""
+    """Seconds of one patched forward pass per patch."""
     source = model.record(image, "resid_pre", layers=range(cutoff_blocks(None, model.n_layers)), progress=False)
     start = Patch("resid_pre", [0], source=embeddings)
     began = time.perf_counter()
@@ -146,13 +146,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     names += ["GPU works"] if on_gpu else []
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for model, found in results.items():
-        one, rate, naive = found["forward operations"], found["matrix rate"], found.get("one forward a patch")
+        one, rate, naive = found["forward operations"], found["matrix rate"], found.get("one forward per patch")
         rows = [("forward pass", _ms(found["forward"]), "1", "1", one / found["forward"] / rate)]
         for what, (ratio, seconds, counted) in found["rows"].items():
             rows.append((what, _ms(seconds), f"{ratio:.2f}", f"{counted / one:.2f}", counted / seconds / rate))
         if naive:
             times = f"{naive / found['forward']:.0f}", f"{found['patches']}"
-            rows.append(("one forward a patch", f"{naive:.1f} s", *times, found["patches"] * one / naive / rate))
+            rows.append(("one forward per patch", f"{naive:.1f} s", *times, found["patches"] * one / naive / rate))
         for *cells, share in rows:
             busy = found.get("busy", {}).get(cells[0])
             if busy is not None:
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--no-naive", action="store_true", help="leave out one forward a patch, which takes minutes")
+    parser.add_argument("--no-naive", action="store_true", help="leave out one forward per patch, which takes minutes")
     parser.add_argument("--out", type=Path, help="also write the tables beside this Markdown file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -2,8 +2,8 @@
 
     python -m experiments.approximations --model deit_tiny_patch16_224 --checkpoint deit.safetensors --photos DIR
 
-Writes `approximations_MODEL.csv` (one row per image, cutoff and variant) and a Markdown table of means. Real weights are
-needed: on random ones every map is noise.
+Writes `approximations_MODEL.csv` (one row per image, cutoff and variant) and a Markdown table of means. Real weights
+are needed: on random ones every map is noise.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def measure(model: HookedViT, photos: list[Path], free_photos: int, variants: li
             exact = one(caap(model, image, cutoff=cutoff))
             for variant in variants:
                 if variant == "free" and (number >= free_photos or cutoff % 2):
-                    continue  # one forward a patch: a subset
+                    continue  # one forward per patch: a subset
                 other = one(caap(model, image, exact.target, cutoff=cutoff, **VARIANTS[variant]))
                 rank = spearmanr(exact.scores.flatten(), other.scores.flatten()).statistic
                 rows.append({"image": photo.name, "cutoff": cutoff, "variant": variant, "spearman": rank})

@@ -1,4 +1,4 @@
-"""Sweeps: one patch a cell, over layers, heads, positions or any other axes.
+"""Sweeps: one patch per cell, over layers, heads, positions or any other axes.
 
 Cells are run many at a time, and the blocks before a cell's first patched one are run once for each image, not once a
 cell.

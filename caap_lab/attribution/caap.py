@@ -50,7 +50,7 @@ def caap(
         blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations" (on a CNN: of the maps
             entering block `start`), `cl.blanks.mean_activations(images)` (not on a CNN), or any image.
         context: What the other tokens do. "clamped" (default): keys and values of blank tokens stay the blank run's.
-            "free": they evolve and take up patched information (one forward pass a patch); the only one on a CNN, and
+            "free": they evolve and take up patched information (one forward pass per patch); the only one on a CNN, and
             the default there. "dropped": after the cutoff the patched tokens are the blank's again. "frozen": the
             patched tokens stay the source's in all blocks from `start`, so that `cutoff` has no effect.
         attention: "exact"; "cached" is E-CAAP (appendix B.1): blank attention from the blank's own queries, S_i's part

@@ -1,4 +1,4 @@
-"""The free context: the textbook interchange intervention (paper eq 1), one forward pass a patch."""
+"""The free context: the textbook interchange intervention (paper eq 1), one forward pass per patch."""
 
 import torch
 from jaxtyping import Bool, Float

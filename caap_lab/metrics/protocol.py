@@ -120,7 +120,7 @@ authors' sorting leaves their order open; an area is divided by the range of sha
 - "rise": Petsiuk et al. 2018, arXiv 1806.07421, for single images; 224 steps at 224 pixels. All of it is the authors'.
   The default, and our reading of CAAP's evaluation, which cites RISE and gives no further detail.
 - "rise-28": RISE's batch runs, 28 steps at 224 pixels. All of it is the authors'.
-- "patches": ours; one cell of the map a step, a cheap form of "rise" for maps on the patch grid.
+- "patches": ours; one cell of the map per step, a cheap form of "rise" for maps on the patch grid.
 - "tis": Transformer Input Sampling, Englebert et al. 2023. Theirs are the steps and the weaker blur on both sides.
 - "chefer": Chefer et al. 2021, arXiv 2012.09838. Theirs is the deletion ("positive perturbation"): 10 to 90 % of the
   pixels, cut off to whole ones, are set to 0 before normalisation, which is black, and the top-1 answer is compared

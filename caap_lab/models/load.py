@@ -73,7 +73,7 @@ def load_model(
         mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
         std: Standard deviation of each colour, instead of the model's own.
         image_size: Pixels or (height, width), instead of the model's own; a ViT's positions are resampled.
-        class_names: One name per class, instead of ImageNet's for 1000 classes and numbers else.
+        class_names: One name per class, instead of those in a folder's files, or ImageNet's for 1000 classes.
         device: Where to put the model.
         dtype: Number format of the weights, such as "float16".
 

@@ -50,7 +50,7 @@ def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: 
                 x = module.forward(x.to(own.device, own.dtype))  # without hooks, which a method may have set
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
-            f"The {what} ({head}) cannot read the model's features, {features} values an image: {error}. Give it "
+            f"The {what} ({head}) cannot read the model's features, {features} values per image: {error}. Give it "
             f"{features} inputs."
         ) from None
     if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 1 or not x.shape[1]:

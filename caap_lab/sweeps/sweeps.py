@@ -125,7 +125,7 @@ def sweep_contexts(
 ) -> CaapSweep:
     """CAAP over what the other tokens do; by default all contexts that the model has.
 
-    Other arguments are those of `sweep_cutoffs`. "free" costs a forward pass a patch.
+    Other arguments are those of `sweep_cutoffs`. "free" costs a forward pass per patch.
     """
     check_kind(model, "sweep_contexts")
     known = [context for context in CONTEXTS if context != "dropped" or model.spec.live_prefix]

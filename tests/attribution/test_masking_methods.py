@@ -392,7 +392,7 @@ def plain_mda(
         backwards.append(tried[int(np.argmin(scores))])
     order += backwards[::-1]
 
-    # The preliminary map: values along the order, from the deletion curve one patch a step.
+    # The preliminary map: values along the order, from the deletion curve one patch per step.
     raw = [prob(model, reveal(black, order[n:]), target) for n in range(count)] + [p_black]
     y = plain_convex(np.minimum.accumulate(np.clip((np.array(raw) - p_black) / abs(p_x - p_black), 0, 1)))
     falls = -np.diff(y)

@@ -38,7 +38,7 @@ def images(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def plain_scores(
     model: cl.HookedCNN, image: Tensor, blank: Tensor, start: int, cutoff: int, offsets: Iterable[tuple[int, int]]
 ) -> Tensor:
-    """Logits [row, col, class]: one run on the blank a cell, with the image's places put in at every patched point."""
+    """Logits [row, col, class]: one run on the blank per cell, with the image put in there at every patched point."""
     points = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.n_layers))]
     points = points[start:cutoff]
     _, source = model.run_with_cache(image[None])

@@ -120,7 +120,7 @@ class Squeezed(nn.Linear):
 @pytest.mark.parametrize(
     "new, message",
     [
-        (nn.Linear(30, 3), "cannot read the model's features, 24 values an image"),
+        (nn.Linear(30, 3), "cannot read the model's features, 24 values per image"),
         (Squeezed(24, 1), r"gives \[1\] for one image; logits \[batch, class\] are needed"),
         (nn.LSTM(24, 3), "gives tuple for one image"),
     ],
