@@ -16,6 +16,9 @@ _PREFIXES = (
     *("teacher", "student", "ema", "model_ema", "ema_model", "online_model"),
 )
 """What wrappers put in front of the names of all their model's weights."""
+_PATCHES = ".patch_embed.proj.weight"
+_CONVERTED_BY_TIMM = {"visual"}
+"""In front of names in layouts that timm converts."""
 _IN_FRONT = re.compile(rf"^(({'|'.join(_PREFIXES)})\.)+")
 _INSIDE_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch's compiler and training wrappers put into names, wherever they wrap."""
@@ -99,8 +102,8 @@ def _by_own_names(state: dict[str, Tensor], file: object) -> dict[str, Tensor]:
     """Weights without what wrappers put in front of their names, and without what only training reads."""
     while True:
         if any(_OF_MODELS.match(name) for name in state):
-            return {name: value for name, value in state.items() if not _PROJECTION_HEADS.match(name)}
-        groups = {prefix: under for prefix in _PREFIXES if (under := _under(state, prefix))}
+            return {name: value for name, value in state.items() if not _is_of_training(name)}
+        groups = {prefix: under for prefix in _prefixes(state) if (under := _under(state, prefix))}
         known = {prefix: under for prefix, under in groups.items() if _is_model(under)}
         if len(groups) == 1 and len(next(iter(groups.values()))) == len(state):
             state = next(iter(groups.values()))  # all names have it, whatever they are
@@ -132,8 +135,17 @@ def _is_of_training(name: str) -> bool:
 def _is_model(state: Mapping[str, Tensor]) -> bool:
     """True if names, behind any prefixes, are those of a supported model."""
     return any(_OF_MODELS.match(name) for name in state) or any(
-        _is_model(under) for prefix in _PREFIXES if (under := _under(state, prefix))
+        _is_model(under) for prefix in _prefixes(state) if (under := _under(state, prefix))
     )
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Known prefixes, and others right in front of a Vision Transformer's names: attributes of the user's own."""
+    own = {name.removesuffix(_PATCHES): None for name in names if name.endswith(_PATCHES)}
+    return [
+        *_PREFIXES,
+        *(front for front in own if "." not in front and front not in {*_PREFIXES, *_CONVERTED_BY_TIMM}),
+    ]
 
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -183,9 +195,11 @@ def _chosen(content: Mapping[Any, Any], key: str, file: object) -> dict[Any, Any
 def _search(content: Mapping[Any, Any], key: str) -> dict[Any, Any] | None:
     if isinstance(content.get(key), dict):
         return content[key]
-    if under := _under(_tensors(content), key):
+    tensors = _tensors(content)
+    if under := _under(tensors, key):
         return dict(under)
-    inner = (_search(value, key) for value in content.values() if isinstance(value, dict))
+    inner = [_search(behind, key) for prefix in _prefixes(tensors) if (behind := _under(tensors, prefix))]
+    inner += [_search(value, key) for value in content.values() if isinstance(value, dict)]
     return next((found for found in inner if found is not None), None)
 
 

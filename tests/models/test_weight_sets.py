@@ -80,6 +80,8 @@ WRAPPED: dict[str, tuple[State, Callable[[], Any]]] = {
         HEADLESS,
         lambda: {"model": {**under("teacher.backbone.", HEADLESS), "teacher.dino_head.mlp.0.weight": torch.ones(2)}},
     ),
+    "an attribute of one's own": (RAW, lambda: {"state_dict": under("module.clf.", RAW)}),
+    "a counter beside": (RAW, lambda: {**RAW, "n_averaged": torch.tensor(3)}),
     "a key of one's own": (RAW, lambda: {"best": RAW, "scheduler": {"x": torch.ones(1)}, "metrics": [1, 2]}),
 }
 
@@ -113,6 +115,14 @@ SEVERAL: dict[str, tuple[Callable[[], Any], tuple[str, str]]] = {
         ("state_dict", "teacher"),
     ),
     "in front of names": (lambda: {**under("student.", RAW), **under("teacher.", OTHER)}, ("student", "teacher")),
+    "behind a prefix": (
+        lambda: under("module.", {**under("student.", RAW), **under("teacher.", OTHER)}),
+        ("student", "teacher"),
+    ),
+    "in front of names, of one's own": (
+        lambda: {"state_dict": under("module.", {**under("encoder_q.", RAW), **under("encoder_k.", OTHER)})},
+        ("encoder_q", "encoder_k"),
+    ),
     "deep": (lambda: {"run": {"net": RAW, "ema": {"module": OTHER}}}, ("net", "ema")),
 }
 
