@@ -102,13 +102,16 @@ def wrap(
 
 def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
     """The hooked model of a class that is known; None for others, and for refused ones that `grid` is given for."""
+    twin: HookedViT | None = None
     try:
         if any(family.fits(module) for family in FAMILIES):
             read_spec(module)
         elif isinstance(module, MlpMixer):
             HookedMixer(module)
         elif not isinstance(module, CNNS):
-            return _of_twin(module, options)
+            twin = _of_twin(module, options)
+            if twin is None:
+                return None
     except InputError as error:
         if options.grid is not None:
             return None
@@ -119,6 +122,8 @@ def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
             f"{compiled} is compiled on its own, and hook points stand inside it. Put the original back, {compiled} = "
             f"{compiled}._orig_mod, or compile that in place: {compiled}._orig_mod.compile()."
         ) from error
+    if twin is not None:
+        return _with_its_grid(twin, options)
     if isinstance(module, CNNS):
         return _cnn(module, options)
     own = Preprocessing.from_timm(module)
@@ -169,19 +174,18 @@ def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
     if own is None:
         own = Preprocessing.from_timm(twin.model)
         logging.getLogger(__name__).warning(
-            "How photos were preprocessed is not known of this %s: they are normalised as for the family's published "
-            "checkpoints, with mean %s and std %s. If it was trained with others, give preprocessing=....",
+            "Nothing says how photos were preprocessed for this %s: they are normalised as for the family's published "
+            "checkpoints, with mean %s and std %s. If it was trained with others, give preprocessing=...",
             *(type(module).__name__, list(own.mean), list(own.std)),
         )
     names = named_classes(twin.class_names) if options.head is None else None
-    hooked = HookedViT(
+    return HookedViT(
         twin.model,
         head=options.head or twin.head,
         preprocessing=own if size is None else replace(own, image_size=size),
         class_names=options.class_names or names,
         name=options.name or twin.name,
     )
-    return _with_its_grid(hooked, options)
 
 
 def _inside(module: nn.Module, options: _Options) -> HookedModel:

@@ -7,11 +7,17 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import METHODS
 from caap_lab.plots.maps import outline_patches, plot_image
 from caap_lab.plots.style import ACCENT, COLOURS, new_figure
 
 BOX_COLOUR = COLOURS[4]
 """As in the browser; the chosen patch has the accent."""
+
+
+def map_title(name: str, m: AttributionMap) -> str:
+    """The method, and the class unless the method's maps are the same for all."""
+    return f"{name} for '{m.target_name}'" if METHODS[name].class_specific else f"{name}, the same for every class"
 
 
 def explore_figure(
@@ -41,8 +47,7 @@ def explore_figure(
     photo, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
     plot_image(pixels, photo, title=title)
     for ax, (name, m) in zip(panels, maps.items(), strict=True):
-        title = f"{name} for '{m.target_name}'"
-        m.overlay(ax, opacity=opacity, colour_map=colour_map, label=m.score, title=title)
+        m.overlay(ax, opacity=opacity, colour_map=colour_map, label=m.score, title=map_title(name, m))
     for ax in (photo, *panels):
         for corners, colour in ((chosen, ACCENT), (box, BOX_COLOUR)):
             if corners:

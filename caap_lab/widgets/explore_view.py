@@ -22,7 +22,7 @@ from caap_lab.models.probability import probabilities
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
-from caap_lab.widgets.explore_figure import explore_figure
+from caap_lab.widgets.explore_figure import explore_figure, map_title
 from caap_lab.widgets.gallery import Gallery, Upload
 from caap_lab.widgets.inserted_box import insert_box, insert_box_calls
 from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, close_all, wrapped
@@ -338,8 +338,8 @@ class Explorer(Panel):
             picture.rows, picture.cols = m.grid
             picture.overlay = png(map_colours(m, self._colour_map, self.part.value))
             low, high = map_range(m)
-            picture.caption = f"{name} for '{m.target_name}', colours {low:.3g} to {high:.3g}"
-            picture.label = f"Map of {name} for {m.target_name}"
+            picture.caption = f"{map_title(name, m)}, colours {low:.3g} to {high:.3g}"
+            picture.label = f"Map of {map_title(name, m)}"
             picture.tips = patch_tips(m, caap_map, self.model.class_names)
         self.photo.tips = [] if caap_map is None else patch_tips(caap_map, caap_map, self.model.class_names)
         if target is not None:

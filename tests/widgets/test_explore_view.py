@@ -108,7 +108,8 @@ def test_figure_shows_what_the_widget_shows(explorer: Explorer) -> None:
     explorer.photo.chosen = [2, 3]
     titles = [ax.get_title() for ax in explorer.to_figure().axes]
     name = explorer.maps["caap"].target_name
-    assert titles[:3] == ["demo: image 0", f"caap for '{name}'", f"rollout for '{name}'"]
+    assert titles[:3] == ["demo: image 0", f"caap for '{name}'", "rollout, the same for every class"]
+    assert explorer.overlays["rollout"].caption.startswith("rollout, the same for every class, colours ")
 
 
 def test_uploads_that_are_no_images_get_a_sentence(explorer: Explorer, tmp_path: Path) -> None:
