@@ -51,6 +51,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for field in ("mean", "std"):
             object.__setattr__(self, field, _three_numbers(field, getattr(self, field)))
+        if not isinstance(self.image_size, (tuple, list)):
+            raise InputError(f"image_size={self.image_size!r} is not a (height, width) in pixels.")
         object.__setattr__(self, "image_size", tuple(self.image_size))
         if any(not 0 <= value <= 1 for value in self.mean):
             raise InputError(f"mean={self.mean} is not on the scale 0 to 1; divide by 255 if it is on 0 to 255.")

@@ -19,6 +19,7 @@ from caap_lab.models.device_dtype import plain_defaults
 from caap_lab.models.families import FAMILIES, read_spec
 from caap_lab.models.hugging_face.preprocessing import from_settings, read_preprocessing
 from caap_lab.models.hugging_face.reading import class_names as named_classes
+from caap_lab.models.hugging_face.reading import own_image_size
 from caap_lab.models.image_sizes import as_image_size
 from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.parts_inside import find_inside, head_behind, passes_on_to
@@ -169,6 +170,9 @@ def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
         return None
     own = options.preprocessing or _read_own(module)
     size = options.image_size or (None if own is None else own.image_size)
+    if size is not None and options.image_size is None and options.preprocessing is None:
+        config: Any = module.config
+        size = own_image_size(config.name_or_path, config, own)
     twin = timm_twin(module, image_size=size)
     assert twin is not None
     if own is None:

@@ -81,6 +81,7 @@ def test_from_timm_refuses_other_channels() -> None:
         ({"std": (0.2,) * 4}, "three numbers"),
         ({"image_size": (0, 32)}, "image_size"),
         ({"image_size": (32, 32, 3)}, "image_size"),
+        ({"image_size": 32}, "image_size=32 is not a"),
         ({"crop_pct": 0}, "crop_pct"),
         ({"crop_pct": 1.5}, "crop_pct"),
         ({"interpolation": "cubic"}, "bicubic"),

@@ -272,7 +272,7 @@ def test_twins_have_the_names_and_the_preprocessing_of_the_checkpoint(
 
     model = cl.wrap(hugging_face)
     assert isinstance(model, HookedViT) and list(model.class_names.names) == ["cat", "dog", "owl"]
-    assert "preprocessed is not known" in caplog.text
+    assert "Nothing says how photos were preprocessed" in caplog.text
     caplog.clear()
     images = random_images(model, 2)
     with torch.no_grad():

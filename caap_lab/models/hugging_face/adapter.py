@@ -1,5 +1,6 @@
 """Adapters that PEFT trained, merged into their base model."""
 
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,7 +54,9 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
     config.task_type = None  # which only says how the output is used
     state = _by_new_names(folder, read_tensors(folder.weights), base, config)
     try:
-        model: Any = peft.get_peft_model(base, config)
+        with warnings.catch_warnings():  # PEFT asks transformers for what transformers has renamed
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            model: Any = peft.get_peft_model(base, config)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"The adapter {folder.name} does not fit its base model {folder.base.name}: {error}"

@@ -58,7 +58,8 @@ def read_parts(
     own = read_preprocessing(folder.path)
     if own is None and isinstance(folder, AdapterFolder):
         own = read_preprocessing(folder.base.path)
-    size = _image_size(folder, module, image_size, own)
+    config: Any = module.config
+    size = image_size or own_image_size(folder.name, config, own)
     twin = timm_twin(module, image_size=size)
     if twin is None:
         raise InputError(f"{type(module).__name__} of {folder.name} is not supported. {SUPPORTED}")
@@ -102,31 +103,28 @@ def _module(folder: CheckpointFolder | AdapterFolder) -> nn.Module:
     return merge(folder, base)
 
 
-def _image_size(
-    folder: CheckpointFolder | AdapterFolder,
-    module: Any,
-    asked: tuple[int, int] | None,
-    own: Preprocessing | None,
-) -> tuple[int, int]:
-    """The size of the model's images: as asked, else what the checkpoint's files say, if they agree."""
-    config = getattr(module.config, "vision_config", module.config)
-    native, patch = _pair(config.image_size), _pair(config.patch_size)
-    size = asked or native
-    if asked is None and own is not None and own.image_size != native:
-        if config.model_type not in _ANY_SIZE:
-            raise InputError(
-                f"The model of {folder.name} is built for images of {native[0]} x {native[1]} pixels, and its image "
-                f"processor makes {own.image_size[0]} x {own.image_size[1]}. Say which: image_size={list(native)} or "
-                f"image_size={list(own.image_size)}."
-            )
-        size = own.image_size
-    # of its own size a model may leave out pixels at the edge, as SigLIP with patches of 14 on 384 pixels does
-    if size != native and (size[0] % patch[0] or size[1] % patch[1]):
+def own_image_size(name: str, config: Any, own: Preprocessing | None) -> tuple[int, int]:
+    """The size of a model's images that its configuration and its image processor say.
+
+    Args:
+        name: The checkpoint's, for messages.
+        config: The model's configuration.
+        own: What its image processor does; None if it has none.
+
+    Raises:
+        InputError: they disagree, and the model takes one size only.
+    """
+    config = getattr(config, "vision_config", config)
+    native = _pair(config.image_size)
+    if own is None or own.image_size == native:
+        return native
+    if config.model_type not in _ANY_SIZE:
         raise InputError(
-            f"image_size={size} is not a whole number of patches: {folder.name} reads patches of {patch[0]} x "
-            f"{patch[1]} pixels."
+            f"The model of {name} is built for images of {native[0]} x {native[1]} pixels, and its image "
+            f"processor makes {own.image_size[0]} x {own.image_size[1]}. Say which: image_size={list(native)} or "
+            f"image_size={list(own.image_size)}."
         )
-    return size
+    return own.image_size
 
 
 def _pair(size: Any) -> tuple[int, int]:

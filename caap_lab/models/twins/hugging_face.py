@@ -8,6 +8,7 @@ from timm.layers import GELUTanh, QuickGELU
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.models.image_sizes import check_whole_patches
 from caap_lab.models.twins.blueprint import Blueprint, Outputs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -86,11 +87,14 @@ def sizes(base: nn.Module, config: Any, image_size: tuple[int, int] | None) -> d
     """The arguments that all of timm's Vision Transformers share, read from the parts themselves.
 
     Raises:
-        InputError: patches overlap, or heads are wider or narrower than a share of d_model.
+        InputError: patches overlap or do not fill another size, or heads are wider or narrower than a share of d_model.
     """
     projection = patch_projection(base)
     if tuple(projection.stride) != tuple(projection.kernel_size):
         raise InputError(f"Patches of {projection.kernel_size} pixels every {projection.stride} overlap or leave gaps.")
+    # of its own size a model may leave out pixels at the edge, as SigLIP with patches of 14 on 384 pixels does
+    if image_size not in (None, size_pair(config.image_size)):
+        check_whole_patches(image_size, tuple(projection.kernel_size), type(base).__name__)
     block = blocks_of(base)[0]
     query, first = need(block, *_PARTS["query"]), need(block, *_PARTS["first"])
     d_model, n_heads = len(projection.weight), config.num_attention_heads

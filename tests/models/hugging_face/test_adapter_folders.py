@@ -1,6 +1,7 @@
 """A folder that PEFT saved loads as base model and adapter together, merged."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def check(model: Any, original: Any, size: int = 32) -> None:
 
 def test_an_adapter_is_merged_into_the_base_that_it_names(trained: tuple[Path, Any]) -> None:
     folder, live = trained
-    model = cl.load_model(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = cl.load_model(folder)
     check(model, live)
     with live.disable_adapter(), pytest.raises(AssertionError):
         check(model, live)

@@ -101,12 +101,22 @@ def test_a_model_for_any_size_takes_that_of_its_image_processor(tmp_path: Path) 
 
 
 def test_files_that_disagree_on_the_size_are_refused_until_it_is_said(tmp_path: Path) -> None:
-    save_transformers(tmp_path)
+    original = save_transformers(tmp_path)
+    original.config.name_or_path = str(tmp_path)  # as after from_pretrained
     change_json(tmp_path / "preprocessor_config.json", size={"height": 40, "width": 40})
-    with pytest.raises(InputError, match=r"built for images of 32 x 32 .* makes 40 x 40\. Say which: image_size="):
-        cl.load_model(tmp_path)
-    assert cl.load_model(tmp_path, image_size=32).spec.grid == (4, 4)
-    assert cl.load_model(tmp_path, image_size=40).spec.grid == (5, 5)
+    for model in (lambda **size: cl.load_model(tmp_path, **size), lambda **size: cl.wrap(original, **size)):
+        with pytest.raises(InputError, match=r"built for images of 32 x 32 .* makes 40 x 40\. Say which: image_size="):
+            model()
+        assert model(image_size=32).spec.grid == (4, 4)
+        assert model(image_size=40).spec.grid == (5, 5)
+
+
+def test_what_does_not_fit_the_patches_of_a_model_in_memory_is_refused(tmp_path: Path) -> None:
+    original = save_transformers(tmp_path)
+    with pytest.raises(InputError, match=r"image_size=\(24, 44\) is not a whole number of patches: .* 8 x 8 pixels"):
+        cl.wrap(original, image_size=(24, 44))
+    with pytest.raises(InputError, match=r"grid=\(2, 2\).*4 x 4 patches.*BlackBoxModel"):
+        cl.wrap(original, grid=(2, 2), preprocessing=cl.Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3))
 
 
 def test_options_go_before_the_checkpoints_files(tmp_path: Path) -> None:
