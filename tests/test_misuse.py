@@ -112,6 +112,16 @@ def test_nan_is_never_mapped() -> None:
         cl.tokens.mask(np.full((4, 4), np.nan))
 
 
+@pytest.mark.parametrize("part", ["", "blocks"])
+def test_torch_hooks_on_the_whole_that_would_not_run_are_refused(part: str) -> None:
+    model = build("vit")
+    handle = model.vit.get_submodule(part).register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.raises(InputError, match=r"A torch hook on model\.vit(\.blocks)? would not run"):
+        model(random_images(model, 1))
+    handle.remove()
+    assert model(random_images(model, 1)).isfinite().all()
+
+
 @pytest.mark.parametrize("part", ["", ".attn", ".mlp"])
 def test_torch_hooks_that_would_not_run_are_refused(part: str) -> None:
     model = build("vit")

@@ -189,6 +189,11 @@ class HookedModel(HookedRootModule, ABC):
                 f"The model in {type(self).__name__} was set to images of {list(size or ())} pixels after it was "
                 f"wrapped for {list(self.image_size)}. Wrap it again: cl.{type(self).__name__}(model.{self.kind})."
             )
+        if is_watched(self.body):
+            raise InputError(
+                f"A torch hook on model.{self.kind} would not run: the hooked model takes its steps one by one. Remove "
+                "it, by handle.remove(), or use a hook point, such as hook_logits."
+            )
         for name, module in self._stepped_through():
             for method in ("forward", "forward_features", "forward_head"):
                 if is_replaced(module, method):

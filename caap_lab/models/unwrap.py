@@ -87,7 +87,7 @@ def _check_passes_on(model: Any, kind: type) -> None:
 
 
 def _has_own_forward(cls: type, kind: type) -> bool:
-    return getattr(cls, "forward", None) is not getattr(kind, "forward", None)
+    return any(getattr(cls, method, None) is not getattr(kind, method, None) for method in ("forward", "__call__"))
 
 
 def check_whole(model: Any) -> None:

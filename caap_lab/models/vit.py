@@ -291,7 +291,7 @@ class HookedViT(HookedModel):
         Raises:
             InputError: a torch hook sits on the block, its attention or its MLP, where it would not be run.
         """
-        for name, module in self._parts(layer):
+        for name, module in [("model.vit.blocks", cast(Any, self.vit).blocks), *self._parts(layer)]:
             if is_watched(module):
                 raise InputError(
                     f"A torch hook on {name} would not run: the hooked model takes its steps one by one. "
@@ -336,7 +336,7 @@ class HookedViT(HookedModel):
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
         yield from super()._stepped_through()
-        for layer in range(self.n_layers):
+        for layer in range(min(self.n_layers, len(self.vit.blocks))):  # blocks may have been taken out
             yield from self._parts(layer)
 
     def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:

@@ -189,6 +189,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"torch hook on DataParallel would not run.*cl\.wrap\(model\.module\)",
     ),
     "derived shell": (lambda: _Halves(vit()), r"_Halves is a DataParallel with a forward of its own.*model\.module"),
+    "called in another way": (lambda: _CalledTwice(vit()), r"_CalledTwice is a DataParallel with a forward of its own"),
     "windows": (
         lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=12),
         r"SwinTransformer is not supported: its attention stays within windows.*grid=\(14, 14\)",
@@ -207,6 +208,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 class _Halves(DataParallel):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return super().forward(*inputs, **options) / 2
+
+
+class _CalledTwice(DataParallel):
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return super().__call__(*inputs, **options) + super().__call__(*inputs, **options)
 
 
 class _Trainer:
