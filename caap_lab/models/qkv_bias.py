@@ -52,6 +52,12 @@ def refuse_silent_qkv(attn: Any, name: str) -> None:
     layer = getattr(attn, "qkv", None)
     if layer is None or getattr(attn, "q_bias", None) is None or attn.qkv_bias_separate:
         return
+    if not isinstance(getattr(layer, "weight", None), Tensor):
+        raise InputError(
+            f"{name}.qkv is quantised or has no weight to read, and timm's own model does not run so: it reads that "
+            f"layer's weight, and adds biases of its own. Set {name}.qkv_bias_separate = True, and that of every other "
+            "block, with which timm runs the layer."
+        )
     if type(layer).forward is not nn.Linear.forward or is_replaced(layer):
         raise InputError(
             f"{type(layer).__name__} stands in the place of {name}.qkv, and has no effect: timm reads that layer's "

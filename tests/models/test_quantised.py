@@ -41,6 +41,17 @@ def test_logits_are_torchs_own(family: str) -> None:
     assert torch.equal(model(images), vit(images))
 
 
+def test_biases_apart_from_a_quantised_layer_are_added_where_timm_does() -> None:
+    vit: Any = quantised(randomise(FAMILIES["beit"]))
+    with pytest.raises(InputError, match=r"attn\.qkv is quantised.*Set blocks\.0\.attn\.qkv_bias_separate = True"):
+        cl.wrap(vit)
+    for block in vit.blocks:
+        block.attn.qkv_bias_separate = True
+    model = cl.wrap(vit)
+    images = random_images(model, 1)
+    assert torch.equal(model(images), vit(images))
+
+
 def test_the_fingerprint_is_of_the_packed_weights(model: HookedViT) -> None:
     again = HookedViT(copy.deepcopy(model.vit))
     assert again.fingerprint == model.fingerprint != build("vit").fingerprint
