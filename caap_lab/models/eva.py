@@ -4,14 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from timm.layers import AttentionPoolLatent, AttentionRope, GluMlp, Mlp, PatchEmbed, SwiGLU
 from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
+from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
 from caap_lab.models.image_sizes import pads_images
 from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
@@ -178,9 +181,24 @@ class RotaryAttention(Attention):
         rotation = self.rotation
         if rotation is None:
             return heads
-        turned = [rotation.of_rows(tokens).turn(x).type_as(like) for x in heads]
-        # All rows as timm's lie in memory: explicit products are rounded by how their factors lie.
-        return [x.contiguous() for x in turned] if tokens is None else turned
+        rotation = rotation.of_rows(tokens)
+        if tokens is None:
+            # All rows as timm's lie in memory: explicit products are rounded by how their factors lie.
+            heads = [x.clone(memory_format=torch.contiguous_format) for x in heads]
+        in_place = tokens is None or self._projects_to_new_memory()
+        return [(rotation.turn_ if in_place else rotation.turn)(x).type_as(like) for x in heads]
+
+    def _projects_to_new_memory(self) -> bool:
+        """Whether nobody else can hold the queries and keys: torch's own layers put them out, and nothing watches."""
+        attn = self.attn
+        products = (attn.q_proj, attn.k_proj) if attn.qkv is None else (attn.qkv,)
+        norms = (attn.q_norm, attn.k_norm)
+        return (
+            not _has_any_global_hook()
+            and all(type(layer) is nn.Linear for layer in products)
+            and all(type(layer) is nn.Identity for layer in norms)
+            and not any("forward" in vars(layer) or is_watched(layer) for layer in (*products, *norms))
+        )
 
     def _for_heads(self, x: Float[Tensor, "batch kv_head token d_head"]) -> Float[Tensor, "batch head token d_head"]:
         """Keys or values as the heads read them: several may share one."""

@@ -21,6 +21,8 @@ from torch import Tensor
 
 ROTARY = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
 """timm's classes whose tables `RotaryTables` reads."""
+_AT_ONCE = 400
+"""Rows that a processor turns at once."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,25 @@ class Rotation:
         turned[..., self.n_still :, one].add_(across[..., other])
         turned[..., self.n_still :, other].add_(across[..., one])
         return turned.to(x.dtype)
+
+    def turn_(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
+        """The same in the rows' own memory where the formats allow it, without gradients; a few rows at a time.
+
+        New memory of the rows' size, several times in every block, would cost more than the arithmetic.
+        """
+        if self.n_still == x.shape[-2]:
+            return x
+        if torch.is_grad_enabled() or torch.promote_types(x.dtype, self.cos.dtype) != x.dtype:
+            return self.turn(x)
+        one, other = _pairs(x.shape[-1], self.halves)
+        step = _AT_ONCE if x.is_cpu else x.shape[-2]
+        for first in range(self.n_still, x.shape[-2], step):
+            rows = x[..., first : first + step, :]
+            across = rows * self.sin[..., first : first + step, :]
+            rows.mul_(self.cos[..., first : first + step, :])
+            rows[..., one].add_(across[..., other])
+            rows[..., other].add_(across[..., one])
+        return x
 
     def pull_back(self, slope: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
         """A gradient at turned rows, taken to the rows before: the transposed map."""

@@ -1,11 +1,16 @@
 """Rotary positions by themselves: turning, its transpose and its inverse."""
 
+from typing import Any
+
 import pytest
 import torch
 from timm.layers import apply_rot_embed_cat
 from timm.layers.pos_embed_sincos import RotaryEmbeddingCat
 
+from caap_lab import HookedViT
+from caap_lab.models import rotary
 from caap_lab.models.rotary import _rotation
+from helpers.models import timm_model
 
 
 @pytest.mark.parametrize("halves", [False, True])
@@ -35,3 +40,38 @@ def test_rows_are_turned_by_the_tokens_they_are(of_heads: bool) -> None:
     of_each = torch.stack([rows[:, tokens] for rows, tokens in zip(x, each, strict=True)])
     expected = torch.stack([rows[:, tokens] for rows, tokens in zip(turned, each, strict=True)])
     assert torch.equal(rotation.of_rows(each).turn(of_each), expected)
+
+
+@pytest.mark.parametrize("of_heads", [False, True])
+@pytest.mark.parametrize("halves", [False, True])
+def test_turning_in_place_is_bit_equal(halves: bool, of_heads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotary, "_AT_ONCE", 3)  # neither one piece nor whole pieces
+    generator = torch.Generator().manual_seed(0)
+    rotation = _rotation(torch.randn(*(3,) * of_heads, 8, 16, generator=generator), 2, halves)
+    projected = torch.randn(2, 10, 3 * 8, generator=generator)
+    heads = projected.unflatten(-1, (3, 8)).transpose(1, 2)
+    expected = rotation.turn(heads)
+    with torch.no_grad():
+        half = heads.to(torch.bfloat16)
+        assert torch.equal(rotation.turn_(half), rotation.turn(half))
+        turned = rotation.turn_(heads)
+    assert turned.data_ptr() == projected.data_ptr()
+    assert torch.equal(turned, expected)
+
+
+def test_what_a_torch_hook_keeps_of_a_projection_stays_as_it_was() -> None:
+    vit: Any = timm_model("vit_small_patch16_rope_224", depth=1, embed_dim=24, num_heads=3)
+    model = HookedViT(vit)
+    attention, qkv = model.architecture.block(0).attention, vit.blocks[0].attn.qkv
+    tokens = torch.arange(model.spec.n_tokens)
+    x = torch.randn(1, len(tokens), 24, generator=torch.Generator().manual_seed(0))
+    kept: list[torch.Tensor] = []
+    with torch.no_grad():
+        unwatched = attention.project_qkv(x, tokens)
+        handle = qkv.register_forward_hook(lambda layer, inputs, output: kept.append(output))
+        for chosen in (tokens, None):
+            for found, expected in zip(attention.project_qkv(x, chosen), unwatched, strict=True):
+                assert torch.equal(found, expected)
+        handle.remove()
+        assert len(kept) == 2
+        assert all(torch.equal(output, qkv(x)) for output in kept)
