@@ -112,6 +112,15 @@ def test_nan_is_never_mapped() -> None:
         cl.tokens.mask(np.full((4, 4), np.nan))
 
 
+def test_filters_of_every_form_find_their_hook_points() -> None:
+    model = build("vit")
+    names = ["blocks.0.attn.hook_pattern", "hook_logits"]
+    for given in (names, tuple(names), set(names), (name for name in names), dict.fromkeys(names).keys()):
+        assert set(model.run_with_cache(random_images(model, 1), names_filter=given)[1]) == set(names)
+    with pytest.raises(InputError, match="one function of a name"):
+        model.run_with_cache(random_images(model, 1), names_filter=[lambda name: "pattern" in name])
+
+
 @pytest.mark.parametrize("part", ["", "blocks"])
 def test_torch_hooks_on_the_whole_that_would_not_run_are_refused(part: str) -> None:
     model = build("vit")

@@ -258,11 +258,13 @@ class HookedModel(HookedRootModule, ABC):
 
     def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
         """TransformerLens's own; a name that does not exist is an error."""
+        if names_filter is not None and not isinstance(names_filter, str) and not callable(names_filter):
+            names_filter = list(names_filter)  # a generator would be empty the second time
+            if not all(isinstance(name, str) for name in names_filter):
+                raise InputError("names_filter takes one name, a list of names, or one function of a name.")
         if names_filter is not None:
-            for name in [names_filter] if isinstance(names_filter, str) or callable(names_filter) else names_filter:
+            for name in names_filter if isinstance(names_filter, list) else [names_filter]:
                 self._require(name)
-        if isinstance(names_filter, (set, tuple)):
-            names_filter = list(names_filter)
         return super().get_caching_hooks(names_filter, *args, **kwargs)
 
     def _require(self, name: str | Callable[[str], bool]) -> None:
