@@ -162,8 +162,9 @@ class PlainAttention(Attention):
 
 def _refuse_unsupported(vit: Any) -> None:
     kind = type(vit).__name__
-    for method in ("forward", "forward_features", "pool"):
-        if getattr(type(vit), method) is not getattr(VisionTransformer, method):
+    original = VisionTransformerDistilled if isinstance(vit, VisionTransformerDistilled) else VisionTransformer
+    for method in ("forward", "forward_features", "forward_head", "pool"):
+        if getattr(type(vit), method) is not getattr(original, method):
             raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
         raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='token'.")

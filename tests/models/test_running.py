@@ -229,9 +229,17 @@ def test_a_model_changed_after_it_was_wrapped() -> None:
     model.vit.global_pool = "avg"
     with pytest.raises(InputError, match="pool was token and is avg"):
         cl.caap(model, IMAGES[0], 0)
+    model = build("vit")
+    model.vit.blocks = model.vit.blocks[:2].eval()
+    with pytest.raises(InputError, match="n_layers was 4 and is 2"):
+        cl.caap(model, IMAGES[0], 0)
 
 
 def test_a_forward_that_would_not_run_is_refused() -> None:
+    model = build("vit")
+    model.vit.__class__ = type("Halved", (type(model.vit),), {"forward_head": lambda self, x, **options: x[:, 0] / 2})
+    with pytest.raises(InputError, match="Halved has a forward_head of its own"):
+        plain(model)
     model = build("vit")
     for part in (model.vit, model.vit.blocks[1], model.vit.blocks[1].attn, model.vit.blocks[1].mlp):
         part.forward = lambda x: x
