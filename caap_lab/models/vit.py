@@ -336,7 +336,8 @@ class HookedViT(HookedModel):
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
         yield from super()._stepped_through()
-        for layer in range(min(self.n_layers, len(self.vit.blocks))):  # blocks may have been taken out
+        still_there = len(getattr(self.vit, "blocks", ()))  # blocks may have been taken out, or another model put in
+        for layer in range(min(self.n_layers, still_there)):
             yield from self._parts(layer)
 
     def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:
