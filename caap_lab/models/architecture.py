@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
+from timm.layers import Mlp
 from torch import Tensor, nn
 
 from caap_lab.models.block import Block
 from caap_lab.models.heads import ClassAndMeanHead
+from caap_lab.models.mlp import mlp_width
 from caap_lab.models.readout import ClassAndMeanReadout, FeatureReadout, OwnReadout, Readout
 from caap_lab.models.spec import ViTSpec
 
@@ -50,6 +52,23 @@ class Architecture(ABC):
         Raises:
             InputError: the model has been changed into one that is not supported.
         """
+
+    def _spec(self, d_mlp: int | None, prefix: Sequence[str], read_tokens: Sequence[int], **own: Any) -> ViTSpec:
+        """A spec whose other sizes go by the names that timm's Vision Transformers share, or are the family's own."""
+        vit = self.vit
+        block, embed = vit.blocks[0], vit.patch_embed
+        sizes: dict[str, Any] = {
+            "n_layers": len(vit.blocks),
+            "n_heads": block.attn.num_heads,
+            "d_model": vit.embed_dim,
+            "d_mlp": mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
+            "grid": tuple(embed.grid_size),
+            "patch_size": tuple(embed.patch_size),
+            "image_size": tuple(embed.img_size),
+            "pool": vit.global_pool,
+            "gated_mlp": not isinstance(block.mlp, Mlp),
+        }
+        return ViTSpec(**{**sizes, **own}, prefix=tuple(prefix), read_tokens=tuple(read_tokens))
 
     # -- from images to the residual stream ----------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
-from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
+from caap_lab.models.mlp import MLPS, run_mlp
 from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse_silent_qkv, scaled
 from caap_lab.models.readout import OwnReadout
 from caap_lab.models.spec import ViTSpec
@@ -44,23 +44,9 @@ class BeitViT(Architecture):
         """Sizes and token roles; see `Architecture.spec`."""
         vit: Any = self.vit
         _refuse_unsupported(vit)
-        block, embed = vit.blocks[0], vit.patch_embed
-        rows, cols = embed.grid_size
-        n_heads = block.attn.num_heads
-        return ViTSpec(
-            n_layers=len(vit.blocks),
-            n_heads=n_heads,
-            d_model=vit.embed_dim,
-            d_head=vit.embed_dim // n_heads,
-            d_mlp=mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
-            grid=(rows, cols),
-            patch_size=tuple(embed.patch_size),
-            image_size=tuple(embed.img_size),
-            prefix=("cls",),
-            pool=vit.global_pool,
-            read_tokens=(0,) if vit.global_pool == "token" else tuple(range(1, 1 + rows * cols)),
-            gated_mlp=not isinstance(block.mlp, Mlp),
-        )
+        rows, cols = vit.patch_embed.grid_size
+        read = range(1) if vit.global_pool == "token" else range(1, 1 + rows * cols)
+        return self._spec(d_mlp, ("cls",), read, d_head=vit.embed_dim // vit.blocks[0].attn.num_heads)
 
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""

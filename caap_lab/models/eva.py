@@ -17,7 +17,7 @@ from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
 from caap_lab.models.image_sizes import pads_images
-from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
+from caap_lab.models.mlp import MLPS, run_mlp
 from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse_silent_qkv, scaled
 from caap_lab.models.rotary import ROTARY, RotaryTables, Rotation
 from caap_lab.models.spec import ViTSpec
@@ -43,28 +43,15 @@ class EvaViT(Architecture):
         """Sizes and token roles; see `Architecture.spec`."""
         vit: Any = self.vit
         _refuse_unsupported(vit)
-        block, embed = vit.blocks[0], vit.patch_embed
-        rows, cols = embed.grid_size
+        rows, cols = vit.patch_embed.grid_size
         n_prefix = vit.num_prefix_tokens
         n_class = 0 if vit.cls_token is None else 1
         if vit.attn_pool is None and vit.global_pool == "token":
-            read: tuple[int, ...] = (0,)
+            read = range(1)
         else:
-            read = tuple(range(n_prefix if vit.attn_pool is None else 0, n_prefix + rows * cols))
-        return ViTSpec(
-            n_layers=len(vit.blocks),
-            n_heads=block.attn.num_heads,
-            d_model=vit.embed_dim,
-            d_head=block.attn.head_dim,
-            d_mlp=mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
-            grid=(rows, cols),
-            patch_size=tuple(embed.patch_size),
-            image_size=tuple(embed.img_size),
-            prefix=("cls",) * n_class + ("reg",) * (n_prefix - n_class),
-            pool=vit.global_pool,
-            read_tokens=read,
-            gated_mlp=not isinstance(block.mlp, Mlp),
-        )
+            read = range(n_prefix if vit.attn_pool is None else 0, n_prefix + rows * cols)
+        prefix = ("cls",) * n_class + ("reg",) * (n_prefix - n_class)
+        return self._spec(d_mlp, prefix, read, d_head=vit.blocks[0].attn.head_dim)
 
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""

@@ -17,7 +17,7 @@ from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.block import Block
 from caap_lab.models.image_sizes import pads_images
-from caap_lab.models.mlp import MLPS, mlp_width, run_mlp
+from caap_lab.models.mlp import MLPS, run_mlp
 from caap_lab.models.readout import DistilledReadout, Readout
 from caap_lab.models.spec import ViTSpec
 from caap_lab.models.stem import Stem
@@ -46,34 +46,19 @@ class PlainViT(Architecture):
         """Sizes and token roles; see `Architecture.spec`."""
         vit: Any = self.vit
         _refuse_unsupported(vit)
-        block, embed = vit.blocks[0], vit.patch_embed
+        embed, n_prefix = vit.patch_embed, vit.num_prefix_tokens
         rows, cols = embed.grid_size
-        n_prefix = vit.num_prefix_tokens
-        n_tokens = n_prefix + rows * cols
-        read: tuple[int, ...]
         if isinstance(vit, VisionTransformerDistilled):
             prefix: tuple[str, ...] = ("cls", "dist")
-            read = (0, 1)
+            read = range(2)
         else:
             prefix = ("cls",) * vit.has_class_token + ("reg",) * vit.num_reg_tokens
             if vit.attn_pool is None and vit.global_pool == "token":
-                read = (0,)
+                read = range(1)
             else:
-                read = tuple(range(0 if vit.pool_include_prefix else n_prefix, n_tokens))
-        return ViTSpec(
-            n_layers=len(vit.blocks),
-            n_heads=block.attn.num_heads,
-            d_model=vit.embed_dim,
-            d_head=block.attn.head_dim,
-            d_mlp=mlp_width(block.mlp, vit.embed_dim, next(vit.parameters())) if d_mlp is None else d_mlp,
-            grid=(rows, cols),
-            patch_size=self._stem.cell(embed) if isinstance(embed, HybridEmbed) else tuple(embed.patch_size),
-            image_size=tuple(embed.img_size),
-            prefix=prefix,
-            pool=vit.global_pool,
-            read_tokens=read,
-            gated_mlp=not isinstance(block.mlp, Mlp),
-        )
+                read = range(0 if vit.pool_include_prefix else n_prefix, n_prefix + rows * cols)
+        stem = {"patch_size": self._stem.cell(embed)} if isinstance(embed, HybridEmbed) else {}
+        return self._spec(d_mlp, prefix, read, d_head=vit.blocks[0].attn.head_dim, **stem)
 
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""
