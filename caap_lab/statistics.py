@@ -1,4 +1,4 @@
-"""Means over images, their standard errors, and paired differences.
+"""Means over images, their standard errors, intervals and tests, and paired differences.
 
 Standard errors are the standard deviation with ddof 0, as in the paper, over the root of the number of images.
 """
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from caap_lab.errors import InputError
 
 
 def standard_error(values: Float[np.ndarray, "image *rest"]) -> Float[np.ndarray, "*rest"] | np.floating:
@@ -60,3 +62,53 @@ def paired_statistics(
             result[prefix.rstrip("_") or "mean"] = float(kept.mean()) if len(kept) else float("nan")
             result[f"{prefix}se"] = float(standard_error(kept))
     return result
+
+
+_MOST_EXACT = 12
+"""Images up to which all sign flips are tried."""
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "image *rest"], level: float = 0.95, *, samples: int = 2000, seed: int = 0
+) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
+    """Both ends of the percentile bootstrap interval of the mean over the first axis.
+
+    Args:
+        values: One row per image.
+        level: Share of samples inside, between 0 and 1.
+        samples: Times that the images are drawn again, with replacement.
+        seed: Of the draws.
+
+    Raises:
+        InputError: level is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level={level!r} must lie between 0 and 1, such as 0.95.")
+    count = len(values)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples) / count
+    means = drawn @ values.reshape(count, -1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low.reshape(values.shape[1:]), high.reshape(values.shape[1:])
+
+
+def sign_flip_p(
+    paired: Float[np.ndarray, "image *rest"], *, samples: int = 10_000, seed: int = 0
+) -> Float[np.ndarray, "*rest"]:
+    """Two-sided p-values of paired differences by a permutation test: how often flipped signs give as large a mean.
+
+    Args:
+        paired: Differences, one row per image.
+        samples: Random flips, where there are more than 12 images; up to 12 all flips are tried, which is exact.
+        seed: Of the flips.
+    """
+    count = len(paired)
+    if count <= _MOST_EXACT:
+        signs = 1.0 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    else:
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(samples, count))
+    flat = paired.reshape(count, -1)
+    flipped, seen = np.abs(signs @ flat), np.abs(flat.sum(axis=0))
+    as_large = (flipped >= seen * (1 - 1e-12)).sum(axis=0)
+    exact = count <= _MOST_EXACT
+    p = as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
+    return p.reshape(paired.shape[1:])

@@ -1,8 +1,13 @@
 """Means, standard errors and paired differences against plain loops."""
 
-import numpy as np
+from itertools import product
 
-from caap_lab.statistics import over_present, paired_statistics, standard_error
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+from caap_lab.errors import InputError
+from caap_lab.statistics import bootstrap_interval, over_present, paired_statistics, sign_flip_p, standard_error
 
 
 def test_standard_errors_are_those_of_plain_loops() -> None:
@@ -36,3 +41,27 @@ def test_percents_and_differences_over_the_images_that_both_have() -> None:
     assert set(paired_statistics(values)) == {"n", "mean", "se"}
     nothing = paired_statistics(np.array([np.nan]))
     assert nothing["n"] == 0 and np.isnan(nothing["mean"]) and np.isnan(nothing["se"])
+
+
+def test_sign_flip_p_tries_all_flips_of_few_images() -> None:
+    paired = np.array([[1.0, 0.0], [2.0, 0.0], [-0.5, 0.0]])
+    sums = [abs(np.dot(signs, paired[:, 0])) for signs in product([-1, 1], repeat=3)]
+    assert sign_flip_p(paired).tolist() == [sum(s >= 2.5 for s in sums) / 8, 1.0]
+
+
+def test_sign_flip_p_is_like_scipys() -> None:
+    paired = np.random.default_rng(0).normal(0.3, 1, size=(30, 2))
+    expected = permutation_test(
+        (paired,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", n_resamples=10_000, rng=1
+    ).pvalue
+    assert np.abs(sign_flip_p(paired) - expected).max() < 0.03  # 2.5 standard errors of the two estimates
+
+
+def test_bootstrap_interval_is_near_the_normal_one() -> None:
+    values = np.random.default_rng(0).normal(size=(400, 3))
+    low, high = bootstrap_interval(values, 0.9, samples=5000)
+    half = 1.645 * values.std(0) / 20
+    assert np.allclose(low, values.mean(0) - half, atol=0.01)
+    assert np.allclose(high, values.mean(0) + half, atol=0.01)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        bootstrap_interval(values, 95)

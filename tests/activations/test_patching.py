@@ -317,7 +317,7 @@ class TestSweep:
         for row in found.to_dataframe().itertuples():
             cell = data.isel(image=row.image, cell=places.index(row.cell)).sel(layer=row.layer, part=row.part)
             assert (row.baseline, row.value, row.effect) == (cell["baseline"], cell["value"], cell["effect"])
-        assert repr(found).startswith("SweepResult: logit of class 3 of") and len(repr(found)) < 200
+        assert repr(found).startswith("SweepResult: effect on logit of class 3 of") and len(repr(found)) < 200
 
     def test_plots_of_effects(self) -> None:
         model = build("vit", torch.float64)
@@ -331,7 +331,7 @@ class TestSweep:
         assert set(found._repr_mimebundle_()) == {"text/plain"}  # three axes are no picture
         with pytest.raises(InputError, match=r"one or two axes, not 3 \(layer, head, scale\).*such as plot\(layer=0\)"):
             found.plot()
-        with pytest.raises(InputError, match="head=1 was not swept; there are 0, 2"):
+        with pytest.raises(InputError, match="head=1 is not here; there are 0, 2"):
             found.plot(head=1)
         with pytest.raises(InputError, match="no axis 'heads'; there are layer, head, scale"):
             found.plot(heads=0)

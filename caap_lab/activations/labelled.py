@@ -1,0 +1,232 @@
+"""Results over images and cells, under their labels: means, standard errors, intervals, comparisons, tables, plots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from caap_lab.errors import InputError
+from caap_lab.labels import label_array
+from caap_lab.statistics import bootstrap_interval, sign_flip_p, standard_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_AXIS_LABELS = {"layer": "layer (block)"}
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval at every cell."""
+
+    low: Float[np.ndarray, "*axes"]
+    high: Float[np.ndarray, "*axes"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelledResult:
+    """A number for every image and cell. In Jupyter it shows itself as a plot where it has one or two axes."""
+
+    data: xr.Dataset
+    """Variables whose first axis is `image`; coordinates are the labels. Attributes: `model`, and what the main
+    variable is as `quantity`, with its unit."""
+    main: ClassVar[str] = "value"
+    """The variable that means, tables and plots are of."""
+    signed: ClassVar[bool] = True
+    """Whether 0 is the middle of a heat map's colours."""
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Axis name to its labels, in the order of the axes of the main variable."""
+        return {str(name): self.data[name].values.tolist() for name in self.data[self.main].dims[1:]}
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return self.data.sizes["image"]
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model."""
+        return str(self.data.attrs["model"])
+
+    @property
+    def quantity(self) -> str:
+        """What the main variable is, with its unit."""
+        return str(self.data.attrs["quantity"])
+
+    @property
+    def per_image(self) -> Float[np.ndarray, "image *axes"]:
+        """The main variable."""
+        return self.data[self.main].values
+
+    @property
+    def mean(self) -> Float[np.ndarray, "*axes"]:
+        """Mean over images."""
+        return self.per_image.mean(axis=0)
+
+    @property
+    def standard_error(self) -> Float[np.ndarray, "*axes"]:
+        """Standard error of the mean over images (ddof 0); 0 for one image."""
+        return np.asarray(standard_error(self.per_image))
+
+    def interval(self, level: float = 0.95, *, samples: int = 2000, seed: int = 0) -> Interval:
+        """Confidence interval of the mean at every cell, by the percentile bootstrap over images.
+
+        Args:
+            level: Share of samples inside, between 0 and 1.
+            samples: Times that the images are drawn again, with replacement.
+            seed: Of the draws.
+        """
+        return Interval(*bootstrap_interval(self.per_image, level, samples=samples, seed=seed))
+
+    def difference(
+        self, other: "LabelledResult", *, level: float = 0.95, samples: int = 10_000, seed: int = 0
+    ) -> pd.DataFrame:
+        """This minus another condition on the same images, one row per cell.
+
+        Args:
+            other: A result with the same axes and labels, for the same images in the same order.
+            level: Of the bootstrap interval.
+            samples: Sign flips, and times that images are drawn again. Up to 12 images all flips are tried.
+            seed: Of both.
+
+        Returns:
+            The labels, then mean `difference`, its `standard_error`, the interval from `low` to `high`, and `p`: the
+            two-sided p-value of a paired permutation test (signs of the images' differences flipped).
+
+        Raises:
+            InputError: the two do not have the same images or cells.
+        """
+        if self.axes != other.axes or self.n_images != other.n_images:
+            raise InputError(
+                f"These results do not fit: {self._sizes} against {other._sizes}. Compare results with the same labels "
+                "for the same images."
+            )
+        paired = self.per_image - other.per_image
+        low, high = bootstrap_interval(paired, level, samples=samples, seed=seed)
+        frame = pd.DataFrame(index=self._cells()).reset_index()
+        columns = {
+            "difference": paired.mean(axis=0),
+            "standard_error": np.asarray(standard_error(paired)),
+            "low": low,
+            "high": high,
+            "p": sign_flip_p(paired, samples=samples, seed=seed),
+        }
+        return frame.assign(**{name: numbers.reshape(-1) for name, numbers in columns.items()})
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per image and cell: model, image, the axes, and every variable."""
+        variables = cast("Mapping[str, xr.DataArray]", self.data.data_vars)
+        full = xr.Dataset({name: variable.broadcast_like(self.data[self.main]) for name, variable in variables.items()})
+        labels = [self.data["image"].values, *self.axes.values()]
+        index = pd.MultiIndex.from_product(labels, names=["image", *self.axes])
+        dims = self.data[self.main].dims
+        flat = {name: full[name].transpose(*dims).values.reshape(-1) for name in variables}
+        frame = pd.DataFrame(flat, index=index).reset_index()
+        frame.insert(0, "model", self.model_name)
+        return frame
+
+    def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
+        """Mean over images: with standard errors over one axis, as a heat map over two.
+
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            **at: Axis to a label, where there are more than two axes, or to look at one row of a heat map:
+                `plot(head=3)`.
+
+        Raises:
+            InputError: there is no such label, or not one or two axes remain.
+        """
+        place = self._at(at)
+        mean, error = self.mean[place], self.standard_error[place]
+        axes = {name: labels for name, labels in self.axes.items() if name not in at}
+        fixed = "".join(f", {name} {label}" for name, label in at.items())
+        title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
+        names = [_AXIS_LABELS.get(name, name) for name in axes]
+        label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
+        if len(axes) == 1:
+            from caap_lab.plots.sweeps import plot_sweep
+
+            (labels,) = axes.values()
+            frame = pd.DataFrame({names[0]: pd.Series(labels), "mean": mean, "se": error})
+            return plot_sweep(frame, names, ax, label=self.quantity, title=title)
+        if len(axes) == 2:
+            from caap_lab.plots.heat import plot_heat
+
+            labelled = zip(names, axes.values(), strict=True)
+            rows, cols = (pd.Index(label_array(labels), name=name) for name, labels in labelled)
+            cells = pd.DataFrame(mean, index=rows, columns=cols)
+            return plot_heat(cells, ax, label=label, signed=self.signed, title=title)
+        raise InputError(
+            f"A plot shows one or two axes, not {len(axes)} ({', '.join(axes) or 'none'}). Give a label of each other "
+            f"axis, such as plot({next(iter(self.axes))}={next(iter(self.axes.values()))[0]!r})."
+        )
+
+    def _at(self, at: Mapping[str, Any]) -> tuple[int | slice, ...]:
+        """Index of the cells that have some labels."""
+        for name in at:
+            if name not in self.axes:
+                raise InputError(f"There is no axis {name!r}; there are {', '.join(self.axes)}.")
+        return tuple(self._place(name, at) for name in self.axes)
+
+    def _place(self, name: str, at: Mapping[str, Any]) -> int | slice:
+        if name not in at:
+            return slice(None)
+        labels = self.axes[name]
+        if at[name] not in labels:
+            raise InputError(f"{name}={at[name]!r} is not here; there are {', '.join(map(str, labels))}.")
+        return labels.index(at[name])
+
+    def _cells(self) -> pd.Index:
+        return pd.MultiIndex.from_product(list(self.axes.values()), names=list(self.axes))
+
+    @property
+    def _sizes(self) -> str:
+        sizes = [f"{len(labels)} {name}" for name, labels in self.axes.items()]
+        return " x ".join([f"{self.n_images} image{'s' * (self.n_images != 1)}", *sizes])
+
+    def __repr__(self) -> str:
+        """Size and largest mean."""
+        return f"{type(self).__name__}: {self.quantity} of {self.model_name}, {self._sizes}; {self._largest()}"
+
+    def _largest(self) -> str:
+        at = np.unravel_index(np.nanargmax(np.abs(self.mean)), self.mean.shape)
+        where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
+        return f"largest mean {self.mean[at]:+.4g} at {where}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from caap_lab.plots.style import figure_png
+
+        if len(self.axes) > 2:
+            return {"text/plain": repr(self)}
+        return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
+
+
+def labelled_dataset(
+    axes: Mapping[str, Sequence[Any]],
+    values: Mapping[str, Float[np.ndarray, "image *axes"]],
+    *,
+    per_image: Mapping[str, Float[np.ndarray, " image"]] | None = None,
+    **attributes: Any,
+) -> xr.Dataset:
+    """The data of a `LabelledResult`.
+
+    Args:
+        axes: Axis name to its labels, in the order of the axes of the values.
+        values: Variables with all axes.
+        per_image: Variables with the axis image alone.
+        **attributes: `model` and `quantity`, and anything else that made the numbers.
+    """
+    dims = ("image", *axes)
+    count = len(next(iter(values.values())))
+    return xr.Dataset(
+        {name: ("image", numbers) for name, numbers in (per_image or {}).items()}
+        | {name: (dims, numbers) for name, numbers in values.items()},
+        coords={"image": np.arange(count)} | {n: (n, label_array(labels)) for n, labels in axes.items()},
+        attrs=attributes,
+    )
