@@ -3,7 +3,7 @@
 A user gives a target of any of these kinds; `Target` is one as a model's logits are read for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -255,3 +255,33 @@ def _target(model: HookedModel, given: Any) -> Target:
         case _:
             index = names.find(given)
             return Target(index, names.name(index), n_classes)
+
+
+def explained(model: HookedModel, given: Any, count: int) -> tuple[HookedModel, Targets]:
+    """The model to run, and what reads its logits: the one door for all that takes a target.
+
+    The model is the given one, or where a target is a direction one that shares all its weights, has hook points of
+    its own, the same fingerprint, and a column of logits for each direction behind those of its classes.
+
+    Args:
+        model: The model.
+        given: See `TargetLike`; one for all images or one each.
+        count: Number of images.
+
+    Raises:
+        InputError: see `targets_of`.
+    """
+    return model, targets_of(model, given, count)
+
+
+def several_explained(model: HookedModel, given: Any, count: int) -> tuple[HookedModel, dict[str, Targets]]:
+    """As `explained`, for a mapping from a name to a target, which are all read from one pass.
+
+    Anything but a mapping is one target, under its own name.
+    """
+    if not isinstance(given, Mapping):
+        model, targets = explained(model, given, count)
+        return model, {targets.name: targets}
+    if not given:
+        raise InputError("No target was given: {'a name': a target, ...}.")
+    return model, {str(name): targets_of(model, one, count) for name, one in given.items()}
