@@ -1,0 +1,136 @@
+"""Pairs of a clean and a corrupted image, and the scores of both runs, from which all patching between them starts."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.checks import check_count
+from caap_lab.errors import InputError
+from caap_lab.models.base import Images
+from caap_lab.models.batches import check_images
+from caap_lab.models.quantised import images_at_once
+from caap_lab.models.targets import Contrast, Logit, Targets, several_explained
+from caap_lab.models.vit import HookedViT
+
+DIRECTIONS = ("denoise", "noise")
+"""denoise: the corrupted run gets activations of the clean one. noise: the clean run gets those of the corrupted one."""
+DEFAULT_TARGET = "the clean image's prediction rather than the corrupted image's"
+
+
+class PairBatch(NamedTuple):
+    """Some pairs as input tensors."""
+
+    rows: slice
+    clean: Float[Tensor, "batch 3 height width"]
+    corrupted: Float[Tensor, "batch 3 height width"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Images in pairs, the model to run on them, what is read, and how both runs score."""
+
+    model: HookedViT
+    """The model that gives the targets' logits; see `caap_lab.models.targets.explained`."""
+    clean: list[Any]
+    corrupted: list[Any]
+    targets: dict[str, Targets]
+    several: bool
+    """Whether a mapping of targets was given, so that results have an axis `target`."""
+    target_name: str
+    clean_scores: Float[np.ndarray, "image target"]
+    corrupted_scores: Float[np.ndarray, "image target"]
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.clean)
+
+    @property
+    def difference(self) -> Float[np.ndarray, "image target"]:
+        """Clean minus corrupted score."""
+        return self.clean_scores - self.corrupted_scores
+
+    def read(self, logits: Float[Tensor, "batch columns"], rows: slice) -> Float[Tensor, "batch target"]:
+        """The targets' scores for the pairs of some rows."""
+        return torch.stack([targets[rows].value(logits) for targets in self.targets.values()], dim=1)
+
+    def batches(self, size: int) -> Iterator[PairBatch]:
+        """All pairs, so many at a time; files are read when their batch comes."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield PairBatch(rows, self.model.preprocess(self.clean[rows]), self.model.preprocess(self.corrupted[rows]))
+
+    def require_apart(self) -> None:
+        """Refuse pairs whose effects cannot be measured on the scale from corrupted (0) to clean (1).
+
+        Raises:
+            InputError: the scores of a pair (nearly) agree.
+        """
+        size = np.maximum(1.0, np.maximum(np.abs(self.clean_scores), np.abs(self.corrupted_scores)))
+        close = np.argwhere(np.abs(self.difference) <= 1e-5 * size)
+        if len(close):
+            row, column = close[0]
+            name = list(self.targets.values())[column][row].name
+            raise InputError(
+                f"{len(set(close[:, 0].tolist()))} of {len(self)} pairs cannot be normalised: for pair {row} the clean "
+                f"and the corrupted image score {self.clean_scores[row, column]:.6g} and "
+                f"{self.corrupted_scores[row, column]:.6g} for {name}. Corrupt more, leave these pairs out, or choose "
+                "another target."
+            )
+
+
+@torch.no_grad()
+def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, batch_size: int) -> Pairs:
+    """Pair images and score both runs: two forward passes per pair.
+
+    Args:
+        model: The model.
+        clean: Images.
+        corrupted: As many, in the same order, or one for all; one clean image for many corrupted ones works as well.
+        target: See `caap_lab.models.targets.TargetLike`, one for all pairs or one each, or a mapping from a name to a
+            target. None: why the clean image's predicted class rather than the corrupted image's; where the two agree,
+            rather than the mean of all classes.
+        batch_size: Images run at once.
+
+    Raises:
+        InputError: the numbers of images do not fit, or a target is none of the model's.
+    """
+    check_count("batch_size", batch_size)
+    ones, others = check_images(clean), check_images(corrupted)
+    count = max(len(ones), len(others))
+    if {len(ones), len(others)} - {1, count}:
+        raise InputError(
+            f"{len(ones)} clean and {len(others)} corrupted images do not make pairs: give as many of each, or one for all."
+        )
+    ones, others = (images * count if len(images) == 1 else images for images in (ones, others))
+    if target is not None:
+        model, targets = several_explained(model, target, count)  # type: ignore[assignment]
+    both = [_logits(model, images, batch_size) for images in (ones, others)]
+    if target is None:
+        model, targets = several_explained(model, _predictions(model, *both), count)  # type: ignore[assignment]
+    clean_scores, corrupted_scores = (
+        np.stack([each.value(logits).double().cpu().numpy() for each in targets.values()], axis=1) for logits in both
+    )
+    name = DEFAULT_TARGET if target is None and count > 1 else ", ".join(targets)
+    several = isinstance(target, Mapping)
+    return Pairs(model, ones, others, targets, several, name, clean_scores, corrupted_scores)
+
+
+def _logits(model: HookedViT, images: list[Any], batch_size: int) -> Float[Tensor, "image columns"]:
+    size = images_at_once(model.body, batch_size)
+    return torch.cat([model(images[start : start + size]) for start in range(0, len(images), size)])
+
+
+def _predictions(
+    model: HookedViT, clean: Float[Tensor, "image columns"], corrupted: Float[Tensor, "image columns"]
+) -> list[Any]:
+    """Default targets of pairs, one each."""
+    classes = model.n_classes
+    pairs = zip(clean[:, :classes].argmax(1).tolist(), corrupted[:, :classes].argmax(1).tolist(), strict=True)
+    if classes == 1:
+        return [Logit(0)] * len(clean)
+    return [Contrast(one, None if one == other else other) for one, other in pairs]
