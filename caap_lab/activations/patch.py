@@ -67,37 +67,61 @@ class Patch:
         return model.find(self.name, self.layers)
 
 
-def edits(model: HookedViT, patch: Patch, batch: int, known: set[int] | None = None) -> list[tuple[Site, Edit]]:
+Known = dict[int, dict[str, Tensor]]
+"""Stores (by `id`) that are known to be the model's own, with what was read of them by hook name."""
+
+
+def edits(
+    model: HookedViT, patch: Patch, batch: int, known: Known | None = None, rows: slice | None = None
+) -> list[tuple[Site, Edit]]:
     """The edits of a patch for a batch of a given size, all checked before anything runs.
 
     Args:
         model: The model.
         patch: The patch.
         batch: Number of images.
-        known: Stores (by `id`) that are known to be the model's own; to check costs a pass over all weights.
+        known: Kept between calls for the same rows, so that stores are checked and read once: to check one costs a pass
+            over all weights.
+        rows: Images of the batch that the edits will meet, where they are not all.
 
     Raises:
         InputError: the patch does not fit the model, or could not change the output.
     """
-    sites = patch.sites(model)
-    known = set() if known is None else known
-    if isinstance(patch.source, ActivationStore) and id(patch.source) not in known:
-        patch.source.require_model(model)
-        known.add(id(patch.source))
-    made = []
-    effective = False
-    for site in sites:
-        shape = model.activation_shape(site.hook)
-        chosen, reaches = _selection(model, patch, site, shape, batch)
-        effective = effective or reaches
-        source = _source(patch, site, shape, batch)
-        made.append((site, _replacement(chosen, source)))
-    if not effective:
+    made, reaches = possible_edits(model, patch, batch, known, rows)
+    if not reaches:
         raise InputError(
             f"Patching {patch.name} of these tokens in the last block cannot change the logits: after its attention no "
             f"token reads another, and the head reads only {_read_roles(model)}."
         )
     return made
+
+
+def possible_edits(
+    model: HookedViT, patch: Patch, batch: int, known: Known | None = None, rows: slice | None = None
+) -> tuple[list[tuple[Site, Edit]], bool]:
+    """As `edits`, with whether they can reach the logits in the place of a refusal.
+
+    They cannot where no token that the head reads is among those patched behind the last block's attention.
+    """
+    sites = patch.sites(model)
+    known = {} if known is None else known
+    if isinstance(patch.source, ActivationStore) and id(patch.source) not in known:
+        patch.source.require_model(model)
+        known[id(patch.source)] = {}
+    made: list[tuple[Site, Edit]] = []
+    effective = False
+    for site in sites:
+        shape = model.activation_shape(site.hook)
+        chosen, reaches = _selection(model, patch, site, shape, batch)
+        effective = effective or reaches
+        source = _source(patch, site, shape, batch, known, rows)
+        made.append((site, _replacement(_of_rows(chosen, rows), source)))
+    return made, effective
+
+
+def _of_rows(tensor: Tensor, rows: slice | None) -> Tensor:
+    """Rows of what has one for each image; what has one for all stays as it is."""
+    return tensor if rows is None or len(tensor) == 1 else tensor[rows]
 
 
 def _replacement(chosen: Bool[Tensor, "..."], source: Tensor | float) -> Edit:
@@ -200,11 +224,17 @@ def _head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[
     return mask
 
 
-def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Tensor | float:
+def _source(
+    patch: Patch, site: Site, shape: tuple[int, ...], batch: int, known: Known, rows: slice | None
+) -> Tensor | float:
     source: Any = patch.source
     if isinstance(source, ActivationStore):
-        source = source[site.hook]
-    elif isinstance(source, Mapping):
+        _check_source(site, (len(source), *source.shapes.get(site.hook, shape)), shape, batch)
+        read = known[id(source)]
+        if site.hook not in read:  # of a store on disk, only these rows are read
+            read[site.hook] = (source if rows is None or len(source) == 1 else source[rows])[site.hook]
+        return read[site.hook]
+    if isinstance(source, Mapping):
         if site.layer not in source:
             raise InputError(f"The source of {patch.name} has no layer {site.layer}.")
         source = source[site.layer]
@@ -217,13 +247,16 @@ def _source(patch: Patch, site: Site, shape: tuple[int, ...], batch: int) -> Ten
         return float(source)
     if source.ndim == 0:
         return source
-    full = source if source.ndim == len(shape) + 1 else source[None]
-    if tuple(full.shape[1:]) != shape or full.shape[0] not in (1, batch):
+    _check_source(site, tuple(source.shape), shape, batch)
+    return _of_rows(source if source.ndim == len(shape) + 1 else source[None], rows)
+
+
+def _check_source(site: Site, given: tuple[int, ...], shape: tuple[int, ...], batch: int) -> None:
+    if given not in (shape, (1, *shape), (batch, *shape)):
         raise InputError(
-            f"The source of {site.hook} has shape {list(source.shape)}; expected {list(shape)}, with a batch axis of 1 "
+            f"The source of {site.hook} has shape {list(given)}; expected {list(shape)}, with a batch axis of 1 "
             f"or {batch} in front or none."
         )
-    return full
 
 
 def _from_numpy(patch: Patch, source: np.ndarray) -> Tensor:

@@ -25,7 +25,7 @@ class SweepResult(LabelledResult):
         cls,
         axes: Mapping[str, Sequence[Any]],
         values: Float[np.ndarray, "image *axes"],
-        baseline: Float[np.ndarray, " image"],
+        baseline: Float[np.ndarray, " image"] | Float[np.ndarray, "image target"],
         *,
         metric: str,
         model_name: str,
@@ -35,20 +35,15 @@ class SweepResult(LabelledResult):
         Args:
             axes: Axis name to its labels, in the order of the axes of `values`.
             values: The metric with the cell's patch.
-            baseline: The metric of each image without any patch.
+            baseline: The metric of each image without any patch; with a last axis where the last of `axes` is "target".
             metric: What the metric is.
             model_name: Of the model.
         """
-        effect = values - baseline.reshape(-1, *[1] * len(axes))
-        return cls(
-            labelled_dataset(
-                axes,
-                {"value": values, "effect": effect},
-                per_image={"baseline": baseline},
-                metric=metric,
-                model=model_name,
-            )
-        )
+        own = baseline.shape[1:]
+        effect = values - baseline.reshape(-1, *[1] * (len(axes) - len(own)), *own)
+        data = labelled_dataset(axes, {"value": values, "effect": effect}, metric=metric, model=model_name)
+        dims = ("image", "target") if own else ("image",)
+        return cls(data.assign(baseline=(dims, baseline))[["baseline", "value", "effect"]])
 
     @property
     def quantity(self) -> str:
@@ -61,7 +56,7 @@ class SweepResult(LabelledResult):
         return self.data["value"].values
 
     @property
-    def baseline(self) -> Float[np.ndarray, " image"]:
+    def baseline(self) -> Float[np.ndarray, " image"] | Float[np.ndarray, "image target"]:
         """The metric of each image without any patch."""
         return self.data["baseline"].values
 

@@ -1,11 +1,15 @@
 """Patching: edits land where they are said to, out of place, and never silently do nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import caap_lab as cl
 from caap_lab import InputError, Patch, tokens
+from caap_lab.activations.store import Shard
+from caap_lab.models.targets import contrast
 from helpers.models import build, random_images
 
 POINTS = [
@@ -386,3 +390,72 @@ class TestSweep:
                 cl.sweep(model, image, lambda layer: Patch("mlp_out", [layer]), over=over, metric=0, progress=False)
         with pytest.raises(InputError, match="zebra"):
             cl.sweep(model, image, lambda layer: Patch("mlp_out", [layer]), over={"layer": [0]}, metric="zebra")
+
+    def test_many_images_are_run_in_chunks_with_their_own_sources_tokens_and_targets(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = build("vit", torch.float64)
+        images, others = random_images(model, 14).split(7)
+        store = model.record(others, ["resid_pre"], layers=[1, 2], progress=False)
+        own = torch.eye(17, dtype=torch.bool)[3:10]  # one token per image, another for each
+        rows = []
+        run_block = type(model).run_block
+        monkeypatch.setattr(
+            type(model), "run_block", lambda self, layer, x: rows.append(len(x)) or run_block(self, layer, x)
+        )
+
+        def patch(layer: int, kind: str) -> Patch:
+            source = {"store": store, "tensor": store["resid_pre", layer], "one": store["resid_pre", layer][:1]}[kind]
+            return Patch("resid_pre", [layer], own, source=source)
+
+        over = {"layer": [1, 2], "kind": ["store", "tensor", "one"]}
+        classes = [0, 1, 2, 3, 4, 5, 6]
+        metric = {"own": classes, "rather": contrast(1, 2), "both": lambda logits: logits[:, :2].sum(1)}
+        found, whole = (
+            cl.sweep(model, images, patch, over=over, metric=metric, batch_size=size, progress=False)
+            for size in (3, 100)
+        )
+        with torch.no_grad():
+            assert max(rows[: len(rows) // 2]) <= 3
+            assert found.axes == {**over, "target": ["own", "rather", "both"]} and found.baseline.shape == (7, 3)
+            assert abs(found.values - whole.values).max() < 1e-12
+            for i, layer in enumerate([1, 2]):
+                for j, kind in enumerate(["store", "tensor", "one"]):
+                    logits = model.run_patched(images, patch(layer, kind))
+                    scores = [logits[range(7), classes], logits[:, 1] - logits[:, 2], logits[:, :2].sum(1)]
+                    assert abs(found.values[:, i, j] - torch.stack(scores, dim=1).numpy()).max() < 1e-10
+            plain = model(images)
+            assert abs(found.baseline[:, 1] - (plain[:, 1] - plain[:, 2]).numpy()).max() < 1e-10
+            assert abs(found.effect - (found.values - found.baseline[:, None, None])).max() < 1e-12
+            assert len(found.to_dataframe()) == 7 * 6 * 3
+
+    def test_of_a_store_on_disk_only_the_images_of_a_chunk_are_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = build("vit")
+        images, others = random_images(model, 10).split(5)
+        store = model.record(others, ["z"], layers=[1], out=tmp_path / "store", progress=False)
+        read = []
+        of_shard = Shard.read
+        monkeypatch.setattr(
+            Shard, "read", lambda self, hook: read.append(self.stop - self.start) or of_shard(self, hook)
+        )
+        found = cl.sweep(
+            model,
+            images,
+            lambda head: Patch("z", [1], source=store, heads=head),
+            over={"head": range(3)},
+            metric=contrast(4),
+            batch_size=2,
+            progress=False,
+        )
+        assert read == [2, 2, 1] and found.metric == "logit of class 4 against the mean of all classes"
+        with pytest.raises(InputError, match=r"has shape \[5, .*axis of 1 or 4"):
+            cl.sweep(
+                model,
+                images[:4],
+                lambda head: Patch("z", [1], source=store),
+                over={"head": [0]},
+                metric=0,
+                progress=False,
+            )
