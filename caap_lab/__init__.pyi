@@ -30,6 +30,8 @@ from .metrics.localisation import localisation as localisation
 from .metrics.metric import MetricColumn as MetricColumn
 from .metrics.perturbation import insertion_deletion as insertion_deletion
 from .metrics.protocol import CurveProtocol as CurveProtocol
+from .metrics.saco import Saco as Saco
+from .metrics.saco import saco as saco
 from .models import tokens as tokens
 from .models.black_box import BlackBoxModel as BlackBoxModel
 from .models.cnn import HookedCNN as HookedCNN

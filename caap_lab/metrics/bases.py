@@ -11,19 +11,20 @@ from torchvision.transforms.functional import gaussian_blur
 from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.blur import rise_blur
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Target
 
 Pixels = Float[Tensor, "1 3 height width"]
-Base = Callable[[Pixels, HookedModel, int, str], Pixels]
+Base = Callable[[Pixels, HookedModel, Target, str], Pixels]
 
 
-def _pixel_value(image: Pixels, model: HookedModel, target: int, probability: str, *, value: float) -> Pixels:
+def _pixel_value(image: Pixels, model: HookedModel, target: Target, probability: str, *, value: float) -> Pixels:
     """An image of one value before normalisation."""
     mean, std = (image.new_tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     return ((value - mean) / std).expand_as(image)
 
 
-def _mda_blur(image: Pixels, model: HookedModel, target: int, probability: str) -> Pixels:
-    return mda_blur(model, image, torch.tensor(target, dtype=torch.int64, device=image.device), probability)
+def _mda_blur(image: Pixels, model: HookedModel, target: Target, probability: str) -> Pixels:
+    return mda_blur(model, image, torch.tensor(target.index, dtype=torch.int64, device=image.device), probability)
 
 
 BASES: dict[str, Base] = {
@@ -45,6 +46,6 @@ BASES: dict[str, Base] = {
 """
 
 
-def base_image(name: str, image: Pixels, model: HookedModel, target: int, probability: str = "auto") -> Pixels:
+def base_image(name: str, image: Pixels, model: HookedModel, target: Target, probability: str = "auto") -> Pixels:
     """What stands in the place of the image's pixels, see `BASES`."""
     return BASES[name](image, model, target, probability)

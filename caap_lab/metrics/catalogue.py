@@ -8,10 +8,11 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.localisation import LOCALISATION
 from caap_lab.metrics.metric import Compute, Metric, MetricColumn
 from caap_lab.metrics.perturbation import FAITHFULNESS
+from caap_lab.metrics.saco import SACO
 from caap_lab.models.names import nearest
 from caap_lab.variant import Variant, parse_variant
 
-BUILT_IN: tuple[Metric, ...] = (FAITHFULNESS, LOCALISATION)
+BUILT_IN: tuple[Metric, ...] = (FAITHFULNESS, LOCALISATION, SACO)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in BUILT_IN}
 """By name; `register_metric` adds to it."""
 

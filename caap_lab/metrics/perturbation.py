@@ -8,31 +8,34 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.curve_values import normalised
-from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_count
-from caap_lab.digests.fingerprint import same_model
-from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.bases import base_image
+from caap_lab.metrics.changed_images import (
+    CheckedMaps,
+    change_order,
+    checked_maps,
+    has_probability,
+    target_scores,
+    value_name,
+)
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
-from caap_lab.models.batches import check_images
-from caap_lab.models.probability import probabilities, resolved_probability
+from caap_lab.models.probability import resolved_probability
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
+from caap_lab.models.targets import Contrast, Direction, FunctionOfLogits, Logit, Target, TargetLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curve = Float[np.ndarray, " point"]
-_SCORES = {"prob": "probability", "logit": "logit", "top1": "is the model's answer"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +46,14 @@ class PerturbationCurves:
     """Of the image's pixels."""
     insertion_curve: Curve
     deletion_curve: Curve
-    target: int
+    target: int | Contrast | Logit | Direction | FunctionOfLogits
+    """What is scored: a class's index, or what was given with classes as indices."""
     target_name: str
     method: str
     model_name: str
     protocol: CurveProtocol
+    score_name: str = "probability"
+    """What is read of the target: its "probability", "logit" and so on."""
 
     @property
     def insertion(self) -> float:
@@ -78,14 +84,15 @@ class PerturbationCurves:
                 f"deletion, area {self.deletion:.3f}": self.deletion_curve,
             },
             ax,
-            ylabel=f"'{self.target_name}': {_SCORES[self.protocol.score]}",
+            ylabel=f"'{self.target_name}': {self.score_name}",
             title=f"{self.method} of {self.model_name}, InsDel {self.insdel:.3f}",
         )
 
     def __repr__(self) -> str:
         """The three numbers and the protocol."""
+        index = f" ({self.target})" if isinstance(self.target, int) else ""
         return (
-            f"PerturbationCurves: {self.method} of {self.model_name} for {self.target_name!r} ({self.target}): "
+            f"PerturbationCurves: {self.method} of {self.model_name} for {self.target_name!r}{index}: "
             f"insertion {self.insertion:.4f}, deletion {self.deletion:.4f}, InsDel {self.insdel:.4f} "
             f"(protocol {self.protocol.name}, {len(self.shares) - 1} steps)"
         )
@@ -102,17 +109,22 @@ def insertion_deletion(
     images: Images,
     maps: AttributionMap | Sequence[AttributionMap],
     *,
+    target: TargetLike | None = None,
     protocol: str | CurveProtocol = "rise",
     batch_size: int = 64,
     progress: bool = True,
     **changes: Any,
 ) -> PerturbationCurves | list[PerturbationCurves]:
-    """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for the class that each map explains.
+    """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for what each map explains.
+
+    A contrast of two classes is scored by p(a) / (p(a) + p(b)), one against the mean of all classes by the class's own
+    probability; directions and functions of the logits have no probability, and are scored by their value.
 
     Args:
         model: The model whose score is read.
         images: The images that the maps are of; one image for several maps of it.
         maps: A map, or several.
+        target: What to score, for all maps, see `cl.contrast`; by default what each map explains.
         protocol: A name from `caap_lab.metrics.protocol.PROTOCOLS`, or a `CurveProtocol`.
         batch_size: Changed images run at once, whatever map they belong to; bounds memory.
         progress: Show a progress bar for more than one map.
@@ -129,62 +141,27 @@ def insertion_deletion(
     chosen = curve_protocol(protocol, **changes)
     if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":
         chosen = replace(chosen, probability="sigmoid")  # the curves say so
-    several = [maps] if isinstance(maps, AttributionMap) else list(maps)
-    singles = check_images(images)
-    if not several or not all(isinstance(m, AttributionMap) for m in several):
-        raise InputError("Expected attribution maps, as cl.attribute gives them.")
-    if len(singles) not in (1, len(several)):
-        raise InputError(f"{len(several)} maps need as many images, or one for all; {len(singles)} were given.")
-    for m in several:
-        if m.target >= model.n_classes or tuple(m.image.shape[:2]) != model.preprocessing.image_size:
-            raise InputError(f"The map of {m.method} was made for another model: {m.model_name}.")
-    _check_origin(model, singles, several)
-    curves = _Curves(model, singles, several, chosen)
+    given = checked_maps(model, images, maps, target)
+    _check_scored(given, chosen)
+    curves = _Curves(given, chosen)
     with (
         torch.no_grad(),
-        tqdm(total=len(several), unit="map", disable=not progress or len(several) == 1) as bar,
+        tqdm(total=len(given.maps), unit="map", disable=not progress or len(given.maps) == 1) as bar,
     ):
         curves.run(batch_size, bar)
-    return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(several))]
+    return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(given.maps))]
 
 
-def _check_origin(model: HookedModel, images: list[Images], maps: list[AttributionMap]) -> None:
-    """Refuse maps of another model or of another image; what a map does not know of itself is not checked."""
-    known = model.fingerprint
-    digest = ""
-    for index, m in enumerate(maps):
-        if m.fingerprint and not same_model(m.fingerprint, known):
+def _check_scored(given: CheckedMaps, protocol: CurveProtocol) -> None:
+    """Refuse a protocol that asks for a class or a probability, for a target that has none."""
+    bases = {protocol.insertion_base, protocol.deletion_base}
+    asks = "score='top1'" if protocol.score == "top1" else "the base 'mda_blur'" if "mda_blur" in bases else ""
+    for target in given.targets:
+        if asks and not has_probability(target):
             raise InputError(
-                f"Map {index} was made by another model: {m.model_name} {m.fingerprint}, and this is "
-                f"{model.model_name} {known} (hashes of weights and of structure). Make the map with this model, or "
-                "give the one that made it."
+                f"{asks} of the protocol {protocol.name!r} needs a class or a contrast of classes, and the target is "
+                f"{target.name}, which has no probability. Use another protocol, or target=... for the curves."
             )
-        if index < len(images):  # one image may be given for all maps
-            digest = tensor_digest(model.preprocess(images[index])[0])
-        if m.image_digest and m.image_digest != digest:
-            raise InputError(
-                f"Map {index} was made for another image: what the model sees of the image given here is not what it "
-                "saw when the map was made. Give the maps' own images, in their order."
-            )
-
-
-def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height width"]:
-    """Each pixel's place in the order of change, 0 for the highest score.
-
-    Pixels of equal score come in reading order; which are equal is decided without rounding, see `enlarged`. With
-    "nearest-exact" whole cells come one after the other, cells of equal score in reading order.
-    """
-    scores = m.scores
-    if upsampling == "nearest-exact":
-        cells = scores.flatten().argsort(descending=True, stable=True).argsort()
-        scores = -cells.reshape(scores.shape).double()
-    pixels = enlarged(scores, (m.image.shape[0], m.image.shape[1]), upsampling)
-    return pixels.flatten().argsort(descending=True, stable=True).argsort().reshape(pixels.shape)
-
-
-def _highest(logits: Float[Tensor, "image classes"]) -> Bool[Tensor, "image classes"]:
-    """True for each image's highest class; of equal ones, the first."""
-    return F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
 
 
 class _Piece(NamedTuple):
@@ -197,18 +174,17 @@ class _Piece(NamedTuple):
     front: Float[Tensor, "3 height width"]
     """Shown where a pixel is changed."""
     back: Float[Tensor, "3 height width"]
-    target: int
+    target: Target
 
 
 class _Curves:
     """The curves of several maps while they fill up; points of different maps share a batch."""
 
-    def __init__(
-        self, model: HookedModel, images: list[Images], maps: list[AttributionMap], protocol: CurveProtocol
-    ) -> None:
-        self.model, self.images, self.maps, self.protocol = model, images, maps, protocol
-        size = model.preprocessing.image_size
-        self.counts = [torch.tensor(protocol.counts(size, m.grid), dtype=torch.int64, device="cpu") for m in maps]
+    def __init__(self, given: CheckedMaps, protocol: CurveProtocol) -> None:
+        self.model, self.images, self.maps, self.targets = given.model, given.images, given.maps, given.targets
+        self.protocol = protocol
+        size = self.model.preprocessing.image_size
+        self.counts = [torch.tensor(protocol.counts(size, m.grid), dtype=torch.int64, device="cpu") for m in self.maps]
         self.scores = [torch.zeros(2, len(counts), dtype=torch.float64, device="cpu") for counts in self.counts]
 
     def run(self, batch_size: int, bar: Any) -> None:
@@ -240,34 +216,23 @@ class _Curves:
         for index, m in enumerate(self.maps):
             if index < len(self.images):
                 image = model.preprocess(self.images[index])
-            if index < len(self.images) or m.target != self.maps[index - 1].target:
+            target = self.targets[index]
+            if index < len(self.images) or target != self.targets[index - 1]:
                 start, fill = (
-                    base_image(name, image, model, m.target, protocol.probability)
+                    base_image(name, image, model, target, protocol.probability)
                     for name in (protocol.insertion_base, protocol.deletion_base)
                 )
             order = change_order(m, protocol.upsampling).to(model.device)
             counts = self.counts[index].to(model.device)
             insertion, deletion = self.scores[index]
-            yield _Piece(insertion, counts, order, image[0], start[0], m.target)
-            yield _Piece(deletion, counts, order, fill[0], image[0], m.target)
+            yield _Piece(insertion, counts, order, image[0], start[0], target)
+            yield _Piece(deletion, counts, order, fill[0], image[0], target)
             bar.update()
 
     def _score(self, batch: Tensor, pieces: list[_Piece]) -> None:
-        logits = self.model(batch)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if not logits.isfinite().all():
-            raise InputError(
-                "The model gives NaN or infinity on a changed image: look for such values in its weights, or use "
-                "dtype='float32' instead of float16."
-            )
-        targets = torch.tensor([p.target for p in pieces for _ in p.counts], dtype=torch.int64, device=logits.device)
-        if self.protocol.score == "top1":
-            answers = logits > 0 if self.protocol.probability == "sigmoid" else _highest(logits)
-            target_scores = answers.gather(1, targets[:, None])[:, 0].double()
-        else:
-            scores = logits if self.protocol.score == "logit" else probabilities(logits, self.protocol.probability)
-            target_scores = scores.gather(1, targets[:, None])[:, 0].double()
-        for piece, values in zip(pieces, target_scores.cpu().split([len(p.counts) for p in pieces]), strict=True):
+        targets = [piece.target for piece in pieces for _ in piece.counts]
+        scores = target_scores(self.model, batch, targets, self.protocol.score, self.protocol.probability)
+        for piece, values in zip(pieces, scores.split([len(piece.counts) for piece in pieces]), strict=True):
             piece.curve.copy_(values)
 
     def of(self, index: int) -> PerturbationCurves:
@@ -282,11 +247,12 @@ class _Curves:
             shares=(counts.double() / (height * width)).numpy(),
             insertion_curve=insertion,
             deletion_curve=deletion,
-            target=m.target,
-            target_name=m.target_name,
+            target=self.targets[index].given,
+            target_name=self.targets[index].name,
             method=m.method,
             model_name=self.model.model_name,
             protocol=self.protocol,
+            score_name=value_name(self.protocol.score, self.targets[index]),
         )
 
 
