@@ -22,9 +22,10 @@ from caap_lab.diagnostics.region_pairs import (
     pool_kinds,
 )
 from caap_lab.diagnostics.region_result import AttentionRegions, OtherQueries
-from caap_lab.diagnostics.regions import Masks, Photo, photos_with_regions
+from caap_lab.diagnostics.regions import Photo, photos_with_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.regions import Masks
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 

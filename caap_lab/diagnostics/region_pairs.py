@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caap_lab.diagnostics.regions import BACKGROUND, LEFT_OUT
+from caap_lab.models.regions import BACKGROUND, LEFT_OUT
 from caap_lab.models.spec import ViTSpec
 
 INTRA, INTER = "intra-object", "inter-object"

@@ -12,9 +12,9 @@ from caap_lab.checks import check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.attention_regions import attention_regions
 from caap_lab.diagnostics.region_result import AttentionRegions
-from caap_lab.diagnostics.regions import Masks
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.regions import Masks
 from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import colour_table

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from caap_lab.diagnostics.regions import BACKGROUND, Masks, patch_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
+from caap_lab.models.regions import BACKGROUND, Masks, patch_regions
 from caap_lab.plots.style import COLOURS
 
 PAINTABLE = 2

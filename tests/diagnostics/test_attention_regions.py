@@ -9,7 +9,7 @@ from timm.models.mlp_mixer import MlpMixer
 import caap_lab as cl
 from caap_lab import HookedViT, InputError
 from caap_lab.data.image_set import ImageSet, Regions, Sample
-from caap_lab.diagnostics.regions import patch_regions
+from caap_lab.models.regions import patch_regions
 from helpers.models import build, random_images, timm_model
 
 WORDS = {"cls": "class", "dist": "distillation", "reg": "registers"}
