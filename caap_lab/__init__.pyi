@@ -2,6 +2,7 @@
 
 from . import widgets as widgets
 from ._version import __version__ as __version__
+from .activations import directions as directions
 from .activations.patch import Patch as Patch
 from .activations.run_patched import run_patched as run_patched
 from .activations.store import ActivationStore as ActivationStore
@@ -25,6 +26,8 @@ from .diagnostics.region_result import AttentionRegions as AttentionRegions
 from .engine import blanks as blanks
 from .errors import CheckpointError as CheckpointError
 from .errors import InputError as InputError
+from .mechanisms.path_effects import PathEffects as PathEffects
+from .mechanisms.path_patch import path_patch as path_patch
 from .metrics.catalogue import register_metric as register_metric
 from .metrics.localisation import localisation as localisation
 from .metrics.metric import MetricColumn as MetricColumn
@@ -35,6 +38,7 @@ from .metrics.saco import saco as saco
 from .models import tokens as tokens
 from .models.black_box import BlackBoxModel as BlackBoxModel
 from .models.cnn import HookedCNN as HookedCNN
+from .models.directions import direction as direction
 from .models.heads import save_zero_shot_head as save_zero_shot_head
 from .models.images import load_image as load_image
 from .models.load import list_models as list_models
@@ -43,6 +47,8 @@ from .models.mixer import HookedMixer as HookedMixer
 from .models.neighbourhoods import register_neighbourhood as register_neighbourhood
 from .models.preprocess import Preprocessing as Preprocessing
 from .models.spec import ViTSpec as ViTSpec
+from .models.targets import contrast as contrast
+from .models.targets import logit as logit
 from .models.vit import HookedViT as HookedViT
 from .models.wrap import wrap as wrap
 from .sweeps.result import CaapSweep as CaapSweep

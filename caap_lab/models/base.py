@@ -41,6 +41,10 @@ class HookedModel(HookedRootModule, ABC):
     _fingerprint: tuple[bytes, str] | None = None
     _given_names: ClassNames | None = None
     """Class names that were given; None for the default ones."""
+    directions: tuple[Any, ...] = ()
+    """Whose columns of logits stand behind those of the classes, see `caap_lab.models.directions.with_directions`."""
+    _fingerprint_of: str = ""
+    """The fingerprint of the model that this one is with directions."""
 
     @property
     @abstractmethod
@@ -64,10 +68,24 @@ class HookedModel(HookedRootModule, ABC):
         self._given_names = None if names is None else checked
 
     def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
-        """Scores that the modules of a head give for `features` values; see `output_width`."""
+        """Class scores that the modules of a head give for `features` values; see `output_width`."""
         measured: dict[str, Measured[int]] = self.__dict__.setdefault("_head_widths", {})
         like = next(self.parameters())
-        return measured.setdefault(head, Measured()).of(chain, [features], lambda: output_width(chain, features, like))
+        width = measured.setdefault(head, Measured()).of(chain, [features], lambda: output_width(chain, features, like))
+        return width - len(self.directions)
+
+    @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The modules that make the scores, each of which reads a feature; none where that is not known."""
+        return ()
+
+    def _through_hook_logits(self, logits: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+        """Logits with those of the classes passed through `hook_logits`, which sees no directions."""
+        hook = cast(HookPoint, self.hook_logits)
+        if not self.directions:
+            return hook(logits)
+        classes, others = logits.tensor_split([logits.shape[-1] - len(self.directions)], dim=-1)
+        return torch.cat([hook(classes), others], dim=-1)
 
     @property
     @abstractmethod
@@ -152,6 +170,8 @@ class HookedModel(HookedRootModule, ABC):
         The structure is all else that decides outputs: classes of the modules, their settings such as a LayerNorm's
         eps, and functions put in the place of theirs. Hooks are no part of it.
         """
+        if self._fingerprint_of:
+            return self._fingerprint_of
         state = state_of(self)
         if self._fingerprint is None or self._fingerprint[0] != state:
             self._fingerprint = (state, fingerprint(self))

@@ -106,6 +106,13 @@ class HookedCNN(HookedModel):
         return not all(passes_on(step) for step in self._steps.classifier)
 
     @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The module behind the pooling that classifies; an Identity where none does."""
+        steps = self._steps.classifier
+        working = [step for step in steps if not passes_on(step)]
+        return (working or [step for step in steps if isinstance(step, nn.Identity)])[-1:]
+
+    @property
     def n_classes(self) -> int:
         """Number of scores that the head gives, measured by running it."""
         steps, cnn = self._steps, cast(Any, self.cnn)
@@ -156,7 +163,7 @@ class HookedCNN(HookedModel):
     def unembed(self, x: Float[Tensor, "batch channel row col"]) -> Float[Tensor, "batch classes"]:
         """Logits from the maps leaving the last block."""
         steps = self._steps
-        return self.hook_logits(run_steps(steps.classifier, self.hook_pooled(run_steps(steps.pool, x))))
+        return self._through_hook_logits(run_steps(steps.classifier, self.hook_pooled(run_steps(steps.pool, x))))
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
         steps = {module for step in self._steps.all for module in step.modules()}

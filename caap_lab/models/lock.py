@@ -16,6 +16,12 @@ _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
+def share_lock(body: nn.Module, other: nn.Module) -> None:
+    """Let two modules that share parts be held as one."""
+    with _making:
+        _locks[other] = _locks.setdefault(body, threading.RLock())
+
+
 @contextmanager
 def locked(body: nn.Module, name: str) -> Iterator[None]:
     """Keep a model to this thread; another one waits, and this one may take it again.

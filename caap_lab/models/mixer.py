@@ -76,6 +76,11 @@ class HookedMixer(HookedModel):
         self.eval()
 
     @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """timm's head."""
+        return (cast(MlpMixer, self.mixer).head,)
+
+    @property
     def n_classes(self) -> int:
         """Number of scores that the head gives, measured by running it."""
         mixer = cast(MlpMixer, self.mixer)
@@ -125,7 +130,7 @@ class HookedMixer(HookedModel):
                 )
             resid = _run_block(block, cast(MixerBlockPoints, points), resid)
         normalized = self.ln_final.hook_normalized(mixer.norm(resid))
-        return self.hook_logits(mixer.head(mixer.head_drop(self.hook_pooled(normalized.mean(dim=1)))))
+        return self._through_hook_logits(mixer.head(mixer.head_drop(self.hook_pooled(normalized.mean(dim=1)))))
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
         yield from super()._stepped_through()

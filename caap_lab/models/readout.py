@@ -58,6 +58,11 @@ class Readout(ABC):
     def n_classes(self, d_model: int, measure: Measure) -> int:
         """Number of scores, measured: a head may have been replaced without timm's model knowing."""
 
+    @property
+    @abstractmethod
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The modules that make class scores, whose mean is the model's where they are two."""
+
     def pooled_shape(self, d_model: int) -> tuple[int, ...]:
         """Shape of what is pooled from one image."""
         return (d_model,)
@@ -104,6 +109,11 @@ class OwnReadout(Readout):
         return measure(self.modules, d_model, "head")
 
     @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """timm's head behind its norm."""
+        return (self.vit.head,)
+
+    @property
     def modules(self) -> list[nn.Module]:
         """What turns the pooled values into scores."""
         return [self.vit.fc_norm, self.vit.head]
@@ -146,6 +156,11 @@ class DistilledReadout(Readout):
             )
         return own
 
+    @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """Both heads."""
+        return (self.vit.head, self.vit.head_dist)
+
     def pooled_shape(self, d_model: int) -> tuple[int, ...]:
         """Two tokens."""
         return (2, d_model)
@@ -182,6 +197,11 @@ class FeatureReadout(Readout):
         """Number of scores."""
         return measure([*self.own.modules, self.head], d_model, "head")
 
+    @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The head on timm's features."""
+        return (self.head,)
+
 
 class ClassAndMeanReadout(Readout):
     """DINOv2's public classifiers: class tokens of the last blocks, and the mean of the last one's patches."""
@@ -210,6 +230,11 @@ class ClassAndMeanReadout(Readout):
     def n_classes(self, d_model: int, measure: Measure) -> int:
         """Number of scores."""
         return measure([self.head], (self.class_layers + 1) * d_model, "head")
+
+    @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The linear layer on what was pooled."""
+        return (self.head.linear,)
 
     def pooled_shape(self, d_model: int) -> tuple[int, ...]:
         """All class tokens and the mean patch in one vector."""

@@ -5,7 +5,7 @@ A user gives a target of any of these kinds; `Target` is one as a model's logits
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,12 @@ from torch.nn import functional as F
 
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
+from caap_lab.models.classes import ClassNames
+from caap_lab.models.directions import Direction, with_directions
+from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.probability import probabilities
+
+Model = TypeVar("Model", bound=HookedModel)
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,17 @@ class Logit:
     """The class: index, WordNet id or word."""
 
 
-@dataclass(frozen=True, eq=False)
-class Direction:
-    """A direction of the feature that the head reads: a text embedding, or the weights of a probe."""
+@dataclass(frozen=True)
+class UnsavedFunction:
+    """What a map's target was before the map was saved: a function of the logits, which files do not hold."""
 
-    vector: Float[Tensor, " width"]
     name: str
-    """What maps and captions call it."""
 
 
 FunctionOfLogits = Callable[[Float[Tensor, "row classes"]], Float[Tensor, " row"]]
 """Logits [row, class] -> one number per row; rows must not depend on each other."""
+Given = int | Contrast | Logit | Direction | FunctionOfLogits
+"""A target with classes as indices."""
 TargetLike = int | str | Contrast | Logit | Direction | FunctionOfLogits
 """What users give for one image. For several images: one for all, or a sequence of one each."""
 
@@ -69,27 +74,23 @@ def contrast(of: int | str, against: int | str | None = None) -> Contrast:
 
 
 def logit(of: int | str) -> Logit:
-    """A class's own logit: what models with text embeddings as classes explain only if asked, see `contrast`."""
-    return Logit(of)
+    """A class's own logit: what models with text embeddings as classes explain only if asked.
 
-
-def direction(vector: Float[Tensor, " width"], name: str) -> Direction:
-    """A direction of the feature that the model's head reads, as a target: `vector` times the feature.
-
-    With text embeddings as classes (CLIP) the score is what the head gives a class of that embedding: a scaled cosine.
+    There all logits share a large part, the cosine of any text with any photo, which says nothing of the class and
+    which gradient methods follow. So such a model explains a class by its contrast to the mean of all classes, as if
+    `cl.contrast(of)` were given. For other models, and for a head with one text, this is the class itself.
 
     Args:
-        vector: As many values as the head reads; not normalised.
-        name: What maps and captions call it.
+        of: Class index, WordNet id or word.
     """
-    return Direction(vector, name)
+    return Logit(of)
 
 
 @dataclass(frozen=True)
 class Target:
     """A target as a model's logits are read for it."""
 
-    given: int | Contrast | Logit | Direction | FunctionOfLogits
+    given: Given
     """What was given, with classes as indices. The same model takes it again as a target."""
     name: str
     """For captions: "tabby", "tabby rather than tiger cat", "tabby against the mean of all classes"."""
@@ -106,6 +107,11 @@ class Target:
                 return index
             case _:
                 return None
+
+    @property
+    def has_probability(self) -> bool:
+        """False for directions and functions."""
+        return self.index is not None
 
     def value(self, logits: Float[Tensor, "*cell columns"]) -> Float[Tensor, "*cell"]:
         """The score that is explained, linear in the logits but for functions."""
@@ -184,6 +190,13 @@ class Targets(Sequence[Target]):
         """For captions: the name of all, or those there are, each once."""
         return ", ".join(dict.fromkeys(target.name for target in self.each))
 
+    @property
+    def indices(self) -> list[int] | None:
+        """The classes, where every target is the logit of one; None if any is something else."""
+        found = [target.index for target in self.each if not isinstance(target.given, Contrast)]
+        classes = [index for index in found if index is not None]
+        return classes if len(classes) == len(self) else None
+
     def repeat(self, times: int) -> "Targets":
         """These targets one after the other, several times: for a batch of copies of the images."""
         return Targets(self.each * times)
@@ -203,65 +216,20 @@ class Targets(Sequence[Target]):
     ) -> Float[Tensor, " batch"]:
         if len(logits) != len(self):
             raise InputError(f"There are {len(self)} targets and {len(logits)} rows of logits.")
-        if len(set(self.each)) == 1:
+        rows: dict[Target, list[int]] = {}
+        for row, target in enumerate(self.each):
+            rows.setdefault(target, []).append(row)
+        if len(rows) == 1:
             return read(self.each[0], logits)
-        return torch.cat([read(target, logits[row : row + 1]) for row, target in enumerate(self.each)])
+        order = torch.tensor([row for of in rows.values() for row in of], device=logits.device).argsort()
+        return torch.cat([read(target, logits[of]) for target, of in rows.items()])[order]
 
 
-def targets_of(model: HookedModel, given: Any, count: int) -> Targets:
-    """Targets for a number of images, from one for all or a sequence of one each.
-
-    Args:
-        model: The model.
-        given: See `TargetLike`.
-        count: Number of images.
-
-    Raises:
-        InputError: one is no target of this model, or they are not as many as images; also for a model that has no
-            classifier.
-    """
-    model._require_classifier()
-    if isinstance(given, (Contrast, Logit, Direction)) or callable(given):
-        return Targets((_target(model, given),) * count)
-    if isinstance(given, (list, tuple)) and any(not isinstance(one, (int, str)) for one in given):
-        if len(given) != count:
-            raise InputError(f"{len(given)} targets were given for {count} images; give one for all, or one each.")
-        return Targets(tuple(_target(model, one) for one in given))
-    return Targets(tuple(_target(model, index) for index in model.targets(given, count)))
-
-
-def predicted_targets(model: HookedModel, logits: Float[Tensor, "batch classes"]) -> Targets:
-    """The model's own prediction for each image, as a target."""
-    return targets_of(model, logits[:, : model.n_classes].argmax(dim=1).tolist(), len(logits))
-
-
-def _target(model: HookedModel, given: Any) -> Target:
-    names, n_classes = model.class_names, model.n_classes
-    match given:
-        case Contrast(of, None):
-            index = names.find(of)
-            return Target(Contrast(index), f"{names.name(index)} against the mean of all classes", n_classes)
-        case Contrast(of, against):
-            one, other = names.find(of), names.find(against)
-            if one == other:
-                raise InputError(f"cl.contrast({of!r}, {against!r}) compares a class with itself.")
-            return Target(Contrast(one, other), f"{names.name(one)} rather than {names.name(other)}", n_classes)
-        case Logit(of):
-            index = names.find(of)
-            return Target(index, names.name(index), n_classes)
-        case _ if callable(given):
-            name = getattr(given, "__name__", type(given).__name__)
-            return Target(given, "a function of the logits" if name == "<lambda>" else name, n_classes)
-        case _:
-            index = names.find(given)
-            return Target(index, names.name(index), n_classes)
-
-
-def explained(model: HookedModel, given: Any, count: int) -> tuple[HookedModel, Targets]:
+def explained(model: Model, given: Any, count: int) -> tuple[Model, Targets]:
     """The model to run, and what reads its logits: the one door for all that takes a target.
 
-    The model is the given one, or where a target is a direction one that shares all its weights, has hook points of
-    its own, the same fingerprint, and a column of logits for each direction behind those of its classes.
+    The model is the given one, or where a target is a direction one that shares all its weights and hook points, has
+    the same fingerprint and classes, and a column of logits for each direction behind those of its classes.
 
     Args:
         model: The model.
@@ -269,12 +237,14 @@ def explained(model: HookedModel, given: Any, count: int) -> tuple[HookedModel, 
         count: Number of images.
 
     Raises:
-        InputError: see `targets_of`.
+        InputError: one is no target of this model, or they are not as many as images; also for a model that has no
+            classifier, unless all are directions.
     """
-    return model, targets_of(model, given, count)
+    model, (targets,) = _explained(model, [given], count)
+    return model, targets
 
 
-def several_explained(model: HookedModel, given: Any, count: int) -> tuple[HookedModel, dict[str, Targets]]:
+def several_explained(model: Model, given: Any, count: int) -> tuple[Model, dict[str, Targets]]:
     """As `explained`, for a mapping from a name to a target, which are all read from one pass.
 
     Anything but a mapping is one target, under its own name.
@@ -284,4 +254,129 @@ def several_explained(model: HookedModel, given: Any, count: int) -> tuple[Hooke
         return model, {targets.name: targets}
     if not given:
         raise InputError("No target was given: {'a name': a target, ...}.")
-    return model, {str(name): targets_of(model, one, count) for name, one in given.items()}
+    model, each = _explained(model, list(given.values()), count)
+    return model, dict(zip(map(str, given), each, strict=True))
+
+
+def targets_of(model: HookedModel, given: Any, count: int) -> Targets:
+    """Targets for a number of images, where none is a direction that the model has no column for; see `explained`."""
+    other, targets = explained(model, given, count)
+    assert other is model
+    return targets
+
+
+def predicted_targets(model: HookedModel, logits: Float[Tensor, "batch classes"]) -> Targets:
+    """The model's own prediction for each image, as a target."""
+    return targets_of(model, logits[:, : model.n_classes].argmax(dim=1).tolist(), len(logits))
+
+
+def by_contrast(model: HookedModel) -> bool:
+    """True where a class stands for its contrast to the mean of all: with several text embeddings as classes."""
+    return isinstance(getattr(model, "head", None), ZeroShotHead) and model.n_classes > 1
+
+
+def resolved_target(
+    given: Any,
+    names: ClassNames,
+    *,
+    contrasts: bool = False,
+    directions: Sequence[Any] = (),
+    like: Tensor | None = None,
+) -> Target:
+    """One target, with classes as indices.
+
+    Args:
+        given: See `TargetLike`.
+        names: Names of the classes.
+        contrasts: Whether a class stands for its contrast to all, see `by_contrast`.
+        directions: Those that have columns of logits behind the classes.
+        like: A tensor in the format and place of the logits, on which functions are tried.
+
+    Raises:
+        InputError: it is no target.
+    """
+    count = len(names)
+    match given:
+        case Contrast(of, None):
+            if count == 1:
+                raise InputError(f"cl.contrast({of!r}) is always 0 for a head with one output; give cl.logit({of!r}).")
+            index = names.find(of)
+            return Target(Contrast(index), f"{names.name(index)} against the mean of all classes", count)
+        case Contrast(of, against):
+            one, other = names.find(of), names.find(against)
+            if one == other:
+                raise InputError(f"cl.contrast({of!r}, {against!r}) compares a class with itself.")
+            return Target(Contrast(one, other), f"{names.name(one)} rather than {names.name(other)}", count)
+        case Logit(of):
+            index = names.find(of)
+            return Target(Logit(index) if contrasts else index, names.name(index), count)
+        case Direction():
+            return Target(given, given.name, count, count + list(directions).index(given))
+        case UnsavedFunction(name):
+            raise InputError(
+                f"The target was a function of the logits, {name!r}, which files do not hold: give it again, target=..."
+            )
+        case _ if callable(given):
+            return _function(given, count, torch.zeros(0, dtype=torch.float32, device="cpu") if like is None else like)
+        case _:
+            index = names.find(given)
+            if contrasts:
+                return resolved_target(Contrast(index), names)
+            return Target(index, names.name(index), count)
+
+
+def _explained(model: Model, several: Sequence[Any], count: int) -> tuple[Model, list[Targets]]:
+    each = [_one_each(model, given, count) for given in several]
+    flat = [one for given in each for one in given]
+    if not all(isinstance(one, Direction) for one in flat):
+        model._require_classifier()
+    new = [one for one in dict.fromkeys(o for o in flat if isinstance(o, Direction)) if one not in model.directions]
+    if new:
+        model = with_directions(model, new)
+    names, contrasts = model.class_names, by_contrast(model)
+    resolved: dict[int, Target] = {}  # by id: all are kept in `flat` meanwhile
+    for one in flat:
+        if id(one) not in resolved:
+            like = torch.zeros(0, device=model.device, dtype=model.dtype)
+            found = resolved_target(one, names, contrasts=contrasts, directions=model.directions, like=like)
+            resolved[id(one)] = found
+    return model, [Targets(tuple(resolved[id(one)] for one in given)) for given in each]
+
+
+def _one_each(model: HookedModel, given: Any, count: int) -> list[Any]:
+    """What was given for each image."""
+    if isinstance(given, (Contrast, Logit, Direction, UnsavedFunction)) or callable(given):
+        return [given] * count
+    if isinstance(given, (list, tuple)) and any(not isinstance(one, (int, str)) for one in given):
+        if len(given) != count:
+            raise InputError(f"{len(given)} targets were given for {count} images; give one for all, or one each.")
+        return list(given)
+    return list(model.targets(given, count))
+
+
+def _function(function: FunctionOfLogits, n_classes: int, like: Tensor) -> Target:
+    """A function of the logits as a target.
+
+    Raises:
+        InputError: it does not give one number per row, or a row's depends on others.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    target = Target(function, "a function of the logits" if name == "<lambda>" else name, n_classes)
+    rows = torch.randn(3, n_classes, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    rows = rows.to(like)
+    try:
+        with torch.no_grad():
+            together, alone = target.value(rows), target.value(rows[1:2])
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The target {target.name!r} fails on logits [row, class] of shape {list(rows.shape)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not torch.allclose(together[1:2].float(), alone.float(), rtol=0.01, atol=0.01, equal_nan=True):
+        raise InputError(
+            f"The target {target.name!r} gives a row of logits another number when other rows stand beside it; each "
+            "row is an image of its own, so reduce over the last axis alone."
+        )
+    return target

@@ -124,6 +124,11 @@ class HookedViT(HookedModel):
         return self.readout.has_classifier
 
     @property
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The head's last parts; two for a distilled DeiT."""
+        return self.readout.classifiers
+
+    @property
     def class_layers(self) -> int:
         """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
         return self.readout.class_layers
@@ -321,7 +326,7 @@ class HookedViT(HookedModel):
             pooled = run_pooling(attention, points, normalized)
         else:
             pooled = readout.pool(normalized, earlier)
-        return self.hook_logits(readout.scores(self.hook_pooled(pooled)))
+        return self._through_hook_logits(readout.scores(self.hook_pooled(pooled)))
 
     def _check_unchanged(self) -> None:
         super()._check_unchanged()
