@@ -86,7 +86,7 @@ def _background_terms(
     bounded memory cuts an image's groups apart. Kept by name: groups that are made anew find it again.
     """
     key = (layer, layout.name, rows is layout.prefix, subtract)
-    if layout.n_groups == blank.model.spec.n_patches:
+    if layout.name and layout.n_groups == blank.model.spec.n_patches:
         if key not in blank.row_terms:
             blank.row_terms[key] = _compute_terms(rows, layout, blank, layer, subtract)
         return blank.row_terms[key]

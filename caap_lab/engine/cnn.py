@@ -4,14 +4,13 @@ How the paper does it is not known; this is the free context of a ViT with cells
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.engine.blanks import Blank, MeanActivations, black_image, blank_image, blank_label
 from caap_lab.errors import InputError
 from caap_lab.models.cnn import HookedCNN
-from caap_lab.models.neighbour_tables import table_masks
 
 
 @torch.no_grad()
@@ -20,26 +19,26 @@ def score_cells(
     blank: Float[Tensor, "1 channel row col"],
     sources: list[Float[Tensor, "image _ _ _"]],
     n_images: int,
-    table: Int[Tensor, "cell neighbour"],
+    patched: Bool[Tensor, "run cell"],
     start: int,
     chunk_size: int,
-) -> Float[Tensor, "image cell classes"]:
-    """Logits of every cell's patched run; `chunk_size` runs at once.
+) -> Float[Tensor, "image run classes"]:
+    """Logits of patched runs, such as that of every cell; `chunk_size` of them at once.
 
     Args:
         model: The model.
         blank: The blank's maps entering block `start`.
         sources: Images' maps entering block `start` and the patched blocks after it, each [image, channel, row, col].
         n_images: Number of images, also if nothing is patched.
-        table: Neighbourhood of every cell of the model's grid, from `neighbourhood_table`.
+        patched: The cells of the model's grid that each run patches.
         start: First patched block.
         chunk_size: Runs at once.
     """
     sizes = {(maps.shape[-2], maps.shape[-1]) for maps in sources}
-    masks = {size: cell_masks(table, model.grid, size).to(model.device) for size in sizes}
+    masks = {size: cell_masks(patched, model.grid, size).to(model.device) for size in sizes}
     scores = []
     for image in range(n_images):
-        for cells in torch.arange(len(table), device=model.device).split(chunk_size):
+        for cells in torch.arange(len(patched), device=model.device).split(chunk_size):
             x = blank.expand(len(cells), -1, -1, -1)
             for layer in range(start, model.n_layers):
                 if layer - start < len(sources):
@@ -47,14 +46,14 @@ def score_cells(
                     x = torch.where(masks[source.shape[1], source.shape[2]][cells], source, x)
                 x = model.run_block(layer, x)
             scores.append(model.unembed(x))
-    return torch.cat(scores).unflatten(0, (-1, len(table)))
+    return torch.cat(scores).unflatten(0, (-1, len(patched)))
 
 
 def cell_masks(
-    table: Int[Tensor, "cell neighbour"], grid: tuple[int, int], size: tuple[int, int]
-) -> Bool[Tensor, "cell 1 row col"]:
-    """Where each cell's neighbourhood lies in maps of some size (rows, columns): all places that it touches."""
-    masks = table_masks(table).reshape(-1, 1, *grid)
+    patched: Bool[Tensor, "run cell"], grid: tuple[int, int], size: tuple[int, int]
+) -> Bool[Tensor, "run 1 row col"]:
+    """Where each run's cells lie in maps of some size (rows, columns): all places that they touch."""
+    masks = patched.reshape(-1, 1, *grid)
     # Adaptive pooling's windows are, for each place, the cells that overlap it, also where maps are finer.
     return F.adaptive_max_pool2d(masks.float(), size) > 0
 

@@ -25,7 +25,7 @@ def score_patches_free(
     table = neighbourhood_table(spec.grid, plan.neighbourhood)
     patched = F.pad(table_masks(table), (spec.n_prefix, 0)).to(model.device)  # prefix tokens are never patched
     scores = [
-        _patched_run(model, blank, source, image, chosen, plan.start, cutoff)
+        patched_run(model, blank, source, image, chosen, plan.start, cutoff)
         for cutoff in plan.cutoffs
         for image in range(source.n_images)
         for chosen in patched.split(chunk_size)
@@ -33,7 +33,7 @@ def score_patches_free(
     return torch.cat(scores).unflatten(0, (len(plan.cutoffs), source.n_images, len(table)))
 
 
-def _patched_run(
+def patched_run(
     model: HookedViT,
     blank: BlankRun,
     source: SourceRun,

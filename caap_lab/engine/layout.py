@@ -15,7 +15,7 @@ from torch import Tensor
 
 from caap_lab.engine.interpolation import TailRows, tail_rows
 from caap_lab.models.device_dtype import placed
-from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.neighbour_tables import neighbourhood_table, set_table
 from caap_lab.models.neighbourhoods import Neighbourhood
 from caap_lab.models.spec import ViTSpec
 
@@ -68,7 +68,7 @@ class Layout:
     """Where they are in the tail: in the prefix rows, then what `tail` makes of the patch rows."""
     tail: TailRows
     name: tuple[Any, ...]
-    """Neighbourhood and tail; groups of all patches of an image are the same where these are."""
+    """Neighbourhood and tail; groups of all patches of an image are the same where these are. Empty for other sets."""
 
     @property
     def n_groups(self) -> int:
@@ -96,10 +96,31 @@ def layout(
         device: Where the tables lie.
     """
     table = neighbourhood_table(spec.grid, neighbourhood)[first:last]
+    return _of_table(spec, table, tail_rows(table, neighbourhood.offsets, tail), (neighbourhood, tail), device)
+
+
+def layout_of_sets(spec: ViTSpec, masks: Bool[Tensor, "group patch"], device: torch.device) -> Layout:
+    """Groups of any sets of patches, with the exact tail.
+
+    Args:
+        spec: The model's tokens.
+        masks: True at the patches of each group's S_i, one at least.
+        device: Where the tables lie.
+    """
+    table = set_table(masks)
+    return _of_table(spec, table, tail_rows(table, (), "exact"), (), device)
+
+
+def _of_table(
+    spec: ViTSpec,
+    table: Int[Tensor, "group neighbour"],
+    tail_of_groups: TailRows,
+    name: tuple[Any, ...],
+    device: torch.device,
+) -> Layout:
     n_groups, n_live = len(table), len(spec.live_prefix)
     inside, patches = table >= 0, table.clamp(min=0)
     prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
-    tail_of_groups = tail_rows(table, neighbourhood.offsets, tail)
     prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
     run = torch.zeros_like(inside).flatten().index_fill_(0, tail_of_groups.run, True).view_as(inside)
     on_cpu = Layout(
@@ -112,7 +133,7 @@ def layout(
         own_source=torch.cat([prefix_rows, n_groups * n_live + spec.n_prefix + patches], dim=1),
         own_tail=torch.cat([prefix_rows, n_groups * n_live + tail_of_groups.reads], dim=1),
         tail=tail_of_groups,
-        name=(neighbourhood, tail),
+        name=name,
     )
     return _on(on_cpu, device)
 

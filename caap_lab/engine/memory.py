@@ -62,15 +62,38 @@ def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
 
 def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
     """Of a patch's group, or of its sequence in the free context."""
+    if plan.context == "free":
+        return _group_bytes(model, plan, 0, 0, 0)
+    spec = model.spec
+    groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
+    rows = groups.live if plan.context == "clamped" else groups.prefix
+    return _group_bytes(model, plan, len(rows.tokens) / spec.n_patches, groups.replaced.shape[1], rows.slots.shape[1])
+
+
+def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: float, chunk_size: int | None) -> int:
+    """The most sets of patches, of one image, that fit a bound; one set at least runs, whatever the bound.
+
+    Args:
+        model: The model.
+        plan: What is to run.
+        largest: Patches of the largest set.
+        max_memory: The bound in GiB.
+        chunk_size: As many sets as that, if given.
+    """
+    if chunk_size is not None:
+        return chunk_size
+    n_rows = len(model.spec.live_prefix) + largest
+    bound = max_memory * GIB - _image_bytes(model, [plan])
+    return max(1, int(bound // _group_bytes(model, plan, n_rows, n_rows, n_rows)))
+
+
+def _group_bytes(model: HookedViT, plan: CaapPlan, n_rows: float, n_own: int, n_slots: int) -> float:
+    """Of a group with some rows, own tokens, and places in its table of rows; in the free context of a sequence."""
     spec, item = model.spec, model.dtype.itemsize
     wide = torch.promote_types(model.dtype, torch.float32).itemsize  # softmax runs in this
     logits = 3 * wide * model.n_classes * len(plan.cutoffs)
     if plan.context == "free":
         return float(item * spec.n_tokens * _row_floats(model) + logits)
-    groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
-    rows = groups.live if plan.context == "clamped" else groups.prefix
-    n_rows, n_own = len(rows.tokens) / spec.n_patches, groups.replaced.shape[1]
-    n_slots = rows.slots.shape[1]
     floats = n_rows * _row_floats(model) + (4 * n_own + 3 * n_slots) * spec.n_heads * spec.d_head
     if spec.reads_patches:
         floats += 4 * spec.n_tokens * spec.d_model

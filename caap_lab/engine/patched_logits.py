@@ -17,7 +17,7 @@ from caap_lab.engine.source import run_source
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.cnn import HookedCNN
-from caap_lab.models.neighbour_tables import neighbourhood_table
+from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 from caap_lab.models.vit import HookedViT
 
 
@@ -108,11 +108,11 @@ def _of_cnn(
     own: bool,
 ) -> PatchedLogits:
     (plan,) = plans  # sweeps over ranges are for Vision Transformers
-    table = neighbourhood_table(model.grid, plan.neighbourhood)
+    masks = table_masks(neighbourhood_table(model.grid, plan.neighbourhood))
     empty, label = blank_maps(model, blank, seed, plan.start)
     sources, own_logits = entering_maps(model, images, plan.start, max(plan.cutoffs), own)
     logits: dict[tuple[int, int], Tensor] = {}
     for cutoff in plan.cutoffs:
         patched = sources[: max(0, cutoff - plan.start)]
-        logits[plan.start, cutoff] = score_cells(model, empty, patched, len(images), table, plan.start, chunk_size)
+        logits[plan.start, cutoff] = score_cells(model, empty, patched, len(images), masks, plan.start, chunk_size)
     return PatchedLogits(logits, own_logits, label, model.fingerprint)

@@ -56,9 +56,16 @@ def score_patches(
         for first in range(0, n_patches, size):
             last = min(first + size, n_patches)
             groups = layout(model.spec, plan.neighbourhood, plan.tail, first, last, model.device)
-            scores.append(_Chunk(model, blank, source, images, plan, groups).run())
+            scores.append(score_groups(model, blank, source, images, plan, groups))
         parts.append(torch.cat(scores, dim=2))
     return torch.cat(parts, dim=1)
+
+
+def score_groups(
+    model: HookedViT, blank: BlankRun, source: SourceRun, images: slice, plan: CaapPlan, groups: Layout
+) -> Float[Tensor, "cutoff image group classes"]:
+    """Logits of the patched contexts of any groups, all at once; arguments as those of `score_patches`."""
+    return _Chunk(model, blank, source, images, plan, groups).run()
 
 
 KeysAndValues = tuple[Float[Tensor, "image head _ d_head"], Float[Tensor, "image head _ d_head"]]

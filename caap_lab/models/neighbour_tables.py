@@ -30,3 +30,10 @@ def table_masks(table: Int[Tensor, "patch neighbour"]) -> Bool[Tensor, "patch pa
     # A last column takes the -1 of clipped neighbours.
     masks = torch.zeros(count, count + 1, dtype=torch.bool, device="cpu").scatter_(1, table % (count + 1), True)
     return masks[:, :-1]
+
+
+def set_table(masks: Bool[Tensor, "set patch"]) -> Int[Tensor, "set member"]:
+    """Patch numbers of sets of patches in rising order, as wide as the largest set; -1 behind the last of each."""
+    width = int(masks.sum(dim=1).max())
+    members = masks.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :width]
+    return torch.where(masks.gather(1, members), members, -1)

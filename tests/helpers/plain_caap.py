@@ -1,5 +1,7 @@
 """The four contexts written with the patching API in the simplest way: one patched run a patch."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,38 +23,53 @@ def plain_scores(
     step: int = 1,
 ) -> Tensor:
     """Logits [row, col, class] of every patch's patched context, or of every `step`-th row and column's."""
+    rows, cols = (range(0, size, step) for size in model.spec.grid)
+    cells = [(row, col) for row in rows for col in cols]
+    sets = [neighbourhood(*cell, neighbourhood_kind).indices(model.spec) for cell in cells]
+    scores = plain_sets(model, image, sets, cutoff=cutoff, start=start, blank=blank, context=context)
+    return scores.view(len(rows), len(cols), -1)
+
+
+def plain_sets(
+    model: HookedViT,
+    image: Tensor,
+    sets: Iterable[Sequence[int]],
+    *,
+    cutoff: int,
+    start: int = 0,
+    blank: object = "white",
+    context: str = "clamped",
+) -> Tensor:
+    """Logits [set, class] of the patched contexts of any sets of patch tokens; none is the blank alone."""
     spec = model.spec
     blank_resid = dict(enumerate(blank_run(model, blank).resid))
     source = _residuals(model, image)
     image_of_blank = torch.zeros_like(image)  # every token's residual stream is set below
     scores = []
-    rows, cols = (range(0, size, step) for size in spec.grid)
-    for row in rows:
-        for col in cols:
-            patched = neighbourhood(row, col, neighbourhood_kind).indices(spec)
-            keep = set(patched) | set(spec.live_prefix)
-            others = [t for t in range(spec.n_tokens) if t not in keep]
-            patches = [Patch("resid_pre", [0], source=blank_resid)] if start == 0 else []
-            if context != "free" and others:
-                patches.append(Patch("resid_pre", None, others, source=blank_resid))
-            if start:
-                patches.append(Patch("resid_pre", range(start + 1), source=blank_resid))
-            from_source = range(start, spec.n_layers if context == "frozen" else cutoff)
-            if from_source:
-                patches.append(Patch("resid_pre", from_source, patched, source=source))
-            if context == "dropped" and cutoff < spec.n_layers:
-                patches.append(Patch("resid_pre", range(cutoff, spec.n_layers), patched, source=blank_resid))
-            if spec.reads_patches and context != "free":
-                last, end = spec.n_layers - 1, spec.n_layers
-                if others:
-                    patches.append(Patch("resid_post", [last], others, source=blank_resid[end][None]))
-                if context == "dropped":
-                    patches.append(Patch("resid_post", [last], patched, source=blank_resid[end][None]))
-                if context == "frozen":
-                    patches.append(Patch("resid_post", [last], patched, source=source[end][None]))
-            with torch.no_grad():
-                scores.append(model.run_patched(image_of_blank, patches)[0])
-    return torch.stack(scores).view(len(rows), len(cols), -1)
+    for patched in sets:
+        keep = set(patched) | set(spec.live_prefix)
+        others = [t for t in range(spec.n_tokens) if t not in keep]
+        patches = [Patch("resid_pre", [0], source=blank_resid)] if start == 0 else []
+        if context != "free" and others:
+            patches.append(Patch("resid_pre", None, others, source=blank_resid))
+        if start:
+            patches.append(Patch("resid_pre", range(start + 1), source=blank_resid))
+        from_source = range(start, spec.n_layers if context == "frozen" else cutoff)
+        if from_source and patched:
+            patches.append(Patch("resid_pre", from_source, patched, source=source))
+        if context == "dropped" and cutoff < spec.n_layers and patched:
+            patches.append(Patch("resid_pre", range(cutoff, spec.n_layers), patched, source=blank_resid))
+        if spec.reads_patches and context != "free":
+            last, end = spec.n_layers - 1, spec.n_layers
+            if others:
+                patches.append(Patch("resid_post", [last], others, source=blank_resid[end][None]))
+            if context == "dropped" and patched:
+                patches.append(Patch("resid_post", [last], patched, source=blank_resid[end][None]))
+            if context == "frozen" and patched:
+                patches.append(Patch("resid_post", [last], patched, source=source[end][None]))
+        with torch.no_grad():
+            scores.append(model.run_patched(image_of_blank, patches)[0])
+    return torch.stack(scores)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """CAAP's contexts on timm's own model, with torch's hooks on timm's own blocks: nothing of the hooked model runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -17,23 +17,31 @@ def timm_scores(vit: Any, spec: ViTSpec, image: Tensor, blank: Tensor, cutoff: i
     Every token enters block 0 as on the blank. A patch's 3 x 3 neighbourhood is as on the image up to `cutoff`; in the
     clamped context all tokens but it and those that carry the prediction are as on the blank throughout.
     """
+    cells = [(row, col) for row in range(spec.grid[0]) for col in range(spec.grid[1])]
+    sets = [neighbourhood(*cell, "box1").indices(spec) for cell in cells]
+    return timm_sets(vit, spec, image, blank, cutoff, context, sets).view(*spec.grid, -1)
+
+
+@torch.no_grad()
+def timm_sets(
+    vit: Any, spec: ViTSpec, image: Tensor, blank: Tensor, cutoff: int, context: str, sets: Iterable[Iterable[int]]
+) -> Tensor:
+    """Logits [set, class] of any sets of patch tokens, one forward of timm's model for each."""
     at_image, at_blank = entering(vit, image), entering(vit, blank)
     scores = []
-    for row in range(spec.grid[0]):
-        for col in range(spec.grid[1]):
-            patched = neighbourhood(row, col, "box1").indices(spec)
-            others = [t for t in range(spec.n_tokens) if t not in patched and t not in spec.live_prefix]
+    for patched in map(list, sets):
+        others = [t for t in range(spec.n_tokens) if t not in patched and t not in spec.live_prefix]
 
-            def edit(layer: int, x: Tensor, patched: list[int] = patched, others: list[int] = others) -> Tensor:
-                x = at_blank[0].clone() if layer == 0 else x.clone()
-                if context == "clamped" and (layer < spec.n_layers or spec.reads_patches):
-                    x[:, others] = at_blank[layer][:, others]
-                if layer < cutoff:
-                    x[:, patched] = at_image[layer][:, patched]
-                return x
+        def edit(layer: int, x: Tensor, patched: list[int] = patched, others: list[int] = others) -> Tensor:
+            x = at_blank[0].clone() if layer == 0 else x.clone()
+            if context == "clamped" and (layer < spec.n_layers or spec.reads_patches):
+                x[:, others] = at_blank[layer][:, others]
+            if layer < cutoff:
+                x[:, patched] = at_image[layer][:, patched]
+            return x
 
-            scores.append(edited(vit, blank, edit))
-    return torch.stack(scores).view(*spec.grid, -1)
+        scores.append(edited(vit, blank, edit))
+    return torch.stack(scores)
 
 
 def entering(vit: Any, image: Tensor) -> list[Tensor]:
