@@ -21,7 +21,7 @@ def test_forward_is_bit_equal_and_nothing_is_left(family: str) -> None:
         with cl.libragrad(model), cl.libragrad(model):
             assert torch.equal(model(images), plain)
         assert torch.equal(model(images), plain)
-    assert not model.has_hooks() and not hasattr(model, "_libra")
+    assert not model.has_hooks() and not hasattr(model, "_backward_rules")
 
 
 def test_libra_gradients_are_complete_at_every_block(family: str) -> None:
@@ -75,7 +75,7 @@ def test_rules_are_undone_after_an_error() -> None:
     model = build("vit")
     with pytest.raises(RuntimeError, match="stop"), cl.libragrad(model):
         raise RuntimeError("stop")
-    assert not model.has_hooks() and not hasattr(model, "_libra")
+    assert not model.has_hooks() and not hasattr(model, "_backward_rules")
 
 
 def test_unknown_parts_are_refused() -> None:

@@ -64,7 +64,7 @@ def test_libra_gradients_are_complete_at_every_block(kind: str) -> None:
         error = cl.completeness_error(model, images, progress=False)
     assert error.shape == (3, 3) and error.max() < 1e-3
     assert cl.completeness_error(model, images, progress=False).amin(1).max() > 0.1  # plain gradients are not
-    assert not model.has_hooks() and not hasattr(model, "_libra")
+    assert not model.has_hooks() and not hasattr(model, "_backward_rules")
 
 
 @pytest.mark.parametrize("kind", ["mixer", "gmixer"])
