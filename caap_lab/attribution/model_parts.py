@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import DropPath, LayerNorm, LayerNormFp32, LayerScale, PatchDropout, RmsNorm, RmsNormFp32
+from timm.layers import DropPath, LayerScale, PatchDropout
 from torch import Tensor, nn
 
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
+from caap_lab.models.head_results import NORMS as NORMS
 
 LINEAR = (nn.Linear, nn.Conv2d)
-NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
 SILENT = (nn.Identity, nn.Dropout, nn.Flatten, DropPath, PatchDropout, LayerScale)
 """Parts that in evaluation mode do nothing, or scale."""
 ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "SwishMe", "ReLU")

@@ -9,6 +9,7 @@ Shapes: q, k, v and z are [..., head, token, d_head]; scores are [..., head, que
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -110,6 +111,17 @@ class Attention(ABC):
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token d_model"]:
         """The heads' output projection; `x` is attention's input, which a gated one reads again."""
+
+    def head_results(
+        self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
+    ) -> Float[Tensor, "batch token head d_model"]:
+        """What each head adds to `output`; with its bias they add up to it.
+
+        As it stands here it is for an output that is linear in z: what a head gives alone, less what no head gives.
+        """
+        each = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, :, None, None]
+        nothing = self.output(torch.zeros_like(z), x)
+        return torch.stack([self.output(z * own, x) - nothing for own in each], dim=2)
 
 
 def by_image(bias: Float[Tensor, "head ..."], tokens: Int[Tensor, "..."] | None) -> Float[Tensor, "..."]:

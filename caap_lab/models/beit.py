@@ -19,6 +19,7 @@ from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
+from caap_lab.models.head_results import head_results
 from caap_lab.models.mlp import MLPS, run_mlp
 from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse_silent_qkv, scaled
 from caap_lab.models.readout import OwnReadout
@@ -194,6 +195,12 @@ class BeitAttention(Attention):
     ) -> Float[Tensor, "batch token d_model"]:
         """The heads' output projection."""
         return self.attn.proj_drop(self.attn.proj(z.transpose(1, 2).flatten(2)))
+
+    def head_results(
+        self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
+    ) -> Float[Tensor, "batch token head d_model"]:
+        """What each head adds to `output`."""
+        return head_results(self.attn, z, x)
 
 
 def _of_offsets(

@@ -4,7 +4,8 @@ A `Block` names the parts of one block of timm's, which are called in timm's own
 timm in the same attention mode. timm's modules are not changed: any number of hooked models may share one timm model.
 
 Activation shapes follow TransformerLens: q, k, v, z are [batch, token, head, d_head]; attn_scores and pattern are
-[batch, head, query, key].
+[batch, head, query, key]; result is [batch, token, head, d_model]: what each head adds to the stream, behind LayerScale
+and before the output projection's bias. It is computed while something reads or edits it.
 """
 
 from collections.abc import Callable
@@ -43,6 +44,14 @@ class AttentionPoints(nn.Module):
         self.hook_z = HookPoint()
 
 
+class BlockAttentionPoints(AttentionPoints):
+    """Hook points inside a block's attention, and behind it each head's own output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook_result = HookPoint()
+
+
 class BlockPoints(nn.Module):
     """Hook points of one block, under TransformerLens's names."""
 
@@ -50,7 +59,7 @@ class BlockPoints(nn.Module):
         super().__init__()
         self.hook_resid_pre = HookPoint()
         self.ln1 = NormPoints()
-        self.attn = AttentionPoints()
+        self.attn = BlockAttentionPoints()
         self.hook_attn_out = HookPoint()
         self.hook_resid_mid = HookPoint()
         self.ln2 = NormPoints()
@@ -103,7 +112,13 @@ def after_heads(
         normalized: What attention got, which a gated one reads again.
         z: What the heads have read.
     """
-    attn_out = points.hook_attn_out(block.scale_attention(block.attention.output(z, normalized)))
+    attn_out = block.scale_attention(block.attention.output(z, normalized))
+    if is_watched(points.attn.hook_result):
+        results = block.scale_attention(block.attention.head_results(z, normalized))
+        # Only what is changed is added, so that reading alone leaves the output bit-equal. The hook gets a view, whose
+        # gradient is that of what leaves the hook point and not the difference of both, which is 0.
+        attn_out = attn_out + (points.attn.hook_result(results.view_as(results)) - results).sum(dim=2)
+    attn_out = points.hook_attn_out(attn_out)
     resid = points.hook_resid_mid(resid + attn_out)
     normalized = points.ln2.hook_normalized(block.norm2(resid))
     mlp_out = points.hook_mlp_out(block.scale_mlp(block.mlp(points.mlp, normalized)))

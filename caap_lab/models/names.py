@@ -98,6 +98,8 @@ def activation_shape(spec: ViTSpec, short: str, d_pooled: tuple[int, ...], n_cla
     leaf = short.split(".")[-1]
     if leaf in ("q", "k", "v", "z"):
         return (spec.n_tokens, spec.n_heads, spec.d_head)
+    if leaf == "result":
+        return (spec.n_tokens, spec.n_heads, spec.d_model)
     if leaf in ("attn_scores", "pattern"):
         return (spec.n_heads, spec.n_tokens, spec.n_tokens)
     if leaf in ("pre", "pre_linear", "post"):

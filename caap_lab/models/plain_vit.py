@@ -16,6 +16,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
 from caap_lab.models.block import Block
+from caap_lab.models.head_results import head_results
 from caap_lab.models.image_sizes import pads_images
 from caap_lab.models.mlp import MLPS, run_mlp
 from caap_lab.models.readout import DistilledReadout, Readout
@@ -143,6 +144,12 @@ class PlainAttention(Attention):
         if attn.gate is not None:
             out = out * attn.gate(x).sigmoid()
         return attn.proj_drop(attn.proj(out))
+
+    def head_results(
+        self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
+    ) -> Float[Tensor, "batch token head d_model"]:
+        """What each head adds to `output`, behind norm and gate."""
+        return head_results(self.attn, z, x)
 
 
 def _refuse_unsupported(vit: Any) -> None:

@@ -67,7 +67,7 @@ def refuse_silent_qkv(attn: Any, name: str) -> None:
 
 
 def scaled(
-    gamma: Float[Tensor, " d_model"] | None, x: Float[Tensor, "batch token d_model"]
-) -> Float[Tensor, "batch token d_model"]:
+    gamma: Float[Tensor, " d_model"] | None, x: Float[Tensor, "batch token *head d_model"]
+) -> Float[Tensor, "batch token *head d_model"]:
     """What a block adds to the stream, behind its LayerScale if it has one."""
     return x if gamma is None else gamma * x
