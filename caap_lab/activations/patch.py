@@ -11,18 +11,20 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from caap_lab.activations.directions import DirectionEdit
 from caap_lab.activations.store import ActivationStore
 from caap_lab.errors import InputError
 from caap_lab.models.names import Site
 from caap_lab.models.tokens import Tokens
 from caap_lab.models.vit import HookedViT
 
-_HEADED = ("q", "k", "v", "z", "attn_scores", "pattern")
+_HEADED = ("q", "k", "v", "z", "result", "attn_scores", "pattern")
 _AFTER_LAST_MIX = (
     "attn.q",
     "attn.attn_scores",
     "attn.pattern",
     "attn.z",
+    "attn.result",
     "attn_out",
     "resid_mid",
     "ln2.normalized",
@@ -51,11 +53,14 @@ class Patch:
     """A chooser from `caap_lab.tokens`, token numbers, or for a choice of its own for each image of the batch a boolean
     tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens. A pooling head's
     learned queries are no tokens: leave tokens out for its q, scores, pattern and z."""
-    source: ActivationStore | Tensor | Mapping[int, Tensor] | float = field(default=0.0, kw_only=True)
-    """A store, a tensor shaped like the activation (with a batch axis of 1 or the batch's size, or none), such a tensor
-    for each layer, or a number."""
+    source: ActivationStore | Tensor | DirectionEdit | Mapping[int, Tensor | DirectionEdit] | float = field(
+        default=0.0, kw_only=True
+    )
+    """A store, a tensor shaped like the activation (with a batch axis of 1 or the batch's size, or none), an edit from
+    `caap_lab.directions`, a tensor or edit for each layer, or a number. Zeros, the default, are far from what a model
+    has met: `store.mean()`, `.shuffled()` and `.noise()` are milder."""
     heads: int | Sequence[int] | None = field(default=None, kw_only=True)
-    """Attention heads, for q, k, v, z, attn_scores and pattern; None for all."""
+    """Attention heads, for q, k, v, z, result, attn_scores and pattern; None for all."""
 
     def __post_init__(self) -> None:
         """Keep layers as a list, so that a generator is not used up by the first run."""
@@ -124,9 +129,12 @@ def _of_rows(tensor: Tensor, rows: slice | None) -> Tensor:
     return tensor if rows is None or len(tensor) == 1 else tensor[rows]
 
 
-def _replacement(chosen: Bool[Tensor, "..."], source: Tensor | float) -> Edit:
+def _replacement(chosen: Bool[Tensor, "..."], source: Tensor | DirectionEdit | float) -> Edit:
     def edit(activation: Tensor, hook: HookPoint) -> Tensor:
-        new = source.to(activation) if isinstance(source, Tensor) else activation.new_full((), source)
+        if isinstance(source, DirectionEdit):
+            new = source(activation)
+        else:
+            new = source.to(activation) if isinstance(source, Tensor) else activation.new_full((), source)
         return torch.where(chosen.to(activation.device), new, activation)
 
     return edit
@@ -226,7 +234,7 @@ def _head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[
 
 def _source(
     patch: Patch, site: Site, shape: tuple[int, ...], batch: int, known: Known, rows: slice | None
-) -> Tensor | float:
+) -> Tensor | DirectionEdit | float:
     source: Any = patch.source
     if isinstance(source, ActivationStore):
         _check_source(site, (len(source), *source.shapes.get(site.hook, shape)), shape, batch)
@@ -238,12 +246,18 @@ def _source(
         if site.layer not in source:
             raise InputError(f"The source of {patch.name} has no layer {site.layer}.")
         source = source[site.layer]
+    if isinstance(source, DirectionEdit):
+        source.check(site.hook, shape, batch)
+        return source.of_rows(rows, len(shape) + 1)
     if isinstance(source, np.ndarray):
         source = _from_numpy(patch, source)
     if not isinstance(source, Tensor):
         if not isinstance(source, Real):
             kind = type(source).__name__
-            raise InputError(f"The source of {patch.name} must be a store, a tensor or a number, not {kind}.")
+            raise InputError(
+                f"The source of {patch.name} must be a store, a tensor, a number or an edit of cl.directions, "
+                f"not {kind}."
+            )
         return float(source)
     if source.ndim == 0:
         return source

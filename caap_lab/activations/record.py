@@ -12,15 +12,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
-from caap_lab.activations.store import (
-    ActivationStore,
-    Shard,
-    bytes_per_image,
-    check_disk,
-    check_target,
-    write_index,
-    write_shard,
-)
+from caap_lab.activations.shards import SHARD_BYTES, Shard, bytes_per_image, check_disk, write_shard
+from caap_lab.activations.store import ActivationStore, check_target, write_index
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
@@ -30,9 +23,6 @@ from caap_lab.models.device_dtype import as_device, as_dtype, check_format
 from caap_lab.models.names import Site
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
-
-SHARD_BYTES = 2**30
-"""Largest shard that is held in memory while recording to disk."""
 
 
 @runs_model

@@ -1,9 +1,7 @@
 """Recorded activations: indexable by name, layer and image; on disk as safetensors shards."""
 
 import json
-import shutil
-import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -11,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
+from caap_lab.activations.shards import SHARD_BYTES, SHARDS, Shard, bytes_per_image, check_disk, write_shard
 from caap_lab.digests.fingerprint import same_model, weights_of
-from caap_lab.digests.tensors import named_tensors_digest, raw_bytes
+from caap_lab.digests.tensors import named_tensors_digest
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, has_form, read_json, recover, save_tensors
+from caap_lab.files import atomic_path, has_form, read_json, recover
 from caap_lab.models.device_dtype import as_dtype
 from caap_lab.models.names import layer_of, short_name
 
@@ -25,40 +22,10 @@ if TYPE_CHECKING:
     from caap_lab.models.vit import HookedViT
 
 INDEX = "store.json"
-SHARDS = "shard-*.safetensors"
 FORMAT = 1
-_CHECKSUMS = "checksums of "
-"""In shards, before the name of the activation whose rows the checksums are of."""
 _FORM = {"format": int, "model": str, "fingerprint": str, "dtype": str, "shapes": {str: [int]}, "shards": [list]}
-"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums."""
-
-
-_AGAIN = "Open the store again, or record the activations again."
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows start to stop - 1 (images) of tensors in memory or in a safetensors file."""
-
-    source: dict[str, Tensor] | Path
-    start: int
-    stop: int
-    checked: bool = False
-    """True if the file holds a checksum of every row."""
-
-    def read(self, hook: str) -> Tensor:
-        """Rows of one activation; from a file, only these rows are read, and compared with their checksums."""
-        if isinstance(self.source, dict):
-            return self.source[hook][self.start : self.stop]
-        try:
-            with safe_open(self.source, framework="pt") as file:
-                rows = file.get_slice(hook)[self.start : self.stop]
-                expected = file.get_slice(_CHECKSUMS + hook)[self.start : self.stop] if self.checked else None
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.source} cannot be read ({error}): it was replaced or damaged. {_AGAIN}") from error
-        if expected is not None and not torch.equal(expected, _checksums(rows)):
-            raise InputError(f"{self.source} is damaged: its values are not those that were written. {_AGAIN}")
-        return rows
+"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums.
+A store of replacements has its `replacement`, too."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +42,20 @@ class ActivationStore:
     """Full hook name to the shape of one image's activation."""
     dtype: torch.dtype
     shards: tuple[Shard, ...]
+    replacement: str = ""
+    """What it holds instead of its images' own activations: "mean over 32 images"; empty where they are their own."""
 
     def __len__(self) -> int:
         """Number of images."""
         return sum(shard.stop - shard.start for shard in self.shards)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the activations come to when they are read."""
+        source = self.shards[0].source
+        if isinstance(source, Path):
+            return torch.device("cpu")
+        return next(iter(source.values())).device if isinstance(source, dict) else source.device
 
     @property
     def nbytes(self) -> int:
@@ -145,6 +122,66 @@ class ActivationStore:
             offset += size
         return replace(self, shards=tuple(shards))
 
+    # -- replacements: sources for patches that do not break a model as zeros do -----------------------------------
+
+    def mean(self, over: str | Sequence[str] = "image") -> "ActivationStore":
+        """A store of one image: the mean activations, as a source for patches.
+
+        Sums are in float64 and a few images are read at a time, whatever the store's format and size.
+
+        Args:
+            over: "image", which leaves each token its own mean, or ("image", "token"), the same for all tokens; of
+                attention scores and patterns the tokens are the queries.
+
+        Raises:
+            InputError: the mean over tokens of what has none, such as logits.
+        """
+        from caap_lab.activations.replacements import mean
+
+        return mean(self, over)
+
+    def shuffled(self, seed: int = 0) -> "ActivationStore":
+        """For each image the activations of another one, never its own; each is used once.
+
+        Args:
+            seed: Of the order, among all orders that leave no image in its place.
+
+        Raises:
+            InputError: there is one image only.
+        """
+        from caap_lab.activations.replacements import shuffled
+
+        return shuffled(self, seed)
+
+    def noise(self, seed: int = 0) -> "ActivationStore":
+        """Gaussian noise with the mean and the standard deviation of each channel, over images and tokens.
+
+        A channel of q, k, v and z is one of a head's, of attention scores and patterns a key of a head's. What stands
+        in an image's place depends on the seed and the place alone, and is made when it is read.
+
+        Args:
+            seed: Of the noise.
+        """
+        from caap_lab.activations.replacements import noise
+
+        return noise(self, seed)
+
+    def class_mean(self, labels: Sequence[Hashable], of: Any = None) -> "ActivationStore":
+        """For each image the mean over all images of its class, itself among them.
+
+        Args:
+            labels: The class of each image, in order.
+            of: Instead, a class, for a store of one image with its mean; or a class for each of some other images.
+
+        Raises:
+            InputError: not as many labels as images, or no image of that class.
+        """
+        from caap_lab.activations.replacements import class_mean
+
+        return class_mean(self, labels, of)
+
+    # -- which model, and files -----------------------------------------------------------------------------------
+
     def require_model(self, model: "HookedViT") -> None:
         """Refuse to be used with a model other than the one that was recorded."""
         if not same_model(self.fingerprint, model.fingerprint):
@@ -172,9 +209,11 @@ class ActivationStore:
         with atomic_path(target) as part:
             part.mkdir()
             recording = uuid4().hex[:8]
-            for shard in self.shards:
-                write_shard(part, {hook: shard.read(hook) for hook in self.shapes}, recording)
-            write_index(part, self)
+            written = []
+            for group in self._files():
+                write_shard(part, {h: torch.cat([shard.read(h) for shard in group]) for h in self.shapes}, recording)
+                written.append(Shard({}, 0, sum(shard.stop - shard.start for shard in group)))
+            write_index(part, replace(self, shards=tuple(written)))
         return target
 
     @classmethod
@@ -205,6 +244,7 @@ class ActivationStore:
             shapes={hook: tuple(shape) for hook, shape in index["shapes"].items()},
             dtype=as_dtype(index["dtype"]),
             shards=tuple(Shard(folder / name, 0, rows, "digest" in index) for name, rows in index["shards"]),
+            replacement=index.get("replacement", ""),
         )
         missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
         if missing:
@@ -212,6 +252,18 @@ class ActivationStore:
         if model is not None:
             store.require_model(model)
         return store
+
+    def _files(self) -> list[list[Shard]]:
+        """Shards that are written into one file: replacements of many images are in as many shards."""
+        most = max(1, SHARD_BYTES // max(1, bytes_per_image(self.shapes, self.dtype)))
+        groups: list[list[Shard]] = []
+        for shard in self.shards:
+            size = sum(s.stop - s.start for s in (*groups[-1], shard)) if groups else 0
+            if groups and self.replacement and size <= most:
+                groups[-1].append(shard)
+            else:
+                groups.append([shard])
+        return groups
 
     def _contents(self) -> str:
         layers: dict[str, list[int]] = {}
@@ -223,9 +275,9 @@ class ActivationStore:
 
     def __repr__(self) -> str:
         """Names, layers, shapes and size."""
-        lines = [
-            f"ActivationStore: {len(self)} images of {self.model_name}, {self.nbytes / 2**20:.1f} MiB, {self.dtype}"
-        ]
+        what = f"{self.replacement}, for " if self.replacement else ""
+        size = f"{len(self)} image{'s' if len(self) != 1 or not what else ''} of {self.model_name}"
+        lines = [f"ActivationStore: {what}{size}, {self.nbytes / 2**20:.1f} MiB, {self.dtype}"]
         layers: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for hook, shape in self.shapes.items():
             layer = layer_of(hook)
@@ -234,11 +286,6 @@ class ActivationStore:
             where = f"  layers {_ranges(numbers)}" if numbers else ""
             lines.append(f"  {name:<16}[{', '.join(map(str, (len(self), *shape)))}]{where}")
         return "\n".join(lines)
-
-
-def bytes_per_image(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> int:
-    """Bytes that one image's activations take."""
-    return sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
 
 
 def check_target(path: Path) -> None:
@@ -253,28 +300,6 @@ def check_target(path: Path) -> None:
         )
 
 
-def check_disk(path: Path, nbytes: int) -> None:
-    """Refuse to start writing what cannot fit."""
-    folder = next(p for p in [path.parent, *path.absolute().parents] if p.exists())
-    free = shutil.disk_usage(folder).free
-    if nbytes > free:
-        raise InputError(
-            f"The store needs {nbytes / 2**20:,.1f} MiB and {folder} has {free / 2**20:,.1f} MiB free. "
-            "Record fewer names, layers or images, or dtype='float16'."
-        )
-
-
-def write_shard(folder: Path, tensors: dict[str, Tensor], recording: str) -> None:
-    """Write the next shard of a store being made.
-
-    `recording` is new for every store written, so that one that is open finds its own shards or none, never those of
-    another that has taken its place.
-    """
-    number = len(list(folder.glob(SHARDS)))
-    tensors = {**tensors, **{_CHECKSUMS + hook: _checksums(rows) for hook, rows in tensors.items()}}
-    save_tensors(tensors, folder / f"shard-{recording}-{number:05d}.safetensors")
-
-
 def write_index(folder: Path, store: ActivationStore) -> None:
     """Write what the shards hold."""
     files = sorted(path.name for path in folder.glob(SHARDS))
@@ -286,16 +311,19 @@ def write_index(folder: Path, store: ActivationStore) -> None:
         "shapes": store.shapes,
         "shards": [(name, s.stop - s.start) for name, s in zip(files, store.shards, strict=True)],
     }
+    if store.replacement:
+        index["replacement"] = store.replacement
     (folder / INDEX).write_text(json.dumps(index | {"digest": _digest(index)}, indent=1))
 
 
 def _check_index(index: dict[str, Any], folder: Path) -> None:
     """Refuse a store.json that is damaged, or that names files outside its folder."""
     damaged = f"{folder / INDEX} is damaged ({{}}); record the activations again."
-    if not has_form(index, _FORM) or not all(has_form(row, [(str, int)]) and len(row) == 2 for row in index["shards"]):
+    form = _FORM | ({"replacement": str} if "replacement" in index else {})
+    if not has_form(index, form) or not all(has_form(row, [(str, int)]) and len(row) == 2 for row in index["shards"]):
         raise InputError(damaged.format("something in it is missing or of the wrong kind"))
     rest = {key: value for key, value in index.items() if key != "digest"}
-    if set(rest) != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
+    if set(rest) - {"replacement"} != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
         raise InputError(damaged.format("it is not what was written"))
     for name, rows in index["shards"]:
         if not isinstance(name, str) or not isinstance(rows, int) or rows < 1:
@@ -306,14 +334,6 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
 
 def _digest(index: dict[str, Any]) -> str:
     return named_tensors_digest(json.dumps(index, sort_keys=True))
-
-
-def _checksums(rows: Tensor) -> Tensor:
-    """CRC-32 of each row's bytes."""
-    content = raw_bytes(rows)
-    size = len(content) // max(1, len(rows))
-    checksums = [zlib.crc32(content[row * size : (row + 1) * size]) for row in range(len(rows))]
-    return torch.tensor(checksums, dtype=torch.int64, device="cpu")
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -50,6 +50,7 @@ _FIRST_NAMES = {
     "caap_lab.models": "caap_lab.hooked",
     "caap_lab.engine": "caap_lab.context",
     "caap_lab.activations.patch": "caap_lab.patching.patch",
+    "caap_lab.activations.shards": "caap_lab.store.store",
     "caap_lab.activations.run_patched": "caap_lab.patching.run",
     "caap_lab.activations.store": "caap_lab.store.store",
     "caap_lab.activations.sweep": "caap_lab.patching.sweep",

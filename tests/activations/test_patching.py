@@ -8,7 +8,7 @@ import torch
 
 import caap_lab as cl
 from caap_lab import InputError, Patch, tokens
-from caap_lab.activations.store import Shard
+from caap_lab.activations.shards import Shard
 from caap_lab.models.targets import contrast
 from helpers.models import build, random_images
 

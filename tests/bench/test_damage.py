@@ -17,7 +17,7 @@ import torch
 
 import caap_lab as cl
 from caap_lab import ActivationStore, InputError
-from caap_lab.activations.store import Shard
+from caap_lab.activations.shards import Shard
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.files import atomic_path, has_form, recover, save_tensors

@@ -16,7 +16,7 @@ EVERY_POINT = """
     from caap_lab import ActivationStore
     from caap_lab.bench import run_folder as parts
     from caap_lab.bench.run_folder import RunFolder
-    from caap_lab.activations.store import Shard
+    from caap_lab.activations.shards import Shard
 
     parts._FEW = 2
     left = 0

@@ -1,0 +1,222 @@
+"""What stands in for activations that are taken out: means, other images' activations, noise of the same spread.
+
+Zeros are no neutral replacement: a trained network has hardly met them. In DINOv2 and DINOv3 zeroed registers cost up
+to 36 points of accuracy, mean or shuffled ones about 1 (arXiv 2604.14433). So a result says what it replaced by.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.activations.shards import Shard
+from caap_lab.activations.store import ActivationStore
+from caap_lab.checks import check_seed
+from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import has_float64
+from caap_lab.models.names import short_name
+
+_PIECE = 2**23
+"""Numbers that are read of a store at once."""
+OVER = ("image", ("image", "token"))
+"""What means are taken over."""
+
+
+def mean(store: ActivationStore, over: str | Sequence[str] = "image") -> ActivationStore:
+    """See `ActivationStore.mean`."""
+    axes = (over,) if isinstance(over, str) else tuple(over)
+    if axes not in (("image",), ("image", "token")):
+        raise InputError(f"over={over!r} is not known; use 'image' or ('image', 'token').")
+    moments = {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
+    return mean_store(store, moments, tokens=len(axes) == 2, count=len(store))
+
+
+def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
+    """See `ActivationStore.shuffled`."""
+    check_seed(seed)
+    if len(store) < 2:
+        raise InputError("This store holds one image, and shuffled() gives each image the activations of another one.")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    images = torch.arange(len(store), device="cpu")
+    others = images
+    while bool((others == images).any()):  # on average e times; all derangements are equally likely
+        others = torch.randperm(len(store), generator=generator, device="cpu")
+    text = f"another image's activations (of {len(store)} images, seed {seed})"
+    return _of_images(store, others.tolist(), text)
+
+
+def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
+    """Activations of images drawn from a store, for a number of other images; each once before any comes again."""
+    check_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(-(-count // len(store)))]
+    text = f"activations of images drawn from {len(store)} (seed {seed})"
+    return _of_images(store, torch.cat(rounds)[:count].tolist(), text)
+
+
+def noise(store: ActivationStore, seed: int) -> ActivationStore:
+    """See `ActivationStore.noise`."""
+    moments = {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
+    return noise_store(store, moments, seed, images=len(store), count=len(store))
+
+
+def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = None) -> ActivationStore:
+    """See `ActivationStore.class_mean`."""
+    names = _as_labels(labels)
+    if len(names) != len(store):
+        raise InputError(f"{len(names)} labels were given for a store of {len(store)} images; give one for each.")
+    single = of is not None and (isinstance(of, str) or not isinstance(of, (Sequence, np.ndarray, Tensor)))
+    wanted = names if of is None else [of] if single else _as_labels(of)
+    known = list(dict.fromkeys(names))
+    unknown = [label for label in wanted if label not in known]
+    if unknown or not wanted:
+        given = f"{unknown[0]!r} is not among the labels" if unknown else "No class was given"
+        raise InputError(f"{given}; there are {', '.join(map(str, known[:8]))}{' ...' * (len(known) > 8)}.")
+    rows = {label: [i for i, name in enumerate(names) if name == label] for label in dict.fromkeys(wanted)}
+    means = {}
+    for label, images in rows.items():
+        part = _of_images(store, images, "")
+        means[label] = mean(part).shards[0]
+    if single:
+        text = f"mean over the {len(rows[of])} images of class {of}"
+    else:
+        text = f"mean over the images of a class ({len(store)} images, {len(known)} classes)"
+    return replace(store, shards=tuple(means[label] for label in wanted), replacement=text)
+
+
+def mean_store(like: ActivationStore, moments: Mapping[str, "Moments"], *, tokens: bool, count: int) -> ActivationStore:
+    """A store of one image: the mean over images, or over their tokens as well.
+
+    Args:
+        like: A store with the names, the model and the number format.
+        moments: Of each of its activations.
+        tokens: Take the mean over tokens, too.
+        count: Number of images, for the text.
+    """
+    tensors = {}
+    for hook, shape in like.shapes.items():
+        found, _ = moments[hook].over_tokens(_need_tokens(hook)) if tokens else (moments[hook].mean, None)
+        tensors[hook] = found.expand(shape)[None].to(like.device, like.dtype)
+    text = f"mean over {_images(count)}" + " and all their tokens" * tokens
+    return replace(like, shards=(Shard(tensors, 0, 1),), replacement=text)
+
+
+def noise_store(
+    like: ActivationStore, moments: Mapping[str, "Moments"], seed: int, *, images: int, count: int
+) -> ActivationStore:
+    """Gaussian noise for a number of images, made when it is read.
+
+    Args:
+        like: A store with the names, the model and the number format.
+        moments: Of each of its activations.
+        seed: Of the noise.
+        images: For how many images.
+        count: Number of images that mean and spread are of, for the text.
+    """
+    check_seed(seed)
+    of_channels = {hook: moments[hook].over_tokens(token_axis(hook)) for hook in like.shapes}
+    source = _Noise(of_channels, like.shapes, seed, like.dtype, like.device)
+    text = f"noise with each channel's mean and spread over {_images(count)} (seed {seed})"
+    return replace(like, shards=(Shard(source, 0, images),), replacement=text)
+
+
+@dataclass
+class Moments:
+    """Mean and spread over images of every number of an activation, in float64, a few images at a time."""
+
+    count: int = 0
+    mean: Any = 0.0
+    squares: Any = 0.0
+    """Sum of squared deviations from the mean."""
+
+    @classmethod
+    def of(cls, pieces: Iterator[Float[Tensor, "image *shape"]]) -> "Moments":
+        """Of all images in some pieces."""
+        moments = cls()
+        for piece in pieces:
+            moments.add(piece)
+        return moments
+
+    def add(self, rows: Float[Tensor, "image *shape"]) -> None:
+        """Count in more images, by the pairwise formula of Chan, Golub & LeVeque (1983), which keeps all digits."""
+        wide = (rows if has_float64(rows.device) else rows.cpu()).double()
+        mean = wide.mean(dim=0)
+        squares = (wide - mean).square().sum(dim=0)
+        total = self.count + len(rows)
+        away = mean - self.mean
+        self.mean = self.mean + away * (len(rows) / total)
+        self.squares = self.squares + squares + away.square() * (self.count * len(rows) / total)
+        self.count = total
+
+    def over_tokens(self, axis: int | None) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Mean and standard deviation (ddof 0) over images and tokens, with an axis of 1 in the place of the tokens."""
+        variance = self.squares / self.count
+        if axis is None:
+            return self.mean, variance.sqrt()
+        mean = self.mean.mean(dim=axis, keepdim=True)
+        return mean, (variance + (self.mean - mean).square()).mean(dim=axis, keepdim=True).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """Gaussian rows: each depends on the seed, its place and its hook point, and on no other row."""
+
+    of_channels: Mapping[str, tuple[Tensor, Tensor]]
+    shapes: Mapping[str, tuple[int, ...]]
+    seed: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def read(self, hook: str, start: int, stop: int) -> Float[Tensor, "image *shape"]:
+        mean, spread = (numbers.cpu() for numbers in self.of_channels[hook])
+        rows = [mean + spread * self._row(hook, row) for row in range(start, stop)]
+        return torch.stack(rows).to(self.device, self.dtype)
+
+    def _row(self, hook: str, row: int) -> Float[Tensor, "*shape"]:
+        digest = hashlib.blake2b(f"{self.seed} {hook} {row}".encode(), digest_size=8).digest()
+        generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
+        return torch.randn(self.shapes[hook], generator=generator, dtype=torch.float64, device="cpu")
+
+
+def token_axis(hook: str) -> int | None:
+    """Axis of one image's activation that holds its tokens (of scores and patterns, the queries); None without any."""
+    leaf = short_name(hook).split(".")[-1]
+    if leaf in ("pooled", "logits"):
+        return None
+    return 1 if leaf in ("attn_scores", "pattern") else 0
+
+
+def _need_tokens(hook: str) -> int:
+    axis = token_axis(hook)
+    if axis is None:
+        raise InputError(f"{hook} has no tokens to take the mean over; use over='image', or record other names.")
+    return axis
+
+
+def _pieces(store: ActivationStore, hook: str) -> Iterator[Float[Tensor, "image *shape"]]:
+    """Rows of one activation, a few at a time."""
+    step = max(1, _PIECE // max(1, torch.Size(store.shapes[hook]).numel()))
+    for shard in store.shards:
+        for start in range(shard.start, shard.stop, step):
+            yield replace(shard, start=start, stop=min(start + step, shard.stop)).read(hook)
+
+
+def _of_images(store: ActivationStore, images: Sequence[int], text: str) -> ActivationStore:
+    """A store of chosen images, in a chosen order; nothing is read."""
+    places = [replace(s, start=row, stop=row + 1) for s in store.shards for row in range(s.start, s.stop)]
+    return replace(store, shards=tuple(places[image] for image in images), replacement=text)
+
+
+def _as_labels(labels: Any) -> list[Hashable]:
+    if isinstance(labels, (Tensor, np.ndarray)):
+        labels = labels.tolist()
+    return list(labels)
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"
