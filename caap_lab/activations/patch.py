@@ -18,7 +18,8 @@ from caap_lab.models.names import Site
 from caap_lab.models.tokens import Tokens
 from caap_lab.models.vit import HookedViT
 
-_HEADED = ("q", "k", "v", "z", "result", "attn_scores", "pattern")
+HEADED = ("q", "k", "v", "z", "result", "attn_scores", "pattern")
+"""Last parts of the names of hook points that have heads."""
 _AFTER_LAST_MIX = (
     "attn.q",
     "attn.attn_scores",
@@ -149,7 +150,7 @@ def _selection(
         if patch.tokens is not None or patch.heads is not None:
             raise InputError(f"{patch.name!r} has no tokens or heads; leave them out.")
         return torch.ones(1, *[1] * len(shape), dtype=torch.bool, device="cpu"), True
-    tokens = _token_mask(model, patch, batch)
+    tokens = token_mask(model, patch, batch)
     pooling = model.readout.attention if site.short.startswith("attn_pool.") else None
     if pooling is not None:
         if pooling.n_latents is None or leaf in ("k", "v"):
@@ -161,7 +162,7 @@ def _selection(
                 f"The queries of the pooling head are {pooling.n_latents} learned latents and no tokens; leave tokens "
                 f"out for {patch.name!r}, or patch attn_pool.k or attn_pool.v of these tokens."
             )
-        heads = _head_mask(model, patch, leaf, pooling.n_heads)
+        heads = head_mask(model, patch, leaf, pooling.n_heads)
         heard = tokens if leaf in ("k", "v") else tokens[:, pooling.answers]
         return _headed(tokens, heads, leaf), bool(heard.any())
     reaches = True
@@ -171,8 +172,8 @@ def _selection(
         if patch.tokens is not None and tokens[:, : model.spec.n_prefix].any():
             raise InputError("'embed' holds patch tokens only; prefix tokens join at 'full_embed'.")
         tokens = tokens[:, model.spec.n_prefix :]
-    heads = _head_mask(model, patch, leaf, model.spec.n_heads)
-    return _headed(tokens, heads, leaf) if leaf in _HEADED else tokens[:, :, None], reaches
+    heads = head_mask(model, patch, leaf, model.spec.n_heads)
+    return _headed(tokens, heads, leaf) if leaf in HEADED else tokens[:, :, None], reaches
 
 
 def _headed(
@@ -184,7 +185,12 @@ def _headed(
     return tokens[:, :, None, None] & heads[None, None, :, None]
 
 
-def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batch token"]:
+def token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batch token"]:
+    """Which tokens a patch is for: one row for all images, or one each.
+
+    Raises:
+        InputError: they are no tokens of the model, or none at all.
+    """
     n_tokens = model.spec.n_tokens
     tokens = patch.tokens
     if tokens is None:
@@ -217,11 +223,16 @@ def _token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "bat
     return mask
 
 
-def _head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[Tensor, " head"]:
+def head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[Tensor, " head"]:
+    """Which heads a patch is for.
+
+    Raises:
+        InputError: the point has no heads, or there are no such heads.
+    """
     if patch.heads is None:
         return torch.ones(n_heads, dtype=torch.bool, device="cpu")
-    if leaf not in _HEADED:
-        raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(_HEADED)}.")
+    if leaf not in HEADED:
+        raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(HEADED)}.")
     given: Any = patch.heads
     heads = [int(given)] if isinstance(given, Integral) else [int(head) for head in given]
     wrong = [h for h in heads if not 0 <= h < n_heads]
