@@ -18,7 +18,7 @@ from caap_lab.models.targets import Contrast, Logit, Targets, several_explained
 from caap_lab.models.vit import HookedViT
 
 DIRECTIONS = ("denoise", "noise")
-"""denoise: the corrupted run gets activations of the clean one. noise: the clean run gets those of the corrupted one."""
+"""denoise: clean activations go into the corrupted run; noise: corrupted activations go into the clean run."""
 DEFAULT_TARGET = "the clean image's prediction rather than the corrupted image's"
 
 
@@ -104,14 +104,15 @@ def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, ba
     count = max(len(ones), len(others))
     if {len(ones), len(others)} - {1, count}:
         raise InputError(
-            f"{len(ones)} clean and {len(others)} corrupted images do not make pairs: give as many of each, or one for all."
+            f"{len(ones)} clean and {len(others)} corrupted images do not make pairs: give as many of each, or one for "
+            "all."
         )
     ones, others = (images * count if len(images) == 1 else images for images in (ones, others))
     if target is not None:
-        model, targets = several_explained(model, target, count)  # type: ignore[assignment]
+        model, targets = several_explained(model, target, count)
     both = [_logits(model, images, batch_size) for images in (ones, others)]
     if target is None:
-        model, targets = several_explained(model, _predictions(model, *both), count)  # type: ignore[assignment]
+        model, targets = several_explained(model, _predictions(model, *both), count)
     clean_scores, corrupted_scores = (
         np.stack([each.value(logits).double().cpu().numpy() for each in targets.values()], axis=1) for logits in both
     )

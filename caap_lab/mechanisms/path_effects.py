@@ -1,0 +1,122 @@
+"""The result of path patching: what each path from a sender to a receiver does to a target's score."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from caap_lab.activations.labelled import LabelledResult
+from caap_lab.checks import check_count
+from caap_lab.errors import InputError
+from caap_lab.mechanisms.nodes import Node, NodeSet
+from caap_lab.statistics import sign_flip_p, standard_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PathEffects(LabelledResult):
+    """Effects of paths for every pair of images, [image, sender, receiver], and [..., target] for several targets.
+
+    `data` has `effect`, the patched score minus the base run's; `share`, that effect in units of the difference between
+    the two runs' scores; the scores `clean` and `corrupted`; with a screen also `estimate`, which chose what was run.
+    NaN marks what has no direct path, because the receiver does not stand behind the sender, or was screened out.
+    """
+
+    senders: list[NodeSet]
+    receivers: list[NodeSet]
+    main: ClassVar[str] = "effect"
+
+    @property
+    def share(self) -> Float[np.ndarray, "image *axes"]:
+        """Effects divided by the difference between the two runs: 1 where the path carries all of it."""
+        return self.data["share"].values
+
+    def edges(self, top: int | None = 20, *, target: str | None = None) -> pd.DataFrame:
+        """The paths that were run, strongest mean effect first.
+
+        Args:
+            top: How many; None for all.
+            target: Which, where there are several targets.
+
+        Returns:
+            One row per path: `sender`, `receiver`, mean `effect` over pairs, its `standard_error`, mean `share`, and
+            `p`, the two-sided p-value of a permutation test against no effect (signs of the pairs' effects flipped).
+        """
+        if top is not None:
+            check_count("top", top)
+        effects, shares = self._of_target(self.per_image, target), self._of_target(self.share, target)
+        rows, columns = np.nonzero(np.isfinite(effects).all(axis=0))
+        effects, shares = effects[:, rows, columns], shares[:, rows, columns]
+        frame = pd.DataFrame(
+            {
+                "sender": np.asarray(self.axes["sender"], dtype=object)[rows],
+                "receiver": np.asarray(self.axes["receiver"], dtype=object)[columns],
+                "effect": effects.mean(axis=0),
+                "standard_error": np.asarray(standard_error(effects)),
+                "share": shares.mean(axis=0),
+            }
+        )
+        order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")[:top]
+        return frame.iloc[order].reset_index(drop=True).assign(p=sign_flip_p(effects[:, order]))
+
+    def graph(self, top: int = 20, ax: "Axes | None" = None, *, target: str | None = None) -> "Axes":
+        """A picture of the strongest paths: layers from bottom to top, heads side by side, MLPs at the right.
+
+        A line's width is the size of its mean effect; its colour and dash are the effect's sign.
+
+        Args:
+            top: How many paths.
+            ax: Axes to draw in; by default those of a new figure.
+            target: Which, where there are several targets.
+        """
+        from caap_lab.plots.circuit import plot_circuit
+
+        edges = self.edges(top, target=target)
+        ends = {one.name: _place(one) for one in [*self.senders, *self.receivers]}
+        names = [*edges["sender"], *edges["receiver"]]
+        nodes = pd.DataFrame([ends[name] for name in dict.fromkeys(names)], columns=["node", "layer", "column"])
+        nodes = nodes.drop_duplicates("node")
+        drawn = edges.assign(**{end: [ends[name][0] for name in edges[end]] for end in ("sender", "receiver")})
+        read = [name.rsplit(".", 1)[1] if name.endswith((".q", ".k", ".v")) else "" for name in edges["receiver"]]
+        title = f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}, {len(edges)} strongest paths"
+        return plot_circuit(nodes, drawn.assign(read=read), ax, label=f"mean {self.quantity}", title=title)
+
+    def _of_target(self, values: np.ndarray, target: str | None) -> Float[np.ndarray, "image sender receiver"]:
+        names = self.axes.get("target")
+        if names is None:
+            if target is not None:
+                raise InputError(f"There is one target only: {self.data.attrs['target']}; leave target out.")
+            return values
+        if target not in names:
+            raise InputError(f"target={target!r} is none of those that were asked for: {', '.join(names)}.")
+        return values[..., names.index(target)]
+
+    def __repr__(self) -> str:
+        """Size, largest mean, and how much of it was screened out."""
+        screen = self.data.attrs["screen"]
+        return super().__repr__() + (f"; {screen}" if screen else "")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from caap_lab.plots.style import figure_png
+
+        if len(self.axes) > 2:
+            return {"text/plain": repr(self)}
+        picture = self.graph() if self.data.sizes["receiver"] > 1 and self.data.sizes["sender"] > 1 else self.plot()
+        return {"text/plain": repr(self), "image/png": figure_png(picture.figure)}
+
+
+def _place(given: NodeSet) -> tuple[str, float, float]:
+    """Where a sender or receiver is drawn, and under which name: a head's queries, keys and values are one node."""
+    drawn = [Node(node.kind, node.layer, node.head) for node in given.nodes]
+    layer = sum(node.layer + _RISE[node.kind] for node in drawn) / len(drawn)
+    column = sum(-1.0 if node.head is None else node.head for node in drawn) / len(drawn)
+    single = len(set(drawn)) == 1
+    return (drawn[0].name if single else given.name), layer, column
+
+
+_RISE = {"embed": 0.0, "head": 0.0, "attn": 0.0, "mlp": 0.45, "logits": 0.0}
+"""How far above its layer's heads a part is drawn, in layers."""
