@@ -15,7 +15,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import TargetLike, Targets, several_explained
+from caap_lab.models.targets import FunctionOfLogits, Target, TargetLike, Targets, several_explained
 from caap_lab.models.vit import HookedViT
 
 
@@ -65,9 +65,11 @@ def sweep(
         raise InputError(f"An axis cannot be called {taken.pop()!r}: the result table has a column of that name.")
     singles = check_images(images)
     count = len(singles)
-    model, read = several_explained(model, metric, count)  # type: ignore[assignment]  # the kind that was given
     chunks = image_chunks(model, count, batch_size)
-    _try(model, read, chunks[0])
+    if callable(metric):
+        read = _function(model, metric, count, chunks[0])
+    else:
+        model, read = several_explained(model, metric, count)
     given = _patches(patch, axes)
     cells = _cells(model, given, count, chunks[0])  # so that all are checked before the first run
     values = torch.zeros(len(read), len(given), count, dtype=torch.float64, device="cpu")
@@ -98,12 +100,17 @@ def sweep(
     )
 
 
-def _try(model: HookedViT, read: Mapping[str, Targets], rows: slice) -> None:
-    """Refuse a function that does not give a number for each image, before any run."""
-    for targets in read.values():
-        here = targets[rows]
-        if all(callable(target.given) for target in here):
-            here.value(torch.zeros(len(here), model.n_classes, device=model.device, dtype=model.dtype))
+def _function(model: HookedViT, metric: FunctionOfLogits, count: int, rows: slice) -> dict[str, Targets]:
+    """A function as the target of all images; unlike other targets it may tell them apart by their rows.
+
+    Raises:
+        InputError: it does not give one number per image.
+    """
+    name = getattr(metric, "__name__", "<lambda>")
+    target = Target(metric, "a function of the logits" if name == "<lambda>" else name, model.n_classes)
+    targets = Targets((target,) * count)
+    targets[rows].value(torch.zeros(rows.stop, model.n_classes, device=model.device, dtype=model.dtype))
+    return {target.name: targets}
 
 
 def _patches(patch: Callable[..., Patch | Sequence[Patch]], axes: Mapping[str, Sequence[Any]]) -> list[list[Patch]]:
