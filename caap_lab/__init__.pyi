@@ -26,6 +26,15 @@ from .diagnostics.region_result import AttentionRegions as AttentionRegions
 from .engine import blanks as blanks
 from .errors import CheckpointError as CheckpointError
 from .errors import InputError as InputError
+from .mechanisms.ablation import Ablation as Ablation
+from .mechanisms.ablation import ablate_heads as ablate_heads
+from .mechanisms.ablation import ablate_layers as ablate_layers
+from .mechanisms.ablation import ablate_tokens as ablate_tokens
+from .mechanisms.attribution_patching import attribution_patching as attribution_patching
+from .mechanisms.interaction_result import CaapInteractions as CaapInteractions
+from .mechanisms.interactions import caap_interactions as caap_interactions
+from .mechanisms.patch_estimates import Agreement as Agreement
+from .mechanisms.patch_estimates import PatchEstimates as PatchEstimates
 from .mechanisms.path_effects import PathEffects as PathEffects
 from .mechanisms.path_patch import path_patch as path_patch
 from .metrics.catalogue import register_metric as register_metric

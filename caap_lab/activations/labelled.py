@@ -60,6 +60,11 @@ class LabelledResult:
         return str(self.data.attrs["quantity"])
 
     @property
+    def condition(self) -> str:
+        """What was done to the model, where that is to stand in titles and texts; empty by default."""
+        return ""
+
+    @property
     def per_image(self) -> Float[np.ndarray, "image *axes"]:
         """The main variable."""
         return self.data[self.main].values
@@ -147,6 +152,7 @@ class LabelledResult:
         axes = {name: labels for name, labels in self.axes.items() if name not in at}
         fixed = "".join(f", {name} {label}" for name, label in at.items())
         title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
+        title += f"\n{self.condition}" * bool(self.condition)
         names = [_AXIS_LABELS.get(name, name) for name in axes]
         label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
         if len(axes) == 1:
@@ -161,11 +167,15 @@ class LabelledResult:
             labelled = zip(names, axes.values(), strict=True)
             rows, cols = (pd.Index(label_array(labels), name=name) for name, labels in labelled)
             cells = pd.DataFrame(mean, index=rows, columns=cols)
-            return plot_heat(cells, ax, label=label, signed=self.signed, title=title)
+            return plot_heat(cells, ax, label=label, title=title, **self._colours(mean))
         raise InputError(
             f"A plot shows one or two axes, not {len(axes)} ({', '.join(axes) or 'none'}). Give a label of each other "
             f"axis, such as plot({next(iter(self.axes))}={next(iter(self.axes.values()))[0]!r})."
         )
+
+    def _colours(self, mean: Float[np.ndarray, "row col"]) -> dict[str, Any]:
+        """What a heat map's colours stand for, as `plot_heat` takes it."""
+        return {"signed": self.signed}
 
     def _at(self, at: Mapping[str, Any]) -> tuple[int | slice, ...]:
         """Index of the cells that have some labels."""
@@ -192,7 +202,10 @@ class LabelledResult:
 
     def __repr__(self) -> str:
         """Size and largest mean."""
-        return f"{type(self).__name__}: {self.quantity} of {self.model_name}, {self._sizes}; {self._largest()}"
+        condition = f", {self.condition}" * bool(self.condition)
+        return (
+            f"{type(self).__name__}: {self.quantity} of {self.model_name}{condition}, {self._sizes}; {self._largest()}"
+        )
 
     def _largest(self) -> str:
         at = np.unravel_index(np.nanargmax(np.abs(self.mean)), self.mean.shape)

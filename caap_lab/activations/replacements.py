@@ -32,8 +32,7 @@ def mean(store: ActivationStore, over: str | Sequence[str] = "image") -> Activat
     axes = (over,) if isinstance(over, str) else tuple(over)
     if axes not in (("image",), ("image", "token")):
         raise InputError(f"over={over!r} is not known; use 'image' or ('image', 'token').")
-    moments = {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
-    return mean_store(store, moments, tokens=len(axes) == 2, count=len(store))
+    return mean_store(store, moments_of(store), tokens=len(axes) == 2, count=len(store))
 
 
 def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
@@ -61,8 +60,7 @@ def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
 
 def noise(store: ActivationStore, seed: int) -> ActivationStore:
     """See `ActivationStore.noise`."""
-    moments = {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
-    return noise_store(store, moments, seed, images=len(store), count=len(store))
+    return noise_store(store, moments_of(store), seed, images=len(store), count=len(store))
 
 
 def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = None) -> ActivationStore:
@@ -87,6 +85,11 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
     else:
         text = f"mean over the images of a class ({len(store)} images, {len(known)} classes)"
     return replace(store, shards=tuple(means[label] for label in wanted), replacement=text)
+
+
+def moments_of(store: ActivationStore) -> dict[str, "Moments"]:
+    """Mean and spread over a store's images of each of its activations."""
+    return {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
 
 
 def mean_store(like: ActivationStore, moments: Mapping[str, "Moments"], *, tokens: bool, count: int) -> ActivationStore:

@@ -1,0 +1,124 @@
+"""Replacements of activations made from reference images, in as little memory as their kind needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from caap_lab.activations.directions import DirectionEdit
+from caap_lab.activations.record import record
+from caap_lab.activations.replacements import Moments, drawn, mean_store, moments_of, noise_store
+from caap_lab.activations.shards import SHARD_BYTES, bytes_per_image
+from caap_lab.activations.store import ActivationStore
+from caap_lab.checks import is_number
+from caap_lab.errors import InputError
+from caap_lab.models.base import Images
+from caap_lab.models.batches import check_images
+from caap_lab.models.names import layer_of, short_name
+from caap_lab.models.quantised import images_at_once
+from caap_lab.models.vit import HookedViT
+
+REPLACEMENTS = ("mean", "token_mean", "shuffled", "noise", "zero")
+"""Replacements by name."""
+
+
+@contextmanager
+def reference_source(
+    model: HookedViT,
+    images: list[Any],
+    names: list[str],
+    layers: list[int],
+    replacement: str,
+    reference: Images | ActivationStore | None,
+    seed: int,
+    batch_size: int,
+    progress: bool,
+) -> Iterator[ActivationStore]:
+    """A store to replace activations by, for as long as it is needed.
+
+    Means and noise need a few images at a time. Other images' activations are kept, in memory or, from 1 GiB on, in a
+    temporary folder.
+
+    Args:
+        model: The model.
+        images: Single images whose activations will be replaced.
+        names: Short names of hook points in blocks.
+        layers: Their layers.
+        replacement: One of `REPLACEMENTS` but "zero".
+        reference: Images or a store to make it from; None for the images themselves.
+        seed: Of what is drawn.
+        batch_size: Images run at once.
+        progress: Show progress bars.
+
+    Raises:
+        InputError: there are too few images for this replacement, or the store does not hold what is needed.
+    """
+    stored = _held(model, reference, names, layers) if isinstance(reference, ActivationStore) else None
+    others = images if reference is None else [] if stored is not None else check_images(reference)
+    count = len(stored) if stored is not None else len(others)
+    if count == 1 and (replacement == "mean" or (replacement == "shuffled" and reference is None)):
+        missing = "no mean over images but its own activations" if replacement == "mean" else "no other image"
+        raise InputError(
+            f"One image has {missing}, so replacement={replacement!r} needs reference=..., more images or a store of "
+            "theirs. Without them, 'token_mean' is the mean over the image's own tokens, and 'noise' has their spread."
+        )
+    if replacement != "shuffled":
+        if stored is not None:
+            like, moments = stored, moments_of(stored)
+        else:
+            like, moments = _moments(model, others, names, layers, batch_size, progress)
+        if replacement == "noise":
+            yield noise_store(like, moments, seed, images=len(images), count=count)
+        else:
+            yield mean_store(like, moments, tokens=replacement == "token_mean", count=count)
+        return
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        if stored is None:
+            shapes = {site.hook: model.activation_shape(site.hook) for n in names for site in model.find(n, layers)}
+            big = len(others) * bytes_per_image(shapes, model.dtype) > SHARD_BYTES
+            out = f"{folder}/store" if big else None
+            stored = record(model, others, names, layers=layers, batch_size=batch_size, out=out, progress=progress)
+        yield stored.shuffled(seed) if reference is None else drawn(stored, len(images), seed)
+
+
+def replacement_name(source: Any) -> str:
+    """What results call the source of their patches."""
+    if isinstance(source, ActivationStore):
+        return source.replacement or f"activations of {len(source)} image{'s' * (len(source) != 1)}"
+    if isinstance(source, DirectionEdit):
+        return source.replacement
+    if is_number(source):
+        return "zero" if source == 0 else f"{source:g}"
+    return "given activations"
+
+
+def _moments(
+    model: HookedViT, images: list[Any], names: list[str], layers: list[int], batch_size: int, progress: bool
+) -> tuple[ActivationStore, dict[str, Moments]]:
+    """Mean and spread of activations over images, and a store of some of them."""
+    size = images_at_once(model.body, batch_size)
+    moments: dict[str, Moments] = {}
+    with tqdm(total=len(images), unit="image", disable=not progress or len(images) <= size) as bar:
+        for start in range(0, len(images), size):
+            some = record(model, images[start : start + size], names, layers=layers, batch_size=size, progress=False)
+            for hook in some.shapes:
+                moments.setdefault(hook, Moments()).add(some[hook])
+            bar.update(len(some))
+    return some, moments
+
+
+def _held(model: HookedViT, store: ActivationStore, names: list[str], layers: list[int]) -> ActivationStore:
+    """The part of a store that is needed."""
+    store.require_model(model)
+    hooks = [site.hook for name in names for site in model.find(name, layers)]
+    for hook in hooks:
+        if hook not in store.shapes:
+            name = short_name(hook)
+            raise InputError(
+                f"The reference store does not hold {name} of layer {layer_of(hook)}; record it: "
+                f"model.record(images, [{name!r}])."
+            )
+    return replace(store, shapes={hook: store.shapes[hook] for hook in hooks})
