@@ -1,0 +1,106 @@
+"""AttnLRP (Achtibat et al. 2024, ICML, arXiv 2402.05602): layer-wise relevance propagation through attention.
+
+Written as input times gradient under changed backward rules, as in the authors' library LXT: relevance is what it gives
+where every rule shares out the relevance of an output among its inputs.
+"""
+
+from math import isfinite
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.attribution.activations_and_gradients import differentiable, on_grid, sum_patches
+from caap_lab.attribution.backward_rules import Rules, ruled
+from caap_lab.attribution.method import method
+from caap_lab.checks import check_choice, is_number
+from caap_lab.errors import InputError
+from caap_lab.models.targets import Targets
+from caap_lab.models.vit import HookedViT
+
+RULES = ("attn_lrp", "cp_lrp")
+PLACES = ("embedding", "pixels")
+
+
+def attn_lrp(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Targets,
+    *,
+    rules: str = "attn_lrp",
+    gamma: float = 0.0,
+    patch_gamma: float = 0.0,
+    at: str = "embedding",
+) -> Float[Tensor, "batch row col"]:
+    """Sum over channels of x dy/dx at the patch embeddings x, under LRP's backward rules; signed.
+
+    The rules (the paper's equations 8 to 15, with epsilon -> 0):
+
+    - norms divide by a constant; an activation function has output / input as its gradient;
+    - linear layers keep their gradient, or follow the gamma rule;
+    - products of two variables (gates; with rules="attn_lrp" queries times keys, and pattern times values) give each
+      factor half of the gradient; the softmax keeps its gradient;
+    - with rules="cp_lrp" (Ali et al. 2022, ICML) attention patterns are constants, and values get all of the gradient.
+      With gamma=0 these are LibraGrad's rules.
+
+    Relevance is conserved but for the shares of biases, and with rules="attn_lrp" of each softmax. Queries that a
+    pooling head has learned are constants.
+
+    For vision transformers the authors' library takes "cp_lrp" in attention with gamma rules on linear layers and on
+    the convolution that reads patches, and tries gammas of 0 to 1 and 0.1, 0.25 and 100: it calls that easier to tune.
+
+    Args:
+        model: The model.
+        images: Preprocessed images.
+        targets: What is explained in each image.
+        rules: Inside attention: "attn_lrp" or "cp_lrp".
+        gamma: Of the gamma rule in linear layers, which adds gamma times what speaks for an output's sign; 0 leaves it.
+        patch_gamma: The same in the convolution that reads patches, through which relevance goes with at="pixels".
+        at: "embedding", patch embeddings before positions; or "pixels", summed over each patch.
+
+    Raises:
+        InputError: there is no rule for a part of the model; see `caap_lab.attribution.backward_rules`.
+    """
+    check_choice("rules", rules, RULES)
+    check_choice("at", at, PLACES)
+    for name, value in (("gamma", gamma), ("patch_gamma", patch_gamma)):
+        if not is_number(value) or not isfinite(value) or value < 0:
+            raise InputError(f"{name}={value!r} must be a number of at least 0.")
+    if patch_gamma and at != "pixels":
+        raise InputError("patch_gamma is of the convolution behind the pixels; give at='pixels' with it.")
+    constant = rules == "cp_lrp"
+    with ruled(model, Rules("CP-LRP" if constant else "AttnLRP", constant, float(gamma), float(patch_gamma))):
+        x, gradient = _read(model, images, targets, at)
+    if at == "pixels":
+        return sum_patches(model, (x * gradient).sum(1))
+    return on_grid(model, (x * gradient).sum(-1))
+
+
+def _read(
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Targets, at: str
+) -> tuple[Float[Tensor, "batch ..."], Float[Tensor, "batch ..."]]:
+    """Pixels or patch embeddings, and the gradient of each image's score there."""
+    read: list[Tensor] = []
+
+    def keep(x: Tensor, hook: Any = None) -> Tensor:
+        read.append(differentiable(x.detach() if at == "pixels" else x))
+        return read[-1]
+
+    hooks: list[tuple[Any, Any]] = [] if at == "pixels" else [("hook_embed", keep)]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+        total = targets.value(model(keep(images) if at == "pixels" else images)).sum()  # images do not meet
+        gradient = torch.autograd.grad(total, read)[0] if total.requires_grad else torch.zeros_like(read[0])
+    return read[0].detach(), gradient
+
+
+ATTN_LRP = method(
+    attn_lrp,
+    name="attn_lrp",
+    family="relevance",
+    source="AttnLRP, Achtibat et al. 2024, ICML, arXiv 2402.05602",
+    needs="gradient, relevance",
+    sign="signed",
+    forwards=1,
+    backwards=1,
+)

@@ -1,0 +1,120 @@
+"""LeGrad (Bousselham et al. 2025, ICCV, arXiv 2404.03214): how much each layer's own output gains from each attention.
+
+Every layer's output is read as if the model ended there. The gradient of that score by the layer's own attention says
+where more attention would raise it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caap_lab.attribution.activations_and_gradients import block_hooks, differentiable, on_grid
+from caap_lab.attribution.method import method
+from caap_lab.checks import check_choice, first_block
+from caap_lab.models.targets import Targets
+from caap_lab.models.vit import HookedViT
+
+CLASS_TOKENS = ("mean", "own")
+
+
+def legrad(
+    model: HookedViT,
+    images: Float[Tensor, "batch 3 height width"],
+    targets: Targets,
+    *,
+    start_layer: int = 0,
+    class_token: str = "mean",
+) -> Float[Tensor, "batch row col"]:
+    """Sum over blocks l >= start_layer of mean_{h,q} ReLU(ds^l/dA^l_{h,q,t}), heads h, queries q, tokens t.
+
+    s^l is the target's score of block l's output, read by the final norm and the head as if it were the last block's.
+    Where an attention pools (SigLIP), A^l is that of the pooling when it reads block l's output, else that of block l.
+    The authors' code does the same, but leaves out the norm in front of the pooling.
+
+    A head that reads class tokens (or a distillation token) has two readings:
+
+    - class_token="mean": the mean over all tokens, taken before the norm, stands in the class token's place, as in the
+      authors' code for CLIP. All rows of the attention have a gradient.
+    - class_token="own": the class token itself, with which s^l of the last block is the model's own score. Only its row
+      of the attention has a gradient, so that the map says what this token reads.
+
+    The first is the default, as the authors take it, and as its maps lie on objects more often. Heads that read patches
+    alone are the same in both. A head that reads class tokens of several blocks (DINOv2's) gets those of block l and of
+    the blocks before it, and what enters block 0 where there are none.
+
+    The paper sums over all layers; the authors' code by default over the last two, `start_layer=-2`. Its min-max to
+    0..1 is left out, and so is its correction for SigLIP, which sets cells to 0 that an empty prompt finds as well.
+
+    One forward pass, and one backward pass for all layers together: the stream is cut between blocks, so that each
+    score goes back through its own block.
+
+    Args:
+        model: The model.
+        images: Preprocessed images.
+        targets: What is explained in each image.
+        start_layer: First block of the sum; a negative number counts from the end.
+        class_token: "mean" or "own".
+    """
+    check_choice("class_token", class_token, CLASS_TOKENS)
+    start_layer = first_block(model.n_layers, start_layer)
+    pools = model.readout.attention is not None
+    patterns: list[Tensor] = []
+
+    def keep(pattern: Tensor, hook: Any) -> Tensor:
+        patterns.append(differentiable(pattern))
+        return patterns[-1]
+
+    def cut(stream: Tensor, hook: Any) -> Tensor:
+        return stream.detach()
+
+    own = ["attn_pool.hook_pattern"] if pools else block_hooks(model, "attn.pattern")[start_layer:]
+    hooks: list[tuple[Any, Any]] = [(name, cut) for name in block_hooks(model, "resid_pre")[start_layer:]]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks + [(name, keep) for name in own]):
+        streams = _streams(model, images, start_layer)
+        scores = [
+            targets.value(_read(model, streams, layer, class_token)) for layer in range(start_layer, model.n_layers)
+        ]
+        total = torch.stack(scores).sum()  # images and layers do not meet, so each gets its own gradient
+        gradients = torch.autograd.grad(total, patterns, allow_unused=True) if total.requires_grad else ()
+    found = [torch.zeros_like(patterns[0]), *(gradient for gradient in gradients if gradient is not None)]
+    return on_grid(model, torch.stack([gradient.relu().mean((1, 2)) for gradient in found]).sum(0))
+
+
+def _streams(
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], start_layer: int
+) -> list[Float[Tensor, "batch token d_model"]]:
+    """What enters block 0, and what leaves each block; with gradients from `start_layer` on."""
+    with torch.no_grad():
+        streams = [model.embed(images)]
+    for layer in range(model.n_layers):
+        with torch.set_grad_enabled(layer >= start_layer):
+            streams.append(model.run_block(layer, streams[-1]))
+    return streams
+
+
+def _read(
+    model: HookedViT, streams: Sequence[Float[Tensor, "batch token d_model"]], layer: int, class_token: str
+) -> Float[Tensor, "batch columns"]:
+    """Logits of what leaves a block, as if it were the last."""
+    spec, stream = model.spec, streams[layer + 1]
+    before = [streams[max(0, layer + 1 - back)].detach() for back in range(model.class_layers - 1, 0, -1)]
+    reads_class_token = model.readout.attention is None and (spec.pool == "cls+mean" or not spec.reads_patches)
+    if class_token == "own" or not reads_class_token:
+        return model.unembed(stream, [tokens[:, 0] for tokens in before])
+    mean = stream.mean(dim=1, keepdim=True).expand(-1, spec.n_prefix, -1)
+    return model.unembed(torch.cat([mean, stream[:, spec.n_prefix :]], dim=1), [x.mean(dim=1) for x in before])
+
+
+LEGRAD = method(
+    legrad,
+    name="legrad",
+    family="gradient",
+    source="LeGrad, Bousselham et al. 2025, ICCV, arXiv 2404.03214",
+    needs="gradient, attention",
+    sign="positive",
+    forwards=1,
+    backwards=1,
+)
