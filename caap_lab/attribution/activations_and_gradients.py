@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.checks import check_choice
+from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.black_box import BlackBoxModel
-from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
@@ -31,7 +32,7 @@ def read_activations(
 def read_gradients(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     hooks: Sequence[str],
     score: str = "logit",
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]], list[Float[Tensor, "batch ..."]]]:
@@ -42,9 +43,9 @@ def read_gradients(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: One class per image.
+        targets: What is explained in each image.
         hooks: Full names of hook points.
-        score: "logit" or "prob" of the target.
+        score: "logit", the target's value; or "prob", its probability.
 
     Returns:
         Logits; the activations; the gradients, zero where the score does not depend on one.
@@ -76,7 +77,7 @@ def read_layer(
 
 
 def read_layer_gradients(
-    model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"], layer: str
+    model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], targets: Targets, layer: str
 ) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
     """The maps that a black box's layer gives, and the gradients of each image's target logit with respect to them."""
     kept: list[Tensor] = []
@@ -103,7 +104,7 @@ def differentiable(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def differentiate(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     activations: Callable[[], Sequence[Tensor]],
     score: str = "logit",
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]]]:
@@ -112,19 +113,34 @@ def differentiate(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: One class per image.
+        targets: What is explained in each image.
         activations: What the model's hooks have kept with `differentiable`; called after the forward pass.
-        score: "logit" or "prob" of the target.
+        score: "logit", the target's value; or "prob", its probability.
+
+    Raises:
+        InputError: a target is a function that torch does not differentiate through.
     """
     with torch.enable_grad():
         logits = model(images.detach().requires_grad_())
-        scores = logits if score == "logit" else probabilities(logits)
-        total = scores.gather(1, targets[:, None]).sum()  # images do not meet, so each gets its own gradient
+        total = differentiable_scores(targets, logits, score).sum()  # images do not meet: each gets its own gradient
         inputs = activations()
         gradients = torch.autograd.grad(total, inputs, allow_unused=True)
     return logits.detach(), [
         torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(inputs, gradients, strict=True)
     ]
+
+
+def differentiable_scores(
+    targets: Targets, logits: Float[Tensor, "batch columns"], score: str = "logit"
+) -> Float[Tensor, " batch"]:
+    """Each image's target score, with its graph; see `differentiate`."""
+    scores = targets.value(logits) if score == "logit" else targets.probability(logits)
+    if not scores.requires_grad:
+        raise InputError(
+            f"The target {targets.name!r} has no gradient: torch does not differentiate through it. Take a function of "
+            "the logits that it does, or a method that reads forward passes alone."
+        )
+    return scores
 
 
 def block_hooks(model: HookedModel, short: str) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +14,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_share, is_number
 from caap_lab.errors import InputError
-from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
@@ -22,7 +22,7 @@ from caap_lab.models.vit import HookedViT
 def atman(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     factor: float = 0.1,
     similarity: float = 0.6,
@@ -38,7 +38,7 @@ def atman(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         factor: What is left of a score, f; 1 changes nothing.
         similarity: Cosine of embeddings, before positions are added, from which a patch goes down with another; 1 for
             exact copies only, as far as rounding lets a copy be told.
@@ -58,8 +58,8 @@ def atman(
             hooks = [(name, _turning_down(part)) for name in block_hooks(model, "attn.attn_scores")]
             with model.hooks(fwd_hooks=hooks):
                 changed = model(entering.expand(len(part), -1, -1), start_at_layer=0)
-            losses.append(-probabilities(changed, probability, log=True)[:, target])
-        found.append(torch.cat(losses) + probabilities(logits, probability, log=True)[0, target])
+            losses.append(-target.probability(changed, probability, log=True))
+        found.append(torch.cat(losses) + target.probability(logits, probability, log=True)[0])
     return on_grid(model, torch.stack(found))
 
 

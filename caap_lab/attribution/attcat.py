@@ -1,16 +1,17 @@
 """AttCAT (Qiang et al. 2022, NeurIPS): input times gradient of tokens, weighted by the attention they receive."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.attribution.method import method
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
 def attcat(
-    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> Float[Tensor, "batch row col"]:
     """Sum over blocks l of abar^l_t sum_d h^l_{t,d} dy/dh^l_{t,d}; signed.
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from caap_lab.attribution.activations_and_gradients import differentiable, differentiate, stream_hooks
 from caap_lab.attribution.model_parts import LINEAR, NORMS, SILENT, constant_part, is_activation, parts, runs_as
 from caap_lab.models.base import HookedModel
 from caap_lab.models.heads import ZeroShotHead
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 POSITIONS = "vit.attn_pool.pos_embed"
@@ -34,7 +35,7 @@ class BiasTerm:
 def read_biases(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     first_term: str = "entering_block",
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch token d_model"]], list[BiasTerm]]:
     """Logits, h^l dy/dh^l for the stream h^l entering every block l, and the terms of all biases from block 0 on.
@@ -44,7 +45,7 @@ def read_biases(
     Args:
         model: A Vision Transformer or a Mixer.
         images: Preprocessed images.
-        targets: One class an image.
+        targets: What is explained in each image.
         first_term: Where h^0 is read, see `reading.FIRST_TERMS`. Before a norm in front of block 0, h^0's gradient
             comes through that norm, whose bias then counts as one of block 0.
     """

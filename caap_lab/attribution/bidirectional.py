@@ -1,18 +1,19 @@
 """Bidirectional attention of "Beyond Intuition" (Chen et al. 2023, ICML): what MDA starts from."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.checks import check_count, first_block
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
 def bidirectional(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     steps: int = 20,
     start_layer: int | None = None,
@@ -28,7 +29,7 @@ def bidirectional(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         steps: Images between 0 (in normalised space) and x, both included.
         start_layer: First block, negative to count from the end; None is a quarter of the blocks (3 of 12, which the
             authors' code uses).
@@ -43,7 +44,7 @@ def bidirectional(
     shares = torch.linspace(0, 1, steps, dtype=torch.double, device="cpu").to(images.device, images.dtype)
     found = []
     for image, target in zip(images[:, None], targets, strict=True):
-        _, patterns, gradients = read_gradients(model, image, target[None], hooks[first:])
+        _, patterns, gradients = read_gradients(model, image, Targets((target,)), hooks[first:])
         perception = torch.eye(model.spec.n_tokens, device=image.device, dtype=image.dtype)
         for pattern, gradient in zip(patterns, gradients, strict=True):
             weights = (pattern[0].mT @ gradient[0]).abs().mean(dim=(1, 2))
@@ -52,7 +53,7 @@ def bidirectional(
         total = torch.zeros_like(patterns[-1][0])
         for part in shares.split(chunk_size):
             scaled = part[:, None, None, None] * image
-            _, _, (of_last,) = read_gradients(model, scaled, target.expand(len(part)), hooks[-1:])
+            _, _, (of_last,) = read_gradients(model, scaled, Targets((target,) * len(part)), hooks[-1:])
             total += of_last.sum(dim=0)
         relevance = (total / steps).clamp(min=0).mean(dim=0) * perception
         found.append(torch.stack([relevance[rows].mean(dim=0) for rows in kinds if rows]).sum(dim=0))

@@ -9,12 +9,13 @@ from caap_lab.attribution.method import Method, kinds_that_give
 from caap_lab.engine.blanks import Blank
 from caap_lab.engine.settings import DEFAULTS
 from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.targets import TargetLike
 
 
 def caap(
     model: HookedModel,
     images: Images,
-    target: int | str | Sequence[int | str] | None = None,
+    target: TargetLike | Sequence[TargetLike] | None = None,
     *,
     cutoff: int | float | None = None,
     start: int = 0,
@@ -41,7 +42,9 @@ def caap(
     Args:
         model: A Vision Transformer or CNN; it must carry no hooks.
         images: One image, or several.
-        target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
+        target: What is explained: a class (index, WordNet id or word), `cl.contrast(a, b)`, `cl.direction(...)` or a
+            function of the logits [row, class]; one for all images or one each. None is the model's own prediction.
+            Where classes are text embeddings (CLIP), a class is explained by its contrast to all, see `cl.logit`.
         cutoff: How many blocks' inputs are patched, counted from block 0: a count from 0 (none) to n_layers, or a float
             from 0 to 1 as a share of the blocks. None is two thirds.
         start: First patched block; blocks before it are the blank's own.
@@ -59,7 +62,9 @@ def caap(
             "interpolated" runs a token in its own group and the outermost ones that hold it, and interpolates between
             them. For "clamped".
         score: "logit"; "prob" or "logprob", of the softmax; "sigmoid" or "logsigmoid", for a multi-label head. A head
-            with one output reads its sigmoid where the softmax is asked for, and the map says so.
+            with one output reads its sigmoid where the softmax is asked for, and the map says so. A contrast's value is
+            the difference of logits, and its probability that difference's sigmoid; one to the mean of all classes has
+            its class's own softmax. Directions and functions have no probability.
         seed: Seed of the noise blanks.
         chunk_size: Patches scored at once; does not change results. By default as many as `max_memory` allows; on a
             CNN 32.

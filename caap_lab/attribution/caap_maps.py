@@ -3,21 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
 from caap_lab.engine.patched_logits import patched_logits, sizes_of
 from caap_lab.engine.plan import check_ready, joined, plan_of, written_settings
-from caap_lab.engine.scores import SCORES, score_read
+from caap_lab.engine.scores import SCORES, check_score, score_read, target_score
 from caap_lab.engine.settings import CaapSettings
 from caap_lab.models.base import HookedModel, Images
+from caap_lab.models.targets import Target, TargetLike, Targets, predicted_targets
 
 
 def caap_maps(
     model: HookedModel,
     images: Images,
-    target: int | str | Sequence[int | str] | None,
+    target: TargetLike | Sequence[TargetLike] | None,
     settings: Sequence[CaapSettings],
     *,
     batch_size: int = 8,
@@ -62,25 +64,34 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
     sizes = sizes_of(model, joined(plans), settings[0], batch_size)
     first = settings[0]
 
-    def compute(images: Tensor, targets: Sequence[int] | None) -> list[BatchScores]:
+    def compute(images: Tensor, targets: Targets | None) -> list[BatchScores]:
         logits = patched_logits(
             model, images, joined(plans), first.blank, first.seed, sizes.patches, own=targets is None
         )
         if targets is None:
             assert logits.own is not None
-            targets = logits.own.argmax(dim=-1).tolist()
-        return [
-            BatchScores(
-                SCORES[one.score].of_logits(logits.by_range[plan.start, plan.cutoffs[0]]).unflatten(1, model.grid),
-                targets,
-                score_read(one.score, model.n_classes),
-                _of_map(written_settings(model, one, plan, logits.blank)),
-                logits.fingerprint,
+            targets = predicted_targets(model, logits.own)
+        maps = []
+        for one, plan in zip(settings, plans, strict=True):
+            patched = logits.by_range[plan.start, plan.cutoffs[0]].unflatten(1, model.grid)
+            of_images = zip(targets, patched, strict=True)
+            maps.append(
+                BatchScores(
+                    SCORES[one.score].of_logits(patched[..., : model.n_classes]),
+                    targets,
+                    score_read(one.score, model.n_classes),
+                    _of_map(written_settings(model, one, plan, logits.blank)),
+                    logits.fingerprint,
+                    torch.stack([target_score(target, of_image, one.score) for target, of_image in of_images]),
+                )
             )
-            for one, plan in zip(settings, plans, strict=True)
-        ]
+        return maps
 
-    return MapJob("caap", "level", sizes.images, compute)
+    def check_target(target: Target) -> None:
+        for one in settings:
+            check_score(target, one.score)
+
+    return MapJob("caap", "level", sizes.images, compute, check_target=check_target)
 
 
 def _of_map(written: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import exact
 from caap_lab.models.running import check_gradients, runs_model
+from caap_lab.models.targets import Target, TargetLike, Targets, explained, predicted_targets
 from caap_lab.models.vit import HookedViT
 
 
@@ -19,20 +20,21 @@ from caap_lab.models.vit import HookedViT
 def completeness_error(
     model: HookedModel,
     images: Images,
-    target: int | str | Sequence[int | str] | None = None,
+    target: TargetLike | Sequence[TargetLike] | None = None,
     *,
     progress: bool = True,
 ) -> Float[Tensor, "image layer"]:
     """|sum_t,d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db> - y| / |y| for every block l (LibraGrad, Mehri et al. 2025).
 
-    y is the target's logit, h^l the residual stream entering block l, and b every bias from block l on. Within
+    y is the target's value, h^l the residual stream entering block l, and b every bias from block l on. Within
     `libragrad` it is near zero; with plain gradients it is not. One forward and one backward pass an image, and
     a forward pass more where the target is left out.
 
     Args:
         model: A Vision Transformer or a Mixer.
         images: One image, or several.
-        target: One for all images or one each; None for the model's own prediction.
+        target: One for all images or one each, see `caap_lab.models.targets.TargetLike`; None for the model's own
+            prediction. The value of a function of the logits is complete only if the function is linear.
         progress: Show a progress bar for more than one image.
 
     Returns:
@@ -42,19 +44,21 @@ def completeness_error(
     check_kind(model, "completeness_error", ("vit", "mixer"))
     check_gradients(model, "completeness_error")
     singles = check_images(images)
-    wanted = [None] * len(singles) if target is None else model.targets(target, len(singles))
+    wanted: Sequence[Target | None] = [None] * len(singles)
+    if target is not None:
+        model, wanted = explained(model, target, len(singles))
     bar = tqdm(batches(model, singles, 1), total=len(singles), unit="image", disable=not progress or len(singles) == 1)
-    return torch.stack([_errors(model, image, index) for image, index in zip(bar, wanted, strict=True)])
+    return torch.stack([_errors(model, image, one) for image, one in zip(bar, wanted, strict=True)])
 
 
 def _errors(
-    model: HookedModel, image: Float[Tensor, "1 3 height width"], target: int | None
+    model: HookedModel, image: Float[Tensor, "1 3 height width"], target: Target | None
 ) -> Float[Tensor, " block"]:
     if target is None:
         with torch.no_grad():
-            target = int(model(image)[0].argmax())
-    logits, streams, biases = read_biases(model, image, torch.tensor([target], device=image.device, dtype=torch.long))
-    logit = float(logits[0, target])
+            (target,) = predicted_targets(model, model(image))
+    logits, streams, biases = read_biases(model, image, Targets((target,)))
+    logit = float(target.value(logits)[0])
     shares = [(term.block, float(exact(term.products).sum())) for term in biases]
     whole = model.n_layers - (model.class_layers - 1 if isinstance(model, HookedViT) else 0)
     sums = [

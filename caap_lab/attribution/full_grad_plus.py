@@ -4,12 +4,13 @@ As a sum over blocks it is a baseline of Mehri et al. 2024 (CVPR Workshops) and 
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import on_grid
 from caap_lab.attribution.biases import POSITIONS, BiasTerm, read_biases
 from caap_lab.attribution.method import method
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 _OF_POOLED_TOKENS = ("vit.attn_pool.kv", "vit.attn_pool.k_norm", POSITIONS)
@@ -18,7 +19,7 @@ _OF_POOLED_TOKENS = ("vit.attn_pool.kv", "vit.attn_pool.k_norm", POSITIONS)
 def full_grad_plus(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     first_term: str = "before_norm_pre",
 ) -> Float[Tensor, "batch row col"]:
@@ -35,7 +36,7 @@ def full_grad_plus(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         first_term: Where h^0 is read in models with a norm in front of block 0, see `ixg_plus`. Read before it, as by
             default, that norm's bias belongs to FullGrad^0.
     """
@@ -45,7 +46,7 @@ def full_grad_plus(
 def full_grad_of_tokens(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     first_term: str = "before_norm_pre",
 ) -> Float[Tensor, "batch layer token"]:
     """FullGrad^l_t for every block l and every token t, prefix tokens first; see `full_grad_plus`."""

@@ -1,20 +1,21 @@
 """Generic attention explainability: attention times its gradient, block after block (Chefer et al. 2021, ICCV)."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.attribution.attention_rows import row_of_product, widened
 from caap_lab.attribution.method import method
 from caap_lab.checks import first_block
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
 def gen_att(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     start_layer: int = 0,
 ) -> Float[Tensor, "batch row col"]:
@@ -25,7 +26,7 @@ def gen_att(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         start_layer: First block that counts; a negative number counts from the end.
     """
     start_layer = first_block(model.n_layers, start_layer)

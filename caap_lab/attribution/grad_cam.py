@@ -1,6 +1,6 @@
 """Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on maps, and in the three forms that ViTs know."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import (
@@ -14,6 +14,7 @@ from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice
 from caap_lab.models.base import HookedModel
 from caap_lab.models.black_box import BlackBoxModel
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 Maps = Float[Tensor, "batch channel row col"]
@@ -23,7 +24,7 @@ VERSIONS = ("token", "last_input", "attention")
 def grad_cam(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     version: str = "token",
 ) -> Float[Tensor, "batch row col"]:
@@ -51,7 +52,7 @@ def grad_cam(
 
 
 def cam(
-    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> Float[Tensor, "batch row col"]:
     """ReLU(sum_k w_k a_k), w_k = mean over the map of dy/da_k, of the maps a of `cam_maps`.
 
@@ -64,7 +65,7 @@ def cam(
 def cam_of_layer(
     model: BlackBoxModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     layer: str | None = None,
 ) -> Float[Tensor, "batch row col"]:
@@ -81,7 +82,7 @@ def weighted_maps(a: Maps, gradient: Maps) -> Float[Tensor, "batch row col"]:
 
 
 def cam_maps(
-    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
     """The maps that CAM methods weigh, and the score's gradient there."""
     _, (a,), (gradient,) = read_gradients(model, images, targets, [cam_hook(model)])
@@ -102,7 +103,7 @@ def as_maps(model: HookedModel, x: Float[Tensor, "batch ..."]) -> Float[Tensor, 
 
 
 def _attention(
-    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> Float[Tensor, "batch row col"]:
     _, (pattern,), (gradient,) = read_gradients(model, images, targets, block_hooks(model, "attn.pattern")[-1:])
     a, gradient = (query_row(model, x)[..., model.spec.n_prefix :] for x in (pattern, gradient))

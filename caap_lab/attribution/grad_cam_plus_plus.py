@@ -1,6 +1,6 @@
 """Grad-CAM++ (Chattopadhay et al. 2018, WACV, arXiv 1710.11063) on the last maps of a CNN or ViT, or a layer's."""
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import read_layer_gradients
@@ -9,10 +9,11 @@ from caap_lab.attribution.grad_cam import Maps, cam_maps
 from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
 from caap_lab.models.black_box import BlackBoxModel
+from caap_lab.models.targets import Targets
 
 
 def grad_cam_plus_plus(
-    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> Float[Tensor, "batch row col"]:
     """map_p = ReLU(sum_k w_k a_{p,k}), w_k = sum_p alpha_{p,k} ReLU(g_{p,k}), g = dy/da.
 
@@ -27,7 +28,7 @@ def grad_cam_plus_plus(
 def grad_cam_plus_plus_of_layer(
     model: BlackBoxModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     layer: str | None = None,
 ) -> Float[Tensor, "batch row col"]:

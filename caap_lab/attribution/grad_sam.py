@@ -1,13 +1,14 @@
 """Grad-SAM (Barkan et al. 2021, CIKM, arXiv 2204.11073): attention times its positive gradient."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 ROWS = ("all", "cls")
@@ -16,7 +17,7 @@ ROWS = ("all", "cls")
 def grad_sam(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     rows: str = "all",
 ) -> Float[Tensor, "batch row col"]:

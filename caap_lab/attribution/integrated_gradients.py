@@ -1,20 +1,22 @@
 """Integrated gradients of pixels (Sundararajan et al. 2017, ICML, arXiv 1703.01365)."""
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.attribution.activations_and_gradients import sum_patches
+from caap_lab.attribution.activations_and_gradients import differentiable_scores, sum_patches
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count
 from caap_lab.models.base import HookedModel
 from caap_lab.models.device_dtype import plain_defaults
+from caap_lab.models.targets import Targets
 
 
 def integrated_gradients(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     steps: int = 50,
     chunk_size: int = 64,
@@ -29,9 +31,16 @@ def integrated_gradients(
     check_count("chunk_size", chunk_size)
     from captum.attr import IntegratedGradients
 
+    def value(images: Tensor, rows: Tensor) -> Tensor:
+        """Of images on the paths of those in these rows of the batch, which Captum runs as it likes."""
+        return differentiable_scores(Targets(tuple(targets[row] for row in rows.tolist())), model(images))
+
     with plain_defaults():
-        products = IntegratedGradients(model).attribute(
-            images.detach(), target=targets, n_steps=steps, internal_batch_size=max(chunk_size, len(images))
+        products = IntegratedGradients(value).attribute(
+            images.detach(),
+            additional_forward_args=torch.arange(len(images), device=images.device),
+            n_steps=steps,
+            internal_batch_size=max(chunk_size, len(images)),
         )
     return sum_patches(model, products.sum(1))
 

@@ -4,7 +4,7 @@ Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR).
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import on_grid, read_gradients, stream_hooks
@@ -12,12 +12,13 @@ from caap_lab.attribution.libragrad import libragrad
 from caap_lab.attribution.method import method
 from caap_lab.checks import first_block
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Targets
 
 
 def ixg_plus(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     start_layer: int = 0,
     first_term: str = "before_norm_pre",
@@ -29,7 +30,7 @@ def ixg_plus(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         start_layer: First block of the sum; a negative number counts from the end.
         first_term: Where h^0 is read in models with a norm in front of block 0, as CLIP's have: "before_norm_pre", as
             in the authors' code, or "entering_block", behind it. The maps differ much; other models have no such norm.
@@ -43,7 +44,7 @@ def ixg_plus(
 def libra_ixg_plus(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     start_layer: int = 0,
     first_term: str = "before_norm_pre",

@@ -29,6 +29,18 @@ def linear_rule(
     return x_up * (share @ w_up) + x_down * (share @ w_down)
 
 
+def combined_rule(
+    relevance: Float[Tensor, "batch 1"],
+    x: Float[Tensor, "batch d_in"],
+    weight: Float[Tensor, "d_out d_in"],
+    shares: Float[Tensor, "batch d_out"],
+) -> Float[Tensor, "batch d_in"]:
+    """The linear rule for one output of each image, the sum of all in shares: a layer of those sums of rows."""
+    rows = shares.to(weight) @ weight
+    one_by_one = zip(relevance.split(1), x.split(1), rows.split(1), strict=True)
+    return torch.cat([linear_rule(of_output, of_image, row) for of_output, of_image, row in one_by_one])
+
+
 def add_rule(
     relevance: Float[Tensor, "batch *rest"], first: Float[Tensor, "batch *rest"], second: Float[Tensor, "batch *rest"]
 ) -> tuple[Float[Tensor, "batch *rest"], Float[Tensor, "batch *rest"]]:

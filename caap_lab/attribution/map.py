@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,11 +15,29 @@ from torch import Tensor
 
 from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
+from caap_lab.attribution.map_target import (
+    TARGET_FORM,
+    of_all_scores,
+    score_of,
+    target_from_json,
+    target_to_json,
+    vector_of,
+)
 from caap_lab.digests.tensors import named_tensors_digest, tensor_digest
 from caap_lab.engine.scores import SCORES
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form, save_tensors
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.targets import (
+    Direction,
+    Given,
+    Target,
+    TargetLike,
+    UnsavedFunction,
+    by_contrast,
+    class_of,
+    resolved_target,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +59,11 @@ class AttributionMap:
     """
 
     scores: Float[Tensor, "row col"]
-    target: int
+    target: Given | UnsavedFunction
+    """What is explained, as any function takes it again: the index of a class, or a contrast, direction or function of
+    the logits. Of a model whose classes are text embeddings a class is a contrast, see `cl.logit`."""
     target_name: str
+    """For captions."""
     method: str
     score: str
     """What a score is: "logit", "prob", "logprob", "sigmoid" or "logsigmoid" of the target with the patch inserted, or
@@ -64,6 +85,10 @@ class AttributionMap:
     versions: dict[str, str] = field(default_factory=dict)
     image_digest: str = ""
     """Hash of the model's input, see `tensor_digest`; empty for a map made by hand or by an earlier version."""
+    class_specific: bool = True
+    """False if the method gives the same map for all targets."""
+    contrasts: bool = False
+    """True if the model explains a class by its contrast to all classes, where no other target is given."""
 
     @classmethod
     def of_model(
@@ -72,7 +97,7 @@ class AttributionMap:
         image: Float[Tensor, "3 height width"],
         scores: Float[Tensor, "row col"],
         *,
-        target: int,
+        target: Target | int,
         method: str,
         score: str,
         sign: Sign,
@@ -80,14 +105,16 @@ class AttributionMap:
         seconds: float,
         fingerprint: str,
         all_scores: Float[Tensor, "row col classes"] | None = None,
+        class_specific: bool = True,
     ) -> "AttributionMap":
-        """A map of a model's image."""
+        """A map of a model's image; a target that is a number is a class's own logit."""
+        named = resolved_target(target, model.class_names) if isinstance(target, int) else target
         return cls(
             scores=scores,
-            target=target,
-            target_name=model.class_names.name(target),
+            target=named.given,
+            target_name=named.name,
             method=method,
-            score=score,
+            score=score_of(score, named),
             sign=sign,
             settings=dict(settings),
             model_name=model.model_name,
@@ -98,28 +125,52 @@ class AttributionMap:
             seconds=seconds,
             versions=dict(_versions()),
             image_digest=tensor_digest(image),
+            class_specific=class_specific,
+            contrasts=by_contrast(model),
         )
+
+    @property
+    def target_class(self) -> int | None:
+        """The class that is spoken for; None where the target is a direction or a function of the logits."""
+        return self.target if isinstance(self.target, int) else class_of(self.target)
+
+    @property
+    def caption(self) -> str:
+        """What is explained, in words; "any class" where the map is the same for all."""
+        if not self.class_specific:
+            return "any class"
+        return f"'{self.target_name}'" if isinstance(self.target, int) else self.target_name
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return (self.scores.shape[0], self.scores.shape[1])
 
-    def for_target(self, target: int | str) -> "AttributionMap":
-        """The map for another class, from the same pass.
+    def for_target(self, target: TargetLike) -> "AttributionMap":
+        """The map for another target, from the same pass.
+
+        ```python
+        m.for_target("tiger cat"), m.for_target(cl.contrast("tabby", "tiger cat"))
+        ```
+
+        Args:
+            target: A class; a contrast, where a score is linear in the logits or is a softmax's; or, where scores are
+                logits, a function of them. Not a direction, which is no class's.
 
         Raises:
-            InputError: the method gives scores of one class only, or there is no such class.
+            InputError: the method gives scores of one class only, the target does not follow from them, or there is no
+                such class.
         """
         if self.all_scores is None or self.class_names is None:
             raise InputError(f"{self.method} gives scores of one class at a time; run it again with target={target!r}.")
-        index = self.class_names.find(target)
-        return replace(
-            self,
-            scores=self.all_scores[..., index].clone(),
-            target=index,
-            target_name=self.class_names.name(index),
-        )
+        if isinstance(target, Direction):
+            raise InputError(
+                f"The direction {target.name!r} is no class, and this map holds scores of classes: run {self.method} "
+                "again with it, target=..."
+            )
+        found = resolved_target(target, self.class_names, contrasts=self.contrasts)
+        scores = of_all_scores(found, self.all_scores, self.score, self.method).clone()
+        return replace(self, scores=scores, target=found.given, target_name=found.name)
 
     def rank(self) -> list[tuple[int, int]]:
         """Cells (row, column) from the highest score to the lowest; ties in reading order."""
@@ -152,11 +203,12 @@ class AttributionMap:
         from caap_lab.plots.maps import plot_image_and_map
 
         inserted = ", patch inserted" if self.score in SCORES else ""
+        what = self.target_name if self.class_specific else "any class"
         return plot_image_and_map(
             self.scores.double().numpy(),
             self.image.numpy(),
-            label=f"{self.score} of {self.target_name}{inserted}",
-            titles=(self.model_name, f"{self.method} for '{self.target_name}'"),
+            label=f"{self.score} of {what}{inserted}",
+            titles=(self.model_name, f"{self.method} for {self.caption}"),
             note=", ".join(f"{key} {value}" for key, value in self.settings.items()),
             signed=self.sign == "signed",
             opacity=opacity,
@@ -175,13 +227,15 @@ class AttributionMap:
         target = Path(path)
         if target.is_dir():
             raise InputError(f"{target} is a folder; give a file name such as map.safetensors.")
-        tensors = {"scores": self.scores, "image": self.image}
+        tensors = {"scores": self.scores, "image": self.image, **vector_of(self.target)}
         if self.all_scores is not None:
             tensors["all_scores"] = self.all_scores
         names = self.class_names
         about = {
             "format": FORMAT,
             **{key: getattr(self, key) for key in _ABOUT},
+            "target": target_to_json(self.target),
+            **{key: getattr(self, key) for key in _LATER},
             "image_digest": self.image_digest,
             "class_names": None if names is None else [names.names, names.ids],
         }
@@ -220,7 +274,9 @@ class AttributionMap:
             all_scores=tensors.get("all_scores"),
             class_names=None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
             image_digest=str(about.get("image_digest", "")),  # earlier versions wrote none
-            **{key: about[key] for key in _ABOUT},
+            **{key: about[key] for key in _ABOUT if key != "target"},
+            **{key: about[key] for key in _LATER if key in about},
+            target=cast(Given, target_from_json(about["target"], tensors.get("direction"))),
         )
 
     def __repr__(self) -> str:
@@ -228,10 +284,15 @@ class AttributionMap:
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         row, col = self.rank()[0]
         return (
-            f"AttributionMap: {self.method} of {self.model_name} for {self.target_name!r} ({self.target}), "
+            f"AttributionMap: {self.method} of {self.model_name} for {self._named_target}, "
             f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():.3f} "
             f"to {self.scores.max():.3f} ({self.sign}), highest at row {row}, column {col} ({settings})"
         )
+
+    @property
+    def _named_target(self) -> str:
+        of_class = self.class_specific and isinstance(self.target, int)
+        return f"{self.target_name!r} ({self.target})" if of_class else self.caption
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from caap_lab.plots.style import figure_png
@@ -253,8 +314,10 @@ _ABOUT = (
 )
 
 
+_LATER = ("class_specific", "contrasts")
+"""What files of earlier versions do not say."""
 _FORM = {
-    "target": int,
+    "target": TARGET_FORM,
     **dict.fromkeys(("target_name", "method", "score", "sign", "model_name", "fingerprint"), str),
     "settings": dict,
     "seconds": float,
@@ -269,6 +332,8 @@ def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], wri
     scores, image = tensors.get("scores"), tensors.get("image")
     whole = (
         has_form(about, _FORM)
+        and target_from_json(about["target"], tensors.get("direction")) is not None
+        and all(isinstance(about.get(key, False), bool) for key in _LATER)
         and about["sign"] in SIGNS
         and len(about["class_names"] or (0, 0)) == 2
         and scores is not None

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.models.base import HookedModel
-from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Target
 
 
 def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
@@ -23,18 +23,18 @@ def scores_in_chunks(
     model: HookedModel,
     masks: Shaped[Tensor, "mask ..."],
     images_of: Callable[[Tensor], Tensor],
-    target: Int[Tensor, ""],
+    target: Target,
     chunk_size: int,
     score: str = "prob",
     probability: str = "auto",
 ) -> Float[Tensor, " mask"]:
-    """One class's score of the image that each mask makes.
+    """A target's score of the image that each mask makes.
 
     Args:
         model: The model.
         masks: Anything with one entry per image.
         images_of: A chunk of masks to a batch of images.
-        target: The class.
+        target: What is explained.
         chunk_size: Images run at once.
         score: "logit" or "prob".
         probability: How logits become a "prob", see `caap_lab.models.probability`.
@@ -43,5 +43,5 @@ def scores_in_chunks(
     for part in masks.split(chunk_size):
         logits = model(images_of(part))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        found.append((logits if score == "logit" else probabilities(logits, probability))[:, target])
+        found.append(target.value(logits) if score == "logit" else target.probability(logits, probability))
     return torch.cat(found)

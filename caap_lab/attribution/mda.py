@@ -17,6 +17,7 @@ from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_share
+from caap_lab.models.targets import Target, Targets
 from caap_lab.models.vit import HookedViT
 
 Image = Float[Tensor, "1 3 height width"]
@@ -26,7 +27,7 @@ Image = Float[Tensor, "1 3 height width"]
 def mda(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     gamma: float = 1.0,
     threshold: float = 0.9,
@@ -61,7 +62,7 @@ def mda(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         gamma: Share of the dense map; the authors use 0, 0.5 and 1.
         threshold: Where insertion stops (the paper's tau).
         kappa: Least value of a patch that the dense map raises.
@@ -77,7 +78,7 @@ def mda(
     maps = []
     for image, target in zip(images[:, None], targets, strict=True):
         reference = bidirectional(
-            model, image, target[None], steps=steps, start_layer=start_layer, chunk_size=chunk_size
+            model, image, Targets((target,)), steps=steps, start_layer=start_layer, chunk_size=chunk_size
         )
         reference = _smoothed(model, reference).flatten()
         blank = torch.zeros_like(image)
@@ -122,7 +123,7 @@ def _search(
     model: HookedViT,
     image: Image,
     start: Image,
-    target: Int[Tensor, ""],
+    target: Target,
     candidates: list[int],
     highest: bool,
     enough: float,
@@ -158,7 +159,7 @@ def _curve(
     model: HookedViT,
     inside: Image,
     outside: Image,
-    target: Int[Tensor, ""],
+    target: Target,
     order: list[int],
     chunk_size: int,
     probability: str,

@@ -1,13 +1,14 @@
 """The blurred image that MDA starts from: as wide a blur as it takes for the model to lose the target."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.blur import rise_kernel
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Target
 
 Image = Float[Tensor, "1 3 height width"]
 
@@ -16,7 +17,7 @@ KERNELS = range(31, 102, 2)
 
 
 @torch.no_grad()
-def mda_blur(model: HookedModel, image: Image, target: Int[Tensor, ""], probability: str = "auto") -> Image:
+def mda_blur(model: HookedModel, image: Image, target: Target, probability: str = "auto") -> Image:
     """The image under RISE's blur of 31 pixels (sigma 31), or the first wider one, up to 101, with p_c <= 1 %.
 
     As in the code of Walker et al. 2025, which leaves out images where no blur brings p_c to 1 %; here they keep the
@@ -25,7 +26,7 @@ def mda_blur(model: HookedModel, image: Image, target: Int[Tensor, ""], probabil
     Args:
         model: The model.
         image: In normalised space; the blur pads with zeros there.
-        target: The class c.
+        target: What is explained, c.
         probability: How logits become p_c, see `caap_lab.models.probability`.
     """
     blurred = image

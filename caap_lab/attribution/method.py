@@ -24,14 +24,16 @@ from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.names import nearest
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.running import check_gradients
+from caap_lab.models.targets import TargetLike, Targets, predicted_targets
 from caap_lab.models.vit import HookedViT
 
 Compute = Callable[..., Tensor]
-"""(model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col].
+"""(model, images [batch, 3, height, width], `Targets`, **options) -> scores [batch, row, col].
 
-A method that has the scores of all classes at once may return them as [batch, row, col, classes]. Rows and columns are
-the model's grid, or others where the method says so. Images are preprocessed, on the model's device and in its format.
-Scores of one image must not depend on the others.
+What is explained is `targets.value(logits)`, one number per image, of the model's logits. A method that has the scores
+of all classes at once may return them as [batch, row, col, classes]. Rows and columns are the model's grid, or others
+where the method says so. Images are preprocessed, on the model's device and in its format. Scores of one image must not
+depend on the others.
 """
 Prepare = Callable[[HookedModel, Mapping[str, Any], int], MapJob]
 """(model, options, batch_size) -> job for `run_maps`. It refuses what does not fit, before anything runs."""
@@ -74,7 +76,7 @@ class Method:
         self,
         model: HookedModel,
         images: Images,
-        target: int | str | Sequence[int | str] | None = None,
+        target: TargetLike | Sequence[TargetLike] | None = None,
         *,
         batch_size: int = 8,
         progress: bool = True,
@@ -192,16 +194,14 @@ def method(
         written = {option: _written(value) for option, value in settings.items()}
         chosen = computes[model.kind]
 
-        def compute_batch(images: Tensor, targets: Sequence[int] | None) -> list[BatchScores]:
+        def compute_batch(images: Tensor, targets: Targets | None) -> list[BatchScores]:
             if targets is None:
                 with torch.no_grad():
-                    wanted = model(images).argmax(dim=1)
-            else:
-                wanted = torch.tensor(targets, device=model.device, dtype=torch.long)
-            scores = chosen(model, images, wanted, **settings).detach().float()
-            return [BatchScores(scores, wanted.tolist(), score, written)]
+                    targets = predicted_targets(model, model(images))
+            scores = chosen(model, images, targets, **settings).detach().float()
+            return [BatchScores(scores, targets, score, written)]
 
-        return MapJob(name, "signed" if changes_sign else sign, batch_size, compute_batch)
+        return MapJob(name, "signed" if changes_sign else sign, batch_size, compute_batch, class_specific)
 
     stated = Method(
         name=name,

@@ -6,7 +6,7 @@ Marchetti et al. 2025, Neural Computing and Applications 37(29), 24385-24420.
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
@@ -15,6 +15,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import mean_score_where_kept
 from caap_lab.checks import check_count, check_share, first_block
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 EQUAL = 1e-6
@@ -32,7 +33,7 @@ together.
 def mutex(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     min_cut: float = 0.01,
     token_ratio: float = 0.5,
@@ -51,7 +52,7 @@ def mutex(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         min_cut: Share of a block's strongest link below which links are cut.
         token_ratio: Share of patches that a mask drops, but for one and for ties.
         start_layer: First block that counts; a negative number counts from the end.

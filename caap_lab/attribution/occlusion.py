@@ -17,13 +17,14 @@ from caap_lab.checks import check_count, check_seed
 from caap_lab.engine.blanks import Blank, blank_image, check_blank
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Targets
 
 
 @torch.no_grad()
 def occlusion(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     window: int | None = None,
     stride: int | None = None,
@@ -41,7 +42,7 @@ def occlusion(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         window: Pixels of a window's side; by default two patches, down and across.
         stride: Pixels between windows; by default one patch.
         blank: What covers: "mean" (grey, as in the paper), "white", "black", "noise", "blurred_noise", any image, or

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import wraps
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
@@ -34,6 +38,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
 from caap_lab.models.neighbourhoods import own_neighbourhoods
+from caap_lab.models.targets import TargetLike, Targets
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -84,7 +89,7 @@ def attribute(
     model: HookedModel,
     images: Images,
     method: str = "caap",
-    target: int | str | Sequence[int | str] | None = None,
+    target: TargetLike | Sequence[TargetLike] | None = None,
     **options: Any,
 ) -> AttributionMap | list[AttributionMap]:
     """Maps by any method.
@@ -94,7 +99,9 @@ def attribute(
         images: One image, or several.
         method: A name from `methods()`, with options or without: "caap:cutoff=3,attention=cached" is short for
             method="caap", cutoff=3, attention="cached".
-        target: Class index, WordNet id or word; one for all images or one each; None for the model's own prediction.
+        target: What is explained: a class (index, WordNet id or word), `cl.contrast(a, b)`, `cl.direction(...)` or a
+            function of the logits [row, class]; one for all images or one each. None is the model's own prediction.
+            Where classes are text embeddings (CLIP), a class is explained by its contrast to all, see `cl.logit`.
         **options: The method's own options, `batch_size` (images run at once) and `progress`; none of the last two
             changes results.
 
@@ -141,9 +148,11 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
 
     Args:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
-        compute: (model, images [batch, 3, height, width], targets [batch], **options) -> scores [batch, row, col], or
+        compute: (model, images [batch, 3, height, width], targets, **options) -> scores [batch, row, col], or
             of all classes at once, [batch, row, col, classes]. Keyword-only parameters are the method's options. Scores
-            of one image must not depend on the others.
+            of one image must not depend on the others. Where all targets are classes, `targets` is a tensor [batch] of
+            their indices. Else, for contrasts, directions and functions of the logits, it is an object that reads them:
+            `targets.value(model(images))` is [batch], what is explained of each image, with its graph.
         **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
             left out, which claims least) and `score`; and `reads`, what the function reads of a model. "attention", if
             left out: it runs on Vision Transformers. "pixels": images and logits alone; it runs on every model.
@@ -158,8 +167,20 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
     if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
     unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
-    METHODS[name] = method(compute, name=name, **(unknown | facts))
+    METHODS[name] = method(_with_indices(compute), name=name, **(unknown | facts))
     _OWN[name] = (compute, facts)
+
+
+def _with_indices(compute: Compute) -> Compute:
+    """A user's function that gets indices of classes where all targets are classes."""
+
+    @wraps(compute)
+    def with_indices(model: HookedModel, images: Tensor, targets: Targets, **options: Any) -> Tensor:
+        indices = targets.indices
+        given = targets if indices is None else torch.tensor(indices, device=model.device, dtype=torch.long)
+        return compute(model, images, given, **options)
+
+    return with_indices
 
 
 def registered(name: str) -> tuple[Compute, dict[str, Any]] | None:

@@ -13,13 +13,14 @@ from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_seed, check_share
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Targets
 
 
 @torch.no_grad()
 def rise(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     samples: int = 4000,
     cells: int = 7,
@@ -35,7 +36,7 @@ def rise(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         samples: Masks n, the same for all images.
         cells: Rows and columns of cells in a mask.
         keep: Chance that a cell is kept.

@@ -1,20 +1,21 @@
 """Attention rollout: how attention, block after block, mixes the tokens (Abnar & Zuidema 2020, ACL)."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
 from caap_lab.attribution.attention_rows import row_of_product, widened
 from caap_lab.attribution.method import method
 from caap_lab.checks import first_block
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
 def rollout(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     start_layer: int = 0,
 ) -> Float[Tensor, "batch row col"]:

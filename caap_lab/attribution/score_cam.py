@@ -1,7 +1,7 @@
 """Score-CAM (Wang et al. 2020, CVPR Workshops, arXiv 1910.01279) on the last maps of a CNN or ViT, or a layer's."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,13 +13,14 @@ from caap_lab.attribution.method import method
 from caap_lab.checks import check_count
 from caap_lab.models.base import HookedModel
 from caap_lab.models.black_box import BlackBoxModel
+from caap_lab.models.targets import Targets
 
 
 @torch.no_grad()
 def score_cam(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     chunk_size: int = 64,
 ) -> Float[Tensor, "batch row col"]:
@@ -37,7 +38,7 @@ def score_cam(
 def score_cam_of_layer(
     model: BlackBoxModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     layer: str | None = None,
     chunk_size: int = 64,
@@ -51,7 +52,7 @@ def score_cam_of_layer(
 def _weighted(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     a: Float[Tensor, "batch channel row col"],
     chunk_size: int,
 ) -> Float[Tensor, "batch row col"]:

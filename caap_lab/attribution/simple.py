@@ -1,7 +1,7 @@
 """Controls in input space: a block of the image put into a blank one, or blanked out (CAAP, arXiv 2603.13652)."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.cost import Passes
@@ -12,12 +12,13 @@ from caap_lab.engine.blanks import Blank, blank_image, check_blank
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
+from caap_lab.models.targets import Targets
 
 
 def simple_insertion(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     neighbourhood: str = "box1",
     blank: Blank = "white",
@@ -34,7 +35,7 @@ def simple_insertion(
 def simple_deletion(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     neighbourhood: str = "box1",
     blank: Blank = "white",
@@ -52,7 +53,7 @@ def simple_deletion(
 def _simple(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     delete: bool,
     neighbourhood: str,
     blank: Blank,

@@ -1,14 +1,15 @@
 """SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825)."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.attribution.activations_and_gradients import sum_patches
+from caap_lab.attribution.activations_and_gradients import differentiable_scores, sum_patches
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice, check_count, check_seed, check_share
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Target, Targets
 
 KINDS = ("absolute", "signed", "times_input")
 
@@ -16,7 +17,7 @@ KINDS = ("absolute", "signed", "times_input")
 def smoothgrad(
     model: HookedModel,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     samples: int = 50,
     noise: float = 0.15,
@@ -29,7 +30,7 @@ def smoothgrad(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         samples: Noisy copies of an image.
         noise: Standard deviation, as a share of the image's own range of values in normalised space.
         kind: "absolute": the mean of |dy/dx|; "signed": the mean of dy/dx; "times_input": that mean times x.
@@ -61,11 +62,12 @@ def smoothgrad(
 
 
 def _input_gradient(
-    model: HookedModel, images: Float[Tensor, "batch 3 height width"], target: Int[Tensor, ""]
+    model: HookedModel, images: Float[Tensor, "batch 3 height width"], target: Target
 ) -> Float[Tensor, "batch 3 height width"]:
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        return torch.autograd.grad(model(images)[:, target].sum(), images)[0]
+        scores = differentiable_scores(Targets((target,) * len(images)), model(images))
+        return torch.autograd.grad(scores.sum(), images)[0]
 
 
 SMOOTHGRAD = method(

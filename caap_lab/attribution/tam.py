@@ -1,7 +1,7 @@
 """Transition Attention Maps: attention as a Markov chain, weighted by integrated gradients (Yuan et al. 2021)."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations, read_gradients
@@ -10,13 +10,14 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, first_block
 from caap_lab.errors import InputError
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
 def tam(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     steps: int = 20,
     start_layer: int = 0,
@@ -34,7 +35,7 @@ def tam(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         steps: Images on the path.
         start_layer: First block of the chain; a negative number counts from the end, as in all methods. The authors'
             scripts start at block 4, which gives other maps.

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
@@ -16,6 +16,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import largest, mean_score_where_kept
 from caap_lab.checks import check_count, check_seed, check_share
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 
@@ -23,7 +24,7 @@ from caap_lab.models.vit import HookedViT
 def tis(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     clusters: int = 1024,
     kept: float = 0.5,
@@ -40,7 +41,7 @@ def tis(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         clusters: Masks.
         kept: Share of patches that a mask keeps; one at least.
         seed: Seed of k-means, the same for all images.

@@ -1,13 +1,13 @@
 """What the model says when only some of the patch tokens enter the encoder."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
-from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Target
 from caap_lab.models.vit import HookedViT
 
 
@@ -39,7 +39,8 @@ def logits_of_subsets(
     if model.readout.adds_positions:
         raise InputError(f"{model.model_name} adds positions again in its head, which needs all tokens.")
     prefix = torch.arange(model.spec.n_prefix, device=keep.device)
-    logits = torch.empty(len(distinct), model.n_classes, device=entering.device, dtype=entering.dtype)
+    width = model.n_classes + len(model.directions)
+    logits = torch.empty(len(distinct), width, device=entering.device, dtype=entering.dtype)
     for size in sizes.unique().tolist():
         for rows in (sizes == size).nonzero()[:, 0].split(chunk_size):
             patches = distinct[rows].nonzero()[:, 1].reshape(len(rows), size) + len(prefix)
@@ -52,12 +53,12 @@ def mean_score_where_kept(
     model: HookedViT,
     entering: Float[Tensor, "token d_model"],
     keep: Bool[Tensor, "mask patch"],
-    target: Int[Tensor, ""],
+    target: Target,
     chunk_size: int,
     probability: str = "auto",
 ) -> Float[Tensor, " patch"]:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]): each patch's mean of p_c over the masks M that keep it."""
-    probs = probabilities(logits_of_subsets(model, entering, keep, chunk_size), probability)[:, target]
+    probs = target.probability(logits_of_subsets(model, entering, keep, chunk_size), probability)
     return probs @ keep.to(probs.dtype) / keep.sum(dim=0).clamp(min=1)
 
 

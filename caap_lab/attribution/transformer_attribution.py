@@ -1,18 +1,27 @@
 """Transformer attribution: gradient and relevance of attention (Chefer et al. 2021, CVPR, arXiv 2012.09838)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from timm.layers import AttentionPoolLatent, GluMlp, Mlp, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
+from caap_lab.attribution.activations_and_gradients import block_hooks, differentiable_scores, on_grid, read_gradients
 from caap_lab.attribution.attention_rows import row_of_product, widened
-from caap_lab.attribution.lrp import add_rule, clone_rule, linear_rule, matmul_rule, matmul_slopes, mean_rule
+from caap_lab.attribution.lrp import (
+    add_rule,
+    clone_rule,
+    combined_rule,
+    linear_rule,
+    matmul_rule,
+    matmul_slopes,
+    mean_rule,
+)
 from caap_lab.attribution.method import method
 from caap_lab.attribution.model_parts import NORMS, SILENT, is_activation, matrix_of, no_rule, parts, runs_as
 from caap_lab.checks import first_block
@@ -24,8 +33,11 @@ from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
 from caap_lab.models.names import short_name
 from caap_lab.models.plain_vit import PlainViT
 from caap_lab.models.rotary import Rotation
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(relevance of outputs, inputs, matrix) -> relevance of inputs."""
 _NAME = "Transformer attribution"
 _PROJECTIONS = (".qkv", ".q_proj", ".k_proj", ".v_proj", ".proj")
 _LINEAR = (*_PROJECTIONS, ".fc1", ".fc1_g", ".fc1_x", ".fc2", ".attn_pool.q", ".attn_pool.kv")
@@ -37,13 +49,15 @@ _HEADS = ("head", "vit.head", "vit.patch_embed", "vit.norm_pre")
 def transformer_attribution(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     start_layer: int = 0,
 ) -> Float[Tensor, "batch row col"]:
     """C[CLS, patches] of C = (I + C^{L-1}) ... (I + C^start), where C^l = mean_h (dy_c/dA^l_h * R^l_h)^+.
 
-    R^l is the relevance of block l's attention, propagated from 1 at the target's logit by the rules in `lrp`.
+    R^l is the relevance of block l's attention, propagated from 1 at the target's logit by the rules in `lrp`. A target
+    of several logits is one output of the head's last layer, whose weights are their combination (a contrast's, the
+    difference of two rows; a function's, by its gradient).
     LayerNorm, activation functions, softmax, q/k norm, LayerScale and a zero-shot head's normalisation hand it on
     unchanged; the factors of a gated MLP get half each; the latent query of an attention pooling, a parameter, none.
     Rotary positions are linear in queries and keys, whose products with them are shared as products without are.
@@ -58,7 +72,7 @@ def transformer_attribution(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         start_layer: First block of the product; a negative number counts from the end. The authors' segmentation script
             starts at block 1, which gives other maps.
 
@@ -68,37 +82,44 @@ def transformer_attribution(
     start_layer = first_block(model.n_layers, start_layer)
     _refuse_unknown(model)
     wide = in_float64(model)
-    found = _attribution(wide, images.to(wide.device, wide.dtype), targets.to(wide.device), start_layer)
+    found = _attribution(wide, images.to(wide.device, wide.dtype), targets, start_layer)
     return found.to(images.device, torch.promote_types(images.dtype, torch.float32))
 
 
 def _attribution(
-    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"], start_layer: int
+    model: HookedViT, images: Float[Tensor, "batch 3 height width"], targets: Targets, start_layer: int
 ) -> Float[Tensor, "batch row col"]:
     patterns, entering = block_hooks(model, "attn.pattern"), block_hooks(model, "resid_pre")
     leaving = block_hooks(model, "resid_post")[-1]
     # All in one run; gradients of the residual streams are not used.
-    _, states, gradients = read_gradients(model, images, targets, [*patterns[start_layer:], *entering, leaving])
+    logits, states, gradients = read_gradients(model, images, targets, [*patterns[start_layer:], *entering, leaving])
     n_used = model.n_layers - start_layer
-    relevances, _ = propagate(model, states[n_used:], targets, start_layer)
+    relevances, _ = propagate(model, states[n_used:], slopes(targets, logits), start_layer)
     eye = torch.eye(model.spec.n_tokens, device=images.device, dtype=images.dtype)
     steps = [eye + (g * r).clamp(min=0).mean(dim=1) for g, r in zip(gradients[:n_used], relevances, strict=True)]
     return on_grid(model, row_of_product(model, steps))
 
 
+def slopes(targets: Targets, logits: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
+    """The gradient of each target by the logits: 1 at a class, and 1 and -1 at those of a contrast."""
+    with torch.enable_grad():
+        logits = logits.detach().requires_grad_()
+        return torch.autograd.grad(differentiable_scores(targets, logits).sum(), logits)[0]
+
+
 @torch.no_grad()
 def propagate(
-    model: HookedViT, residuals: Sequence[Tensor], targets: Int[Tensor, " batch"], start_layer: int = 0
+    model: HookedViT, residuals: Sequence[Tensor], of_logits: Float[Tensor, "batch columns"], start_layer: int = 0
 ) -> tuple[list[Tensor], Tensor]:
     """Relevance of the attention patterns of blocks from `start_layer` on, and that of tokens entering `start_layer`.
 
     Args:
         model: The model.
         residuals: Residual streams entering blocks 0 to L-1 and leaving the last one.
-        targets: Class of each image.
+        of_logits: The targets by the logits, which `slopes` gives.
         start_layer: Where to stop.
     """
-    relevance, of_class_tokens = _through_head(model, residuals, targets)
+    relevance, of_class_tokens = _through_head(model, residuals, of_logits)
     found: list[Tensor] = []
     for layer in reversed(range(start_layer, model.n_layers)):
         if layer in of_class_tokens:
@@ -178,22 +199,26 @@ def _through_mlp(name: str, mlp: nn.Module, dtype: torch.dtype, x: dict[str, Ten
     return _through_linear(f"{name}.fc1", mlp.fc1, inner, of_post)
 
 
-def _through_linear(name: str, module: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
+def _through_linear(name: str, module: nn.Module, x: Tensor, relevance: Tensor, rule: Rule = linear_rule) -> Tensor:
     """From a part's output to its input x, as far as the part is linear: also with adapters, or of another class."""
-    return linear_rule(relevance, x, matrix_of(_NAME, name, module, x))
+    return rule(relevance, x, matrix_of(_NAME, name, module, x))
 
 
-def _through_module(name: str, module: nn.Module, x: Tensor, relevance: Tensor) -> Tensor:
-    """Through a head: a linear part, or several parts in nn.Sequential with norms and activation functions."""
+def _through_module(name: str, module: nn.Module, x: Tensor, relevance: Tensor, rule: Rule = linear_rule) -> Tensor:
+    """Through a head: a linear part, or several parts in nn.Sequential with norms and activation functions.
+
+    `rule` is that of the last linear part.
+    """
     if runs_as(module, (nn.Sequential,)):
         steps = list(module.children())
         inputs = [x]
         for part in steps:
             inputs.append(widened(part(inputs[-1].to(x.dtype))))
         for index, part in reversed(list(enumerate(steps))):
-            relevance = _through_module(f"{name}.{index}", part, inputs[index], relevance)
+            relevance = _through_module(f"{name}.{index}", part, inputs[index], relevance, rule)
+            rule = rule if _is_handed_on(part) else linear_rule
         return relevance
-    return relevance if _is_handed_on(module) else _through_linear(name, module, x, relevance)
+    return relevance if _is_handed_on(module) else _through_linear(name, module, x, relevance, rule)
 
 
 def _is_handed_on(module: nn.Module) -> bool:
@@ -201,20 +226,22 @@ def _is_handed_on(module: nn.Module) -> bool:
     return runs_as(module, (*NORMS, *SILENT, nn.BatchNorm1d)) or is_activation(module)
 
 
-def _through_head(
-    model: HookedViT, residuals: Sequence[Tensor], targets: Int[Tensor, " batch"]
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """From 1 at each target's logit to tokens leaving the last block, and to class tokens leaving earlier ones."""
+def _through_head(model: HookedViT, residuals: Sequence[Tensor], of_logits: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    """From the logits to tokens leaving the last block, and to class tokens leaving earlier ones."""
     vit, head = model.vit, model.head
     normalized = vit.norm(residuals[-1])
     tokens = widened(normalized)
-    relevance = F.one_hot(targets, model.n_classes).to(tokens.dtype)
+    # A target of several logits, say a contrast, is one output of a layer of its own: logits with relevances of both
+    # signs would cancel in the totals that rules keep.
+    of_classes = bool(((of_logits == 1).sum(1) == 1).all() and ((of_logits != 0).sum(1) == 1).all())
+    relevance = of_logits.to(tokens.dtype) if of_classes else torch.ones_like(tokens[:, 0, :1])
+    rule = linear_rule if of_classes else partial(combined_rule, shares=of_logits)
     of_tokens = torch.zeros_like(tokens)
     if isinstance(head, ClassAndMeanHead):
         layers = [layer for layer in range(model.n_layers) if model.reads_class_token(layer)]
         earlier = [vit.norm(residuals[layer + 1][:, 0]) for layer in layers]
         pooled = widened(head.pool(normalized, earlier, model.spec.n_prefix))
-        of_pooled = _through_module("head.linear", head.linear, pooled, relevance)
+        of_pooled = _through_module("head.linear", head.linear, pooled, relevance, rule)
         *of_earlier, of_class, of_mean = of_pooled.chunk(len(layers) + 2, dim=1)
         of_tokens[:, 0] = of_class
         of_tokens[:, model.spec.n_prefix :] = mean_rule(of_mean, tokens[:, model.spec.n_prefix :])
@@ -222,16 +249,19 @@ def _through_head(
     if isinstance(vit, VisionTransformerDistilled) and head is None:
         heads = cast(nn.Linear, vit.head), cast(nn.Linear, vit.head_dist)
         logits = [widened(fc(normalized[:, i])) / 2 for i, fc in enumerate(heads)]
+        if not of_classes:
+            logits = [(of_logits * one).sum(1, keepdim=True) for one in logits]
         for i, (part, fc) in enumerate(zip(add_rule(relevance, *logits), heads, strict=True)):
-            of_tokens[:, i] = _through_module(f"vit.{('head', 'head_dist')[i]}", fc, tokens[:, i], part)
+            of_tokens[:, i] = _through_module(f"vit.{('head', 'head_dist')[i]}", fc, tokens[:, i], part, rule)
         return of_tokens, {}
     features = vit.fc_norm(model.architecture.feature_readout().pool(normalized))
     if isinstance(head, ZeroShotHead):
         embedding = F.normalize(widened(vit.head(features)), dim=-1)
-        relevance = linear_rule(relevance, embedding, head.get_buffer("text_embeddings"))
+        relevance, rule = rule(relevance, embedding, head.get_buffer("text_embeddings")), linear_rule
     elif head is not None:
-        relevance = _through_module("head", head, widened(vit.head(features)), relevance)
-    relevance = _through_module("vit.head", vit.head, widened(features), relevance)
+        relevance = _through_module("head", head, widened(vit.head(features)), relevance, rule)
+        rule = rule if _is_handed_on(head) else linear_rule
+    relevance = _through_module("vit.head", vit.head, widened(features), relevance, rule)
     read = list(model.spec.read_tokens)
     attn_pool = getattr(vit, "attn_pool", None)
     if attn_pool is not None:

@@ -10,7 +10,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_seed, check_share
-from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Target, Targets
 from caap_lab.models.vit import HookedViT
 
 
@@ -18,7 +18,7 @@ from caap_lab.models.vit import HookedViT
 def vit_cx(
     model: HookedViT,
     images: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, " batch"],
+    targets: Targets,
     *,
     distance: float = 0.1,
     noise: float = 0.1,
@@ -38,7 +38,7 @@ def vit_cx(
     Args:
         model: The model.
         images: Preprocessed images.
-        targets: Class of each image.
+        targets: What is explained in each image.
         distance: Channels at this cosine distance or above are not put into one cluster.
         noise: Standard deviation of the noise, in normalised space.
         seed: Seed of the noise: the n-th mask's is the same in all images.
@@ -55,7 +55,7 @@ def vit_cx(
         logits, (features,) = read_activations(model, image, [hook])
         tokens = features[0, model.spec.n_prefix :].to(torch.promote_types(features.dtype, torch.float32))
         grids = _sums_of_clusters(model, tokens.T.reshape(-1, *model.spec.grid), distance, chunk_size)
-        p = probabilities(logits, probability)[0, target].to(tokens.dtype)
+        p = target.probability(logits, probability)[0].to(tokens.dtype)
         maps.append(_weighted(model, image, target, grids, p, noise, seed, chunk_size, probability))
     return torch.stack(maps)
 
@@ -100,7 +100,7 @@ def _clusters(model: HookedViT, scaled: Float[Tensor, "channel row col"], distan
 def _weighted(
     model: HookedViT,
     image: Float[Tensor, "1 3 height width"],
-    target: Int[Tensor, ""],
+    target: Target,
     grids: Float[Tensor, "mask row col"],
     p: Float[Tensor, ""],
     noise: float,

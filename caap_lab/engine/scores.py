@@ -5,7 +5,10 @@ torch is imported by the functions, when they run, so that the command line can 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caap_lab.models.targets import Target
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,40 @@ SCORES: dict[str, Score] = {
     "logsigmoid": Score(_of_probability("sigmoid", log=True), swept=False),
 }
 """All scores by name; the one place that knows them."""
+
+
+def target_score(target: "Target", logits: Any, score: str) -> Any:
+    """A target's score, from logits [..., columns] of the model that `explained` gives; in float32 at least.
+
+    Of a class it is that class's score. "logit" is the value of any target. As a probability, a contrast of two classes
+    is the sigmoid of their difference, whatever the head is; one against the mean of all classes is its class's own
+    with "prob", as a softmax does not see what all logits share, and with "sigmoid" that of the logit less the mean.
+
+    Raises:
+        InputError: see `check_score`.
+    """
+    import torch
+
+    check_score(target, score)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    if score == "logit":
+        return target.value(logits if target.index is None else logits.to(wide)).to(wide)
+    return target.probability(logits, "sigmoid" if "sigmoid" in score else "auto", log=score.startswith("log"))
+
+
+def check_score(target: "Target", score: str) -> None:
+    """Refuse a probability of a target that has none.
+
+    Raises:
+        InputError: with what to take instead.
+    """
+    from caap_lab.errors import InputError
+
+    if score != "logit" and not target.has_probability:
+        raise InputError(
+            f"score={score!r} is a probability, and the target {target.name!r} has none: take score='logit', which "
+            "reads its value."
+        )
 
 
 def score_read(score: str, n_classes: int) -> str:

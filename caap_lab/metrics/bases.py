@@ -24,7 +24,7 @@ def _pixel_value(image: Pixels, model: HookedModel, target: Target, probability:
 
 
 def _mda_blur(image: Pixels, model: HookedModel, target: Target, probability: str) -> Pixels:
-    return mda_blur(model, image, torch.tensor(target.index, dtype=torch.int64, device=image.device), probability)
+    return mda_blur(model, image, target, probability)
 
 
 BASES: dict[str, Base] = {

@@ -102,11 +102,7 @@ class Target:
     @property
     def index(self) -> int | None:
         """The class that is spoken for; None where it is no class."""
-        match self.given:
-            case int(index) | Contrast(int(index)) | Logit(int(index)):
-                return index
-            case _:
-                return None
+        return class_of(self.given)
 
     @property
     def has_probability(self) -> bool:
@@ -223,6 +219,15 @@ class Targets(Sequence[Target]):
             return read(self.each[0], logits)
         order = torch.tensor([row for of in rows.values() for row in of], device=logits.device).argsort()
         return torch.cat([read(target, logits[of]) for target, of in rows.items()])[order]
+
+
+def class_of(given: Any) -> int | None:
+    """The class that a target with classes as indices speaks for; None for a direction or a function."""
+    match given:
+        case int(index) | Contrast(int(index)) | Logit(int(index)):
+            return index
+        case _:
+            return None
 
 
 def explained(model: Model, given: Any, count: int) -> tuple[Model, Targets]:

@@ -28,6 +28,7 @@ from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
 from helpers.beits import beit_embedding, beit_logits_of_subset
 from helpers.models import build, by_trait, random_images, timm_model
+from helpers.targets import of_classes
 
 
 @cache
@@ -125,7 +126,7 @@ def plain_logits_of_subset(model: HookedViT, image: Tensor, kept: Tensor) -> Ten
 @pytest.mark.parametrize("start", [0, 2])
 def test_rollout_is_its_formula(family: str, start: int) -> None:
     model, images, targets = case(family)
-    found = rollout(model, images, targets, start_layer=start)
+    found = rollout(model, images, of_classes(targets), start_layer=start)
     for image, target, map_ in zip(images, targets, found, strict=True):
         product = torch.eye(model.spec.n_tokens, dtype=torch.double)
         for pattern in attention_and_slope(model, image, target)[0][start:]:
@@ -139,7 +140,7 @@ def test_rollout_is_its_formula(family: str, start: int) -> None:
 @pytest.mark.parametrize("start", [0, 1])
 def test_gen_att_is_its_formula(family: str, start: int) -> None:
     model, images, targets = case(family)
-    found = gen_att(model, images, targets, start_layer=start)
+    found = gen_att(model, images, of_classes(targets), start_layer=start)
     for image, target, map_ in zip(images, targets, found, strict=True):
         relevance = torch.eye(model.spec.n_tokens, dtype=torch.double)
         for a, g in list(zip(*attention_and_slope(model, image, target), strict=True))[start:]:
@@ -152,7 +153,7 @@ def test_gen_att_is_its_formula(family: str, start: int) -> None:
 @pytest.mark.parametrize("start", [0, 3])
 def test_tam_is_its_formula(family: str, start: int) -> None:
     model, images, targets = case(family)
-    found = tam(model, images, targets, steps=4, start_layer=start)
+    found = tam(model, images, of_classes(targets), steps=4, start_layer=start)
     for image, target, map_ in zip(images, targets, found, strict=True):
         patterns, _ = attention_and_slope(model, image, target)
         state = heads_row(model, patterns[-1].mean(0))
@@ -371,8 +372,8 @@ PACKED = "gated_qk_norm"
 def test_transformer_attribution_is_its_formula(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lrp, "GUARD", 0.0)
     model, images, targets = case(family)
-    of_patterns, entering = propagate(model, streams_of(model, images), targets)
-    found = {start: transformer_attribution(model, images, targets, start_layer=start) for start in (0, 1)}
+    of_patterns, entering = propagate(model, streams_of(model, images), F.one_hot(targets, model.n_classes).double())
+    found = {start: transformer_attribution(model, images, of_classes(targets), start_layer=start) for start in (0, 1)}
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
         with torch.no_grad():
             plain, of_embedding = plain_relevance(model, image, target)
@@ -392,7 +393,7 @@ def test_relevance_is_conserved(family: str) -> None:
     Of the attention pattern, which is one of several branches, no total is promised.
     """
     model, images, targets = case(family)
-    of_patterns, entering = propagate(model, streams_of(model, images), targets)
+    of_patterns, entering = propagate(model, streams_of(model, images), F.one_hot(targets, model.n_classes).double())
     assert len(of_patterns) == model.n_layers
     torch.testing.assert_close(entering.sum((1, 2)), torch.ones(2).double(), atol=1e-6, rtol=0)
 
@@ -425,17 +426,17 @@ def test_zero_shot_head_hands_relevance_through_its_norm() -> None:
     model, images, targets = case("average_pool")
     texts = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     shot = HookedViT(model.vit, head=ZeroShotHead(texts, 100.0).double())
-    of_tokens = propagate(shot, streams_of(shot, images), targets, start_layer=3)[1]
+    of_tokens = propagate(shot, streams_of(shot, images), F.one_hot(targets, 5).double(), start_layer=3)[1]
     assert of_tokens.isfinite().all()
     torch.testing.assert_close(of_tokens.sum((1, 2)), torch.ones(2).double(), atol=1e-6, rtol=0)
-    assert transformer_attribution(shot, images, targets).isfinite().all()
+    assert transformer_attribution(shot, images, of_classes(targets)).isfinite().all()
 
 
 def test_parts_without_a_rule_are_refused() -> None:
     vit = timm_model("vit_base_patch16_224", global_pool="max", depth=2)
     model = HookedViT(vit)
     with pytest.raises(InputError, match="no rule for pool='max'"):
-        transformer_attribution(model, random_images(model, 1), torch.tensor([0]))
+        transformer_attribution(model, random_images(model, 1), of_classes([0]))
 
 
 @pytest.mark.parametrize("family", ["vit", "deit3", "dinov2_swiglu", "average_pool"])
@@ -443,24 +444,27 @@ def test_parts_without_a_rule_are_refused() -> None:
 def test_transformer_attribution_loses_nothing_in_float32(family: str, start: int) -> None:
     model, exact = build(family), build(family, torch.float64)
     images, targets = random_images(model, 2), torch.tensor([1, 4])
-    found = transformer_attribution(model, images, targets, start_layer=start)
-    expected = transformer_attribution(exact, images.double(), targets, start_layer=start)
+    found = transformer_attribution(model, images, of_classes(targets), start_layer=start)
+    expected = transformer_attribution(exact, images.double(), of_classes(targets), start_layer=start)
     assert found.dtype == torch.float32 and model.dtype == torch.float32
     assert relative(found.double(), expected) < 1e-6
-    assert relative(transformer_attribution(exact, images.double(), targets, start_layer=start - 4), expected) < 1e-12
+    assert (
+        relative(transformer_attribution(exact, images.double(), of_classes(targets), start_layer=start - 4), expected)
+        < 1e-12
+    )
 
 
 def test_the_copy_in_float64_has_the_models_hooks() -> None:
     model = build("vit")
     images, target = random_images(model, 1), torch.tensor([1])
-    plain = transformer_attribution(model, images, target)
+    plain = transformer_attribution(model, images, of_classes(target))
     kept = model.run_with_cache(images)[1]["blocks.1.hook_resid_post"].detach()  # in float32
     assert in_float64(model) is not model and in_float64(model.double()) is model
     model.float()
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: (x + (kept - x).detach()).float())]):
-        same = transformer_attribution(model, images, target)
+        same = transformer_attribution(model, images, of_classes(target))
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_post", lambda x, hook: x.flip(1))]):
-        other = transformer_attribution(model, images, target)
+        other = transformer_attribution(model, images, of_classes(target))
     assert relative(same, plain) < 1e-2 and relative(other, plain) > 0.1
     assert not model.has_hooks()
 
@@ -526,7 +530,7 @@ def plain_masks(patterns: list[Tensor], n_prefix: int, min_cut: float, ratio: fl
 @pytest.mark.parametrize(("ratio", "start"), [(0.5, 0), (0.3, 1)])
 def test_mutex_is_its_formula(family: str, ratio: float, start: int) -> None:
     model, images, targets = case(family)
-    found = mutex(model, images, targets, token_ratio=ratio, start_layer=start, min_cut=0.05)
+    found = mutex(model, images, of_classes(targets), token_ratio=ratio, start_layer=start, min_cut=0.05)
     patterns, _ = attention_and_slope(model, images[0], targets[0])
     keep = plain_masks(patterns[start:], model.spec.n_prefix, 0.05, ratio)
     assert len(keep) == 54
@@ -541,8 +545,8 @@ def test_mutex_stands_constants_one_layer_and_zeros() -> None:
     # All patches equal: nothing tells them apart, so every mask keeps them all.
     assert masks(torch.full((3, 2, 6, 6), 1 / 6), 0.01, 0.5).all()
     model, images, targets = case("vit")
-    assert mutex(model, images, targets, start_layer=3).isfinite().all()
-    assert mutex(model, torch.zeros_like(images), targets).isfinite().all()
+    assert mutex(model, images, of_classes(targets), start_layer=3).isfinite().all()
+    assert mutex(model, torch.zeros_like(images), of_classes(targets)).isfinite().all()
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -581,15 +585,15 @@ def test_tis_is_its_formula(family: str) -> None:
         keep = torch.zeros(centres.shape, dtype=torch.bool)
         for mask, centre in zip(keep, centres, strict=True):
             mask[sorted(range(len(centre)), key=lambda t: -float(centre[t]))[: len(centre) // 4]] = True
-        found = tis(model, images[:1], targets[:1], clusters=clusters, kept=0.25, seed=3)
+        found = tis(model, images[:1], of_classes(targets[:1]), clusters=clusters, kept=0.25, seed=3)
         assert relative(found[0], mean_where_kept(model, images[0], keep, targets[0])) < 1e-10
 
 
 def test_tis_seed_and_equal_columns() -> None:
     model, images, targets = case("vit")
-    one = tis(model, images, targets, clusters=8, seed=0)
-    assert torch.equal(one, tis(model, images, targets, clusters=8, seed=0))
-    assert not torch.equal(one, tis(model, images, targets, clusters=8, seed=1))
+    one = tis(model, images, of_classes(targets), clusters=8, seed=0)
+    assert torch.equal(one, tis(model, images, of_classes(targets), clusters=8, seed=0))
+    assert not torch.equal(one, tis(model, images, of_classes(targets), clusters=8, seed=1))
     equal = torch.ones(30, 5)
     assert centroids(equal, 4, 0).shape == (1, 5)
     nearly = torch.cat([equal, equal + 1e-7 * torch.arange(30)[:, None], torch.randn(2, 5)])
@@ -636,9 +640,9 @@ def plain_atman(model: HookedViT, image: Tensor, target: Tensor, factor: float, 
 @pytest.mark.parametrize("family", ["vit", "dino_head1"])
 def test_atman_is_its_formula(family: str) -> None:
     model, images, targets = case(family)
-    found = atman(model, images, targets, factor=0.2, similarity=0.3, chunk_size=5)
+    found = atman(model, images, of_classes(targets), factor=0.2, similarity=0.3, chunk_size=5)
     assert relative(found[0], plain_atman(model, images[0], targets[0], 0.2, 0.3)) < 1e-10
-    nothing = atman(model, images, targets, factor=1)
+    nothing = atman(model, images, of_classes(targets), factor=1)
     assert nothing.abs().max() < 1e-10  # softmax does not see a row's shift
 
 

@@ -13,6 +13,7 @@ from caap_lab import HookedViT
 from caap_lab.attribution.full_grad_plus import full_grad_of_tokens, full_grad_plus
 from caap_lab.attribution.ixg import ixg_plus
 from helpers.models import ALL_FAMILIES, build, by_trait, random_images
+from helpers.targets import of_classes
 
 
 class Biased(nn.Module):
@@ -98,8 +99,8 @@ def test_plain_definition(family: str, first_term: str, libra: bool) -> None:
     model = build(family, torch.float64)
     images, targets = random_images(model, 2), torch.tensor([3, 5])
     with cl.libragrad(model) if libra else torch.no_grad():
-        found = full_grad_of_tokens(model, images, targets, first_term)
-        scores = full_grad_plus(model, images, targets, first_term=first_term)
+        found = full_grad_of_tokens(model, images, of_classes(targets), first_term)
+        scores = full_grad_plus(model, images, of_classes(targets), first_term=first_term)
     for row in range(2):
         expected = plain_full_grad(family, images[row], int(targets[row]), libra, first_term == "entering_block")
         assert (found[row] - expected).abs().max() < 1e-10 * expected.abs().max()
@@ -112,7 +113,11 @@ def deviation(model: HookedViT, images: Tensor, targets: Tensor) -> Tensor:
     """|sum over all tokens - y| / |y| at every block up to the first whose class token the head reads by itself."""
     with torch.no_grad():
         logits = model(images).gather(1, targets[:, None]).double()
-    sums = full_grad_of_tokens(model, images, targets).double().sum(-1)[:, : model.n_layers - model.class_layers + 1]
+    sums = (
+        full_grad_of_tokens(model, images, of_classes(targets))
+        .double()
+        .sum(-1)[:, : model.n_layers - model.class_layers + 1]
+    )
     return (sums - logits).abs() / logits.abs()
 
 
@@ -136,5 +141,5 @@ def test_without_biases_it_is_ixg_plus() -> None:
             if name.endswith("bias"):
                 parameter.zero_()
     images, targets = random_images(model, 2), torch.tensor([3, 5])
-    difference = full_grad_plus(model, images, targets) - ixg_plus(model, images, targets)
+    difference = full_grad_plus(model, images, of_classes(targets)) - ixg_plus(model, images, of_classes(targets))
     assert difference.abs().max() < 1e-12

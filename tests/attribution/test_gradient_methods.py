@@ -27,6 +27,7 @@ from caap_lab.attribution.score_cam import SCORE_CAM, score_cam
 from caap_lab.attribution.smoothgrad import SMOOTHGRAD, smoothgrad
 from helpers.methods import FACTS
 from helpers.models import build, random_images
+from helpers.targets import of_classes
 
 
 def relative_difference(a: Any, b: Any) -> float:
@@ -220,7 +221,7 @@ def test_plain_definition(family: str, case: str) -> None:
     images, targets = random_images(model, 3), targets_of(3)
     if options == FACTS[method.name].needs_class_token and "cls" not in model.spec.prefix:
         return  # refused, as the contracts say
-    found = compute(model, images, targets, **options)
+    found = compute(model, images, of_classes(targets), **options)
     assert found.dtype == torch.float64 and not found.requires_grad
     assert bool(found.any())
     for i in (0, 2):  # the loops are slow
@@ -250,7 +251,7 @@ def test_agrees_with_pytorch_grad_cam(
     vit = build(family).vit  # timm's model as it is, and one that no other test sees
     with oracle(model=vit, target_layers=[vit.blocks[-1].norm1], reshape_transform=as_channels) as cam:
         expected = cam(images, [ClassifierOutputTarget(target) for target in targets.tolist()])
-    enlarged = scale_cam_image(compute(model, images, targets).numpy(), model.spec.image_size[::-1])
+    enlarged = scale_cam_image(compute(model, images, of_classes(targets)).numpy(), model.spec.image_size[::-1])
     found = scale_cam_image(enlarged)  # once for each layer and once for their mean
     assert np.count_nonzero(expected) > 0
     assert relative_difference(found, expected) < 1e-4
@@ -261,9 +262,9 @@ def test_agrees_with_captum(family: str) -> None:
     model = build(family)
     images, targets = random_images(model, 2), targets_of(2)
     pixels = IntegratedGradients(model.vit if family == "vit" else model).attribute(images, target=targets)
-    found = integrated_gradients(model, images, targets)
+    found = integrated_gradients(model, images, of_classes(targets))
     assert relative_difference(found, sum_patches(model, pixels.sum(1)).detach()) < 1e-4
-    found = smoothgrad(model, images, targets, samples=4, noise=0.1, seed=2)
+    found = smoothgrad(model, images, of_classes(targets), samples=4, noise=0.1, seed=2)
     for scores, image, target in zip(found, images, targets.tolist(), strict=True):
         copies = torch.stack(noisy_copies(image, 4, 0.1, 2)).requires_grad_()
         pixels = Saliency(model).attribute(copies, target=target).mean(0).sum(0)
@@ -277,7 +278,7 @@ def test_agrees_with_captum(family: str) -> None:
 def test_integrated_gradients_are_complete(family: str) -> None:
     model = build(family, torch.float64)
     images, targets = random_images(model, 1), targets_of(1)
-    found = integrated_gradients(model, images, targets, steps=400).sum()
+    found = integrated_gradients(model, images, of_classes(targets), steps=400).sum()
     whole, empty = model(torch.cat([images, torch.zeros_like(images)]))[:, targets[0]].detach()
     assert float(found) == pytest.approx(float(whole - empty), rel=1e-3)
 
@@ -302,13 +303,16 @@ def test_noise_of_smoothgrad() -> None:
     images, targets = random_images(model, 1), targets_of(1)
 
     def run(**options: Any) -> Tensor:
-        return smoothgrad(model, images, targets, samples=2, **options)
+        return smoothgrad(model, images, of_classes(targets), samples=2, **options)
 
     assert torch.equal(run(), run())
     assert relative_difference(run(seed=1), run()) > 1e-3
     gradient = pixel_gradient(model, images[0], int(targets[0]))
     assert relative_difference(run(noise=0.0)[0], pooled(model, np.abs(gradient))) < 1e-10
-    assert relative_difference(run(noise=0.0, kind="times_input"), input_x_gradient(model, images, targets)) < 1e-10
+    assert (
+        relative_difference(run(noise=0.0, kind="times_input"), input_x_gradient(model, images, of_classes(targets)))
+        < 1e-10
+    )
 
 
 # -- as a user calls them -------------------------------------------------------------------------------------------
@@ -319,8 +323,8 @@ def test_libragrad_applies(case: str) -> None:
     method, compute, options, _, _ = CASES[case]
     model = build("vit", torch.float64)
     images, targets = random_images(model, 1), targets_of(1)
-    expected = compute(model, images, targets, **options)
+    expected = compute(model, images, of_classes(targets), **options)
     with cl.libragrad(model):
-        found = compute(model, images, targets, **options)
+        found = compute(model, images, of_classes(targets), **options)
     assert (relative_difference(found, expected) < 1e-6) == (method is SCORE_CAM)  # which takes no gradient
     assert not model.has_hooks()

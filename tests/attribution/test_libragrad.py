@@ -11,6 +11,7 @@ from caap_lab.attribution.completeness import completeness_error
 from caap_lab.attribution.ixg import ixg_plus, libra_ixg_plus
 from helpers.mixers import small_mixer
 from helpers.models import build, random_images, randomise, timm_model
+from helpers.targets import of_classes
 
 
 def test_forward_is_bit_equal_and_nothing_is_left(family: str) -> None:
@@ -143,10 +144,10 @@ def test_ixg_plus_is_the_sum_over_blocks() -> None:
             parts.append(total)
         for first in (0, 2):
             expected = torch.stack(parts[first:]).sum(0)
-            found = compute(model, images, targets, start_layer=first)
+            found = compute(model, images, of_classes(targets), start_layer=first)
             assert (found - expected).abs().max() < 1e-9 * expected.abs().max()
     with pytest.raises(cl.InputError, match="start_layer=9 must be a whole number from 0 to 3"):
-        ixg_plus(model, images, targets, start_layer=9)
+        ixg_plus(model, images, of_classes(targets), start_layer=9)
 
 
 @pytest.mark.parametrize("compute", [ixg_plus, libra_ixg_plus])
@@ -168,11 +169,11 @@ def test_ixg_plus_reads_the_first_term_before_the_norm_in_front_of_block_0(compu
     rest = torch.stack(others).sum(0)
     assert (before - behind).abs().max() > 0.01 * behind.abs().max()
     for found, expected in (
-        (compute(model, images, target), before + rest),
-        (compute(model, images, target, first_term="entering_block"), behind + rest),
-        (compute(model, images, target, start_layer=1), rest),
-        (compute(model, images, target, start_layer=-1), others[-1]),
+        (compute(model, images, of_classes(target)), before + rest),
+        (compute(model, images, of_classes(target), first_term="entering_block"), behind + rest),
+        (compute(model, images, of_classes(target), start_layer=1), rest),
+        (compute(model, images, of_classes(target), start_layer=-1), others[-1]),
     ):
         assert (found[0] - expected).abs().max() < 1e-10 * expected.abs().max()
     with pytest.raises(cl.InputError, match="first_term='first' is not known; use one of before_norm_pre"):
-        compute(model, images, target, first_term="first")
+        compute(model, images, of_classes(target), first_term="first")

@@ -26,6 +26,7 @@ from caap_lab.attribution.vit_cx import vit_cx
 from caap_lab.blur import rise_blur
 from caap_lab.engine.blanks import blank_image, mean_activations
 from helpers.models import build, random_images, timm_model
+from helpers.targets import of_classes
 
 
 def assert_close(found: Tensor, expected: Tensor | np.ndarray, tolerance: float = 1e-5) -> None:
@@ -71,7 +72,7 @@ def test_simple_methods_equal_the_formula(family: str) -> None:
     for blank, kind, reach in (("white", "box1", 1), ("blurred_noise", "none", 0), (image.flip(1), "box2", 2)):
         options = {"blank": blank, "neighbourhood": kind, "seed": 5}
         for delete, method in ((False, simple_insertion), (True, simple_deletion)):
-            found = method(model, image[None], torch.tensor([2]), **options)[0]
+            found = method(model, image[None], of_classes([2]), **options)[0]
             assert_close(found, plain_simple(model, image, 2, delete, blank, reach))
 
 
@@ -109,7 +110,7 @@ def test_occlusion_equals_the_formula(options: dict[str, Any], window: Any, stri
     (image,) = random_images(model, 1)
     cover = rise_blur(image[None]) if options else blank_image(model, "mean")
     assert cover is not None
-    found = occlusion(model, image[None], torch.tensor([2]), chunk_size=5, **options)[0]
+    found = occlusion(model, image[None], of_classes([2]), chunk_size=5, **options)[0]
     assert_close(found, plain_occlusion(model, image, 2, cover[0], window, stride))
 
 
@@ -124,7 +125,7 @@ def test_occlusion_agrees_with_captum() -> None:
         expected = Occlusion(lambda batch: model(batch).softmax(1)).attribute(
             images, (3, window, window), (3, stride, stride), baselines=white.expand_as(images), target=targets
         )
-        found = occlusion(model, images, targets, blank="white", window=window, stride=stride)
+        found = occlusion(model, images, of_classes(targets), blank="white", window=window, stride=stride)
         assert_close(found, expected[:, 0].reshape(2, 5, 8, 3, 8).mean((2, 4)))
 
 
@@ -193,7 +194,7 @@ def test_rise_equals_the_formula(family: str) -> None:
     total /= samples * keep
     rows, cols = model.spec.grid
     expected = [[total[patch_pixels(model, r * cols + c)].mean() for c in range(cols)] for r in range(rows)]
-    found = rise(model, image[None], torch.tensor([2]), samples=samples, cells=cells, keep=keep, seed=7)[0]
+    found = rise(model, image[None], of_classes([2]), samples=samples, cells=cells, keep=keep, seed=7)[0]
     assert_close(found, np.array(expected))
 
 
@@ -232,7 +233,7 @@ def plain_vit_cx(model: HookedViT, image: Tensor, target: int, distance: float, 
 def test_vit_cx_equals_the_formula(family: str, distance: float) -> None:
     model = build(family, torch.float64)
     (image,) = random_images(model, 1)
-    found = vit_cx(model, image[None], torch.tensor([3]), distance=distance, noise=0.3, seed=4)[0]
+    found = vit_cx(model, image[None], of_classes([3]), distance=distance, noise=0.3, seed=4)[0]
     assert_close(found, plain_vit_cx(model, image, 3, distance, 0.3, 4))
 
 
@@ -243,19 +244,19 @@ def test_vit_cx_leaves_constant_channels_out() -> None:
     with torch.no_grad():
         norm.weight[3:9] = 0
     expected = plain_vit_cx(model, image, 3, 0.1, 0.1, 0)
-    assert_close(vit_cx(model, image[None], torch.tensor([3]))[0], expected)
+    assert_close(vit_cx(model, image[None], of_classes([3]))[0], expected)
     alone = (norm.weight == norm.weight[0]).to(norm.weight)
     with torch.no_grad():
         norm.weight.mul_(alone)
-    one = vit_cx(model, image[None], torch.tensor([3]))[0]
+    one = vit_cx(model, image[None], of_classes([3]))[0]
     assert one.isfinite().all() and one.max() > 0
     with torch.no_grad():
         norm.weight.zero_()
-    assert vit_cx(model, image[None], torch.tensor([3]))[0].eq(0).all()
+    assert vit_cx(model, image[None], of_classes([3]))[0].eq(0).all()
     single = build("vit")  # in float32 a channel is constant but for rounding
     with torch.no_grad():
         single.block(3).norm1.weight[3:9] = 0
-    assert_close(vit_cx(single, image[None].float(), torch.tensor([3]))[0], expected, 1e-3)
+    assert_close(vit_cx(single, image[None].float(), of_classes([3]))[0], expected, 1e-3)
 
 
 def plain_bidirectional(model: HookedViT, image: Tensor, target: int, steps: int, first: int) -> Tensor:
@@ -294,10 +295,10 @@ def plain_bidirectional(model: HookedViT, image: Tensor, target: int, steps: int
 def test_bidirectional_equals_the_formula(family: str) -> None:
     model = build(family, torch.float64)
     images = random_images(model, 2)
-    found = bidirectional(model, images, torch.tensor([2, 5]), steps=5, chunk_size=2)
+    found = bidirectional(model, images, of_classes([2, 5]), steps=5, chunk_size=2)
     assert_close(found[0], plain_bidirectional(model, images[0], 2, 5, 1))
     assert_close(found[1], plain_bidirectional(model, images[1], 5, 5, 1))
-    last = bidirectional(model, images[:1], torch.tensor([2]), steps=5, start_layer=3)[0]
+    last = bidirectional(model, images[:1], of_classes([2]), steps=5, start_layer=3)[0]
     assert_close(last, plain_bidirectional(model, images[0], 2, 5, 3))
 
 
@@ -430,7 +431,7 @@ def test_mda_equals_the_published_steps(family: str) -> None:
     model = build(family, torch.float64)
     (image,) = random_images(model, 1, seed=1)
     target = int(model(image[None]).argmax())
-    found = mda(model, image[None], torch.tensor([target]), gamma=0.25, kappa=0.02, steps=4)[0]
+    found = mda(model, image[None], of_classes([target]), gamma=0.25, kappa=0.02, steps=4)[0]
     expected, inserted = plain_mda(model, image, target, 0.25, 0.9, 0.02, 4)
     assert 1 <= inserted < model.spec.n_patches
     assert_close(found, expected)
@@ -440,7 +441,7 @@ def test_mda_uses_all_patches_where_the_threshold_is_never_reached() -> None:
     model = build("vit", torch.float64)
     (image,) = random_images(model, 1)
     target = 6  # the model is less sure of it on the image than on the blur
-    found = mda(model, image[None], torch.tensor([target]), gamma=0.5, steps=3)[0]
+    found = mda(model, image[None], of_classes([target]), gamma=0.5, steps=3)[0]
     expected, inserted = plain_mda(model, image, target, 0.5, 0.9, 0.005, 3)
     assert inserted == model.spec.n_patches
     assert_close(found, expected)
@@ -465,14 +466,14 @@ def test_methods_of_a_model_that_says_the_same_of_all_images() -> None:
     model = build("vit")
     torch.nn.init.zeros_(model.vit.head.weight)
     images, targets = random_images(model, 2), torch.tensor([0, 1])
-    assert mda(model, images, targets, steps=3).eq(0).all()
+    assert mda(model, images, of_classes(targets), steps=3).eq(0).all()
     for compute in (simple_insertion, simple_deletion):
-        assert compute(model, images, targets)[0].unique().numel() == 1
+        assert compute(model, images, of_classes(targets))[0].unique().numel() == 1
 
 
 def test_mda_of_an_image_without_content() -> None:
     model = build("vit")
-    found = mda(model, torch.zeros(1, 3, 32, 32), torch.tensor([0]), steps=2)  # its blur is itself
+    found = mda(model, torch.zeros(1, 3, 32, 32), of_classes([0]), steps=2)  # its blur is itself
     assert found.isfinite().all()
 
 

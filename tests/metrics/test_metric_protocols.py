@@ -20,6 +20,7 @@ from caap_lab.bench.run_folder import SCHEMA, RunFolder
 from caap_lab.bench.tables import make_tables
 from caap_lab.metrics.protocol import PROTOCOLS, CurveProtocol, curve_protocol
 from helpers.models import build, random_images
+from helpers.targets import of_classes
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_mda_starts_from_the_first_blur_that_hides_the_target(demo: cl.HookedViT
             cases.setdefault(kind, (place, target, blurs[stop]))
     assert set(cases) == {"never", "later", "at once"}
     for place, target, blurred in cases.values():
-        found = mda_blur(demo, images[place], torch.tensor(target))
+        found = mda_blur(demo, images[place], of_classes([target], demo.n_classes)[0])
         np.testing.assert_allclose(found[0], blurred, rtol=0, atol=2e-6)
     place, target, blurred = cases["later"]
     image, grid = images[place], torch.arange(64.0).view(8, 8)

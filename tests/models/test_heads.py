@@ -63,7 +63,7 @@ def test_zero_shot_head_is_a_scaled_cosine(tmp_path: Path) -> None:
         expected = 50 * F.cosine_similarity(vit(images)[:, None], texts[None], dim=-1)
         assert (model(images) - expected).abs().max() < 1e-4
     found = cl.caap(model, images[0], "a photo of a dog")
-    assert found.target == 1 and found.all_scores.shape == (4, 4, 3)
+    assert found.target == cl.contrast(1) and found.target_class == 1 and found.all_scores.shape == (4, 4, 3)
     before = model.fingerprint
     with torch.no_grad():
         model.head.text_embeddings[0] += 1
@@ -103,7 +103,8 @@ def test_a_prompt_is_a_target_for_every_method(name: str) -> None:
     (image,) = random_images(model, 1)
     options = {"samples": 20} if name == "rise" else {}
     cat, dog, grass = (cl.attribute(model, image, name, prompt, **options) for prompt in (PROMPTS[0], "dog", 2))
-    assert (dog.target, dog.target_name, grass.target_name) == (1, "a photo of a dog", "a photo of grass")
+    assert (dog.target_class, grass.target) == (1, cl.contrast(2))
+    assert dog.target_name == dog.caption == "a photo of a dog against the mean of all classes"
     assert not torch.allclose(cat.scores, dog.scores)
 
 
