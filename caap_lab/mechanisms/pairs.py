@@ -1,7 +1,7 @@
 """Pairs of a clean and a corrupted image, and the scores of both runs, from which all patching between them starts."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,18 @@ class Pairs:
         """Number of pairs."""
         return len(self.clean)
 
+    def some(self, rows: slice) -> "Pairs":
+        """Some of the pairs."""
+        return replace(
+            self,
+            clean=self.clean[rows],
+            corrupted=self.corrupted[rows],
+            targets={name: targets[rows] for name, targets in self.targets.items()},
+            target_name=self.target_name if self.several else ", ".join(t[rows].name for t in self.targets.values()),
+            clean_scores=self.clean_scores[rows],
+            corrupted_scores=self.corrupted_scores[rows],
+        )
+
     @property
     def difference(self) -> Float[np.ndarray, "image target"]:
         """Clean minus corrupted score."""
@@ -56,7 +68,7 @@ class Pairs:
 
     def read(self, logits: Float[Tensor, "batch columns"], rows: slice) -> Float[Tensor, "batch target"]:
         """The targets' scores for the pairs of some rows."""
-        return torch.stack([targets[rows].value(logits) for targets in self.targets.values()], dim=1)
+        return read_targets({name: targets[rows] for name, targets in self.targets.items()}, logits)
 
     def batches(self, size: int) -> Iterator[PairBatch]:
         """All pairs, so many at a time; files are read when their batch comes."""
@@ -100,6 +112,26 @@ def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, ba
         InputError: the numbers of images do not fit, or a target is none of the model's.
     """
     check_count("batch_size", batch_size)
+    ones, others = paired(clean, corrupted)
+    model, targets = pair_targets(model, target, len(ones))
+    logits = (_logits(model, images, batch_size) for images in (ones, others))
+    return scored_pairs(model, ones, others, targets, *logits, several=isinstance(target, Mapping))
+
+
+def pair_targets(model: HookedViT, target: Any, count: int) -> tuple[HookedViT, dict[str, Targets] | None]:
+    """The model to run and the targets of pairs; None for the default ones, which need both runs' logits."""
+    if target is None:
+        model._require_classifier()
+        return model, None
+    return several_explained(model, target, count)
+
+
+def paired(clean: Images, corrupted: Images) -> tuple[list[Any], list[Any]]:
+    """As many clean as corrupted images, one by one.
+
+    Raises:
+        InputError: the numbers do not fit.
+    """
     ones, others = check_images(clean), check_images(corrupted)
     count = max(len(ones), len(others))
     if {len(ones), len(others)} - {1, count}:
@@ -108,17 +140,48 @@ def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, ba
             "all."
         )
     ones, others = (images * count if len(images) == 1 else images for images in (ones, others))
-    if target is not None:
-        model, targets = several_explained(model, target, count)
-    both = [_logits(model, images, batch_size) for images in (ones, others)]
-    if target is None:
-        model, targets = several_explained(model, _predictions(model, *both), count)
-    clean_scores, corrupted_scores = (
-        np.stack([each.value(logits).double().cpu().numpy() for each in targets.values()], axis=1) for logits in both
-    )
-    name = DEFAULT_TARGET if target is None and count > 1 else ", ".join(targets)
-    several = isinstance(target, Mapping)
-    return Pairs(model, ones, others, targets, several, name, clean_scores, corrupted_scores)
+    return ones, others
+
+
+def scored_pairs(
+    model: HookedViT,
+    ones: list[Any],
+    others: list[Any],
+    targets: dict[str, Targets] | None,
+    clean: Float[Tensor, "image columns"],
+    corrupted: Float[Tensor, "image columns"],
+    *,
+    several: bool,
+) -> Pairs:
+    """Pairs from the logits of their two runs.
+
+    Args:
+        model: The model that gave the logits.
+        ones: Clean images.
+        others: Corrupted images.
+        targets: From `pair_targets`.
+        clean: Logits of the clean runs.
+        corrupted: Logits of the corrupted runs.
+        several: Whether a mapping of targets was given.
+    """
+    name = DEFAULT_TARGET if targets is None and len(ones) > 1 else ""
+    targets = default_targets(model, clean, corrupted) if targets is None else targets
+    scores = [read_targets(targets, logits).double().cpu().numpy() for logits in (clean, corrupted)]
+    return Pairs(model, ones, others, targets, several, name or ", ".join(targets), *scores)
+
+
+def read_targets(
+    targets: Mapping[str, Targets], logits: Float[Tensor, "batch columns"]
+) -> Float[Tensor, "batch target"]:
+    """The scores of all targets."""
+    return torch.stack([each.value(logits) for each in targets.values()], dim=1)
+
+
+def default_targets(
+    model: HookedViT, clean: Float[Tensor, "image columns"], corrupted: Float[Tensor, "image columns"]
+) -> dict[str, Targets]:
+    """Why the clean image's predicted class rather than the corrupted one's, from the logits of both."""
+    return several_explained(model, _predictions(model, clean, corrupted), len(clean))[1]
 
 
 def _logits(model: HookedViT, images: list[Any], batch_size: int) -> Float[Tensor, "image columns"]:

@@ -82,7 +82,10 @@ class PathEffects(LabelledResult):
         nodes = nodes.drop_duplicates("node")
         drawn = edges.assign(**{end: [ends[name][0] for name in edges[end]] for end in ("sender", "receiver")})
         read = [name.rsplit(".", 1)[1] if name.endswith((".q", ".k", ".v")) else "" for name in edges["receiver"]]
-        title = f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}, {len(edges)} strongest paths"
+        of = self.data.attrs["target"] if target is None else target
+        title = (
+            f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}, {len(edges)} strongest paths\n{of}"
+        )
         return plot_circuit(nodes, drawn.assign(read=read), ax, label=f"mean {self.quantity}", title=title)
 
     def _of_target(self, values: np.ndarray, target: str | None) -> Float[np.ndarray, "image sender receiver"]:

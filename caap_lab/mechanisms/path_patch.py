@@ -222,7 +222,7 @@ class _Paths:
             variables,
             per_image={} if pairs.several else {name: numbers[:, 0] for name, numbers in scores.items()},
             model=pairs.model.model_name,
-            quantity=f"effect of the path on the score of {pairs.target_name} ({self.direction})",
+            quantity=f"effect of the path on the target's score ({self.direction})",
             target=pairs.target_name,
             direction=self.direction,
             tokens=tokens or "all",

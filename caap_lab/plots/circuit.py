@@ -1,15 +1,21 @@
 """Paths between parts of a model as a graph: layers from bottom to top, heads side by side."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOURS, LABEL, TICK, new_axes, style_axes
+from caap_lab.plots.style import COLOURS, TICK, new_axes, style_axes
 
 _POSITIVE, _NEGATIVE = COLOURS[1], COLOURS[0]
-_WIDEST = 5.0
+_DASH = (0, (2.5, 1))
+_WIDEST = 4.5
 """Of the strongest path, in points."""
+_HALF_BOX = 0.16
+"""Half the height of a part's box, in layers."""
 
 
 def plot_circuit(
@@ -25,61 +31,53 @@ def plot_circuit(
         label: What the effects are, with their unit.
         title: Above the axes.
     """
-    ax = new_axes(ax)
     columns = sorted({column for column in nodes["column"] if column >= 0})
     right = len(columns)  # where the parts that are no heads stand: beside all heads
-    x = {node: columns.index(at) if at >= 0 else right for node, at in zip(nodes["node"], nodes["column"], strict=True)}
+    placed = zip(nodes["node"], nodes["column"], strict=True)
+    x: dict[str, float] = {node: columns.index(column) if column >= 0 else right for node, column in placed}
     y = dict(zip(nodes["node"], nodes["layer"], strict=True))
-    middle = (right - 1) / 2
-    x |= {node: middle for node in x if node in ("embed", "logits")}
-    largest = edges["effect"].abs().max() or 1.0
+    x |= dict.fromkeys({"embed", "logits"} & set(x), (max(x.values(), default=0)) / 2)
+    span = max(y.values(), default=0) - min(y.values(), default=0)
+    ax = new_axes(ax, 3.2 + 0.8 * right, 1.8 + 0.62 * (span + 1))
+    largest = float(edges["effect"].abs().max()) if len(edges) else 1.0
     for edge in edges.iloc[::-1].itertuples():  # the strongest on top
-        start, end = (x[edge.sender], y[edge.sender]), (x[edge.receiver], y[edge.receiver])
-        offset = {"q": -0.2, "k": 0.0, "v": 0.2}.get(edge.read, 0.0)
-        positive = edge.effect >= 0
-        ax.annotate(
-            "",
-            xy=(end[0] + offset, end[1] - 0.17),
-            xytext=(start[0], start[1] + 0.17),
-            arrowprops={
-                "arrowstyle": "-",
-                "color": _POSITIVE if positive else _NEGATIVE,
-                "linestyle": "-" if positive else (0, (2, 1)),
-                "linewidth": max(0.4, _WIDEST * abs(edge.effect) / largest),
-                "connectionstyle": f"arc3,rad={0.12 if abs(start[0] - end[0]) < 0.5 else 0.0}",
-                "alpha": 0.8,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            },
-            zorder=1,
+        offset = {"q": -0.25, "k": 0.0, "v": 0.25}.get(edge.read, 0.0)
+        start = (x[edge.sender], y[edge.sender] + _HALF_BOX)
+        end = (x[edge.receiver] + offset, y[edge.receiver] - _HALF_BOX)
+        passes_others = abs(start[0] - x[edge.receiver]) < 0.5 and end[1] - start[1] > 1
+        line = FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-",
+            connectionstyle=f"arc3,rad={0.25 if passes_others else 0.0}",
+            color=_POSITIVE if edge.effect >= 0 else _NEGATIVE,
+            linestyle="-" if edge.effect >= 0 else _DASH,
+            linewidth=max(0.5, _WIDEST * abs(edge.effect) / (largest or 1.0)),
+            alpha=0.8,
+            capstyle="butt",
+            zorder=2,
         )
-        if edge.read:
-            place = (end[0] + offset, end[1] - 0.2)
-            ax.text(*place, edge.read, fontsize=TICK - 1, ha="center", va="top", zorder=3)
+        ax.add_patch(line)
+    read = {(edge.receiver, edge.read) for edge in edges.itertuples() if edge.read}
+    for receiver, part in sorted(read):
+        mark: dict[str, Any] = {"boxstyle": "circle,pad=0.12", "facecolor": "0.92", "edgecolor": "none"}
+        place = (x[receiver] + {"q": -0.25, "k": 0.0, "v": 0.25}[part], y[receiver] - _HALF_BOX - 0.02)
+        ax.text(*place, part, fontsize=TICK - 2, ha="center", va="top", zorder=4, bbox=mark)
     for node in x:
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "0.3", "linewidth": 0.8}
-        ax.text(x[node], y[node], for_plot(node), fontsize=TICK, ha="center", va="center", bbox=box, zorder=2)
-    ax.set_xlim(min(x.values()) - 0.6, max(x.values()) + 0.6)
-    ax.set_ylim(min(y.values()) - 0.6, max(y.values()) + 0.6)
+        box: dict[str, Any] = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "0.3", "linewidth": 0.8}
+        ax.text(x[node], y[node], for_plot(node), fontsize=TICK, ha="center", va="center", bbox=box, zorder=5)
+    ax.set_xlim(-0.7, max(x.values(), default=0) + 0.7)
+    ax.set_ylim(min(y.values(), default=0) - 0.5, max(y.values(), default=0) + 0.5)
     style_axes(ax, ylabel="layer (block)", title=title)
-    layers = sorted({int(height) for height in y.values() if height >= 0 and height == int(height)})
-    ax.set_yticks([layer for layer in layers if layer < max(y.values()) or "logits" not in y])
+    blocks = {height for node, height in y.items() if node not in ("embed", "logits") and height == int(height)}
+    ax.set_yticks(sorted(blocks), [f"{height:.0f}" for height in sorted(blocks)])
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     ax.grid(axis="x", visible=False)
     key = [
-        Line2D([], [], color=_POSITIVE, linewidth=2, label=f"+, widest {largest:.3g}"),
-        Line2D([], [], color=_NEGATIVE, linewidth=2, linestyle=(0, (2, 1)), label="−"),  # noqa: RUF001
+        Line2D([], [], color=_POSITIVE, linewidth=2, label=f"positive (widest line: {largest:.3g} in size)"),
+        Line2D([], [], color=_NEGATIVE, linewidth=2, linestyle=_DASH, label="negative"),
     ]
-    ax.legend(
-        handles=key,
-        title=for_plot(label),
-        title_fontsize=TICK,
-        fontsize=TICK,
-        ncols=2,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.02),
-    )
-    ax.xaxis.label.set_fontsize(LABEL)
+    where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2, "frameon": False}
+    ax.legend(handles=key, title=for_plot(label), title_fontsize=TICK, fontsize=TICK, **where)
     return ax
