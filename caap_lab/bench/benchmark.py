@@ -11,12 +11,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import check_variant
-from caap_lab.bench.check import check_metrics, check_models, check_running
+from caap_lab.bench.check import check_metrics, check_models, check_rules, check_running
 from caap_lab.bench.cluster import refuse_import, started
 from caap_lab.bench.identity import identified, model_digest
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study, Trial
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.target_rule import TargetRule, fixed_classes
 from caap_lab.bench.trial import Row, compute, failure, model_of
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
@@ -39,7 +40,7 @@ def benchmark(
     seed: int = 0,
     image_list: str | Path | None = None,
     metrics: Sequence[str] | None = None,
-    target: str = "prediction",
+    target: TargetRule = "prediction",
     protocol: str | CurveProtocol = "rise",
     device: str = "cpu",
     batch_size: int = 64,
@@ -61,7 +62,10 @@ def benchmark(
         image_list: A file of image names instead of a draw; see `ImageSet.save_list`.
         metrics: "faithfulness" (insertion, deletion), "localisation" (AUPR, pointing game), or your own; options as
             text ("localisation:tolerance=15"). By default the first, and the second where all images have masks.
-        target: Explain the model's "prediction", or the image's "label".
+        target: Explain the model's "prediction", or the image's "label"; or a target whose classes may be these two
+            words: `cl.contrast("prediction")`, `cl.contrast("label", "tiger cat")`, `cl.logit("prediction")`; or a
+            direction, or a function of the logits. A class is explained by its own logit; where classes are texts
+            (CLIP), by its contrast to the mean of all, unless `cl.logit` asks for the logit.
         protocol: Of the curves; see `cl.insertion_deletion`.
         device: Where models run, such as "cuda".
         batch_size: Changed images run at once for the curves.
@@ -127,6 +131,7 @@ def run_plan(
     refuse_import("cl.benchmark")
     models, images = dict(models or {}), dict(images or {})
     check_running(batch_size, workers, scheduler, device, objects=bool(models))
+    check_rules((study.target for study in plan.studies), here=workers is None and scheduler is None)
     check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
     check_metrics(text for study in plan.studies for text in study.metrics)
     for trial in plan.trials:
@@ -138,6 +143,7 @@ def run_plan(
     images |= {
         study.data.source: open_images(study.data.source) for study in plan.studies if study.data.source not in images
     }
+    _check_classes(plan, models, device, here=workers is None and scheduler is None)
     plan = identified(plan, models, images, progress)
     run = RunFolder(out)
     methods = {spec.name for study in plan.studies for spec in study.methods}
@@ -218,6 +224,14 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield wish.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _check_classes(plan: BenchmarkPlan, models: Mapping[str, HookedModel], device: str, here: bool) -> None:
+    """Refuse classes of targets that a model does not have; models on workers say so in their trials."""
+    for study in plan.studies:
+        for spec in study.models if here else ():
+            for name in fixed_classes(study.target):
+                (models[spec.text] if spec.text in models else model_of(spec.text, device)).target(name)
 
 
 def _several(value: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from caap_lab.bench.run_cost import architecture
 from caap_lab.bench.run_folder import SCHEMA
+from caap_lab.bench.target_rule import OwnTarget, TargetRule
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import BUILT_IN, parse_metric
@@ -55,6 +56,26 @@ def check_metrics(texts: Iterable[str]) -> None:
         for column in () if metric in BUILT_IN else metric.columns:
             if column.name in (*SCHEMA.names, *_OTHER_COLUMNS):
                 raise InputError(f"The column {column.name!r} of {metric.name} needs another name: rows have one.")
+
+
+def check_rules(rules: Iterable[TargetRule], here: bool) -> None:
+    """Refuse targets that cannot be explained: known by name alone, or a function of the logits on workers.
+
+    Args:
+        rules: What is explained.
+        here: True if trials run in this process.
+
+    Raises:
+        InputError: says which.
+    """
+    for rule in rules:
+        if isinstance(rule, OwnTarget):
+            raise InputError(
+                f"The target {rule.name!r} came as an object, of which plans keep the name and a hash; call "
+                "cl.benchmark with it again."
+            )
+        if callable(rule) and not here:
+            raise InputError("Workers are not given functions as targets; take a contrast or a direction.")
 
 
 def check_models(specs: Iterable[Variant], here: bool) -> None:

@@ -15,10 +15,10 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
 from caap_lab.bench.benchmark import run_plan
 from caap_lab.bench.identity import spec_digest, weights_digest
-from caap_lab.bench.pairing import label_of
 from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
 from caap_lab.bench.published import METRICS
 from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.target_rule import rule_in_key, target_by_rule
 from caap_lab.bench.trial import model_of
 from caap_lab.data.image_set import ImageSet
 from caap_lab.data.open import open_images
@@ -26,6 +26,7 @@ from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Logit
 from caap_lab.models.vit import HookedViT
 from caap_lab.variant import Variant
 
@@ -129,7 +130,7 @@ class FigureData:
             "method": method.text,
             "source": study.data.source,
             "image": image,
-            "target": study.target if target is None else str(target),
+            "target": rule_in_key(study.target, by_contrast=False) if target is None else str(target),
             "identity": [weights_digest(model), spec_digest(method), images.digest_of(image)],
         }
         path = self.folder / "maps" / f"{_key(content)}.safetensors"
@@ -137,9 +138,12 @@ class FigureData:
             return AttributionMap.load(path)
         hooked = self.model(model)
         sample = images.named(image)
-        if target is None and study.target == "label":
-            target = label_of(sample, images, hooked)
-        m = attribute(hooked, sample.image, method.name, target, progress=False, **method.options)
+        explained: Any = target
+        if target is None:
+            explained = target_by_rule(study.target, hooked, hooked.preprocess(sample.image), sample, images)
+        elif isinstance(study.target, Logit):
+            explained = Logit(target)
+        m = attribute(hooked, sample.image, method.name, explained, progress=False, **method.options)
         assert isinstance(m, AttributionMap)
         m.save(path)
         return m
@@ -178,7 +182,7 @@ class FigureData:
                 result = sweep(
                     model,
                     self.images(study)[: self.sweep_images],
-                    "label" if study.target == "label" else None,
+                    None if study.target == "prediction" else study.target,
                     metrics=study.metrics,
                     # One folder for all would be read in full by each sweep.
                     out=self.run_folder / "sweeps" / _file_name(f"table_{table:02d}_{variant.label}"),

@@ -18,9 +18,11 @@ from caap_lab.digests.hashing import file_digest, hex_digest, pieces_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_digest, parse_metric
 from caap_lab.models.base import HookedModel
+from caap_lab.models.checkpoint import read_state_dict
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.hugging_face.folder import names_folder, open_folder
 from caap_lab.models.load import BUNDLED, bundled_models, check_name
+from caap_lab.models.targets import by_contrast
 from caap_lab.variant import Variant
 
 WEIGHTS_FILES = ("checkpoint", "head")
@@ -65,6 +67,7 @@ def identified(
             {text: spec_digest(spec) for text, spec in methods.items()},
             digests,
             own_metrics(text for study in plan.studies for text in study.metrics),
+            tuple(text for text, spec in specs.items() if _explains_contrasts(spec, models.get(text))),
         ),
     )
 
@@ -86,6 +89,22 @@ def weights_digest(spec: Variant) -> str:
         f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in _weights_files(spec)
     )
     return f"{WHOLE}{digest}" if names_folder(spec.name) else digest
+
+
+def _explains_contrasts(spec: Variant, model: HookedModel | None) -> bool:
+    """True if the model's classes are text embeddings, several of them; see `caap_lab.models.targets.by_contrast`."""
+    return by_contrast(model) if model is not None else classes_are_texts(spec)
+
+
+def classes_are_texts(spec: Variant) -> bool:
+    """True if a model by name has a head file with text embeddings as classes."""
+    if spec.options.get("head") is None:
+        return False
+    try:
+        texts = read_state_dict(str(spec.options["head"])).get("text_embeddings")
+    except InputError:  # each trial fails with this error when its turn comes
+        return False
+    return texts is not None and len(texts) > 1
 
 
 def _weights_files(spec: Variant) -> list[tuple[str, Path]]:

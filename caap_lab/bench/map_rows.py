@@ -1,5 +1,6 @@
 """Attribution maps as rows of a run's folder, and back."""
 
+import base64
 import json
 import platform
 from collections.abc import Mapping
@@ -12,18 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap, Sign
+from caap_lab.attribution.map_target import target_from_json, target_to_json
 from caap_lab.attribution.registry import METHODS
 from caap_lab.bench.run_folder import Row
 from caap_lab.engine.scores import score_read
 from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Direction, Target
 from caap_lab.variant import parse_variant
 
 
 def map_to_row(m: AttributionMap) -> Row:
     """What a row keeps of a map: all but the image and the scores of other classes."""
     return {
-        "target": m.target,
+        "target": m.target_class,
         "target_name": m.target_name,
+        "target_object": _written(m.target),
         "grid": list(m.grid),
         "scores": m.scores.flatten().tolist(),
         "map_score": m.score,
@@ -52,7 +56,8 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
         model,
         image,
         torch.from_numpy(np.reshape(row["scores"], tuple(row["grid"])).copy()),
-        target=int(row["target"]),
+        target=_target_of_row(row, model),
+        class_specific=method.name not in METHODS or METHODS[method.name].class_specific,
         method=method.name,
         score=score,
         sign=sign,
@@ -62,6 +67,30 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
     )
     versions = json.loads(row["versions"])
     return replace(m, versions={name: version for name, version in versions.items() if name != "python"})
+
+
+def _written(target: Any) -> dict[str, Any] | None:
+    """A target that is no class, with a direction's values; None for a class, which its index tells."""
+    if isinstance(target, int):
+        return None
+    written = target_to_json(target)
+    assert isinstance(written, dict)
+    if isinstance(target, Direction):
+        values = target.vector.double().cpu().numpy().astype("<f8")
+        written["vector"] = base64.b64encode(values.tobytes()).decode()
+    return written
+
+
+def _target_of_row(row: Mapping[str, Any], model: HookedModel) -> Target | int:
+    """What a row's map explains; rows of earlier versions know classes alone."""
+    text = row.get("target_object")
+    if not isinstance(text, str):  # missing values of frames are None or NaN
+        return int(row["target"])
+    written = json.loads(text)
+    content = written.pop("vector", None)
+    vector = None if content is None else torch.from_numpy(np.frombuffer(base64.b64decode(content), "<f8").copy())
+    given: Any = target_from_json(written, vector)
+    return Target(given, row["target_name"], model.n_classes)
 
 
 def _score_and_sign(name: str, options: Mapping[str, Any], model: HookedModel) -> tuple[str, Sign]:

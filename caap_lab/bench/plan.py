@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from caap_lab.bench.target_rule import TargetRule, check_rule, rule_from_json, rule_in_key, rule_to_json
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form
@@ -15,7 +16,6 @@ from caap_lab.metrics.metric import Metric, MetricColumn
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.variant import Variant, parse_variant
 
-TARGETS = ("prediction", "label")
 FORMAT = 2
 _READABLE = (1, 2)
 """Format 1 has no identities: its trials are known by names alone. They can be read, but no run continues them."""
@@ -47,6 +47,9 @@ class Identity:
     """By source, then by the image's name."""
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     """By the metric's text; only those that users registered."""
+    by_contrast: tuple[str, ...] = ()
+    """Models whose classes are text embeddings, by the text of the spec: where nothing else is said, they explain a
+    class by its contrast to the mean of all."""
 
 
 def merged(identities: Iterable[Identity]) -> Identity:
@@ -55,13 +58,15 @@ def merged(identities: Iterable[Identity]) -> Identity:
     methods: dict[str, str] = {}
     images: dict[str, dict[str, str]] = {}
     metrics: dict[str, OwnMetric] = {}
+    by_contrast: dict[str, None] = {}
     for one in identities:
         models.update(one.models)
         methods.update(one.methods)
         metrics.update(one.metrics)
+        by_contrast.update(dict.fromkeys(one.by_contrast))
         for source, digests in one.images.items():
             images.setdefault(source, {}).update(digests)
-    return Identity(models, methods, images, metrics)
+    return Identity(models, methods, images, metrics, tuple(by_contrast))
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ class Study:
     methods: tuple[Variant, ...]
     metrics: tuple[str, ...] = default_metrics(has_masks=True)
     """By name, with options as text: "localisation:tolerance=15"."""
-    target: str = "prediction"
-    """Class that maps and curves are about: the model's "prediction", or the image's "label"."""
+    target: TargetRule = "prediction"
+    """What maps and curves are about: the model's "prediction", the image's "label", or a target made of these."""
     table: int = 0
     """Number of the paper's table that it is for, or 0."""
 
@@ -100,8 +105,7 @@ class Study:
         names = [parse_variant(metric).name for metric in self.metrics]
         if len(set(names)) < len(names):
             raise InputError(f"The metric {max(names, key=names.count)!r} is given twice; a run has each once.")
-        if self.target not in TARGETS:
-            raise InputError(f"target={self.target!r} is not known; use {' or '.join(TARGETS)}.")
+        check_rule(self.target)
         for what, specs in (("model", self.models), ("method", self.methods)):
             labels = [spec.label for spec in specs]
             if not labels:
@@ -119,7 +123,7 @@ class Trial:
     source: str
     image: str
     metrics: tuple[str, ...]
-    target: str
+    target: TargetRule
     protocol: CurveProtocol
     model_digest: str = ""
     method_digest: str = ""
@@ -127,6 +131,8 @@ class Trial:
     """What the names stand for; empty in plans of format 1, which know trials by names alone."""
     own_metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     """Those of its metrics that users registered, by text."""
+    by_contrast: bool = False
+    """True for a model whose classes are text embeddings."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -148,7 +154,7 @@ class Trial:
             "method": [self.method.name, self.method.options],
             "image": [self.source, self.image],
             "metrics": sorted(metric.name for metric in metrics.values()),
-            "target": self.target,
+            "target": rule_in_key(self.target, by_contrast=self.by_contrast),
             "protocol": self.protocol.to_dict() if self.reads_protocol else None,
         }
         own = {text: metric.digest for text, metric in self.own_metrics.items()}
@@ -209,6 +215,7 @@ class BenchmarkPlan:
             self.identity.methods.get(method.text, ""),
             self.identity.images.get(source, {}).get(image, ""),
             {text: own for text, own in self.identity.metrics.items() if text in study.metrics},
+            model.text in self.identity.by_contrast,
         )
 
     def columns(self, study: Study) -> tuple[MetricColumn, ...]:
@@ -226,8 +233,11 @@ class BenchmarkPlan:
     def save(self, path: Path) -> None:
         """Write as JSON, in one step."""
         content = {"format": FORMAT, **asdict(self)}
-        if not self.identity.metrics:  # earlier versions read no such entry
-            del content["identity"]["metrics"]
+        for study, written in zip(self.studies, content["studies"], strict=True):
+            written["target"] = rule_to_json(study.target)
+        for entry in ("metrics", "by_contrast"):  # earlier versions read no such entries
+            if not content["identity"][entry]:
+                del content["identity"][entry]
         with atomic_path(path) as part:
             part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -264,7 +274,7 @@ _FORM = {
             "models": [_SPEC],
             "methods": [_SPEC],
             "metrics": [str],
-            "target": str,
+            "target": (str, dict),
             "table": int,
         }
     ],
@@ -284,7 +294,7 @@ def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
             _specs(study["models"]),
             _specs(study["methods"]),
             tuple(study["metrics"]),
-            study["target"],
+            rule_from_json(study["target"]),
             study["table"],
         )
         for study in content["studies"]
@@ -312,14 +322,14 @@ _OWN_METRICS = {
 
 
 def _identity(content: dict[str, Any]) -> Identity:
-    metrics = content.get("metrics", {})
-    if not has_form(metrics, _OWN_METRICS):
-        raise InputError("its metrics are not as they were written")
+    metrics, by_contrast = content.get("metrics", {}), content.get("by_contrast", [])
+    if not has_form(metrics, _OWN_METRICS) or not has_form(by_contrast, [str]):
+        raise InputError("its metrics or models are not as they were written")
     own = {
         text: OwnMetric(**{**one, "columns": tuple(MetricColumn(**column) for column in one["columns"])})
         for text, one in metrics.items()
     }
-    return Identity(**{**content, "metrics": own})
+    return Identity(**{**content, "metrics": own, "by_contrast": tuple(by_contrast)})
 
 
 def _specs(rows: Sequence[dict[str, Any]]) -> tuple[Variant, ...]:

@@ -1,8 +1,10 @@
 """The two profiles of the paper's tables: `paper`, on its models and data sets, and `demo`, on the bundled world."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from caap_lab.bench.identity import classes_are_texts
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.published import METHODS, names, tables
 from caap_lab.data.image_set import ImageSet, read_list
@@ -10,6 +12,7 @@ from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import BUILT_IN
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.targets import Logit
 from caap_lab.variant import Variant, parse_variant
 
 DATASETS = {
@@ -212,7 +215,18 @@ def _plan(
                     table,
                 )
             )
+    studies = [_by_own_logit(study) for study in studies]
     return BenchmarkPlan(tuple(studies), curve_protocol(protocol), profile, notes)
+
+
+def _by_own_logit(study: Study) -> Study:
+    """The study with a class explained by its own logit, where a user's model has texts as classes.
+
+    The paper speaks of class scores, and nowhere of a contrast; its CLIP columns seem to be fine-tuned models with
+    linear heads. So its tables compare what it compared, although gradients of texts' own logits say little.
+    """
+    texts = any(classes_are_texts(spec) for spec in study.models)
+    return replace(study, target=Logit(study.target)) if texts and isinstance(study.target, str) else study
 
 
 def chosen_tables(chosen: Sequence[int] | None) -> list[int]:

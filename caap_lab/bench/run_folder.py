@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
         ("target_rule", pa.string()),
         ("target", pa.int64()),
         ("target_name", pa.string()),
+        ("target_object", pa.string()),
         ("label", pa.int64()),
         ("grid", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float32())),
@@ -68,8 +69,9 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Columns of every part. Those of registered metrics, one number each, come after them in the parts that have them."""
-_JSON = ("protocol", "settings", "versions")
+"""Columns of every part; `target` is the class that is spoken for, and `target_object` what is explained where it is
+more than a class. Those of registered metrics, one number each, come after them in the parts that have them."""
+_JSON = ("target_object", "protocol", "settings", "versions")
 _FEW = 64  # parts of one trial that become one
 
 

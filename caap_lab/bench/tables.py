@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from caap_lab.bench.plan import Study
 from caap_lab.bench.published import METRICS, published
 from caap_lab.bench.result import BenchmarkResult
+from caap_lab.bench.target_rule import has_probability, rule_words
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html, for_latex, for_markdown
 from caap_lab.files import atomic_path
 from caap_lab.metrics.localisation import LOCALISATION
 from caap_lab.metrics.metric import PERCENT, MetricColumn, units
+from caap_lab.models.targets import Logit
 from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
@@ -227,11 +229,17 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
     columns = [column for study in studies for column in plan.columns(study)]
     lines = [f"{units(dict.fromkeys(columns))}, mean over images ± standard error (ddof 0); best in bold."]
     for study in studies:
-        who = "the model's own prediction" if study.target == "prediction" else "the image's label"
+        who = rule_words(study.target)
+        texts = [model.label for model in study.models if model.text in plan.identity.by_contrast]
+        if texts and isinstance(study.target, str):
+            who += f" (of {', '.join(texts)}, whose classes are texts, against the mean of all classes)"
         name = study.data.source
         if study.data.label != name:
             name = f"{study.data.label} is {name}"
-        lines.append(f"{name}, images: {study.data.chosen}; explained class: {who}.")
+        what = "explained class" if isinstance(study.target, (str, Logit)) else "explained"
+        lines.append(f"{name}, images: {study.data.chosen}; {what}: {who}.")
+        if not has_probability(study.target):
+            lines.append("It has no probability: curves and SaCo are of its value, and percent are hundredths of that.")
     if any(plan.reads_protocol(study) for study in studies):
         choices = ", ".join(f"{key} {value}" for key, value in plan.protocol.to_dict().items() if key != "name")
         lines.append(f"Curves: protocol {plan.protocol.name} ({choices}).")

@@ -14,9 +14,10 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
 from caap_lab.bench.identity import model_digest, weights_digest
 from caap_lab.bench.map_rows import map_to_row
-from caap_lab.bench.pairing import label_of, with_model_classes
+from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row
+from caap_lab.bench.target_rule import rule_text, target_by_rule
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -36,7 +37,7 @@ def compute(trial: Trial, model: HookedModel, images: ImageSet, batch_size: int)
     check_model(trial, model)
     sample = read_sample(images, trial.image, trial.image_digest)
     x = model.preprocess(sample.image)
-    target = label_of(sample, images, model) if trial.target == "label" else None
+    target = target_by_rule(trial.target, model, x, sample, images)
     m = attribute(model, x, trial.method.name, target, progress=False, **trial.method.options)
     assert isinstance(m, AttributionMap)
     return evaluate(trial, model, with_model_classes(sample, images, model), x, m, batch_size)
@@ -77,7 +78,7 @@ def evaluate(
         read = replace(given, protocol=trial.protocol) if metric.reads_protocol else given
         if metric.needs_masks:
             if masked is None:
-                masked = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target)
+                masked = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target_class)
             read = replace(read, mask=masked[0], ignored=masked[1])
             row["mask"] = masked[2]
         row |= metric.values(read, variant.options)
@@ -98,7 +99,7 @@ def about(trial: Trial) -> Row:
         "data": trial.source,
         "image": trial.image,
         "protocol": trial.protocol.to_dict() if trial.reads_protocol else None,
-        "target_rule": trial.target,
+        "target_rule": rule_text(trial.target),
     }
 
 
@@ -182,15 +183,15 @@ def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     return held
 
 
-def _seen(model: HookedModel, regions: Regions, target: int) -> tuple[Mask, Mask | None, str]:
+def _seen(model: HookedModel, regions: Regions, target: int | None) -> tuple[Mask, Mask | None, str]:
     """The object's pixels and those to ignore as the model sees them, and which object."""
     masked, which = _object(regions, target)
     ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored).numpy()
     return model.preprocessing.mask(masked).numpy(), ignored, which
 
 
-def _object(regions: Regions, target: int) -> tuple[np.ndarray, str]:
+def _object(regions: Regions, target: int | None) -> tuple[np.ndarray, str]:
     """The target's pixels where its class is annotated, else the pixels of all objects; and which."""
-    if target in regions.masks:
+    if target is not None and target in regions.masks:
         return regions.masks[target], "target"
     return np.logical_or.reduce(list(regions.masks.values())), "all objects"

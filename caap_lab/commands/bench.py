@@ -12,6 +12,7 @@ from caap_lab.commands.bench_options import (
     profile_plan,
     refuse_others,
 )
+from caap_lab.commands.target_flags import FLAGS, with_flags
 from caap_lab.errors import InputError
 
 HELP = "many models x methods x images, resumable; run it again to go on where it stopped"
@@ -53,6 +54,9 @@ def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:
     if missing:
         raise InputError(f"Give --{', --'.join(missing)} as well, a --profile, or the folder of an earlier run alone.")
     refuse_others(what, [name for name in WHAT if name not in ("head", "tables")], "a run without --profile paper")
+    flags = {name: what.pop(name) for name in FLAGS if name in what}
+    if flags:
+        what["target"] = with_flags(what.get("target", "prediction"), flags.get("against"), flags)
     lists = what.pop("image_list", [])
     if len(lists) > 1:
         raise InputError("Give one --image-list; several are for --profile paper.")

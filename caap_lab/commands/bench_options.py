@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from caap_lab.commands.target_flags import FLAGS, add_target_flags
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ WHAT = (
     "seed",
     "metrics",
     "target",
+    *FLAGS,
     "protocol",
     "image_list",
     "head",
@@ -43,8 +45,8 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-list", nargs="+", metavar="FILE", help="names instead of a draw; for the paper profile NAME=FILE"
     )
-    parser.add_argument("--metrics", nargs="+", help="faithfulness, localisation")
-    parser.add_argument("--target", help="explain the model's 'prediction' or the image's 'label'")
+    parser.add_argument("--metrics", nargs="+", help="faithfulness, localisation, saco")
+    add_target_flags(parser, "explain the model's 'prediction' or the image's 'label'")
     parser.add_argument("--protocol", help="of the curves: rise, rise-28, patches, tis, chefer, mutex, xplique, mda")
     parser.add_argument("--head", nargs="+", metavar="NAME=PATH", help="DINOv2's linear heads, for the paper profile")
     parser.add_argument("--device", help="such as cuda")

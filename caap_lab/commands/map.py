@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caap_lab.commands.caap_flags import add_caap_flags, given_caap_options
+from caap_lab.commands.target_flags import add_target_flags, with_flags
 from caap_lab.errors import InputError
 from caap_lab.variant import Variant, parse_variant
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="caap",
         help="a name, with options as NAME:key=value,key=value; see: caap-lab methods",
     )
-    parser.add_argument("--target", help="class index, WordNet id or word; the model's prediction by default")
+    add_target_flags(parser, "class index, WordNet id or word; the model's prediction by default")
     add_caap_flags(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/map"), help="folder for the results")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -57,6 +58,7 @@ def run(parsed: argparse.Namespace) -> int:
     _check_images(parsed.images, parsed.demo)
 
     from caap_lab.attribution.registry import METHODS, attribute, unknown_method
+    from caap_lab.bench.target_rule import target_by_rule
     from caap_lab.models.images import check_photo
     from caap_lab.models.load import load_model
 
@@ -78,12 +80,13 @@ def run(parsed: argparse.Namespace) -> int:
         device=parsed.device,
         dtype=parsed.dtype,
     )
-    target = None if parsed.target is None else model.target(parsed.target)
+    of = "prediction" if parsed.target is None else model.target(parsed.target)
+    rule = with_flags(of, None if parsed.against is None else model.target(parsed.against), vars(parsed))
     results: list[dict[str, Any]] = []
     images = _named_images(parsed)
     try:
         for name, image in images:
-            m: Any = attribute(model, image, method=variant.name, target=target, **options)
+            m: Any = attribute(model, image, method=variant.name, target=target_by_rule(rule, model, image), **options)
             results.append(_write(model, image, name, _file_name(variant), m, parsed.out))  # type: ignore[arg-type]
             if not parsed.json:
                 _print_result(results[-1])
@@ -153,8 +156,9 @@ def _write(model: "HookedViT", image: Any, name: str, method: str, m: "Attributi
             {"class": int(i), "name": model.class_names.name(int(i)), "probability": round(float(p), 4)}
             for p, i in zip(top.values, top.indices, strict=True)
         ],
-        "target": m.target,
+        "target": m.target_class,
         "target_name": m.target_name,
+        "explains": _explained(m),
         "method": m.method,
         "settings": m.settings,
         "score": m.score,
@@ -166,12 +170,18 @@ def _write(model: "HookedViT", image: Any, name: str, method: str, m: "Attributi
     }
 
 
+def _explained(m: "AttributionMap") -> str:
+    if not m.class_specific:
+        return "any class"
+    return f"{m.target_name} ({m.target})" if isinstance(m.target, int) else m.target_name
+
+
 def _print_result(result: dict[str, Any]) -> None:
     print(f"{result['image']} under {result['model']}")
     for prediction in result["predictions"]:
         print(f"  {prediction['probability']:7.1%}  {prediction['name']} ({prediction['class']})")
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
-    print(f"{result['method']} for {result['target_name']} ({result['target']}): {settings}")
+    print(f"{result['method']} for {result['explains']}: {settings}")
     for patch in result["top_patches"]:
         print(f"  row {patch['row']:2d}, column {patch['column']:2d}: {result['score']} {patch['score']:.3f}")
     print(f"{result['seconds']:.2f} s; {result['overlay']} and {result['scores']}")

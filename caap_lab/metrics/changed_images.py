@@ -56,11 +56,12 @@ def checked_maps(
     if len(singles) not in (1, len(several)):
         raise InputError(f"{len(several)} maps need as many images, or one for all; {len(singles)} were given.")
     for m in several:
-        spoken = m.target if isinstance(m.target, int) else -1
-        if spoken >= model.n_classes or tuple(m.image.shape[:2]) != model.preprocessing.image_size:
+        if (m.target_class or 0) >= model.n_classes or tuple(m.image.shape[:2]) != model.preprocessing.image_size:
             raise InputError(f"The map of {m.method} was made for another model: {m.model_name}.")
     _check_origin(model, singles, several)
-    running, targets = explained(model, [m.target for m in several] if target is None else target, len(several))
+    # A map's class is the class's own logit, also where a class that a user gives stands for a contrast.
+    own = [Logit(m.target) if isinstance(m.target, int) else m.target for m in several]
+    running, targets = explained(model, own if target is None else target, len(several))
     return CheckedMaps(running, singles, several, targets)
 
 
@@ -98,14 +99,9 @@ def change_order(m: AttributionMap, upsampling: str) -> Int[Tensor, "height widt
     return pixels.flatten().argsort(descending=True, stable=True).argsort().reshape(pixels.shape)
 
 
-def has_probability(target: Target) -> bool:
-    """True for classes and contrasts; directions and functions have a value alone."""
-    return isinstance(target.given, (int, Contrast, Logit))
-
-
 def value_name(score: str, target: Target) -> str:
     """What a score of `target_scores` is, for axes."""
-    if has_probability(target):
+    if target.has_probability:
         logits = "difference of logits" if isinstance(target.given, Contrast) else "logit"
         return {"prob": "probability", "logit": logits, "top1": "is the model's answer"}[score]
     return "projection" if isinstance(target.given, Direction) else "value"

@@ -19,7 +19,6 @@ from caap_lab.metrics.changed_images import (
     CheckedMaps,
     change_order,
     checked_maps,
-    has_probability,
     target_scores,
     value_name,
 )
@@ -157,7 +156,7 @@ def _check_scored(given: CheckedMaps, protocol: CurveProtocol) -> None:
     bases = {protocol.insertion_base, protocol.deletion_base}
     asks = "score='top1'" if protocol.score == "top1" else "the base 'mda_blur'" if "mda_blur" in bases else ""
     for target in given.targets:
-        if asks and not has_probability(target):
+        if asks and not target.has_probability:
             raise InputError(
                 f"{asks} of the protocol {protocol.name!r} needs a class or a contrast of classes, and the target is "
                 f"{target.name}, which has no probability. Use another protocol, or target=... for the curves."

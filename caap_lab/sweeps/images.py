@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from caap_lab.bench.pairing import label_of, with_model_classes
+from caap_lab.bench.target_rule import TargetRule, reads_label
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.digests.tensors import raw_bytes
@@ -31,43 +32,44 @@ class SweepImage:
     sample: Sample
     read: Callable[[], Float[Tensor, "1 3 height width"]]
     """The image as the model's input."""
-    target: int | None
-    """The class to explain; None for the model's prediction."""
     digest: str
     """Hash of the image, its label and its masks; trials are kept under it."""
     mask: Mask | None = None
     """The object's pixels as the model sees them, where the caller gave them."""
+    images: ImageSet | None = None
+    """The data set that it is of."""
 
 
 def sweep_images(
-    model: HookedModel, images: ImageSet | Images, target: int | str | None, masks: Masks | None
+    model: HookedModel, images: ImageSet | Images, rule: TargetRule | int, masks: Masks | None
 ) -> list[SweepImage]:
-    """All images, with their targets.
+    """All images of a sweep.
 
     Args:
         model: The model.
         images: A data set, or anything that goes into the model.
-        target: As in `sweep_cutoffs`.
+        rule: What is explained of each, see `caap_lab.bench.target_rule`.
         masks: Of images that are no data set.
 
     Raises:
-        InputError: an image, target or mask cannot be used.
+        InputError: an image, its label or a mask cannot be used.
     """
-    fixed = model.target(0 if target is None or target == "label" else target)
     if isinstance(images, ImageSet):
         if masks is not None:
             raise InputError("masks=... belong to images of your own; a data set has its own masks.")
+        for sample in images if reads_label(rule) else ():
+            label_of(sample, images, model)  # refused here, before anything runs
         return [
             SweepImage(
                 images.source,
                 with_model_classes(sample, images, model),
                 partial(_read_sample, model, sample),
-                label_of(sample, images, model) if target == "label" else None if target is None else fixed,
                 images.digest_of(sample.name),
+                images=images,
             )
             for sample in images
         ]
-    if target == "label":
+    if reads_label(rule):
         raise InputError("target='label' needs a data set with labels, as cl.open_images gives it.")
     singles = check_images(images)
     checked = [None] * len(singles) if masks is None else _checked(masks, len(singles), model)
@@ -76,7 +78,6 @@ def sweep_images(
             "images",
             Sample(name, partial(_seen, model, single)),
             partial(model.preprocess, single),
-            None if target is None else fixed,
             name.rpartition(" ")[2],
             mask,
         )

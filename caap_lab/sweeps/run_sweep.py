@@ -14,6 +14,7 @@ from caap_lab.bench.check import check_metrics
 from caap_lab.bench.identity import model_digest, own_metrics, spec_digest
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row, RunFolder
+from caap_lab.bench.target_rule import TargetRule, target_by_rule
 from caap_lab.bench.trial import evaluate, failure
 from caap_lab.checks import check_count
 from caap_lab.data.image_set import ImageSet
@@ -22,12 +23,14 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import default_metrics, parse_metric
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.dataset import rows_to_dataset
 from caap_lab.sweeps.images import Masks, SweepImage, sweep_images
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.sweep_cost import sweep_passes
 from caap_lab.sweeps.sweep_settings import Label, Setting, settings_of
+from caap_lab.sweeps.sweep_target import SweepTarget
 from caap_lab.variant import Variant
 
 
@@ -45,7 +48,7 @@ class Options(CaapOptions, total=False):
 def run_sweep(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None,
+    target: TargetLike | None,
     axes: tuple[str, ...],
     changes: Mapping[Label, dict[str, Any]],
     *,
@@ -76,7 +79,8 @@ def run_sweep(
     check_kind(model, "A sweep of CAAP")
     check_count("batch_size", batch_size)
     settings = settings_of(model, changes, fixed)
-    pictures = sweep_images(model, images, target, masks)
+    wanted = SweepTarget.of(model, target)
+    pictures = sweep_images(model, images, wanted.rule, masks)
     has_masks = images.has_masks if isinstance(images, ImageSet) else masks is not None
     chosen_metrics = default_metrics(has_masks) if metrics is None else tuple(metrics)
     check_metrics(chosen_metrics)
@@ -84,7 +88,6 @@ def run_sweep(
         if parse_metric(metric)[0].needs_masks and not has_masks:
             raise InputError(f"metrics={metric!r} needs a mask of every image: masks=..., or a data set with masks.")
 
-    rule = "prediction" if target is None else "label" if target == "label" else f"class {pictures[0].target}"
     digest = model_digest(model)
     spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
     chosen = curve_protocol(protocol)
@@ -98,12 +101,13 @@ def run_sweep(
                 picture.source,
                 picture.sample.name,
                 chosen_metrics,
-                rule,
+                wanted.written,
                 chosen,
                 digest,
                 method_digest,
                 picture.digest,
                 own,
+                wanted.by_contrast,
             )
             for setting, method_digest in zip(settings, method_digests, strict=True)
         ]
@@ -119,7 +123,7 @@ def run_sweep(
                 for picture, row in zip(pictures, trials, strict=True):
                     waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
                     if waiting:
-                        run.append(_image_rows(model, picture, list(waiting.values()), batch_size))
+                        run.append(_image_rows(model, picture, wanted.rule, list(waiting.values()), batch_size))
                         finished |= set(waiting)
                     bar.update(len(row))
         kept = done if complete else run.rows()
@@ -131,14 +135,18 @@ def run_sweep(
         data=rows_to_dataset(frame, axes, [setting.label for setting in settings], names, model.grid),
         default=next((s.label for s in settings if not set(changes[s.label]) & set(s.variant.options)), None),
         metrics=chosen_metrics,
-        passes=sweep_passes(model, settings, prediction=target is None),
+        passes=sweep_passes(model, settings, wanted.rule),
         model=model,
         readers=tuple(picture.read for picture in pictures),
     )
 
 
 def _image_rows(
-    model: HookedViT, picture: SweepImage, waiting: Sequence[tuple[Trial, Setting]], batch_size: int
+    model: HookedViT,
+    picture: SweepImage,
+    rule: TargetRule | int,
+    waiting: Sequence[tuple[Trial, Setting]],
+    batch_size: int,
 ) -> list[Row]:
     """Rows of an image's trials; what goes wrong is their error, so that one bad image does not end a long sweep."""
     rows: list[Row] = []
@@ -146,7 +154,8 @@ def _image_rows(
         group = list(same)
         try:
             x = picture.read()
-            (maps,) = caap_maps(model, x, picture.target, [setting.caap for _, setting in group])
+            target = target_by_rule(rule, model, x, picture.sample, picture.images)
+            (maps,) = caap_maps(model, x, target, [setting.caap for _, setting in group])
             for (trial, _), m in zip(group, maps, strict=True):
                 rows.append(evaluate(trial, model, picture.sample, x, m, batch_size, picture.mask))
         except Exception as error:

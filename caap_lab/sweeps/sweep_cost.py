@@ -5,21 +5,24 @@ from itertools import groupby
 
 import torch
 
+from caap_lab.bench.target_rule import TargetRule, reads_prediction
 from caap_lab.engine.layout import layout
 from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.sweep_settings import Setting
 
 
-def sweep_passes(model: HookedViT, settings: Sequence[Setting], prediction: bool) -> float:
+def sweep_passes(model: HookedViT, settings: Sequence[Setting], rule: TargetRule | int) -> float:
     """Cost of one image's maps, without metrics and the blanks' own runs, which all images share.
 
     Args:
         model: The model.
         settings: The sweep's settings.
-        prediction: True if the model's own prediction is explained, for which the image runs to the end.
+        rule: What is explained. For the model's own prediction the image runs to the end; a target that is made of it,
+            such as its contrast to another class, takes a run of its own before.
     """
-    steps = 0
+    prediction = rule == "prediction"
+    steps = model.spec.n_tokens * model.spec.n_layers if reads_prediction(rule) and not prediction else 0
     for _, same in groupby(sorted(settings, key=lambda s: str(s.shared)), key=lambda s: s.shared):
         plans = [setting.plan for setting in same]
         steps += _source_steps(model, plans, prediction)

@@ -10,6 +10,7 @@ from caap_lab.engine.settings import CONTEXTS, cutoff_blocks
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
+from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.run_sweep import Options, run_sweep
@@ -19,7 +20,7 @@ from caap_lab.sweeps.sweep_settings import Label
 def sweep_cutoffs(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     cutoffs: Sequence[int | float] | None = None,
     **options: Unpack[Options],
@@ -34,7 +35,8 @@ def sweep_cutoffs(
         model: A Vision Transformer without hooks.
         images: A data set (`cl.open_images`), or anything that goes into the model.
         target: Class index, WordNet id or word for all images; "label" for a data set's own labels; None for the
-            model's own prediction of each.
+            model's own prediction of each. Or any other target: `cl.contrast("prediction")`, `cl.contrast("label",
+            "tiger cat")`, `cl.logit(...)`, a direction or a function of the logits, see `cl.contrast`.
         cutoffs: Numbers of blocks, or shares of them; all from 0 by default.
         **options: `metrics`: "faithfulness", "localisation"; by default the first, and the second where there are
             masks; () for maps alone. `protocol`: of the curves, "rise-28" by default; see `cl.insertion_deletion`.
@@ -56,7 +58,7 @@ def sweep_cutoffs(
 def sweep_ranges(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     ranges: Sequence[tuple[int, int]] | None = None,
     **options: Unpack[Options],
@@ -80,7 +82,7 @@ def sweep_ranges(
 def sweep_blanks(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     blanks: Sequence[str] | Mapping[str, Blank] | None = None,
     **options: Unpack[Options],
@@ -101,7 +103,7 @@ def sweep_blanks(
 def sweep_neighbourhoods(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     neighbourhoods: Sequence[str] | None = None,
     **options: Unpack[Options],
@@ -118,7 +120,7 @@ def sweep_neighbourhoods(
 def sweep_contexts(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     contexts: Sequence[str] | None = None,
     **options: Unpack[Options],
@@ -136,7 +138,7 @@ def sweep_contexts(
 def sweep_scores(
     model: HookedViT,
     images: ImageSet | Images,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     *,
     scores: Sequence[str] | None = None,
     **options: Unpack[Options],
