@@ -11,10 +11,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
+from caap_lab.engine.scores import target_score
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import Cell
-from caap_lab.mechanisms.set_scores import set_scores
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.targets import Direction, resolved_target
 
@@ -130,7 +130,7 @@ class CaapInteractions(LabelledResult):
         found = {
             name: resolved_target(one, kept.class_names, contrasts=kept.contrasts) for name, one in several.items()
         }
-        values = [set_scores(one, kept.logits.flatten(0, 1), score) for one in found.values()]
+        values = [target_score(one, kept.logits.flatten(0, 1), score).double() for one in found.values()]
         stacked = np.stack([one.view(kept.logits.shape[:2]).numpy() for one in values], axis=-1)
         names = list(found) if isinstance(target, Mapping) else None
         name = ", ".join(map(str, found)) if names else found[""].name

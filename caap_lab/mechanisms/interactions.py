@@ -11,13 +11,12 @@ from tqdm.auto import tqdm
 
 from caap_lab.engine.memory import GIB
 from caap_lab.engine.plan import check_ready
-from caap_lab.engine.scores import score_read
+from caap_lab.engine.scores import check_score, score_read, target_score
 from caap_lab.engine.sets import PatchSets, SetRuns
 from caap_lab.engine.settings import DEFAULT_MEMORY, CaapOptions, CaapSettings
 from caap_lab.mechanisms.interaction_result import CaapInteractions, KeptLogits, quantity
 from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import PatchChoice, check_patches, chosen_patches, is_top
-from caap_lab.mechanisms.set_scores import set_scores
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.running import runs_model
@@ -85,6 +84,9 @@ def caap_interactions(
     targets: dict[str, Any] | None = None
     if target is not None:
         model, targets = several_explained(model, target, len(singles))
+        for each in targets.values():
+            for one in each:
+                check_score(one, chosen.score)
     sets = PatchSets.of(model, chosen)
     runner = _Runner(sets, patches, len(singles), progress)
     names: list[str] = []
@@ -129,7 +131,7 @@ class _Runner:
         model, score = self.sets.model, self.sets.settings.score
         ranked = runs.all_logits(self.sets.neighbourhoods) if is_top(self.patches) else None
         if self.pairs is None:
-            self._choose(runs, None if ranked is None else set_scores(targets[0], ranked, score))
+            self._choose(runs, None if ranked is None else target_score(targets[0], ranked, score))
         pairs = self.pairs
         assert pairs is not None
         masks = pairs.masks
@@ -138,7 +140,7 @@ class _Runner:
 
         def keep(places: np.ndarray, logits: Tensor) -> None:
             for number, target in enumerate(targets):
-                values[places, number] = set_scores(target, logits, score).cpu().numpy()
+                values[places, number] = target_score(target, logits, score).double().cpu().numpy()
             if logits_of_all is not None:
                 logits_of_all[places] = logits.cpu()
 
