@@ -47,6 +47,11 @@ class PoolingAttention(Attention):
         """The queries whose answers make the pooled features; where they are several, their mean does."""
         return slice(0, 1) if self.pool.pool == "token" else slice(None)
 
+    @property
+    def mlp(self) -> nn.Module | None:
+        """The MLP behind the attention, if there is one: besides norms, the one step of `output` that is not linear."""
+        return getattr(self.pool, "mlp", None)
+
     @abstractmethod
     def output(
         self, z: Float[Tensor, "batch head query d_head"], x: Float[Tensor, "batch token d_model"]

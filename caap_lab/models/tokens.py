@@ -4,11 +4,12 @@ A choice knows no model; `indices(spec)` turns it into token numbers of one (pre
 row).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from caap_lab.errors import InputError
@@ -126,6 +127,36 @@ def patch_token(spec: ViTSpec, row: int, col: int) -> int:
     if not (0 <= row < rows and 0 <= col < cols):
         raise InputError(f"Cell ({row}, {col}) is outside the {rows} x {cols} grid (rows and columns start at 0).")
     return spec.n_prefix + row * cols + col
+
+
+Numbers = Sequence[int] | Int[Tensor | np.ndarray, " token"] | Bool[Tensor | np.ndarray, " token"]
+TokensLike = Tokens | int | Numbers | None
+"""Tokens as users choose them, alike in all images: a chooser, token numbers, booleans, or None for all."""
+
+
+def token_numbers(spec: ViTSpec, given: TokensLike) -> list[int]:
+    """Token numbers of a choice, in its order, each once.
+
+    Raises:
+        InputError: there are no such tokens, or none is chosen.
+    """
+    if given is None:
+        return list(range(spec.n_tokens))
+    if isinstance(given, Tokens):
+        return given.indices(spec)
+    chosen = np.atleast_1d(np.asarray(given.cpu() if isinstance(given, Tensor) else given))
+    if chosen.dtype == bool and chosen.shape == (spec.n_tokens,):
+        chosen = np.flatnonzero(chosen)
+    if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+        raise InputError(
+            f"tokens must be a choice from cl.tokens, token numbers, or {spec.n_tokens} booleans, and choose at least "
+            "one; leave tokens out for all of them."
+        )
+    numbers = list(dict.fromkeys(chosen.tolist()))
+    wrong = [number for number in numbers if not 0 <= number < spec.n_tokens]
+    if wrong:
+        raise InputError(f"Token {wrong[0]} does not exist: this model has tokens 0 to {spec.n_tokens - 1}.")
+    return numbers
 
 
 def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:

@@ -1,0 +1,207 @@
+"""The residual stream as the sum of what every part of a model has added to it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from caap_lab.activations.labelled import LabelledResult, labelled_dataset
+from caap_lab.checks import check_count
+from caap_lab.errors import InputError
+from caap_lab.mechanisms.frozen import frozen_scales
+from caap_lab.mechanisms.stream_parts import (
+    NORM_PRE_BIAS,
+    StreamRun,
+    as_array,
+    block_points,
+    embedding_parts,
+    pushed_forward,
+    run_stream,
+)
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.batches import batches, check_images
+from caap_lab.models.names import check_layers
+from caap_lab.models.running import check_gradients, runs_model
+from caap_lab.models.tokens import TokensLike, token_numbers
+from caap_lab.models.vit import HookedViT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+By = Literal["component", "head"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ResidualStack(LabelledResult):
+    """Parts of a residual stream as vectors: `data` has `value` [image, component, token, channel]."""
+
+    @property
+    def components(self) -> list[str]:
+        """Names of the parts."""
+        return self.axes["component"]
+
+    @property
+    def total(self) -> Float[np.ndarray, "image token channel"]:
+        """The stream itself: the sum of all parts."""
+        return self.per_image.sum(axis=1, dtype=np.float64)
+
+    def part(self, component: str) -> Float[np.ndarray, "image token channel"]:
+        """One part.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        return self.per_image[:, cast(int, self._place("component", {"component": component}))]
+
+    @property
+    def norms(self) -> LabelledResult:
+        """The length (L2 norm) of every part at every token."""
+        attributes = {**self.data.attrs, "quantity": "length (L2 norm) of the part"}
+        axes = {name: self.axes[name] for name in ("component", "token")}
+        lengths = np.linalg.norm(self.per_image, axis=-1)
+        return Lengths(labelled_dataset(axes, {"value": lengths}, **attributes))
+
+    def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
+        """Mean length of the parts, by token; see `LabelledResult.plot`."""
+        if len(self.axes["token"]) == 1:
+            at = {"token": self.axes["token"][0], **at}
+        return self.norms.plot(ax, **at)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {**self.norms._repr_mimebundle_(), "text/plain": repr(self)}
+
+
+class Lengths(LabelledResult):
+    """Lengths of vectors, which have no sign."""
+
+    signed = False
+
+
+@runs_model
+def residual_stack(
+    model: HookedViT,
+    images: Images,
+    *,
+    by: By = "component",
+    layer: int | None = None,
+    tokens: TokensLike = None,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> ResidualStack:
+    """The residual stream leaving a block as the sum of its parts.
+
+    ```python
+    stack = cl.residual_stack(model, image, by="head", tokens=cl.tokens.cls())
+    stack.part("L11H3")        # [image, token, channel]
+    stack.total                # the stream: resid_post of the last block
+    ```
+
+    The parts are "patch embedding", "positions" (none for rotary ones), "prefix tokens" (class token and registers with
+    their positions), and of each block l "attn l" and "mlp l", behind LayerScale. With by="head" each head has its own,
+    "L0H0", and "attn l bias" is what attention adds besides. A norm in front of block 0 (CLIP) is a linear map once its
+    scale is kept at that of each token, and its bias is a part, as is that of a norm inside attention.
+
+    One forward pass, and one output projection per head with by="head".
+
+    Args:
+        model: The model.
+        images: Any number of images.
+        by: Whole attention layers, or their heads.
+        layer: The block whose output is taken apart; None for the last. Heads on class tokens of several blocks
+            (DINOv2) read a stack of each of these.
+        tokens: As for `Patch`; None for all.
+        batch_size: Images run at once.
+        progress: Show a progress bar for more than one batch.
+
+    Raises:
+        InputError: the model is no Vision Transformer, or the parts do not fit into memory.
+    """
+    check_kind(model, "residual_stack")
+    check_count("batch_size", batch_size)
+    check_by(by, get_args(By))
+    if model.architecture.has_norm_pre:
+        check_gradients(model, "residual_stack")
+    last = check_layers(model.n_layers - 1 if layer is None else layer, model.n_layers)[0]
+    rows = token_numbers(model.spec, tokens)
+    singles = check_images(images)
+    found: list[np.ndarray] = []
+    names: list[str] = []
+    with tqdm(total=len(singles), unit="image", disable=not progress or len(singles) <= batch_size) as bar:
+        for batch in batches(model, singles, batch_size):
+            parts = dict(_parts(model, batch, by, rows, last + 1))
+            if not found:
+                names = list(parts)
+                _check_memory(len(singles), parts)
+            found.append(as_array(torch.stack([part.expand(len(batch), -1, -1) for part in parts.values()], 1)))
+            bar.update(len(batch))
+    axes: dict[str, Sequence[Any]] = {"component": names, "token": rows, "channel": range(model.spec.d_model)}
+    return ResidualStack(
+        labelled_dataset(
+            axes,
+            {"value": np.concatenate(found)},
+            model=model.model_name,
+            quantity=f"part of the residual stream leaving block {last}",
+            by=by,
+            layer=last,
+        )
+    )
+
+
+def check_by(by: Any, known: tuple[str, ...]) -> None:
+    """Refuse what is no kind of part."""
+    if by not in known:
+        raise InputError(f"by={by!r} is none of {', '.join(map(repr, known))}.")
+
+
+def _parts(
+    model: HookedViT, images: Tensor, by: By, rows: list[int], layers: int
+) -> Iterator[tuple[str, Float[Tensor, "#batch row d_model"]]]:
+    points = ["hook_attn_out", "hook_mlp_out", *["attn.hook_result"] * (by == "head")]
+    run = run_stream(model, images, block_points(layers, *points), rows, layers)
+    yield from _embeddings(model, run, rows)
+    for layer in range(layers):
+        attention = run.at(layer, "hook_attn_out")
+        if by == "head":
+            results = run.at(layer, "attn.hook_result")
+            yield from ((head_name(layer, head), results[:, :, head]) for head in range(results.shape[2]))
+            yield f"attn {layer} bias", attention - results.sum(dim=2)
+        else:
+            yield f"attn {layer}", attention
+        yield f"mlp {layer}", run.at(layer, "hook_mlp_out")
+
+
+def _embeddings(
+    model: HookedViT, run: StreamRun, rows: list[int]
+) -> Iterator[tuple[str, Float[Tensor, "#batch row d_model"]]]:
+    parts = embedding_parts(model, run)
+    before, full = model.architecture.before_blocks, run.kept["hook_full_embed"]
+    if model.architecture.has_norm_pre:
+        with frozen_scales(model):
+            changed = pushed_forward(before, full, list(parts.values()))
+        with torch.no_grad():
+            bias = before(full) - torch.stack(changed).sum(dim=0)
+        parts = {**dict(zip(parts, changed, strict=True)), NORM_PRE_BIAS: bias}
+    for name, part in parts.items():
+        yield name, part.detach()[:, rows]
+
+
+def head_name(layer: int, head: int) -> str:
+    """What a head is called: "L3H1" is head 1 of block 3."""
+    return f"L{layer}H{head}"
+
+
+def _check_memory(count: int, parts: dict[str, Tensor]) -> None:
+    one = next(iter(parts.values()))
+    needed = 2 * count * len(parts) * one[0].numel() * one.element_size()  # batches, and then all of them in one
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"{len(parts)} parts of {count} images at {one.shape[1]} tokens need {needed / 2**30:,.1f} GiB and "
+            f"{free / 2**30:,.1f} GiB are free. Choose tokens, for example tokens=cl.tokens.cls(), or fewer images."
+        )
