@@ -60,6 +60,8 @@ SEEN: dict[str, tuple[float, float, float]] = {
     "occlusion": (2.9e-6, 0.016, 0.092),
     "tis": (6e-7, 0.048, 0.063),
     "atman": (3e-6, 0.012, 0.15),
+    "legrad": (3.5e-7, 0.0008, 0.0085),  # this and the next: as a CPU rounds in these formats
+    "attn_lrp": (2.1e-6, 0.0026, 0.026),
 }
 UNSTABLE = {
     "vit_cx": "which channels form a cluster turns on one distance, and weights are differences of near probabilities",

@@ -11,7 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.attribution.activations_and_gradients import differentiable, on_grid, sum_patches
+from caap_lab.attribution.activations_and_gradients import (
+    differentiable,
+    differentiable_scores,
+    on_grid,
+    sum_patches,
+)
 from caap_lab.attribution.backward_rules import Rules, ruled
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice, is_number
@@ -89,8 +94,8 @@ def _read(
 
     hooks: list[tuple[Any, Any]] = [] if at == "pixels" else [("hook_embed", keep)]
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
-        total = targets.value(model(keep(images) if at == "pixels" else images)).sum()  # images do not meet
-        gradient = torch.autograd.grad(total, read)[0] if total.requires_grad else torch.zeros_like(read[0])
+        logits = model(keep(images) if at == "pixels" else images)
+        (gradient,) = torch.autograd.grad(differentiable_scores(targets, logits).sum(), read)  # images do not meet
     return read[0].detach(), gradient
 
 

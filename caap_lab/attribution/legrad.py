@@ -11,7 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.attribution.activations_and_gradients import block_hooks, differentiable, on_grid
+from caap_lab.attribution.activations_and_gradients import (
+    block_hooks,
+    differentiable,
+    differentiable_scores,
+    on_grid,
+)
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_choice, first_block
 from caap_lab.models.targets import Targets
@@ -73,14 +78,12 @@ def legrad(
     own = ["attn_pool.hook_pattern"] if pools else block_hooks(model, "attn.pattern")[start_layer:]
     hooks: list[tuple[Any, Any]] = [(name, cut) for name in block_hooks(model, "resid_pre")[start_layer:]]
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks + [(name, keep) for name in own]):
-        streams = _streams(model, images, start_layer)
-        scores = [
-            targets.value(_read(model, streams, layer, class_token)) for layer in range(start_layer, model.n_layers)
-        ]
-        total = torch.stack(scores).sum()  # images and layers do not meet, so each gets its own gradient
-        gradients = torch.autograd.grad(total, patterns, allow_unused=True) if total.requires_grad else ()
-    found = [torch.zeros_like(patterns[0]), *(gradient for gradient in gradients if gradient is not None)]
-    return on_grid(model, torch.stack([gradient.relu().mean((1, 2)) for gradient in found]).sum(0))
+        streams = _streams(model, images, model.n_layers if pools else start_layer)
+        logits = [_read(model, streams, layer, class_token) for layer in range(start_layer, model.n_layers)]
+        # Images and layers do not meet, so each gets its own gradient.
+        total = torch.stack([differentiable_scores(targets, of_layer) for of_layer in logits]).sum()
+        gradients = torch.autograd.grad(total, patterns)
+    return on_grid(model, torch.stack([gradient.relu().mean((1, 2)) for gradient in gradients]).sum(0))
 
 
 def _streams(

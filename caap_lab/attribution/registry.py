@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caap_lab.attribution.atman import ATMAN
 from caap_lab.attribution.attcat import ATTCAT
+from caap_lab.attribution.attn_lrp import ATTN_LRP
 from caap_lab.attribution.caap import CAAP
 from caap_lab.attribution.full_grad_plus import FULL_GRAD_PLUS
 from caap_lab.attribution.gen_att import GEN_ATT
@@ -19,6 +20,7 @@ from caap_lab.attribution.grad_sam import GRAD_SAM
 from caap_lab.attribution.input_x_gradient import INPUT_X_GRADIENT
 from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
+from caap_lab.attribution.legrad import LEGRAD
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.mda import MDA
 from caap_lab.attribution.method import METHODS, Compute, Method, check_options, method
@@ -74,6 +76,8 @@ METHODS |= {
         OCCLUSION,
         TIS,
         ATMAN,
+        LEGRAD,
+        ATTN_LRP,
     )
 }
 

@@ -220,7 +220,7 @@ def test_the_cost_is_what_the_method_states(name: str, kind: str) -> None:
     assert not model.why_no_gradient  # asked once of a black box, and kept
     with Passes(model) as passes:
         cl.attribute(model, image, name, 3, **options)
-    assert passes.backwards == method.backwards.count(size, settings)
+    assert passes.backwards == FACTS[name].readings * method.backwards.count(size, settings)
     assert FACTS[name].cost_fits(passes.forwards, method.forwards.count(size, settings), size)
 
 

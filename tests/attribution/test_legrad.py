@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import caap_lab as cl
 from caap_lab.attribution.legrad import legrad
 from caap_lab.models.targets import logit, targets_of
 from helpers.models import build, by_trait, random_images
@@ -174,3 +176,13 @@ def test_every_family_has_a_map(family: str) -> None:
     for class_token in ("mean", "own"):
         found = legrad(model, images, targets_of(model, [0, 5], 2), class_token=class_token)
         assert found.shape == (2, *model.grid) and found.min() >= 0 and found.std() > 0
+
+
+@pytest.mark.parametrize("name", ["legrad", "attn_lrp"])
+def test_maps_lie_on_objects_of_the_bundled_world(name: str) -> None:
+    """On the asked one of two digits, far above a map of chance."""
+    model, scenes = cl.load_model("demo"), cl.demo_images("two", n=8, seed=5)
+    maps = cl.attribute(model, [s.image for s in scenes], name, [s.label for s in scenes], progress=False)
+    found = [cl.localisation(m, scene.masks[scene.label]).aupr1 for m, scene in zip(maps, scenes, strict=True)]
+    chance = [float(scene.masks[scene.label].mean()) for scene in scenes]
+    assert np.mean(found) > 3 * np.mean(chance)

@@ -60,6 +60,8 @@ class Facts:
     """Sizes of the ViT whose passes are counted; CAAP's cost is that of a deep one with many patches."""
     keeps_blank_runs: bool = False
     """True if a first map costs the run on a blank as well, which the model keeps."""
+    readings: int = 1
+    """How often it reads the head in its forward pass: once for each block, say."""
     cost_fits: Callable[[float, float, ModelSize], bool] = _equal
     """(counted forward passes, stated ones, size) -> whether they agree."""
     wrong: tuple[tuple[Options, str], ...] = ()
@@ -222,6 +224,24 @@ FACTS: dict[str, Facts] = {
             ({"factor": 2}, "factor=2"),
             ({"similarity": 1.5}, "similarity=1.5 must be a number from -1 to 1"),
             ({"chunk_size": 0}, CHUNK),
+        ),
+    ),
+    "legrad": Facts(
+        others=({"class_token": "own"},),
+        readings=4,
+        wrong=(
+            ({"start_layer": 4}, "start_layer=4 must be a whole number from 0 to 3"),
+            ({"class_token": "cls"}, "class_token='cls' is not known; use one of mean, own"),
+        ),
+    ),
+    "attn_lrp": Facts(
+        others=({"rules": "cp_lrp", "gamma": 0.25}, {"gamma": 0.1}),
+        wrong=(
+            ({"rules": "lrp"}, "rules='lrp' is not known; use one of attn_lrp, cp_lrp"),
+            ({"gamma": -0.1}, "gamma=-0.1 must be a number of at least 0"),
+            ({"patch_gamma": math.inf}, "patch_gamma=inf must be a number"),
+            ({"patch_gamma": 0.25}, "give at='pixels' with it"),
+            ({"at": "tokens"}, "at='tokens' is not known; use one of embedding, pixels"),
         ),
     ),
 }
