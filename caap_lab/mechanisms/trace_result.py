@@ -1,25 +1,27 @@
 """The result of a trace."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
+from caap_lab.checks import is_whole
+from caap_lab.errors import InputError
 from caap_lab.mechanisms.pairs import Pairs
 from caap_lab.mechanisms.trace_cells import TraceCells
 from caap_lab.mechanisms.trace_runs import TraceRuns
+from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.statistics import sign_flip_p
 
 if TYPE_CHECKING:
     pass
 
-_QUANTITY = {
-    "denoise": "share of the clean score that comes back (0 corrupted, 1 clean)",
-    "noise": "share of the clean score that stays (0 corrupted, 1 clean)",
-}
+QUANTITY = "effect (0 corrupted, 1 clean)"
 _TESTED_AT_ONCE = 512
 """Cells whose signs are flipped together, which bounds the memory."""
 
@@ -52,7 +54,7 @@ class Trace(LabelledResult):
             {**cells.axes, **last},
             variables,
             model=pairs.model.model_name,
-            quantity=_QUANTITY[direction],
+            quantity=QUANTITY,
             target=pairs.target_name,
             direction=direction,
             by=by,
@@ -91,9 +93,93 @@ class Trace(LabelledResult):
         parts = [moved[:, start : start + _TESTED_AT_ONCE] for start in range(0, moved.shape[1], _TESTED_AT_ONCE)]
         return np.concatenate([sign_flip_p(part) for part in parts]).reshape(self.per_image.shape[1:])
 
+    @property
+    def condition(self) -> str:
+        """What was put where, and what was read."""
+        window = self.data.attrs["window"]
+        near = f" of {window} layers" if window > 1 else ""
+        return f"{self.data.attrs['points']}{near}, {self.direction}: {self.data.attrs['target']}"
+
+    def pair(self, number: int) -> "Trace":
+        """One pair's trace alone.
+
+        Raises:
+            InputError: there is no such pair.
+        """
+        if not is_whole(number) or not 0 <= number < self.n_images:
+            raise InputError(f"Pair {number!r} is not here; there are pairs 0 to {self.n_images - 1}.")
+        rows = slice(number, number + 1)
+        pairs = self.pairs.some(rows)
+        return replace(self, data=self.data.isel(image=rows).assign_attrs(target=pairs.target_name), pairs=pairs)
+
+    def plot(self, ax: "Axes | None" = None, *, pair: int | None = None, **at: Any) -> "Axes":
+        """Mean over pairs: one map per layer for tokens, a heat map over layers for heads and regions, or a line.
+
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            pair: One pair alone, with its clean image under the maps of tokens.
+            **at: Axis to a label, where there are several points or targets, or to look at one layer, token or head.
+
+        Raises:
+            InputError: there is no such pair or label, or not one or two axes remain.
+        """
+        if pair is not None:
+            return self.pair(pair).plot(ax, **at)
+        place = self._at(at)
+        left = [name for name in self.axes if name not in at]
+        if "token" not in left or not {"layer", "token"} >= set(left):
+            ax = super().plot(ax, **at)
+            ax.title.set_text(_wrapped(ax.get_title()))
+            return ax
+        mean = self.mean[place].reshape(-1, len(self.axes["token"]))
+        spec = self.pairs.model.spec
+        every = np.full((len(mean), spec.n_tokens), np.nan)
+        every[:, self.axes["token"]] = mean
+        layers = self.axes["layer"] if "layer" in left else [at["layer"]]
+        several = self.n_images > 1
+        fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
+        from caap_lab.plots.trace_maps import plot_trace_maps
+
+        return plot_trace_maps(
+            every[:, spec.n_prefix :].reshape(-1, *spec.grid),
+            every[:, : spec.n_prefix],
+            None if several else self._clean_pixels(),
+            ax,
+            names=[f"layer {layer}" for layer in layers],
+            prefix_names=_numbered(spec.prefix),
+            limits=self._limits(patches if np.isfinite(patches := every[:, spec.n_prefix :]).any() else mean),
+            label=f"mean {self.quantity}" if several else self.quantity,
+            title=f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}",
+        )
+
+    def _clean_pixels(self) -> UInt8[np.ndarray, "height width 3"]:
+        model = self.pairs.model
+        return model.preprocessing.to_rgb(model.preprocess(self.pairs.clean[0])[0])
+
+    def _colours(self, mean: Float[np.ndarray, "row col"]) -> dict[str, Any]:
+        return {"limits": self._limits(mean), "colour_map": SIGNED_COLOUR_MAP}
+
+    def _limits(self, mean: Float[np.ndarray, "*cell"]) -> tuple[float, float]:
+        """Ends of the colours: white is no effect."""
+        furthest = float(np.nanmax(np.abs(mean - self.unpatched))) or 1.0
+        return self.unpatched - furthest, self.unpatched + furthest
+
     def _largest(self) -> str:
         moved = np.abs(self.mean - self.unpatched)
         at = np.unravel_index(np.argmax(moved), moved.shape)
         where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
         passes, plain = self.data.attrs["passes"], self.data.attrs["plain_passes"]
         return f"furthest from {self.unpatched:g} at {where} ({self.mean[at]:.3g}); {passes:.0f} passes, not {plain}"
+
+
+def _wrapped(title: str) -> str:
+    """A title whose lines fit over a plot."""
+    return "\n".join(part for line in title.split("\n") for part in wrap(line, 66))
+
+
+def _numbered(roles: Sequence[str]) -> list[str]:
+    """Names of prefix tokens: "cls", "reg 0", "reg 1"."""
+    every = list(roles)
+    return [
+        f"{role} {every[:place].count(role)}" if every.count(role) > 1 else role for place, role in enumerate(every)
+    ]
