@@ -30,7 +30,7 @@ class Direction:
     """What maps and captions call it."""
 
 
-def direction(vector: Float[Tensor, " width"], name: str) -> Direction:
+def direction(vector: Float[Tensor, " width"] | Float[np.ndarray, " width"], name: str) -> Direction:
     """A direction of the feature that the model's head reads, as a target: `vector` times the feature.
 
     ```python
