@@ -77,7 +77,7 @@ class HookedMixer(HookedModel):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """timm's head."""
+        """Timm's head."""
         return (cast(MlpMixer, self.mixer).head,)
 
     @property

@@ -110,7 +110,7 @@ class OwnReadout(Readout):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """timm's head behind its norm."""
+        """Timm's head behind its norm."""
         return (self.vit.head,)
 
     @property
