@@ -49,6 +49,9 @@ from .mechanisms.register_neurons import RegisterNeurons as RegisterNeurons
 from .mechanisms.register_neurons import register_neurons as register_neurons
 from .mechanisms.residual_stack import ResidualStack as ResidualStack
 from .mechanisms.residual_stack import residual_stack as residual_stack
+from .mechanisms.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
+from .mechanisms.sparse_features import SparseFeatures as SparseFeatures
+from .mechanisms.sparse_features import TopImages as TopImages
 from .metrics.catalogue import register_metric as register_metric
 from .metrics.localisation import localisation as localisation
 from .metrics.metric import MetricColumn as MetricColumn

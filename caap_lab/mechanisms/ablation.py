@@ -97,7 +97,7 @@ def ablate_heads(
     """
     check_kind(model, "ablate_heads")
     chosen = list(range(model.spec.n_heads)) if heads is None else _numbers(heads)
-    over = {"layer": check_layers(layers, model.spec.n_layers), "head": chosen}
+    over: dict[str, list[Any]] = {"layer": check_layers(layers, model.spec.n_layers), "head": chosen}
     making = _Making(["z"], replacement, reference, seed)
 
     def patch(source: Source, layer: int, head: int) -> Patch:
@@ -144,7 +144,7 @@ def ablate_layers(
     chosen = [parts] if isinstance(parts, str) else list(parts)
     for part in chosen:
         check_choice("parts", part, list(PARTS))
-    over = {"layer": check_layers(layers, model.spec.n_layers), "part": chosen}
+    over: dict[str, list[Any]] = {"layer": check_layers(layers, model.spec.n_layers), "part": chosen}
     making = _Making([PARTS[part] for part in chosen], replacement, reference, seed)
 
     def patch(source: Source, layer: int, part: str) -> Patch:
@@ -195,7 +195,7 @@ def ablate_tokens(
     check_kind(model, "ablate_tokens")
     if not isinstance(tokens, Mapping) or not tokens:
         raise InputError("tokens= takes choices by name: {'patches': cl.tokens.patches(), ...}.")
-    over = {"layer": check_layers(layers, model.spec.n_layers), "tokens": list(map(str, tokens))}
+    over: dict[str, list[Any]] = {"layer": check_layers(layers, model.spec.n_layers), "tokens": list(map(str, tokens))}
     choices = {str(name): choice for name, choice in tokens.items()}
     making = _Making(["resid_pre"], replacement, reference, seed)
 

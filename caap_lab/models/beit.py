@@ -46,8 +46,10 @@ class BeitViT(Architecture):
         vit: Any = self.vit
         _refuse_unsupported(vit)
         rows, cols = vit.patch_embed.grid_size
-        read = range(1) if vit.global_pool == "token" else range(1, 1 + rows * cols)
-        return self._spec(d_mlp, ("cls",), read, d_head=vit.embed_dim // vit.blocks[0].attn.num_heads)
+        n_prefix = vit.num_prefix_tokens
+        read = range(1) if vit.global_pool == "token" else range(n_prefix, n_prefix + rows * cols)
+        prefix = ("cls",) + ("reg",) * (n_prefix - 1)  # of tokens that were added
+        return self._spec(d_mlp, prefix, read, d_head=vit.embed_dim // vit.blocks[0].attn.num_heads)
 
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""
@@ -110,7 +112,8 @@ class BeitReadout(OwnReadout):
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
     ) -> Float[Tensor, "batch d_model"]:
         """The class token, or the mean of the patches."""
-        return normalized[:, 0] if self.vit.global_pool == "token" else normalized[:, 1:].mean(dim=1)
+        first_patch = self.vit.num_prefix_tokens
+        return normalized[:, 0] if self.vit.global_pool == "token" else normalized[:, first_patch:].mean(dim=1)
 
 
 class BeitAttention(Attention):

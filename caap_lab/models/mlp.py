@@ -38,7 +38,7 @@ def run_mlp(
             assert isinstance(mlp, SwiGLU)
             pre, linear = mlp.fc1_g(x), mlp.fc1_x(x)
         post = mlp.act(points.hook_pre(pre)) * points.hook_pre_linear(linear)
-    return mlp.drop2(mlp.fc2(mlp.norm(mlp.drop1(points.hook_post(post)))))
+    return mlp.drop2(mlp.fc2(mlp.norm(points.hook_post(mlp.drop1(post)))))
 
 
 def mlp_width(mlp: Any, d_model: int, like: Tensor) -> int:

@@ -50,7 +50,7 @@ class PlainViT(Architecture):
         embed, n_prefix = vit.patch_embed, vit.num_prefix_tokens
         rows, cols = embed.grid_size
         if isinstance(vit, VisionTransformerDistilled):
-            prefix: tuple[str, ...] = ("cls", "dist")
+            prefix: tuple[str, ...] = ("cls", "dist") + ("reg",) * (n_prefix - 2)
             read = range(2)
         else:
             prefix = ("cls",) * vit.has_class_token + ("reg",) * vit.num_reg_tokens

@@ -18,9 +18,11 @@ from caap_lab.models.base import READS, HookedModel, Images, is_watched
 from caap_lab.models.block import AttentionPoints, BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.extra_tokens import extended, refuse_extra_tokens
 from caap_lab.models.families import architecture_of
 from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.models.image_sizes import as_image_size, check_whole_patches, resized
+from caap_lab.models.moved_neurons import some_rows
 from caap_lab.models.names import activation_shape
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
@@ -178,15 +180,31 @@ class HookedViT(HookedModel):
         Raises:
             InputError: patches do not fill images of this size, or positions cannot be resampled.
         """
+        refuse_extra_tokens(self.vit, "Another image size")
         size = as_image_size(image_size)
         check_whole_patches(size, self.patch_size, self.model_name)
-        return HookedViT(
-            resized(self.vit, size),
-            head=self.head,
-            preprocessing=replace(self.preprocessing, image_size=size),
-            class_names=self._given_names,
-            name=self.model_name,
-        )
+        return self.rewrapped(resized(self.vit, size), preprocessing=replace(self.preprocessing, image_size=size))
+
+    def with_extra_tokens(self, count: int = 1) -> "HookedViT":
+        """This model with more tokens than it was trained with, as registers at test time (arXiv 2506.08010).
+
+        They stand behind the other prefix tokens, are zeros without positions (relative and rotary positions take them
+        for class tokens), and heads do not read them, but for pooling by attention over all tokens. Hook points,
+        methods and CAAP take them for registers. The new model shares this one's weights and has hook points of its
+        own; this one stays as it is.
+
+        Args:
+            count: Number of new tokens.
+
+        Raises:
+            InputError: the head adds positions to all tokens, and has none for new ones.
+        """
+        return self.rewrapped(extended(self.vit, count), name=f"{self.model_name} + {count} token{'s' * (count != 1)}")
+
+    def rewrapped(self, vit: nn.Module, **changes: Any) -> "HookedViT":
+        """This head, preprocessing, class names and name, or others, around another timm model."""
+        own = {"head": self.head, "preprocessing": self.preprocessing, "class_names": self._given_names}
+        return HookedViT(vit, **{"name": self.model_name, **own, **changes})
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
         """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
@@ -201,14 +219,8 @@ class HookedViT(HookedModel):
         Raises:
             InputError: no prompts, or an embedding of another width.
         """
-        model = HookedViT(
-            self.vit,
-            head=prompt_head(prompts, self.vit, logit_scale),
-            preprocessing=self.preprocessing,
-            class_names=tuple(prompts),
-            name=self.model_name,
-        )
-        return model.to(self.device, self.dtype)
+        head = prompt_head(prompts, self.vit, logit_scale)
+        return self.rewrapped(self.vit, head=head, class_names=tuple(prompts)).to(self.device, self.dtype)
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.vit)`)."""
@@ -310,7 +322,8 @@ class HookedViT(HookedModel):
     ) -> Stream:
         """The rest of a block behind its heads, for any rows; see `caap_lab.models.block.after_heads`."""
         points = cast(BlockPoints, self.blocks[layer])
-        return after_heads(self.architecture.block(layer), points, resid, normalized, z)
+        with some_rows():
+            return after_heads(self.architecture.block(layer), points, resid, normalized, z)
 
     def block(self, layer: int) -> nn.Module:
         """The timm block of a layer."""
