@@ -71,7 +71,8 @@ def test_names_follow_transformer_lens() -> None:
         "hook_logits",
     } <= names
     points = "hook_resid_pre ln1.hook_normalized attn.hook_q attn.hook_k attn.hook_v attn.hook_attn_scores "
-    points += "attn.hook_pattern attn.hook_z attn.hook_result hook_attn_out hook_resid_mid mlp.hook_pre mlp.hook_post hook_mlp_out "
+    points += "attn.hook_pattern attn.hook_z attn.hook_result hook_attn_out hook_resid_mid mlp.hook_pre mlp.hook_post "
+    points += "hook_mlp_out "
     points += "hook_resid_post"
     for layer in range(TINY["depth"]):
         assert {f"blocks.{layer}.{point}" for point in points.split()} <= names
