@@ -10,6 +10,7 @@ random score, which knows nothing of the model.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -61,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     methods = [E_CAAP, *(name for name, method in METHODS.items() if "vit" in method.models)]
     cl.register("random", random, family="control", source="", class_specific=False, forwards=0, reads="pixels")
-    options = {"seed": 0, "progress": True, "protocol": "rise-28"}
+    options: dict[str, Any] = {"seed": 0, "progress": True, "protocol": "rise-28"}
     text = _note()
     scenes = cl.benchmark(
         args.model,
@@ -106,8 +107,8 @@ def main() -> None:
 
 def _note() -> str:
     return (
-        f"SaCo with {GROUPS} groups of pixels, bilinear maps, groups replaced by the image's mean colour, from -1 to 1; "
-        "mean ± standard error over images (ddof 0), methods in its order. Explained class: the model's own "
+        f"SaCo with {GROUPS} groups of pixels, bilinear maps, groups replaced by the image's mean colour; -1 to 1. "
+        "Mean ± standard error over images (ddof 0), methods in its order. Explained class: the model's own "
         "prediction. InsDel in percent, protocol rise-28. Images drawn with seed 0; methods with fewer have the first "
         f"of the same draw. {describe()}.\n"
     )

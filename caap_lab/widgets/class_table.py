@@ -19,6 +19,7 @@ def class_table(
     others: Mapping[str, Float[Tensor, "classes"] | None],
     target: int | None,
     model: HookedModel,
+    against: int | None = None,
 ) -> str:
     """HTML of the likeliest classes with their logits, and what other runs give for the same classes.
 
@@ -28,16 +29,17 @@ def class_table(
         others: Logits to compare with; None where they are not known yet.
         target: The class in bold.
         model: Knows the classes' names.
+        against: The class in italics, which the target is compared with.
     """
     best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
-    shown = best if target is None or target in best else [*best, target]
+    shown = list(dict.fromkeys([*best, *(index for index in (target, against) if index is not None)]))
     columns = {"inserted": logits} | {name: values for name, values in others.items() if values is not None}
     heads = "".join(f"<th>{for_html(name)}</th>" for name in ("class", "probability", *columns))
     lines = [f"<tr>{heads}</tr>"]
     shares = probabilities(logits)
     for index in shown:
         name = for_html(f"{index}: {model.class_names.name(index)}")
-        shown_name = f"<b>{name}</b>" if index == target else name
+        shown_name = f"<b>{name}</b>" if index == target else f"<i>{name}</i>" if index == against else name
         lines.append(
             f"<tr><td>{shown_name}</td>"
             + "".join(

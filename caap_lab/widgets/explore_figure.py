@@ -16,8 +16,8 @@ BOX_COLOUR = COLOURS[4]
 
 
 def map_title(name: str, m: AttributionMap) -> str:
-    """The method, and the class unless the method's maps are the same for all."""
-    return f"{name} for '{m.target_name}'" if METHODS[name].class_specific else f"{name}, the same for every class"
+    """The method, and the target unless the method's maps are the same for all."""
+    return f"{name} for {m.caption}" if METHODS[name].class_specific else f"{name}, the same for every class"
 
 
 def explore_figure(

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets
 import torch
@@ -19,6 +19,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.neighbourhoods import find_neighbourhood
 from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import Direction, Target, TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
@@ -30,7 +31,7 @@ from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import PARTS, map_colours, map_range, png
-from caap_lab.widgets.target_box import TargetBox
+from caap_lab.widgets.target_box import TargetBox, compared_classes, target_call
 
 NEIGHBOURHOOD: str = DEFAULTS["neighbourhood"]
 BLANK: str = DEFAULTS["blank"]
@@ -42,7 +43,7 @@ KEPT = 64
 def explore(
     model: HookedModel,
     images: Images | ImageSet,
-    target: int | str | None = None,
+    target: TargetLike | None = None,
     methods: str | Sequence[str] | None = None,
 ) -> "Explorer":
     """Look at images one by one: maps of methods side by side, patches under the mouse, boxes patched into the blank.
@@ -53,7 +54,8 @@ def explore(
     Args:
         model: Any model; of others than Vision Transformers, the methods and features that they have.
         images: Images, demo scenes, or a data set. More can be uploaded.
-        target: The class to begin with: index, WordNet id or word; None for the model's own prediction.
+        target: The class to begin with: index, WordNet id or word; None for the model's own prediction. Or another
+            target, such as `cl.contrast("tabby", "tiger cat")`, which the class field keeps as its first suggestion.
         methods: Names of the methods to begin with, see `cl.methods()`; by default CAAP, and for a model on which CAAP
             does not run, the first method that does.
 
@@ -74,7 +76,7 @@ class Explorer(Panel):
         self,
         model: HookedModel,
         images: Images | ImageSet,
-        target: int | str | None,
+        target: TargetLike | None,
         methods: Sequence[str] | None,
     ) -> None:
         runnable = [name for name, method in METHODS.items() if method.runs_on(model)]
@@ -142,12 +144,15 @@ class Explorer(Panel):
         return self.method_list.value or _default_methods(self.method_list.options)
 
     @property
-    def target(self) -> int | None:
-        """The class that is explained; None while the prediction is not known yet."""
-        if self.target_box.target is not None:
-            return self.target_box.target
+    def target(self) -> Any:
+        """What is explained: a class's index, or a contrast or the like; None while no prediction is known yet."""
+        target = self._target
+        return None if target is None else target.given
+
+    @property
+    def _target(self) -> Target | None:
         logits = self._logits.get(self.gallery.chosen)
-        return None if logits is None else int(logits.argmax())
+        return self.target_box.resolved(None if logits is None else int(logits.argmax()))
 
     @property
     def maps(self) -> dict[str, AttributionMap]:
@@ -159,11 +164,11 @@ class Explorer(Panel):
     def link(self) -> str:
         """The Python calls that compute what is shown."""
         photo, target = self.photos[self.gallery.chosen], self.target
-        ending = f"{photo.call}, target={target})"
+        ending = f"{photo.call}, target={target_call(target)})"
         lines = [
             f"cl.caap(model, {ending}"
             if name == "caap"
-            else f"cl.attribute(model, {photo.call}, {name!r}, target={target})"
+            else f"cl.attribute(model, {photo.call}, {name!r}, target={target_call(target)})"
             for name in self.methods
         ]
         if self.photo.box:
@@ -281,7 +286,7 @@ class Explorer(Panel):
 
         return receive
 
-    def _run_map(self, place: int, name: str, wanted: int | None) -> Any:
+    def _run_map(self, place: int, name: str, wanted: Any) -> Any:
         def run() -> Any:
             return attribute(self._copy, self.photos[place].x, name, wanted, progress=False)
 
@@ -290,7 +295,10 @@ class Explorer(Panel):
     def _on_map(self, place: int, name: str) -> Any:
         def receive(m: AttributionMap) -> None:
             serves_all_classes = m.all_scores is not None or not METHODS[name].class_specific
-            self._maps[(place, name, None if serves_all_classes else m.target)] = m
+            if serves_all_classes:
+                self._maps[(place, name, None)] = m
+            if not serves_all_classes or isinstance(m.target, Direction):
+                self._maps[(place, name, m.target)] = m
             while len(self._maps) > KEPT:
                 self._maps.popitem(last=False)
             self._draw()
@@ -313,7 +321,8 @@ class Explorer(Panel):
         if target is None:
             return None
         of_all_classes = self._maps.get((place, name, None))
-        if of_all_classes is None:
+        needs_its_own = isinstance(target, Direction) and METHODS[name].class_specific  # a direction is no class
+        if of_all_classes is None or needs_its_own:
             return self._maps.get((place, name, target))
         return of_all_classes.for_target(target) if of_all_classes.all_scores is not None else of_all_classes
 
@@ -324,7 +333,7 @@ class Explorer(Panel):
         self.photo.photo = photo.png
         self.photo.caption = photo.name
         self.photo.label = f"The photo {photo.name}"
-        logits, target = self._logits.get(self.gallery.chosen), self.target
+        logits, target = self._logits.get(self.gallery.chosen), self._target
         if logits is not None:
             self.target_box.suggest(probabilities(logits))
         caap_map = self._map("caap")
@@ -343,10 +352,10 @@ class Explorer(Panel):
             picture.tips = patch_tips(m, caap_map, self.model.class_names)
         self.photo.tips = [] if caap_map is None else patch_tips(caap_map, caap_map, self.model.class_names)
         if target is not None:
-            name = self.model.class_names.name(target)
-            self.photo.caption = (
-                f"{photo.name}: '{name}' {float(probabilities(logits)[target]):.1%}" if logits is not None else name
-            )
+            name = f"'{target.name}'" if isinstance(target.given, int) else target.name
+            known = logits is not None and target.has_probability
+            share = f" {float(target.probability(cast(Tensor, logits))):.1%}" if known else ""
+            self.photo.caption = f"{photo.name}: {name}{share}" if logits is not None else target.name
         self._describe()
 
     def _describe(self) -> None:
@@ -378,8 +387,9 @@ class Explorer(Panel):
         return self._table(title, logits)
 
     def _table(self, title: str, logits: Float[Tensor, "classes"]) -> str:
-        own = self._logits.get(self.gallery.chosen)
-        return class_table(title, logits, {"whole image": own, "blank": self._blank_logits}, self.target, self.model)
+        others = {"whole image": self._logits.get(self.gallery.chosen), "blank": self._blank_logits}
+        index, against = compared_classes(self._target)
+        return class_table(title, logits, others, index, self.model, against)
 
 
 def _default_methods(runnable: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from caap_lab.attribution.caap import caap
@@ -17,6 +18,7 @@ from caap_lab.metrics.catalogue import metric_column
 from caap_lab.metrics.perturbation import FAITHFULNESS, PerturbationCurves, insertion_deletion
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
+from caap_lab.models.targets import Direction, TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.maps import plot_image
@@ -28,7 +30,7 @@ from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import map_colours, map_range, png
-from caap_lab.widgets.target_box import TargetBox
+from caap_lab.widgets.target_box import TargetBox, target_call
 
 PROTOCOL = "rise-28"
 """Curves of 28 steps, as the sweeps draw them."""
@@ -39,7 +41,7 @@ KEPT = 16
 """Settings whose maps stay in memory."""
 
 
-def layer_sweep(model: HookedModel, image: Images, target: int | str | None = None) -> "LayerSweep":
+def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = None) -> "LayerSweep":
     """Follow CAAP's map over cutoffs and first blocks, for any blank, neighbourhood and context.
 
     Maps are computed in the background, those of the nearest cutoffs first, then their insertion and deletion curves;
@@ -48,7 +50,8 @@ def layer_sweep(model: HookedModel, image: Images, target: int | str | None = No
     Args:
         model: A Vision Transformer or CNN.
         image: One image.
-        target: The class: index, WordNet id or word; None for the model's own prediction.
+        target: The class: index, WordNet id or word; None for the model's own prediction. Or another target, such as
+            `cl.contrast("tabby", "tiger cat")`, which the class field keeps as its first suggestion.
 
     Returns:
         The widget. `map` is the map shown, `to_figure()` gives it with the curve over cutoffs, `link` the Python call.
@@ -64,14 +67,14 @@ class _Known:
     """What is computed for one start, blank, neighbourhood and context."""
 
     maps: dict[int, AttributionMap] = field(default_factory=dict)
-    curves: dict[tuple[int, int], PerturbationCurves] = field(default_factory=dict)
-    """By cutoff and class."""
+    curves: dict[tuple[int, Any], PerturbationCurves] = field(default_factory=dict)
+    """By cutoff and target."""
 
 
 class LayerSweep(Panel):
     """The widget of `layer_sweep`."""
 
-    def __init__(self, model: HookedModel, image: Images, target: int | str | None) -> None:
+    def __init__(self, model: HookedModel, image: Images, target: TargetLike | None) -> None:
         check_kind(model, "layer_sweep", ("vit", "cnn"))
         photos = photos_of(model, image)
         if len(photos) != 1:
@@ -81,7 +84,12 @@ class LayerSweep(Panel):
         self.model, self.photo = model, photos[0]
         self._copy = cancellable_copy(model)
         self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
+        given = self.target_box.target
+        self._direction = given if isinstance(given, Direction) else None
         self._predicted: int | None = None
+        if self._direction is not None:  # maps that are computed for it do not know the prediction
+            with torch.no_grad():
+                self._predicted = int(model(self.photo.x)[0, : model.n_classes].argmax())
 
         layers = model.n_layers
         contexts = _contexts(model)
@@ -129,15 +137,16 @@ class LayerSweep(Panel):
         }
 
     @property
-    def target(self) -> int | None:
-        """The class that is explained; None while the prediction is not known yet."""
-        return self._predicted if self.target_box.target is None else self.target_box.target
+    def target(self) -> Any:
+        """What is explained: a class's index, or a contrast or the like; None while no prediction is known yet."""
+        target = self.target_box.resolved(self._predicted)
+        return None if target is None else target.given
 
     @property
     def map(self) -> AttributionMap | None:
         """The map of the present settings, once it is computed."""
         m, target = self._here.maps.get(self.cutoff.value), self.target
-        return m if m is None or target is None else m.for_target(target)
+        return m if m is None or target is None else _of(m, target)
 
     @property
     def values(self) -> dict[int, float]:
@@ -152,11 +161,13 @@ class LayerSweep(Panel):
     def link(self) -> str:
         """The Python calls that compute what is shown."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        lines = [f"m = cl.caap(model, {self.photo.call}, target={self.target}, {options})"]
+        lines = [f"m = cl.caap(model, {self.photo.call}, target={target_call(self.target)}, {options})"]
         if isinstance(self.model, HookedViT) and self.context.value != "frozen":
             rest = ", ".join(f"{name}={self.settings[name]!r}" for name in _OTHER_SETTINGS)
             picture = f"[{self.photo.call}]"
-            lines.append(f"cl.sweep_cutoffs(model, {picture}, {self.target}, cutoffs={self._cutoffs()}, {rest})")
+            lines.append(
+                f"cl.sweep_cutoffs(model, {picture}, {target_call(self.target)}, cutoffs={self._cutoffs()}, {rest})"
+            )
         return "\n".join(lines)
 
     def to_figure(self) -> Figure:
@@ -168,7 +179,7 @@ class LayerSweep(Panel):
         if m is None:
             plot_image(self.photo.pixels, left)
         else:
-            title = f"{self.model.model_name}, '{m.target_name}', cutoff {self.cutoff.value}"
+            title = f"{self.model.model_name}, {m.caption}, cutoff {self.cutoff.value}"
             m.overlay(left, opacity=self.opacity.value, label=m.score, title=title)
         start, neighbourhood, blank, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
         plot_lines(
@@ -234,8 +245,11 @@ class LayerSweep(Panel):
         self._replace_jobs(jobs)
 
     def _run_map(self, here: _Known, options: dict[str, Any]) -> Any:
+        # All targets are read from the scores of all classes of one pass, but for a direction, which is no class.
+        target = self._direction
+
         def run() -> AttributionMap:
-            m = caap(self._copy, self.photo.x, progress=False, **options)
+            m = caap(self._copy, self.photo.x, target, progress=False, **options)
             assert isinstance(m, AttributionMap)
             # Kept from here on, and not when it is shown: the curves' jobs wait for no cell of the notebook to end.
             here.maps[options["cutoff"]] = m
@@ -245,16 +259,17 @@ class LayerSweep(Panel):
 
     def _on_map(self, cutoff: int) -> Any:
         def receive(m: AttributionMap) -> None:
-            self._predicted = m.target  # maps are computed without a target: every class comes from the same pass
+            if self._direction is None:
+                self._predicted = m.target_class  # maps are computed without a target
             if cutoff == self.cutoff.value:
                 self._draw()
 
         return receive
 
-    def _run_curves(self, here: _Known, cutoff: int, wanted: int | None) -> Any:
+    def _run_curves(self, here: _Known, cutoff: int, wanted: Any) -> Any:
         def run() -> PerturbationCurves:
             m = here.maps[cutoff]  # the maps come first
-            one = m if wanted is None else m.for_target(wanted)
+            one = m if wanted is None else _of(m, wanted)
             curves = insertion_deletion(self._copy, self.photo.x, one, protocol=PROTOCOL, progress=False)
             assert isinstance(curves, PerturbationCurves)
             return curves
@@ -280,7 +295,7 @@ class LayerSweep(Panel):
             low, high = map_range(m)
             self.picture.overlay = png(map_colours(m))
             self.picture.caption = (
-                f"'{m.target_name}', cutoff {self.cutoff.value} of {self.model.n_layers}, logit {low:.3g} to {high:.3g}"
+                f"{m.caption}, cutoff {self.cutoff.value} of {self.model.n_layers}, logit {low:.3g} to {high:.3g}"
             )
             self.picture.label = f"Map of CAAP for {m.target_name} at cutoff {self.cutoff.value}"
             self.picture.tips = patch_tips(m, None, self.model.class_names)
@@ -302,6 +317,11 @@ class LayerSweep(Panel):
         self.curve.y_label = name
         self.curve.label = f"{name} over cutoffs"
         self.curve.current = self.cutoff.value
+
+
+def _of(m: AttributionMap, target: Any) -> AttributionMap:
+    """A map for another target, from the same pass."""
+    return m if m.target == target else m.for_target(target)
 
 
 def _contexts(model: HookedModel) -> list[str]:
