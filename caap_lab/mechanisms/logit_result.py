@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.errors import InputError
+from caap_lab.escaping import for_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,26 +126,27 @@ class LogitAttribution(LabelledResult):
         Raises:
             InputError: there is no such label, or the target is missing.
         """
+        from caap_lab.plots.parts import plot_head_shares
+        from caap_lab.plots.style import TITLE
+
         self._require_target(at)
         if self.by == "component":
             return Components.plot(cast(Components, self), ax, **at)
         if self.by == "head":
-            return super().plot(ax, **at)
+            ax = super().plot(ax, **at)
+            ax.set_title(f"{ax.get_title()}: {for_plot(self._said(at))}", fontsize=TITLE)
+            return ax
         if self.by == "neuron":
             frame = self._summary(at, rest=False)
             largest = frame.loc[frame["mean"].abs().sort_values(ascending=False).index[:_SHOWN]]
             return _plot_parts(self, largest, "neuron (largest)", ax, at)
-        from caap_lab.plots.head_maps import plot_head_maps
-        from caap_lab.plots.style import SIGNED_COLOUR_MAP
-
         mean = self.mean[self._at({name: label for name, label in at.items() if name == "target"})]
         maps = mean[:, :, self.n_prefix :].reshape(*mean.shape[:2], *self.grid)
-        limit = float(np.abs(maps).max()) or 1.0
-        title = f"{self._said(at)}, from -{limit:.2g} (blue) to +{limit:.2g} (red)"
-        return plot_head_maps((maps / limit + 1) / 2, ax, colour_map=SIGNED_COLOUR_MAP, title=title)
+        images = f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        return plot_head_shares(maps, ax, label=self.quantity, title=f"{self.model_name}, {images}: {self._said(at)}")
 
     def _said(self, at: dict[str, Any]) -> str:
-        return f"{self.model_name}, {self.quantity} of {at.get('target', self.data.attrs['target'])}"
+        return str(at.get("target", self.data.attrs["target"]))
 
     def _summary(self, at: dict[str, Any], rest: bool = True) -> pd.DataFrame:
         """Parts by name with mean and standard error."""

@@ -1,10 +1,18 @@
-"""Signed shares of parts, as bars from 0."""
+"""Signed shares of parts, as bars from 0, and of source tokens through every head, as small maps."""
 
+from typing import cast
+
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOURS, TICK, new_axes, style_axes
+from caap_lab.plots.head_maps import plot_head_maps
+from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, new_axes, style_axes
 
 
 def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, category: str = "", title: str = "") -> Axes:
@@ -27,4 +35,26 @@ def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, categ
     ax.set_ylim(len(frame) - 0.5, -0.5)
     style_axes(ax, xlabel=label, ylabel=category, title=title)
     ax.tick_params(axis="y", labelsize=7)
+    return ax
+
+
+def plot_head_shares(
+    maps: Float[np.ndarray, "layer head row col"], ax: Axes | None = None, *, label: str, title: str = ""
+) -> Axes:
+    """One signed map per head, one row of them per layer, all on one scale with 0 in its middle.
+
+    Args:
+        maps: Share of each patch.
+        ax: Axes to draw in; by default those of a new figure.
+        label: What the shares are, with their unit.
+        title: Above the axes.
+    """
+    layers, heads, rows, cols = maps.shape
+    ax = new_axes(ax, max(4.4, 0.4 * heads + 1.6), max(2.6, 0.4 * layers * rows / cols + 1.0))
+    limit = float(np.abs(maps).max()) or 1.0
+    plot_head_maps((maps / limit + 1) / 2, ax, colour_map=SIGNED_COLOUR_MAP, title=title)
+    scale = ScalarMappable(Normalize(-limit, limit), SIGNED_COLOUR_MAP)
+    bar = cast(Figure, ax.figure).colorbar(scale, ax=ax, fraction=0.05, pad=0.02)
+    bar.set_label(for_plot(label), fontsize=LABEL)
+    bar.ax.tick_params(labelsize=TICK)
     return ax
