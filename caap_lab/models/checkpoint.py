@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,17 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tenso
     return state
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, start: int = 0) -> dict[str, Tensor]:
     """Tensors of a file that holds nothing else, under the names that stand in it, on the CPU.
+
+    Args:
+        path: The file.
+        start: Bytes in front of what PyTorch has written.
 
     Raises:
         CheckpointError: as `read_state_dict`; also where something else than tensors is in it.
     """
-    content = _read(path)
+    content = _read(path, start)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds something else than weights by name.")
     _check_held(path, content)
@@ -214,9 +219,9 @@ def _check_unpacked(path: Path) -> None:
         )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, start: int = 0) -> Any:
     check_file(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, start)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -226,13 +231,14 @@ def _read_safetensors(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, start: int = 0) -> Any:
     try:
         _check_unpacked(path)
         # PyTorch warns about pickles that it has not written; what it cannot read is an error anyway.
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            file = BytesIO(path.read_bytes()[start:]) if start else path
+            return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
