@@ -31,6 +31,7 @@ from .mechanisms.ablation import ablate_heads as ablate_heads
 from .mechanisms.ablation import ablate_layers as ablate_layers
 from .mechanisms.ablation import ablate_tokens as ablate_tokens
 from .mechanisms.attribution_patching import attribution_patching as attribution_patching
+from .mechanisms.corruption import corrupt as corrupt
 from .mechanisms.gap import InteractionCheck as InteractionCheck
 from .mechanisms.interaction_check import interaction_check as interaction_check
 from .mechanisms.interaction_result import CaapInteractions as CaapInteractions
@@ -52,6 +53,8 @@ from .mechanisms.residual_stack import residual_stack as residual_stack
 from .mechanisms.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
 from .mechanisms.sparse_features import SparseFeatures as SparseFeatures
 from .mechanisms.sparse_features import TopImages as TopImages
+from .mechanisms.trace import trace as trace
+from .mechanisms.trace_result import Trace as Trace
 from .metrics.catalogue import register_metric as register_metric
 from .metrics.localisation import localisation as localisation
 from .metrics.metric import MetricColumn as MetricColumn

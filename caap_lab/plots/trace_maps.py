@@ -136,6 +136,6 @@ def _over(
     return np.concatenate([np.rint(mixed), np.full((*values.shape, 1), 255)], axis=-1).astype(np.uint8)
 
 
-def _resized(image: Pixels, height: int, width: int) -> Pixels:
+def _resized(image: Pixels, height: int, width: int) -> UInt8[np.ndarray, "rows cols 3"]:
     rows, cols = (np.arange(size) * old // size for size, old in zip((height, width), image.shape[:2], strict=True))
     return image[rows][:, cols]
