@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from caap_lab import AttributionMap, cli
+from caap_lab.models.targets import contrast
 from helpers.checkpoints import save_transformers
 
 
@@ -159,3 +160,33 @@ def test_options_of_a_method_that_cannot_be(
 ) -> None:
     assert cli.main(["map", "--demo", "--out", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_targets_against_other_classes(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["map", str(photo), "--method", "input_x_gradient", "--out", str(tmp_path)]
+    saved = tmp_path / "photo_input_x_gradient.safetensors"
+    assert cli.main([*arguments, "--target", "3", "--against", "5"]) == 0
+    assert "input_x_gradient for 3 rather than 5:" in capsys.readouterr().out
+    assert AttributionMap.load(saved).target == contrast(3, 5)
+    assert cli.main([*arguments, "--against-all", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    best = result["predictions"][0]["class"]
+    assert result["target"] == best and AttributionMap.load(saved).target == contrast(best)
+    assert result["explains"] == result["target_name"] == f"{best} against the mean of all classes"
+    assert cli.main([*arguments, "--logit"]) == 0 and AttributionMap.load(saved).target == best
+    assert cli.main([*arguments, "--logit", "--against", "3"]) == 2
+    assert "--against and --logit exclude each other" in capsys.readouterr().err
+    assert cli.main([*arguments, "--against", "zebra"]) == 2
+    assert "There is no class 'zebra'" in capsys.readouterr().err
+
+
+def test_benchmarks_against_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["bench", "--models", "demo", "--methods", "grad_cam", "--data", "demo:single", "--images", "1"]
+    out = ["--metrics", "saco", "--out", str(tmp_path)]
+    assert cli.main([*few, *out, "--target", "label", "--against", "5"]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["studies"][0]["target"] == {"contrast": ["label", "5"]}
+    assert cli.main(["tables", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "explained: the image's label rather than 5." in told and "SaCo" in told
+    assert cli.main([*few, "--profile", "demo", "--out", str(tmp_path), "--against-all"]) == 2

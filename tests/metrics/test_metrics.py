@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score
 import caap_lab as cl
 from caap_lab.metrics.perturbation import change_order
 from caap_lab.metrics.protocol import PROTOCOLS, curve_protocol
+from caap_lab.models.directions import direction
+from caap_lab.models.targets import contrast
 from helpers.models import build, random_images
 
 
@@ -59,10 +61,12 @@ def plain_curves(model: cl.HookedViT, image: torch.Tensor, m: cl.AttributionMap,
         now, values = start.copy(), []
         for first in range(0, height * width + step, step):
             logits = model(torch.from_numpy(now)[None].to(model.dtype))[0].double()
-            values.append(float((logits if score == "logit" else logits.softmax(0))[m.target]))
+            values.append(
+                logits if score == "all logits" else (logits if score == "logit" else logits.softmax(0))[m.target]
+            )
             for p in pixels[first : first + step]:
                 now[:, p // width, p % width] = final[:, p // width, p % width]
-        curves.append(np.array(values))
+        curves.append(torch.stack(values).numpy())
     return curves
 
 
@@ -83,6 +87,43 @@ def test_curves_equal_a_plain_loop(family: str) -> None:
     assert found.insdel == pytest.approx(found.insertion - found.deletion, abs=1e-12)
     logits = cl.insertion_deletion(model, image, m, score="logit")
     np.testing.assert_allclose(logits.insertion_curve, plain_curves(model, image, m, width, "logit")[0], atol=1e-8)
+
+
+@torch.no_grad()
+def test_curves_of_other_targets_equal_a_plain_loop() -> None:
+    model = build("siglip", torch.float64)
+    image = random_images(model, 1)
+    probe = direction(model.vit.head.weight[3].detach().clone(), "third")
+    bias = float(model.vit.head.bias[3])
+    m = cl.caap(model, image, 3)
+    plain = [torch.from_numpy(curve) for curve in plain_curves(model, image, m, 512, "all logits")]
+    for target, score, name, read in (
+        (contrast(3, 5), "prob", "probability", lambda logits: torch.sigmoid(logits[:, 3] - logits[:, 5])),
+        (contrast(3), "prob", "probability", lambda logits: logits.softmax(1)[:, 3]),
+        (contrast(3), "logit", "difference of logits", lambda logits: logits[:, 3] - logits.mean(1)),
+        (contrast(3, 5), "top1", "is the model's answer", lambda logits: logits[:, 3] > logits[:, 5]),
+        (probe, "prob", "projection", lambda logits: logits[:, 3] - bias),
+        (lambda logits: logits.std(dim=1), "prob", "value", lambda logits: logits.std(dim=1)),
+    ):
+        found = cl.insertion_deletion(model, image, m, target=target, score=score, step=512, batch_size=4)
+        insertion, deletion = (read(logits).double().numpy() for logits in plain)
+        np.testing.assert_allclose(found.insertion_curve, insertion, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.deletion_curve, deletion, rtol=0, atol=1e-9)
+        assert found.plot().get_ylabel() == f"'{found.target_name}': {name}"
+        # The map's own target is what is scored where none is given, also several of them in one batch.
+        mine = replace(m, target=found.target, target_name=found.target_name)
+        both = cl.insertion_deletion(model, image, [mine, m], score=score, step=512, progress=False)
+        np.testing.assert_allclose(both[0].deletion_curve, deletion, rtol=0, atol=1e-9)
+    assert model.vit.head.weight.shape[0] == 7
+
+
+def test_protocols_that_ask_for_a_class_refuse_other_targets() -> None:
+    model = build("vit")
+    image = random_images(model, 1)
+    m = cl.attribute(model, image, "input_x_gradient", lambda logits: logits[:, 0] ** 2)
+    for protocol, asks in (("chefer", "score='top1'"), ("mda", "the base 'mda_blur'")):
+        with pytest.raises(cl.InputError, match=f"{asks} of the protocol '{protocol}' needs a class or a contrast"):
+            cl.insertion_deletion(model, image, m, protocol=protocol)
 
 
 def test_a_step_that_does_not_divide_the_image_keeps_its_width() -> None:

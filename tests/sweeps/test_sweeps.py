@@ -14,6 +14,8 @@ from scipy.stats import spearmanr
 import caap_lab as cl
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.engine import blanks, patched_logits
+from caap_lab.models.directions import direction
+from caap_lab.models.targets import contrast, logit
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import standard_error
 from caap_lab.sweeps import run_sweep as run_module
@@ -425,3 +427,51 @@ def test_a_sweep_tells_what_it_has(swept: cl.CaapSweep) -> None:
         swept.plot(metric="speed")
     with pytest.raises(cl.InputError, match="No map of image 9 at 3: images 0 to 3, at 0, 3, 5"):
         swept.map(9, 3)
+
+
+def test_targets_are_those_of_caap_and_lie_side_by_side(tmp_path: Path) -> None:
+    model = build("vit")
+    images = random_images(model, 2)
+    predicted = model(images).argmax(1).tolist()
+    probe = direction(torch.randn(24, generator=torch.Generator().manual_seed(0)), "striped")
+    options: dict[str, Any] = {"cutoffs": [1, 3], "out": tmp_path, **MAPS}
+    sweeps = {}
+    for name, target, each in (
+        ("class", 1, [1, 1]),
+        ("its logit", logit(1), [1, 1]),
+        ("two", contrast(1, 2), [contrast(1, 2)] * 2),
+        ("prediction", contrast("prediction"), [contrast(index) for index in predicted]),
+        ("direction", probe, [probe] * 2),
+        ("function", logit_squared, [logit_squared] * 2),
+    ):
+        sweep = sweeps[name] = cl.sweep_cutoffs(model, images, target, **options)
+        for index, (image, of) in enumerate(zip(images, each, strict=True)):
+            m, expected = sweep.map(index, 3), cl.caap(model, image, of, cutoff=3)
+            torch.testing.assert_close(m.scores, expected.scores, atol=1e-5, rtol=1e-5)
+            assert (m.target_name, m.target_class) == (expected.target_name, expected.target_class)
+            assert name in ("direction", "function") or m.target == expected.target
+    assert len(RunFolder(tmp_path).rows()) == 5 * 4  # a class is explained by its own logit anyway
+    assert set(sweeps["two"].rows["target_rule"]) == {"contrast(class 1, class 2)"}
+    assert sweeps["function"].rows["target"].isna().all() and (sweeps["two"].rows["target"] == 1).all()
+    assert sweeps["prediction"].passes == pytest.approx(sweeps["class"].passes + 1)
+    for wrong, message in (
+        (contrast(1, 9), "Class 9 does not exist"),
+        (contrast(1, 1), "with itself"),
+        (contrast("label"), "needs a data set with labels"),
+        (direction(torch.ones(5), "short"), "has 5 values"),
+    ):
+        with pytest.raises(cl.InputError, match=message):
+            cl.sweep_cutoffs(model, images, wrong, **MAPS)
+
+
+def logit_squared(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 0] ** 2
+
+
+def test_labels_against_another_class() -> None:
+    images = cl.open_images("demo:single").sample(1, 0)
+    label = images[0].label
+    other = (label + 1) % 10
+    sweep = cl.sweep_cutoffs(cl.load_model("demo"), images, contrast("label", other), cutoffs=[2], **MAPS)
+    assert sweep.map(0, 2).target == contrast(label, other)
+    assert sweep.data["target_name"].item() == f"{label} rather than {other}"

@@ -14,6 +14,8 @@ from torch import nn
 import caap_lab as cl
 from caap_lab.attribution.registry import METHODS
 from caap_lab.errors import InputError
+from caap_lab.models.directions import direction
+from caap_lab.models.targets import contrast
 from caap_lab.widgets import explore_view
 from caap_lab.widgets.background import Worker
 from caap_lab.widgets.explore_view import Explorer, explore
@@ -214,3 +216,40 @@ def test_images_of_all_kinds(model: cl.HookedViT, scenes: list[Any], tmp_path: P
         assert np.array_equal(photo.pixels, np.asarray(scenes[0].image))
     data = cl.open_images(f"folder:{tmp_path}")
     assert [(photo.name, photo.call) for photo in photos_of(model, data)] == [("scene.png", "images[0].image")]
+
+
+def test_a_contrast_of_the_call_stays_at_hand(model: cl.HookedViT, scenes: list[Any]) -> None:
+    made = explore(model, scenes, contrast(3, 5), ["caap", "libra_ixg_plus"])
+    finished(made)
+    assert made.target == contrast(3, 5) and made.target_box.options[0] == made.target_box.value == "3 rather than 5"
+    expected = cl.caap(model, scenes[0].image, contrast(3, 5))
+    for line, m in zip(made.link.split("\n"), made.maps.values(), strict=True):
+        again = eval(line, {"cl": cl, "model": model, "images": scenes})
+        assert "target=cl.contrast(3, 5)" in line and torch.equal(again.scores, m.scores)
+    assert torch.equal(made.maps["caap"].scores, expected.scores)
+    assert "caap for 3 rather than 5" in made.overlays["caap"].caption
+    share = torch.sigmoid(made._logits[0][3] - made._logits[0][5])
+    assert made.photo.caption == f"{made.photos[0].name}: 3 rather than 5 {share:.1%}"
+    made.photo.chosen = [2, 2]
+    assert "<b>3: 3</b>" in made._details.value and "<i>5: 5</i>" in made._details.value
+    assert "caap for 3 rather than 5" in [ax.get_title() for ax in made.to_figure().axes]
+    made.target_box.value = "4"
+    finished(made)
+    assert made.target == 4 and made.maps["libra_ixg_plus"].target == 4
+    made.target_box.value = "3 rather than 5"
+    finished(made)
+    assert made.target == contrast(3, 5) and list(made.maps) == ["caap", "libra_ixg_plus"]
+    made.close()
+
+
+def test_a_direction_of_the_call_needs_maps_of_its_own(model: cl.HookedViT, scenes: list[Any]) -> None:
+    probe = direction(torch.randn(model.spec.d_model, generator=torch.Generator().manual_seed(0)), "striped")
+    made = explore(model, scenes[0].image, probe, ["caap", "rollout"])
+    finished(made)
+    expected = cl.caap(model, scenes[0].image, probe)
+    assert made.target is probe and torch.equal(made.maps["caap"].scores, expected.scores)
+    assert made.photo.caption.endswith(": striped") and made.link.startswith("cl.caap(model, image, target=target)")
+    made.target_box.value = "4"  # from the same pass
+    assert made.maps["caap"].target == 4
+    finished(made)
+    made.close()

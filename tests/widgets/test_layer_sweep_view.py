@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import caap_lab as cl
+from caap_lab.models.directions import direction
+from caap_lab.models.targets import contrast
 from caap_lab.widgets import layer_sweep_view
 from caap_lab.widgets.background import Worker
 from caap_lab.widgets.layer_sweep_view import LayerSweep, layer_sweep
@@ -113,3 +115,26 @@ def test_overlay_colours_are_those_of_the_plot(sweep: LayerSweep) -> None:
     assert colours.shape == (8, 8, 4)
     row, col = m.rank()[0]
     assert colours[row, col].tolist() == [253, 231, 36, 255]  # the end of viridis
+
+
+def test_other_targets_of_the_call(model: cl.HookedViT, scenes: list[Any]) -> None:
+    probe = direction(torch.randn(model.spec.d_model, generator=torch.Generator().manual_seed(0)), "striped")
+    for target, text in ((contrast(3, 5), "cl.contrast(3, 5)"), (probe, "target")):
+        made = layer_sweep(model, scenes[1].image, target)
+        made.start.value = 6  # three maps are enough
+        finished(made)
+        expected = cl.caap(model, scenes[1].image, target, cutoff=8, start=6)
+        made.cutoff.value = 8
+        assert made.map is not None and made.map.target == target
+        torch.testing.assert_close(made.map.scores, expected.scores)
+        curves = cl.insertion_deletion(model, scenes[1].image, expected, protocol="rise-28")
+        assert made.values[8] == pytest.approx(curves.insdel, abs=1e-5)
+        assert f"target={text}," in made.link and f"], {text}, cutoffs=" in made.link
+        assert made.picture.caption.startswith(f"{made.map.target_name}, cutoff 8 of 8")
+        assert made.to_figure().axes[0].get_title() == f"demo, {made.map.target_name}, cutoff 8"
+        made.target_box.value = "4"
+        assert made.map.target == 4
+        made.target_box.value = ""
+        assert made.map.target == int(model(scenes[1].image)[0].argmax())
+        finished(made)
+        made.close()
