@@ -112,7 +112,7 @@ def _attention_points(model: HookedViT, rules: Rules) -> list[tuple[Any, Hook]]:
         if not isinstance(model.readout.attention, LatentPooling):
             raise InputError(f"{rules.name} has no rule for this model's pooling, {type(pool).__name__}.")
         # Its queries are parameters, so that their product with the keys is linear in the keys.
-        points.append(("attn_pool.hook_z", _halve_at))
+        points += [("attn_pool.hook_q", _stop_at), ("attn_pool.hook_z", _halve_at)]
     return points
 
 

@@ -1,5 +1,7 @@
 """AttnLRP against relevance that is shared out step by step, and conservation in every family."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,8 +10,10 @@ from torch import Tensor, nn
 
 import caap_lab as cl
 from caap_lab.attribution.attn_lrp import attn_lrp
+from caap_lab.attribution.backward_rules import Rules, ruled
+from caap_lab.attribution.biases import read_biases
 from caap_lab.models.targets import targets_of
-from helpers.models import build, random_images
+from helpers.models import build, by_trait, random_images
 
 # -- textbook rules: the relevance of outputs in, that of inputs out ------------------------------------------------
 
@@ -115,21 +119,43 @@ def test_relevance_is_conserved_but_for_the_softmax(family: str) -> None:
     constant = attn_lrp(model, images, targets, rules="cp_lrp").sum((1, 2))
     assert (constant - scores).abs().max() < 1e-6 * scores.abs().max()
 
-    kept: list[Tensor] = []
+    with lost_in_softmax(model) as lost:
+        relevance = attn_lrp(model, images, targets).sum((1, 2))
+    assert (relevance + torch.stack(lost).sum(0) - scores).abs().max() < 1e-6 * scores.abs().max()
+    assert (relevance - scores).abs().max() > 1e-3 * scores.abs().max()
 
-    def keep(x: Tensor, hook: Any) -> None:
-        x.register_hook(lambda gradient: kept.append((x.detach() * gradient).sum(tuple(range(1, x.ndim)))))
 
-    def taken(x: Tensor, hook: Any) -> None:
-        x.register_hook(lambda gradient: kept.append(-(x.detach() * gradient).sum(tuple(range(1, x.ndim)))))
+@pytest.mark.parametrize("family", by_trait(["dinov2_registers", "rope_mixed", "dinov2_swiglu"]))
+def test_biases_have_what_is_left(family: str) -> None:
+    model = build(family, torch.float64)
+    images = random_images(model, 2)
+    targets = targets_of(model, [1, 4], 2)
+    for rules in (Rules("AttnLRP", constant_patterns=False), Rules("CP-LRP", constant_patterns=True)):
+        with ruled(model, rules), lost_in_softmax(model) as lost:
+            logits, streams, biases = read_biases(model, images, targets)
+        total = streams[0].sum((1, 2)) + sum(term.products.flatten(1).sum(1) for term in biases)
+        if not rules.constant_patterns:
+            total += torch.stack(lost).sum(0)
+        scores = targets.value(logits)
+        assert (total - scores).abs().max() < 1e-6 * scores.abs().max()
 
-    shares = [("pattern", keep), ("attn_scores", taken)]
+
+@contextmanager
+def lost_in_softmax(model: cl.HookedViT) -> Iterator[list[Tensor]]:
+    """Relevance [batch] of each pattern, and less that of its scores, in turn."""
+    found: list[Tensor] = []
+
+    def note(sign: int) -> Any:
+        def keep(x: Tensor, hook: Any) -> None:
+            if x.requires_grad:
+                x.register_hook(lambda gradient: found.append(sign * (x.detach() * gradient).flatten(1).sum(1)))
+
+        return keep
+
+    shares = [("pattern", note(1)), ("attn_scores", note(-1))]
     hooks = [(name, hook) for leaf, hook in shares for name in model.hook_dict if name.endswith(f"hook_{leaf}")]
     with model.hooks(fwd_hooks=hooks):
-        relevance = attn_lrp(model, images, targets).sum((1, 2))
-    total = relevance + torch.stack(kept).sum(0)
-    assert (total - scores).abs().max() < 1e-6 * scores.abs().max()
-    assert (relevance - scores).abs().max() > 1e-3 * scores.abs().max()
+        yield found
 
 
 def test_with_constant_patterns_it_is_libragrad() -> None:
