@@ -31,6 +31,8 @@ from .mechanisms.ablation import ablate_heads as ablate_heads
 from .mechanisms.ablation import ablate_layers as ablate_layers
 from .mechanisms.ablation import ablate_tokens as ablate_tokens
 from .mechanisms.attribution_patching import attribution_patching as attribution_patching
+from .mechanisms.caap_parts import caap_by_block as caap_by_block
+from .mechanisms.caap_parts import caap_by_head as caap_by_head
 from .mechanisms.corruption import corrupt as corrupt
 from .mechanisms.gap import InteractionCheck as InteractionCheck
 from .mechanisms.interaction_check import interaction_check as interaction_check
@@ -42,6 +44,7 @@ from .mechanisms.logit_attribution import logit_attribution as logit_attribution
 from .mechanisms.logit_result import LogitAttribution as LogitAttribution
 from .mechanisms.outlier_tokens import TokenNorms as TokenNorms
 from .mechanisms.outlier_tokens import token_norms as token_norms
+from .mechanisms.part_result import CaapParts as CaapParts
 from .mechanisms.patch_estimates import Agreement as Agreement
 from .mechanisms.patch_estimates import PatchEstimates as PatchEstimates
 from .mechanisms.path_effects import PathEffects as PathEffects

@@ -100,7 +100,7 @@ def interaction_check(
         [runs.distance(joint[0])],
         model=model.model_name,
         what=f"{result.method}'s {len(cells)} highest patches",
-        unit=f"{sets.settings.score} of {result.target_name}",
+        unit=f"the {sets.settings.score} of {result.target_name}",
         target=result.target_name,
         compared=compared,
         cells=str(cells),

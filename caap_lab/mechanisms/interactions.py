@@ -51,7 +51,11 @@ def caap_interactions(
     pairs = cl.caap_interactions(model, "cat.jpg", "tabby")     # of the ten highest patches of CAAP's map
     pairs.strongest(5), pairs.shares(), pairs.partner_map(4, 7)
     pairs.for_target(cl.contrast("tabby", "lynx"))              # all classes come from the same runs
+    cl.caap_interactions(model, "cat.jpg", "tabby", neighbourhood="none")     # patches that share nothing
     ```
+
+    The highest patches of a map are mostly neighbours. With CAAP's default 3 x 3 neighbourhoods they share patches, and
+    I_ij is negative for that alone; `beyond_overlap`, or neighbourhood="none", leaves this out.
 
     Cost per image: 1 + n + n (n - 1) / 2 patched runs for n patches (with "top10" every single patch as well), and one
     for what two neighbourhoods share where they do. From a cached blank a run costs its live rows alone. The result
