@@ -1,6 +1,7 @@
 """Benchmarks of other targets than classes: keys, plans, resuming, rows, maps and curves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 import caap_lab as cl
 from caap_lab.bench.benchmark import resume
+from caap_lab.bench.identity import classes_are_texts
 from caap_lab.bench.map_rows import map_to_row, row_to_map
 from caap_lab.bench.plan import BenchmarkPlan, Trial
-from caap_lab.bench.profiles import demo_plan
+from caap_lab.bench.profiles import _by_own_logit, demo_plan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import make_tables
@@ -136,6 +138,23 @@ def test_models_with_texts_as_classes_explain_contrasts(tmp_path: Path) -> None:
     cl.benchmark(models[:1], ["grad_cam"], "demo:single", target=contrast("prediction"), **options)
     assert len(RunFolder(tmp_path).rows()) == 2
     assert "whose classes are texts, against the mean of all classes" in " ".join(make_tables(first)[0].protocol)
+
+
+def test_text_heads_by_name_and_the_paper_profile(tmp_path: Path) -> None:
+    head, one = tmp_path / "head.safetensors", tmp_path / "one.safetensors"
+    texts = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
+    cl.save_zero_shot_head(head, texts, ["cat", "dog", "hen"])
+    cl.save_zero_shot_head(one, texts[:1], ["cat"])
+    assert classes_are_texts(Variant("demo", {"head": str(head)}))
+    assert not any(classes_are_texts(Variant("demo", {"head": str(path)})) for path in (one, tmp_path / "none.pth"))
+    name = f"Mine=demo:head={head}"
+    options = {"images": 1, "progress": False, "metrics": ["saco"], "target": contrast("prediction", "hen")}
+    result = cl.benchmark(name, ["caap"], "demo:single", out=tmp_path / "run", **options)
+    assert result.plan.identity.by_contrast == BenchmarkPlan.load(tmp_path / "run" / "plan.json").identity.by_contrast
+    assert result.plan.identity.by_contrast == (parse_variant(name).text,)
+    study = replace(result.plan.studies[0], target="label")
+    assert _by_own_logit(study).target == Logit("label")  # the paper compares class scores, not contrasts
+    assert _by_own_logit(replace(study, models=(Variant("demo"),))).target == "label"
 
 
 def test_rules_as_plans_have_them() -> None:
