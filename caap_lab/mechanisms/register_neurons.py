@@ -45,8 +45,8 @@ class RegisterNeurons:
     def moved(self, model: HookedViT) -> HookedViT:
         """A model with one more token, on which these neurons act in the place of all others.
 
-        Each neuron's largest activation over the patches goes to the added token, and it is 0 at all others. The new
-        model shares the given one's weights; that one stays as it is.
+        Each neuron's largest activation over the patches and the added token itself goes to that token, and it is 0 at
+        all others. The new model shares the given one's weights; that one stays as it is.
 
         Args:
             model: The model they were found in, or one of the same blocks (other prompts, say).

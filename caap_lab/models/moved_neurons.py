@@ -33,7 +33,7 @@ class MoveNeurons(nn.Module):
 
         Args:
             step: The step that it follows.
-            signs: Neuron to 1, where its maximum over patches moves, or -1, where its minimum does.
+            signs: Neuron to 1, where its maximum moves, or -1, where its minimum does.
             to: The token that gets it, the last prefix token.
             like: A tensor on the model's device, in its number format.
         """
@@ -48,10 +48,11 @@ class MoveNeurons(nn.Module):
         post = self.step(x)
         moved = post.clone()
         moved[..., self.neurons] = 0
-        patches = post[:, self.to_token + 1 :, self.neurons]
-        if not _some_rows.get() and patches.shape[1]:
+        if not _some_rows.get():
             signs = self.signs.to(post.dtype)
-            moved[:, self.to_token, self.neurons] = (patches * signs).amax(dim=1) * signs
+            # With the token's own, as what earlier neurons wrote into it makes later ones active there.
+            found = post[:, self.to_token :, self.neurons] * signs
+            moved[:, self.to_token, self.neurons] = found.amax(dim=1) * signs
         return moved
 
 

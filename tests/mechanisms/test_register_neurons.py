@@ -67,7 +67,7 @@ def test_a_planted_neuron_is_found_and_its_norm_moves_to_the_added_token(family:
     def move(post: Tensor, hook: object) -> Tensor:
         post = post.clone()
         sign = -1 if first["difference"] < 0 else 1
-        strongest = (sign * post[:, n + 1 :, NEURON]).max(dim=1).values * sign
+        strongest = (sign * post[:, n:, NEURON]).max(dim=1).values * sign
         post[:, :, NEURON] = 0
         post[:, n, NEURON] = strongest
         return post
