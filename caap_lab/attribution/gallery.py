@@ -32,7 +32,7 @@ def gallery(
         [
             GalleryRow(
                 row[0].image.numpy(),
-                (model, f"'{row[0].target_name}'"),
+                (model, f"'{row[0].target_name}'" if isinstance(row[0].target, int) else row[0].target_name),
                 [m.scores.double().numpy() for m in row],
                 [m.sign == "signed" for m in row],
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
@@ -29,6 +30,7 @@ from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form, save_tensors
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.targets import (
+    Contrast,
     Direction,
     Given,
     Target,
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from caap_lab.models.base import HookedModel
 
 FORMAT = 2
+_TITLE_WIDTH = 44
+"""Letters in a line above a map."""
 
 Sign = Literal["signed", "positive", "level"]
 SIGNS: tuple[str, ...] = get_args(Sign)
@@ -203,12 +207,11 @@ class AttributionMap:
         from caap_lab.plots.maps import plot_image_and_map
 
         inserted = ", patch inserted" if self.score in SCORES else ""
-        what = self.target_name if self.class_specific else "any class"
         return plot_image_and_map(
             self.scores.double().numpy(),
             self.image.numpy(),
-            label=f"{self.score} of {what}{inserted}",
-            titles=(self.model_name, f"{self.method} for {self.caption}"),
+            label=f"{self._quantity}{inserted}",
+            titles=(self.model_name, fill(f"{self.method} for {self.caption}", _TITLE_WIDTH)),
             note=", ".join(f"{key} {value}" for key, value in self.settings.items()),
             signed=self.sign == "signed",
             opacity=opacity,
@@ -288,6 +291,15 @@ class AttributionMap:
             f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():.3f} "
             f"to {self.scores.max():.3f} ({self.sign}), highest at row {row}, column {col} ({settings})"
         )
+
+    @property
+    def _quantity(self) -> str:
+        """What a score is; the title says of what where that is no class."""
+        if isinstance(self.target, int):
+            return f"{self.score} of {self.target_name if self.class_specific else 'any class'}"
+        if isinstance(self.target, Direction):
+            return self.score
+        return self.score.replace("logit", "logit difference" if isinstance(self.target, Contrast) else "value")
 
     @property
     def _named_target(self) -> str:

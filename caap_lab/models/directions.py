@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ Model = TypeVar("Model", bound=HookedModel)
 class Direction:
     """A direction of the feature that the head reads: a text embedding, or the weights of a probe."""
 
-    vector: Float[Tensor, " width"]
+    vector: Float[Tensor, " width"] = field(repr=False)
     name: str
     """What maps and captions call it."""
 
