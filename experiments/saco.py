@@ -110,7 +110,7 @@ def _note() -> str:
         f"SaCo with {GROUPS} groups of pixels, bilinear maps, groups replaced by the image's mean colour; -1 to 1. "
         "Mean ± standard error over images (ddof 0), methods in its order. Explained class: the model's own "
         "prediction. InsDel in percent, protocol rise-28. Images drawn with seed 0; methods with fewer have the first "
-        f"of the same draw. {describe()}.\n"
+        f"of the same draw; a constant map has no SaCo. {describe()}.\n"
     )
 
 
