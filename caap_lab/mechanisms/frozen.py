@@ -14,6 +14,9 @@ from caap_lab.models.head_results import frozen_norm, is_norm
 from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.vit import HookedViT
 
+_BEFORE_NEURONS = (".fc1", ".fc1_g", ".fc1_x", ".act", ".drop1", ".gate")
+"""Steps inside a block that run, but that no share goes back through."""
+
 
 class Added(NamedTuple):
     """Something that a step adds and that does not depend on the tokens, or is not linear in them."""
@@ -73,8 +76,8 @@ def _rules(name: str, module: nn.Module, notes: list[Added]) -> list[Callable[..
         return [_zero_shot]
     if runs_as(module, (nn.Linear,)):
         return [] if module.bias is None else [_note(name, notes)]
-    if runs_as(module, SILENT) or (".blocks." in name and (is_activation(module) or name.endswith(".act"))):
-        return []  # an activation inside a block stands before the neurons, where nothing is taken apart
+    if runs_as(module, SILENT) or (".blocks." in name and name.endswith(_BEFORE_NEURONS)):
+        return []
     return [_unknown(name, notes)]
 
 

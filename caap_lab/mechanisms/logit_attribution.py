@@ -111,7 +111,7 @@ def _result(
         array = np.concatenate([as_array(part) for part in parts])
         return array if many else array[..., 0]
 
-    said = "each image's prediction" if not several else ", ".join(several)
+    said = ", ".join(several) or (names[0] if len(names) == 1 else "each image's prediction")
     labels = list(found[0].components)
     components = np.stack([joined([parts.components[name] for parts in found]) for name in labels], axis=1)
     attributes: dict[str, Any] = {"model": model.model_name, "quantity": "share of the score (logits)", "target": said}

@@ -20,6 +20,7 @@ from caap_lab.mechanisms.stream_parts import (
     run_stream,
 )
 from caap_lab.models.block import BlockPoints
+from caap_lab.models.moved_neurons import some_rows
 from caap_lab.models.targets import Targets, predicted_targets
 from caap_lab.models.vit import HookedViT
 
@@ -28,7 +29,7 @@ _POINTS = {
     "component": _WHOLE,
     "head": (*_WHOLE, "ln1.hook_normalized", "attn.hook_z"),
     "token": (*_WHOLE, "ln1.hook_normalized", "attn.hook_z", "attn.hook_v", "attn.hook_pattern"),
-    "neuron": (*_WHOLE, "ln2.hook_normalized"),
+    "neuron": (*_WHOLE, "ln2.hook_normalized", "mlp.hook_post"),
 }
 
 
@@ -172,17 +173,12 @@ def _tokens(
 def _neurons(
     model: HookedViT, run: StreamRun, layer: int, weights: Sequence[Tensor]
 ) -> Float[Tensor, "batch neuron target"]:
-    """The MLP is run again on the tokens that count, from its input on, with its neurons as where gradients go."""
+    """The MLP is run again on the tokens that count, with the neurons that they had as where gradients go."""
     block, points = model.architecture.block(layer), cast(BlockPoints, model.blocks[layer]).mlp
-    leaves: list[Tensor] = []
-
-    def cut(post: Tensor, hook: object) -> Tensor:
-        leaves.append(post.detach().requires_grad_())
-        return leaves[-1]
-
-    with torch.enable_grad(), model.hooks(fwd_hooks=[(f"blocks.{layer}.mlp.hook_post", cut)]):
+    post = run.at(layer, "mlp.hook_post").requires_grad_()
+    replaced = [(f"blocks.{layer}.mlp.hook_post", lambda x, hook: post)]
+    with torch.enable_grad(), some_rows(), model.hooks(fwd_hooks=replaced):
         out = block.scale_mlp(block.mlp(points, run.at(layer, "ln2.hook_normalized")))
-    (post,) = leaves
     gradients = [torch.autograd.grad(out, post, weight, retain_graph=True)[0] for weight in weights]
     return torch.stack([(post.detach() * gradient).sum(dim=1) for gradient in gradients], dim=-1)
 

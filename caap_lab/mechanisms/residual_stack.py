@@ -69,12 +69,17 @@ class ResidualStack(LabelledResult):
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
         """Mean length of the parts, by token; see `LabelledResult.plot`."""
+        from caap_lab.plots.style import new_axes
+
         if len(self.axes["token"]) == 1:
             at = {"token": self.axes["token"][0], **at}
-        return self.norms.plot(ax, **at)
+            return self.norms.plot(ax, **at)
+        return self.norms.plot(new_axes(ax, 5.4, 0.17 * len(self.components) + 1.0), **at)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {**self.norms._repr_mimebundle_(), "text/plain": repr(self)}
+        from caap_lab.plots.style import figure_png
+
+        return {"text/plain": repr(self), "image/png": figure_png(cast(Any, self.plot().figure))}
 
 
 class Lengths(LabelledResult):

@@ -261,6 +261,25 @@ def test_poolings_with_several_latents_and_without_projection() -> None:
         assert relative_gap(attribute(model, images, by="head"), scores) < 1e-13
 
 
+def test_a_model_with_test_time_registers_is_taken_apart_as_it_runs() -> None:
+    from caap_lab.models.moved_neurons import move_neurons
+
+    for family in ("vit", "average_pool_class_token"):
+        model = build(family, torch.float64).with_extra_tokens(1)
+        move_neurons(model.vit, {1: {3: 1, 8: -1}})
+        model = model.rewrapped(model.vit)
+        images = random_images(model, 2)
+        with torch.no_grad():
+            scores = model(images)[:, CLASS].numpy()
+        for by in SPLITS:
+            assert relative_gap(attribute(model, images, by=by), scores) < 1e-13
+        found = attribute(model, images, by="neuron")
+        assert (found.per_image[:, 1, [3, 8]] == 0).all() and (found.per_image[:, 2, [3, 8]] != 0).all()
+        bias = model.vit.blocks[1].mlp.fc2.bias.expand(2, model.spec.n_tokens, -1)
+        expected = PlainParts(model, images).share(bias, 1, CLASS).numpy()
+        assert found.rest is not None and np.abs(labelled(found.rest, "mlp 1 bias")[:, 0] - expected).max() < 1e-10
+
+
 def test_cost_is_one_forward_pass() -> None:
     model = build("vit")
     images = random_images(model, 4)
