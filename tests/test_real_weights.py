@@ -152,3 +152,31 @@ def test_maps_of_a_black_box_lie_on_their_objects(efficientnet: cl.BlackBoxModel
             found.append(roc_auc_score(mask.flatten(), m.upsample().flatten()))
     means = {name: np.mean(found) for name, found in areas.items()}
     assert means["grad_cam"] > 0.8 and means["simple_insertion"] > 0.8 and means["rise"] > 0.55, areas
+
+
+@pytest.fixture(scope="module")
+def clip(shared: Path) -> HookedViT:
+    """CLIP ViT-B/16 with ImageNet's class names as prompts; its linear weights were stored in int8."""
+    folder = shared / "weights" / "vit_base_patch16_clip_quickgelu_224.openai-int8"
+    state = load_file(folder / "model.safetensors")
+    scales = {name: state.pop(f"{name}_scale")[:, None] for name in list(state) if f"{name}_scale" in state}
+    vit = timm.create_model("vit_base_patch16_clip_quickgelu_224.openai", pretrained=False)
+    vit.load_state_dict({name: value.float() * scales.get(name, 1) for name, value in state.items()})
+    texts = load_file(folder / "zero_shot_heads.safetensors")["imagenet_a_photo_of_a"].float()
+    return HookedViT(vit).with_prompts({f"{index}": text for index, text in enumerate(texts)})
+
+
+@pytest.mark.slow
+def test_contrasts_of_texts_find_objects_better_than_their_own_logits(clip: HookedViT, shared: Path) -> None:
+    photos = cl.open_images(f"masks:{shared / 'images/segmented/ecssd'}").sample(3, seed=0)
+    found = []
+    for photo in photos:
+        (mask,) = photo.regions.masks.values()
+        seen = clip.preprocessing.mask(mask)
+        contrast = cl.attribute(clip, photo.image, "grad_cam")
+        assert contrast.target == cl.contrast(contrast.target_class)
+        assert contrast.caption == f"{contrast.target_class} against the mean of all classes"
+        own = cl.attribute(clip, photo.image, "grad_cam", cl.logit(contrast.target_class))
+        found.append([cl.localisation(m, seen).aupr1 for m in (own, contrast)])
+    own, contrast = np.mean(found, axis=0)
+    assert contrast > own + 0.2
