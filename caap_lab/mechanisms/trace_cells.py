@@ -103,8 +103,8 @@ def trace_cells(
     elif by == "region":
         axis = {name: (mask, of_heads) for name, mask in region_tokens(model, masks, count).items()}
     elif by == "head":
-        each = range(model.spec.n_heads) if of_heads is None else of_heads
-        axis = {head: (chosen, (head,)) for head in each}
+        every = range(model.spec.n_heads) if of_heads is None else of_heads
+        axis = {head: (chosen, (head,)) for head in every}
     else:
         axis = {None: (chosen, of_heads)}
     axes: dict[str, list[Any]] = {"point": names, "layer": numbers}

@@ -19,7 +19,7 @@ from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.statistics import sign_flip_p
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.axes import Axes
 
 QUANTITY = "effect (0 corrupted, 1 clean)"
 _TESTED_AT_ONCE = 512
@@ -135,19 +135,20 @@ class Trace(LabelledResult):
         spec = self.pairs.model.spec
         every = np.full((len(mean), spec.n_tokens), np.nan)
         every[:, self.axes["token"]] = mean
+        patches = every[:, spec.n_prefix :]
         layers = self.axes["layer"] if "layer" in left else [at["layer"]]
         several = self.n_images > 1
         fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
         from caap_lab.plots.trace_maps import plot_trace_maps
 
         return plot_trace_maps(
-            every[:, spec.n_prefix :].reshape(-1, *spec.grid),
+            patches.reshape(-1, *spec.grid),
             every[:, : spec.n_prefix],
             None if several else self._clean_pixels(),
             ax,
             names=[f"layer {layer}" for layer in layers],
-            prefix_names=_numbered(spec.prefix),
-            limits=self._limits(patches if np.isfinite(patches := every[:, spec.n_prefix :]).any() else mean),
+            prefix_names=numbered(spec.prefix),
+            limits=self._limits(patches if np.isfinite(patches).any() else mean),
             label=f"mean {self.quantity}" if several else self.quantity,
             title=f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}",
         )
@@ -177,7 +178,7 @@ def _wrapped(title: str) -> str:
     return "\n".join(part for line in title.split("\n") for part in wrap(line, 66))
 
 
-def _numbered(roles: Sequence[str]) -> list[str]:
+def numbered(roles: Sequence[str]) -> list[str]:
     """Names of prefix tokens: "cls", "reg 0", "reg 1"."""
     every = list(roles)
     return [

@@ -20,6 +20,7 @@ def class_table(
     target: int | None,
     model: HookedModel,
     against: int | None = None,
+    name: str = "inserted",
 ) -> str:
     """HTML of the likeliest classes with their logits, and what other runs give for the same classes.
 
@@ -30,16 +31,17 @@ def class_table(
         target: The class in bold.
         model: Knows the classes' names.
         against: The class in italics, which the target is compared with.
+        name: Of the column of the run's own logits.
     """
     best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
     shown = list(dict.fromkeys([*best, *(index for index in (target, against) if index is not None)]))
-    columns = {"inserted": logits} | {name: values for name, values in others.items() if values is not None}
+    columns = {name: logits} | {name: values for name, values in others.items() if values is not None}
     heads = "".join(f"<th>{for_html(name)}</th>" for name in ("class", "probability", *columns))
     lines = [f"<tr>{heads}</tr>"]
     shares = probabilities(logits)
     for index in shown:
-        name = for_html(f"{index}: {model.class_names.name(index)}")
-        shown_name = f"<b>{name}</b>" if index == target else f"<i>{name}</i>" if index == against else name
+        text = for_html(f"{index}: {model.class_names.name(index)}")
+        shown_name = f"<b>{text}</b>" if index == target else f"<i>{text}</i>" if index == against else text
         lines.append(
             f"<tr><td>{shown_name}</td>"
             + "".join(

@@ -69,7 +69,8 @@ function render({ model, el }) {
       [node.style.left, node.style.top] = [`${left}px`, `${top}px`];
       added.push(node);
     };
-    for (let head = 0; head < heads; head++) number(head, MARGIN.left + GAP + (head + 0.5) * (size[0] + GAP), 8);
+    const columns = model.get("columns");
+    for (let head = 0; head < heads; head++) number(columns[head] ?? head, MARGIN.left + GAP + (head + 0.5) * (size[0] + GAP), 8);
     const names = model.get("names");
     for (let layer = 0; layer < layers; layer++) number(names[layer] ?? layer, 11, MARGIN.top + GAP + (layer + 0.5) * (size[1] + GAP));
     numbers.replaceChildren(...added);
@@ -107,7 +108,7 @@ function render({ model, el }) {
       }
     }
     if (pointed) outline(context, corner(pointed), size, "#000000", 1);
-    outline(context, corner(chosen), size, "#d55e00", 2);
+    if (chosen[0] >= 0) outline(context, corner(chosen), size, "#d55e00", 2);
     el.dataset.chosen = chosen.join(" "); // what is on the screen, for tests and measurements
     el.dataset.query = query.join(" ");
     el.dataset.shown = String(sheet ? ++drawn : 0);
@@ -115,7 +116,8 @@ function render({ model, el }) {
 
   function say() {
     const tips = model.get("tips");
-    const text = ([layer, head]) => tips[layer * model.get("heads") + head] ?? `layer ${layer}, head ${head}`;
+    const text = ([layer, head]) =>
+      layer < 0 ? "none" : (tips[layer * model.get("heads") + head] ?? `layer ${layer}, head ${head}`);
     caption.textContent = model.get("caption");
     tip.textContent = text(pointed ?? model.get("chosen"));
     canvas.setAttribute(
@@ -162,7 +164,7 @@ function render({ model, el }) {
     show();
   });
   canvas.addEventListener("keydown", (event) => {
-    const [layer, head] = model.get("chosen");
+    const [layer, head] = model.get("chosen").map((number) => Math.max(number, 0));
     const [lastLayer, lastHead] = [model.get("layers") - 1, model.get("heads") - 1];
     const places = {
       ArrowUp: [Math.max(layer - 1, 0), head],

@@ -15,11 +15,12 @@ class HeadGrid(anywidget.AnyWidget):
         layers: Number of layers.
         names: What the layers are called; empty for their numbers.
         heads: Number of heads of a layer.
+        columns: What the heads are called; empty for their numbers.
         rows: Rows of patches in a map.
         cols: Columns of patches in a map.
         tiles: uint8 [layer, head, row, col] as bytes, the place of each patch's colour in `table`; empty for none.
         table: uint8 [256, 3] as bytes, the colours.
-        chosen: Layer and head of the chosen one.
+        chosen: Layer and head of the chosen one; -1, -1 for none.
         query: Row and column of the patch outlined in every map, or nothing.
         tips: What is said about each head when it is pointed at, layer by layer.
         label: What it shows, for screen readers.
@@ -32,6 +33,7 @@ class HeadGrid(anywidget.AnyWidget):
     layers = traitlets.Int(1).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     heads = traitlets.Int(1).tag(sync=True)
+    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
     rows = traitlets.Int(1).tag(sync=True)
     cols = traitlets.Int(1).tag(sync=True)
     tiles = traitlets.Bytes().tag(sync=True)

@@ -1,0 +1,60 @@
+"""The trace widget's state as a figure."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+
+from caap_lab.plots.heat import plot_heat
+from caap_lab.plots.maps import outline_patches, plot_image, plot_map
+from caap_lab.plots.style import SIGNED_COLOUR_MAP, TICK, new_figure
+
+Limits = tuple[float, float]
+
+
+def trace_figure(
+    photos: dict[str, UInt8[np.ndarray, "height width 3"]],
+    patches: Float[np.ndarray, "row col"] | None,
+    heads: Float[np.ndarray, "layer head"] | None,
+    *,
+    limits: Limits,
+    head_limits: Limits,
+    chosen: list[int],
+    label: str,
+    titles: tuple[str, str],
+) -> Figure:
+    """Both images, the effects of one layer's patches and those of all heads.
+
+    Args:
+        photos: The clean and the corrupted image, by title.
+        patches: Effect of each patch; None while it is not known.
+        heads: Effect of each head; None while it is not known.
+        limits: Ends of the colours of patches.
+        head_limits: Ends of the colours of heads.
+        chosen: Row and column of the chosen patch, or nothing.
+        label: What the effects are.
+        titles: Above the patches and above the heads.
+    """
+    first = next(iter(photos.values()))
+    height, width = first.shape[:2]
+    figure = new_figure(13, max(3.0, 3.0 * height / width))
+    clean, corrupted, middle, right = figure.subplots(1, 4, width_ratios=[1, 1, 1.25, 1.25])
+    for ax, (title, pixels) in zip((clean, corrupted), photos.items(), strict=True):
+        plot_image(pixels, ax, title=title)
+    if patches is None:
+        plot_image(first, middle, title="computing")
+    else:
+        look: dict[str, Any] = {"colour_map": SIGNED_COLOUR_MAP, "limits": limits, "label": label, "opacity": 0.7}
+        plot_map(patches, first, middle, title=titles[0], **look)
+        if chosen:
+            outline_patches(middle, (patches.shape[0], patches.shape[1]), (height, width), chosen)
+    if heads is None:
+        right.set_axis_off()
+    else:
+        rows, cols = (pd.RangeIndex(size, name=name) for size, name in zip(heads.shape, ("layer", "head"), strict=True))
+        cells = pd.DataFrame(heads, index=rows, columns=cols)
+        plot_heat(cells, right, label=label, limits=head_limits, colour_map=SIGNED_COLOUR_MAP, title=titles[1])
+        right.tick_params(labelsize=TICK)
+    return figure

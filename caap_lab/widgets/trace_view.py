@@ -1,0 +1,402 @@
+"""Causal tracing in one's hand: paint what is corrupted, and see which tokens and heads bring the answer back."""
+
+from collections import OrderedDict
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from caap_lab.errors import InputError
+from caap_lab.escaping import for_html
+from caap_lab.mechanisms.pairs import DIRECTIONS
+from caap_lab.mechanisms.trace import trace as trace_pairs
+from caap_lab.mechanisms.trace_result import Trace, numbered
+from caap_lab.models.base import Images, check_kind
+from caap_lab.models.probability import probabilities
+from caap_lab.models.targets import TargetLike
+from caap_lab.models.vit import HookedViT
+from caap_lab.plots.maps import colour_table
+from caap_lab.plots.style import SIGNED_COLOUR_MAP
+from caap_lab.widgets.background import Job, cancellable_copy
+from caap_lab.widgets.class_table import class_table
+from caap_lab.widgets.head_grid import HeadGrid
+from caap_lab.widgets.panel import Panel, wrapped
+from caap_lab.widgets.photos import photos_of
+from caap_lab.widgets.picture import Picture
+from caap_lab.widgets.pixels import png
+from caap_lab.widgets.target_box import TargetBox, compared_classes, target_call
+from caap_lab.widgets.trace_figure import trace_figure
+from caap_lab.widgets.traced_image import (
+    CORRUPTIONS,
+    OTHER,
+    Cell,
+    Options,
+    Traced,
+    calls,
+    cell_logits,
+    corrupted_image,
+)
+
+POINTS = ("resid_pre", "attn_out", "mlp_out")
+MODES = {"paint": "paint", "erase": "erase"}
+UNPATCHED = {"denoise": 0.0, "noise": 1.0}
+"""The effect of a patch that changes nothing."""
+KEPT = 16
+"""Settings whose traces stay in memory."""
+
+
+def trace(
+    model: HookedViT, clean: Images, corrupted: Images | None = None, target: TargetLike | None = None
+) -> "TraceView":
+    """Paint what is corrupted, and see where the difference between the two images is carried.
+
+    Drag over patches of the photo to corrupt them (blurred, noised, blank, or from the other image); nothing painted
+    corrupts all. Layer by layer the effect of every token appears, and that of every head: 0 is the corrupted image's
+    score, 1 the clean one's (see `caap_lab.trace`). Click a layer, then a patch, a prefix token or a head, for the
+    likeliest classes of the run into which it is put.
+
+    Args:
+        model: A Vision Transformer.
+        clean: One image.
+        corrupted: Another image, whose patches can be put in the place of the first one's.
+        target: What is scored: a class, `cl.contrast(a, b)` and the like; None for the clean image's predicted class
+            rather than the corrupted image's.
+
+    Returns:
+        The widget. `traced` are the traces shown, `to_figure()` gives them as a figure, `link` the Python calls.
+
+    Raises:
+        InputError: something given does not fit.
+    """
+    return TraceView(model, clean, corrupted, target)
+
+
+class TraceView(Panel):
+    """The widget of `trace`."""
+
+    def __init__(self, model: HookedViT, clean: Images, corrupted: Images | None, target: TargetLike | None) -> None:
+        check_kind(model, "widgets.trace")
+        photos = photos_of(model, clean)
+        others = [] if corrupted is None else photos_of(model, corrupted)
+        if len(photos) != 1 or len(others) > 1:
+            raise InputError("widgets.trace shows one clean and at most one corrupted image; cl.trace takes many.")
+        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
+        super().__init__()
+        self.model, self.photo, self.other = model, photos[0], next(iter(others), None)
+        self._copy = cancellable_copy(model)
+        self._known: OrderedDict[Options, Traced] = OrderedDict()
+        self.cell: Cell | None = None
+        """The token or head whose run is described."""
+        spec = model.spec
+        how = [*([] if self.other is None else [OTHER]), *CORRUPTIONS]
+        self.how = ipywidgets.Dropdown(options=how, description="corrupt by")
+        self.direction = ipywidgets.Dropdown(options=DIRECTIONS, description="direction")
+        self.point = ipywidgets.Dropdown(options=POINTS, description="tokens of")
+        self.mode = ipywidgets.ToggleButtons(options=MODES, description="patches")
+        self.clear = ipywidgets.Button(description="corrupt all", tooltip="Take the painted patches back")
+        size = {"rows": spec.grid[0], "cols": spec.grid[1]}
+        self.clean = Picture(photo=self.photo.png, mode="paint", label="The clean image", **size)
+        self.corrupted = Picture(label="The corrupted image", width=200, **size)
+        self.map = Picture(photo=self.photo.grey_png, opacity=0.7, label="Effects of patches", **size)
+        table = colour_table(SIGNED_COLOUR_MAP).tobytes()
+        grids = {"layers": spec.n_layers, "table": table}
+        apart: dict[str, Any] = {"chosen": [-1, -1], **grids}
+        prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": numbered(spec.prefix)}
+        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=90, **size, **grids)
+        self.prefix = HeadGrid(label="Prefix tokens by layer", width=170, **prefix, **apart)
+        self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=420, **apart)
+        self._details = ipywidgets.HTML()
+        shown = [self.layers, self.map, *([self.prefix] if spec.n_prefix else []), self.heads]
+        self._lay_out(
+            wrapped(self.how, self.direction, self.point, self.target_box),
+            wrapped(self.mode, self.clear),
+            wrapped(self.clean, self.corrupted),
+            wrapped(*shown),
+            self._details,
+        )
+        for control in (self.how, self.direction, self.point):
+            self._on(control, "value", self._update)
+        self._on(self.clean, "painted", self._update)
+        self._on(self.mode, "value", lambda: self.clean.set_trait("mode", self.mode.value))
+        self.clear.on_click(lambda _: self.clean.set_trait("painted", []))
+        self.target_box.on_choice(self._update, self._on)
+        self._on(self.layers, "chosen", self._go)
+        self._on(self.map, "chosen", self._choose_patch)
+        self._on(self.prefix, "chosen", lambda: self._choose("token", *self.prefix.chosen))
+        self._on(self.heads, "chosen", lambda: self._choose("head", *self.heads.chosen))
+        with self._shown_errors():
+            self._update()
+
+    @property
+    def options(self) -> Options:
+        """What all traces shown share."""
+        return Options(self.how.value, tuple(self.clean.painted), self.direction.value, self.target_box.target)
+
+    @property
+    def layer(self) -> int:
+        """The layer whose patches are shown large."""
+        return int(self.layers.chosen[0])
+
+    @property
+    def traced(self) -> dict[Any, Trace]:
+        """The traces computed so far: by layer those of tokens, and "heads"."""
+        here = self._here
+        found: dict[Any, Trace] = {
+            layer: traced for (point, layer), traced in sorted(here.tokens.items()) if point == self.point.value
+        }
+        return found if here.heads is None else {**found, "heads": here.heads}
+
+    @property
+    def link(self) -> str:
+        """The Python calls that compute what is shown."""
+        other = "" if self.other is None else self.other.call if self.other.call != "image" else "other"
+        wanted = target_call(self.target_box.target)
+        return "\n".join(
+            calls(self.photo.call, other, self.options, wanted, self.point.value, self.cell, self.model.grid)
+        )
+
+    def to_figure(self) -> Figure:
+        """Both images, the effects of this layer's patches, and of all heads."""
+        here, spec = self._here, self.model.spec
+        effects = self._effects()
+        known = bool(np.isfinite(effects[self.layer]).all())
+        heads = None if here.heads is None else here.heads.mean
+        return trace_figure(
+            {"clean": self.photo.pixels, f"corrupted: {self.how.value}": self._pixels(here.corrupted)},
+            effects[self.layer, spec.n_prefix :].reshape(spec.grid) if known else None,
+            heads,
+            limits=self._limits(effects[:, spec.n_prefix :]),
+            head_limits=self._limits(np.zeros(1) if heads is None else heads),
+            chosen=list(self.map.chosen),
+            label="effect (0 corrupted, 1 clean)",
+            titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", here.target),
+        )
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    @property
+    def _here(self) -> Traced:
+        options = self.options
+        if options not in self._known:
+            other = None if self.other is None else self.other.x
+            self._known[options] = Traced(
+                corrupted_image(self.model, self.photo.x, other, options.how, options.painted)
+            )
+        self._known.move_to_end(options)
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+        return self._known[options]
+
+    def _go(self) -> None:
+        """Show another layer, and the same token or head there."""
+        if self.cell is not None:
+            self.cell = self.cell._replace(layer=self.layer)
+        self._mark()
+        self._update()
+
+    def _choose_patch(self) -> None:
+        if self.map.chosen:
+            row, col = self.map.chosen
+            self._choose("token", self.layer, self.model.spec.n_prefix + row * self.model.grid[1] + col)
+
+    def _choose(self, kind: str, layer: int, number: int) -> None:
+        if layer < 0 or self.cell == (kind, layer, number):
+            return
+        self.cell = Cell(kind, layer, number)
+        if layer != self.layer:
+            self.layers.chosen = [layer, 0]  # which marks and updates
+        else:
+            self._mark()
+            self._update()
+
+    def _mark(self) -> None:
+        """Outline the chosen cell, and nothing in the other maps."""
+        cell, first, cols = self.cell, self.model.spec.n_prefix, self.model.grid[1]
+        if cell is None:
+            return
+        patch = cell.kind == "token" and cell.number >= first
+        place = [cell.layer, cell.number]
+        self.map.chosen = list(divmod(cell.number - first, cols)) if patch else []
+        self.prefix.chosen = place if cell.kind == "token" and not patch else [-1, -1]
+        self.heads.chosen = place if cell.kind == "head" else [-1, -1]
+
+    def _update(self) -> None:
+        """Show what is known of these settings, and compute the rest, this layer's first."""
+        self._draw()
+        here, options, point, cell = self._here, self.options, self.point.value, self.cell
+        jobs = []
+        if not here.ends:
+            jobs.append(Job(("ends", options), lambda: self._run_ends(here), self._on_ends(here)))
+        if cell is not None and (point, cell) not in here.logits:
+            key = ("cell", options, point, cell)
+            jobs.append(Job(key, lambda: self._run_cell(here, options, point, cell), self._on_cell(here, point, cell)))
+        for layer in sorted(range(self.model.n_layers), key=lambda layer: abs(layer - self.layer)):
+            if (point, layer) not in here.tokens:
+                run = self._run_trace(here, options, points=point, layers=layer)
+                jobs.append(Job(("tokens", options, point, layer), run, self._on_tokens(here, point, layer)))
+            if layer == self.layer and here.heads is None:
+                run = self._run_trace(here, options, points="z", by="head")
+                jobs.append(Job(("heads", options), run, self._on_heads(here)))
+        self._replace_jobs(jobs)
+
+    @torch.no_grad()
+    def _run_ends(self, here: Traced) -> dict[str, Tensor]:
+        both = {"clean": self.photo.x, "corrupted": here.corrupted}
+        return {name: self._copy(x)[0].float().cpu() for name, x in both.items()}
+
+    def _on_ends(self, here: Traced) -> Any:
+        def receive(ends: dict[str, Tensor]) -> None:
+            here.ends = ends
+            self.target_box.suggest(probabilities(ends["clean"]))
+            self._draw()
+
+        return receive
+
+    def _run_cell(self, here: Traced, options: Options, point: str, cell: Cell) -> Tensor:
+        pair = (self.photo.x, here.corrupted)
+        given, receiver = pair if options.direction == "denoise" else pair[::-1]
+        return cell_logits(self._copy, given, receiver, point, cell)
+
+    def _on_cell(self, here: Traced, point: str, cell: Cell) -> Any:
+        def receive(logits: Tensor) -> None:
+            here.logits[point, cell] = logits
+            self._describe()
+
+        return receive
+
+    def _run_trace(self, here: Traced, options: Options, **places: Any) -> Any:
+        def run() -> Trace:
+            images = (self._copy, self.photo.x, here.corrupted, options.target)
+            return trace_pairs(*images, direction=options.direction, progress=False, **places)
+
+        return run
+
+    def _on_tokens(self, here: Traced, point: str, layer: int) -> Any:
+        def receive(traced: Trace) -> None:
+            here.tokens[point, layer] = traced
+            self._draw()
+
+        return receive
+
+    def _on_heads(self, here: Traced) -> Any:
+        def receive(traced: Trace) -> None:
+            here.heads = traced
+            self._draw()
+
+        return receive
+
+    def _show_error(self, error: Exception) -> None:
+        super()._show_error(error)
+        self._show_pending()
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def _effects(self) -> Float[np.ndarray, "layer token"]:
+        spec = self.model.spec
+        return self._here.effects(self.point.value, spec.n_layers, spec.n_tokens)
+
+    def _limits(self, effects: np.ndarray) -> tuple[float, float]:
+        middle = UNPATCHED[self.direction.value]
+        known = effects[np.isfinite(effects)]
+        furthest = float(np.abs(known - middle).max(initial=0)) or 1.0
+        return middle - furthest, middle + furthest
+
+    def _pixels(self, x: Tensor) -> UInt8[np.ndarray, "height width 3"]:
+        return self.model.preprocessing.to_rgb(x[0])
+
+    def _draw(self) -> None:
+        here, spec, layer = self._here, self.model.spec, self.layer
+        self.corrupted.photo = png(self._pixels(here.corrupted))
+        self.corrupted.caption = f"corrupted: {self.how.value}"
+        painted = len(self.clean.painted)
+        self.clean.caption = f"clean; {painted or 'all'} patch{'es' * (painted != 1)} corrupted"
+        effects = self._effects()
+        patches, prefix = effects[:, spec.n_prefix :], effects[:, : spec.n_prefix]
+        limits = self._limits(patches)
+        words = f"{self.point.value}: {here.target}" if here.target else "computing"
+        with self.layers.hold_sync():
+            self.layers.tiles = _tiles(patches, limits)
+            self.layers.tips = [f"patches of layer {place}" for place in range(spec.n_layers)]
+            self.layers.caption = "layer"
+        with self.map.hold_sync():
+            known = np.isfinite(patches[layer])
+            colours = np.asarray(colormaps[SIGNED_COLOUR_MAP](_shares(patches[layer], limits), bytes=True))
+            self.map.overlay = png(np.where(known[:, None], colours, 0).astype(np.uint8).reshape(*spec.grid, 4))
+            self.map.caption = f"layer {layer}, {words}"
+            self.map.tips = [
+                f"row {place // spec.grid[1]}, column {place % spec.grid[1]}: {_said(value)}"
+                for place, value in enumerate(patches[layer])
+            ]
+        if spec.n_prefix:
+            with self.prefix.hold_sync():
+                self.prefix.tiles = _tiles(prefix, self._limits(prefix))
+                self.prefix.tips = [
+                    f"layer {place}, {name}: {_said(value)}"
+                    for place, values in enumerate(prefix)
+                    for name, value in zip(self.prefix.columns, values, strict=True)
+                ]
+                self.prefix.caption = "prefix tokens"
+        heads = np.full((spec.n_layers, spec.n_heads), np.nan) if here.heads is None else here.heads.mean
+        low, high = self._limits(heads)
+        with self.heads.hold_sync():
+            self.heads.tiles = _tiles(heads, (low, high))
+            self.heads.caption = f"heads (z): {here.target or 'computing'}, colours {low:.2g} to {high:.2g}"
+            self.heads.tips = [
+                f"layer {place}, head {head}: {_said(value)}"
+                for place, values in enumerate(heads)
+                for head, value in enumerate(values)
+            ]
+        self._describe()
+
+    def _describe(self) -> None:
+        """The likeliest classes of the chosen cell's run, in a table."""
+        here, cell = self._here, self.cell
+        logits = None if cell is None else here.logits.get((self.point.value, cell))
+        if cell is None or logits is None:
+            waits = (
+                "Click a patch, a prefix token or a head for the classes of its run." if cell is None else "computing"
+            )
+            self._details.value = f"<p>{for_html(waits)}</p>"
+        else:
+            classes = {name: values[: self.model.n_classes] for name, values in here.ends.items()}
+            predicted = int(classes["clean"].argmax()) if classes else None
+            of, against = compared_classes(self.target_box.resolved(predicted))
+            if self.target_box.target is None and classes:
+                other = int(classes["corrupted"].argmax())
+                against = other if other != of else None
+            title = f"{self._words(cell)} of the {self._source} put in"
+            table = class_table(title, logits, classes, of, self.model, against, "patched")
+            self._details.value = table
+        self._changed()
+
+    @property
+    def _source(self) -> str:
+        return "clean image" if self.direction.value == "denoise" else "corrupted image"
+
+    def _words(self, cell: Cell) -> str:
+        if cell.kind == "head":
+            return f"Layer {cell.layer}, head {cell.number}"
+        first, cols = self.model.spec.n_prefix, self.model.grid[1]
+        if cell.number < first:
+            return f"Layer {cell.layer}, {self.prefix.columns[cell.number]} token"
+        row, col = divmod(cell.number - first, cols)
+        return f"Layer {cell.layer}, patch at row {row}, column {col}"
+
+
+def _shares(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Places on the scale of colours, from 0 to 1; the middle where there is no value."""
+    low, high = limits
+    return np.nan_to_num((values - low) / (high - low), nan=0.5).clip(0, 1)
+
+
+def _tiles(values: np.ndarray, limits: tuple[float, float]) -> bytes:
+    return np.rint(255 * _shares(values, limits)).astype(np.uint8).tobytes()
+
+
+def _said(value: float) -> str:
+    return f"effect {value:.3f}" if np.isfinite(value) else "computing"

@@ -1,0 +1,114 @@
+"""`cl.widgets.trace` without a browser: what it shows is what the calls give."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import caap_lab as cl
+from caap_lab import InputError
+from caap_lab.widgets.trace_view import TraceView, trace
+from caap_lab.widgets.traced_image import OTHER, Cell
+from helpers.models import build, random_images
+from helpers.widgets import finished
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[cl.HookedViT, torch.Tensor, torch.Tensor]:
+    model = build("dinov2_registers")
+    return model, *random_images(model, 2).split(1)
+
+
+@pytest.fixture(scope="module")
+def view(pair: Any) -> Iterator[TraceView]:
+    model, clean, other = pair
+    made = trace(model, clean, other)
+    finished(made)
+    yield made
+    made.close()
+
+
+def names(pair: Any) -> dict[str, Any]:
+    return {"cl": cl, "np": np, "model": pair[0], "image": pair[1], "other": pair[2]}
+
+
+def said(view: TraceView, pair: Any) -> dict[str, Any]:
+    """What the calls shown give, by line from the corrupted image on."""
+    known = names(pair)
+    found = []
+    for line in view.link.split("\n"):
+        code = line.replace("cl.trace(", "progress_free(")
+        known["progress_free"] = lambda *given, **options: cl.trace(*given, **options, progress=False)
+        if " = " in code.split("(")[0]:
+            exec(code, known)
+        else:
+            found.append(eval(code, known))
+    return dict(zip(("tokens", "heads", "logits"), found, strict=False))
+
+
+def test_traces_are_those_of_the_calls(view: TraceView, pair: Any) -> None:
+    model = pair[0]
+    view.clean.painted = [1, 2, 5, 6]
+    for change in ({}, {"how": "blur", "direction": "noise"}, {"point": "mlp_out"}):
+        for name, value in change.items():
+            getattr(view, name).value = value
+        finished(view)
+        expected = said(view, pair)
+        traced = view.traced
+        for layer in range(model.n_layers):
+            values = expected["tokens"].data["effect"].sel(layer=layer).values
+            assert abs(traced[layer].per_image[:, 0] - values).max() < 1e-4
+        assert abs(traced["heads"].per_image - expected["heads"].per_image).max() < 1e-4
+        assert len(view.layers.tiles) == 4 * 16 and len(view.prefix.tiles) == 4 * 5 and len(view.heads.tiles) == 4 * 3
+        effect = traced["heads"].data["effect"].sel(layer=2, head=1).item()
+        assert view.heads.tips[2 * 3 + 1] == f"layer 2, head 1: effect {effect:.3f}" and view.message == ""
+    assert "4 patches corrupted" in view.clean.caption and "corrupted: blur" in view.corrupted.caption
+
+
+def test_a_click_on_a_cell_gives_the_classes_of_its_run(view: TraceView, pair: Any) -> None:
+    model = pair[0]
+    view.how.value, view.direction.value, view.point.value = OTHER, "denoise", "resid_pre"
+    for click, cell in (
+        (lambda: view.map.set_trait("chosen", [1, 2]), Cell("token", 0, 5 + 6)),
+        (lambda: view.prefix.set_trait("chosen", [3, 0]), Cell("token", 3, 0)),
+        (lambda: view.heads.set_trait("chosen", [2, 1]), Cell("head", 2, 1)),
+    ):
+        click()
+        finished(view)
+        assert view.cell == cell and view.layer == cell.layer
+        logits = said(view, pair)["logits"][0].detach()
+        name = model.class_names.name(int(logits.argmax()))
+        assert f"{float(logits.max()):.3f}" in view._details.value and name in view._details.value
+    assert (view.map.chosen, view.prefix.chosen) == ([], [-1, -1])
+    view.layers.chosen = [1, 0]
+    finished(view)
+    assert view.cell == Cell("head", 1, 1) and view.heads.chosen == [1, 1] and "Layer 1, head 1" in view._details.value
+    view.point.value = "mlp_out"
+    view.map.chosen = [0, 0]
+    view.layers.chosen = [3, 0]  # behind the last attention the head reads the class token alone
+    finished(view)
+    assert "cannot change the logits" in view.message and "ready" in view._status.value
+    view.point.value = "resid_pre"
+    finished(view)
+    assert view.message == ""
+
+
+def test_classes_and_refusals(view: TraceView, pair: Any) -> None:
+    model, clean, other = pair
+    view.target_box.value = "3"
+    finished(view)
+    assert view.traced["heads"].data.attrs["target"] == model.class_names.name(3)
+    view.target_box.value = ""
+    finished(view)
+    view.layers.chosen = [2, 0]
+    axes = view.to_figure().axes
+    assert axes[0].get_title() == "clean" and "resid_pre, layer 2, denoise" in axes[2].get_title()
+    assert axes[3].get_ylabel() == "layer"
+    with pytest.raises(InputError, match="one clean and at most one corrupted"):
+        trace(model, clean, torch.cat([other, other]))
+    same = trace(model, clean, clean)
+    finished(same)
+    assert "cannot be normalised" in same.message and "ready" in same._status.value
+    same.close()
