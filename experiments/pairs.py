@@ -36,6 +36,8 @@ QUICK = [
     "attcat",
     "grad_sam",
     "gen_att",
+    "legrad",
+    "attn_lrp",
     "mutex",
 ]
 

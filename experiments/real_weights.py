@@ -32,6 +32,8 @@ QUICK = (
     "attcat",
     "grad_sam",
     "gen_att",
+    "legrad",
+    "attn_lrp",
     "full_grad_plus",
 )
 SLOW = (

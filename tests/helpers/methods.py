@@ -235,7 +235,7 @@ FACTS: dict[str, Facts] = {
         ),
     ),
     "attn_lrp": Facts(
-        others=({"rules": "cp_lrp", "gamma": 0.25}, {"gamma": 0.1}),
+        others=({"rules": "cp_lrp", "gamma": 0.25},),
         wrong=(
             ({"rules": "lrp"}, "rules='lrp' is not known; use one of attn_lrp, cp_lrp"),
             ({"gamma": -0.1}, "gamma=-0.1 must be a number of at least 0"),
