@@ -116,8 +116,9 @@ def test_relevance_is_conserved_but_for_the_softmax(family: str) -> None:
     targets = targets_of(model, [1, 4], 2)
     with torch.no_grad():
         scores = targets.value(model(images))
-    constant = attn_lrp(model, images, targets, rules="cp_lrp").sum((1, 2))
-    assert (constant - scores).abs().max() < 1e-6 * scores.abs().max()
+    for gamma in (0.0, 0.3):
+        constant = attn_lrp(model, images, targets, rules="cp_lrp", gamma=gamma).sum((1, 2))
+        assert (constant - scores).abs().max() < 1e-6 * scores.abs().max()
 
     with lost_in_softmax(model) as lost:
         relevance = attn_lrp(model, images, targets).sum((1, 2))
@@ -138,6 +139,19 @@ def test_biases_have_what_is_left(family: str) -> None:
             total += torch.stack(lost).sum(0)
         scores = targets.value(logits)
         assert (total - scores).abs().max() < 1e-6 * scores.abs().max()
+
+
+def test_the_gamma_rule_counts_biases_that_stand_beside_their_layer() -> None:
+    model = build("beit", torch.float64)
+    images, targets = random_images(model, 1), targets_of(model, 3, 1)
+    found = attn_lrp(model, images, targets, gamma=0.3)
+    for block in model.vit.blocks:
+        attn = block.attn
+        layer = nn.Linear(*reversed(attn.qkv.weight.shape)).double()
+        layer.load_state_dict({"weight": attn.qkv.weight, "bias": torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])})
+        attn.qkv, attn.q_bias = layer, None
+    expected = attn_lrp(cl.HookedViT(model.vit), images, targets, gamma=0.3)
+    assert (found - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
 @contextmanager
