@@ -1,5 +1,7 @@
 """The lens: every token through timm's own norm and head, and the model's logits after the last block."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,10 +100,21 @@ def test_maps_correlations_and_pictures() -> None:
     assert of_map.per_image[0, 2] == pytest.approx(expected, abs=1e-6)
     constant = lens_of(model, images[:1], target=3).correlation(torch.zeros(4, 4))
     assert np.isnan(constant.per_image).all()
-    for shown in (lens, lens_of(model, images, target=3), lens_of(model, images, target=3, tokens=0)):
+    for shown in (lens, lens_of(model, images[:1], target=3, tokens=0)):
         assert set(shown._repr_mimebundle_()) == {"text/plain", "image/png"}
     assert "class 3" in lens.plot(target=3, image=1).get_title()
     assert lens.plot(target=3, token=0).get_xlabel() == "layer (block)"
+
+
+def test_the_class_token_of_a_trained_model_becomes_readable_and_patches_of_deit_do_not(
+    deit_tiny: HookedViT, photos: list[Path]
+) -> None:
+    some = photos[:40:10]
+    with torch.no_grad():
+        predicted = deit_tiny(some).argmax(1).tolist()
+    ranks = lens_of(deit_tiny, some, target=predicted).rank().per_image
+    assert np.median(ranks[:, 0, 0]) > 100 and (ranks[:, -1, 0] == 1).all()
+    assert np.median(ranks[:, -1, 1:]) > 100  # the head was never trained to read them
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
