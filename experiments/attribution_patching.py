@@ -19,8 +19,6 @@ from tqdm import tqdm
 import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.data.image_set import Sample
-from caap_lab.mechanisms.corruption import corrupt
-from caap_lab.mechanisms.trace import trace
 from caap_lab.models.vit import HookedViT
 from caap_lab.variant import parse_variant
 
@@ -50,7 +48,8 @@ def main() -> None:
     parser.add_argument(
         "--step", type=int, default=3, help="by token, one in so many layers and tokens; default %(default)s"
     )
-    parser.add_argument("--directions", nargs="+", default=["denoise", "noise"])
+    parser.add_argument("--directions", nargs="+", default=["denoise", "noise"], help="default both")
+    parser.add_argument("--places", nargs="+", default=list(PLACES), help="rows of the table; default all")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     lines = [
@@ -81,7 +80,7 @@ def blurred_objects(model: HookedViT, samples: list[Sample]) -> tuple[list[Any],
         objects = [model.preprocessing.mask(mask).numpy() for mask in sample.regions.masks.values()]
         photos.append(model.preprocess(sample.image)[0])
         masks.append(np.any(objects, axis=0))
-    return photos, list(corrupt(model, photos, "blur", masks=masks))
+    return photos, list(cl.corrupt(model, photos, "blur", masks=masks))
 
 
 def agreement(
@@ -92,7 +91,7 @@ def agreement(
     if places["by"] == "token" and step > 1:
         tokens = [*range(model.spec.n_prefix), *range(model.spec.n_prefix, model.spec.n_tokens, step)]
         options |= {"layers": list(range(1, model.n_layers, step)), "tokens": tokens}
-    measured = trace(model, clean, corrupted, **options)
+    measured = cl.trace(model, clean, corrupted, **options)
     row = [f"{measured.mean.size:,}"]
     projected = places["points"] in ("q", "k")
     for way in WAYS.values():

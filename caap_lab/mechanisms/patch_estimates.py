@@ -49,6 +49,12 @@ class PatchEstimates(Trace):
         )
         return found
 
+    @property
+    def condition(self) -> str:
+        """What was patched, and how its effects were estimated."""
+        ways = ("AtP" + "*" * bool(self.data.attrs["correction"]), "Libra" * bool(self.data.attrs["rules"]))
+        return f"{', '.join(filter(None, ways))}: {super().condition}"
+
     def compare(self, traced: Trace) -> "Agreement":
         """How near the estimates come to measured effects of the same places.
 
