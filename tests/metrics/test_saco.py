@@ -67,7 +67,7 @@ def test_it_equals_a_plain_loop(model: cl.HookedViT, images: torch.Tensor, name:
     scores = torch.randn(model.grid, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     m = a_map(model, images[:1], scores, target)
     pixels = m.upsample(mode="nearest-exact")
-    for groups in (2, 8, 10):  # 960 pixels, so that all groups are equal
+    for groups in (2, 10):  # 960 pixels, so that all groups are equal
         found = cl.saco(model, images[:1], m, groups=groups, upsampling="nearest-exact", batch_size=3)
         assert found.value == pytest.approx(plain_saco(model, images[:1], pixels, read, groups), abs=1e-10)
         assert len(found.group_scores) == len(found.group_effects) == groups
@@ -143,8 +143,8 @@ def test_it_is_a_metric_with_options(model: cl.HookedViT, images: torch.Tensor, 
     metric, variant = parse_metric("saco:groups=4,upsampling=nearest-exact")
     row = metric.values(MetricInput(model, images[:1], m), variant.options)
     assert row == {"saco": cl.saco(model, images[:1], m, groups=4, upsampling="nearest-exact").value}
-    options = {"images": 2, "metrics": ["saco"], "progress": False}
-    result = cl.benchmark("demo", ["grad_cam", "caap"], "demo:single", out=tmp_path, **options)
+    options = {"images": 1, "metrics": ["saco"], "progress": False}
+    result = cl.benchmark("demo", ["grad_cam"], "demo:single", out=tmp_path, **options)
     frame = result.to_dataframe()
     demo, sample = cl.load_model("demo"), cl.open_images("demo:single").named(frame["image"][0])
     found = cl.saco(demo, sample.image, cl.attribute(demo, sample.image, "grad_cam"))
