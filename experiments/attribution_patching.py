@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", nargs="+", required=True, help="what cl.open_images opens, one for each model")
     parser.add_argument("--images", type=int, default=16, help="photos per model; default %(default)s")
-    parser.add_argument(
-        "--step", type=int, default=3, help="by token, one in so many layers and tokens; default %(default)s"
-    )
+    parser.add_argument("--step", type=int, default=3, help="by token, one in so many layers and tokens; default 3")
     parser.add_argument("--directions", nargs="+", default=["denoise", "noise"], help="default both")
-    parser.add_argument("--places", nargs="+", default=list(PLACES), help="rows of the table; default all")
+    parser.add_argument(
+        "--places", nargs="+", choices=list(PLACES), default=list(PLACES), help="rows of the table; default all"
+    )
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     lines = [
@@ -64,10 +64,9 @@ def main() -> None:
         for direction in args.directions:
             lines += ["", f"**{spec.label}**, {direction}, {len(clean)} pairs", ""]
             lines += [f"| places | number | {' | '.join(WAYS)} |", f"|---|---|{'---|' * len(WAYS)}"]
-            for name, places in tqdm(PLACES.items(), desc=f"{spec.label}, {direction}"):
-                lines.append(
-                    f"| {name} | {' | '.join(agreement(model, clean, corrupted, places, direction, args.step))} |"
-                )
+            for name in tqdm(args.places, desc=f"{spec.label}, {direction}"):
+                row = agreement(model, clean, corrupted, PLACES[name], direction, args.step)
+                lines.append(f"| {name} | {' | '.join(row)} |")
                 if args.out is not None:
                     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -75,9 +75,11 @@ def plot_circuit(
     ax.spines["bottom"].set_visible(False)
     ax.grid(axis="x", visible=False)
     key = [
-        Line2D([], [], color=_POSITIVE, linewidth=2, label=f"positive (widest line: {largest:.3g} in size)"),
+        Line2D([], [], color=_POSITIVE, linewidth=2, label="positive"),
         Line2D([], [], color=_NEGATIVE, linewidth=2, linestyle=_DASH, label="negative"),
     ]
     where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2, "frameon": False}
-    ax.legend(handles=key, title=for_plot(label), title_fontsize=TICK, fontsize=TICK, **where)
+    ax.legend(
+        handles=key, title=f"{for_plot(label)}; widest: {largest:.3g}", title_fontsize=TICK, fontsize=TICK, **where
+    )
     return ax
