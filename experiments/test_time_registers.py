@@ -74,9 +74,9 @@ def main() -> None:
             lines.append(f"| {' | '.join(cells)} |")
         if args.out is not None:
             args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if args.figure is not None:
+            draw(model, found.top(10).moved(model), masks[:4]).savefig(args.figure, dpi=110)
     print("\n".join(lines))
-    if args.figure is not None:
-        draw(model, found.top(10).moved(model), masks[:4]).savefig(args.figure, dpi=110)
 
 
 def measure(model: cl.HookedViT, images: Tensor, layer: int, batch_size: int) -> list[str]:
