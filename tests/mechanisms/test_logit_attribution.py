@@ -63,7 +63,7 @@ def test_parts_add_up_to_the_logit(family: str) -> None:
         images = random_images(model, 2)
         with torch.no_grad():
             scores = model(images)[:, CLASS].numpy()
-        for by in SPLITS if dtype == torch.float64 else ["token"]:
+        for by in SPLITS[1:] if dtype == torch.float64 else SPLITS[:1]:
             found = attribute(model, images, by=by)
             assert relative_gap(found, scores) < tolerance, by
             assert np.abs(found.score - scores).max() < 1e-5
