@@ -8,7 +8,7 @@ patches are run (neighbourhood "none", white blank, clamped context), for its ow
 
 - sub-sets: random sets of patches are put in together. How much of the variance of their joint effects is explained
   by the sum of single effects, and by that sum with all interactions of pairs in the set? And by the best coefficients
-  for patches, and for patches and pairs, fitted to 5000 other sets of 16 patches (ridge regression)?
+  for patches, and for patches and pairs, fitted to 3000 other sets of 16 patches (ridge regression)?
 - Shapley: is the interaction in an otherwise blank image like that in the company of other patches? For random pairs,
   it is compared with the Shapley interaction index, sampled over random sets of others (Grabisch & Roubens 1999).
 - larger models: the ten highest patches of CAAP's map, together and in pairs.
@@ -106,7 +106,7 @@ def of_all_pairs(model: cl.HookedViT, photos: list[Any], n_sets: int, n_pairs: i
             second = first + np.einsum("si,ij,sj->s", chosen, pairs, chosen) / 2
             explained[size].append((r_squared(joint, first), r_squared(joint, second)))
             if size == FITTED:
-                known = np.stack([generator.permutation(64) < size for _ in range(5000)])
+                known = np.stack([generator.permutation(64) < size for _ in range(3000)])
                 fitted.append(fits(known, effects(runs, known, target), chosen, joint))
         places = generator.choice(64 * 63 // 2, n_pairs, replace=False)
         rows, cols = (side[places] for side in np.triu_indices(64, 1))
