@@ -156,7 +156,7 @@ class Target:
                 f"The target {self.name!r} must give one number per row of logits, a tensor [{len(rows)}] for logits "
                 f"{list(rows.shape)}; it gave {given}."
             )
-        return value.reshape(logits.shape[:-1])
+        return (value if value.is_floating_point() else value.to(rows.dtype)).reshape(logits.shape[:-1])
 
 
 @dataclass(frozen=True)

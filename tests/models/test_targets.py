@@ -46,6 +46,8 @@ def test_values_and_probabilities(model: HookedViT) -> None:
     assert torch.allclose(logs[:4].exp(), targets.probability(logits)[:4]) and logs[4] == expected[4]
     sigmoids = targets.probability(logits, "sigmoid")[:4]
     assert torch.allclose(sigmoids, torch.stack(expected[:4]).sigmoid())
+    (rank,) = targets_of(model, lambda y: (y > y[:, 2:3]).sum(1), 1)
+    assert torch.equal(rank.value(logits), (logits > logits[:, 2:3]).sum(1).double())  # counts are numbers, too
     assert [target.given for target in targets[:4]] == [2, 2, Contrast(2, 5), Contrast(2)]
     assert [target.index for target in targets] == [2, 2, 2, 2, None]
     assert targets[:2].indices == [2, 2] and targets.indices is None
