@@ -23,6 +23,7 @@ POINTS = [
     "attn_scores",
     "pattern",
     "z",
+    "result",
     "attn_out",
     "resid_mid",
     "ln2.normalized",
