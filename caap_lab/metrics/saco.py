@@ -18,6 +18,7 @@ from caap_lab.metrics.changed_images import change_order, checked_maps, target_s
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import UPSAMPLINGS
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
+from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike
 
@@ -100,6 +101,7 @@ def saco(
     if isinstance(groups, bool) or not isinstance(groups, int) or not 2 <= groups <= height * width:
         raise InputError(f"groups={groups!r} must be a number from 2 to {height * width}, the image's pixels.")
     given = checked_maps(model, images, maps, target)
+    batch_size = images_at_once(model.body, batch_size)
     found = []
     with torch.no_grad(), tqdm(total=len(given.maps), unit="map", disable=not progress or len(given.maps) == 1) as bar:
         for index, (m, one) in enumerate(zip(given.maps, given.targets, strict=True)):

@@ -26,7 +26,8 @@ class SweepTarget:
         Raises:
             InputError: it is no target of this model.
         """
-        model._require_classifier()
+        if not isinstance(target, Direction):
+            model._require_classifier()
         match target:
             case None | "prediction" | "label":
                 word = target or "prediction"
