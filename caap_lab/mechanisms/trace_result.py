@@ -34,6 +34,7 @@ class Trace(LabelledResult):
     axes image, (point,) layer, token or region or head, (target); and the scores `clean` and `corrupted` of each pair.
     Its attributes say the `model`, `target`, `direction`, `by`, `points`, `window`, and how many forward passes were
     run (`passes`) beside those of a loop that runs each patch from the image on (`plain_passes`).
+    `caap_lab.interaction_check(model, traced)` says how far single effects are from adding up.
     """
 
     main: ClassVar[str] = "effect"

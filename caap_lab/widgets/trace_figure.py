@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.maps import outline_patches, plot_image, plot_map
 from caap_lab.plots.style import SIGNED_COLOUR_MAP, TICK, new_figure
-
-Limits = tuple[float, float]
+from caap_lab.widgets.effects import Limits
 
 
 def trace_figure(

@@ -7,7 +7,6 @@ import ipywidgets
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from caap_lab.plots.maps import colour_table
 from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
+from caap_lab.widgets.effects import Limits, effect_colours, effect_limits, effect_tiles, effect_words, limits_words
 from caap_lab.widgets.head_grid import HeadGrid
 from caap_lab.widgets.panel import Panel, wrapped
 from caap_lab.widgets.photos import photos_of
@@ -43,9 +43,7 @@ from caap_lab.widgets.traced_image import (
 )
 
 POINTS = ("resid_pre", "attn_out", "mlp_out")
-MODES = {"paint": "paint", "erase": "erase"}
-UNPATCHED = {"denoise": 0.0, "noise": 1.0}
-"""The effect of a patch that changes nothing."""
+MODES = ("paint", "erase")
 KEPT = 16
 """Settings whose traces stay in memory."""
 
@@ -97,8 +95,9 @@ class TraceView(Panel):
         self.how = ipywidgets.Dropdown(options=how, description="corrupt by")
         self.direction = ipywidgets.Dropdown(options=DIRECTIONS, description="direction")
         self.point = ipywidgets.Dropdown(options=POINTS, description="tokens of")
-        self.mode = ipywidgets.ToggleButtons(options=MODES, description="patches")
+        self.mode = ipywidgets.ToggleButtons(options=MODES, style={"button_width": "90px"})
         self.clear = ipywidgets.Button(description="corrupt all", tooltip="Take the painted patches back")
+        self.mode.layout.width, self.clear.layout.width = "auto", "110px"
         size = {"rows": spec.grid[0], "cols": spec.grid[1]}
         self.clean = Picture(photo=self.photo.png, mode="paint", label="The clean image", **size)
         self.corrupted = Picture(label="The corrupted image", width=200, **size)
@@ -300,11 +299,8 @@ class TraceView(Panel):
         spec = self.model.spec
         return self._here.effects(self.point.value, spec.n_layers, spec.n_tokens)
 
-    def _limits(self, effects: np.ndarray) -> tuple[float, float]:
-        middle = UNPATCHED[self.direction.value]
-        known = effects[np.isfinite(effects)]
-        furthest = float(np.abs(known - middle).max(initial=0)) or 1.0
-        return middle - furthest, middle + furthest
+    def _limits(self, effects: np.ndarray) -> Limits:
+        return effect_limits(effects, self.direction.value)
 
     def _pixels(self, x: Tensor) -> UInt8[np.ndarray, "height width 3"]:
         return self.model.preprocessing.to_rgb(x[0])
@@ -318,36 +314,35 @@ class TraceView(Panel):
         effects = self._effects()
         patches, prefix = effects[:, spec.n_prefix :], effects[:, : spec.n_prefix]
         limits = self._limits(patches)
-        words = f"{self.point.value}: {here.target}" if here.target else "computing"
+        words = f"{self.point.value}: {here.target}, colours {limits_words(limits)}" if here.target else "computing"
         with self.layers.hold_sync():
-            self.layers.tiles = _tiles(patches, limits)
+            self.layers.tiles = effect_tiles(patches, limits)
             self.layers.tips = [f"patches of layer {place}" for place in range(spec.n_layers)]
             self.layers.caption = "layer"
         with self.map.hold_sync():
-            known = np.isfinite(patches[layer])
-            colours = np.asarray(colormaps[SIGNED_COLOUR_MAP](_shares(patches[layer], limits), bytes=True))
-            self.map.overlay = png(np.where(known[:, None], colours, 0).astype(np.uint8).reshape(*spec.grid, 4))
+            self.map.overlay = png(effect_colours(patches[layer], limits).reshape(*spec.grid, 4))
             self.map.caption = f"layer {layer}, {words}"
             self.map.tips = [
-                f"row {place // spec.grid[1]}, column {place % spec.grid[1]}: {_said(value)}"
+                f"row {place // spec.grid[1]}, column {place % spec.grid[1]}: {effect_words(value)}"
                 for place, value in enumerate(patches[layer])
             ]
         if spec.n_prefix:
             with self.prefix.hold_sync():
-                self.prefix.tiles = _tiles(prefix, self._limits(prefix))
+                self.prefix.tiles = effect_tiles(prefix, self._limits(prefix))
                 self.prefix.tips = [
-                    f"layer {place}, {name}: {_said(value)}"
+                    f"layer {place}, {name}: {effect_words(value)}"
                     for place, values in enumerate(prefix)
                     for name, value in zip(self.prefix.columns, values, strict=True)
                 ]
                 self.prefix.caption = "prefix tokens"
         heads = np.full((spec.n_layers, spec.n_heads), np.nan) if here.heads is None else here.heads.mean
-        low, high = self._limits(heads)
+        limits = self._limits(heads)
         with self.heads.hold_sync():
-            self.heads.tiles = _tiles(heads, (low, high))
-            self.heads.caption = f"heads (z): {here.target or 'computing'}, colours {low:.2g} to {high:.2g}"
+            self.heads.tiles = effect_tiles(heads, limits)
+            known = f"{here.target}, colours {limits_words(limits)}" if here.heads is not None else "computing"
+            self.heads.caption = f"heads (z): {known}"
             self.heads.tips = [
-                f"layer {place}, head {head}: {_said(value)}"
+                f"layer {place}, head {head}: {effect_words(value)}"
                 for place, values in enumerate(heads)
                 for head, value in enumerate(values)
             ]
@@ -386,17 +381,3 @@ class TraceView(Panel):
             return f"Layer {cell.layer}, {self.prefix.columns[cell.number]} token"
         row, col = divmod(cell.number - first, cols)
         return f"Layer {cell.layer}, patch at row {row}, column {col}"
-
-
-def _shares(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Places on the scale of colours, from 0 to 1; the middle where there is no value."""
-    low, high = limits
-    return np.nan_to_num((values - low) / (high - low), nan=0.5).clip(0, 1)
-
-
-def _tiles(values: np.ndarray, limits: tuple[float, float]) -> bytes:
-    return np.rint(255 * _shares(values, limits)).astype(np.uint8).tobytes()
-
-
-def _said(value: float) -> str:
-    return f"effect {value:.3f}" if np.isfinite(value) else "computing"

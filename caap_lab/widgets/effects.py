@@ -1,0 +1,46 @@
+"""Effects of patches as colours and words."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+
+from caap_lab.plots.style import SIGNED_COLOUR_MAP
+
+UNPATCHED = {"denoise": 0.0, "noise": 1.0}
+"""The effect of a patch that changes nothing, by direction."""
+Limits = tuple[float, float]
+"""Effects at the two ends of the colours."""
+
+
+def effect_limits(effects: Float[np.ndarray, "*cell"], direction: str) -> Limits:
+    """Ends of the colours around what no patch gives; NaN is not known yet."""
+    middle = UNPATCHED[direction]
+    known = effects[np.isfinite(effects)]
+    furthest = float(np.abs(known - middle).max(initial=0)) or 1.0
+    return middle - furthest, middle + furthest
+
+
+def effect_colours(effects: Float[np.ndarray, " cell"], limits: Limits) -> UInt8[np.ndarray, "cell 4"]:
+    """One colour per cell; clear where the effect is not known yet."""
+    colours = np.asarray(colormaps[SIGNED_COLOUR_MAP](_shares(effects, limits), bytes=True))
+    return np.where(np.isfinite(effects)[:, None], colours, 0).astype(np.uint8)
+
+
+def effect_tiles(effects: Float[np.ndarray, "layer column"], limits: Limits) -> bytes:
+    """Places in a table of 256 colours; the middle where the effect is not known yet."""
+    return np.rint(255 * _shares(effects, limits)).astype(np.uint8).tobytes()
+
+
+def effect_words(effect: float) -> str:
+    """An effect for people."""
+    return f"effect {effect:.3f}" if np.isfinite(effect) else "computing"
+
+
+def limits_words(limits: Limits) -> str:
+    """The ends of the colours for people."""
+    return f"{limits[0]:.2g} to {limits[1]:.2g}"
+
+
+def _shares(effects: Float[np.ndarray, "*cell"], limits: Limits) -> Float[np.ndarray, "*cell"]:
+    low, high = limits
+    return np.nan_to_num((effects - low) / (high - low), nan=0.5).clip(0, 1)
