@@ -100,6 +100,9 @@ def sign_flip_p(
         paired: Differences, one row per image.
         samples: Random flips, where there are more than 12 images; up to 12 all flips are tried, which is exact.
         seed: Of the flips.
+
+    Returns:
+        NaN where a difference is NaN.
     """
     count = len(paired)
     if count <= _MOST_EXACT:
@@ -111,4 +114,4 @@ def sign_flip_p(
     as_large = (flipped >= seen * (1 - 1e-12)).sum(axis=0)
     exact = count <= _MOST_EXACT
     p = as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
-    return p.reshape(paired.shape[1:])
+    return np.where(np.isnan(seen), np.nan, p).reshape(paired.shape[1:])

@@ -49,6 +49,13 @@ def test_sign_flip_p_tries_all_flips_of_few_images() -> None:
     assert sign_flip_p(paired).tolist() == [sum(s >= 2.5 for s in sums) / 8, 1.0]
 
 
+def test_sign_flip_p_of_what_is_missing_is_missing() -> None:
+    for count in (3, 20):  # all flips, and random ones
+        paired = np.ones((count, 2))
+        paired[1, 1] = np.nan
+        assert np.isnan(sign_flip_p(paired)).tolist() == [False, True]
+
+
 def test_sign_flip_p_is_like_scipys() -> None:
     paired = np.random.default_rng(0).normal(0.3, 1, size=(30, 2))
     expected = permutation_test(
