@@ -15,7 +15,7 @@ from caap_lab.mechanisms import reference as reference_module
 from helpers.models import ALL_FAMILIES, HookedViT, build, random_images
 
 COUNT = 4
-QUICK = ("siglip", "rope_mixed")
+QUICK = ("siglip",)
 OTHERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL_FAMILIES]
 
 

@@ -41,7 +41,7 @@ def planted(family: str) -> tuple[HookedViT, Tensor]:
     return model, images
 
 
-@pytest.mark.parametrize("family", ["deit3", "siglip", "dinov2_swiglu"])
+@pytest.mark.parametrize("family", ["deit3", "dinov2_swiglu", pytest.param("siglip", marks=pytest.mark.slow)])
 def test_a_planted_neuron_is_found_and_its_norm_moves_to_the_added_token(family: str) -> None:
     model, images = planted(family)
     n = model.spec.n_prefix
@@ -79,7 +79,10 @@ def test_a_planted_neuron_is_found_and_its_norm_moves_to_the_added_token(family:
     assert calm.fingerprint != model.with_extra_tokens().fingerprint and not calm.has_hooks()
 
 
-@pytest.mark.parametrize("context", ["clamped", "free", "frozen", "dropped"])
+SLOW = [pytest.param(context, marks=pytest.mark.slow) for context in ("free", "frozen", "dropped")]
+
+
+@pytest.mark.parametrize("context", ["clamped", *SLOW])
 def test_caap_of_the_changed_model_equals_the_plain_definition(context: str) -> None:
     model, images = planted("deit3")
     calm = cl.register_neurons(model, images, top=2, layer=LAYER, progress=False).moved(model)
