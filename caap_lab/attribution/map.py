@@ -35,7 +35,6 @@ from caap_lab.models.targets import (
     Given,
     Target,
     TargetLike,
-    UnsavedFunction,
     by_contrast,
     class_of,
     resolved_target,
@@ -63,7 +62,7 @@ class AttributionMap:
     """
 
     scores: Float[Tensor, "row col"]
-    target: Given | UnsavedFunction
+    target: Given
     """What is explained, as any function takes it again: the index of a class, or a contrast, direction or function of
     the logits. Of a model whose classes are text embeddings a class is a contrast, see `cl.logit`."""
     target_name: str
@@ -279,6 +278,7 @@ class AttributionMap:
             image_digest=str(about.get("image_digest", "")),  # earlier versions wrote none
             **{key: about[key] for key in _ABOUT if key != "target"},
             **{key: about[key] for key in _LATER if key in about},
+            # a function is not in a file: what stands in its place is refused where it is used
             target=cast(Given, target_from_json(about["target"], tensors.get("direction"))),
         )
 
