@@ -36,7 +36,9 @@ from timm.models.vision_transformer import VisionTransformer
 from benchmarks.machine import describe
 from caap_lab.engine.sets import PatchSets, SetRuns
 from caap_lab.engine.settings import CaapSettings
+from caap_lab.models.base import HookedModel
 from caap_lab.variant import parse_variant
+from experiments.photos import one
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZES = (2, 3, 4, 8, 16)
@@ -48,7 +50,7 @@ FITTED = 16
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("python -m experiments.interactions", description=__doc__)
-    parser.add_argument("--cifar", type=Path, required=True, help="weights of the CIFAR-10 ViT")
+    parser.add_argument("--cifar", type=Path, help="weights of the CIFAR-10 ViT; left out, its tables are, too")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens")
     parser.add_argument("--models", nargs="*", default=[], metavar="LABEL=NAME:key=value")
     parser.add_argument("--count", type=int, default=24, help="photos, evenly over the folder; default %(default)s")
@@ -59,9 +61,9 @@ def main() -> None:
     args = parser.parse_args()
     photos = [sample.image for sample in cl.open_images(args.photos)]
     photos = photos[:: max(1, len(photos) // args.count)][: args.count]
-    model = cifar_model(args.cifar)
     text = f"{len(photos)} photos, means ± standard errors over photos. {describe()}.\n\n"
-    text += of_all_pairs(model, photos, args.sets, args.pairs, args.coalitions)
+    if args.cifar is not None:
+        text += of_all_pairs(cifar_model(args.cifar), photos, args.sets, args.pairs, args.coalitions)
     for spec in map(parse_variant, args.models):
         text += of_top_patches(spec.label, cl.load_model(spec.name, **spec.options), photos)
     print(text)
@@ -136,7 +138,7 @@ def of_all_pairs(model: cl.HookedViT, photos: list[Any], n_sets: int, n_pairs: i
     return "\n".join(lines)
 
 
-def of_top_patches(label: str, model: cl.HookedViT, photos: list[Any]) -> str:
+def of_top_patches(label: str, model: HookedModel, photos: list[Any]) -> str:
     """The ten highest patches of a larger model."""
     lines = [f"**{label}**, the ten highest patches of CAAP's map", ""]
     for kind in ("none", "box1"):
@@ -145,10 +147,10 @@ def of_top_patches(label: str, model: cl.HookedViT, photos: list[Any]) -> str:
             found = cl.caap_interactions(model, photo, neighbourhood=kind, progress=False)
             shares = found.shares().iloc[0]
             beyond = found.data["beyond_overlap"].values[0].sum() / 2
-            rows.append(shares | pd.Series({"beyond": beyond, "runs": found.data.attrs["runs"]}))
+            rows.append({**shares, "beyond": beyond})
         lines += share_table(pd.DataFrame(rows), f"neighbourhood {kind}", beyond=True)
         lines.append("")
-    checks = [cl.interaction_check(model, cl.caap(model, photo)) for photo in photos]
+    checks = [cl.interaction_check(model, one(cl.caap(model, photo))) for photo in photos]
     joint, singles, distance = (np.array([getattr(c, n)[0] for c in checks]) for n in ("joint", "singles", "distance"))
     lines += [
         f"`interaction_check` of CAAP's default map, patches that share nothing: together {spread(joint)}, sum of "

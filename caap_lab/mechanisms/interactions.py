@@ -60,7 +60,7 @@ def caap_interactions(
     Cost per image: 1 + n + n (n - 1) / 2 patched runs for n patches (with "top10" every single patch as well), and one
     for what two neighbourhoods share where they do. From a cached blank a run costs its live rows alone. The result
     says both, as `runs` and `forward_passes`: "top10" of a 14 x 14 grid is about 270 runs and 6 forward passes, "all"
-    is about 21,000 runs and 900.
+    about 20,000 runs and 630 forward passes, or 160 with neighbourhood="none".
 
     Args:
         model: A Vision Transformer or CNN; it must carry no hooks.
