@@ -104,11 +104,9 @@ def test_cells_equal_runs_with_torch_hooks_on_timms_modules(family: str) -> None
         assert tokens.axes == {"point": [stream, "mlp_out"], "layer": [1, 3], "token": [0, last]}
         cells = [
             (tokens.data.sel(point=point, layer=layer, token=token), point, layer, token_chooser(token))
-            for point in (stream, "mlp_out")
-            for layer in (1, 3)
-            for token in (0, last)
+            for point, layer, token in [(stream, 1, 0), (stream, 3, last), ("mlp_out", 1, last), ("mlp_out", 3, 0)]
         ]
-        places = product((0, 3), (0, heads - 1))
+        places = ((0, heads - 1), (3, 0))
         cells += [(by_head.data.sel(layer=i, head=h), "z", i, head_chooser(h, heads)) for i, h in places]
         cells += [(by_layer.data.sel(layer=2), "mlp_out", 2, lambda x: torch.ones(1, 1, 1, dtype=torch.bool))]
         for found, point, layer, chosen in cells:
@@ -223,15 +221,14 @@ class TestTrace:
         assert texts == ["cls", "reg 0", "reg 1", "reg 2", "reg 3", "layer 0", "layer 2"]
         assert "2 pairs" in ax.get_title() and "mean effect (0 corrupted, 1 clean)" in ax.figure.axes[1].get_ylabel()
         pair = found.plot(pair=1, layer=2)
-        sheet, grey = pair.images[0].get_array(), found.pair(1).plot(layer=2).images[0].get_array()
-        assert (sheet == grey).all() and "1 pair\n" in pair.get_title()
+        sheet = pair.images[0].get_array()
+        assert "1 pair\n" in pair.get_title()
         place = sheet[40:44, -4:, :3].astype(int)  # a patch that was not traced shows the image alone, in grey
         assert (place == place[..., :1]).all() and (sheet[40:44, -4:, 3] == 255).all()
         heads = cl.trace(model, clean, corrupted, 0, points="z", by="head", direction="noise", progress=False)
         low, high = heads.plot().collections[0].get_clim()
-        assert low + high == pytest.approx(2) and heads.plot(head=1).lines
+        assert low + high == pytest.approx(2) and "noise: class 0" in heads.condition
         assert "furthest from 1 at layer=" in repr(heads) and "passes, not" in repr(heads)
-        assert set(heads._repr_mimebundle_()) == {"text/plain", "image/png"}
         with pytest.raises(InputError, match="Pair 2 is not here; there are pairs 0 to 1"):
             found.plot(pair=2)
 

@@ -1,6 +1,7 @@
 """`cl.widgets.trace` without a browser: what it shows is what the calls give."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,33 +35,34 @@ def names(pair: Any) -> dict[str, Any]:
     return {"cl": cl, "np": np, "model": pair[0], "image": pair[1], "other": pair[2]}
 
 
-def said(view: TraceView, pair: Any) -> dict[str, Any]:
-    """What the calls shown give, by line from the corrupted image on."""
-    known = names(pair)
+def said(view: TraceView, pair: Any, traces: bool = True) -> list[Any]:
+    """What the calls shown give, but for those that only name something."""
+    known = names(pair) | {"quiet": partial(cl.trace, progress=False)}
     found = []
     for line in view.link.split("\n"):
-        code = line.replace("cl.trace(", "progress_free(")
-        known["progress_free"] = lambda *given, **options: cl.trace(*given, **options, progress=False)
+        if "cl.trace(" in line and not traces:
+            continue
+        code = line.replace("cl.trace(", "quiet(")
         if " = " in code.split("(")[0]:
             exec(code, known)
         else:
             found.append(eval(code, known))
-    return dict(zip(("tokens", "heads", "logits"), found, strict=False))
+    return found
 
 
 def test_traces_are_those_of_the_calls(view: TraceView, pair: Any) -> None:
     model = pair[0]
     view.clean.painted = [1, 2, 5, 6]
-    for change in ({}, {"how": "blur", "direction": "noise"}, {"point": "mlp_out"}):
+    for change in ({}, {"how": "blur", "direction": "noise", "point": "mlp_out"}):
         for name, value in change.items():
             getattr(view, name).value = value
         finished(view)
-        expected = said(view, pair)
+        tokens, heads = said(view, pair)
         traced = view.traced
         for layer in range(model.n_layers):
-            values = expected["tokens"].data["effect"].sel(layer=layer).values
+            values = tokens.data["effect"].sel(layer=layer).values
             assert abs(traced[layer].per_image[:, 0] - values).max() < 1e-4
-        assert abs(traced["heads"].per_image - expected["heads"].per_image).max() < 1e-4
+        assert abs(traced["heads"].per_image - heads.per_image).max() < 1e-4
         assert len(view.layers.tiles) == 4 * 16 and len(view.prefix.tiles) == 4 * 5 and len(view.heads.tiles) == 4 * 3
         effect = traced["heads"].data["effect"].sel(layer=2, head=1).item()
         assert view.heads.tips[2 * 3 + 1] == f"layer 2, head 1: effect {effect:.3f}" and view.message == ""
@@ -78,7 +80,7 @@ def test_a_click_on_a_cell_gives_the_classes_of_its_run(view: TraceView, pair: A
         click()
         finished(view)
         assert view.cell == cell and view.layer == cell.layer
-        logits = said(view, pair)["logits"][0].detach()
+        logits = said(view, pair, traces=False)[0][0].detach()
         name = model.class_names.name(int(logits.argmax()))
         assert f"{float(logits.max()):.3f}" in view._details.value and name in view._details.value
     assert (view.map.chosen, view.prefix.chosen) == ([], [-1, -1])
