@@ -45,7 +45,7 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
     others = images
     while bool((others == images).any()):  # on average e times; all derangements are equally likely
         others = torch.randperm(len(store), generator=generator, device="cpu")
-    text = f"another image's activations (of {len(store)} images, seed {seed})"
+    text = f"another image's activations ({len(store)} images, seed {seed})"
     return _of_images(store, others.tolist(), text)
 
 
@@ -54,7 +54,7 @@ def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
     check_seed(seed)
     generator = torch.Generator("cpu").manual_seed(seed)
     rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(-(-count // len(store)))]
-    text = f"activations of images drawn from {len(store)} (seed {seed})"
+    text = f"another image's activations (drawn from {_images(len(store))}, seed {seed})"
     return _of_images(store, torch.cat(rounds)[:count].tolist(), text)
 
 
@@ -83,7 +83,7 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
     if single:
         text = f"mean over the {len(rows[of])} images of class {of}"
     else:
-        text = f"mean over the images of a class ({len(store)} images, {len(known)} classes)"
+        text = f"mean over a class ({_images(len(store))}, {len(known)} classes)"
     return replace(store, shards=tuple(means[label] for label in wanted), replacement=text)
 
 
@@ -124,7 +124,7 @@ def noise_store(
     check_seed(seed)
     of_channels = {hook: moments[hook].over_tokens(token_axis(hook)) for hook in like.shapes}
     source = _Noise(of_channels, like.shapes, seed, like.dtype, like.device)
-    text = f"noise with each channel's mean and spread over {_images(count)} (seed {seed})"
+    text = f"Gaussian noise per channel ({_images(count)}, seed {seed})"
     return replace(like, shards=(Shard(source, 0, images),), replacement=text)
 
 
