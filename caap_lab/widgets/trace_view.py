@@ -173,7 +173,7 @@ class TraceView(Panel):
             head_limits=self._limits(np.zeros(1) if heads is None else heads),
             chosen=list(self.map.chosen),
             label="effect (0 corrupted, 1 clean)",
-            titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", here.target),
+            titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", f"heads (z): {here.target}"),
         )
 
     # -- what happens ------------------------------------------------------------------------------------------------
