@@ -83,7 +83,8 @@ class Pairs:
             InputError: the scores of a pair (nearly) agree.
         """
         size = np.maximum(1.0, np.maximum(np.abs(self.clean_scores), np.abs(self.corrupted_scores)))
-        close = np.argwhere(np.abs(self.difference) <= 1e-5 * size)
+        rounding = 2 * torch.finfo(self.model.dtype).eps  # of scores, in the model's number format
+        close = np.argwhere(np.abs(self.difference) <= max(1e-5, rounding) * size)
         if len(close):
             row, column = close[0]
             name = list(self.targets.values())[column][row].name

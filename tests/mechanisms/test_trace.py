@@ -199,6 +199,11 @@ class TestTrace:
         with pytest.raises(InputError, match="1 of 2 pairs cannot be normalised: for pair 1 the clean"):
             cl.trace(model, clean, clean[[1, 1]], given, by="layer")
         assert not model.has_hooks()
+        coarse, pair = model.to(torch.bfloat16), images[:2].to(torch.bfloat16)
+        with torch.no_grad():
+            middle = coarse(pair)[:, 0].mean()
+        with pytest.raises(InputError, match="cannot be normalised"):  # apart by one step of the number format
+            cl.trace(coarse, *pair, lambda x: torch.where(x[:, 0] > middle, 8.0, 8.0625), by="layer")
 
     def test_passes_are_those_that_are_run(self) -> None:
         model = build("vit")
