@@ -86,7 +86,8 @@ def attribution_patching(
         rules: "libra" takes the gradient by LibraGrad's rules (see `caap_lab.libragrad`): norms, gates and patterns as
             constants. It gives no gradient to queries and keys but through the pattern, see `correction`. A balanced
             gradient is no better first-order patch: measured on photos and on the bundled world, it ranks tokens and
-            heads worse than the plain one (docs/tables/attribution_patching.md).
+            heads worse than the plain one; whole MLPs of a layer about as well, or better
+            (docs/tables/attribution_patching.md).
         batch_size: Pairs run at once.
         progress: Show a progress bar.
 
