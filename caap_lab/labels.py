@@ -1,10 +1,13 @@
-"""Labels of any kind along an axis of an xarray."""
+"""Labels of any kind along an axis of an xarray, and names of targets in a caption."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+_LISTED = 3
+"""Names of targets that a caption has room for."""
 
 
 def label_array(labels: Sequence[Any]) -> np.ndarray:
@@ -22,3 +25,9 @@ def label_array(labels: Sequence[Any]) -> np.ndarray:
     for place, label in enumerate(labels):
         array[place] = label
     return array
+
+
+def named(names: Iterable[str]) -> str:
+    """What images' targets are called in a caption: their names, each once, or how many if they are many."""
+    once = list(dict.fromkeys(names))
+    return ", ".join(once) if len(once) <= _LISTED else f"each image's own target ({len(once)} different ones)"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AXIS_LABELS = {"layer": "layer (block)"}
+_LABEL_WIDTH = 44
+"""Letters of a label beside axes of the usual height."""
 
 
 class Interval(NamedTuple):
@@ -154,13 +157,13 @@ class LabelledResult:
         title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
         title += f"\n{self.condition}" * bool(self.condition)
         names = [_AXIS_LABELS.get(name, name) for name in axes]
-        label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
+        label = fill(self.quantity if self.n_images == 1 else f"mean {self.quantity}", _LABEL_WIDTH)
         if len(axes) == 1:
             from caap_lab.plots.sweeps import plot_sweep
 
             (labels,) = axes.values()
             frame = pd.DataFrame({names[0]: pd.Series(labels), "mean": mean, "se": error})
-            return plot_sweep(frame, names, ax, label=self.quantity, title=title)
+            return plot_sweep(frame, names, ax, label=fill(self.quantity, _LABEL_WIDTH), title=title)
         if len(axes) == 2:
             from caap_lab.plots.heat import plot_heat
 

@@ -12,6 +12,7 @@ from caap_lab.activations.patch import Known, Patch, edits
 from caap_lab.activations.sweep_result import SweepResult
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.labels import named
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.running import runs_model
@@ -135,4 +136,4 @@ def _cells(model: HookedViT, patches: Sequence[Sequence[Patch]], count: int, row
 def _metric_name(targets: Targets) -> str:
     if any(callable(target.given) for target in targets):
         return targets.name
-    return f"logit of {', '.join(sorted({target.name for target in targets}))}"
+    return f"logit of {named(sorted(target.name for target in targets))}"

@@ -19,6 +19,7 @@ from caap_lab.checks import check_choice, check_count, is_whole
 from caap_lab.engine.blanks import Blank, blank_image, blank_name
 from caap_lab.engine.plan import check_ready
 from caap_lab.errors import InputError
+from caap_lab.labels import named
 from caap_lab.mechanisms.ablation import PARTS
 from caap_lab.mechanisms.part_result import CaapParts
 from caap_lab.mechanisms.patch_choice import PatchChoice, check_patches, chosen_patches
@@ -289,7 +290,7 @@ def _by_part(
             unreached = [place for place, edits in enumerate(made) if not edits]
             values[rows, unreached] = baseline[rows][:, None]
             passes += runs.passes + len(batch) * (layers[-1] + 1) / model.spec.n_layers
-    names = list(dict.fromkeys(one.name for one in read[0])) if several is None else several
+    name = named(one.name for one in read[0]) if several is None else ", ".join(several)
     return CaapParts.of(
         axes | {"patch": cells},
         values,
@@ -298,7 +299,7 @@ def _by_part(
         grid=model.grid,
         pixels=np.stack(pixels),
         model=model.model_name,
-        target=", ".join(names),
+        target=name,
         neighbourhood=neighbourhood,
         blank=blank_name(model, blank, seed),
         seed=seed,

@@ -14,6 +14,7 @@ from caap_lab.engine.plan import check_ready
 from caap_lab.engine.scores import check_score, score_read, target_score
 from caap_lab.engine.sets import PatchSets, SetRuns
 from caap_lab.engine.settings import DEFAULT_MEMORY, CaapOptions, CaapSettings
+from caap_lab.labels import named
 from caap_lab.mechanisms.interaction_result import CaapInteractions, KeptLogits, quantity
 from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import PatchChoice, check_patches, chosen_patches, is_top
@@ -106,7 +107,7 @@ def caap_interactions(
             names.append(here[0].name)
             runner.run(batch, runs, here)
     several = list(targets) if targets is not None and isinstance(target, Mapping) else None
-    name = ", ".join(several if several is not None else dict.fromkeys(names))
+    name = named(names) if several is None else ", ".join(several)
     read = score_read(chosen.score, model.n_classes)
     return runner.result(several, target=name, quantity=quantity(read, name), score=read, chosen=_written(patches))
 

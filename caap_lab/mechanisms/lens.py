@@ -19,7 +19,7 @@ from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import TargetLike, Targets, several_explained
+from caap_lab.models.targets import Contrast, TargetLike, Targets, several_explained
 from caap_lab.models.tokens import TokensLike, token_numbers
 from caap_lab.models.vit import HookedViT
 
@@ -125,6 +125,7 @@ def logit_lens(
         model=model.model_name,
         quantity=f"lens: score of {', '.join(several)} (logits)" if several else "lens (logits)",
         target=", ".join(several) if several else "none",
+        differences=bool(several) and all(isinstance(t.given, Contrast) for each in several.values() for t in each),
     )
     indices, logits = (np.concatenate(parts) for parts in zip(*best, strict=True))
     return LogitLens(

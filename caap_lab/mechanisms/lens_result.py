@@ -177,7 +177,12 @@ class LogitLens(LabelledResult):
         maps = scores.mean(axis=0)[:, self._patches()].reshape(-1, *self.grid)
         said = f"image {image}" if image is not None else f"{self.n_images} image{'s' * (self.n_images != 1)}"
         return plot_lens_maps(
-            maps, ax, names=axes["layer"], label="logits", title=f"{self.model_name}, {said}: lens on {name}"
+            maps,
+            ax,
+            names=axes["layer"],
+            label="logits",
+            signed=bool(self.data.attrs["differences"]),
+            title=f"{self.model_name}, {said}: lens on {name}",
         )
 
     def _shown(self) -> str | int | None:

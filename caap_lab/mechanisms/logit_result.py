@@ -143,7 +143,8 @@ class LogitAttribution(LabelledResult):
         mean = self.mean[self._at({name: label for name, label in at.items() if name == "target"})]
         maps = mean[:, :, self.n_prefix :].reshape(*mean.shape[:2], *self.grid)
         images = f"{self.n_images} image{'s' * (self.n_images != 1)}"
-        return plot_head_shares(maps, ax, label=self.quantity, title=f"{self.model_name}, {images}:\n{self._said(at)}")
+        label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
+        return plot_head_shares(maps, ax, label=label, title=f"{self.model_name}, {images}:\n{self._said(at)}")
 
     def _said(self, at: dict[str, Any]) -> str:
         return str(at.get("target", self.data.attrs["target"]))

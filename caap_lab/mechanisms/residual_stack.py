@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 from jaxtyping import Float
@@ -68,12 +69,19 @@ class ResidualStack(LabelledResult):
         return Lengths(labelled_dataset(axes, {"value": lengths}, **attributes))
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean length of the parts, by token; see `LabelledResult.plot`."""
+        """Mean length of the parts: a bar for each at one token, a heat map over tokens; see `LabelledResult.plot`."""
+        from caap_lab.plots.parts import plot_parts
         from caap_lab.plots.style import new_axes
 
         if len(self.axes["token"]) == 1:
             at = {"token": self.axes["token"][0], **at}
-            return self.norms.plot(ax, **at)
+        if set(at) == {"token"}:
+            norms, place = self.norms, self.norms._at(at)
+            parts = {"part": self.components, "mean": norms.mean[place], "se": norms.standard_error[place]}
+            images = f"{self.n_images} image{'s' * (self.n_images != 1)}"
+            title = f"{self.model_name}, {images}, token {at['token']}"
+            label = norms.quantity if self.n_images == 1 else f"mean {norms.quantity}"
+            return plot_parts(pd.DataFrame(parts), ax, label=label, category="component", title=title)
         return self.norms.plot(new_axes(ax, 5.4, 0.17 * len(self.components) + 1.0), **at)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:

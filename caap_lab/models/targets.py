@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.errors import InputError
+from caap_lab.labels import named
 from caap_lab.models.base import HookedModel
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.directions import Direction, with_directions
@@ -183,8 +184,8 @@ class Targets(Sequence[Target]):
 
     @property
     def name(self) -> str:
-        """For captions: the name of all, or those there are, each once."""
-        return ", ".join(dict.fromkeys(target.name for target in self.each))
+        """For captions: the name of all, or those there are, each once; if they are many, only how many."""
+        return named(target.name for target in self.each)
 
     @property
     def indices(self) -> list[int] | None:

@@ -56,6 +56,7 @@ def plot_heat(
         annot=number_format is not None,
         fmt=number_format or "",
         annot_kws={"fontsize": 7},
+        xticklabels=_every(cells.columns),
     )
     bar = ax.collections[0].colorbar
     assert bar is not None
@@ -78,3 +79,10 @@ def plot_heat(
 
 def _names(index: pd.Index) -> list[str]:
     return [for_plot(str(name)) for name in index]
+
+
+def _every(columns: pd.Index) -> int | str:
+    """Of many numbers only as many as have room below axes of the usual width."""
+    if len(columns) <= 30 or not pd.api.types.is_numeric_dtype(columns):
+        return "auto"
+    return -(-len(columns) * (len(str(columns[-1])) + 1) // 48)

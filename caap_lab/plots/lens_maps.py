@@ -14,7 +14,7 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
 
 _ACROSS = 6
-"""Maps in a row."""
+"""Maps in a row, at most."""
 
 
 def plot_lens_maps(
@@ -37,8 +37,8 @@ def plot_lens_maps(
         title: Above the axes.
     """
     count, rows, cols = maps.shape
-    across = min(_ACROSS, count)
-    down = -(-count // across)
+    down = -(-count // _ACROSS)
+    across = -(-count // down)
     gap, head = max(1, cols // 8), max(2, rows // 4)  # room above each map for its number
     sheet = np.full((down * (rows + head), across * (cols + gap) - gap), np.nan)
     ax = new_axes(ax, 1.05 * across + 1.0, 1.05 * down * (rows + head) / (cols + gap) + 0.5)

@@ -103,6 +103,9 @@ def test_maps_correlations_and_pictures() -> None:
     for shown in (lens, lens_of(model, images[:1], target=3, tokens=0)):
         assert set(shown._repr_mimebundle_()) == {"text/plain", "image/png"}
     assert "class 3" in lens.plot(target=3, image=1).get_title()
+    against = cl.logit_lens(model, images, target=cl.contrast(3, 1), progress=False)
+    low, high = against.plot().images[0].get_clim()
+    assert low == -high  # the two classes have a colour each
     assert lens.plot(target=3, token=0).get_xlabel() == "layer (block)"
 
 

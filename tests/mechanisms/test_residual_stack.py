@@ -64,6 +64,8 @@ def test_batches_tokens_tables_and_pictures() -> None:
     assert whole.data.attrs["layer"] == 3 and whole.data.attrs["by"] == "head"
     assert len(lengths.to_dataframe()) == 5 * len(whole.components)
     assert set(whole._repr_mimebundle_()) == {"text/plain", "image/png"}
+    bars = whole.plot()  # as many names as parts have room on the vertical axis alone
+    assert [text.get_text() for text in bars.get_yticklabels()] == whole.components
 
 
 def test_what_does_not_fit_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
