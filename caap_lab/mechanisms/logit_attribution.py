@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -112,8 +113,10 @@ def _result(
         return array if many else array[..., 0]
 
     said = ", ".join(several) or (names[0] if len(names) == 1 else "each image's prediction")
-    labels = list(found[0].components)
-    components = np.stack([joined([parts.components[name] for parts in found]) for name in labels], axis=1)
+    # A batch without functions among its targets has no constants of theirs.
+    labels = list(dict.fromkeys(name for parts in found for name in parts.components))
+    each = ([parts.components.get(name, torch.zeros_like(parts.score)) for parts in found] for name in labels)
+    components = np.stack([joined(parts) for parts in each], axis=1)
     attributes: dict[str, Any] = {"model": model.model_name, "quantity": "share of the score (logits)", "target": said}
     attributes |= {"by": by, "frozen": _FROZEN}
     data = labelled_dataset({"component": labels, **last}, {"value": components}, **attributes)

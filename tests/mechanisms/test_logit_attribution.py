@@ -177,6 +177,9 @@ def test_targets_of_all_kinds_and_several_at_once() -> None:
     assert predicted.data.attrs["target"] == "each image's prediction" and predicted.data["target"].shape == (3,)
     each = attribute(model, images, [0, 1, cl.contrast(2, 3)])
     assert np.abs(each.total - [scores[0, 0], scores[1, 1], scores[2, 2] - scores[2, 3]]).max() < 1e-10
+    mixed = attribute(model, images, [0, lambda rows: rows[:, 1] + 3, 2], batch_size=1)
+    assert np.abs(mixed.total - [scores[0, 0], scores[1, 1] + 3, scores[2, 2]]).max() < 1e-10
+    assert labelled(mixed, "the target's own constant").tolist() == [[0], [3], [0]]
 
 
 def test_tables_tops_and_pictures() -> None:
