@@ -154,9 +154,10 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
         compute: (model, images [batch, 3, height, width], targets, **options) -> scores [batch, row, col], or
             of all classes at once, [batch, row, col, classes]. Keyword-only parameters are the method's options. Scores
-            of one image must not depend on the others. Where all targets are classes, `targets` is a tensor [batch] of
-            their indices. Else, for contrasts, directions and functions of the logits, it is an object that reads them:
-            `targets.value(model(images))` is [batch], what is explained of each image, with its graph.
+            of one image must not depend on the others. Where all targets are classes' own logits, `targets` is a tensor
+            [batch] of their indices. Else, for contrasts (as classes of text embeddings are), directions and functions
+            of the logits, it is an object that reads them: `targets.value(model(images))` is [batch], what is explained
+            of each image, with its graph.
         **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
             left out, which claims least) and `score`; and `reads`, what the function reads of a model. "attention", if
             left out: it runs on Vision Transformers. "pixels": images and logits alone; it runs on every model.
@@ -171,18 +172,28 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
     if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
     unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
-    METHODS[name] = method(_with_indices(compute), name=name, **(unknown | facts))
+    METHODS[name] = method(_with_indices(name, compute), name=name, **(unknown | facts))
     _OWN[name] = (compute, facts)
 
 
-def _with_indices(compute: Compute) -> Compute:
+def _with_indices(name: str, compute: Compute) -> Compute:
     """A user's function that gets indices of classes where all targets are classes."""
 
     @wraps(compute)
     def with_indices(model: HookedModel, images: Tensor, targets: Targets, **options: Any) -> Tensor:
         indices = targets.indices
-        given = targets if indices is None else torch.tensor(indices, device=model.device, dtype=torch.long)
-        return compute(model, images, given, **options)
+        if indices is not None:
+            return compute(model, images, torch.tensor(indices, device=model.device, dtype=torch.long), **options)
+        try:
+            return compute(model, images, targets, **options)
+        except (TypeError, AttributeError, LookupError, ValueError, RuntimeError) as error:
+            if isinstance(error, (InputError, torch.OutOfMemoryError)):
+                raise
+            raise InputError(
+                f"The method {name!r} fails where what is explained is no class's own logit but {targets.name}: "
+                f"{type(error).__name__}: {error}. If it takes `targets` as indices of classes: "
+                "`targets.value(model(images))` reads any target, and cl.logit(...) of a class gives the index."
+            ) from error
 
     return with_indices
 

@@ -198,6 +198,20 @@ def test_functions_of_users_get_indices_or_what_reads_targets() -> None:
     assert targets.value(logits).requires_grad
 
 
+@pytest.mark.parametrize("indexed", [lambda y, at: y.gather(1, at[:, None]), lambda y, at: y[range(len(y)), at]])
+def test_functions_that_take_targets_as_indices_are_told_of_others(indexed: Callable[..., Tensor]) -> None:
+    model = build("clip").with_prompts({text: torch.randn(7) for text in "ab"})
+    image = random_images(model, 1)[0]
+    cl.register("mine", lambda model, images, targets: indexed(model(images), targets).reshape(-1, 1, 1))
+    try:
+        found = cl.attribute(model, image, "mine", cl.logit("b")).scores
+        assert torch.allclose(found, model(image)[:, 1], atol=1e-5)
+        with pytest.raises(cl.InputError, match=r"'mine' fails where .* but b against the mean .* cl.logit\(...\) of"):
+            cl.attribute(model, image, "mine", "b")
+    finally:
+        METHODS.pop("mine")
+
+
 def test_maps_keep_their_target_in_files(tmp_path: Path) -> None:
     model = build("vit")
     image = random_images(model, 1)[0]
