@@ -1,7 +1,8 @@
 """Checks of arguments that many functions share. Each says what was wrong, and what is expected instead."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 from caap_lab.errors import InputError
@@ -15,6 +16,19 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """True for a real number of Python or NumPy; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def whole_numbers(name: str, given: Any) -> list[int]:
+    """One or several whole numbers as a list; none is cut off to one.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        several = isinstance(given, Iterable) and getattr(given, "ndim", 1) > 0
+        return [index(number) for number in given] if several else [index(given)]
+    except TypeError:
+        raise InputError(f"{name}={given!r} must be a whole number, or several of them.") from None
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:

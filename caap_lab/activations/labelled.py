@@ -211,6 +211,8 @@ class LabelledResult:
         )
 
     def _largest(self) -> str:
+        if np.isnan(self.mean).all():
+            return "no mean, as every cell has an image without a number"
         at = np.unravel_index(np.nanargmax(np.abs(self.mean)), self.mean.shape)
         where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
         return f"largest mean {self.mean[at]:+.4g} at {where}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.directions import DirectionEdit
 from caap_lab.activations.store import ActivationStore
+from caap_lab.checks import whole_numbers
 from caap_lab.errors import InputError
 from caap_lab.models.names import Site
 from caap_lab.models.tokens import Tokens
@@ -233,8 +234,7 @@ def head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[T
         return torch.ones(n_heads, dtype=torch.bool, device="cpu")
     if leaf not in HEADED:
         raise InputError(f"{patch.name!r} has no heads; they exist at {', '.join(HEADED)}.")
-    given: Any = patch.heads
-    heads = [int(given)] if isinstance(given, Integral) else [int(head) for head in given]
+    heads = whole_numbers("heads", patch.heads)
     wrong = [h for h in heads if not 0 <= h < n_heads]
     if wrong or not heads:
         raise InputError(f"heads={heads}: there are heads 0 to {n_heads - 1}.")

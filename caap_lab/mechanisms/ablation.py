@@ -13,7 +13,7 @@ from caap_lab.activations.patch import Patch
 from caap_lab.activations.store import ActivationStore
 from caap_lab.activations.sweep import sweep
 from caap_lab.activations.sweep_result import SweepResult
-from caap_lab.checks import check_choice, check_count, check_seed
+from caap_lab.checks import check_choice, check_count, check_seed, whole_numbers
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.reference import REPLACEMENTS, reference_source, replacement_name
 from caap_lab.models.base import Images, check_kind
@@ -267,7 +267,7 @@ def _predictions(model: HookedViT, images: Images, batch_size: int) -> list[Any]
 
 
 def _numbers(given: Any) -> list[int]:
-    numbers = [int(number) for number in given] if isinstance(given, Iterable) else [int(given)]
+    numbers = whole_numbers("heads", given)
     if not numbers:
         raise InputError("No heads were given; leave heads out for all of them.")
     return numbers

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from numbers import Integral
 from typing import Any
 
+from caap_lab.checks import whole_numbers
 from caap_lab.errors import InputError
 from caap_lab.models.spec import ViTSpec
 
@@ -73,7 +73,7 @@ def check_layers(layers: Any, n_layers: int) -> list[int]:
     """Layers as a list of numbers from 0 to n_layers - 1; None means all."""
     if layers is None:
         return list(range(n_layers))
-    chosen = [int(layers)] if isinstance(layers, Integral) else [int(layer) for layer in layers]
+    chosen = whole_numbers("layers", layers)
     wrong = [layer for layer in chosen if not 0 <= layer < n_layers]
     if wrong:
         raise InputError(f"Layer {wrong[0]} does not exist: this model has layers 0 to {n_layers - 1}.")

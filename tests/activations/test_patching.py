@@ -161,6 +161,9 @@ def test_gradients_flow_through_a_patched_run() -> None:
         (Patch("resid_pre", heads=[0]), "no heads"),
         (Patch("z", heads=[3]), "heads 0 to 2"),
         (Patch("z", heads=3), "heads 0 to 2"),
+        (Patch("z", heads=[1.5]), r"heads=\[1.5\] must be a whole number"),  # type: ignore[list-item]
+        (Patch("z", layers=[0.5]), r"layers=\[0.5\] must be a whole number"),  # type: ignore[list-item]
+        (Patch("z", layers="12"), "must be a whole number, or several"),  # type: ignore[arg-type]
         (Patch("z", source=None), "must be a store"),
         (Patch("embed", tokens=tokens.cls()), "patch tokens only"),
         (Patch("resid_pre", source=torch.zeros(3, 3)), r"has shape \[3, 3\]; expected \[17, 24\]"),
