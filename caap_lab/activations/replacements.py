@@ -5,7 +5,7 @@ to 36 points of accuracy, mean or shuffled ones about 1 (arXiv 2604.14433). So a
 """
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ OVER = ("image", ("image", "token"))
 
 def mean(store: ActivationStore, over: str | Sequence[str] = "image") -> ActivationStore:
     """See `ActivationStore.mean`."""
-    axes = (over,) if isinstance(over, str) else tuple(over)
+    axes = tuple(over) if isinstance(over, (tuple, list)) else (over,)
     if axes not in (("image",), ("image", "token")):
         raise InputError(f"over={over!r} is not known; use 'image' or ('image', 'token').")
     return mean_store(store, moments_of(store), tokens=len(axes) == 2, count=len(store))
@@ -218,7 +218,12 @@ def _of_images(store: ActivationStore, images: Sequence[int], text: str) -> Acti
 def _as_labels(labels: Any) -> list[Hashable]:
     if isinstance(labels, (Tensor, np.ndarray)):
         labels = labels.tolist()
-    return list(labels)
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise InputError(f"labels={labels!r} must be a sequence: the class of each image, in order.")
+    found = list(labels)
+    if not all(isinstance(label, Hashable) for label in found):
+        raise InputError("Labels are names or numbers, one for each image; lists and arrays are none.")
+    return found
 
 
 def _images(count: int) -> str:

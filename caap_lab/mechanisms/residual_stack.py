@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
-from caap_lab.checks import check_count
+from caap_lab.checks import check_count, is_whole
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.frozen import frozen_scales
 from caap_lab.mechanisms.stream_parts import (
@@ -140,6 +140,8 @@ def residual_stack(
     check_by(by, get_args(By))
     if model.architecture.has_norm_pre:
         check_gradients(model, "residual_stack")
+    if layer is not None and not is_whole(layer):
+        raise InputError(f"layer={layer!r} must be one whole number: a stack is of the stream leaving one block.")
     last = check_layers(model.n_layers - 1 if layer is None else layer, model.n_layers)[0]
     rows = token_numbers(model.spec, tokens)
     singles = check_images(images)

@@ -122,3 +122,10 @@ def test_wrong_replacements_are_refused(store: cl.ActivationStore) -> None:
         store.mean(("image", "token"))
     with pytest.raises(InputError, match="seed"):
         store.noise(-1)
+    with pytest.raises(InputError, match="over=3"):
+        store.mean(3)  # type: ignore[arg-type]
+    for labels in (None, "ab"):
+        with pytest.raises(InputError, match="must be a sequence"):
+            store.class_mean(labels)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Labels are names or numbers"):
+        store.class_mean([[1]] * len(store))  # type: ignore[list-item]

@@ -75,6 +75,8 @@ def test_what_does_not_fit_is_refused_before_work_starts(monkeypatch: pytest.Mon
         cl.residual_stack(model, images, by="neuron")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Layer 4 does not exist"):
         cl.residual_stack(model, images, layer=4)
+    with pytest.raises(InputError, match=r"layer=\[1, 2\] must be one whole number"):
+        cl.residual_stack(model, images, layer=[1, 2])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Token 17 does not exist"):
         cl.residual_stack(model, images, tokens=[17])
     with pytest.raises(InputError, match="17 booleans"):
