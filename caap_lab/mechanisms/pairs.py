@@ -164,10 +164,21 @@ def scored_pairs(
         clean: Logits of the clean runs.
         corrupted: Logits of the corrupted runs.
         several: Whether a mapping of targets was given.
+
+    Raises:
+        InputError: a score is NaN or infinite.
     """
     name = DEFAULT_TARGET if targets is None and len(ones) > 1 else ""
     targets = default_targets(model, clean, corrupted) if targets is None else targets
     scores = [read_targets(targets, logits).double().cpu().numpy() for logits in (clean, corrupted)]
+    wrong = np.argwhere(~np.isfinite(scores))
+    if len(wrong):
+        side, row, column = wrong[0].tolist()
+        raise InputError(
+            f"The {('clean', 'corrupted')[side]} image of pair {row} scores {scores[side][row, column]:g} for "
+            f"{list(targets.values())[column][row].name}, which cannot be compared; choose a target that is a finite "
+            "number for every image."
+        )
     return Pairs(model, ones, others, targets, several, name or ", ".join(targets), *scores)
 
 

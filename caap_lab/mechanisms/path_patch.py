@@ -74,8 +74,8 @@ def path_patch(
             `caap_lab.contrast`. None: the clean image's predicted class rather than the corrupted image's.
         direction: "noise" is the textbook's: the base run is the clean one, and senders come from the corrupted one.
             "denoise": the base run is the corrupted one.
-        tokens: Positions at which the change passes, as in `Patch`, for example `cl.tokens.cls`; None for all. A direct
-            path stays at its position, so these are the sender's and the receiver's.
+        tokens: Positions at which the change passes, as in `Patch`, for example `cl.tokens.cls()`; None for all. A
+            direct path stays at its position, so these are the sender's and the receiver's.
         screen: Run only so many paths, those with the largest estimate (mean absolute value over pairs) by attribution
             patching of the fourth run: the receiver's change times the score's gradient there. Direct paths to the
             logits need no run and are always exact. None runs all.

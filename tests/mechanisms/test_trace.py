@@ -199,6 +199,12 @@ class TestTrace:
         with pytest.raises(InputError, match="1 of 2 pairs cannot be normalised: for pair 1 the clean"):
             cl.trace(model, clean, clean[[1, 1]], given, by="layer")
         assert not model.has_hooks()
+        lost = logits[fourth, 0]
+        for function in (cl.trace, cl.attribution_patching, partial(cl.path_patch, senders="mlps", receivers="logits")):
+            with pytest.raises(InputError, match=r"image of pair \d scores nan for a function of the logits"):
+                function(
+                    model, clean, corrupted, target=lambda x: torch.where(x[:, 0].isclose(lost), torch.nan, x[:, 0])
+                )
         coarse, pair = model.to(torch.bfloat16), images[:2].to(torch.bfloat16)
         with torch.no_grad():
             middle = coarse(pair)[:, 0].mean()
