@@ -38,7 +38,7 @@ def trace(
     """Put activations of one image into the run of another, place by place, and see how far the score moves.
 
     ```python
-    traced = cl.trace(model, photo, cl.corrupt(model, photo, "blur", mask=dog), points="resid_pre")
+    traced = cl.trace(model, photo, cl.corrupt(model, photo, "blur", masks=dog), points="resid_pre")
     traced                                                       # one small picture per layer
     cl.trace(model, photo, other, points="z", by="head").plot()  # layer x head
     ```

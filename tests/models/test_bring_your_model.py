@@ -1,6 +1,5 @@
 """The page "Bring your model": its snippets run, in order, in a folder that holds what they read."""
 
-import re
 import warnings
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 import caap_lab as cl
+from tests.helpers.snippets import run_snippets
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "bring_your_model.md"
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 4}
 NAMES = ["cat", "dog", "rabbit"]
 
@@ -48,13 +46,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_snippets_of_the_page_run(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(snippets) >= 9
-    names: dict[str, object] = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"transformers|peft|torch")
-        for snippet in snippets:
-            exec(compile(snippet, str(PAGE), "exec"), names)  # the project's own page
+        names = run_snippets("bring_your_model.md", at_least=9)
     printed = capsys.readouterr().out
     assert "does something itself" in printed and "cl.wrap(model[1])" in printed
     model = names["model"]
