@@ -61,9 +61,8 @@ def target_score(target: "Target", logits: Any, score: str) -> Any:
     import torch
 
     check_score(target, score)
-    wide = torch.promote_types(logits.dtype, torch.float32)
     if score == "logit":
-        return target.value(logits if target.index is None else logits.to(wide)).to(wide)
+        return target.value(logits).to(torch.promote_types(logits.dtype, torch.float32))
     return target.probability(logits, "sigmoid" if "sigmoid" in score else "auto", log=score.startswith("log"))
 
 

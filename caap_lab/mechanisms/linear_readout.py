@@ -77,7 +77,8 @@ def _read(logits: Tensor, targets: Targets, streams: list[Tensor], added: list[A
     offset = _offset(targets, logits)
     if offset is not None:
         constants["the target's own constant"] = offset
-    return LinearReadout(value.detach(), stream, class_tokens, {name: x.detach() for name, x in constants.items()})
+    score = value.detach().to(logits.dtype)  # whose rounding parts share that add up to it
+    return LinearReadout(score, stream, class_tokens, {name: x.detach() for name, x in constants.items()})
 
 
 def _offset(targets: Targets, logits: Tensor) -> Float[Tensor, " batch"] | None:
@@ -85,11 +86,12 @@ def _offset(targets: Targets, logits: Tensor) -> Float[Tensor, " batch"] | None:
     functions = [target for target in targets if callable(target.given)]
     if not functions:
         return None
-    offset = targets.value(torch.zeros_like(logits)).detach()
-    (slope,) = torch.autograd.grad(targets.value(logits).sum(), logits, retain_graph=True)
+    wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).requires_grad_()
+    offset = targets.value(torch.zeros_like(wide)).detach()
+    (slope,) = torch.autograd.grad(targets.value(wide).sum(), wide)
     generator = torch.Generator(device="cpu").manual_seed(0)
     for _ in range(3):
-        drawn = torch.randn(logits.shape, generator=generator, dtype=torch.float32, device="cpu").to(logits)
+        drawn = torch.randn(logits.shape, generator=generator, dtype=torch.float32, device="cpu").to(slope)
         gained = targets.value(drawn).detach() - offset
         if not torch.allclose(gained, (slope * drawn).sum(1), rtol=1e-3, atol=1e-3 * float(drawn.abs().max())):
             raise InputError(

@@ -99,6 +99,8 @@ class Target:
     """Scores of the model's head; logits may have columns for directions behind them."""
     column: int = -1
     """Of a direction: its column among the logits."""
+    tried_in: torch.dtype | None = None
+    """Of a function: the format of logits that it takes, as it may hold constants; None for any."""
 
     @property
     def index(self) -> int | None:
@@ -111,18 +113,22 @@ class Target:
         return self.index is not None
 
     def value(self, logits: Float[Tensor, "*cell columns"]) -> Float[Tensor, "*cell"]:
-        """The score that is explained, linear in the logits but for functions."""
+        """The score that is explained, linear in the logits but for functions.
+
+        What takes several logits is computed in float32 at least, so that a half format's rounding comes in only once.
+        """
+        wide = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
         match self.given:
             case int(index) | Logit(int(index)):
                 return logits[..., index]
             case Contrast(int(of), None):
-                return logits[..., of] - logits[..., : self.n_classes].mean(dim=-1)
+                return wide[..., of] - wide.mean(dim=-1)
             case Contrast(int(of), int(against)):
-                return logits[..., of] - logits[..., against]
+                return wide[..., of] - wide[..., against]
             case Direction():
                 return logits[..., self.column]
             case function:
-                return self._call(function, logits[..., : self.n_classes])  # type: ignore[arg-type]
+                return self._call(function, wide)  # type: ignore[arg-type]
 
     def probability(
         self, logits: Float[Tensor, "*cell columns"], probability: str = "auto", *, log: bool = False
@@ -136,20 +142,20 @@ class Target:
             probability: How logits become probabilities, see `caap_lab.models.probability`.
             log: Give its logarithm.
         """
-        classes = logits[..., : self.n_classes]
+        classes = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
         match self.given:
             case int(index) | Logit(int(index)):
                 return probabilities(classes, probability, log=log)[..., index]
             case Contrast(int(of), None):
                 return probabilities(classes - classes.mean(dim=-1, keepdim=True), probability, log=log)[..., of]
             case Contrast():
-                wide = self.value(classes.to(torch.promote_types(logits.dtype, torch.float32)))
-                return F.logsigmoid(wide) if log else wide.sigmoid()
+                difference = self.value(logits)
+                return F.logsigmoid(difference) if log else difference.sigmoid()
             case _:
-                return self.value(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+                return self.value(logits).to(classes.dtype)
 
     def _call(self, function: FunctionOfLogits, logits: Float[Tensor, "*cell classes"]) -> Float[Tensor, "*cell"]:
-        rows = logits.reshape(-1, logits.shape[-1])
+        rows = logits.reshape(-1, logits.shape[-1]).to(self.tried_in or logits.dtype)
         value = function(rows)
         if not isinstance(value, Tensor) or value.shape != rows.shape[:1]:
             given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -323,7 +329,7 @@ def resolved_target(
                 f"The target was a function of the logits, {name!r}, which files do not hold: give it again, target=..."
             )
         case _ if callable(given):
-            return _function(given, count, torch.zeros(0, dtype=torch.float32, device="cpu") if like is None else like)
+            return _function(given, count, like)
         case _:
             index = names.find(given)
             if contrasts:
@@ -360,16 +366,18 @@ def _one_each(model: HookedModel, given: Any, count: int) -> list[Any]:
     return list(model.targets(given, count))
 
 
-def _function(function: FunctionOfLogits, n_classes: int, like: Tensor) -> Target:
+def _function(function: FunctionOfLogits, n_classes: int, like: Tensor | None) -> Target:
     """A function of the logits as a target.
 
     Raises:
         InputError: it does not give one number per row, or a row's depends on others.
     """
     name = getattr(function, "__name__", type(function).__name__)
-    target = Target(function, "a function of the logits" if name == "<lambda>" else name, n_classes)
+    tried_in = None if like is None else torch.promote_types(like.dtype, torch.float32)
+    said = "a function of the logits" if name == "<lambda>" else name
+    target = Target(function, said, n_classes, tried_in=tried_in)
     rows = torch.randn(3, n_classes, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
-    rows = rows.to(like)
+    rows = rows if like is None else rows.to(like)
     try:
         with torch.no_grad():
             together, alone = target.value(rows), target.value(rows[1:2])

@@ -201,3 +201,18 @@ def test_what_directions_need() -> None:
         assert torch.allclose(targets.value(other(image)), inner.sum(1), atol=1e-5)
     with pytest.raises(InputError, match="is always 0 for a head with one output"):
         explained(HookedViT(timm_model("vit_base_patch16_224", num_classes=1)), cl.contrast(0), 1)
+
+
+def test_scores_of_half_formats_are_rounded_once() -> None:
+    """Also functions with constants of float32, which the model's own format would refuse."""
+    half, wide = (build("vit", dtype) for dtype in (torch.bfloat16, torch.float32))
+    weights = torch.linspace(-1, 1, 7)
+    logits = half(random_images(half, 2)).detach()
+    for given in (Contrast(1, 2), Contrast(3), lambda rows: rows @ weights):
+        (_, of_half), (_, of_wide) = explained(half, given, 2), explained(wide, given, 2)
+        torch.testing.assert_close(of_half.value(logits), of_wide.value(logits.float()), rtol=0, atol=0)
+        torch.testing.assert_close(of_half.probability(logits), of_wide.probability(logits.float()), rtol=0, atol=0)
+    _, doubled = explained(wide, lambda rows: rows @ weights, 2)  # some methods run a copy in float64
+    torch.testing.assert_close(doubled.value(logits.double()), logits.float() @ weights, rtol=0, atol=0)
+    parts = cl.logit_attribution(half, random_images(half, 2), lambda rows: rows @ weights, progress=False)
+    assert parts.total.shape == (2,)
