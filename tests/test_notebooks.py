@@ -15,7 +15,7 @@ from helpers.warm_kernels import warm_kernels
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
-SHOWN = ("m", "m.for_target(second)", "explorer", "sweep", "attention", "view")
+SHOWN = ("m", "m.for_target(second)", "explorer", "sweep", "attention", "view", "parts", "heads", "correlation")
 
 
 def _read(path: Path) -> NotebookNode:

@@ -127,6 +127,9 @@ def logit_lens(
         target=", ".join(several) if several else "none",
         differences=bool(several) and all(isinstance(t.given, Contrast) for each in several.values() for t in each),
     )
+    if several and not many:
+        (targets,) = several.values()
+        data = data.assign(target=("image", [one.name for one in targets]))
     indices, logits = (np.concatenate(parts) for parts in zip(*best, strict=True))
     return LogitLens(
         data,

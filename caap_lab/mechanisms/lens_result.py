@@ -26,6 +26,7 @@ class LogitLens(LabelledResult):
 
     `data` has `value` (logits) with the axes image, layer, token, and class, or where targets were given (target); with
     targets also `rank`, that of a target's class among all: 1 is the highest, NaN is for targets that are no class.
+    Where one target was given for all images, or one each, `target` has their names.
     """
 
     leading: tuple[Int[np.ndarray, "image layer token place"], Float[np.ndarray, "image layer token place"]] = field(
@@ -167,6 +168,8 @@ class LogitLens(LabelledResult):
             if not 0 <= image < self.n_images:
                 raise InputError(f"There is no image {image}; there are {self.n_images}, counted from 0.")
             scores = scores[image : image + 1]
+            if not {"class", "target"} & set(self.axes):
+                name = str(self.data["target"].values[image])  # each image may have one of its own
         axes = {"layer": self.axes["layer"], "token": self.axes["token"]}
         if at or not self._has_patches():
             quantity = f"lens: score of {name} (logits)"

@@ -50,7 +50,8 @@ def plot_head_shares(
         title: Above the axes.
     """
     layers, heads, rows, cols = maps.shape
-    ax = new_axes(ax, max(4.4, 0.4 * heads + 1.6), max(2.6, 0.4 * layers * rows / cols + 1.0))
+    side = min(0.7, max(0.4, 2.8 / heads))  # of a map, in inches: a few heads have more room
+    ax = new_axes(ax, max(4.4, side * heads + 1.6), max(2.6, side * layers * rows / cols + 1.0))
     limit = float(np.abs(maps).max()) or 1.0
     plot_head_maps((maps / limit + 1) / 2, ax, colour_map=SIGNED_COLOUR_MAP, title=title)
     scale = ScalarMappable(Normalize(-limit, limit), SIGNED_COLOUR_MAP)

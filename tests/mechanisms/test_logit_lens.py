@@ -106,6 +106,8 @@ def test_maps_correlations_and_pictures() -> None:
     against = cl.logit_lens(model, images, target=cl.contrast(3, 1), progress=False)
     low, high = against.plot().images[0].get_clim()
     assert low == -high  # the two classes have a colour each
+    own = lens_of(model, images, target=[3, cl.contrast(0, 2)])
+    assert own.plot(image=1).get_title().endswith("lens on class 0 rather than class 2")
     assert lens.plot(target=3, token=0).get_xlabel() == "layer (block)"
 
 
