@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from caap_lab.activations.directions import DirectionEdit
 from caap_lab.activations.patch import Patch
 from caap_lab.activations.store import ActivationStore
 from caap_lab.activations.sweep import sweep
 from caap_lab.activations.sweep_result import SweepResult
 from caap_lab.checks import check_choice, check_count, check_seed, whole_numbers
 from caap_lab.errors import InputError
-from caap_lab.mechanisms.reference import REPLACEMENTS, reference_source, replacement_name
+from caap_lab.mechanisms.reference import REPLACEMENTS, is_edit, reference_source, replacement_name
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
@@ -251,7 +250,7 @@ def _ablate(
         cell = partial(patch, source)
         found = sweep(model, singles, cell, over=over, metric=metric, batch_size=batch_size, progress=progress)
     name = replacement_name(source)
-    condition = name if isinstance(source, DirectionEdit) else f"replaced by {name}"
+    condition = name if is_edit(source) else f"replaced by {name}"
     attributes = {"replacement": name, "condition": condition, "points": ", ".join(making.points)}
     if target is None and len(singles) > 1:
         against = ", against the mean of all classes" * isinstance(metric[0], Contrast)

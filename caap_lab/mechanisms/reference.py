@@ -1,6 +1,6 @@
 """Replacements of activations made from reference images, in as little memory as their kind needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from tempfile import TemporaryDirectory
@@ -84,12 +84,20 @@ def reference_source(
         yield stored.shuffled(seed) if reference is None else drawn(stored, len(images), seed)
 
 
+def is_edit(source: Any) -> bool:
+    """True for an edit along directions, or one for each layer: it changes activations and does not replace them."""
+    each = list(source.values()) if isinstance(source, Mapping) else [source]
+    return bool(each) and all(isinstance(one, DirectionEdit) for one in each)
+
+
 def replacement_name(source: Any) -> str:
     """What results call the source of their patches."""
     if isinstance(source, ActivationStore):
         return source.replacement or f"activations of {len(source)} image{'s' * (len(source) != 1)}"
     if isinstance(source, DirectionEdit):
         return source.replacement
+    if is_edit(source):  # a probe for each layer, say
+        return "; ".join(dict.fromkeys(edit.replacement for edit in source.values()))
     if is_number(source):
         return "zero" if source == 0 else f"{source:g}"
     return "given activations"

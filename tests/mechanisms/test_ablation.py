@@ -128,6 +128,9 @@ def test_the_prediction_is_the_default_and_titles_name_the_replacement() -> None
         model, images, 0, parts="mlp", replacement=cl.directions.project_off(torch.ones(24)), progress=False
     )
     assert off.condition == "one direction projected off" and off.axes["part"] == ["mlp"]
+    each: dict[int, Any] = {layer: cl.directions.project_off(torch.ones(24)) for layer in (1, 2)}
+    by_layer = cl.ablate_layers(model, images, 0, parts="mlp", layers=[1, 2], replacement=each, progress=False)
+    assert by_layer.condition == off.condition and np.allclose(by_layer.effect, off.effect[:, 1:3], atol=1e-5)
 
 
 def test_what_cannot_be_ablated_is_refused_before_it_runs() -> None:
