@@ -73,7 +73,7 @@ def main() -> None:
     wide = cl.HookedViT(copy.deepcopy(wide_plain), name=NAME)
     one_pass = counted(plain, lambda: plain(torch.zeros(1, 3, 224, 224))).operations
     lines = [
-        "| | passes, counted | plain loop | seconds | plain loop | time, ours / plain | largest difference |",
+        "| | passes | passes, loop | seconds | seconds, loop | seconds, ours by the loop's | largest difference |",
         "|---|---|---|---|---|---|---|",
     ]
     for case, exact in zip(cases(model, plain), cases(wide, wide_plain), strict=True):
