@@ -105,7 +105,7 @@ def mean_store(like: ActivationStore, moments: Mapping[str, "Moments"], *, token
     for hook, shape in like.shapes.items():
         found, _ = moments[hook].over_tokens(_need_tokens(hook)) if tokens else (moments[hook].mean, None)
         tensors[hook] = found.expand(shape)[None].to(like.device, like.dtype)
-    text = f"mean over {_images(count)}" + " and all their tokens" * tokens
+    text = f"mean over {_images(count)}" + f" and all {'its' if count == 1 else 'their'} tokens" * tokens
     return replace(like, shards=(Shard(tensors, 0, 1),), replacement=text)
 
 

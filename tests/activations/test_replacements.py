@@ -34,6 +34,8 @@ def test_means_are_plain_means_in_float64_also_of_halves_read_shard_by_shard(
     inside = model.record(random_images(model, 6), ["z", "pattern"], layers=2, progress=False).mean(("image", "token"))
     z, pattern = store["z", 2], store["pattern", 2]
     assert inside["z", 2].shape == (1, *z.shape[1:]) and inside.replacement == "mean over 6 images and all their tokens"
+    one = model.record(random_images(model, 1), ["z"], progress=False).mean(("image", "token"))
+    assert one.replacement == "mean over 1 image and all its tokens"
     assert torch.allclose(inside["z", 2][0, 3], z.double().mean((0, 1)).float(), rtol=0, atol=1e-7)
     assert torch.allclose(inside["pattern", 2][0, :, 3], pattern.double().mean((0, 2)).float(), rtol=0, atol=1e-7)
 
