@@ -153,7 +153,7 @@ class LayerSweep(Panel):
         """The chosen metric by cutoff, as far as it is computed; see `insertion_deletion` with protocol "rise-28"."""
         return {
             cutoff: float(getattr(curves, self.metric.value))
-            for (cutoff, target), curves in sorted(self._here.curves.items())
+            for (cutoff, target), curves in sorted(self._here.curves.items(), key=lambda kept: kept[0][0])
             if target == self.target
         }
 

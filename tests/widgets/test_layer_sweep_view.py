@@ -137,4 +137,5 @@ def test_other_targets_of_the_call(model: cl.HookedViT, scenes: list[Any]) -> No
         made.target_box.value = ""
         assert made.map.target == int(model(scenes[1].image)[0].argmax())
         finished(made)
+        assert list(made.values) == [8]  # of this target alone, where curves of several at one cutoff are known
         made.close()
