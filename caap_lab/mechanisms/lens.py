@@ -88,6 +88,8 @@ def logit_lens(
     check_count("batch_size", batch_size)
     if target is not None and classes is not None:
         raise InputError("Give target=... or classes=..., not both.")
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable) or not list(classes)):
+        raise InputError(f"classes={classes!r} must be a list of classes, at least one.")
     singles = check_images(images)
     several: dict[str, Targets] = {}
     if target is None:

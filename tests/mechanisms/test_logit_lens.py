@@ -127,6 +127,9 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(model, 2)
     with pytest.raises(InputError, match="not both"):
         lens_of(model, images, target=1, classes=[1])
+    for classes in ([], 3, "cat"):
+        with pytest.raises(InputError, match="must be a list of classes"):
+            lens_of(model, images, classes=classes)
     few = lens_of(model, images, classes=[1, 2], tokens=[0])
     for call, message in (
         (lambda: few.map(0, 1), "Not all patches"),
