@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
 
-from caap_lab.activations.patch import Patch
+from caap_lab.activations.patch import Patch, edits
 from caap_lab.activations.store import ActivationStore
 from caap_lab.activations.sweep import sweep
 from caap_lab.activations.sweep_result import SweepResult
@@ -19,7 +20,7 @@ from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Contrast, predicted_targets
+from caap_lab.models.targets import Contrast, predicted_targets, several_explained
 from caap_lab.models.vit import HookedViT
 
 PARTS = {"attn": "attn_out", "mlp": "mlp_out"}
@@ -245,6 +246,7 @@ def _ablate(
 ) -> Ablation:
     check_count("batch_size", batch_size)
     singles = check_images(images)
+    _check(model, target, patch, over, len(singles))
     with making.source(model, singles, over["layer"], batch_size, progress) as source:
         metric = _predictions(model, singles, batch_size) if target is None else target
         cell = partial(patch, source)
@@ -256,6 +258,18 @@ def _ablate(
         against = ", against the mean of all classes" * isinstance(metric[0], Contrast)
         attributes["metric"] = f"logit of the predicted class{against}"
     return Ablation(found.data.assign_attrs(attributes))
+
+
+def _check(
+    model: HookedViT, target: Any, patch: Callable[..., Patch], over: Mapping[str, list[Any]], count: int
+) -> None:
+    """Refuse targets, heads and tokens that do not fit, before a replacement is made from many images."""
+    if target is None:
+        model._require_classifier()
+    elif not callable(target):  # the sweep tries functions
+        several_explained(model, target, count)
+    for labels in product(*over.values()):
+        edits(model, patch(0.0, **dict(zip(over, labels, strict=True))), count)
 
 
 @torch.no_grad()

@@ -155,4 +155,13 @@ def test_what_cannot_be_ablated_is_refused_before_it_runs() -> None:
         cl.ablate_tokens(model, image, 0, tokens={})
     with pytest.raises(InputError, match="Record the images again"):
         cl.ablate_heads(model, image, 0, reference=build("beit").record(image, ["z"], progress=False))
+    images = random_images(model, 2)
+    late: list[Callable[[], Any]] = [
+        lambda: cl.ablate_heads(model, images, "dog"),
+        lambda: cl.ablate_heads(model, images, 0, heads=3),
+        lambda: cl.ablate_tokens(model, images, tokens={"one": [17]}),
+    ]
+    for call in late:
+        with pytest.raises(InputError), model.hooks(fwd_hooks=[("hook_embed", lambda a, hook: pytest.fail("it ran"))]):
+            call()
     assert not model.has_hooks()
