@@ -237,7 +237,8 @@ class LayerSweep(Panel):
             if cutoff not in here.maps:
                 options = {**settings, "cutoff": cutoff}
                 jobs.append(Job(("map", *options.values()), self._run_map(here, options), self._on_map(cutoff)))
-        wanted = self.target_box.target
+        # None leaves the prediction to maps that are computed without a target, which a direction's are not.
+        wanted = self.target_box.target if self._direction is None else self.target
         for cutoff in order:
             if (cutoff, self.target) not in here.curves:
                 key = ("curves", *settings.values(), cutoff, wanted)
