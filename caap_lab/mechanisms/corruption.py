@@ -1,5 +1,6 @@
 """Corrupted images for tracing: an object, or everything, made blank, blurred, noised or swapped for another."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,8 +72,8 @@ def corrupt(
     check_kind(model, "corrupt", tuple(KINDS))
     check_choice("how", how, HOW)
     check_seed(seed)
-    if amount is not None and (how not in ("blur", "noise") or not is_number(amount) or amount <= 0):
-        raise InputError(f"amount={amount!r} must be a number above 0, for how='blur' or how='noise'.")
+    if amount is not None and (how not in ("blur", "noise") or not is_number(amount) or not 0 < amount < math.inf):
+        raise InputError(f"amount={amount!r} must be a finite number above 0, for how='blur' or how='noise'.")
     if how == "swap" and (other is None or masks is None):
         raise InputError("how='swap' needs masks, whose box is filled, and other, the image that is put in.")
     if how != "swap" and (other is not None or other_mask is not None):

@@ -72,6 +72,8 @@ def test_several_images_whole_images_and_masks_of_patches() -> None:
         ({"masks": [mask_of(1), mask_of(2)]}, "one mask for each of the 1 images"),
         ({"how": "blank", "amount": 3}, "for how='blur' or how='noise'"),
         ({"amount": 0}, "above 0"),
+        ({"how": "noise", "amount": float("nan")}, "finite number above 0"),
+        ({"amount": float("inf")}, "finite number above 0"),
         ({"how": "swap", "masks": mask_of(1)}, "needs masks, .* and other"),
         ({"other": torch.zeros(3, 32, 32)}, "go with how='swap'"),
         ({"how": "blank", "blank": "zero_activations"}, "must be one of white"),
