@@ -33,6 +33,7 @@ from caap_lab.models.targets import (
     Contrast,
     Direction,
     Given,
+    Logit,
     Target,
     TargetLike,
     by_contrast,
@@ -297,7 +298,7 @@ class AttributionMap:
         """What a score is; the title says of what where that is no class."""
         if isinstance(self.target, int):
             return f"{self.score} of {self.target_name if self.class_specific else 'any class'}"
-        if isinstance(self.target, Direction):
+        if isinstance(self.target, (Direction, Logit)):
             return self.score
         return self.score.replace("logit", "logit difference" if isinstance(self.target, Contrast) else "value")
 

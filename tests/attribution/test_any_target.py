@@ -204,8 +204,9 @@ def test_functions_that_take_targets_as_indices_are_told_of_others(indexed: Call
     image = random_images(model, 1)[0]
     cl.register("mine", lambda model, images, targets: indexed(model(images), targets).reshape(-1, 1, 1))
     try:
-        found = cl.attribute(model, image, "mine", cl.logit("b")).scores
-        assert torch.allclose(found, model(image)[:, 1], atol=1e-5)
+        m = cl.attribute(model, image, "mine", cl.logit("b"))
+        assert torch.allclose(m.scores, model(image)[:, 1], atol=1e-5)
+        assert m.plot().axes[-1].get_ylabel() == "attribution to logit"
         with pytest.raises(cl.InputError, match=r"'mine' fails where .* but b against the mean .* cl.logit\(...\) of"):
             cl.attribute(model, image, "mine", "b")
     finally:
