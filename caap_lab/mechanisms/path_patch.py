@@ -108,9 +108,10 @@ def path_patch(
     mask = None if tokens is None else token_mask(model, Patch("resid_pre", tokens=tokens), len(pairs))
     work = _Paths(pairs, direction, sent, received, mask, batch_size)
     chosen, estimates = reached, None
-    if screen is not None and reached.sum() > screen:
+    need_runs = reached & ~work.by_head_alone
+    if screen is not None and need_runs.sum() > screen:
         estimates = work.estimates(progress)
-        chosen = _strongest(estimates, screen, reached & ~work.by_head_alone) | work.by_head_alone
+        chosen = _strongest(estimates, screen, need_runs) | work.by_head_alone
     values, base = work.run(chosen, progress)
     return work.result(values, base, estimates, chosen, "" if tokens is None else str(tokens))
 

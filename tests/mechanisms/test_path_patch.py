@@ -148,6 +148,8 @@ def test_results_do_not_depend_on_batches_or_screens() -> None:
     screened = cl.path_patch(
         model, clean, corrupted, "heads", ["2.0.q", "3.1.k", "mlp 2", "logits"], screen=4, batch_size=2, **options
     )
+    direct = cl.path_patch(model, clean, corrupted, "heads", "logits", screen=4, **options)  # of which none needs a run
+    np.testing.assert_allclose(direct.mean[:, 0], full.mean[:, 3], atol=1e-5)
     ran = np.isfinite(screened.mean)
     assert ran.sum() == 4 + 12 and ran[:, 3].all()  # direct paths to the logits are always exact
     np.testing.assert_allclose(screened.mean[ran], full.mean[ran], atol=1e-5)
