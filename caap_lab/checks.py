@@ -26,7 +26,10 @@ def whole_numbers(name: str, given: Any) -> list[int]:
     """
     try:
         several = isinstance(given, Iterable) and getattr(given, "ndim", 1) > 0
-        return [index(number) for number in given] if several else [index(given)]
+        numbers = list(given) if several else [given]
+        if any(isinstance(number, bool) or "bool" in str(getattr(number, "dtype", "")) for number in numbers):
+            raise TypeError("a mask of booleans would be read as the numbers 0 and 1")
+        return [index(number) for number in numbers]
     except TypeError:
         raise InputError(f"{name}={given!r} must be a whole number, or several of them.") from None
 

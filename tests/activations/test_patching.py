@@ -164,6 +164,8 @@ def test_gradients_flow_through_a_patched_run() -> None:
         (Patch("z", heads=[1.5]), r"heads=\[1.5\] must be a whole number"),  # type: ignore[list-item]
         (Patch("z", layers=[0.5]), r"layers=\[0.5\] must be a whole number"),  # type: ignore[list-item]
         (Patch("z", layers="12"), "must be a whole number, or several"),  # type: ignore[arg-type]
+        (Patch("z", heads=[True, False, True]), "must be a whole number, or several"),
+        (Patch("z", heads=torch.tensor([True, False, True])), "must be a whole number, or several"),  # type: ignore[arg-type]
         (Patch("z", source=None), "must be a store"),
         (Patch("embed", tokens=tokens.cls()), "patch tokens only"),
         (Patch("resid_pre", source=torch.zeros(3, 3)), r"has shape \[3, 3\]; expected \[17, 24\]"),
