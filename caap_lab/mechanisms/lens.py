@@ -32,10 +32,10 @@ KEPT_CLASSES = 10
 def logit_lens(
     model: HookedViT,
     images: Images,
+    target: TargetLike | Sequence[TargetLike] | Mapping[str, Any] | None = None,
     *,
     tokens: TokensLike = None,
     layers: int | Iterable[int] | None = None,
-    target: TargetLike | Sequence[TargetLike] | Mapping[str, Any] | None = None,
     classes: Sequence[int | str] | None = None,
     batch_size: int = 32,
     progress: bool = True,
@@ -63,19 +63,19 @@ def logit_lens(
     It can mislead. The head was trained on what it reads of the last block: earlier blocks, and tokens that it never
     reads, may hold information in directions that it does not know, so a low rank is no proof of absence. Patches can
     even say a class less where they matter more: in DeiT-tiny and in CLIP ViT-B/16 their maps are opposed to CAAP's at
-    every block (Spearman down to -0.56 and -0.51), in ViT-tiny they agree a little from the middle on (to 0.26); see
-    `docs/tables/logit_lens.md`. `LogitLens.correlation` with a map that intervenes, such as CAAP's, is a check. Vilas
-    et al. (NeurIPS 2023, arXiv 2310.18969) show where class information becomes readable in supervised ViTs.
+    every block, in ViT-tiny they agree a little from the middle on; see `docs/tables/logit_lens.md`.
+    `LogitLens.correlation` with a map that intervenes, such as CAAP's, is a check. Vilas et al. (NeurIPS 2023, arXiv
+    2310.18969) show where class information becomes readable in supervised ViTs.
 
     One forward pass, and the head once per token and layer.
 
     Args:
         model: The model.
         images: Any number of images.
-        tokens: As for `Patch`; None for all.
-        layers: Blocks behind which tokens are read; None for all.
         target: Keep only this target's score (and its class's rank): see `cl.contrast`; one for all images or one each,
             or {name: target, ...}, which become a last axis `target`. For many images this takes little memory.
+        tokens: As for `Patch`; None for all.
+        layers: Blocks behind which tokens are read; None for all.
         classes: Keep only these classes' logits; None for all, [image, layer, token, class].
         batch_size: Images run at once.
         progress: Show a progress bar for more than one batch.
