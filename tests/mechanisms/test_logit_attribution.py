@@ -37,7 +37,7 @@ def prompts(width: int = 7) -> dict[str, torch.Tensor]:
     return {f"a photo of {name}": torch.randn(width, generator=generator) for name in ("a cat", "a dog", "a fish")}
 
 
-@pytest.mark.parametrize("family", by_trait(set(ALL_FAMILIES) - {"clip"}))
+@pytest.mark.parametrize("family", by_trait(family for family in ALL_FAMILIES if family != "clip"))
 def test_components_are_those_of_plain_hooks(family: str) -> None:
     model = build(family, torch.float64)
     images = random_images(model, 2)
