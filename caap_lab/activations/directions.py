@@ -166,7 +166,7 @@ def _unit(vector: Tensor) -> Tensor:
 
 def _checked(vector: Any, zero: bool = False) -> Tensor:
     """A vector as a tensor of its own."""
-    given = torch.as_tensor(np.ascontiguousarray(vector)) if isinstance(vector, np.ndarray) else vector
+    given = torch.from_numpy(np.ascontiguousarray(vector)) if isinstance(vector, np.ndarray) else vector
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.ndim == 0:
         kind = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(vector).__name__
         raise InputError(f"A direction is a floating-point tensor or array [width] or with more axes, not {kind}.")

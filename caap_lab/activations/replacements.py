@@ -40,7 +40,7 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
     check_seed(seed)
     if len(store) < 2:
         raise InputError("This store holds one image, and shuffled() gives each image the activations of another one.")
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     images = torch.arange(len(store), device="cpu")
     others = images
     while bool((others == images).any()):  # on average e times; all derangements are equally likely
@@ -52,7 +52,7 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
 def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
     """Activations of images drawn from a store, for a number of other images; each once before any comes again."""
     check_seed(seed)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(-(-count // len(store)))]
     text = f"another image's activations (drawn from {_images(len(store))}, seed {seed})"
     return _of_images(store, torch.cat(rounds)[:count].tolist(), text)
@@ -182,7 +182,7 @@ class _Noise:
 
     def _row(self, hook: str, row: int) -> Float[Tensor, "*shape"]:
         digest = hashlib.blake2b(f"{self.seed} {hook} {row}".encode(), digest_size=8).digest()
-        generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
+        generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
         return torch.randn(self.shapes[hook], generator=generator, dtype=torch.float64, device="cpu")
 
 

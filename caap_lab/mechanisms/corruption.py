@@ -122,7 +122,7 @@ def _blurred(picture: Picture, sigma: float) -> Picture:
 
 def _noised(model: HookedModel, picture: Picture, spread: float, generator: torch.Generator) -> Picture:
     noise = torch.randn(picture.shape, generator=generator, dtype=torch.float32, device="cpu").to(picture)
-    mean, std = (torch.tensor(v).to(picture).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
+    mean, std = (picture.new_tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     return ((picture * std + mean + spread * noise).clamp(0, 1) - mean) / std
 
 

@@ -92,7 +92,7 @@ def interaction_check(
     joint = sets.neighbourhoods[numbers].any(dim=0, keepdim=True)
     masks = torch.cat([torch.zeros_like(joint), joint, *([] if own else [sets.neighbourhoods[numbers]])])
     values = target_score(target, runs.all_logits(masks), sets.settings.score).double().cpu()
-    singles = torch.tensor([result.scores[cell] for cell in cells], dtype=torch.float64) if own else values[2:]
+    singles = torch.stack([result.scores[cell] for cell in cells]).double().cpu() if own else values[2:]
     compared = "its own scores" if own else "patched runs of its highest patches, with CAAP's default settings"
     return InteractionCheck.of(
         [float(values[1] - values[0])],
@@ -127,8 +127,9 @@ def _image(model: HookedModel, m: AttributionMap, image: Images) -> Float[Tensor
         if len(batch) != 1:
             raise InputError(f"A map is of one image; {len(batch)} were given.")
     else:
-        mean, std = (torch.tensor(part).view(3, 1, 1) for part in (model.preprocessing.mean, model.preprocessing.std))
-        pixels = (m.image.permute(2, 0, 1).float().div(255) - mean) / std
+        pixels = m.image.permute(2, 0, 1).float().div(255)
+        mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
+        pixels = (pixels - mean) / std
         batch = model.preprocess(pixels)
     if tensor_digest(batch[0]) != m.image_digest:
         raise InputError(

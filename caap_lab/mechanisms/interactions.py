@@ -141,7 +141,9 @@ class _Runner:
         assert pairs is not None
         masks = pairs.masks
         values = np.zeros((len(masks), len(targets)))
-        logits_of_all = None if self.logits is None else torch.zeros(len(masks), self.columns, dtype=model.dtype)
+        logits_of_all = (
+            None if self.logits is None else torch.zeros(len(masks), self.columns, dtype=model.dtype, device="cpu")
+        )
 
         def keep(places: np.ndarray, logits: Tensor) -> None:
             for number, target in enumerate(targets):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
@@ -131,11 +130,12 @@ class LogitLens(LabelledResult):
             named = target
             if target is None and "class" in self.axes and isinstance(given, AttributionMap):
                 named = given.target
-            scores = given.scores if isinstance(given, AttributionMap) else torch.as_tensor(given)
-            if tuple(scores.shape) != self.grid:
+            scores = given.scores if isinstance(given, AttributionMap) else given
+            scores = scores.double().cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, float)
+            if scores.shape != self.grid:
                 raise InputError(f"A map is {list(scores.shape)}, and the model's grid {list(self.grid)}.")
             of_image = self._scores(named)[image][:, self._patches()]
-            other = rankdata(scores.double().cpu().numpy().reshape(-1))
+            other = rankdata(scores.reshape(-1))
             rows.append([_pearson(rankdata(layer), other) for layer in of_image])
         quantity = "Spearman correlation of the lens's map with the given map"
         return LabelledResult(

@@ -40,7 +40,7 @@ class MoveNeurons(nn.Module):
         super().__init__()
         self.step = step
         self.to_token = to
-        self.register_buffer("neurons", torch.tensor(list(signs), device=like.device))
+        self.register_buffer("neurons", torch.tensor(list(signs), device=like.device, dtype=torch.int64))
         self.register_buffer("signs", torch.tensor(list(signs.values()), device=like.device, dtype=like.dtype))
 
     def forward(self, x: Float[Tensor, "batch token d_mlp"]) -> Float[Tensor, "batch token d_mlp"]:

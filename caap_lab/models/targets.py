@@ -224,7 +224,9 @@ class Targets(Sequence[Target]):
             rows.setdefault(target, []).append(row)
         if len(rows) == 1:
             return read(self.each[0], logits)
-        order = torch.tensor([row for of in rows.values() for row in of], device=logits.device).argsort()
+        order = torch.tensor(
+            [row for of in rows.values() for row in of], device=logits.device, dtype=torch.int64
+        ).argsort()
         return torch.cat([read(target, logits[of]) for target, of in rows.items()])[order]
 
 
@@ -376,7 +378,9 @@ def _function(function: FunctionOfLogits, n_classes: int, like: Tensor | None) -
     tried_in = None if like is None else torch.promote_types(like.dtype, torch.float32)
     said = "a function of the logits" if name == "<lambda>" else name
     target = Target(function, said, n_classes, tried_in=tried_in)
-    rows = torch.randn(3, n_classes, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    rows = torch.randn(
+        3, n_classes, generator=torch.Generator(device="cpu").manual_seed(0), dtype=torch.float32, device="cpu"
+    )
     rows = rows if like is None else rows.to(like)
     try:
         with torch.no_grad():

@@ -16,6 +16,7 @@ from caap_lab.attribution.full_grad_plus import full_grad_plus
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import METHODS
 from helpers.models import build, random_images, randomise, timm_model
+from helpers.targets import of_classes
 
 QUICK: dict[str, dict[str, Any]] = {
     "mda": {"steps": 2},
@@ -132,7 +133,7 @@ def with_apart_biases() -> tuple[HookedViT, HookedViT]:
 
 def test_biases_under_any_name_count() -> None:
     other, plain = with_apart_biases()
-    image, target = random_images(plain, 1), torch.tensor([3])
+    image, target = random_images(plain, 1), of_classes([3])
     torch.testing.assert_close(other(image), plain(image))
     found, expected = full_grad_plus(other, image, target), full_grad_plus(plain, image, target)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()

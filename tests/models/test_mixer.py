@@ -16,6 +16,7 @@ from caap_lab.attribution.ixg import ixg_plus, libra_ixg_plus
 from caap_lab.attribution.registry import METHODS
 from helpers.methods import QUICK
 from helpers.mixers import KINDS, images_for, small_mixer
+from helpers.targets import of_classes
 
 GRADIENTS_ON_MIXERS = ("input_x_gradient", "integrated_gradients", "smoothgrad", "ixg_plus", "libra_ixg_plus")
 ON_MIXERS = (*GRADIENTS_ON_MIXERS, "simple_insertion", "simple_deletion", "rise", "occlusion")
@@ -120,7 +121,7 @@ def test_ixg_plus_is_the_sum_over_blocks() -> None:
                 (gradient,) = torch.autograd.grad(logits[0, target], kept["zero"])
             for patch in range(15):
                 expected[divmod(patch, 3)] += float(kept["x"][0, patch] @ gradient[0, patch])
-        found = compute(model, image, torch.tensor([target]))[0].numpy()
+        found = compute(model, image, of_classes([target]))[0].numpy()
         assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
 
 

@@ -18,6 +18,7 @@ from caap_lab.models.device_dtype import check_format, exact, has_float64, place
 from caap_lab.variant import parse_variant
 from helpers.methods import QUICK
 from helpers.models import build, random_images
+from helpers.targets import of_classes
 
 MAKERS = {
     *("arange", "as_tensor", "empty", "eye", "full", "Generator", "linspace", "logspace", "normal", "ones", "rand"),
@@ -120,7 +121,7 @@ def test_nothing_is_in_float64_on_a_device_without_it(monkeypatch: pytest.Monkey
     assert placed(weights, cpu).dtype == torch.float32 and exact(weights).device == cpu
     # Relevance, which needs float64, is computed on the CPU then.
     model = build("vit")
-    images, target = random_images(model, 1), torch.tensor([1])
+    images, target = random_images(model, 1), of_classes([1])
     expected = transformer_attribution(model, images, target)
     monkeypatch.setattr(float64, "has_float64", lambda device: False)
     assert torch.equal(transformer_attribution(model, images, target), expected)
