@@ -344,6 +344,7 @@ def test_every_number_of_a_row_has_a_column(finished: cl.BenchmarkResult) -> Non
     assert empty == ["target_object", "saco", "error"]  # a class says all, and this metric is not a default
 
 
+@pytest.mark.slow  # half a minute
 def test_workers_lose_no_cell_when_one_is_killed(tmp_path: Path, finished: cl.BenchmarkResult, monkeypatch) -> None:
     from dask.distributed import Client
 

@@ -37,6 +37,7 @@ view
 """
 
 
+@pytest.mark.slow  # half a minute; tests/widgets/test_benchmark_view.py has the view's own steps
 def test_watching_a_run(lab: "LabPage") -> None:
     lab.server.folder.mkdir(exist_ok=True)
     lab.open(VIEW, RUN)
