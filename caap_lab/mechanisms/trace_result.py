@@ -171,7 +171,17 @@ class Trace(LabelledResult):
         at = np.unravel_index(np.argmax(moved), moved.shape)
         where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
         passes, plain = self.data.attrs["passes"], self.data.attrs["plain_passes"]
-        return f"furthest from {self.unpatched:g} at {where} ({self.mean[at]:.3g}); {passes:.0f} passes, not {plain}"
+        return (
+            f"furthest from {self.unpatched:g} at {where} ({self.mean[at]:.3g}); {self.scale_words}; "
+            f"{passes:.0f} passes, not {plain}"
+        )
+
+    @property
+    def scale_words(self) -> str:
+        """What an effect of 1 is in the score's own unit: a small difference of the two runs magnifies everything."""
+        gaps = np.unique((self.data["clean"] - self.data["corrupted"]).values)
+        to = f" to {gaps[-1]:.3g}" if len(gaps) > 1 else ""
+        return f"an effect of 1 is {gaps[0]:.3g}{to} of the score"
 
 
 def _wrapped(title: str) -> str:

@@ -308,7 +308,8 @@ class TraceView(Panel):
     def _draw(self) -> None:
         here, spec, layer = self._here, self.model.spec, self.layer
         self.corrupted.photo = png(self._pixels(here.corrupted))
-        self.corrupted.caption = f"corrupted: {self.how.value}"
+        scale = "" if here.heads is None else f"; {here.heads.scale_words}"
+        self.corrupted.caption = f"corrupted: {self.how.value}{scale}"
         painted = len(self.clean.painted)
         self.clean.caption = f"clean; {painted or 'all'} patch{'es' * (painted != 1)} corrupted"
         effects = self._effects()

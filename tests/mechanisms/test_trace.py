@@ -239,7 +239,11 @@ class TestTrace:
         heads = cl.trace(model, clean, corrupted, 0, points="z", by="head", direction="noise", progress=False)
         low, high = heads.plot().collections[0].get_clim()
         assert low + high == pytest.approx(2) and "noise: class 0" in heads.condition
-        assert "furthest from 1 at layer=" in repr(heads) and "passes, not" in repr(heads)
+        assert (
+            "furthest from 1 at layer=" in repr(heads)
+            and "an effect of 1 is" in repr(heads)
+            and "passes, not" in repr(heads)
+        )
         with pytest.raises(InputError, match="Pair 2 is not here; there are pairs 0 to 1"):
             found.plot(pair=2)
 

@@ -67,6 +67,8 @@ def test_traces_are_those_of_the_calls(view: TraceView, pair: Any) -> None:
         effect = traced["heads"].data["effect"].sel(layer=2, head=1).item()
         assert view.heads.tips[2 * 3 + 1] == f"layer 2, head 1: effect {effect:.3f}" and view.message == ""
     assert "4 patches corrupted" in view.clean.caption and "corrupted: blur" in view.corrupted.caption
+    gap = (heads.data["clean"] - heads.data["corrupted"]).item()
+    assert view.corrupted.caption.endswith(f"an effect of 1 is {gap:.3g} of the score")
 
 
 def test_a_click_on_a_cell_gives_the_classes_of_its_run(view: TraceView, pair: Any) -> None:
