@@ -1,0 +1,191 @@
+"""Photos and maps side by side, drawn in the browser: they grow with the cell and answer while the kernel is busy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import anywidget
+import numpy as np
+import traitlets
+from jaxtyping import Float, UInt8
+
+from caap_lab.plots.maps import map_range, overlay_table
+from caap_lab.plots.style import COLOUR_MAP, SIGNED_COLOUR_MAP
+
+_HERE = Path(__file__).parent
+BY_SIGN = "by sign"
+COLOUR_MAPS = (BY_SIGN, "viridis", "cividis", "magma", "gray", "RdBu_r")
+"""The first stands for the colour map that fits a map's signs."""
+Mode = Literal["choose", "box", "paint", "erase"]
+Tool = Literal["modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock"]
+Tile = dict[str, Any]
+
+
+class Board(anywidget.AnyWidget):
+    """Tiles side by side, as many as fit, each a photo or a map over a photo with its colour bar.
+
+    Whatever is pointed at in one tile is outlined in all of them, and each says its own value there. The look (all
+    traits from `mode` to `lock`) belongs to the browser: its tools change it, and the kernel only hears of it.
+
+    Attributes:
+        photos: PNG of each photo, by name.
+        tiles: What is shown, in order: what `photo_tile`, `map_tile` and `colour_tile` make.
+        tables: uint8 [256, 4] as bytes for each colour map: red, green, blue, and the opacity where that follows the
+            score.
+        tools: Which tools stand above the tiles.
+        modes: What dragging can do; the tool is left out where it is one.
+        mode: What dragging does: "choose" a patch, draw a "box", "paint" or "erase" patches.
+        opacity: Of the maps over their photos, 0 to 1.
+        smooth: Interpolate scores between patches; else each patch has one colour.
+        robust: The colours end at the 2nd and 98th percentile of the scores; else at the lowest and the highest.
+        fade: Opacity follows the score, so that low scores leave the photo clear.
+        colours: Name of a colour map, "by sign" for the one that fits each map.
+        signs: Of signed maps, show "all" scores, "positive" or "negative" ones.
+        top: Number of highest patches outlined in each map.
+        lock: One scale for all maps of the same unit.
+        chosen: Row and column of the chosen patch, or nothing.
+        box: Top, left, bottom and right patch of the box (the last two are inside it), or nothing.
+        painted: Numbers of the painted patches, in reading order.
+        brush: Colour of the painted patches, as #rrggbb.
+        neighbours: Offsets (rows, columns) of the patches outlined around the one pointed at.
+        pinned: Keys of the tiles that are pinned; those with `pin` have a button for it.
+        smallest: Least width of a tile in pixels, from which the number of columns follows.
+        largest: Greatest width of a tile in pixels.
+        label: What is shown, for screen readers.
+    """
+
+    _esm = _HERE / "board.js"
+    _css = _HERE / "widgets.css"
+    photos = traitlets.Dict(per_key_traits=None, value_trait=traitlets.Bytes()).tag(sync=True)
+    tiles = traitlets.List(traitlets.Dict()).tag(sync=True)
+    tables = traitlets.Dict(value_trait=traitlets.Bytes()).tag(sync=True)
+    tools = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    modes = traitlets.List(traitlets.Unicode(), default_value=["choose"]).tag(sync=True)
+    mode = traitlets.Enum(("choose", "box", "paint", "erase"), "choose").tag(sync=True)
+    opacity = traitlets.Float(0.8).tag(sync=True)
+    smooth = traitlets.Bool(False).tag(sync=True)
+    robust = traitlets.Bool(True).tag(sync=True)
+    fade = traitlets.Bool(True).tag(sync=True)
+    colours = traitlets.Enum(COLOUR_MAPS, BY_SIGN).tag(sync=True)
+    signs = traitlets.Enum(("all", "positive", "negative"), "all").tag(sync=True)
+    top = traitlets.Int(0, min=0).tag(sync=True)
+    lock = traitlets.Bool(False).tag(sync=True)
+    chosen = traitlets.List(traitlets.Int()).tag(sync=True)
+    box = traitlets.List(traitlets.Int()).tag(sync=True)
+    painted = traitlets.List(traitlets.Int()).tag(sync=True)
+    brush = traitlets.Unicode("#d55e00").tag(sync=True)
+    neighbours = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
+    pinned = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    smallest = traitlets.Int(220).tag(sync=True)
+    largest = traitlets.Int(640).tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, tools: Sequence[Tool] = (), **traits: Any) -> None:
+        tables = {
+            name: overlay_table(name, signed=name == SIGNED_COLOUR_MAP).tobytes()
+            for name in COLOUR_MAPS
+            if name != BY_SIGN
+        }
+        super().__init__(tools=list(tools), tables=tables, **traits)
+
+    def tile(self, key: str) -> Tile:
+        """The tile of this key, as it was given."""
+        return next(tile for tile in self.tiles if tile["key"] == key)
+
+
+def photo_tile(
+    key: str,
+    photo: str,
+    caption: str,
+    grid: tuple[int, int],
+    *,
+    tips: Sequence[str] = (),
+    paint: bool = False,
+    details: str = "",
+) -> Tile:
+    """A photo in its own colours.
+
+    Args:
+        key: Of the tile, unique on the board; tests and the browser find it by this.
+        photo: Its name in `Board.photos`.
+        caption: One line above it; what does not fit is cut and shown under the mouse.
+        grid: Rows and columns of patches.
+        tips: What is said about each patch when it is pointed at, in reading order.
+        paint: True if `painted`, `box` and `chosen` of the board belong to this tile alone, where others may not be
+            drawn in.
+        details: More about it, shown with the caption under the mouse.
+    """
+    common = {"key": key, "photo": photo, "caption": caption, "rows": grid[0], "cols": grid[1], "details": details}
+    return {"kind": "photo", **common, "tips": list(tips), "paint": paint}
+
+
+def map_tile(
+    key: str,
+    photo: str,
+    caption: str,
+    scores: Float[np.ndarray, "row col"] | None,
+    grid: tuple[int, int],
+    unit: str,
+    *,
+    signed: bool = False,
+    middle: float = 0.0,
+    limits: tuple[float, float] | None = None,
+    locked: tuple[float, float] | None = None,
+    tips: Sequence[str] = (),
+    pin: bool = False,
+    details: str = "",
+) -> Tile:
+    """A map over its photo, which is grey so that the colours belong to the scores.
+
+    Args:
+        key: Of the tile, unique on the board.
+        photo: Its name in `Board.photos`.
+        caption: One line above it.
+        scores: One score per patch; NaN is not known yet; None while it is computed.
+        grid: Rows and columns of patches.
+        unit: What a score is, below the colour bar, such as "logit of tabby". Maps of the same unit can share a scale.
+        signed: Colours are centred on `middle`.
+        middle: The score that has no colour in a signed map.
+        limits: Ends of the colours whatever the tools say; by default those of `map_range`, robust or full.
+        locked: Ends of the colours where the scale is locked; by default those that hold all maps of the same unit.
+        tips: More about each patch when it is pointed at, beside its score and rank, in reading order.
+        pin: True for a button that pins the map.
+        details: More about it, shown with the caption under the mouse: its settings.
+    """
+    tile = photo_tile(key, photo, caption, grid, tips=tips, details=details)
+    known = None if scores is None else scores[np.isfinite(scores)]
+    ends: dict[str, Any] = {}
+    if known is not None and known.size:
+        for name, robust in (("robust", True), ("full", False)):
+            low, high = limits or map_range(known - middle, signed, robust=robust)
+            ends[name] = [low, high] if limits else [low + middle, high + middle]
+    return {
+        **tile,
+        "kind": "map",
+        "scores": b"" if scores is None else np.ascontiguousarray(scores, dtype="<f4").tobytes(),
+        "unit": unit,
+        "signed": signed,
+        **ends,
+        "locked": None if locked is None else list(locked),
+        "pin": pin,
+    }
+
+
+def colour_tile(
+    key: str,
+    photo: str,
+    caption: str,
+    colours: UInt8[np.ndarray, "row col 4"],
+    *,
+    tips: Sequence[str] = (),
+    paint: bool = False,
+    details: str = "",
+) -> Tile:
+    """A photo with a colour of its own over each patch, such as that of its object; an opacity of 0 leaves it clear."""
+    tile = photo_tile(key, photo, caption, colours.shape[:2], tips=tips, paint=paint, details=details)
+    return {**tile, "rgba": np.ascontiguousarray(colours).tobytes()}
+
+
+def table_name(signed: bool, colours: str = BY_SIGN) -> str:
+    """The colour map of a tile, as the browser takes it."""
+    return colours if colours != BY_SIGN else SIGNED_COLOUR_MAP if signed else COLOUR_MAP
