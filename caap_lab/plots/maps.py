@@ -15,6 +15,8 @@ from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
 from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure
 
+ROBUST = (2.0, 98.0)
+"""Percentiles of the scores at the ends of the colours of a robust range."""
 Scores = Float[np.ndarray, "row col"]
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -163,12 +165,33 @@ def outline_patches(
     ax.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linewidth=2, label=label))
 
 
-def map_range(scores: Scores, signed: bool = False) -> tuple[float, float]:
-    """Scores at the two ends of the colours: around 0 for signed ones, else the lowest and the highest."""
+def map_range(scores: Float[np.ndarray, "..."], signed: bool = False, *, robust: bool = False) -> tuple[float, float]:
+    """Scores at the two ends of the colours: around 0 for signed ones, else the lowest and the highest.
+
+    Args:
+        scores: The scores, all finite.
+        signed: Centre the colours on 0.
+        robust: Leave out what lies beyond the percentiles of `ROBUST`, so that one outlier does not paint all others
+            alike; of signed scores, as many of the largest sizes.
+    """
     if signed:
-        limit = float(np.abs(scores).max()) or 1.0
+        sizes = np.abs(scores)
+        limit = float(np.percentile(sizes, ROBUST[1]) if robust else sizes.max()) or float(sizes.max()) or 1.0
         return -limit, limit
-    return float(scores.min()), float(scores.max())
+    low, high = np.percentile(scores, ROBUST) if robust else (scores.min(), scores.max())
+    if low == high:  # nearly all scores are equal: only the full range tells the others apart
+        low, high = scores.min(), scores.max()
+    return float(low), float(high)
+
+
+def overlay_table(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt8[np.ndarray, "256 4"]:
+    """The 256 colours of a colour map with the opacity of each, where opacity follows the score.
+
+    The score that says nothing (the lowest, or the middle of signed ones) leaves the photo clear.
+    """
+    places = np.linspace(-1, 1, 256) if signed else np.linspace(0, 1, 256)
+    opacity = np.abs(places)
+    return np.column_stack([colour_table(colour_map), np.rint(255 * opacity).astype(np.uint8)])
 
 
 def map_colour_map(signed: bool = False) -> str:
