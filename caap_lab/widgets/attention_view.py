@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -25,7 +26,7 @@ from caap_lab.widgets.attention_words import colour_scale, head_tips, place_word
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.head_grid import HeadGrid
 from caap_lab.widgets.objects import Objects
-from caap_lab.widgets.panel import Panel
+from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import png
@@ -126,11 +127,14 @@ class AttentionView(Panel):
         self.clear = ipywidgets.Button(description="clear", tooltip="Take all patches of this object away")
         self.clear.layout.width = "auto"
         for control in (self.token, self.range, self.colours, self.opacity, self.object):
-            control.layout.width, control.style.description_width = CONTROL_WIDTH, "initial"
+            control.style.description_width = "initial"
         self.sums = RegionSums(spec.n_layers, CONTROL_WIDTH)
         self._lay_out(
-            ipywidgets.HBox([self.token, self.range, self.colours, self.opacity], layout=_WRAP),
-            ipywidgets.HBox([self.mode, self.object, self.clear], layout=_WRAP),
+            [
+                group("query", self.token),
+                group("look", self.range, self.colours, self.opacity),
+                group("objects", self.mode, self.object, self.clear),
+            ],
             ipywidgets.HBox([self.photo, ipywidgets.VBox([self.overlay, self._scale]), self.grid], layout=_WRAP),
             self.sums,
         )
@@ -219,6 +223,27 @@ class AttentionView(Panel):
                 quantity=self.sums.quantity.value,
                 heads=self._heads,
             )
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per layer and head: the query's attention to each prefix token, to all patches, and to the first."""
+        weights, spec = self.weights, self.model.spec
+        if weights is None:
+            return pd.DataFrame()
+        table = weights.float().flatten(0, 1).numpy()
+        layers, heads = np.divmod(np.arange(len(table)), spec.n_heads)
+        patches = table[:, spec.n_prefix :]
+        rows, cols = np.divmod(patches.argmax(axis=1), spec.grid[1])
+        return pd.DataFrame(
+            {
+                "layer": layers,
+                "head": heads,
+                **{name: table[:, place] for place, name in enumerate(self._prefix_names)},
+                "patches": patches.sum(axis=1),
+                "highest": patches.max(axis=1),
+                "row": rows,
+                "col": cols,
+            }
         )
 
     # -- what happens ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import ipywidgets
+import pandas as pd
 from matplotlib.figure import Figure
 
 from caap_lab.bench.result import BenchmarkResult
@@ -16,7 +17,7 @@ from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png, text_figure
 from caap_lab.widgets.background import Job
-from caap_lab.widgets.panel import Panel
+from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.run_snapshot import Choice, RunSnapshot, Stamp, Waiting, newest, read, stamp
 from caap_lab.widgets.static_image import StaticImage
 
@@ -98,16 +99,14 @@ class BenchmarkView(Panel):
         self._protocol = ipywidgets.HTML()
         self._protocol_list = ipywidgets.Accordion([self._protocol], titles=["What the numbers rest on"])
         self.static_image = StaticImage()
-        self._choices = ipywidgets.HBox(
-            [self.table_box, self.metric_box, self.model_box], layout={"flex_flow": "row wrap"}
-        )
         self._boxes = (self.table_box, self.metric_box, self.model_box)
+        self._choices = group("shown", *self._boxes)
         self._lay_out(
-            ipywidgets.HBox([self.refresh_button, self._progress], layout={"align_items": "center"}),
+            [group("run", self.refresh_button), self._choices],
+            self._progress,
             self._damaged,
             self._failed_list,
             self._counts,
-            self._choices,
             self._table,
             self._protocol_list,
             self.static_image,
@@ -148,6 +147,12 @@ class BenchmarkView(Panel):
         """Mean curves of one model, and the metric of all models as dots."""
         snapshot = self._snapshot
         return snapshot.figure(self.choice) if isinstance(snapshot, RunSnapshot) else text_figure(snapshot.text)
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """The summary of the table that is shown: one row per model, method and metric."""
+        snapshot = self._snapshot
+        table = snapshot.table(self.choice) if isinstance(snapshot, RunSnapshot) else None
+        return pd.DataFrame() if table is None else table.frame
 
     def refresh(self) -> None:
         """Poll the folder now, and go on polling if the run is not complete."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import ipywidgets
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -26,7 +28,7 @@ from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.explore_figure import explore_figure, map_title
 from caap_lab.widgets.gallery import Gallery, Upload
 from caap_lab.widgets.inserted_box import insert_box, insert_box_calls
-from caap_lab.widgets.panel import CONTROL_WIDTH, Panel, close_all, wrapped
+from caap_lab.widgets.panel import Panel, close_all, group, wrapped
 from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of, uploaded
 from caap_lab.widgets.picture import Picture
@@ -107,20 +109,19 @@ class Explorer(Panel):
         self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
         self.part = ipywidgets.Dropdown(options=PARTS, description="signs")
         self.mode = ipywidgets.ToggleButtons(options=[("choose a patch", "choose"), ("drag a box", "box")])
-        for control in (self.target_box, self.opacity, self.colours, self.part):
-            control.layout.width = CONTROL_WIDTH
         self.photo = Picture(label="The photo", rows=model.grid[0], cols=model.grid[1])
         self.photo.neighbours = [list(offset) for offset in find_neighbourhood(NEIGHBOURHOOD)]
         self.overlays: dict[str, Picture] = {}
         self._pictures = wrapped()
         self._details = ipywidgets.HTML()
+        modes = [self.mode] if isinstance(model, HookedViT) else []
         self._lay_out(
-            wrapped(self.gallery, self.upload),
-            wrapped(
-                ipywidgets.VBox([self.target_box, self.opacity, self.colours, self.part]),
-                self.method_list,
-            ),
-            *([self.mode] if isinstance(model, HookedViT) else []),
+            [
+                group("image", self.gallery, self.upload),
+                group("class", self.target_box),
+                group("methods", self.method_list),
+                group("look", self.opacity, self.colours, self.part, *modes),
+            ],
             self._pictures,
             self._details,
         )
@@ -188,6 +189,28 @@ class Explorer(Panel):
             self.opacity.value,
             self._colour_map,
         )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per method and patch: its score, and its rank from the highest, 1, on."""
+        tables = []
+        for name, m in self.maps.items():
+            _, cols = m.grid
+            scores = m.scores.flatten().numpy()
+            place = np.arange(scores.size)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "image": self.photos[self.gallery.chosen].name,
+                        "method": name,
+                        "target": m.target_name,
+                        "row": place // cols,
+                        "col": place % cols,
+                        "score": scores,
+                        "rank": pd.Series(scores).rank(ascending=False, method="first").astype(int),
+                    }
+                )
+            )
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     # -- what happens ------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from caap_lab.plots.maps import plot_image
 from caap_lab.plots.style import COLOURS, new_figure
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.curve_view import Curve, line
-from caap_lab.widgets.panel import Panel, wrapped
+from caap_lab.widgets.panel import Panel, group, wrapped
 from caap_lab.widgets.patch_tips import patch_tips
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
@@ -108,10 +108,12 @@ class LayerSweep(Panel):
         self.picture = Picture(photo=self.photo.grey_png, rows=rows, cols=cols, width=280)
         self.curve = Curve(x=list(range(layers + 1)), x_label="cutoff (blocks patched)", width=300)
         self._lay_out(
-            wrapped(
-                *(self.cutoff, self.play, self.start, self.metric),
-                *(self.blank, self.neighbourhood, self.context, self.target_box, self.opacity),
-            ),
+            [
+                group("blocks", self.cutoff, self.play, self.start),
+                group("class", self.target_box),
+                group("settings", self.blank, self.neighbourhood, self.context),
+                group("look", self.metric, self.opacity),
+            ],
             wrapped(self.picture, self.curve),
         )
         self._on(self.play, "value", self._step)
@@ -196,6 +198,16 @@ class LayerSweep(Panel):
         mark_number(right, self.cutoff.value)
         right.set_xlim(-0.4, self.model.n_layers + 0.4)
         return figure
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per cutoff whose insertion and deletion are computed, with the settings that it rests on."""
+        columns = [column.name for column in FAITHFULNESS.columns]
+        rows = [
+            {**self.settings, "cutoff": cutoff, **{name: float(getattr(curves, name)) for name in columns}}
+            for (cutoff, target), curves in sorted(self._here.curves.items(), key=lambda kept: kept[0][0])
+            if target == self.target
+        ]
+        return pd.DataFrame(rows, columns=[*self.settings, *columns])
 
     # -- what happens ------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
-"""What all widgets share: errors shown where they happen, and a picture of the present state left in the notebook."""
+"""What all widgets share: controls beside what they show, errors in sight, and a picture left in the notebook."""
 
 import asyncio
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 from IPython.display import display
@@ -16,6 +16,9 @@ from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
 from caap_lab.widgets.background import Job, Worker
 from caap_lab.widgets.key_guard import KeyGuard
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONTROL_WIDTH = "280px"
 """Two controls fit side by side into a notebook on a screen of 1024 pixels."""
@@ -29,6 +32,17 @@ def wrapped(*widgets: ipywidgets.Widget) -> ipywidgets.Box:
         if isinstance(widget, ipywidgets.DOMWidget) and widget.layout.width is None:
             widget.layout.width = CONTROL_WIDTH if hasattr(widget, "description") else None
     return ipywidgets.Box(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
+
+
+def group(title: str, *widgets: ipywidgets.Widget) -> ipywidgets.VBox:
+    """Controls under a title, for the column beside what they control.
+
+    Each is as wide as the column, so no widths need to be set.
+    """
+    heading = ipywidgets.HTML(f'<div class="caap-group-title">{for_html(title)}</div>')
+    box = ipywidgets.VBox([heading, *widgets])
+    box.add_class("caap-group")
+    return box
 
 
 def close_all(widget: ipywidgets.Widget) -> None:
@@ -61,7 +75,7 @@ class Panel(ipywidgets.VBox):
     """A widget that computes in the background and leaves a picture beside itself in the saved notebook.
 
     Attributes:
-        message: The sentence shown at the bottom, empty if nothing went wrong; `status` says what is being computed.
+        message: The sentence shown above everything else, empty if nothing went wrong.
     """
 
     _closed = False
@@ -80,6 +94,10 @@ class Panel(ipywidgets.VBox):
     @abstractmethod
     def to_figure(self) -> Figure:
         """The present state as a figure for a paper."""
+
+    @abstractmethod
+    def to_dataframe(self) -> "pd.DataFrame":
+        """The numbers that are shown, as far as they are computed: what the button CSV saves."""
 
     @property
     @abstractmethod
@@ -104,9 +122,24 @@ class Panel(ipywidgets.VBox):
             self.worker.close()
         close_all(self)
 
-    def _lay_out(self, *rows: ipywidgets.Widget) -> None:
-        """Lay out the rows above the status, the message and the call that reproduces what is shown."""
-        self.children = (*rows, self._status, self._message, self._link, KeyGuard())
+    def _lay_out(self, controls: Sequence[ipywidgets.Widget], *main: ipywidgets.Widget) -> None:
+        """Lay out the controls in a column beside what they control; in a narrow cell the column goes on top.
+
+        Args:
+            controls: Groups (see `group`) from top to bottom; none for no column.
+            main: What is shown, from top to bottom. Messages stand above it, the status, the actions and the call that
+                reproduces it below.
+        """
+        shown = ipywidgets.VBox([self._message, *main, self._status, self._link, KeyGuard()])
+        shown.add_class("caap-main")
+        parts = [shown]
+        if controls:
+            column = ipywidgets.VBox(list(controls))
+            column.add_class("caap-column")
+            parts.insert(0, column)
+        frame = ipywidgets.Box(parts)
+        frame.add_class("caap-frame")
+        self.children = (frame,)
 
     def _on(self, widget: ipywidgets.Widget, name: str, call: Callable[[], None]) -> None:
         """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""

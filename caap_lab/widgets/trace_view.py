@@ -5,6 +5,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.effects import Limits, effect_colours, effect_limits, effect_tiles, effect_words, limits_words
 from caap_lab.widgets.head_grid import HeadGrid
-from caap_lab.widgets.panel import Panel, wrapped
+from caap_lab.widgets.panel import Panel, group, wrapped
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import png
@@ -112,8 +113,11 @@ class TraceView(Panel):
         self._details = ipywidgets.HTML()
         shown = [self.layers, self.map, *([self.prefix] if spec.n_prefix else []), self.heads]
         self._lay_out(
-            wrapped(self.how, self.direction, self.point, self.target_box),
-            wrapped(self.mode, self.clear),
+            [
+                group("corruption", self.how, self.mode, self.clear),
+                group("trace", self.direction, self.point),
+                group("class", self.target_box),
+            ],
             wrapped(self.clean, self.corrupted),
             wrapped(*shown),
             self._details,
@@ -175,6 +179,11 @@ class TraceView(Panel):
             label="effect (0 corrupted, 1 clean)",
             titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", f"heads (z): {here.target}"),
         )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per layer and token, and one per layer and head, as far as they are traced."""
+        tables = [traced.to_dataframe() for traced in self.traced.values()]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
