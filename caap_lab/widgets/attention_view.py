@@ -200,6 +200,11 @@ class AttentionView(Panel):
             lines += sum_calls(layer >= spec.n_layers, self.sums.quantity.value, self._heads)
         return "\n".join(lines)
 
+    @property
+    def file_name(self) -> str:
+        """What saved files are called: the model and the image."""
+        return f"{self.model.model_name} {self.image.name} attention"
+
     def to_figure(self) -> Figure:
         """The photo with query and objects, the chosen head's map with its scale, all heads, and the region sums."""
         layer, head = self.grid.chosen

@@ -143,6 +143,11 @@ class BenchmarkView(Panel):
             lines.append(f'result.summary().query("{where}")')
         return "\n".join(lines)
 
+    @property
+    def file_name(self) -> str:
+        """What saved files are called: the run and the table."""
+        return f"{self.folder.name} {self.choice.table}"
+
     def to_figure(self) -> Figure:
         """Mean curves of one model, and the metric of all models as dots."""
         snapshot = self._snapshot

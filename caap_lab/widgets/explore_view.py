@@ -176,6 +176,11 @@ class Explorer(Panel):
             lines += insert_box_calls(photo.call, self.photo.box, self._cutoff, BLANK)
         return "\n".join(lines)
 
+    @property
+    def file_name(self) -> str:
+        """What saved files are called: the model and the image."""
+        return f"{self.model.model_name} {self.photos[self.gallery.chosen].name}"
+
     def to_figure(self) -> Figure:
         """Photo and maps with their scales, and the chosen patch and box."""
         photo = self.photos[self.gallery.chosen]

@@ -172,6 +172,11 @@ class LayerSweep(Panel):
             )
         return "\n".join(lines)
 
+    @property
+    def file_name(self) -> str:
+        """What saved files are called: the model and the image."""
+        return f"{self.model.model_name} {self.photo.name} cutoff {self.cutoff.value}"
+
     def to_figure(self) -> Figure:
         """The map with its scale beside the metric over cutoffs."""
         height, width = self.photo.pixels.shape[:2]

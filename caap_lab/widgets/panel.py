@@ -101,6 +101,11 @@ class Panel(ipywidgets.VBox):
 
     @property
     @abstractmethod
+    def file_name(self) -> str:
+        """What saved files are called, in words, without their ending: the model and the image."""
+
+    @property
+    @abstractmethod
     def link(self) -> str:
         """The Python call that gives what is shown."""
 

@@ -163,6 +163,11 @@ class TraceView(Panel):
             calls(self.photo.call, other, self.options, wanted, self.point.value, self.cell, self.model.grid)
         )
 
+    @property
+    def file_name(self) -> str:
+        """What saved files are called: the model and the image."""
+        return f"{self.model.model_name} {self.photo.name} trace"
+
     def to_figure(self) -> Figure:
         """Both images, the effects of this layer's patches, and of all heads."""
         here, spec = self._here, self.model.spec
