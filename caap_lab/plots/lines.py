@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from caap_lab.escaping import for_plot
+from caap_lab.plots.spans import keep_span
 from caap_lab.plots.style import (
     ACCENT,
     BAND_OPACITY,
@@ -31,6 +32,7 @@ def plot_lines(
     styles: Styles | None = None,
     markers: bool = False,
     whole_numbers: bool = False,
+    natural: tuple[float, float] | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
     title: str = "",
@@ -51,6 +53,8 @@ def plot_lines(
             `level_styles`. Levels of several figures keep their looks when all get the same styles.
         markers: Mark the points of a line.
         whole_numbers: Ticks of the x axis at whole numbers only (blocks, layers).
+        natural: Where the means can lie, such as `caap_lab.plots.spans.SHARE`; the y axis spans a quarter of it at
+            least, see `value_span`.
         xlabel: What is on the x axis, with its unit; by default the column's name.
         ylabel: The same for the y axis.
         title: Above the axes.
@@ -91,6 +95,10 @@ def plot_lines(
         if error is not None:
             low, high = part[y] - part[error], part[y] + part[error]
             ax.fill_between(part[x], low, high, color=style.colour, alpha=BAND_OPACITY, linewidth=0)
+    if shown:
+        drawn = data[data["_level"].isin(shown)]
+        errors = 0 if error is None else drawn[error].fillna(0)
+        keep_span(ax, pd.concat([drawn[y] - errors, drawn[y] + errors]).to_numpy(dtype=float), natural)
     if whole_numbers:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     style_axes(ax, xlabel=x if xlabel is None else xlabel, ylabel=y if ylabel is None else ylabel, title=title)

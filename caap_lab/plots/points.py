@@ -5,6 +5,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from caap_lab.escaping import for_plot
+from caap_lab.plots.spans import keep_span
 from caap_lab.plots.style import TICK, Styles, level_styles, new_axes, style_axes
 
 _ONE = "mean"
@@ -24,6 +25,7 @@ def plot_points(
     styles: Styles | None = None,
     horizontal: bool = False,
     beside: bool = True,
+    natural: tuple[float, float] | None = None,
     label: str | None = None,
     category_label: str = "",
     title: str = "",
@@ -43,6 +45,8 @@ def plot_points(
         styles: Colour and marker of each level, in the order of the legend; by default those of `level_styles`.
         horizontal: Names on the y axis, the first on top, as to compare long names; else on the x axis.
         beside: The marks of one category stand beside each other, not in one place.
+        natural: Where the means can lie, such as `caap_lab.plots.spans.PERCENT`; their axis spans a quarter of it at
+            least, see `value_span`.
         label: What the means are, with their unit; by default the column's name.
         category_label: What the names are.
         title: Above the axes.
@@ -84,6 +88,8 @@ def plot_points(
     for line, level in zip(marks, order, strict=True):
         if level in levels:
             line.set_label(for_plot(level))
+    shown = rows.loc[rows["_level"].isin(order), "_value"].fillna(rows[value])
+    keep_span(ax, shown.to_numpy(dtype=float), natural, vertical=not horizontal)
     if not horizontal:
         ax.tick_params(axis="x", rotation=30)
         for text in ax.get_xticklabels():
