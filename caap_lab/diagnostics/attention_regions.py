@@ -12,15 +12,8 @@ from caap_lab.attribution.activations_and_gradients import block_hooks
 from caap_lab.attribution.attention_rows import widened
 from caap_lab.checks import check_count, check_share
 from caap_lab.data.image_set import ImageSet
-from caap_lab.diagnostics.region_pairs import (
-    RegionPairs,
-    attention_distance,
-    attention_entropy,
-    other_kinds,
-    pair_kinds,
-    patch_distances,
-    pool_kinds,
-)
+from caap_lab.diagnostics.head_measures import attention_distance, attention_entropy, patch_distances
+from caap_lab.diagnostics.region_pairs import RegionPairs, other_kinds, pair_kinds, pool_kinds
 from caap_lab.diagnostics.region_result import AttentionRegions, OtherQueries
 from caap_lab.diagnostics.regions import Photo, photos_with_regions
 from caap_lab.errors import InputError

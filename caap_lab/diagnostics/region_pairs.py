@@ -89,28 +89,6 @@ class RegionPairs:
         return weight, mass
 
 
-def patch_distances(spec: ViTSpec) -> Float[Tensor, "patch patch"]:
-    """Distances between the centres of patches in pixels, float64."""
-    (rows, cols), (height, width) = spec.grid, spec.patch_size
-    row = height * torch.arange(rows, device="cpu").repeat_interleave(cols).double()
-    col = width * torch.arange(cols, device="cpu").repeat(rows).double()
-    return torch.hypot(row[:, None] - row, col[:, None] - col)
-
-
-def attention_distance(
-    pattern: Float[Tensor, "batch head query key"], distances: Float[Tensor, "patch patch"]
-) -> Float[Tensor, "batch head"]:
-    """Distance that patches look, weighted by their attention to patches alone, as a mean over patches."""
-    between = pattern[:, :, -len(distances) :, -len(distances) :]
-    looked = (between * distances.to(pattern)).sum(dim=-1) / between.sum(dim=-1)
-    return looked.mean(dim=-1)
-
-
-def attention_entropy(pattern: Float[Tensor, "batch head query key"], n_patches: int) -> Float[Tensor, "batch head"]:
-    """Entropy in nats of the patches' attention over all tokens, as a mean over patches."""
-    return torch.special.entr(pattern[:, :, -n_patches:]).sum(dim=-1).mean(dim=-1)
-
-
 def _pairs(kind: str, names: Sequence[str]) -> Bool[np.ndarray, "region region"]:
     within = kind in (INTRA, INTER)
     query, key = ("object", "object") if within else kind.split("-to-")
