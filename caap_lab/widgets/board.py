@@ -11,8 +11,10 @@ from jaxtyping import Float, UInt8
 
 from caap_lab.plots.maps import map_range, overlay_table
 from caap_lab.plots.style import COLOUR_MAP, SIGNED_COLOUR_MAP
+from caap_lab.widgets.scripts import joined
 
 _HERE = Path(__file__).parent
+_PARTS = ("_colours", "_numbers", "_outlines", "_bar", "_tile", "_pointer", "_tools", "")
 BY_SIGN = "by sign"
 COLOUR_MAPS = (BY_SIGN, "viridis", "cividis", "magma", "gray", "RdBu_r")
 """The first stands for the colour map that fits a map's signs."""
@@ -30,8 +32,8 @@ class Board(anywidget.AnyWidget):
     Attributes:
         photos: PNG of each photo, by name.
         tiles: What is shown, in order: what `photo_tile`, `map_tile` and `colour_tile` make.
-        tables: uint8 [256, 4] as bytes for each colour map: red, green, blue, and the opacity where that follows the
-            score.
+        tables: uint8 [256, 4] as bytes for each of `colours`, and again with " signed" behind its name for signed maps:
+            red, green, blue, and the opacity where that follows the score.
         tools: Which tools stand above the tiles.
         modes: What dragging can do; the tool is left out where it is one.
         mode: What dragging does: "choose" a patch, draw a "box", "paint" or "erase" patches.
@@ -54,7 +56,7 @@ class Board(anywidget.AnyWidget):
         label: What is shown, for screen readers.
     """
 
-    _esm = _HERE / "board.js"
+    _esm = joined(*(f"board{part}.js" for part in _PARTS))
     _css = _HERE / "widgets.css"
     photos = traitlets.Dict(per_key_traits=None, value_trait=traitlets.Bytes()).tag(sync=True)
     tiles = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -76,16 +78,16 @@ class Board(anywidget.AnyWidget):
     brush = traitlets.Unicode("#d55e00").tag(sync=True)
     neighbours = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
     pinned = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    smallest = traitlets.Int(220).tag(sync=True)
+    smallest = traitlets.Int(240).tag(sync=True)
     largest = traitlets.Int(640).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, tools: Sequence[Tool] = (), **traits: Any) -> None:
-        tables = {
-            name: overlay_table(name, signed=name == SIGNED_COLOUR_MAP).tobytes()
-            for name in COLOUR_MAPS
-            if name != BY_SIGN
-        }
+        tables = {}
+        for name in COLOUR_MAPS:
+            plain, signed = (COLOUR_MAP, SIGNED_COLOUR_MAP) if name == BY_SIGN else (name, name)
+            tables[name] = overlay_table(plain).tobytes()
+            tables[f"{name} signed"] = overlay_table(signed, signed=True).tobytes()
         super().__init__(tools=list(tools), tables=tables, **traits)
 
     def tile(self, key: str) -> Tile:
@@ -165,6 +167,7 @@ def map_tile(
         "scores": b"" if scores is None else np.ascontiguousarray(scores, dtype="<f4").tobytes(),
         "unit": unit,
         "signed": signed,
+        "middle": middle,
         **ends,
         "locked": None if locked is None else list(locked),
         "pin": pin,
@@ -184,8 +187,3 @@ def colour_tile(
     """A photo with a colour of its own over each patch, such as that of its object; an opacity of 0 leaves it clear."""
     tile = photo_tile(key, photo, caption, colours.shape[:2], tips=tips, paint=paint, details=details)
     return {**tile, "rgba": np.ascontiguousarray(colours).tobytes()}
-
-
-def table_name(signed: bool, colours: str = BY_SIGN) -> str:
-    """The colour map of a tile, as the browser takes it."""
-    return colours if colours != BY_SIGN else SIGNED_COLOUR_MAP if signed else COLOUR_MAP

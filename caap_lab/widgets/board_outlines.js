@@ -1,0 +1,60 @@
+// Frames around patches, each with a rim so that it is seen on any ground.
+
+const CHOSEN = "#d55e00";
+const BOX = "#e69f00";
+const NEIGHBOUR = "#56b4e9";
+const WHITE = "#ffffff";
+const BLACK = "#000000";
+
+/** Left, top, right and bottom of the patches between two corners, in the canvas's pixels. */
+function areaOf([top, left, bottom, right], tile, canvas) {
+  const [high, wide] = [canvas.height / tile.rows, canvas.width / tile.cols];
+  return [left * wide, top * high, (right + 1) * wide, (bottom + 1) * high];
+}
+
+function strokeTwice(context, path, colour, width, dash = []) {
+  context.lineJoin = "miter";
+  context.setLineDash([]);
+  context.strokeStyle = colour === WHITE ? BLACK : WHITE;
+  context.lineWidth = 2 * width;
+  context.stroke(path);
+  context.setLineDash(dash);
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.stroke(path);
+  context.setLineDash([]);
+}
+
+/** A frame around the patches between two corners; at the picture's edge it lies inside. */
+function frame(context, corners, tile, colour, width, dash) {
+  const { canvas } = context;
+  const [left, top, right, bottom] = areaOf(corners, tile, canvas);
+  const inside = (value, size) => Math.min(Math.max(value, width), size - width);
+  const path = new Path2D();
+  const [x, y] = [inside(left, canvas.width), inside(top, canvas.height)];
+  path.rect(x, y, inside(right, canvas.width) - x, inside(bottom, canvas.height) - y);
+  strokeTwice(context, path, colour, width, dash);
+}
+
+/** One line around a set of patches, given by their numbers in reading order. */
+function contour(context, numbers, tile, colour, width) {
+  const { canvas } = context;
+  const [high, wide] = [canvas.height / tile.rows, canvas.width / tile.cols];
+  const inside = (value, size) => Math.min(Math.max(value, width), size - width);
+  const [x, y] = [(col) => inside(col * wide, canvas.width), (row) => inside(row * high, canvas.height)];
+  const path = new Path2D();
+  const line = (fromCol, fromRow, toCol, toRow) => {
+    path.moveTo(x(fromCol), y(fromRow));
+    path.lineTo(x(toCol), y(toRow));
+  };
+  const has = (row, col) => col >= 0 && col < tile.cols && numbers.has(row * tile.cols + col);
+  for (const number of numbers) {
+    const [row, col] = [Math.floor(number / tile.cols), number % tile.cols];
+    if (!has(row - 1, col)) line(col, row, col + 1, row);
+    if (!has(row + 1, col)) line(col, row + 1, col + 1, row + 1);
+    if (!has(row, col - 1)) line(col, row, col, row + 1);
+    if (!has(row, col + 1)) line(col + 1, row, col + 1, row + 1);
+  }
+  context.lineCap = "square";
+  strokeTwice(context, path, colour, width);
+}

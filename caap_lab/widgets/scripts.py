@@ -1,0 +1,15 @@
+"""JavaScript of a widget from several small files, without a build step."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def joined(*names: str) -> str:
+    """One ES module from files beside this one, in order: what a file declares is known in those behind it.
+
+    Args:
+        names: File names; the last file exports the widget. The browser's debugger lists the module under its name.
+    """
+    parts = [f"// ---- {name}\n{(_HERE / name).read_text(encoding='utf-8')}" for name in names]
+    return "\n".join([*parts, f"//# sourceURL=caap_lab/widgets/{names[-1]}\n"])
