@@ -88,7 +88,9 @@ def record(
             shards.append(Shard(tensors if part is None else part, 0, size))
             if part is not None:
                 write_shard(part, tensors, recording)
-        store = ActivationStore(model.model_name, model.fingerprint, shapes, kept, tuple(shards))
+        store = ActivationStore(
+            model.model_name, model.fingerprint, shapes, kept, tuple(shards), n_layers=model.n_layers
+        )
         if part is not None:
             write_index(part, store)
     return store if target is None else ActivationStore.open(target, model)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from caap_lab.digests.fingerprint import same_model, weights_of
 from caap_lab.digests.tensors import named_tensors_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form, read_json, recover
+from caap_lab.models.activation_summary import Kept, html_summary, memory, text_summary
 from caap_lab.models.device_dtype import as_dtype
 from caap_lab.models.names import layer_of, short_name
+from caap_lab.models.stored_names import find_stored, is_stored
 
 if TYPE_CHECKING:
     from caap_lab.models.vit import HookedViT
@@ -24,16 +27,24 @@ if TYPE_CHECKING:
 INDEX = "store.json"
 FORMAT = 1
 _FORM = {"format": int, "model": str, "fingerprint": str, "dtype": str, "shapes": {str: [int]}, "shards": [list]}
-"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums.
-A store of replacements has its `replacement`, too."""
+"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums."""
+_OPTIONAL = {"replacement": str, "n_layers": int}
+"""Further: of a store of replacements what they are, and blocks of the model, which older versions did not write."""
 
 
 @dataclass(frozen=True)
 class ActivationStore:
     """Activations of images under one model.
 
-    `store["resid_pre", 3]` is [image, token, d_model]; `store["logits"]` a point outside the blocks; `store[7]` and
-    `store[10:20]` are stores of these images alone.
+    ```python
+    store = model.record(images, ["resid_pre", "pattern", "logits"])
+    store["resid_pre", 3]  # [image, token, d_model] of layer 3; -1 is the model's last layer
+    store["logits"]  # a point outside the blocks
+    store[7], store[10:20]  # stores of these images alone
+    ```
+
+    Short names are TransformerLens's, as in `model.run_with_cache`'s cache. In Jupyter it shows itself as a table with
+    one line for each kind of activation.
     """
 
     model_name: str
@@ -44,6 +55,8 @@ class ActivationStore:
     shards: tuple[Shard, ...]
     replacement: str = ""
     """What it holds instead of its images' own activations: "mean over 32 images"; empty where they are their own."""
+    n_layers: int | None = None
+    """Blocks of the model, from whose end negative layers count; None where an older version wrote the store."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -69,8 +82,7 @@ class ActivationStore:
 
     def __contains__(self, key: Any) -> bool:
         """True if a name, or a (name, layer), is stored."""
-        name, layer = key if isinstance(key, tuple) else (key, None)
-        return self._fits(name, layer) != []
+        return is_stored(self.shapes, key, self.n_layers)
 
     def __getitem__(self, key: Any) -> Any:
         """A tensor for a name or (name, layer); a store for an image number or a slice of images."""
@@ -78,32 +90,13 @@ class ActivationStore:
             return self._images(key if isinstance(key, slice) else int(key))
         if not isinstance(key, (str, tuple)):
             raise InputError(f"A store takes a name, a (name, layer), an image number or a slice, not {key!r}.")
-        name, layer = key if isinstance(key, tuple) else (key, None)
-        hook = self._hook(name, layer)
+        hook = find_stored(self.shapes, key, self.n_layers, "this store")
         parts = [shard.read(hook) for shard in self.shards]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def __iter__(self) -> Iterator["ActivationStore"]:
         """Stores of one image each."""
         return (self._images(image) for image in range(len(self)))
-
-    def _fits(self, name: str, layer: int | None) -> list[str]:
-        wanted = name.replace("hook_", "")
-        return [
-            hook
-            for hook in self.shapes
-            if hook == name
-            or (layer_of(hook) == layer and wanted in (short_name(hook), short_name(hook).split(".")[-1]))
-        ]
-
-    def _hook(self, name: str, layer: int | None) -> str:
-        fits = self._fits(name, layer)
-        if len(fits) == 1:
-            return fits[0]
-        where = "" if layer is None else f" of layer {layer}"
-        if fits:
-            raise InputError(f"{name!r}{where} could be any of {', '.join(map(short_name, fits))}.")
-        raise InputError(f"{name!r}{where} is not in this store, which holds {self._contents()}.")
 
     def _images(self, key: int | slice) -> "ActivationStore":
         if isinstance(key, int):
@@ -245,6 +238,7 @@ class ActivationStore:
             dtype=as_dtype(index["dtype"]),
             shards=tuple(Shard(folder / name, 0, rows, "digest" in index) for name, rows in index["shards"]),
             replacement=index.get("replacement", ""),
+            n_layers=index.get("n_layers"),
         )
         missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
         if missing:
@@ -265,27 +259,22 @@ class ActivationStore:
                 groups.append([shard])
         return groups
 
-    def _contents(self) -> str:
-        layers: dict[str, list[int]] = {}
-        for name, layer in self.names:
-            layers.setdefault(name, []).extend([] if layer is None else [layer])
-        return ", ".join(
-            name + (f" (layers {_ranges(numbers)})" if numbers else "") for name, numbers in layers.items()
-        )
+    def _title(self) -> str:
+        what = f"{self.replacement}, for " if self.replacement else ""
+        size = f"{len(self)} image{'s' * (len(self) != 1)} of {self.model_name}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"ActivationStore: {what}{size}, {memory(self.nbytes)}, {dtype}"
+
+    def _kept(self) -> list[Kept]:
+        size = self.dtype.itemsize * len(self)
+        return [Kept(hook, (len(self), *shape), size * prod(shape)) for hook, shape in self.shapes.items()]
 
     def __repr__(self) -> str:
-        """Names, layers, shapes and size."""
-        what = f"{self.replacement}, for " if self.replacement else ""
-        size = f"{len(self)} image{'s' if len(self) != 1 or not what else ''} of {self.model_name}"
-        lines = [f"ActivationStore: {what}{size}, {self.nbytes / 2**20:.1f} MiB, {self.dtype}"]
-        layers: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-        for hook, shape in self.shapes.items():
-            layer = layer_of(hook)
-            layers.setdefault((short_name(hook), shape), []).extend([] if layer is None else [layer])
-        for (name, shape), numbers in layers.items():
-            where = f"  layers {_ranges(numbers)}" if numbers else ""
-            lines.append(f"  {name:<16}[{', '.join(map(str, (len(self), *shape)))}]{where}")
-        return "\n".join(lines)
+        """Names, layers, shapes and memory, one line for each kind of activation."""
+        return text_summary(self._title(), self._kept())
+
+    def _repr_html_(self) -> str:
+        return html_summary(self._title(), self._kept())
 
 
 def check_target(path: Path) -> None:
@@ -313,17 +302,19 @@ def write_index(folder: Path, store: ActivationStore) -> None:
     }
     if store.replacement:
         index["replacement"] = store.replacement
+    if store.n_layers is not None:
+        index["n_layers"] = store.n_layers
     (folder / INDEX).write_text(json.dumps(index | {"digest": _digest(index)}, indent=1))
 
 
 def _check_index(index: dict[str, Any], folder: Path) -> None:
     """Refuse a store.json that is damaged, or that names files outside its folder."""
     damaged = f"{folder / INDEX} is damaged ({{}}); record the activations again."
-    form = _FORM | ({"replacement": str} if "replacement" in index else {})
+    form = _FORM | {name: kind for name, kind in _OPTIONAL.items() if name in index}
     if not has_form(index, form) or not all(has_form(row, [(str, int)]) and len(row) == 2 for row in index["shards"]):
         raise InputError(damaged.format("something in it is missing or of the wrong kind"))
     rest = {key: value for key, value in index.items() if key != "digest"}
-    if set(rest) - {"replacement"} != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
+    if set(rest) - set(_OPTIONAL) != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
         raise InputError(damaged.format("it is not what was written"))
     for name, rows in index["shards"]:
         if not isinstance(name, str) or not isinstance(rows, int) or rows < 1:
@@ -334,14 +325,3 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
 
 def _digest(index: dict[str, Any]) -> str:
     return named_tensors_digest(json.dumps(index, sort_keys=True))
-
-
-def _ranges(numbers: list[int]) -> str:
-    """0, 1, 2, 5 -> "0-2, 5"."""
-    parts: list[list[int]] = []
-    for n in numbers:
-        if parts and n == parts[-1][-1] + 1:
-            parts[-1].append(n)
-        else:
-            parts.append([n])
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

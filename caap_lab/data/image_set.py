@@ -111,12 +111,20 @@ class ImageSet(Sequence[Sample]):
     def __getitem__(self, index: slice) -> "ImageSet": ...
     def __getitem__(self, index: int | slice) -> "Sample | ImageSet":
         if isinstance(index, slice):
-            chosen = f"images {index.start}:{index.stop}:{index.step} of {self.chosen}"
-            return replace(self, samples=self.samples[index], chosen=chosen)
+            return replace(self, samples=self.samples[index], chosen=self._sliced(index))
         return self.samples[index]
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def _sliced(self, index: slice) -> str:
+        """How a slice was chosen: "images 0 to 11 of all"."""
+        places = range(len(self))[index]
+        if len(places) < 2 or places.step == 1:
+            which = f"{places.start} to {places[-1]}" if len(places) > 1 else f"{places.start}"
+        else:
+            which = f"{places[0]} to {places[-1]} in steps of {places.step}"
+        return f"image{'s' * (len(places) != 1)} {which} of {self.chosen}"
 
     @property
     def has_masks(self) -> bool:

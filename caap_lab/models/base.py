@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.digests.fingerprint import fingerprint, state_of
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
+from caap_lab.models.activation_cache import ActivationCache
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
@@ -276,8 +277,16 @@ class HookedModel(HookedRootModule, ABC):
         self._require(name)
         super()._enable_hook(name, hook, dir)
 
-    def get_caching_hooks(self, names_filter: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """TransformerLens's own; a name that does not exist is an error."""
+    def get_caching_hooks(
+        self,
+        names_filter: Any = None,
+        incl_bwd: bool = False,
+        device: Any = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+        pos_slice: Any = None,
+    ) -> Any:
+        """TransformerLens's own, into an `ActivationCache`; a name that does not exist is an error."""
         if names_filter is not None and not isinstance(names_filter, str) and not callable(names_filter):
             names_filter = list(names_filter)  # a generator would be empty the second time
             if not all(isinstance(name, str) for name in names_filter):
@@ -285,7 +294,8 @@ class HookedModel(HookedRootModule, ABC):
         if names_filter is not None:
             for name in names_filter if isinstance(names_filter, list) else [names_filter]:
                 self._require(name)
-        return super().get_caching_hooks(names_filter, *args, **kwargs)
+        kept = ActivationCache(self.model_name, self.n_layers) if cache is None else cache
+        return super().get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, kept, pos_slice)
 
     def _require(self, name: str | Callable[[str], bool]) -> None:
         if isinstance(name, str):

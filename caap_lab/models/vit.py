@@ -228,8 +228,8 @@ class HookedViT(HookedModel):
         prefix = ", ".join(s.prefix) or "none"
         return (
             f"HookedViT({self.model_name}: {s.n_layers} layers, {s.n_heads} heads, width {s.d_model}, "
-            f"grid {s.grid[0]} x {s.grid[1]} of {s.patch_size[0]} px patches, prefix tokens: {prefix}, "
-            f"pool {s.pool}, {self.n_classes} classes, {self.dtype}, {self.device})"
+            f"grid {s.grid[0]} x {s.grid[1]} of {s.patch_size[0]} px patches; prefix tokens: {prefix}; "
+            f"pooling: {s.pool}; {self.n_classes} classes; {self.dtype}, {self.device})"
         )
 
     # -- forward -------------------------------------------------------------------------------------------------

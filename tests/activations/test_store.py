@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,11 @@ def test_format_and_indexing_by_image() -> None:
     assert torch.equal(store[-1]["resid_post", 1], store["resid_post", 1][3:])
     assert len(store[1:3]) == 2 and torch.equal(store[1:3]["resid_post", 0], store["resid_post", 0][1:3])
     assert ("resid_post", 1) in store and ("resid_pre", 1) not in store
-    text = repr(store)
-    assert "4 images" in text and "resid_post" in text and "layers 0-3" in text and "MiB" in text
+    assert repr(store).splitlines() == [
+        "ActivationStore: 4 images of vit_base_patch16_224, 12.8 KiB, float16",
+        "  resid_post  0-3     [4, 17, 24]  12.8 KiB",
+    ]
+    assert "<td" in store._repr_html_() and "[4, 17, 24]" in store._repr_html_()
 
 
 def test_saved_store_reads_back_whole_and_in_parts(tmp_path: Path) -> None:
@@ -99,7 +103,7 @@ def test_what_is_not_there_is_named() -> None:
     for key, message in [
         (("resid_post", 1), r"holds resid_pre \(layers 0-3\), ln1.normalized"),
         (("resid_pre", 4), "not in this store"),
-        ("resid_pre", "not in this store"),
+        ("resid_pre", r"of every layer; say which, as in \['resid_pre', 0\]"),
         (("normalized", 1), "could be any of"),
         (2, "Image 2 is not in this store of 2"),
         (slice(0, 2, 2), "steps of one"),
@@ -143,6 +147,20 @@ def test_size_is_checked_against_memory_and_disk(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"has 0\.0 MiB free"):
         model.record(images, "resid_pre", out=tmp_path / "store", progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_negative_layers_count_from_the_last_of_the_model(tmp_path: Path) -> None:
+    model = build("vit")
+    store = model.record(random_images(model, 2), "resid_pre", layers=[1, 3], progress=False)
+    assert torch.equal(store["resid_pre", -1], store["resid_pre", 3]) and ("resid_pre", -2) not in store
+    opened = ActivationStore.open(store.save(tmp_path / "store"))
+    assert torch.equal(opened["resid_pre", -1], store["resid_pre", 3])
+    with pytest.raises(InputError, match="of layer 2 is not in this store, which has it of layers 1, 3"):
+        store["resid_pre", -2]
+    with pytest.raises(InputError, match="Layer -5 does not exist: this model has 4 layers"):
+        store["resid_pre", -5]
+    with pytest.raises(InputError, match="does not know how many layers"):
+        replace(store, n_layers=None)["resid_pre", -1]
 
 
 def test_damaged_stores_are_refused(tmp_path: Path) -> None:

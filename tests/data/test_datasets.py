@@ -606,7 +606,9 @@ def test_samples_are_seeded_nested_and_recorded(tmp_path):
     assert few.source == "demo:single"
     again = images.only(read_list(more.save_list(tmp_path / "list.txt")))
     assert [sample.name for sample in again] == names
-    assert images[2:4].chosen == "images 2:4:None of all"
+    assert images[2:4].chosen == "images 2 to 3 of all" and images[:1].chosen == "image 0 of all"
+    assert images[:2].chosen == "images 0 to 1 of all" and images[-2:].chosen == "images 998 to 999 of all"
+    assert images[:10:3].chosen == "images 0 to 9 in steps of 3 of all"
     with pytest.raises(InputError, match=r"1001 images were asked for, and demo:single has 1000"):
         images.sample(1001)
     with pytest.raises(InputError, match=r"no image 'cat' \(1 of 2"):

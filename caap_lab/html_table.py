@@ -1,0 +1,33 @@
+"""Tables as HTML, as Jupyter shows results: no cell breaks over lines, and a wide table scrolls.
+
+Styles stand at the elements, as no style sheet is sure to be there: outputs are kept in notebooks, and shown on pages.
+"""
+
+from collections.abc import Sequence
+
+from caap_lab.escaping import for_html
+
+_CELL = "white-space: nowrap; text-align: {}; font-variant-numeric: tabular-nums; padding: 0.2em 0.8em"
+_CAPTION = "caption-side: top; text-align: left; padding: 0.2em 0"
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", text_columns: int = 1) -> str:
+    """A table of cells that are HTML already: escape what people chose, see `for_html`.
+
+    Args:
+        heads: Text over each column; it is escaped here.
+        rows: Cells, as many in each row as there are heads; the first one is the row's head.
+        caption: Text above the table; it is escaped here.
+        text_columns: How many of the first columns hold text, which stands to the left, and numbers to the right.
+    """
+    styles = [_CELL.format("left" if column < text_columns else "right") for column in range(len(heads))]
+    top = "".join(
+        f'<th scope="col" style="{style}">{for_html(head)}</th>' for style, head in zip(styles, heads, strict=True)
+    )
+    lines = []
+    for first, *others in rows:
+        cells = "".join(f'<td style="{style}">{cell}</td>' for style, cell in zip(styles[1:], others, strict=True))
+        lines.append(f'<tr><th scope="row" style="{styles[0]}">{first}</th>{cells}</tr>')
+    head = f'<caption style="{_CAPTION}">{for_html(caption)}</caption>' if caption else ""
+    body = f"{head}<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div style="overflow-x: auto; max-width: 100%"><table>{body}</table></div>'
