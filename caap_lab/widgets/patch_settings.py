@@ -1,0 +1,165 @@
+"""What can be set by hand about a patch, and the patches that follow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from caap_lab.activations.patch import HEADED, Patch
+from caap_lab.activations.store import ActivationStore
+from caap_lab.mechanisms.reference import REPLACEMENTS
+from caap_lab.models import tokens
+from caap_lab.models.names import layer_of, short_name
+from caap_lab.models.vit import HookedViT
+from caap_lab.widgets.photos import Photo
+
+SOURCE = "source"
+"""Replace by the activations of the source photo."""
+PUT_IN = (SOURCE, *REPLACEMENTS)
+OTHERS = ("evolve", "held")
+"""What the tokens do that are not patched: run on, and take up what is patched, or stay as in the target's own run."""
+_ABOUT = {
+    "resid_pre": "stream into the block",
+    "resid_mid": "stream between attention and MLP",
+    "resid_post": "stream out of the block",
+    "attn_out": "what attention adds",
+    "mlp_out": "what the MLP adds",
+    "z": "heads' outputs",
+    "result": "heads' parts of the stream",
+    "q": "queries",
+    "k": "keys",
+    "v": "values",
+    "pattern": "attention, rows of the tokens",
+    "attn_scores": "attention before the softmax",
+    "ln1.normalized": "normalised, into attention",
+    "ln2.normalized": "normalised, into the MLP",
+    "mlp.pre": "MLP before its activation",
+    "mlp.pre_linear": "the gate's other branch",
+    "mlp.post": "MLP behind its activation",
+    "embed": "patches without positions",
+    "full_embed": "patches and positions",
+    "ln_final.normalized": "normalised, into the head",
+    "pooled": "the head's feature",
+    "logits": "the logits themselves",
+}
+"""In the order in which points are offered; those of pooling heads follow."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A kind of hook point, and what of it can be chosen."""
+
+    name: str
+    """As `Patch` takes it."""
+    in_blocks: bool
+    """Whether there is one for each layer."""
+    heads: int
+    """Number of heads; 0 without any."""
+    has_tokens: bool
+    """Whether tokens of the model can be chosen."""
+
+    @property
+    def label(self) -> str:
+        """Its name and what it is."""
+        about = _ABOUT.get(self.name)
+        return f"{self.name}: {about}" if about else self.name
+
+
+class PatchSettings(NamedTuple):
+    """A patch by hand."""
+
+    source: Photo
+    """Whose activations are put in."""
+    target: Photo
+    """Whose run receives them."""
+    point: Point
+    layers: tuple[int, int]
+    """First and last."""
+    cells: tuple[int, ...]
+    """Numbers of the patches, in reading order."""
+    prefix: tuple[int, ...]
+    """Numbers of the prefix tokens."""
+    heads: tuple[int, ...]
+    """None of them chosen stands for all."""
+    put_in: str
+    """One of `PUT_IN`."""
+    others: str
+    """One of `OTHERS`."""
+
+    @property
+    def layer_range(self) -> range | None:
+        """The layers; None outside the blocks."""
+        return range(self.layers[0], self.layers[1] + 1) if self.point.in_blocks else None
+
+    def tokens(self, model: HookedViT) -> list[int] | None:
+        """Token numbers; None where the point has no tokens to choose from."""
+        if not self.point.has_tokens:
+            return None
+        return [*self.prefix, *(model.spec.n_prefix + cell for cell in self.cells)]
+
+    def is_empty(self, model: HookedViT) -> bool:
+        """True if no token is chosen."""
+        return self.tokens(model) == []
+
+    def held_tokens(self, model: HookedViT) -> list[int]:
+        """Tokens that stay as in the target's own run: all but the chosen ones and those that carry the prediction."""
+        if self.others == "evolve" or not self.point.has_tokens:
+            return []
+        free = {*(self.tokens(model) or ()), *model.spec.live_prefix}
+        return [token for token in range(model.spec.n_tokens) if token not in free]
+
+    def patch(self, model: HookedViT, source: ActivationStore | float) -> Patch:
+        """The patch.
+
+        Raises:
+            InputError: the point does not take these tokens or heads.
+        """
+        heads = list(self.heads) if self.heads and self.point.heads else None
+        return Patch(self.point.name, self.layer_range, self.tokens(model), source=source, heads=heads)
+
+
+def points_of(model: HookedViT) -> list[Point]:
+    """Every kind of hook point of a model, the usual ones first."""
+    found = {}
+    for hook in model.hook_dict:
+        short, in_blocks = short_name(hook), layer_of(hook) is not None
+        leaf = short.split(".")[-1]
+        name = leaf if short.startswith("attn.") else short
+        if name in found:
+            continue
+        heads = 0
+        if leaf in HEADED:
+            shape = model.activation_shape(hook)
+            heads = shape[0] if leaf in ("attn_scores", "pattern") else shape[1]
+        found[name] = Point(name, in_blocks, heads, _has_tokens(model, short, leaf))
+    order = [*_ABOUT]
+    return sorted(found.values(), key=lambda point: order.index(point.name) if point.name in order else len(order))
+
+
+def _has_tokens(model: HookedViT, short: str, leaf: str) -> bool:
+    pooling = model.readout.attention
+    if short.startswith("attn_pool.") and pooling is not None:
+        return pooling.n_latents is None or leaf in ("k", "v")
+    return leaf not in ("pooled", "logits")
+
+
+def neighbours_of(model: HookedViT, cell: int, kind: str) -> list[int]:
+    """Numbers of a patch and its neighbours, in reading order."""
+    row, col = divmod(cell, model.grid[1])
+    return sorted(token - model.spec.n_prefix for token in tokens.neighbourhood(row, col, kind).indices(model.spec))
+
+
+def box_cells(grid: tuple[int, int], box: Sequence[int]) -> list[int]:
+    """Numbers of the patches of a box, whose last row and column are inside it."""
+    top, left, bottom, right = box
+    return np.arange(grid[0] * grid[1]).reshape(grid)[top : bottom + 1, left : right + 1].reshape(-1).tolist()
+
+
+def box_of(grid: tuple[int, int], cells: Sequence[int]) -> tuple[int, int, int, int] | None:
+    """Top, left, bottom and right (the last two inside it) of the box that these patches fill; None if they do not."""
+    if not cells:
+        return None
+    rows, cols = np.divmod(np.asarray(cells), grid[1])
+    box = int(rows.min()), int(cols.min()), int(rows.max()), int(cols.max())
+    return box if box_cells(grid, box) == sorted(cells) else None
