@@ -1,0 +1,49 @@
+"""A map in a figure as the board shows it."""
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+
+from caap_lab.plots.maps import map_range, plot_map
+from caap_lab.widgets.board import BY_SIGN, Board
+
+
+def plot_as_shown(
+    ax: Axes,
+    scores: Float[np.ndarray, "row col"],
+    pixels: UInt8[np.ndarray, "height width 3"],
+    board: Board,
+    *,
+    signed: bool = False,
+    limits: tuple[float, float] | None = None,
+    label: str,
+    title: str = "",
+) -> None:
+    """Draw a map over its photo with the look that the board has in the browser.
+
+    Args:
+        ax: Axes to draw in.
+        scores: One score per patch.
+        pixels: The photo.
+        board: Has the look.
+        signed: Colours are centred on 0, and the board may show scores of one sign.
+        limits: Ends of the colours; by default those of the map, robust or full as on the board.
+        label: What a score is.
+        title: Above the map.
+    """
+    ends = limits or map_range(scores, signed, robust=board.robust)
+    if signed and board.signs != "all":
+        scores = np.where(scores * (1 if board.signs == "positive" else -1) > 0, scores, np.nan)
+    plot_map(
+        scores,
+        pixels,
+        ax,
+        signed=signed,
+        opacity=board.opacity,
+        smooth=board.smooth,
+        fade=board.fade,
+        colour_map=None if board.colours == BY_SIGN else board.colours,
+        limits=ends,
+        label=label,
+        title=title,
+    )
