@@ -272,7 +272,7 @@ class BenchmarkView(Panel):
         state = f"refreshes every {self.every:g} s" if self.refreshing else "does not refresh by itself"
         if isinstance(snapshot, RunSnapshot) and snapshot.complete:
             state = "complete"
-        self._status.value = f'<span class="caap-status">{state}</span>'
+        self._status.text = state
 
     def _pace(self, snapshot: RunSnapshot, written: float | None) -> list[str]:
         """How fast it goes, how long it takes, and when the last trial came."""

@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.plots.style import figure_png
+from caap_lab.widgets.actions import Actions, figure_file, file_name, table_file
+from caap_lab.widgets.activity import Activity
 from caap_lab.widgets.background import Job, Worker
+from caap_lab.widgets.icons import icon
 from caap_lab.widgets.key_guard import KeyGuard
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ def group(title: str, *widgets: ipywidgets.Widget) -> ipywidgets.VBox:
 
     Each is as wide as the column, so no widths need to be set.
     """
-    heading = ipywidgets.HTML(f'<div class="caap-group-title">{for_html(title)}</div>')
+    heading = ipywidgets.HTML(f'<div class="caap-group-title">{icon(title)}<span>{for_html(title)}</span></div>')
     box = ipywidgets.VBox([heading, *widgets])
     box.add_class("caap-group")
     return box
@@ -82,9 +85,10 @@ class Panel(ipywidgets.VBox):
 
     def __init__(self) -> None:
         self.worker = Worker(self._show_error)
-        self._status = ipywidgets.HTML()
+        self._left: list[Job] = []
+        self._status = Activity(self._stop_work, self._resume_work)
         self._message = ipywidgets.HTML()
-        self._link = ipywidgets.HTML()
+        self._actions = Actions(self._file, self._show_error)
         self.message = ""
         self._picture: Any = None
         self._timer: asyncio.TimerHandle | None = None
@@ -115,6 +119,8 @@ class Panel(ipywidgets.VBox):
         Raises:
             TimeoutError: it takes longer.
         """
+        if self._status.stopped:
+            self._resume_work()
         self.worker.wait(seconds)
         self._show_pending()
         if self._picture is not None:
@@ -132,10 +138,10 @@ class Panel(ipywidgets.VBox):
 
         Args:
             controls: Groups (see `group`) from top to bottom; none for no column.
-            main: What is shown, from top to bottom. Messages stand above it, the status, the actions and the call that
-                reproduces it below.
+            main: What is shown, from top to bottom. Messages and what is being computed stand above it, what saves it
+                and the call that reproduces it below.
         """
-        shown = ipywidgets.VBox([self._message, *main, self._status, self._link, KeyGuard()])
+        shown = ipywidgets.VBox([self._message, self._status, *main, self._actions, KeyGuard()])
         shown.add_class("caap-main")
         parts = [shown]
         if controls:
@@ -146,7 +152,7 @@ class Panel(ipywidgets.VBox):
         frame.add_class("caap-frame")
         self.children = (frame,)
 
-    def _on(self, widget: ipywidgets.Widget, name: str, call: Callable[[], None]) -> None:
+    def _on(self, widget: ipywidgets.Widget, name: str | Sequence[str], call: Callable[[], None]) -> None:
         """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""
 
         def changed(_: Any) -> None:
@@ -169,6 +175,7 @@ class Panel(ipywidgets.VBox):
         else:
             last = traceback.extract_tb(error.__traceback__)[-1]
             self._show_message(f"{type(error).__name__}: {error} ({last.name}, line {last.lineno} of {last.filename})")
+        self._show_pending()
 
     def _show_message(self, message: str) -> None:
         if message == self.message:
@@ -182,23 +189,39 @@ class Panel(ipywidgets.VBox):
 
         def counted(job: Job) -> Job:
             def receive(result: Any) -> None:
+                self._left = [other for other in self._left if other.key != job.key]
                 with self._shown_errors():
                     job.on_result(result)
                 self._show_pending()
 
             return Job(job.key, job.run, receive)
 
+        self._left, self._status.stopped = list(jobs), False
         self.worker.replace_jobs([counted(job) for job in jobs])
         self._show_pending()
 
     def _show_pending(self) -> None:
-        pending = self.worker.pending
-        self._status.value = f'<span class="caap-status">{f"computing, {pending} left" if pending else "ready"}</span>'
+        if not self._status.stopped:
+            self._status.count(self.worker.pending)
+
+    def _stop_work(self) -> None:
+        """Drop what is not computed yet, until somebody wants it."""
+        left = self._left
+        self.worker.replace_jobs([])
+        self._status.count(len(left))
+        self._status.stopped = bool(left)
+
+    def _resume_work(self) -> None:
+        self._replace_jobs(self._left)
+
+    def _file(self, kind: str) -> tuple[str, bytes]:
+        """The name and the bytes of a file with what is shown."""
+        data = table_file(self.to_dataframe()) if kind == "csv" else figure_file(self.to_figure(), kind)
+        return file_name(self.file_name, kind), data
 
     def _changed(self) -> None:
         """Show the call for the present state, and draw the picture in the notebook anew after a pause."""
-        call = for_html(self.link)
-        self._link.value = f'<pre class="caap-link" aria-label="Python call that gives this">{call}</pre>'
+        self._actions.code = self.link
         if self._picture is None:
             return
         if self._timer is not None:

@@ -1,25 +1,52 @@
-"""Choosing a class: the ten likeliest, or any by index, WordNet id or word. Other targets are given at the call."""
+"""Choosing a class: a field that searches all of them, likeliest first. Other targets are given at the call."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
-import ipywidgets
+import anywidget
+import traitlets
 from jaxtyping import Float
 from torch import Tensor
 
+from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import Contrast, Logit, Target, TargetLike, by_contrast, explained, resolved_target
+from caap_lab.widgets.scripts import joined
 
-LIKELIEST = 10
+_HERE = Path(__file__).parent
 
 
-class TargetBox(ipywidgets.Combobox):
-    """A search box whose suggestions are a prediction's likeliest classes.
+class TargetBox(anywidget.AnyWidget):
+    """A field for a class's name, a part of it, its WordNet id or its index, and a list of what fits below it.
+
+    All classes are searched in the browser, also while the kernel is busy. What is no class stays in the field, with
+    the reason below, and the last valid target stays.
 
     Attributes:
-        target: What is explained: a class's index, or the target that was given at the call; None stands for the
-            model's own prediction, and for what is typed first.
+        target: What is explained: a class's index, the contrast of two, or the target that was given at the call; None
+            stands for the model's own prediction.
+        names: All classes, with their synonyms.
+        ids: Their WordNet ids, or nothing.
+        given: The target of the call, as it can be chosen again; empty where a class was given.
+        likelihoods: float32 [class] as bytes, the image's probabilities; empty while they are not known.
+        placeholder: What an empty field stands for.
+        value: What is chosen or typed: "281: tabby", "tabby", "n02123045", "281", or nothing.
+        against: The class that is spoken against, likewise, or nothing.
+        problem: Why `value` or `against` is no class, and what is explained instead; empty if nothing is wrong.
     """
+
+    _esm = joined("class_search.js", "search_field.js", "target_box.js")
+    _css = _HERE / "widgets.css"
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    ids = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    given = traitlets.Unicode().tag(sync=True)
+    likelihoods = traitlets.Bytes().tag(sync=True)
+    placeholder = traitlets.Unicode("predicted class").tag(sync=True)
+    value = traitlets.Unicode().tag(sync=True)
+    against = traitlets.Unicode().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, model: HookedModel, target: TargetLike | None) -> None:
         self._model = model
@@ -30,27 +57,31 @@ class TargetBox(ipywidgets.Combobox):
         elif target is not None:
             _, (self._given,) = explained(model, target, 1)
             self.target = self._given.given
-        value = "" if self.target is None else self._given_text or self._text(self.target)
         super().__init__(
-            description="class",
-            placeholder="predicted class",
-            continuous_update=False,
-            tooltip="Index, WordNet id or word of a class; empty for the model's own prediction",
-            options=self._first_options,
-            value=value,
+            names=list(model.class_names.names),
+            ids=list(model.class_names.ids),
+            given=self._given_text,
+            value="" if self.target is None else self._given_text or self._text(self.target),
         )
 
     def read(self) -> None:
         """Take over what is typed.
 
         Raises:
-            InputError: there is no such class, or several fit.
+            InputError: there is no such class, several fit, or both are the same.
         """
-        if self._given is not None and self.value == self._given_text:
+        if self._given is not None and self.value == self.given and not self.against:
             self.target = self._given.given
             return
-        typed = self.value.split(":", 1)[0] if self.value in self.options else self.value
-        self.target = self._model.target(typed.strip()) if typed.strip() else None
+        of, against = self._index(self.value), self._index(self.against)
+        if against is None:
+            self.target = of
+        elif of is None:
+            raise InputError("Choose the first class, too: why that one, rather than the other.")
+        elif of == against:
+            raise InputError(f"Both classes are {self._text(of)}; choose two.")
+        else:
+            self.target = Contrast(of, against)
 
     def resolved(self, predicted: int | None) -> Target | None:
         """What is explained, as logits are read for it; None while the prediction is not known yet.
@@ -60,40 +91,57 @@ class TargetBox(ipywidgets.Combobox):
         """
         if self._given is not None and self.target is self._given.given:
             return self._given
-        index = predicted if self.target is None else self.target
-        if index is None:
+        target = predicted if self.target is None else self.target
+        if target is None:
             return None
-        return resolved_target(index, self._model.class_names, contrasts=by_contrast(self._model))
+        return resolved_target(target, self._model.class_names, contrasts=by_contrast(self._model))
 
     def suggest(self, probabilities: Float[Tensor, "classes"]) -> None:
-        """Offer the likeliest classes of an image."""
-        best = probabilities.argsort(descending=True, stable=True)[:LIKELIEST].tolist()
-        likeliest = (f"{self._text(index)}, {float(probabilities[index]):.1%}" for index in best)
-        self.options = (*self._first_options, *likeliest)
+        """Offer the classes in the order of an image's probabilities."""
+        best = int(probabilities.argmax())
+        self.likelihoods = probabilities.float().cpu().numpy().astype("<f4").tobytes()
+        self.placeholder = f"predicted: {self._model.class_names.name(best)}, {float(probabilities[best]):.1%}"
 
     def on_choice(self, call: Callable[[], None], on: Callable[..., None]) -> None:
-        """Call when another class was typed or chosen; `on` is the panel's `_on`, which shows errors."""
+        """Call when another class was chosen; what is no class is said beside the field, and nothing is called.
+
+        Args:
+            call: What to do.
+            on: The panel's `_on`, which shows other errors.
+        """
 
         def chosen() -> None:
-            self.read()
+            try:
+                self.read()
+            except InputError as error:
+                self.problem = f"{error} Still shown: {self._shown}."
+                return
+            self.problem = ""
             call()
 
-        on(self, "value", chosen)
+        on(self, ("value", "against"), chosen)
+
+    def _index(self, text: str) -> int | None:
+        """The class that a text stands for; None for nothing."""
+        chosen = re.fullmatch(r"(\d+): .*", text.strip())
+        if chosen is not None and text.strip() == self._text(int(chosen[1])):
+            return int(chosen[1])
+        return self._model.target(text.strip()) if text.strip() else None
 
     def _text(self, index: int) -> str:
         return f"{index}: {self._model.class_names.name(index)}"
 
     @property
+    def _shown(self) -> str:
+        target = self.resolved(None)
+        return "the predicted class" if target is None else target.name
+
+    @property
     def _given_text(self) -> str:
-        """The target of the call, as it can be chosen again; empty where a class was given."""
         if self._given is None:
             return ""
         logit = isinstance(self._given.given, (int, Logit))
         return f"logit of {self._given.name}" if logit else self._given.name
-
-    @property
-    def _first_options(self) -> tuple[str, ...]:
-        return () if self._given is None else (self._given_text,)
 
 
 def compared_classes(target: Target | None) -> tuple[int | None, int | None]:

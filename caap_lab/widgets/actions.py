@@ -1,0 +1,71 @@
+"""Taking away what a widget shows: as a picture, as numbers, and as the Python call that gives it."""
+
+import re
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HERE = Path(__file__).parent
+DPI = 200
+"""Of a PNG: sharp in print at the figure's own size."""
+TYPES = {"png": "image/png", "pdf": "application/pdf", "csv": "text/csv"}
+
+
+class Actions(anywidget.AnyWidget):
+    """Buttons that save a figure or a table, and copy a call; the browser saves, so it works from a distant machine.
+
+    Attributes:
+        code: The Python call that gives what is shown.
+        kinds: Which files are offered, of "png", "pdf" and "csv".
+    """
+
+    _esm = _HERE / "actions.js"
+    _css = _HERE / "widgets.css"
+    code = traitlets.Unicode().tag(sync=True)
+    kinds = traitlets.List(traitlets.Unicode(), default_value=list(TYPES)).tag(sync=True)
+
+    def __init__(self, make: Callable[[str], tuple[str, bytes]], on_error: Callable[[Exception], None]) -> None:
+        """Offer files.
+
+        Args:
+            make: Gives the name and the bytes of a file of a kind, when its button is pressed.
+            on_error: Says what went wrong with it.
+        """
+        super().__init__()
+        self._make, self._on_error = make, on_error
+        self.on_msg(self._receive)
+
+    def _receive(self, _: Any, content: dict[str, Any], buffers: list[memoryview]) -> None:
+        kind = content["make"]
+        try:
+            name, data = self._make(kind)
+        except Exception as error:  # whatever it is, the button is told
+            self._on_error(error)
+            self.send({"failed": kind})
+        else:
+            self.send({"made": kind, "name": name, "type": TYPES[kind]}, [data])
+
+
+def figure_file(figure: Figure, kind: str) -> bytes:
+    """A figure as the bytes of a PNG or PDF file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI)
+    return buffer.getvalue()
+
+
+def table_file(frame: "pd.DataFrame") -> bytes:
+    """A table as the bytes of a CSV file, which spreadsheets read with all signs."""
+    return frame.to_csv(index=False).encode("utf-8-sig")
+
+
+def file_name(words: str, kind: str) -> str:
+    """A name that every file system takes."""
+    return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words).strip('_.') or 'figure'}.{kind}"

@@ -1,0 +1,163 @@
+// Small pictures as buttons, and a place for files, which are sent in pieces that fit through the notebook's connection.
+
+const PIECE = 1 << 20;
+
+function make(tag, name, attributes = {}) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
+  return made;
+}
+
+// ---- the pictures
+
+function showPictures(model, root) {
+  let addresses = [];
+
+  function choose(place) {
+    model.set("chosen", place);
+    model.save_changes();
+  }
+
+  function mark() {
+    [...root.children].forEach((button, place) => {
+      const chosen = place === model.get("chosen");
+      button.setAttribute("aria-checked", String(chosen));
+      button.tabIndex = chosen ? 0 : -1;
+      if (chosen) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+    });
+  }
+
+  function draw() {
+    addresses.forEach((address) => URL.revokeObjectURL(address));
+    addresses = model.get("pictures").map((view) => URL.createObjectURL(new Blob([view], { type: "image/png" })));
+    const names = model.get("names");
+    root.replaceChildren(...addresses.map((address, place) => {
+      const button = make("button", "", { type: "button", role: "radio", title: names[place] });
+      button.append(make("img", "", { src: address, alt: names[place] }));
+      button.addEventListener("click", () => choose(place));
+      return button;
+    }));
+    mark();
+  }
+
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    const count = root.children.length;
+    const place = (model.get("chosen") + step + count) % count;
+    choose(place);
+    root.children[place].focus();
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  return { draw, mark, end: () => addresses.forEach((address) => URL.revokeObjectURL(address)) };
+}
+
+// ---- the files
+
+function tooLarge(file, largest) {
+  const megabytes = file.size / PIECE;
+  if (megabytes <= largest) return "";
+  return `${file.name} has ${megabytes.toFixed(0)} MB; at most ${largest} MB can be uploaded here. Scale it down, or put it `
+    + "beside the notebook and give its path: the model sees a few hundred pixels a side anyway.";
+}
+
+async function send(model, file) {
+  const pieces = Math.max(1, Math.ceil(file.size / PIECE));
+  for (let piece = 0; piece < pieces; piece += 1) {
+    const part = await file.slice(piece * PIECE, (piece + 1) * PIECE).arrayBuffer();
+    model.send({ kind: "piece", name: file.name, piece, pieces }, undefined, [part]);
+  }
+  return pieces;
+}
+
+function render({ model, el }) {
+  el.classList.add("caap-live", "caap-images");
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  const row = el.appendChild(make("div", "caap-thumbnails", { role: "radiogroup", "aria-label": "Images" }));
+  const name = el.appendChild(make("div", "caap-file-name"));
+  const zone = el.appendChild(make("label", "caap-drop"));
+  const input = make("input", "", { type: "file", accept: "image/*", multiple: "", "aria-label": "Drop a photo here, or choose a file" });
+  const hint = make("span");
+  const choose = make("u");
+  choose.textContent = "choose a file";
+  hint.append("Drop a photo here, or ", choose);
+  const progress = make("progress", "", { "aria-label": "Upload" });
+  progress.hidden = true;
+  const problem = el.appendChild(make("div", "caap-problem", { role: "alert" }));
+  zone.append(input, hint, progress);
+  const pictures = showPictures(model, row);
+  let refused = "";
+  let sending = null;
+
+  function tell() {
+    problem.textContent = [refused, model.get("problem")].filter(Boolean).join(" ");
+    const names = model.get("names");
+    const place = model.get("chosen");
+    name.textContent = names.length ? `${names[place]}${names.length > 1 ? ` (${place + 1} of ${names.length})` : ""}` : "";
+    name.title = names[place] ?? "";
+    const waits = sending && model.get("received") < sending.pieces;
+    progress.hidden = !waits;
+    hint.hidden = Boolean(waits);
+    if (waits) {
+      progress.max = sending.pieces;
+      progress.value = model.get("received");
+      progress.title = `${sending.name}: the kernel takes it as soon as it is free`;
+    }
+  }
+
+  async function take(files) {
+    refused = "";
+    model.set({ problem: "", received: 0 });
+    model.save_changes();
+    for (const file of files) {
+      const reason = tooLarge(file, model.get("largest"));
+      if (reason) refused = [refused, reason].filter(Boolean).join(" ");
+      else {
+        sending = { name: file.name, pieces: Math.max(1, Math.ceil(file.size / PIECE)) };
+        tell();
+        await send(model, file);
+      }
+    }
+    tell();
+  }
+
+  input.addEventListener("change", () => {
+    take([...input.files]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  el.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("caap-over");
+  });
+  el.addEventListener("dragleave", (event) => {
+    if (!el.contains(event.relatedTarget)) zone.classList.remove("caap-over");
+  });
+  el.addEventListener("drop", (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    zone.classList.remove("caap-over");
+    take([...event.dataTransfer.files]);
+  });
+  el.addEventListener("paste", (event) => {
+    if (!event.clipboardData.files.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    take([...event.clipboardData.files]);
+  });
+
+  model.on("change:pictures", pictures.draw);
+  model.on("change:chosen", pictures.mark);
+  model.on("change", tell);
+  pictures.draw();
+  tell();
+  return () => {
+    model.off("change:pictures", pictures.draw);
+    model.off("change:chosen", pictures.mark);
+    model.off("change", tell);
+    pictures.end();
+  };
+}
+
+export default { render };
