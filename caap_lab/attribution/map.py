@@ -1,33 +1,23 @@
 """The result of every attribution method: scores on the patch grid, with everything that made them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
-from caap_lab.attribution.map_target import (
-    TARGET_FORM,
-    of_all_scores,
-    score_of,
-    target_from_json,
-    target_to_json,
-    vector_of,
-)
-from caap_lab.digests.tensors import named_tensors_digest, tensor_digest
+from caap_lab.attribution.map_difference import DIFFERENCE, RANK, difference, ranks_of
+from caap_lab.attribution.map_target import of_all_scores, score_of
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.engine.scores import SCORES
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, has_form, save_tensors
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.targets import (
     Contrast,
@@ -40,16 +30,14 @@ from caap_lab.models.targets import (
     class_of,
     resolved_target,
 )
+from caap_lab.plots.look import LOOK, Bar, Look
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from caap_lab.models.base import HookedModel
-
-FORMAT = 2
-_TITLE_WIDTH = 44
-"""Letters in a line above a map."""
 
 Sign = Literal["signed", "positive", "level"]
 SIGNS: tuple[str, ...] = get_args(Sign)
@@ -195,57 +183,116 @@ class AttributionMap:
         height, width = size or tuple(self.image.shape[:2])
         return enlarged(self.scores, (height, width), mode).to(self.scores.device, self.scores.dtype)
 
-    def plot(self, *, opacity: float = 0.6, smooth: bool = False, colour_map: str | None = None) -> "Figure":
+    def ranks(self) -> "AttributionMap":
+        """The map of each patch's rank among all, from 0 for the lowest score to 1 for the highest.
+
+        Ranks have the same meaning for all methods, so that two maps of one image can be subtracted:
+
+        ```python
+        a.ranks() - b.ranks()       # what does a rank higher than b?
+        ```
+
+        A rank is the share of the other patches whose score is lower; ties have the mean of their places.
+        """
+        return replace(self, scores=ranks_of(self.scores), score=RANK, sign="level", all_scores=None)
+
+    def __sub__(self, other: object) -> "AttributionMap":
+        """What this map says more than another of the same image, patch by patch; `a - b` shows itself as any map.
+
+        Raises:
+            InputError: the maps are of two images or grids, or their scores have no common unit; ranks have one.
+        """
+        return difference(self, other) if isinstance(other, AttributionMap) else NotImplemented
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row per patch, in reading order: row, col, score, and its rank from 0 to 1 as `ranks` has it."""
+        import pandas as pd
+
+        rows, cols = torch.meshgrid(*(torch.arange(size) for size in self.grid), indexing="ij")
+        columns = {"row": rows, "col": cols, "score": self.scores.cpu().double(), "rank": ranks_of(self.scores)}
+        return pd.DataFrame({name: values.flatten().numpy() for name, values in columns.items()})
+
+    def plot(
+        self,
+        *,
+        opacity: float = LOOK.opacity,
+        smooth: bool = LOOK.smooth,
+        robust: bool = LOOK.robust,
+        fade: bool = LOOK.fade,
+        colour_map: str | None = LOOK.colour_map,
+    ) -> "Figure":
         """The image beside the map laid over it, with the scale of the scores.
+
+        ```python
+        m.plot(smooth=True).savefig("map.pdf")
+        ```
 
         Args:
             opacity: Of the map over the image, 0 to 1.
             smooth: Interpolate between patches instead of showing each patch's own score.
+            robust: The colours end at the 2nd and 98th percentile of the scores, so that one outlier does not paint all
+                others alike; the colour bar has a tip where scores lie beyond. Else at the lowest and the highest.
+            fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
             colour_map: A matplotlib colour map; by default one that fits the sign of the scores. Signed scores are
                 centred on 0 in any.
         """
         from caap_lab.plots.maps import plot_image_and_map
 
-        inserted = ", patch inserted" if self.score in SCORES else ""
         return plot_image_and_map(
             self.scores.double().numpy(),
             self.image.numpy(),
-            label=f"{self._quantity}{inserted}",
-            titles=(self.model_name, fill(f"{self.method} for {self.caption}", _TITLE_WIDTH)),
-            note=", ".join(f"{key} {value}" for key, value in self.settings.items()),
+            label=f"{self.unit}, patch inserted" if self.score in SCORES else self.unit,
+            titles=(self.model_name, f"{self.method} for {self.caption}"),
+            note=settings_text(self.settings),
             signed=self.sign == "signed",
-            opacity=opacity,
-            smooth=smooth,
-            colour_map=colour_map,
+            look=Look(opacity, smooth, robust, fade, colour_map),
         )
 
-    def overlay(self, ax: "Axes | None" = None, **options: Any) -> "Axes":
-        """The map over its image in one axes; options as `caap_lab.plots.maps.plot_map` takes them."""
+    def overlay(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        opacity: float = LOOK.opacity,
+        smooth: bool = LOOK.smooth,
+        robust: bool = LOOK.robust,
+        fade: bool = LOOK.fade,
+        colour_map: str | None = LOOK.colour_map,
+        limits: tuple[float, float] | None = None,
+        label: str | None = None,
+        bar: Bar = "right",
+        title: str = "",
+    ) -> "Axes":
+        """The map over its image in one axes, for figures of your own.
+
+        ```python
+        fig, axes = plt.subplots(1, 2)
+        m.overlay(axes[0], label=m.unit, title=m.method)
+        ```
+
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            opacity: Of the map over the image, 0 to 1.
+            smooth: Interpolate between patches instead of showing each patch's own score.
+            robust: The colours end at the 2nd and 98th percentile of the scores; else at the lowest and the highest.
+            fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
+            colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
+            limits: Scores at the two ends of the colours, such as those of another map to compare with.
+            label: What the scores are; with it a colour bar is drawn. `unit` says it.
+            bar: Where the colour bar is, "right" or "bottom".
+            title: Above the axes.
+        """
         from caap_lab.plots.maps import plot_map
 
-        return plot_map(self.scores.double().numpy(), self.image.numpy(), ax, signed=self.sign == "signed", **options)
+        look = {"opacity": opacity, "smooth": smooth, "robust": robust, "fade": fade, "colour_map": colour_map}
+        place = {"limits": limits, "label": label, "bar": bar, "title": title}
+        signed = self.sign == "signed"
+        return plot_map(self.scores.double().numpy(), self.image.numpy(), ax, signed=signed, **look, **place)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, in one step: on any error, what was there before stays whole."""
-        target = Path(path)
-        if target.is_dir():
-            raise InputError(f"{target} is a folder; give a file name such as map.safetensors.")
-        tensors = {"scores": self.scores, "image": self.image, **vector_of(self.target)}
-        if self.all_scores is not None:
-            tensors["all_scores"] = self.all_scores
-        names = self.class_names
-        about = {
-            "format": FORMAT,
-            **{key: getattr(self, key) for key in _ABOUT},
-            "target": target_to_json(self.target),
-            **{key: getattr(self, key) for key in _LATER},
-            "image_digest": self.image_digest,
-            "class_names": None if names is None else [names.names, names.ids],
-        }
-        text = json.dumps(about)
-        with atomic_path(target) as part:
-            save_tensors(tensors, part, {"caap_lab": text, "digest": named_tensors_digest(text, tensors)})
-        return target
+        from caap_lab.attribution.map_file import write_map
+
+        return write_map(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "AttributionMap":
@@ -254,52 +301,29 @@ class AttributionMap:
         Raises:
             InputError: the file is missing, damaged, or no map.
         """
-        try:
-            with safe_open(Path(path), framework="pt") as file:
-                written = file.metadata() or {}
-                about = json.loads(written["caap_lab"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        except FileNotFoundError:
-            raise InputError(f"There is no file {path}.") from None
-        except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
-        if not has_form(about, {}):
-            raise InputError(f"{path} is not an attribution map, or is damaged (it says nothing of itself).")
-        if about.get("format") != FORMAT:
-            raise InputError(
-                f"{path} has map format {about.get('format')}; this version reads {FORMAT}. Make the map again."
-            )
-        _check_content(path, about, tensors, written)
-        names = about["class_names"]
-        return cls(
-            scores=tensors["scores"],
-            image=tensors["image"],
-            all_scores=tensors.get("all_scores"),
-            class_names=None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
-            image_digest=str(about.get("image_digest", "")),  # earlier versions wrote none
-            **{key: about[key] for key in _ABOUT if key != "target"},
-            **{key: about[key] for key in _LATER if key in about},
-            # a function is not in a file: what stands in its place is refused where it is used
-            target=cast(Given, target_from_json(about["target"], tensors.get("direction"))),
-        )
+        from caap_lab.attribution.map_file import read_map
+
+        return cls(**read_map(path))
 
     def __repr__(self) -> str:
         """Target, range and settings."""
-        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         row, col = self.rank()[0]
         return (
             f"AttributionMap: {self.method} of {self.model_name} for {self._named_target}, "
-            f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():.3f} "
-            f"to {self.scores.max():.3f} ({self.sign}), highest at row {row}, column {col} ({settings})"
+            f"{self.grid[0]} x {self.grid[1]} patches, {self.score} {self.scores.min():z.3f} "
+            f"to {self.scores.max():z.3f} ({self.sign}), highest at row {row}, column {col} "
+            f"({settings_text(self.settings, '=')})"
         )
 
     @property
-    def _quantity(self) -> str:
-        """What a score is; the title says of what where that is no class."""
+    def unit(self) -> str:
+        """What a score is, as below a colour bar: "logit of tabby". The title says of what where that is no class."""
+        if self.score == RANK:
+            return "rank, 0 the lowest to 1 the highest"
+        if self.score.startswith(DIFFERENCE) or isinstance(self.target, (Direction, Logit)):
+            return self.score
         if isinstance(self.target, int):
             return f"{self.score} of {self.target_name if self.class_specific else 'any class'}"
-        if isinstance(self.target, (Direction, Logit)):
-            return self.score
         return self.score.replace("logit", "logit difference" if isinstance(self.target, Contrast) else "value")
 
     @property
@@ -313,51 +337,12 @@ class AttributionMap:
         return {"text/plain": repr(self), "image/png": figure_png(self.plot())}
 
 
-_ABOUT = (
-    "target",
-    "target_name",
-    "method",
-    "score",
-    "sign",
-    "settings",
-    "model_name",
-    "fingerprint",
-    "seconds",
-    "versions",
-)
-
-
-_LATER = ("class_specific", "contrasts")
-"""What files of earlier versions do not say."""
-_FORM = {
-    "target": TARGET_FORM,
-    **dict.fromkeys(("target_name", "method", "score", "sign", "model_name", "fingerprint"), str),
-    "settings": dict,
-    "seconds": float,
-    "versions": {str: str},
-    "class_names": ([[str]], None),
-}
-"""Of a map file's text; older files have all of this as well."""
-
-
-def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], written: dict[str, str]) -> None:
-    """Refuse a map file whose text or tensors are not those of a map, or not those that were written."""
-    scores, image = tensors.get("scores"), tensors.get("image")
-    whole = (
-        has_form(about, _FORM)
-        and target_from_json(about["target"], tensors.get("direction")) is not None
-        and all(isinstance(about.get(key, False), bool) for key in _LATER)
-        and about["sign"] in SIGNS
-        and len(about["class_names"] or (0, 0)) == 2
-        and scores is not None
-        and scores.ndim == 2
-        and image is not None
-        and image.ndim == 3
-        and set(written) <= {"caap_lab", "digest"}
+def settings_text(settings: Mapping[str, Any], sign: str = " ") -> str:
+    """Settings in one line, those of a difference of maps in brackets: "cutoff 8, blank white"."""
+    return ", ".join(
+        f"{key} ({settings_text(value, sign)})" if isinstance(value, dict) else f"{key}{sign}{value}"
+        for key, value in settings.items()
     )
-    digest = written.get("digest")  # older versions wrote none
-    if not whole or digest not in (None, named_tensors_digest(written["caap_lab"], tensors)):
-        raise InputError(f"{path} is damaged: it does not hold the map that was written. Make the map again.")
 
 
 @cache

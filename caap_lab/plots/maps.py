@@ -8,15 +8,18 @@ from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure
+from caap_lab.plots.look import LOOK, Bar, Look
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure, one_line
 
 ROBUST = (2.0, 98.0)
 """Percentiles of the scores at the ends of the colours of a robust range."""
+_TITLE_LETTERS = 46
+"""Above a map of 3 inches, in letters of the usual size."""
 Scores = Float[np.ndarray, "row col"]
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -27,23 +30,28 @@ def plot_map(
     ax: Axes | None = None,
     *,
     signed: bool = False,
-    opacity: float = 0.6,
-    smooth: bool = False,
-    colour_map: str | None = None,
+    opacity: float = LOOK.opacity,
+    smooth: bool = LOOK.smooth,
+    robust: bool = LOOK.robust,
+    fade: bool = LOOK.fade,
+    colour_map: str | None = LOOK.colour_map,
     limits: tuple[float, float] | None = None,
     label: str | None = None,
-    bar: Literal["right", "bottom"] = "right",
+    bar: Bar = "right",
     title: str = "",
 ) -> Axes:
     """Scores of patches over their image, which is grey so that the colours belong to the scores.
 
     Args:
-        scores: One score per patch; or at any other resolution, such as that of the pixels.
+        scores: One score per patch; or at any other resolution, such as that of the pixels. NaN leaves the image clear.
         image: The image; None draws the scores alone, without transparency.
         ax: Axes to draw in; by default those of a new figure.
         signed: Centre the colours on 0: positive scores speak for, negative ones against the target.
         opacity: Of the scores over the image, 0 to 1.
         smooth: Interpolate between patches instead of showing each patch's own score.
+        robust: The colours end at the 2nd and 98th percentile of the scores, so that one outlier does not paint all
+            others alike; a colour bar has a tip where scores lie beyond. Else at the lowest and the highest.
+        fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
         colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
         limits: Scores at the two ends of the colours; by default those of `map_range`.
         label: What the scores are; with it a colour bar is drawn.
@@ -51,31 +59,38 @@ def plot_map(
         title: Above the axes.
 
     Raises:
-        InputError: the opacity does not lie from 0 to 1.
+        InputError: the opacity does not lie from 0 to 1, or there is no such colour map.
     """
-    if not 0 <= opacity <= 1:
-        raise InputError(f"opacity must lie from 0 to 1, not {opacity}.")
+    Look(opacity, smooth, robust, fade, colour_map).checked()
     height, width = scores.shape if image is None else image.shape[:2]
     ax = new_axes(ax, 3.6, 3.6 * height / width)
     if image is not None:
         # As colours: grey values would go through a colour map at the figure's resolution, which takes twice as long.
         ax.imshow(grey(image), interpolation="nearest")
-    low, high = map_range(scores, signed) if limits is None else limits
+    low, high = map_range(scores, signed, robust=robust) if limits is None else limits
+    name = colour_map or map_colour_map(signed)
+    fades = fade and image is not None
     shown = ax.imshow(
         scores,
-        cmap=colour_map or map_colour_map(signed),
+        cmap=ListedColormap(overlay_table(name, signed=signed) / 255, name) if fades else name,
         vmin=low,
         vmax=high,
         alpha=None if image is None else opacity,
         interpolation="bilinear" if smooth else "nearest",
+        interpolation_stage="data",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
     ax.set_axis_off()
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE)
     if label is not None:  # a scale of its own, without the overlay's opacity
-        scale = ScalarMappable(norm=shown.norm, cmap=shown.cmap)
-        drawn = cast(Figure, ax.figure).colorbar(scale, ax=ax, location=bar, fraction=0.05, pad=0.02)
+        scale = ScalarMappable(shown.norm, ListedColormap(on_white(name, signed=signed) / 255, name) if fades else name)
+        cut = cut_ends(scores, (low, high))
+        extend: Literal["neither", "min", "max", "both"] = (
+            "both" if all(cut) else "min" if cut[0] else "max" if cut[1] else "neither"
+        )
+        figure = cast(Figure, ax.figure)
+        drawn = figure.colorbar(scale, ax=ax, location=bar, fraction=0.05, pad=0.02, extend=extend, extendfrac=0.04)
         drawn.set_label(for_plot(label), fontsize=8)
         drawn.ax.tick_params(labelsize=7)
     return ax
@@ -99,11 +114,9 @@ def plot_image_and_map(
     titles: tuple[str, str] = ("", ""),
     note: str = "",
     signed: bool = False,
-    opacity: float = 0.6,
-    smooth: bool = False,
-    colour_map: str | None = None,
+    look: Look = LOOK,
 ) -> Figure:
-    """The image beside its scores, with their scale; arguments as those of `plot_map`.
+    """The image beside its scores, with their scale.
 
     Args:
         scores: One score per patch.
@@ -112,16 +125,15 @@ def plot_image_and_map(
         titles: Above the image and above the map.
         note: Below both, such as settings.
         signed: Centre the colours on 0.
-        opacity: Of the scores over the image, 0 to 1.
-        smooth: Interpolate between patches.
-        colour_map: A matplotlib colour map.
+        look: How the scores are drawn.
     """
     height, width = image.shape[:2]
     figure = new_figure(7.2, 3.6 * height / width)
     left, right = figure.subplots(1, 2)
     plot_image(image, left, title=titles[0])
-    look = {"signed": signed, "opacity": opacity, "smooth": smooth, "colour_map": colour_map}
-    plot_map(scores, image, right, label=label, title=titles[1], **look)  # type: ignore[arg-type]
+    plot_map(scores, image, right, signed=signed, label=label, **look._asdict())
+    caption, size = one_line(titles[1], _TITLE_LETTERS)
+    right.set_title(for_plot(caption), fontsize=size)
     figure.supxlabel(for_plot(note), fontsize=6, color="0.35")
     return figure
 
@@ -169,29 +181,59 @@ def map_range(scores: Float[np.ndarray, "..."], signed: bool = False, *, robust:
     """Scores at the two ends of the colours: around 0 for signed ones, else the lowest and the highest.
 
     Args:
-        scores: The scores, all finite.
+        scores: The scores; those that are not finite do not count.
         signed: Centre the colours on 0.
         robust: Leave out what lies beyond the percentiles of `ROBUST`, so that one outlier does not paint all others
             alike; of signed scores, as many of the largest sizes.
     """
+    known = scores[np.isfinite(scores)]
+    if not known.size:
+        return (-1.0, 1.0) if signed else (0.0, 1.0)
     if signed:
-        sizes = np.abs(scores)
+        sizes = np.abs(known)
         limit = float(np.percentile(sizes, ROBUST[1]) if robust else sizes.max()) or float(sizes.max()) or 1.0
         return -limit, limit
-    low, high = np.percentile(scores, ROBUST) if robust else (scores.min(), scores.max())
+    low, high = np.percentile(known, ROBUST) if robust else (known.min(), known.max())
     if low == high:  # nearly all scores are equal: only the full range tells the others apart
-        low, high = scores.min(), scores.max()
+        low, high = known.min(), known.max()
     return float(low), float(high)
+
+
+def cut_ends(scores: Float[np.ndarray, "..."], limits: tuple[float, float]) -> tuple[bool, bool]:
+    """Whether scores lie below and above the ends of the colours, by more than rounding."""
+    slack = 1e-6 * max(map(abs, limits))
+    return bool((scores < limits[0] - slack).any()), bool((scores > limits[1] + slack).any())
 
 
 def overlay_table(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt8[np.ndarray, "256 4"]:
     """The 256 colours of a colour map with the opacity of each, where opacity follows the score.
 
-    The score that says nothing (the lowest, or the middle of signed ones) leaves the photo clear.
+    The score that says nothing leaves the image clear. Of scores without signs it is the lowest, and opacity grows as
+    the score does. Of signed ones it is 0: the colour of the middle is taken out of all others, as light as they are,
+    so that a diverging map does not whiten the image, and looks as ever on paper of that colour.
     """
-    places = np.linspace(-1, 1, 256) if signed else np.linspace(0, 1, 256)
-    opacity = np.abs(places)
-    return np.column_stack([colour_table(colour_map), np.rint(255 * opacity).astype(np.uint8)])
+    colours = colour_table(colour_map)
+    if not signed:
+        return np.column_stack([colours, np.rint(np.linspace(0, 255, 256)).astype(np.uint8)])
+    shares = colours / 255
+    middle = shares[127:129].mean(axis=0)
+    away = shares - middle
+    room = np.where(away > 0, 1 - middle, middle).clip(0.5)  # a light middle made lighter is no opaque colour
+    opacity = np.max(np.abs(away) / room, axis=1, keepdims=True)
+    opacity[127:129] = 0
+    pure = middle + away / np.where(opacity > 0, opacity, 1)
+    return np.rint(255 * np.hstack([pure, opacity]).clip(0, 1)).astype(np.uint8)
+
+
+def opaque_table(colour_map: str = COLOUR_MAP) -> UInt8[np.ndarray, "256 4"]:
+    """The 256 colours of a colour map where opacity does not follow the score."""
+    return np.column_stack([colour_table(colour_map), np.full(256, 255, dtype=np.uint8)])
+
+
+def on_white(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt8[np.ndarray, "256 3"]:
+    """The colours of `overlay_table` on white paper, as a colour bar shows them."""
+    table = overlay_table(colour_map, signed=signed) / 255
+    return np.rint(255 * (table[:, :3] * table[:, 3:] + 1 - table[:, 3:])).astype(np.uint8)
 
 
 def map_colour_map(signed: bool = False) -> str:

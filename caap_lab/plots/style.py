@@ -86,6 +86,22 @@ def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None
     return ax
 
 
+def one_line(text: str, letters: int, size: float = TITLE) -> tuple[str, float]:
+    """A caption that stays on one line: in smaller letters if it is long, down to two thirds, and then cut.
+
+    Args:
+        text: The caption.
+        letters: How many fit in letters of the usual size.
+        size: The usual size in points.
+
+    Returns:
+        The text to show, and the size of its letters.
+    """
+    most = letters * 3 // 2
+    shown = text if len(text) <= most else f"{text[: most - 3].rstrip()}..."
+    return shown, size * min(1.0, letters / max(len(shown), 1))
+
+
 def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None) -> None:
     """One legend below all panels of a figure, each name once.
 

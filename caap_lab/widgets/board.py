@@ -1,6 +1,6 @@
 """Photos and maps side by side, drawn in the browser: they grow with the cell and answer while the kernel is busy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +9,9 @@ import numpy as np
 import traitlets
 from jaxtyping import Float, UInt8
 
-from caap_lab.plots.maps import map_range, overlay_table
+from caap_lab.errors import InputError
+from caap_lab.plots.look import LOOK
+from caap_lab.plots.maps import map_range, opaque_table, overlay_table
 from caap_lab.plots.style import COLOUR_MAP, SIGNED_COLOUR_MAP
 from caap_lab.widgets.scripts import joined
 
@@ -21,6 +23,7 @@ COLOUR_MAPS = (BY_SIGN, "viridis", "cividis", "magma", "gray", "RdBu_r")
 Mode = Literal["choose", "box", "paint", "erase"]
 Tool = Literal["modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock"]
 Tile = dict[str, Any]
+Ends = tuple[float, float]
 
 
 class Board(anywidget.AnyWidget):
@@ -33,7 +36,8 @@ class Board(anywidget.AnyWidget):
         photos: PNG of each photo, by name.
         tiles: What is shown, in order: what `photo_tile`, `map_tile` and `colour_tile` make.
         tables: uint8 [256, 4] as bytes for each of `colours`, and again with " signed" behind its name for signed maps:
-            red, green, blue, and the opacity where that follows the score.
+            red, green, blue, and the opacity where that follows the score. Signed maps have other colours where it
+            does not: " opaque signed".
         tools: Which tools stand above the tiles.
         modes: What dragging can do; the tool is left out where it is one.
         mode: What dragging does: "choose" a patch, draw a "box", "paint" or "erase" patches.
@@ -64,10 +68,10 @@ class Board(anywidget.AnyWidget):
     tools = traitlets.List(traitlets.Unicode()).tag(sync=True)
     modes = traitlets.List(traitlets.Unicode(), default_value=["choose"]).tag(sync=True)
     mode = traitlets.Enum(("choose", "box", "paint", "erase"), "choose").tag(sync=True)
-    opacity = traitlets.Float(0.8).tag(sync=True)
-    smooth = traitlets.Bool(False).tag(sync=True)
-    robust = traitlets.Bool(True).tag(sync=True)
-    fade = traitlets.Bool(True).tag(sync=True)
+    opacity = traitlets.Float(LOOK.opacity).tag(sync=True)
+    smooth = traitlets.Bool(LOOK.smooth).tag(sync=True)
+    robust = traitlets.Bool(LOOK.robust).tag(sync=True)
+    fade = traitlets.Bool(LOOK.fade).tag(sync=True)
     colours = traitlets.Enum(COLOUR_MAPS, BY_SIGN).tag(sync=True)
     signs = traitlets.Enum(("all", "positive", "negative"), "all").tag(sync=True)
     top = traitlets.Int(0, min=0).tag(sync=True)
@@ -88,7 +92,15 @@ class Board(anywidget.AnyWidget):
             plain, signed = (COLOUR_MAP, SIGNED_COLOUR_MAP) if name == BY_SIGN else (name, name)
             tables[name] = overlay_table(plain).tobytes()
             tables[f"{name} signed"] = overlay_table(signed, signed=True).tobytes()
+            tables[f"{name} opaque signed"] = opaque_table(signed).tobytes()
         super().__init__(tools=list(tools), tables=tables, **traits)
+
+    @traitlets.validate("tiles")
+    def _check_tiles(self, proposal: dict[str, Any]) -> list[Tile]:
+        keys = [tile["key"] for tile in proposal["value"]]
+        if len(set(keys)) < len(keys):
+            raise InputError(f"Each tile of a board needs a key of its own, not {', '.join(keys)}.")
+        return list(proposal["value"])
 
     def tile(self, key: str) -> Tile:
         """The tile of this key, as it was given."""
@@ -103,6 +115,7 @@ def photo_tile(
     *,
     tips: Sequence[str] = (),
     paint: bool = False,
+    new_row: bool = False,
     details: str = "",
 ) -> Tile:
     """A photo in its own colours.
@@ -115,10 +128,11 @@ def photo_tile(
         tips: What is said about each patch when it is pointed at, in reading order.
         paint: True if `painted`, `box` and `chosen` of the board belong to this tile alone, where others may not be
             drawn in.
+        new_row: True if it begins a row; else it stands behind the tile before it.
         details: More about it, shown with the caption under the mouse.
     """
     common = {"key": key, "photo": photo, "caption": caption, "rows": grid[0], "cols": grid[1], "details": details}
-    return {"kind": "photo", **common, "tips": list(tips), "paint": paint}
+    return {"kind": "photo", **common, "tips": list(tips), "paint": paint, "new_row": new_row}
 
 
 def map_tile(
@@ -132,9 +146,10 @@ def map_tile(
     signed: bool = False,
     middle: float = 0.0,
     limits: tuple[float, float] | None = None,
-    locked: tuple[float, float] | None = None,
+    locked: Ends | Mapping[str, Ends] | None = None,
     tips: Sequence[str] = (),
     pin: bool = False,
+    new_row: bool = False,
     details: str = "",
 ) -> Tile:
     """A map over its photo, which is grey so that the colours belong to the scores.
@@ -149,12 +164,19 @@ def map_tile(
         signed: Colours are centred on `middle`.
         middle: The score that has no colour in a signed map.
         limits: Ends of the colours whatever the tools say; by default those of `map_range`, robust or full.
-        locked: Ends of the colours where the scale is locked; by default those that hold all maps of the same unit.
+        locked: Ends of the colours where the scale is locked, or those of both ranges, "robust" and "full"; by default
+            those that hold all maps of the same unit.
         tips: More about each patch when it is pointed at, beside its score and rank, in reading order.
         pin: True for a button that pins the map.
+        new_row: True if it begins a row.
         details: More about it, shown with the caption under the mouse: its settings.
+
+    Raises:
+        InputError: the scores are not of the grid's size.
     """
-    tile = photo_tile(key, photo, caption, grid, tips=tips, details=details)
+    if scores is not None and scores.shape != grid:
+        raise InputError(f"A map of {scores.shape} scores does not fit a grid of {grid} patches.")
+    tile = photo_tile(key, photo, caption, grid, tips=tips, new_row=new_row, details=details)
     known = None if scores is None else scores[np.isfinite(scores)]
     ends: dict[str, Any] = {}
     if known is not None and known.size:
@@ -169,7 +191,7 @@ def map_tile(
         "signed": signed,
         "middle": middle,
         **ends,
-        "locked": None if locked is None else list(locked),
+        "locked": dict(locked) if isinstance(locked, Mapping) else None if locked is None else list(locked),
         "pin": pin,
     }
 

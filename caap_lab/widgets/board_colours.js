@@ -17,9 +17,10 @@ function scoresOf(view) {
   return Float32Array.from({ length: bytes.length / 4 }, (_, place) => reader.getFloat32(4 * place, true));
 }
 
-/** Name of the table of colours and opacities of a map. */
-function tableName(tile, colours) {
-  return tile.signed ? `${colours} signed` : colours;
+/** Name of the table of colours and opacities of a map; where signed maps fade, their colours lack that of 0. */
+function tableName(tile, { colours, fade }) {
+  if (!tile.signed) return colours;
+  return fade ? `${colours} signed` : `${colours} opaque signed`;
 }
 
 /** The scores at the two ends of a map's colours, or null where no score is known. */
@@ -27,7 +28,7 @@ function endsOf(tile, tiles, look) {
   const range = look.robust ? "robust" : "full";
   if (!tile[range]) return null;
   if (!look.lock) return tile[range];
-  if (tile.locked) return tile.locked;
+  if (tile.locked) return tile.locked[range] ?? tile.locked;
   const alike = tiles.filter((other) => other[range] && other.unit === tile.unit && other.signed === tile.signed);
   return [Math.min(...alike.map((other) => other[range][0])), Math.max(...alike.map((other) => other[range][1]))];
 }

@@ -52,6 +52,7 @@ class TileView {
     this.caption.textContent = caption;
     this.caption.title = [caption, details].filter(Boolean).join("\n");
     this.pin.hidden = !pin;
+    this.element.style.gridColumnStart = tile.new_row ? "1" : "";
     this.element.dataset.state = kind === "photo" ? "photo" : tile.full ? "map" : "computing";
     this.waiting.hidden = this.element.dataset.state !== "computing";
   }
@@ -73,7 +74,7 @@ class TileView {
     const share = photo.image ? photo.image.height / photo.image.width : tile.rows / tile.cols;
     const height = Math.round(width * share);
     const ends = endsOf(tile, board.tiles, look);
-    const name = tableName(tile, look.colours);
+    const name = tableName(tile, look);
     const { opacity, smooth, fade, signs } = look;
     const wanted = JSON.stringify([this.version, width, height, ratio, ends, name, opacity, smooth, fade, signs]);
     if (wanted !== this.drawn || photo !== this.photo) {

@@ -12,10 +12,12 @@ from caap_lab.plots.gallery import GalleryRow, plot_gallery
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.lines import plot_lines
 from caap_lab.plots.maps import (
+    colour_table,
     grey,
-    map_colours,
     map_range,
+    on_white,
     outline_patches,
+    overlay_table,
     plot_image,
     plot_image_and_map,
     plot_map,
@@ -27,7 +29,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
 
 
 def test_scores_are_drawn_over_the_grey_image() -> None:
-    ax = plot_map(SCORES, IMAGE, opacity=0.4, label="logit of 'cat'", title="a $ b")
+    ax = plot_map(SCORES, IMAGE, opacity=0.4, robust=False, label="logit of 'cat'", title="a $ b")
     photo, scores = ax.images
     np.testing.assert_array_equal(photo.get_array(), grey(IMAGE))
     np.testing.assert_array_equal(scores.get_array(), SCORES)
@@ -40,18 +42,71 @@ def test_scores_are_drawn_over_the_grey_image() -> None:
 
 
 def test_signed_scores_are_centred_on_zero() -> None:
-    (scores,) = plot_map(SCORES, signed=True).images  # no image: the scores alone, without transparency
+    (scores,) = plot_map(SCORES, signed=True, robust=False).images  # no image: the scores alone, without transparency
     assert scores.get_clim() == (-3, 3) and scores.get_cmap().name == SIGNED_COLOUR_MAP and scores.get_alpha() is None
     assert plot_map(SCORES, limits=(0, 1), colour_map="PuOr").images[0].get_clim() == (0, 1)
     assert map_range(np.zeros((1, 2)), signed=True) == (-1, 1)
-    with pytest.raises(InputError, match="opacity must lie from 0 to 1"):
-        plot_map(SCORES, IMAGE, opacity=1.5)
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_colours_as_pixels_are_those_drawn(signed: bool) -> None:
-    (drawn,) = plot_map(SCORES, signed=signed).images
-    np.testing.assert_array_equal(map_colours(SCORES, signed), drawn.to_rgba(SCORES, bytes=True))
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"opacity": 1.5}, "opacity must lie from 0 to 1"),
+        ({"colour_map": "viridian"}, "no colour map 'viridian'; nearest: viridis"),
+        ({"colour_map": "?"}, "list.matplotlib.colormaps. has all"),
+    ],
+)
+def test_looks_that_cannot_be_drawn(wrong, message) -> None:
+    with pytest.raises(InputError, match=message):
+        plot_map(SCORES, IMAGE, **wrong)
+
+
+def test_one_outlier_does_not_paint_all_others_alike() -> None:
+    scores = np.linspace(0, 1, 200).reshape(10, 20)
+    scores[0, 0], scores[-1, -1] = -50, 1000
+    ax = plot_map(scores, label="logit")
+    low, high = ax.images[0].get_clim()
+    assert 0 < low < 0.03 and 0.97 < high < 1
+    (bar,) = (ax.images[0].figure.axes[1]._colorbar,)
+    assert bar.extend == "both" and bar.vmin == low and bar.vmax == high
+    full = plot_map(scores, robust=False, label="logit")
+    assert full.images[0].get_clim() == (-50, 1000) and full.figure.axes[1]._colorbar.extend == "neither"
+    assert plot_map(scores, limits=(-60, 10), label="logit").figure.axes[1]._colorbar.extend == "max"
+    assert map_range(np.array([0.0] * 99 + [1.0]), robust=True) == (0, 1)  # else no colour tells them apart
+    assert map_range(np.array([np.nan, 2.0, 3.0])) == (2, 3) and map_range(np.array([np.nan])) == (0, 1)
+
+
+def test_low_scores_leave_the_photo_clear() -> None:
+    _, scores = plot_map(SCORES, IMAGE).images
+    shown = scores.cmap(np.linspace(0, 1, 256))
+    assert (np.diff(shown[:, 3]) >= 0).all() and shown[0, 3] == 0 and shown[-1, 3] == 1
+    np.testing.assert_allclose(shown[:, :3], colour_table(COLOUR_MAP) / 255)
+    _, even = plot_map(SCORES, IMAGE, fade=False).images
+    assert (even.cmap(np.linspace(0, 1, 256))[:, 3] == 1).all()
+    masked = np.where(SCORES > 0, SCORES, np.nan)
+    _, part = plot_map(masked, IMAGE).images
+    assert part.to_rgba(np.ma.masked_invalid(masked))[0, 0, 3] == 0
+
+
+@pytest.mark.parametrize("name", ["RdBu_r", "PuOr", "coolwarm", "viridis", "gray"])
+def test_signed_maps_do_not_whiten_the_photo(name: str) -> None:
+    table = overlay_table(name, signed=True) / 255
+    opacity, middle = table[:, 3:], table[127:129, :3].mean(axis=0)
+    assert opacity[127:129].max() == 0 and opacity[[0, 255]].min() > 0.7 and opacity[[96, 160]].max() < 0.5
+    # Taken apart, not changed: on paper of the middle's colour a bar looks as ever.
+    paper = table[:, :3] * opacity + middle * (1 - opacity)
+    np.testing.assert_allclose(paper, colour_table(name) / 255, atol=0.1 if name == "coolwarm" else 0.04)
+    if name != "gray":  # whose own end is white
+        assert (table[[64, 192], :3].min(axis=1) < 0.35).all(), "half of the range is a colour, and no white"
+
+
+def test_a_bar_fades_as_its_map_does() -> None:
+    white, full = on_white(COLOUR_MAP)[0], on_white(COLOUR_MAP)[-1]
+    assert white.tolist() == [255] * 3 and full.tolist() == colour_table(COLOUR_MAP)[-1].tolist()
+    drawn = plot_map(SCORES, IMAGE, label="logit").figure.axes[1]._colorbar
+    np.testing.assert_allclose(drawn.cmap(np.arange(256))[:, :3] * 255, on_white(COLOUR_MAP), atol=1e-6)
+    plain = plot_map(SCORES, IMAGE, fade=False, label="logit").figure.axes[1]._colorbar
+    np.testing.assert_allclose(plain.cmap(np.arange(256))[:, :3] * 255, colour_table(COLOUR_MAP), atol=1)
 
 
 def test_grey_is_the_luminance_of_a_photo() -> None:
@@ -73,7 +128,9 @@ def test_an_image_beside_its_map() -> None:
     left, right, _ = figure.axes
     np.testing.assert_array_equal(left.images[0].get_array(), IMAGE)
     assert (left.get_title(), right.get_title(), figure.get_supxlabel()) == ("vit", "caap", "cutoff 3")
-    assert right.images[1].get_clim() == (-3, 3)
+    assert right.images[1].get_clim() == map_range(SCORES, signed=True, robust=True)
+    long = plot_image_and_map(SCORES, IMAGE, label="logit", titles=("", "caption " * 20)).axes[1].title
+    assert "\n" not in long.get_text() and long.get_text().endswith("...") and long.get_fontsize() < 7
 
 
 def test_heat_maps_show_numbers_under_their_labels() -> None:
@@ -102,7 +159,9 @@ def test_galleries() -> None:
     figure = plot_gallery([row, row], ["first", "second"])
     assert len(figure.axes) == 6 and figure.axes[0].get_title() == "a model\n'cat'"
     assert [ax.get_title() for ax in figure.axes[1:3]] == ["first", "second"]
-    assert [ax.images[1].get_clim() for ax in figure.axes[1:3]] == [(-3, 3), (-3, 2)]
+    assert [ax.images[1].get_clim() for ax in figure.axes[1:3]] == [
+        map_range(SCORES, signed=signed, robust=True) for signed in (True, False)
+    ]
     for rows in ([], [row._replace(maps=[])], [row, row._replace(maps=[SCORES])]):
         with pytest.raises(InputError, match="as many in every row"):
             plot_gallery(rows, ["first", "second"])

@@ -1,0 +1,103 @@
+"""What two maps of one image say differently, patch by patch: as it is, or by ranks."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from caap_lab.errors import InputError
+from caap_lab.models.targets import Contrast, Direction, Given, UnsavedFunction
+
+if TYPE_CHECKING:
+    from caap_lab.attribution.map import AttributionMap
+
+RANK = "rank"
+"""What a score is after `AttributionMap.ranks`."""
+DIFFERENCE = "difference in "
+"""Before what a score of both maps is."""
+_SHOWN = 2
+"""Settings that differ, in the name of a difference."""
+
+
+def ranks_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
+    """The share of the other patches whose score is lower, from 0 to 1; ties have the mean of their places."""
+    places = torch.from_numpy(rankdata(scores.detach().cpu().double().numpy(), axis=None)).reshape(scores.shape)
+    return ((places - 1) / max(scores.numel() - 1, 1)).float()
+
+
+def difference(a: "AttributionMap", b: "AttributionMap") -> "AttributionMap":
+    """The map of a's scores less b's, which says in its names and settings what was subtracted from what.
+
+    Raises:
+        InputError: the maps are not of one image, or their scores cannot be subtracted from each other.
+    """
+    _check(a, b)
+    same_method, same_model = a.method == b.method, a.model_name == b.model_name
+    differing = [key for key in {**a.settings, **b.settings} if a.settings.get(key) != b.settings.get(key)]
+    say = differing if same_method else []
+    # A map of any class takes the other's target.
+    targets = (b, b) if b.class_specific and not a.class_specific else (a, b if b.class_specific else a)
+    target, name = _target(*targets)
+    return replace(
+        a,
+        scores=a.scores - b.scores,
+        target=target,
+        target_name=name,
+        method=f"{_named(a.method, a.settings, say)} - {_named(b.method, b.settings, say)}",
+        score=a.score if a.score.startswith(DIFFERENCE) else f"{DIFFERENCE}{a.score}",
+        sign="signed",
+        settings={"first": {"method": a.method, **a.settings}, "second": {"method": b.method, **b.settings}},
+        model_name=a.model_name if same_model else f"{a.model_name} - {b.model_name}",
+        fingerprint=a.fingerprint if a.fingerprint == b.fingerprint else "",
+        all_scores=None,
+        seconds=a.seconds + b.seconds,
+        image_digest=a.image_digest if a.image_digest == b.image_digest else "",
+        class_specific=a.class_specific or b.class_specific,
+    )
+
+
+def _check(a: "AttributionMap", b: "AttributionMap") -> None:
+    if a.grid != b.grid:
+        raise InputError(
+            f"{a.method} has {a.grid[0]} x {a.grid[1]} scores and {b.method} {b.grid[0]} x {b.grid[1]}: only maps on "
+            "one grid can be subtracted."
+        )
+    if not torch.equal(a.image, b.image):
+        raise InputError(
+            "These are maps of two images, whose patches do not show the same: only maps of one image can be "
+            "subtracted. Compare methods over images by a metric, see cl.benchmark."
+        )
+    if a.score != b.score:
+        raise InputError(
+            f"A score of {a.method} is {a.score}, and one of {b.method} is {b.score}: they have no common unit. "
+            "Compare their ranks: a.ranks() - b.ranks()."
+        )
+
+
+def _named(method: str, settings: Mapping[str, Any], keys: list[str]) -> str:
+    """A method with the settings in which it differs from the other."""
+    said = [f"{key} {settings.get(key)}" for key in keys[:_SHOWN]] + ["..."] * (len(keys) > _SHOWN)
+    return f"{method} ({', '.join(said)})" if said else method
+
+
+def _target(a: "AttributionMap", b: "AttributionMap") -> tuple[Given, str]:
+    """What a difference of two maps explains: what both do; of two classes, the contrast of one with the other."""
+    if _same(a.target, b.target):
+        return a.target, a.target_name
+    match a.target, b.target:
+        case (int(of), int(against)) | (Contrast(int(of), None), Contrast(int(against), None)):
+            names = a.class_names
+            one, other = (a.target_name, b.target_name) if names is None else (names.name(of), names.name(against))
+            return Contrast(of, against), f"{one} rather than {other}"
+    name = f"{a.target_name} - {b.target_name}"
+    return cast(Given, UnsavedFunction(name)), name  # no function of one model's logits
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Direction) and isinstance(other, Direction):
+        return one.name == other.name and torch.equal(one.vector, other.vector)
+    return type(one) is type(other) and bool(one == other)
