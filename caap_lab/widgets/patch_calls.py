@@ -36,7 +36,7 @@ def patch_calls(model: HookedViT, settings: PatchSettings, photos: Sequence[Phot
         lines.append(f"source = model.record({images}, {settings.point.name!r}{_layers_call(settings)}){made}")
     tokens = settings.tokens(model)
     chosen = "" if tokens is None else f", tokens={_tokens_call(model, settings, tokens)}"
-    heads = f", heads={list(settings.heads)}" if settings.heads and settings.point.heads else ""
+    heads = f", heads={list(settings.heads)}" if settings.heads else ""
     lines.append(f"patch = cl.Patch({settings.point.name!r}{_layers_call(settings)}{chosen}{heads}, source={source})")
     held = settings.held_tokens(model)
     if held:

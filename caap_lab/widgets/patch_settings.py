@@ -87,6 +87,17 @@ class PatchSettings(NamedTuple):
     others: str
     """One of `OTHERS`."""
 
+    def cleaned(self) -> "PatchSettings":
+        """Without what the point does not have, so that equal patches are equal."""
+        point = self.point
+        return self._replace(
+            layers=self.layers if point.in_blocks else (0, 0),
+            cells=self.cells if point.has_tokens else (),
+            prefix=self.prefix if point.has_tokens else (),
+            heads=self.heads if len(self.heads) < point.heads else (),
+            others=self.others if point.has_tokens else "evolve",
+        )
+
     @property
     def layer_range(self) -> range | None:
         """The layers; None outside the blocks."""
@@ -104,7 +115,7 @@ class PatchSettings(NamedTuple):
 
     def held_tokens(self, model: HookedViT) -> list[int]:
         """Tokens that stay as in the target's own run: all but the chosen ones and those that carry the prediction."""
-        if self.others == "evolve" or not self.point.has_tokens:
+        if self.others == "evolve":
             return []
         free = {*(self.tokens(model) or ()), *model.spec.live_prefix}
         return [token for token in range(model.spec.n_tokens) if token not in free]
@@ -115,7 +126,7 @@ class PatchSettings(NamedTuple):
         Raises:
             InputError: the point does not take these tokens or heads.
         """
-        heads = list(self.heads) if self.heads and self.point.heads else None
+        heads = list(self.heads) or None
         return Patch(self.point.name, self.layer_range, self.tokens(model), source=source, heads=heads)
 
 

@@ -1,0 +1,76 @@
+"""The photos that a patch goes between: those given, blanks, and uploads."""
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor
+
+from caap_lab.engine.blanks import IMAGE_BLANKS, blank_image
+from caap_lab.errors import InputError
+from caap_lab.models.vit import HookedViT
+from caap_lab.widgets.image_picker import ImagePicker
+from caap_lab.widgets.photos import Photo, uploaded
+
+
+class PatchPhotos:
+    """All photos with the two pickers that choose among them.
+
+    Attributes:
+        source: Chooses the photo whose activations are put in.
+        target: Chooses the photo whose run receives them.
+    """
+
+    def __init__(self, model: HookedViT, given: list[Photo], on_file: Callable[[ImagePicker], None]) -> None:
+        """Offer photos and blanks; the first is the source, and the second, or a white blank, the target.
+
+        Args:
+            model: The model.
+            given: The photos of the call.
+            on_file: Watches a picker's files.
+        """
+        self._model = model
+        self._blanks = [_blank(model, kind) for kind in IMAGE_BLANKS]
+        self.every = [*given, *self._blanks]
+        """Places stay: uploads come last."""
+        self.source, self.target = ImagePicker(), ImagePicker(chosen=1)
+        for picker in (self.source, self.target):
+            on_file(picker)
+        self._show()
+
+    @property
+    def photos(self) -> list[Photo]:
+        """All but the blanks: what means, noise and other photos' activations are taken of."""
+        return [photo for photo in self.every if photo not in self._blanks]
+
+    def is_blank(self, photo: Photo) -> bool:
+        """True for a blank."""
+        return photo in self._blanks
+
+    def chosen(self, picker: ImagePicker) -> Photo:
+        """The photo that a picker has chosen."""
+        return self.every[picker.chosen]
+
+    def add(self, picker: ImagePicker) -> None:
+        """Take the file that was dropped on a picker, and choose it there."""
+        name, content = picker.file
+        if not name:
+            return
+        try:
+            photo = uploaded(self._model, name, content)
+        except InputError as error:
+            picker.problem = str(error)
+            return
+        self.every.append(photo)
+        self._show()
+        picker.chosen = len(self.every) - 1
+
+    def _show(self) -> None:
+        for picker in (self.source, self.target):
+            picker.names = [photo.name for photo in self.every]
+            picker.pictures = [photo.thumbnail for photo in self.every]
+
+
+def _blank(model: HookedViT, kind: str) -> Photo:
+    x = cast(Tensor, blank_image(model, kind))
+    name = f"{kind.replace('_', ' ')} blank"
+    return Photo(name, f"cl.blanks.blank_image(model, {kind!r})", x, model.preprocessing.to_rgb(x[0]))
