@@ -1,10 +1,7 @@
 """Effects of patches as colours and words."""
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from matplotlib import colormaps
-
-from caap_lab.plots.style import SIGNED_COLOUR_MAP
+from jaxtyping import Float
 
 UNPATCHED = {"denoise": 0.0, "noise": 1.0}
 """The effect of a patch that changes nothing, by direction."""
@@ -18,12 +15,6 @@ def effect_limits(effects: Float[np.ndarray, "*cell"], direction: str) -> Limits
     known = effects[np.isfinite(effects)]
     furthest = float(np.abs(known - middle).max(initial=0)) or 1.0
     return middle - furthest, middle + furthest
-
-
-def effect_colours(effects: Float[np.ndarray, " cell"], limits: Limits) -> UInt8[np.ndarray, "cell 4"]:
-    """One colour per cell; clear where the effect is not known yet."""
-    colours = np.asarray(colormaps[SIGNED_COLOUR_MAP](_shares(effects, limits), bytes=True))
-    return np.where(np.isfinite(effects)[:, None], colours, 0).astype(np.uint8)
 
 
 def effect_tiles(effects: Float[np.ndarray, "layer column"], limits: Limits) -> bytes:

@@ -1,11 +1,11 @@
 """Causal tracing in one's hand: paint what is corrupted, and see which tokens and heads bring the answer back."""
 
 from collections import OrderedDict
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
@@ -15,23 +15,23 @@ from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.mechanisms.pairs import DIRECTIONS
 from caap_lab.mechanisms.trace import trace as trace_pairs
-from caap_lab.mechanisms.trace_result import Trace, numbered
+from caap_lab.mechanisms.trace_result import Trace
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.probability import probabilities
 from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.maps import colour_table
-from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.widgets.background import Job, cancellable_copy
+from caap_lab.widgets.board import Board, map_tile, photo_tile
 from caap_lab.widgets.class_table import class_table
-from caap_lab.widgets.effects import Limits, effect_colours, effect_limits, effect_tiles, effect_words, limits_words
-from caap_lab.widgets.head_grid import HeadGrid
-from caap_lab.widgets.panel import Panel, group, wrapped
+from caap_lab.widgets.effects import UNPATCHED, Limits, effect_limits
+from caap_lab.widgets.panel import Panel, group
+from caap_lab.widgets.patch_settings import box_cells
 from caap_lab.widgets.photos import photos_of
-from caap_lab.widgets.picture import Picture
 from caap_lab.widgets.pixels import png
 from caap_lab.widgets.target_box import TargetBox, compared_classes, target_call
 from caap_lab.widgets.trace_figure import trace_figure
+from caap_lab.widgets.trace_grids import TraceGrids
+from caap_lab.widgets.trace_words import cell_words, gap_warning, traced_frame
 from caap_lab.widgets.traced_image import (
     CORRUPTIONS,
     OTHER,
@@ -43,10 +43,13 @@ from caap_lab.widgets.traced_image import (
     corrupted_image,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 POINTS = ("resid_pre", "attn_out", "mlp_out")
-MODES = ("paint", "erase")
 KEPT = 16
 """Settings whose traces stay in memory."""
+UNIT = "effect (0 corrupted, 1 clean)"
 
 
 def trace(
@@ -54,7 +57,11 @@ def trace(
 ) -> "TraceView":
     """Paint what is corrupted, and see where the difference between the two images is carried.
 
-    Drag over patches of the photo to corrupt them (blurred, noised, blank, or from the other image); nothing painted
+    ```python
+    cl.widgets.trace(model, photo)
+    ```
+
+    Paint patches of the photo to corrupt them (blurred, noised, blank, or from the other image); nothing painted
     corrupts all. Layer by layer the effect of every token appears, and that of every head: 0 is the corrupted image's
     score, 1 the clean one's (see `caap_lab.trace`). Click a layer, then a patch, a prefix token or a head, for the
     likeliest classes of the run into which it is put.
@@ -86,64 +93,65 @@ class TraceView(Panel):
             raise InputError("widgets.trace shows one clean and at most one corrupted image; cl.trace takes many.")
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
-        self.model, self.photo, self.other = model, photos[0], next(iter(others), None)
+        self.model, self.photo = model, photos[0]
+        self.other = next((replace(one, call="other") if one.call == "image" else one for one in others), None)
         self._copy = cancellable_copy(model)
         self._known: OrderedDict[Options, Traced] = OrderedDict()
         self.cell: Cell | None = None
         """The token or head whose run is described."""
-        spec = model.spec
         how = [*([] if self.other is None else [OTHER]), *CORRUPTIONS]
         self.how = ipywidgets.Dropdown(options=how, description="corrupt by")
         self.direction = ipywidgets.Dropdown(options=DIRECTIONS, description="direction")
         self.point = ipywidgets.Dropdown(options=POINTS, description="tokens of")
-        self.mode = ipywidgets.ToggleButtons(options=MODES, style={"button_width": "90px"})
         self.clear = ipywidgets.Button(description="corrupt all", tooltip="Take the painted patches back")
-        self.mode.layout.width, self.clear.layout.width = "auto", "110px"
-        size = {"rows": spec.grid[0], "cols": spec.grid[1]}
-        self.clean = Picture(photo=self.photo.png, mode="paint", label="The clean image", **size)
-        self.corrupted = Picture(label="The corrupted image", width=200, **size)
-        self.map = Picture(photo=self.photo.grey_png, opacity=0.7, label="Effects of patches", **size)
-        table = colour_table(SIGNED_COLOUR_MAP).tobytes()
-        grids = {"layers": spec.n_layers, "table": table}
-        apart: dict[str, Any] = {"chosen": [-1, -1], **grids}
-        prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": numbered(spec.prefix)}
-        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=90, **size, **grids)
-        self.prefix = HeadGrid(label="Prefix tokens by layer", width=170, **prefix, **apart)
-        self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=420, **apart)
-        self._details = ipywidgets.HTML()
-        shown = [self.layers, self.map, *([self.prefix] if spec.n_prefix else []), self.heads]
+        self.swap = ipywidgets.Button(description="swap images", tooltip="Make the other image the clean one")
+        self.board = Board(
+            tools=["modes", "opacity", "fade", "smooth", "top"],
+            modes=["paint", "erase", "box"],
+            mode="paint",
+            largest=420,
+            label="Clean image, corrupted image and the effects of patches",
+        )
+        self.grids = TraceGrids(model)
+        self._notice, self._details = ipywidgets.HTML(), ipywidgets.HTML()
+        grids = ipywidgets.Box(self.grids.shown, layout=ipywidgets.Layout(flex_flow="row wrap"))
+        buttons = ipywidgets.HBox([self.clear, *([] if self.other is None else [self.swap])])
+        buttons.add_class("caap-patch-buttons")
         self._lay_out(
             [
-                group("corruption", self.how, self.mode, self.clear),
-                group("trace", self.direction, self.point),
-                group("class", self.target_box),
+                group("Corruption", self.how, buttons),
+                group("Trace", self.direction, self.point),
+                group("Class", self.target_box),
             ],
-            wrapped(self.clean, self.corrupted),
-            wrapped(*shown),
+            self._notice,
+            self.board,
+            grids,
             self._details,
         )
         for control in (self.how, self.direction, self.point):
             self._on(control, "value", self._update)
-        self._on(self.clean, "painted", self._update)
-        self._on(self.mode, "value", lambda: self.clean.set_trait("mode", self.mode.value))
-        self.clear.on_click(lambda _: self.clean.set_trait("painted", []))
+        self._on(self.board, "painted", self._update)
+        self._on(self.board, "box", self._add_box)
+        self._on(self.board, "chosen", self._choose_patch)
+        self.clear.on_click(lambda _: self.board.set_trait("painted", []))
+        self.swap.on_click(lambda _: self._swap())
         self.target_box.on_choice(self._update, self._on)
-        self._on(self.layers, "chosen", self._go)
-        self._on(self.map, "chosen", self._choose_patch)
-        self._on(self.prefix, "chosen", lambda: self._choose("token", *self.prefix.chosen))
-        self._on(self.heads, "chosen", lambda: self._choose("head", *self.heads.chosen))
+        self._on(self.grids.layers, "chosen", self._go)
+        self._on(self.grids.prefix, "chosen", lambda: self._choose("token", *self.grids.prefix.chosen))
+        self._on(self.grids.heads, "chosen", lambda: self._choose("head", *self.grids.heads.chosen))
         with self._shown_errors():
             self._update()
 
     @property
     def options(self) -> Options:
         """What all traces shown share."""
-        return Options(self.how.value, tuple(self.clean.painted), self.direction.value, self.target_box.target)
+        painted, target = tuple(self.board.painted), self.target_box.target
+        return Options(self.photo, self.how.value, painted, self.direction.value, target)
 
     @property
     def layer(self) -> int:
         """The layer whose patches are shown large."""
-        return int(self.layers.chosen[0])
+        return int(self.grids.layers.chosen[0])
 
     @property
     def traced(self) -> dict[Any, Trace]:
@@ -157,7 +165,7 @@ class TraceView(Panel):
     @property
     def link(self) -> str:
         """The Python calls that compute what is shown."""
-        other = "" if self.other is None else self.other.call if self.other.call != "image" else "other"
+        other = "" if self.other is None else self.other.call
         wanted = target_call(self.target_box.target)
         return "\n".join(
             calls(self.photo.call, other, self.options, wanted, self.point.value, self.cell, self.model.grid)
@@ -165,8 +173,12 @@ class TraceView(Panel):
 
     @property
     def file_name(self) -> str:
-        """What saved files are called: the model and the image."""
-        return f"{self.model.model_name} {self.photo.name} trace"
+        """Of saved files."""
+        return f"{self.model.model_name} trace {self.photo.name} {self.how.value}"
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row per layer and token or head: its effect, as far as they are computed."""
+        return traced_frame(self._effects(), self._here.heads, self.point.value, self.model.spec)
 
     def to_figure(self) -> Figure:
         """Both images, the effects of this layer's patches, and of all heads."""
@@ -180,15 +192,10 @@ class TraceView(Panel):
             heads,
             limits=self._limits(effects[:, spec.n_prefix :]),
             head_limits=self._limits(np.zeros(1) if heads is None else heads),
-            chosen=list(self.map.chosen),
-            label="effect (0 corrupted, 1 clean)",
+            chosen=list(self.board.chosen),
+            label=UNIT,
             titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", f"heads (z): {here.target}"),
         )
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row per layer and token, and one per layer and head, as far as they are traced."""
-        tables = [traced.to_dataframe() for traced in self.traced.values()]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -198,12 +205,26 @@ class TraceView(Panel):
         if options not in self._known:
             other = None if self.other is None else self.other.x
             self._known[options] = Traced(
-                corrupted_image(self.model, self.photo.x, other, options.how, options.painted)
+                corrupted_image(self.model, options.clean.x, other, options.how, options.painted)
             )
         self._known.move_to_end(options)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return self._known[options]
+
+    def _add_box(self) -> None:
+        if self.board.box:
+            cells = box_cells(self.model.grid, self.board.box)
+            self.board.box = []
+            self.board.painted = sorted({*self.board.painted, *cells})
+
+    def _swap(self) -> None:
+        """The clean image becomes the other one, and the other way round."""
+        assert self.other is not None  # else there is no button
+        self.photo, self.other = self.other, self.photo
+        self._show_message("")
+        with self._shown_errors():
+            self._update()
 
     def _go(self) -> None:
         """Show another layer, and the same token or head there."""
@@ -213,8 +234,8 @@ class TraceView(Panel):
         self._update()
 
     def _choose_patch(self) -> None:
-        if self.map.chosen:
-            row, col = self.map.chosen
+        if self.board.chosen:
+            row, col = self.board.chosen
             self._choose("token", self.layer, self.model.spec.n_prefix + row * self.model.grid[1] + col)
 
     def _choose(self, kind: str, layer: int, number: int) -> None:
@@ -222,7 +243,7 @@ class TraceView(Panel):
             return
         self.cell = Cell(kind, layer, number)
         if layer != self.layer:
-            self.layers.chosen = [layer, 0]  # which marks and updates
+            self.grids.layers.chosen = [layer, 0]  # which marks and updates
         else:
             self._mark()
             self._update()
@@ -234,9 +255,9 @@ class TraceView(Panel):
             return
         patch = cell.kind == "token" and cell.number >= first
         place = [cell.layer, cell.number]
-        self.map.chosen = list(divmod(cell.number - first, cols)) if patch else []
-        self.prefix.chosen = place if cell.kind == "token" and not patch else [-1, -1]
-        self.heads.chosen = place if cell.kind == "head" else [-1, -1]
+        self.board.chosen = list(divmod(cell.number - first, cols)) if patch else []
+        self.grids.prefix.chosen = place if cell.kind == "token" and not patch else [-1, -1]
+        self.grids.heads.chosen = place if cell.kind == "head" else [-1, -1]
 
     def _update(self) -> None:
         """Show what is known of these settings, and compute the rest, this layer's first."""
@@ -244,7 +265,7 @@ class TraceView(Panel):
         here, options, point, cell = self._here, self.options, self.point.value, self.cell
         jobs = []
         if not here.ends:
-            jobs.append(Job(("ends", options), lambda: self._run_ends(here), self._on_ends(here)))
+            jobs.append(Job(("ends", options), lambda: self._run_ends(here, options), self._on_ends(here)))
         if cell is not None and (point, cell) not in here.logits:
             key = ("cell", options, point, cell)
             jobs.append(Job(key, lambda: self._run_cell(here, options, point, cell), self._on_cell(here, point, cell)))
@@ -258,8 +279,8 @@ class TraceView(Panel):
         self._replace_jobs(jobs)
 
     @torch.no_grad()
-    def _run_ends(self, here: Traced) -> dict[str, Tensor]:
-        both = {"clean": self.photo.x, "corrupted": here.corrupted}
+    def _run_ends(self, here: Traced, options: Options) -> dict[str, Tensor]:
+        both = {"clean": options.clean.x, "corrupted": here.corrupted}
         return {name: self._copy(x)[0].float().cpu() for name, x in both.items()}
 
     def _on_ends(self, here: Traced) -> Any:
@@ -271,7 +292,7 @@ class TraceView(Panel):
         return receive
 
     def _run_cell(self, here: Traced, options: Options, point: str, cell: Cell) -> Tensor:
-        pair = (self.photo.x, here.corrupted)
+        pair = (options.clean.x, here.corrupted)
         given, receiver = pair if options.direction == "denoise" else pair[::-1]
         return cell_logits(self._copy, given, receiver, point, cell)
 
@@ -284,7 +305,7 @@ class TraceView(Panel):
 
     def _run_trace(self, here: Traced, options: Options, **places: Any) -> Any:
         def run() -> Trace:
-            images = (self._copy, self.photo.x, here.corrupted, options.target)
+            images = (self._copy, options.clean.x, here.corrupted, options.target)
             return trace_pairs(*images, direction=options.direction, progress=False, **places)
 
         return run
@@ -320,47 +341,37 @@ class TraceView(Panel):
         return self.model.preprocessing.to_rgb(x[0])
 
     def _draw(self) -> None:
-        here, spec, layer = self._here, self.model.spec, self.layer
-        self.corrupted.photo = png(self._pixels(here.corrupted))
-        scale = "" if here.heads is None else f"; {here.heads.scale_words}"
-        self.corrupted.caption = f"corrupted: {self.how.value}{scale}"
-        painted = len(self.clean.painted)
-        self.clean.caption = f"clean; {painted or 'all'} patch{'es' * (painted != 1)} corrupted"
+        here, spec, layer, direction = self._here, self.model.spec, self.layer, self.direction.value
         effects = self._effects()
-        patches, prefix = effects[:, spec.n_prefix :], effects[:, : spec.n_prefix]
+        patches = effects[:, spec.n_prefix :]
         limits = self._limits(patches)
-        words = f"{self.point.value}: {here.target}, colours {limits_words(limits)}" if here.target else "computing"
-        with self.layers.hold_sync():
-            self.layers.tiles = effect_tiles(patches, limits)
-            self.layers.tips = [f"patches of layer {place}" for place in range(spec.n_layers)]
-            self.layers.caption = "layer"
-        with self.map.hold_sync():
-            self.map.overlay = png(effect_colours(patches[layer], limits).reshape(*spec.grid, 4))
-            self.map.caption = f"layer {layer}, {words}"
-            self.map.tips = [
-                f"row {place // spec.grid[1]}, column {place % spec.grid[1]}: {effect_words(value)}"
-                for place, value in enumerate(patches[layer])
+        painted = len(self.board.painted)
+        known = bool(np.isfinite(patches[layer]).any())
+        scale = "" if here.heads is None else f"; {here.heads.scale_words}"
+        clean = f"clean; {painted or 'all'} patch{'es' * (painted != 1)} corrupted"
+        words = f"layer {layer}, {self.point.value}: {here.target or 'computing'}"
+        with self.board.hold_sync():
+            self.board.photos = {"clean": self.photo.png, "corrupted": png(self._pixels(here.corrupted))}
+            self.board.tiles = [
+                photo_tile("clean", "clean", clean, spec.grid, paint=True),
+                photo_tile("corrupted", "corrupted", f"corrupted: {self.how.value}{scale}", spec.grid),
+                map_tile(
+                    "effects",
+                    "clean",
+                    words,
+                    patches[layer].reshape(spec.grid) if known else None,
+                    spec.grid,
+                    UNIT,
+                    signed=True,
+                    middle=UNPATCHED[direction],
+                    limits=limits,
+                    details=f"{words}; {direction}",
+                ),
             ]
-        if spec.n_prefix:
-            with self.prefix.hold_sync():
-                self.prefix.tiles = effect_tiles(prefix, self._limits(prefix))
-                self.prefix.tips = [
-                    f"layer {place}, {name}: {effect_words(value)}"
-                    for place, values in enumerate(prefix)
-                    for name, value in zip(self.prefix.columns, values, strict=True)
-                ]
-                self.prefix.caption = "prefix tokens"
+        self.grids.draw_tokens(effects, limits, direction)
         heads = np.full((spec.n_layers, spec.n_heads), np.nan) if here.heads is None else here.heads.mean
-        limits = self._limits(heads)
-        with self.heads.hold_sync():
-            self.heads.tiles = effect_tiles(heads, limits)
-            known = f"{here.target}, colours {limits_words(limits)}" if here.heads is not None else "computing"
-            self.heads.caption = f"heads (z): {known}"
-            self.heads.tips = [
-                f"layer {place}, head {head}: {effect_words(value)}"
-                for place, values in enumerate(heads)
-                for head, value in enumerate(values)
-            ]
+        self.grids.draw_heads(heads, here.heads is not None, direction)
+        self._notice.value = gap_warning(here)
         self._describe()
 
     def _describe(self) -> None:
@@ -379,20 +390,8 @@ class TraceView(Panel):
             if self.target_box.target is None and classes:
                 other = int(classes["corrupted"].argmax())
                 against = other if other != of else None
-            title = f"{self._words(cell)} of the {self._source} put in"
+            source = "clean image" if self.direction.value == "denoise" else "corrupted image"
+            title = f"{cell_words(cell, self.model.spec)} of the {source} put in"
             table = class_table(title, logits, classes, of, self.model, against, "patched")
             self._details.value = table
         self._changed()
-
-    @property
-    def _source(self) -> str:
-        return "clean image" if self.direction.value == "denoise" else "corrupted image"
-
-    def _words(self, cell: Cell) -> str:
-        if cell.kind == "head":
-            return f"Layer {cell.layer}, head {cell.number}"
-        first, cols = self.model.spec.n_prefix, self.model.grid[1]
-        if cell.number < first:
-            return f"Layer {cell.layer}, {self.prefix.columns[cell.number]} token"
-        row, col = divmod(cell.number - first, cols)
-        return f"Layer {cell.layer}, patch at row {row}, column {col}"

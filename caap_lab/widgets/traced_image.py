@@ -14,6 +14,7 @@ from caap_lab.activations.run_patched import run_patched
 from caap_lab.mechanisms.corruption import corrupt
 from caap_lab.mechanisms.trace_result import Trace
 from caap_lab.models.vit import HookedViT
+from caap_lab.widgets.photos import Photo
 
 OTHER = "other image"
 CORRUPTIONS = ("blur", "noise", "blank")
@@ -31,6 +32,7 @@ class Cell(NamedTuple):
 class Options(NamedTuple):
     """Settings that all traces of one pair share."""
 
+    clean: Photo
     how: str
     painted: tuple[int, ...]
     """Numbers of the corrupted patches; none for all."""
@@ -95,7 +97,10 @@ def calls(
     lines, masks = [], ""
     if options.painted:
         rows, cols = grid
-        lines += [f"mask = np.isin(np.arange({rows * cols}), {list(options.painted)}).reshape({rows}, {cols})"]
+        lines += [
+            "import numpy as np",
+            f"mask = np.isin(np.arange({rows * cols}), {list(options.painted)}).reshape({rows}, {cols})",
+        ]
         masks = ", masks=mask"
     how = f"'blank'{masks}, blank={other}" if options.how == OTHER else f"{options.how!r}{masks}"
     given = f"model, {image}, changed, {target}, direction={options.direction!r}"

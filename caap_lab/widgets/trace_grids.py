@@ -1,0 +1,78 @@
+"""Effects of a trace at a glance: small maps of patches, prefix tokens and heads, one row per layer."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from caap_lab.mechanisms.trace_result import numbered
+from caap_lab.models.vit import HookedViT
+from caap_lab.plots.maps import colour_table
+from caap_lab.plots.style import SIGNED_COLOUR_MAP
+from caap_lab.widgets.effects import Limits, effect_limits, effect_tiles, effect_words, limits_words
+from caap_lab.widgets.head_grid import HeadGrid, set_all
+
+
+class TraceGrids:
+    """The three grids.
+
+    Attributes:
+        layers: The patches of each layer as a small map; its chosen row is the layer that is shown large.
+        prefix: One cell for each prefix token.
+        heads: One cell for each head.
+    """
+
+    def __init__(self, model: HookedViT) -> None:
+        spec = model.spec
+        self._prefix_names = numbered(spec.prefix)
+        every: dict[str, Any] = {"layers": spec.n_layers, "table": colour_table(SIGNED_COLOUR_MAP).tobytes()}
+        apart: dict[str, Any] = {"chosen": [-1, -1], "zooms": False, **every}
+        size: dict[str, Any] = {"rows": spec.grid[0], "cols": spec.grid[1], "zooms": False, **every}
+        prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": self._prefix_names}
+        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=96, **size)
+        self.prefix = HeadGrid(label="Prefix tokens by layer", width=44 + 34 * max(1, spec.n_prefix), **prefix, **apart)
+        self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=420, **apart)
+
+    @property
+    def shown(self) -> list[HeadGrid]:
+        """Those that the model has."""
+        return [self.layers, *([self.prefix] if self._prefix_names else []), self.heads]
+
+    def draw_tokens(self, effects: Float[np.ndarray, "layer token"], limits: Limits, direction: str) -> None:
+        """Effects of tokens; NaN where they are not known yet.
+
+        Args:
+            effects: Of prefix tokens and patches.
+            limits: Ends of the colours of patches.
+            direction: Of the trace.
+        """
+        count = len(self._prefix_names)
+        prefix, patches = effects[:, :count], effects[:, count:]
+        tips = [f"patches of layer {place}" for place in range(len(effects))]
+        set_all(self.layers, {"tiles": effect_tiles(patches, limits), "tips": tips, "caption": "layer"})
+        if not count:
+            return
+        ends = effect_limits(prefix, direction)
+        tips = [
+            f"layer {place}, {name}: {effect_words(value)}"
+            for place, values in enumerate(prefix)
+            for name, value in zip(self._prefix_names, values, strict=True)
+        ]
+        set_all(self.prefix, {"tiles": effect_tiles(prefix, ends), "tips": tips, "caption": "prefix tokens"})
+
+    def draw_heads(self, effects: Float[np.ndarray, "layer head"], known: bool, direction: str) -> None:
+        """Effects of heads; NaN where they are not known yet.
+
+        Args:
+            effects: The effects.
+            known: Whether they are.
+            direction: Of the trace.
+        """
+        limits = effect_limits(effects, direction)
+        tips = [
+            f"layer {place}, head {head}: {effect_words(value)}"
+            for place, values in enumerate(effects)
+            for head, value in enumerate(values)
+        ]
+        caption = f"heads (z): colours {limits_words(limits)}" if known else "heads (z): computing"
+        set_all(self.heads, {"tiles": effect_tiles(effects, limits), "tips": tips, "caption": caption})
