@@ -59,7 +59,7 @@ class Worker:
     def replace_jobs(self, jobs: Sequence[Job]) -> None:
         """Make these the jobs to do, in this order; whatever else waits or runs is dropped."""
         with self._changed:
-            running = self._running
+            running = None if self._stop.is_set() else self._running  # one that is told to stop gives no result
             keep = running is not None and any(job.key == running.key for job in jobs)
             self._waiting = [job for job in jobs if not (running is not None and job.key == running.key)]
             if running is not None and not keep:
@@ -73,7 +73,8 @@ class Worker:
     def pending(self) -> int:
         """Number of jobs that run, wait, or have a result that is not handed over yet."""
         with self._changed:
-            return len(self._waiting) + (self._running is not None) + len(self._results)
+            running = self._running is not None and not self._stop.is_set()
+            return len(self._waiting) + running + len(self._results)
 
     def wait(self, seconds: float = 60) -> None:
         """Wait until all is done and handed over, here and now: what a cell or a script needs that uses the results.
@@ -116,6 +117,7 @@ class Worker:
                 continue
             with self._changed:
                 self._results.append((receiver, result))
+                self._running = None  # before it is handed over, when somebody counts what is left
             if self._loop is None or self._loop.is_closed():
                 self._deliver()
             else:

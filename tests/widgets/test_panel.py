@@ -1,17 +1,117 @@
-"""What all widgets share: closing one leaves nothing behind."""
+"""What all widgets share: layout, messages, files, work that can be stopped; closing one leaves nothing behind."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
+import pandas as pd
 import pytest
 from ipywidgets.widgets.widget import _instances
+from matplotlib.figure import Figure
 
 import caap_lab as cl
 from caap_lab.errors import InputError
-from caap_lab.widgets.background import Worker
+from caap_lab.plots.style import text_figure
+from caap_lab.widgets.background import Job, Worker
 from caap_lab.widgets.explore_view import explore
 from caap_lab.widgets.layer_sweep_view import layer_sweep
+from caap_lab.widgets.panel import Panel, group
+from helpers.widgets import until
+
+
+class Small(Panel):
+    """A slider that squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slider = ipywidgets.IntSlider(3, description="number")
+        self.square = ipywidgets.Label("nothing yet")
+        self._lay_out([group("Settings <b>", self.slider)], self.square)
+        self._on(self.slider, "value", self._update)
+        self._update()
+
+    def _update(self) -> None:
+        if self.slider.value == 7:
+            raise InputError("Seven is taken.")
+        self.square.value = str(self.slider.value**2)
+        self._changed()
+
+    def to_figure(self) -> Figure:
+        return text_figure(self.square.value)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        return pd.DataFrame({"name": ["Käfer, groß"], "square": [int(self.square.value)]})
+
+    @property
+    def file_name(self) -> str:
+        return "a/model: photo.jpg"
+
+    @property
+    def link(self) -> str:
+        return f"{self.slider.value} ** 2"
+
+
+@pytest.fixture
+def small() -> Any:
+    made = Small()
+    yield made
+    made.close()
+
+
+def test_controls_stand_beside_what_they_control(small: Small) -> None:
+    (frame,) = small.children
+    column, main = frame.children
+    assert "caap-column" in column._dom_classes and "caap-main" in main._dom_classes
+    title, slider = column.children[0].children
+    assert slider is small.slider and "Settings &lt;b&gt;" in title.value and "<svg" in title.value
+    assert list(main.children)[:3] == [small._message, small._status, small.square]
+
+
+def test_a_message_stands_above_all_and_goes_with_the_next_change(small: Small) -> None:
+    small.slider.value = 7
+    assert small.message == "Seven is taken." and 'role="alert"' in small._message.value
+    small.slider.value = 8
+    assert small.message == "" and "alert" not in small._message.value and small._actions.code == "8 ** 2"
+
+
+def test_files_of_what_is_shown(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[dict[str, Any], Any]] = []
+    monkeypatch.setattr(small._actions, "send", lambda content, buffers=None: sent.append((content, buffers)))
+    small.slider.value = 4
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("csv", "\ufeffname,square".encode())):
+        small._actions._receive(small._actions, {"make": kind}, [])
+        content, (data,) = sent.pop()
+        assert content["made"] == kind and content["name"] == f"a_model_photo.jpg.{kind}"
+        assert data.startswith(start)
+    assert data.decode("utf-8-sig") == 'name,square\n"Käfer, groß",16\n'
+    small.square.value = "no number"
+    small._actions._receive(small._actions, {"make": "csv"}, [])
+    assert sent == [({"failed": "csv"}, None)] and "ValueError" in small.message
+
+
+def test_work_can_be_stopped_and_goes_on(small: Small) -> None:
+    go, done = threading.Event(), []
+
+    def job(number: int) -> Job:
+        def run() -> int:
+            small.worker.check()  # as torch's functions do
+            assert number == 0 or go.wait(60)
+            return number
+
+        return Job(number, run, done.append)
+
+    small._replace_jobs([job(number) for number in range(3)])
+    until(lambda: done == [0])
+    until(lambda: small._status.pending == 2)
+    assert small._status.total == 3
+    small._status._receive(small._status, {"wanted": "stop"}, [])
+    assert small._status.stopped and small._status.pending == 2
+    go.set()
+    small._status._receive(small._status, {"wanted": "resume"}, [])
+    small.wait()
+    assert done == [0, 1, 2] and small._status.pending == small._status.total == 0 and not small._status.stopped
 
 
 @pytest.mark.parametrize("name", ["explore", "layer_sweep", "attention", "benchmark"])
@@ -30,8 +130,8 @@ def test_close_leaves_nothing_behind(
         made = getattr(cl.widgets, name)(*given.get(name, (tmp_path / "none",)))
         assert len(_instances) > len(before) + 20
         if name == "explore":
-            made.method_list.value = ("rollout", "caap")
-            made.method_list.value = ("rollout",)
+            made.method_picker.value = ("rollout", "caap")
+            made.method_picker.value = ("rollout",)
         made.close()
         assert set(_instances) == before
         made.close()  # once more does nothing
