@@ -23,7 +23,13 @@ from caap_lab.checks import is_number
 from caap_lab.errors import InputError
 from caap_lab.models.device_dtype import has_float64
 
+__all__ = ["add", "project_off", "swap"]
 Vector = Float[Tensor, "*axes width"] | Float[np.ndarray, "*axes width"]
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the edits, without what they are made of."""
+    return __all__
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from caap_lab.errors import InputError
 from caap_lab.labels import label_array
 from caap_lab.statistics import bootstrap_interval, sign_flip_p, standard_error
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +126,7 @@ class LabelledResult:
             "high": high,
             "p": sign_flip_p(paired, samples=samples, seed=seed),
         }
-        return frame.assign(**{name: numbers.reshape(-1) for name, numbers in columns.items()})
+        return Frame(frame.assign(**{name: numbers.reshape(-1) for name, numbers in columns.items()}))
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per image and cell: model, image, the axes, and every variable."""
@@ -137,7 +138,7 @@ class LabelledResult:
         flat = {name: full[name].transpose(*dims).values.reshape(-1) for name in variables}
         frame = pd.DataFrame(flat, index=index).reset_index()
         frame.insert(0, "model", self.model_name)
-        return frame
+        return Frame(frame)
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
         """Mean over images: with standard errors over one axis, as a heat map over two.

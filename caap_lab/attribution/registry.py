@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from caap_lab.attribution.input_x_gradient import INPUT_X_GRADIENT
 from caap_lab.attribution.integrated_gradients import INTEGRATED_GRADIENTS
 from caap_lab.attribution.ixg import IXG_PLUS, LIBRA_IXG_PLUS
 from caap_lab.attribution.legrad import LEGRAD
-from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.map import AttributionMap, Sign
+from caap_lab.attribution.map_list import MapList
 from caap_lab.attribution.mda import MDA
 from caap_lab.attribution.method import METHODS, Compute, Method, check_options, method
 from caap_lab.attribution.mutex import MUTEX
@@ -41,6 +42,7 @@ from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.names import nearest
 from caap_lab.models.neighbourhoods import own_neighbourhoods
 from caap_lab.models.targets import TargetLike, Targets
+from caap_lab.signatures import shows_options
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -94,8 +96,11 @@ def attribute(
     images: Images,
     method: str = "caap",
     target: TargetLike | Sequence[TargetLike] | None = None,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
     **options: Any,
-) -> AttributionMap | list[AttributionMap]:
+) -> AttributionMap | MapList:
     """Maps by any method.
 
     Args:
@@ -106,8 +111,9 @@ def attribute(
         target: What is explained: a class (index, WordNet id or word), `cl.contrast(a, b)`, `cl.direction(...)` or a
             function of the logits [row, class]; one for all images or one each. None is the model's own prediction.
             Where classes are text embeddings (CLIP), a class is explained by its contrast to all, see `cl.logit`.
-        **options: The method's own options, `batch_size` (images run at once) and `progress`; none of the last two
-            changes results.
+        batch_size: Images run at once; by default the method's own choice. It changes no result.
+        progress: Show a progress bar for more than one image.
+        **options: The method's own options: `cutoff` of "caap", `steps` of "integrated_gradients" and so on.
 
     Returns:
         A map for one image, a list of maps for several.
@@ -115,6 +121,8 @@ def attribute(
     Raises:
         InputError: something given does not fit, before anything runs.
     """
+    options |= {} if batch_size is None else {"batch_size": batch_size}
+    options |= {} if progress else {"progress": progress}
     if isinstance(method, str) and method not in METHODS and ":" in method:
         variant = parse_variant(method)
         for option in options:
@@ -147,7 +155,32 @@ def check_variant(variant: Variant) -> Method:
     return chosen
 
 
-def register(name: str, compute: Compute, **facts: Any) -> None:
+class MethodFacts(TypedDict, total=False):
+    """What is said of a method of the user's own."""
+
+    family: str
+    source: str
+    needs: str
+    sign: Sign
+    forwards: float | str
+    backwards: float | str
+    class_specific: bool
+    score: str
+    reads: str
+
+
+_NOT_SAID: MethodFacts = {
+    "family": "own",
+    "source": "",
+    "needs": "",
+    "sign": "level",
+    "forwards": "",
+    "backwards": "",
+}
+
+
+@shows_options(_NOT_SAID, method)
+def register(name: str, compute: Compute, **facts: Unpack[MethodFacts]) -> None:
     """Make a function of your own a method: `cl.register("mine", lambda model, images, targets: scores)`.
 
     Args:
@@ -171,9 +204,9 @@ def register(name: str, compute: Compute, **facts: Any) -> None:
         raise InputError(f"A method is a function (model, images, targets) -> scores, not {type(compute).__name__}.")
     if name in _BUILT_IN:
         raise InputError(f"{name!r} is a built-in method; register yours under another name.")
-    unknown = {"family": "own", "source": "", "needs": "", "sign": "level", "forwards": "", "backwards": ""}
-    METHODS[name] = method(_with_indices(name, compute), name=name, **(unknown | facts))
-    _OWN[name] = (compute, facts)
+    said: dict[str, Any] = {**_NOT_SAID, **facts}
+    METHODS[name] = method(_with_indices(name, compute), name=name, **said)
+    _OWN[name] = (compute, dict(facts))
 
 
 def _with_indices(name: str, compute: Compute) -> Compute:
@@ -233,11 +266,11 @@ def unknown_method(method: object) -> InputError:
 
 def methods() -> "pd.DataFrame":
     """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
-    import pandas as pd
+    from caap_lab.tables.frame import Frame
 
     names = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]
     columns = ["models" if name == "reads" else name for name in names]  # the kinds that give what it reads
     rows = [{column: getattr(one, column) for column in columns} for one in METHODS.values()]
     for row in rows:
         row.update(forwards=row["forwards"].text, backwards=row["backwards"].text)
-    return pd.DataFrame(rows).set_index("name")
+    return Frame(rows).set_index("name")

@@ -12,6 +12,7 @@ from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.metrics.metric import MetricColumn, units
 from caap_lab.statistics import paired_statistics
+from caap_lab.tables.html import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,9 @@ class BenchmarkResult:
         Raises:
             InputError: trials of one model were made with different weights, as after parts of two runs were merged.
         """
-        return self._frame.copy()
+        from caap_lab.tables.frame import Frame
+
+        return Frame(self._frame.copy())
 
     @property
     def failed(self) -> "pd.DataFrame":
@@ -104,7 +107,7 @@ class BenchmarkResult:
 
     def counts(self) -> "pd.DataFrame":
         """How many trials of each model and method are planned, computed and failed; a shared one counts for each."""
-        import pandas as pd
+        from caap_lab.tables.frame import Frame
 
         failed = set(self._rows.index[self._rows["error"].notna()])
         computed = set(self._rows.index) - failed
@@ -112,7 +115,7 @@ class BenchmarkResult:
         for who, part in self._planned.groupby(["model", "method"], sort=False):
             keys = set(part["key"])
             lines.append((*who, len(keys), len(keys & computed), len(keys & failed)))
-        return pd.DataFrame(lines, columns=["model", "method", "planned", "computed", "failed"])
+        return Frame(lines, columns=["model", "method", "planned", "computed", "failed"])
 
     @cached_property
     def totals(self) -> tuple[int, int, int]:
@@ -138,6 +141,8 @@ class BenchmarkResult:
         """
         import pandas as pd
 
+        from caap_lab.tables.frame import Frame
+
         frame = self.to_dataframe()
         frame = frame[frame["error"].isna()]
         lines = []
@@ -162,7 +167,9 @@ class BenchmarkResult:
                         lines.append(line | paired_statistics(values, other, column.factor))
         columns = ["study", "data", "model", "method", "metric", "n", "mean", "se"]
         columns += ["difference", "difference_se", "difference_n"]
-        return pd.DataFrame(lines).reindex(columns=columns)
+        found = Frame(pd.DataFrame(lines).reindex(columns=columns))
+        everywhere = all(any(method.name == "caap" for method in study.methods) for study in self.plan.studies)
+        return found.saying(difference="reference") if everywhere else found
 
     def __repr__(self) -> str:
         """Where it is and how far it came."""
@@ -174,12 +181,13 @@ class BenchmarkResult:
         if frame.empty:
             return f"<p>{for_html(repr(self))}</p>"
         names = ["data", "model", "method"]
-        frame[names] = frame[names].map(for_html)
-        table = frame.pivot(index=names, columns="metric", values="shown")
+        table = frame.pivot(index=names, columns="metric", values="shown").fillna("")
         order = list(dict.fromkeys(frame["metric"]))
         rows = list(dict.fromkeys(zip(frame["data"], frame["model"], frame["method"], strict=True)))
-        shown = table.loc[rows, order].to_html(na_rep="", escape=False)  # names are escaped, and the rest is numbers
-        return f"<p>{for_html(f'{self.progress} {units(self.columns.values())}, with standard errors.')}</p>{shown}"
+        cells = [[*map(for_html, row), *table.loc[row, order]] for row in rows]  # the rest is numbers
+        heads = [*names, *(self.columns[metric].label for metric in order)]
+        caption = f"{self.progress} {units(self.columns.values())}, with standard errors."
+        return html_table(heads, cells, caption=caption, text_columns=len(names))
 
 
 def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:

@@ -16,6 +16,7 @@ from caap_lab.files import atomic_path
 from caap_lab.metrics.localisation import LOCALISATION
 from caap_lab.metrics.metric import PERCENT, MetricColumn, units
 from caap_lab.models.targets import Logit
+from caap_lab.tables.html import html_table
 from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
@@ -292,10 +293,5 @@ def _columns(frame: "pd.DataFrame") -> list[TableColumn]:
 
 
 def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]]) -> str:
-    first = "".join(f'<th scope="col">{for_html(head)}</th>' for head in ("Method", *heads))
-    lines = [
-        f'<tr><th scope="row">{for_html(method)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-        for method, cells in rows
-        if any(cells)
-    ]
-    return f"<table><caption>{for_html(caption)}</caption><tr>{first}</tr>{''.join(lines)}</table>"
+    shown = [[for_html(method), *cells] for method, cells in rows if any(cells)]
+    return html_table(["Method", *heads], shown, caption=caption)

@@ -15,6 +15,7 @@ from caap_lab.diagnostics.region_pairs import INTER
 from caap_lab.errors import InputError
 from caap_lab.labels import label_array
 from caap_lab.statistics import MeanAndError, over_present
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -196,7 +197,7 @@ class AttentionRegions:
         if not tables:
             return pd.DataFrame(columns=columns)
         tables[-1] = tables[-1] if "layer" in tables[-1] else tables[-1].assign(layer="pool")
-        return pd.concat(tables, ignore_index=True).assign(model=self.model_name)[columns]
+        return Frame(pd.concat(tables, ignore_index=True).assign(model=self.model_name)[columns])
 
     def over_layers(self, quantity: Literal["weight", "mass"] = "weight", *, heads: Heads = "mean") -> pd.DataFrame:
         """Mean over images and standard error, one row per kind and layer: kind, layer, mean, se, n (images).
@@ -209,7 +210,7 @@ class AttentionRegions:
         mean, error = self._over_images(quantity, heads)
         index = pd.MultiIndex.from_product([self.kinds, range(mean.shape[1])], names=["kind", "layer"])
         columns = {"mean": mean.reshape(-1), "se": error.reshape(-1), "n": len(self.images)}
-        return pd.DataFrame(columns, index=index).reset_index()
+        return Frame(columns, index=index).reset_index()
 
     def plot(
         self,

@@ -20,11 +20,17 @@ from caap_lab.models.batches import batches, check_images, is_single
 from caap_lab.models.device_dtype import exact
 from caap_lab.models.vit import HookedViT
 
+__all__ = ["BLANKS", "blank_image", "mean_activations"]
 IMAGE_BLANKS = ("white", "black", "mean", "noise", "blurred_noise")
 BLANKS = (*IMAGE_BLANKS, "zero_activations")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 NOISE_MEAN, NOISE_STD = 0.5, 0.25
 _KEPT_RUNS = 4
+
+
+def __dir__() -> list[str]:
+    """What completion offers: what users give to `caap`, without what it does with that."""
+    return __all__
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +157,18 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     """
     check_blank(blank)
     runs = model.kept_runs
-    image = blank_image(model, blank, seed)
-    content = _digest(image) if image is not None else blank if isinstance(blank, str) else blank.content()
+    content: Hashable
+    if isinstance(blank, str) and blank in BLANKS:
+        # With the preprocessing these say what it is, without a look at pixels that a GPU holds.
+        content = (blank, seed if "noise" in blank else 0, model.n_classes == 1000)
+    else:
+        image = blank_image(model, blank, seed)
+        content = blank.content() if image is None else _digest(image)
     fingerprint = model.fingerprint
     # A blank of activations begins with a black image, which the normalisation decides.
     key = (content, fingerprint, model.device, model.dtype, model.preprocessing)
     if key not in runs:
+        image = blank_image(model, blank, seed)
         if image is not None:
             resid = _run_image(model, image)
         elif isinstance(blank, MeanActivations):

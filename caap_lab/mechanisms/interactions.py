@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from caap_lab.attribution.caap import caap
 from caap_lab.engine.memory import GIB
 from caap_lab.engine.plan import check_ready
 from caap_lab.engine.scores import check_score, score_read, target_score
@@ -22,8 +23,10 @@ from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, by_contrast, predicted_targets, several_explained
+from caap_lab.signatures import shows_options
 
 
+@shows_options(caap)
 @runs_model
 @torch.no_grad()
 def caap_interactions(

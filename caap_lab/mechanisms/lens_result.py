@@ -14,6 +14,7 @@ from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ class LogitLens(LabelledResult):
         )
         indices, logits = (part[(slice(None), *place)][..., :count].reshape(-1) for part in self.leading)
         names = [self.class_names.name(int(number)) for number in indices]
-        return pd.DataFrame({"class": names, "logit": logits}, index=index).reset_index()
+        return Frame({"class": names, "logit": logits}, index=index).reset_index()
 
     def rank(self, target: int | str | None = None) -> LabelledResult:
         """Rank of a class among all [image, layer, token], 1 for the highest logit.

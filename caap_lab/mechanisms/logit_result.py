@@ -11,6 +11,7 @@ from jaxtyping import Float
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,7 +163,7 @@ class LogitAttribution(LabelledResult):
         labels = pd.MultiIndex.from_product(list(axes.values()))
         short = {"layer": "L", "head": "H", "token": "T", "neuron": "N", "component": ""}
         names = ["".join(f"{short[a]}{part}" for a, part in zip(axes, label, strict=True)) for label in labels]
-        return pd.DataFrame(
+        return Frame(
             {"part": names, "mean": result.mean[place].reshape(-1), "se": result.standard_error[place].reshape(-1)}
         )
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.errors import InputError
 from caap_lab.statistics import standard_error
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ class CaapParts(LabelledResult):
         (axis,) = effect.dims[1:]
         values = effect.values
         columns = {str(axis): effect[axis].values, "mean": values.mean(axis=0), "se": standard_error(values)}
-        return pd.DataFrame(columns)
+        return Frame(columns)
 
     def plot_layers(
         self, patch: tuple[int, int] | None = None, ax: "Axes | None" = None, *, target: str | None = None

@@ -14,6 +14,7 @@ from caap_lab.mechanisms.pairs import Pairs
 from caap_lab.mechanisms.trace_cells import TraceCells
 from caap_lab.mechanisms.trace_result import Trace
 from caap_lab.mechanisms.trace_runs import TraceRuns
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ class Agreement(LabelledResult):
         frame["estimated"] = self.estimated.mean.reshape(-1)
         frame["difference"] = frame["estimated"] - frame["measured"]
         order = np.argsort(-frame["difference"].abs().to_numpy(), kind="stable")[:top]
-        return frame.iloc[order].reset_index(drop=True)
+        return Frame(frame.iloc[order].reset_index(drop=True))
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":  # type: ignore[override]  # nothing is left to be fixed
         """Measured against estimated effect, one mark per cell (means over pairs), beside the line of equality."""

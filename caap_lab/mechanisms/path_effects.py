@@ -12,6 +12,7 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.nodes import Node, NodeSet
 from caap_lab.statistics import sign_flip_p, standard_error
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ class PathEffects(LabelledResult):
         effects, shares = self._of_target(self.per_image, target), self._of_target(self.share, target)
         rows, columns = np.nonzero(np.isfinite(effects).all(axis=0))
         effects, shares = effects[:, rows, columns], shares[:, rows, columns]
-        frame = pd.DataFrame(
+        frame = Frame(
             {
                 "sender": np.asarray(self.axes["sender"], dtype=object)[rows],
                 "receiver": np.asarray(self.axes["receiver"], dtype=object)[columns],

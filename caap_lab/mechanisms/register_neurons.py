@@ -19,6 +19,7 @@ from caap_lab.models.batches import batches
 from caap_lab.models.moved_neurons import move_neurons
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
+from caap_lab.tables.frame import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class RegisterNeurons:
         )
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False, float_format="{:.3g}".format)
+        return Frame(self.table)._repr_html_()
 
 
 @runs_model
@@ -130,7 +131,7 @@ def register_neurons(
         "elsewhere": elsewhere[layers, neurons],
         "difference": difference[layers, neurons],
     }
-    table = pd.DataFrame({name: numbers.numpy() for name, numbers in columns.items()})
+    table = Frame({name: numbers.numpy() for name, numbers in columns.items()})
     return RegisterNeurons(table, norms, float(threshold), layer, int(found.sum()))
 
 

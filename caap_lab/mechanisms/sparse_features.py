@@ -22,6 +22,7 @@ from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.device_dtype import exact
 from caap_lab.models.vit import HookedViT
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,7 @@ class SparseFeatures:
         if not is_whole(image) or not 0 <= image < len(self):
             raise InputError(f"Image {image!r} does not exist: there are images 0 to {len(self) - 1}.")
         tokens, kept = self.values.shape[1:]
-        frame = pd.DataFrame(
+        frame = Frame(
             {
                 "feature": self.indices[image].flatten().numpy(),
                 "value": self.values[image].flatten().numpy(),
@@ -172,7 +173,7 @@ class TopImages:
         """One row per image: its number, the highest value, and the row and column of that patch."""
         cells = self.maps.reshape(len(self.maps), -1).argmax(axis=1)
         rows, cols = np.unravel_index(cells, self.maps.shape[1:])
-        return pd.DataFrame({"image": self.images, "value": self.maps.max(axis=(1, 2)), "row": rows, "col": cols})
+        return Frame({"image": self.images, "value": self.maps.max(axis=(1, 2)), "row": rows, "col": cols})
 
     def plot(self) -> "Figure":
         """Each image with its patches in the colour of the feature's value, on one scale, the strongest one framed."""

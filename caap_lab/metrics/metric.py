@@ -67,7 +67,8 @@ class MetricColumn:
         """
         if value is None or error is None or math.isnan(value):
             return ""
-        return f"{value:{sign}.{self.digits}f} ± {error:.{self.digits}f}"
+        shown = round(value, self.digits) + 0.0  # not "-0.00"
+        return f"{shown:{sign}.{self.digits}f} ± {error:.{self.digits}f}"
 
 
 def units(columns: Iterable[MetricColumn]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ from caap_lab.metrics.changed_images import (
     value_name,
 )
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
-from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.metrics.protocol import CurveProtocol, ProtocolChanges, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Contrast, Direction, FunctionOfLogits, Logit, Target, TargetLike
+from caap_lab.signatures import shows_options
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +103,7 @@ class PerturbationCurves:
         return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
 
 
+@shows_options(otherwise="the protocol's")
 @runs_model
 def insertion_deletion(
     model: HookedModel,
@@ -112,7 +114,7 @@ def insertion_deletion(
     protocol: str | CurveProtocol = "rise",
     batch_size: int = 64,
     progress: bool = True,
-    **changes: Any,
+    **changes: Unpack[ProtocolChanges],
 ) -> PerturbationCurves | list[PerturbationCurves]:
     """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for what each map explains.
 

@@ -1,7 +1,8 @@
 """How insertion and deletion curves are made: every choice by name, and the conventions of published evaluations."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from caap_lab.attribution.enlarge import MODES as UPSAMPLINGS
 from caap_lab.errors import InputError
@@ -88,6 +89,19 @@ class CurveProtocol:
         return choices
 
 
+class ProtocolChanges(TypedDict, total=False):
+    """The same choices as keyword arguments that change a protocol's."""
+
+    step: int | str | Sequence[float]
+    insertion_base: str
+    deletion_base: str
+    score: str
+    upsampling: str
+    normalise: str
+    probability: str
+    rounding: str
+
+
 def _is_step(step: Any) -> bool:
     if isinstance(step, tuple):
         numbers = all(isinstance(share, (int, float)) for share in step)
@@ -137,7 +151,7 @@ authors' sorting leaves their order open; an area is divided by the range of sha
 """
 
 
-def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Any) -> CurveProtocol:
+def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Unpack[ProtocolChanges]) -> CurveProtocol:
     """A protocol by name, with some of its choices changed: `curve_protocol("rise", deletion_base="black")`.
 
     Raises:
@@ -155,4 +169,5 @@ def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Any) -> Cu
     if not changes:
         return protocol
     changed = ", ".join(f"{field}={value}" for field, value in changes.items())
-    return replace(protocol, **{"name": f"{protocol.name} with {changed}", **changes})
+    fresh: dict[str, Any] = {"name": f"{protocol.name} with {changed}", **changes}
+    return replace(protocol, **fresh)

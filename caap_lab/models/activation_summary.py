@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from caap_lab.escaping import for_html
-from caap_lab.html_table import html_table
 from caap_lab.models.names import layer_of, short_name
 from caap_lab.models.stored_names import ranges
+from caap_lab.tables.html import html_table
 
 _HEADS = ("name", "layers", "shape", "memory")
 

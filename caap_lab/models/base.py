@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,8 @@ from caap_lab.models.width import Measured, output_width
 
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
+NamedHook = tuple[str | Callable[[str], bool], Callable[..., Any]]
+"""A hook point's full name, or a filter of names, and the function that is called with (activation, hook)."""
 
 
 class HookedModel(HookedRootModule, ABC):
@@ -257,9 +259,16 @@ class HookedModel(HookedRootModule, ABC):
             return super().__call__(*args, **options)
 
     @contextmanager
-    def hooks(self, *args: Any, **options: Any) -> Iterator[Any]:
+    def hooks(
+        self,
+        fwd_hooks: Sequence[NamedHook] = (),
+        bwd_hooks: Sequence[NamedHook] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator[Any]:
         """TransformerLens's `hooks`; within it, other threads wait for the model."""
-        with locked(self.body, self.model_name), super().hooks(*args, **options) as hooked:
+        given: Any = (list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
+        with locked(self.body, self.model_name), super().hooks(*given) as hooked:
             yield hooked
 
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
@@ -268,10 +277,18 @@ class HookedModel(HookedRootModule, ABC):
         """True if any hook point, or any module of timm's model, is being read or edited."""
         return any(is_watched(module) for module in self.modules())
 
-    def add_hook(self, name: str | Callable[[str], bool], *args: Any, **kwargs: Any) -> None:
+    def add_hook(
+        self,
+        name: str | Callable[[str], bool],
+        hook: Callable[..., Any],
+        dir: Literal["fwd", "bwd"] = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> None:
         """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
         self._require(name)
-        super().add_hook(name, *args, **kwargs)
+        super().add_hook(name, hook, dir, is_permanent, level, prepend)
 
     def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable[..., Any], dir: Any) -> None:
         self._require(name)

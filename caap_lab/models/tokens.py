@@ -20,6 +20,13 @@ from caap_lab.models.spec import ViTSpec
 if TYPE_CHECKING:
     from caap_lab.models.base import HookedModel
 
+__all__ = ["NEIGHBOURHOODS", "all", "box", "cell", "cls", "mask", "neighbourhood", "patches", "prefix"]
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the choices, without what they are made of."""
+    return __all__
+
 
 @dataclass(frozen=True)
 class Tokens:

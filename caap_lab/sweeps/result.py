@@ -20,6 +20,7 @@ from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import paired_statistics
 from caap_lab.sweeps.dataset import dataset_to_rows
 from caap_lab.sweeps.sweep_settings import Label
+from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +122,7 @@ class CaapSweep:
             columns=["image", *self.axes],
         )
         rest = self.rows.drop(columns=["model", "method", "data", "image"]).dropna(axis=1, how="all")
-        return pd.concat([head, rest], axis=1)
+        return Frame(pd.concat([head, rest], axis=1))
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -147,7 +148,8 @@ class CaapSweep:
                 named = {**dict(zip(self.axes, place, strict=True)), "metric": column.name}
                 lines.append({**named, **paired_statistics(values[:, index], reference, column.factor)})
         columns = [*self.axes, "metric", "n", "mean", "se", "difference", "difference_se", "difference_n"]
-        return pd.DataFrame(lines).reindex(columns=columns)
+        found = Frame(pd.DataFrame(lines).reindex(columns=columns))
+        return found.saying(difference="default") if self.default in self.labels else found
 
     def rank_correlation(self) -> pd.DataFrame:
         """Spearman correlation of the maps of any two settings, mean over images; NaN with constant maps.
@@ -162,7 +164,7 @@ class CaapSweep:
         pairs = np.einsum("isp,itp->ist", ranks, ranks)
         count = (~np.isnan(pairs)).sum(axis=0)
         mean = np.divide(np.nansum(pairs, axis=0), count, out=np.full(count.shape, np.nan), where=count > 0)
-        return pd.DataFrame(mean, index=self._settings, columns=self._settings)
+        return Frame(mean, index=self._settings, columns=self._settings)
 
     def plot(self, ax: "Axes | None" = None, metric: str = "insdel") -> "Axes":
         """Means over images: a line with its standard error over cutoffs, points over names, a heat map over ranges.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from caap_lab.attribution.caap import caap
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.engine.scores import SCORES
@@ -12,11 +13,15 @@ from caap_lab.models.base import Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
+from caap_lab.signatures import shows_options
 from caap_lab.sweeps.result import CaapSweep
 from caap_lab.sweeps.run_sweep import Options, run_sweep
 from caap_lab.sweeps.sweep_settings import Label
 
+_shown = shows_options(run_sweep, caap)
 
+
+@_shown
 def sweep_cutoffs(
     model: HookedViT,
     images: ImageSet | Images,
@@ -55,6 +60,7 @@ def sweep_cutoffs(
     return run_sweep(model, images, target, ("cutoff",), {count: {"cutoff": count} for count in counts}, **options)
 
 
+@_shown
 def sweep_ranges(
     model: HookedViT,
     images: ImageSet | Images,
@@ -79,6 +85,7 @@ def sweep_ranges(
     return run_sweep(model, images, target, ("start", "cutoff"), changes, **options)
 
 
+@_shown
 def sweep_blanks(
     model: HookedViT,
     images: ImageSet | Images,
@@ -100,6 +107,7 @@ def sweep_blanks(
     return run_sweep(model, images, target, ("blank",), {k: {"blank": v} for k, v in wanted.items()}, **options)
 
 
+@_shown
 def sweep_neighbourhoods(
     model: HookedViT,
     images: ImageSet | Images,
@@ -117,6 +125,7 @@ def sweep_neighbourhoods(
     return run_sweep(model, images, target, ("neighbourhood",), changes, **options)
 
 
+@_shown
 def sweep_contexts(
     model: HookedViT,
     images: ImageSet | Images,
@@ -135,6 +144,7 @@ def sweep_contexts(
     return run_sweep(model, images, target, ("context",), changes, **options)
 
 
+@_shown
 def sweep_scores(
     model: HookedViT,
     images: ImageSet | Images,

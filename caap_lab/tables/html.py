@@ -3,12 +3,12 @@
 Styles stand at the elements, as no style sheet is sure to be there: outputs are kept in notebooks, and shown on pages.
 """
 
+import html
 from collections.abc import Sequence
 
 from caap_lab.escaping import for_html
 
 _CELL = "white-space: nowrap; text-align: {}; font-variant-numeric: tabular-nums; padding: 0.2em 0.8em"
-_CAPTION = "caption-side: top; text-align: left; padding: 0.2em 0"
 
 
 def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", text_columns: int = 1) -> str:
@@ -28,6 +28,8 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: 
     for first, *others in rows:
         cells = "".join(f'<td style="{style}">{cell}</td>' for style, cell in zip(styles[1:], others, strict=True))
         lines.append(f'<tr><th scope="row" style="{styles[0]}">{first}</th>{cells}</tr>')
-    head = f'<caption style="{_CAPTION}">{for_html(caption)}</caption>' if caption else ""
-    body = f"{head}<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div style="overflow-x: auto; max-width: 100%"><table>{body}</table></div>'
+    body = f"<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    # A caption element would break its lines at the width of the table.
+    above = f"<div>{for_html(caption)}</div>" if caption else ""
+    label = f' aria-label="{html.escape(caption)}"' if caption else ""
+    return f'{above}<div style="overflow-x: auto; max-width: 100%"><table{label}>{body}</table></div>'
