@@ -112,7 +112,7 @@ def widgets(model: cl.HookedViT, run: BenchmarkResult) -> dict[str, Any]:
         "attention": cl.widgets.attention(model, x, np.arange(16).reshape(4, 4) < 5),
         "benchmark": cl.widgets.benchmark(run),
     }
-    views["explore"].photo.chosen = [1, 2]
+    views["explore"].board.chosen = [1, 2]
     for view in views.values():
         view.worker.wait()
         assert view.message == ""
@@ -178,10 +178,10 @@ def test_html_says_names_as_they_are(model: cl.HookedViT, run: BenchmarkResult) 
     views = widgets(model, run)
     pages["details"] = views["explore"]._details.value
     view = views["benchmark"]
-    pages |= {part: getattr(view, part).value for part in ("_counts", "_failures", "_table", "_protocol", "_link")}
+    pages |= {part: getattr(view, part).value for part in ("_counts", "_failures", "_table", "_protocol")}
     for name, page in pages.items():
         read = Reader(page)
-        assert (repr(str(run.folder)) if name == "_link" else NASTY) in read.text, name
+        assert NASTY in read.text, name
         assert not re.search(r"\$(?!</span>)", page), name  # Jupyter would take two of them for a formula
         if name not in ("table", "details", "_table"):  # the best and the target are in bold
             assert "b" not in read.seen, name

@@ -39,6 +39,7 @@ class BoardView {
       ["change:smallest change:largest", () => this.show()],
       ["change:tools change:modes", () => { this.tools.build(); this.show(); }],
       ["change:mode", () => { this.drag = null; this.redraw(); }],
+      ["caap:preview", (shown) => this.preview(shown)], // of a head grid beside the board
     ];
     for (const [names, call] of this.listeners) model.on(names, call);
     this.observer = new ResizeObserver(([{ contentRect }]) => {
@@ -131,6 +132,17 @@ class BoardView {
     this.show();
   }
 
+  /** Show other scores in a tile for a while, without the kernel; null goes back to its own. */
+  preview(shown) {
+    const view = this.views.get((shown ?? this.previewed)?.key);
+    this.previewed = shown;
+    const tile = view && this.tiles.find((other) => other.key === view.tile.key);
+    if (!tile) return;
+    const ends = shown && { robust: shown.limits, full: shown.limits, locked: shown.limits };
+    view.update(shown ? { ...tile, ...ends, scores: shown.scores, caption: shown.caption, tips: [] } : tile);
+    this.show();
+  }
+
   newView(key) {
     const view = new TileView(this, key);
     answerPointer(view, this);
@@ -144,8 +156,10 @@ class BoardView {
     this.ratio = devicePixelRatio;
     const [smallest, largest] = [this.get("smallest"), this.get("largest")];
     const fit = Math.max(Math.floor((this.width + GAP) / (smallest + GAP)), 1);
-    const lines = Math.ceil(this.tiles.length / fit) || 1;
-    const columns = Math.ceil(this.tiles.length / lines) || 1; // 5 + 4 rather than 6 + 3
+    const ends = [...this.tiles.keys(), this.tiles.length].filter((place) => this.tiles[place]?.new_row !== false);
+    const longest = Math.max(...ends.map((end, row) => end - (ends[row - 1] ?? 0)));
+    const lines = Math.ceil(longest / fit) || 1;
+    const columns = Math.ceil(longest / lines) || 1; // 5 + 4 rather than 6 + 3
     const width = Math.floor(Math.min((this.width - GAP * (columns - 1)) / columns, largest));
     this.grid_element.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
     for (const view of this.views.values()) view.paint(width, this.ratio);

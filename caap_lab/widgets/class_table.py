@@ -1,4 +1,4 @@
-"""What a patch or a box says for the classes, as a table."""
+"""What runs give for the classes, side by side: probabilities as bars, logits as numbers."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def class_table(
     against: int | None = None,
     name: str = "inserted",
 ) -> str:
-    """HTML of the likeliest classes with their logits, and what other runs give for the same classes.
+    """HTML of a run's likeliest classes: probability and logit in this run and in others.
 
     Args:
         title: Which run it is.
@@ -36,21 +36,20 @@ def class_table(
     best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
     shown = list(dict.fromkeys([*best, *(index for index in (target, against) if index is not None)]))
     columns = {name: logits} | {name: values for name, values in others.items() if values is not None}
-    heads = "".join(f"<th>{for_html(name)}</th>" for name in ("class", "probability", *columns))
-    lines = [f"<tr>{heads}</tr>"]
-    shares = probabilities(logits)
+    heads = "".join(f'<th colspan="2" scope="colgroup">{for_html(name)}</th>' for name in columns)
+    lines = [f'<tr><th scope="col">class</th>{heads}</tr>']
+    shares = {name: probabilities(values) for name, values in columns.items()}
     for index in shown:
         text = for_html(f"{index}: {model.class_names.name(index)}")
         shown_name = f"<b>{text}</b>" if index == target else f"<i>{text}</i>" if index == against else text
-        lines.append(
-            f"<tr><td>{shown_name}</td>"
-            + "".join(
-                f'<td class="number">{value}</td>'
-                for value in (
-                    f"{float(shares[index]):.1%}",
-                    *(f"{float(values[index]):.3f}" for values in columns.values()),
-                )
-            )
-            + "</tr>"
+        cells = "".join(
+            _bar(float(shares[name][index])) + f'<td class="number">{float(values[index]):.3f}</td>'
+            for name, values in columns.items()
         )
-    return f"<table><caption>{for_html(title)}; logits</caption>{''.join(lines)}</table>"
+        lines.append(f"<tr><td>{shown_name}</td>{cells}</tr>")
+    caption = f"{for_html(title)} <span>probability and logit</span>"
+    return f'<table class="caap-classes"><caption>{caption}</caption>{"".join(lines)}</table>'
+
+
+def _bar(share: float) -> str:
+    return f'<td class="caap-share" style="--caap-part: {share:.1%}">{share:.1%}</td>'

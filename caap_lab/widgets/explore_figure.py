@@ -1,55 +1,74 @@
-"""The explorer's state as a figure."""
+"""The explorer's state as a figure, with the look of the browser."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain, islice
 
-import numpy as np
-from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.registry import METHODS
 from caap_lab.plots.maps import outline_patches, plot_image
 from caap_lab.plots.style import ACCENT, COLOURS, new_figure
+from caap_lab.widgets.board import Board
+from caap_lab.widgets.board_figure import plot_as_shown
+from caap_lab.widgets.explore_shown import Ranges, Rows, Shown, shared_ranges
 
 BOX_COLOUR = COLOURS[4]
 """As in the browser; the chosen patch has the accent."""
+WIDEST = 5
+"""Panels side by side."""
+PANEL = 3.0
+"""Width of a panel in inches; a fifth of it belongs to the colour bar."""
 
 
-def map_title(name: str, m: AttributionMap) -> str:
-    """The method, and the target unless the method's maps are the same for all."""
-    return f"{name} for {m.caption}" if METHODS[name].class_specific else f"{name}, the same for every class"
-
-
-def explore_figure(
-    title: str,
-    pixels: UInt8[np.ndarray, "height width 3"],
-    maps: Mapping[str, AttributionMap],
-    grid: tuple[int, int],
-    chosen: Sequence[int],
-    box: Sequence[int],
-    opacity: float,
-    colour_map: str | None,
-) -> Figure:
-    """The photo, and maps with their scales; outlined are the chosen patch and the box.
+def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
+    """Photos and maps with their scales; outlined are the highest patches, the chosen patch and the box.
 
     Args:
-        title: Of the photo.
-        pixels: The photo.
-        maps: By the names of their methods.
-        grid: Rows and columns of patches.
-        chosen: Row and column of a patch, or nothing.
-        box: First row and column and last row and column, or nothing.
-        opacity: Of the maps over the photo.
-        colour_map: A matplotlib colour map; None for the one that fits the map's signs.
+        title: Above all.
+        rows: What is shown; maps that are still computed are left out.
+        board: Has the look, the chosen patch and the box.
     """
-    height, width = pixels.shape[:2]
-    figure = new_figure(0.4 + 3.0 * (1 + len(maps)), 3.0 * height / width + 0.4)
-    photo, *panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
-    plot_image(pixels, photo, title=title)
-    for ax, (name, m) in zip(panels, maps.items(), strict=True):
-        m.overlay(ax, opacity=opacity, colour_map=colour_map, label=m.score, title=map_title(name, m))
-    for ax in (photo, *panels):
-        for corners, colour in ((chosen, ACCENT), (box, BOX_COLOUR)):
-            if corners:
-                outline_patches(ax, grid, (height, width), corners, colour)
+    locked = shared_ranges(rows) if board.lock else {}
+    lines = list(chain.from_iterable(_lines([s for s in row if s.m is not None or not s.method]) for row in rows))
+    columns = max(map(len, lines), default=1)
+    height, width = rows[0][0].photo.pixels.shape[:2]
+    figure = new_figure(0.4 + PANEL * columns, 0.3 + (0.8 * PANEL * height / width + 0.35) * len(lines))
+    panels = figure.subplots(len(lines), columns, squeeze=False)
+    for line, axes in zip(lines, panels, strict=True):
+        for shown, ax in zip(line, axes, strict=False):
+            _draw(shown, ax, board, locked.get(shown.key))
+        for ax in axes[len(line) :]:
+            ax.set_axis_off()
+    figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _lines(row: Sequence[Shown]) -> list[list[Shown]]:
+    """A row in pieces that are not too wide."""
+    waiting = iter(row)
+    return list(iter(lambda: list(islice(waiting, WIDEST)), []))
+
+
+def _draw(shown: Shown, ax: Axes, board: Board, locked: Ranges | None) -> None:
+    size = (shown.photo.pixels.shape[0], shown.photo.pixels.shape[1])
+    grid = shown.grid
+    if shown.m is None:
+        plot_image(shown.photo.pixels, ax, title=shown.caption)
+    else:
+        grid = shown.m.grid
+        plot_as_shown(
+            ax,
+            shown.scores,
+            shown.photo.pixels,
+            board,
+            signed=shown.signed,
+            limits=None if locked is None else locked["robust" if board.robust else "full"],
+            label=shown.m.unit,
+            title=shown.caption,
+        )
+        for cell in shown.m.rank()[: board.top]:
+            outline_patches(ax, grid, size, cell, "white")
+    if board.box:
+        outline_patches(ax, grid, size, board.box, BOX_COLOUR)
+    if board.chosen and shown.grid == grid:
+        outline_patches(ax, grid, size, board.chosen, ACCENT)

@@ -1,45 +1,53 @@
-"""One image at a time: maps of several methods side by side, and what each patch says when it is inserted alone."""
+"""Images one at a time: maps of several methods side by side, and what each patch says when it is inserted alone."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import ipywidgets
-import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
-from caap_lab.attribution.registry import METHODS, attribute, unknown_method
+from caap_lab.attribution.registry import METHODS, unknown_method
 from caap_lab.data.image_set import ImageSet
-from caap_lab.engine.blanks import blank_image
-from caap_lab.engine.settings import DEFAULTS, cutoff_blocks
+from caap_lab.engine.settings import DEFAULTS
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.neighbourhoods import find_neighbourhood
 from caap_lab.models.probability import probabilities
-from caap_lab.models.targets import Direction, Target, TargetLike
+from caap_lab.models.targets import Target, TargetLike
 from caap_lab.models.vit import HookedViT
-from caap_lab.widgets.background import Job, cancellable_copy
-from caap_lab.widgets.class_table import class_table
-from caap_lab.widgets.explore_figure import explore_figure, map_title
-from caap_lab.widgets.gallery import Gallery, Upload
-from caap_lab.widgets.inserted_box import insert_box, insert_box_calls
-from caap_lab.widgets.panel import Panel, close_all, group, wrapped
-from caap_lab.widgets.patch_tips import patch_tips
+from caap_lab.widgets.board import Board, Tool
+from caap_lab.widgets.explore_calls import map_calls
+from caap_lab.widgets.explore_choices import CompareControl, DifferenceControl
+from caap_lab.widgets.explore_details import explore_details
+from caap_lab.widgets.explore_figure import explore_figure
+from caap_lab.widgets.explore_pins import Pins
+from caap_lab.widgets.explore_rows import row_of
+from caap_lab.widgets.explore_runs import BLANK, ExploreRuns, Side
+from caap_lab.widgets.explore_shown import (
+    Rows,
+    Shown,
+    difference_of,
+    maps_of,
+    patch_table,
+    shared_ranges,
+    tiles_of,
+)
+from caap_lab.widgets.image_picker import ImagePicker
+from caap_lab.widgets.inserted_box import insert_box_calls
+from caap_lab.widgets.method_picker import MethodPicker
+from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of, uploaded
-from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import PARTS, map_colours, map_range, png
-from caap_lab.widgets.target_box import TargetBox, compared_classes, target_call
+from caap_lab.widgets.target_box import TargetBox
 
 NEIGHBOURHOOD: str = DEFAULTS["neighbourhood"]
-BLANK: str = DEFAULTS["blank"]
-COLOUR_MAPS = ("by sign", "viridis", "cividis", "magma", "gray", "RdBu_r")
-KEPT = 64
-"""Maps kept in memory."""
+TOOLS: tuple[Tool, ...] = ("modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock")
+ALONE, BESIDE = 220, 150
+"""Least width of a tile in pixels, where there is one row, and where rows are compared, each best on one line."""
+LOOK = ("opacity", "smooth", "robust", "fade", "colours", "signs", "top", "lock")
+"""What the browser decides and the saved picture follows."""
 
 
 def explore(
@@ -48,10 +56,16 @@ def explore(
     target: TargetLike | None = None,
     methods: str | Sequence[str] | None = None,
 ) -> "Explorer":
-    """Look at images one by one: maps of methods side by side, patches under the mouse, boxes patched into the blank.
+    """Look at images one by one: maps of methods side by side, patches under the mouse, boxes inserted into the blank.
 
-    Point at a patch for its score, rank, neighbourhood and the classes that it speaks for when it alone is inserted
-    (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at once.
+    ```python
+    cl.widgets.explore(model, ["cat.jpg", "dog.jpg"], methods=["caap", "libra_ixg_plus"])
+    ```
+
+    Point at a patch for its score and rank in every map, and for the classes that it speaks for when it alone is
+    inserted (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at
+    once. Pin a map to keep it while class, photo or settings change, compare two classes or photos row by row, or take
+    one map from another.
 
     Args:
         model: Any model; of others than Vision Transformers, the methods and features that they have.
@@ -62,8 +76,8 @@ def explore(
             does not run, the first method that does.
 
     Returns:
-        The widget. `to_figure()` gives what it shows as a figure, `link` the Python calls that compute it, and
-        `maps` the maps themselves.
+        The widget. `to_figure()` gives what it shows as a figure, `to_dataframe()` its numbers, `link` the Python
+        calls that compute them, and `maps` the maps themselves.
 
     Raises:
         InputError: something given does not fit.
@@ -94,55 +108,53 @@ class Explorer(Panel):
         self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
         super().__init__()
         self.model = model
-        self._copy = cancellable_copy(model)
-        self._maps: OrderedDict[tuple[Any, ...], AttributionMap] = OrderedDict()
-        self._logits: dict[int, Float[Tensor, "classes"]] = {}
-        self._box_logits: dict[tuple[int, ...], Float[Tensor, "classes"]] = {}
-        self._blank_logits: Float[Tensor, "classes"] | None = None
+        self._runs = ExploreRuns(model, self.photos)
+        self._results = self._runs.results
+        self._pins = Pins()
+        self._first_class = self.target_box.value
+        self._place = 0
+        self._paused = False
 
-        self.gallery = Gallery()
-        self.upload = Upload()
-        self.method_list = ipywidgets.SelectMultiple(
-            options=runnable, value=chosen, rows=7, description="methods", tooltip="Ctrl or Shift for several"
-        )
-        self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
-        self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
-        self.part = ipywidgets.Dropdown(options=PARTS, description="signs")
-        self.mode = ipywidgets.ToggleButtons(options=[("choose a patch", "choose"), ("drag a box", "box")])
-        self.photo = Picture(label="The photo", rows=model.grid[0], cols=model.grid[1])
-        self.photo.neighbours = [list(offset) for offset in find_neighbourhood(NEIGHBOURHOOD)]
-        self.overlays: dict[str, Picture] = {}
-        self._pictures = wrapped()
+        self.image_picker = ImagePicker()
+        self.method_picker = MethodPicker(runnable, chosen, model)
+        self.compare = CompareControl(model, lambda box: box.on_choice(self._update, self._on))
+        self.difference = DifferenceControl()
+        modes = ["choose", "box"] if isinstance(model, HookedViT) else ["choose"]
+        self.board = Board(TOOLS, modes=modes)
+        if "caap" in runnable:
+            self.board.neighbours = [list(offset) for offset in find_neighbourhood(NEIGHBOURHOOD)]
         self._details = ipywidgets.HTML()
-        modes = [self.mode] if isinstance(model, HookedViT) else []
         self._lay_out(
             [
-                group("image", self.gallery, self.upload),
-                group("class", self.target_box),
-                group("methods", self.method_list),
-                group("look", self.opacity, self.colours, self.part, *modes),
+                group("Photo", self.image_picker),
+                group("Class", self.target_box),
+                group("Methods", self.method_picker),
+                group("Compare with", self.compare),
+                group("Difference", self.difference),
             ],
-            self._pictures,
+            self.board,
             self._details,
         )
-        self._show_gallery()
+        self._show_photos()
         self.target_box.on_choice(self._update, self._on)
-        self._on(self.gallery, "chosen", self._update)
-        self._on(self.method_list, "value", self._update)
-        self._on(self.upload, "file", self._on_file)
-        self._on(self.upload, "problem", lambda: self._show_message(self.upload.problem[1]))
-        for control in (self.colours, self.part):
-            self._on(control, "value", self._draw)
-        self._on(self.opacity, "value", self._set_opacity)
-        self._on(self.mode, "value", self._set_mode)
-        self._watch(self.photo)
+        self._on(self.image_picker, "chosen", self._on_photo)
+        self._on(self.method_picker, "value", self._update)
+        self._on(self.image_picker, "file", self._on_file)
+        self._on(self.compare.kind, "value", self._on_compare)
+        self._on(self.compare.photo, "value", self._update)
+        self._on(self.difference, "pair", self._on_difference)
+        self._on(self.board, "chosen", self._describe)
+        self._on(self.board, "box", self._update)
+        self._on(self.board, "pinned", self._on_pinned)
+        for name in LOOK:
+            self._on(self.board, name, self._changed)
         with self._shown_errors():
             self._update()
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods shown."""
-        return self.method_list.value or _default_methods(self.method_list.options)
+        return self.method_picker.value
 
     @property
     def target(self) -> Any:
@@ -152,272 +164,197 @@ class Explorer(Panel):
 
     @property
     def _target(self) -> Target | None:
-        logits = self._logits.get(self.gallery.chosen)
-        return self.target_box.resolved(None if logits is None else int(logits.argmax()))
+        return self.target_box.resolved(self._results.predicted(self.image_picker.chosen))
 
     @property
     def maps(self) -> dict[str, AttributionMap]:
-        """The maps of this image and class that are computed, by method."""
-        maps = {name: self._map(name) for name in self.methods}
+        """The maps of the photo and class that are computed, by method."""
+        place, target = self.image_picker.chosen, self.target
+        maps = {name: self._results.map(place, name, target) for name in self.methods}
         return {name: m for name, m in maps.items() if m is not None}
 
     @property
-    def link(self) -> str:
-        """The Python calls that compute what is shown."""
-        photo, target = self.photos[self.gallery.chosen], self.target
-        ending = f"{photo.call}, target={target_call(target)})"
-        lines = [
-            f"cl.caap(model, {ending}"
-            if name == "caap"
-            else f"cl.attribute(model, {photo.call}, {name!r}, target={target_call(target)})"
-            for name in self.methods
-        ]
-        if self.photo.box:
-            lines += insert_box_calls(photo.call, self.photo.box, self._cutoff, BLANK)
-        return "\n".join(lines)
+    def shown_maps(self) -> dict[str, AttributionMap]:
+        """All maps that are shown, by tile: also those of another class or photo, pinned ones, and the difference."""
+        return {shown.key: cast(AttributionMap, shown.m) for shown in maps_of(self._rows())}
 
     @property
     def file_name(self) -> str:
-        """What saved files are called: the model and the image."""
-        return f"{self.model.model_name} {self.photos[self.gallery.chosen].name}"
+        """Model and photo."""
+        return f"{self.model.model_name} {self.photos[self.image_picker.chosen].name}"
+
+    @property
+    def link(self) -> str:
+        """The Python calls that compute what is shown: one line per map, then the run with the box."""
+        lines = list(map_calls(self._rows()))
+        if self.board.box:
+            for place in self._places:
+                lines += insert_box_calls(self.photos[place].call, self.board.box, self._runs.cutoff, BLANK)
+        return "\n".join(lines)
 
     def to_figure(self) -> Figure:
-        """Photo and maps with their scales, and the chosen patch and box."""
-        photo = self.photos[self.gallery.chosen]
-        return explore_figure(
-            f"{self.model.model_name}: {photo.name}",
-            photo.pixels,
-            self.maps,
-            self.model.grid,
-            self.photo.chosen,
-            self.photo.box,
-            self.opacity.value,
-            self._colour_map,
-        )
+        """Photos and maps with their scales in the look of the browser, and the chosen patch and box."""
+        return explore_figure(self.model.model_name, self._rows(), self.board)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per method and patch: its score, and its rank from the highest, 1, on."""
-        tables = []
-        for name, m in self.maps.items():
-            _, cols = m.grid
-            scores = m.scores.flatten().numpy()
-            place = np.arange(scores.size)
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "image": self.photos[self.gallery.chosen].name,
-                        "method": name,
-                        "target": m.target_name,
-                        "row": place // cols,
-                        "col": place % cols,
-                        "score": scores,
-                        "rank": pd.Series(scores).rank(ascending=False, method="first").astype(int),
-                    }
-                )
-            )
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        """One row per map and patch, from a map's highest score, rank 1, to its lowest."""
+        return patch_table(self._rows())
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
-    @property
-    def _cutoff(self) -> int:
-        return cutoff_blocks(None, self.model.n_layers)
-
-    @property
-    def _colour_map(self) -> str | None:
-        return None if self.colours.value == COLOUR_MAPS[0] else self.colours.value
-
-    def _show_gallery(self) -> None:
-        self.gallery.names = [photo.name for photo in self.photos]
-        self.gallery.pictures = [photo.thumbnail for photo in self.photos]
+    def _show_photos(self) -> None:
+        names = [photo.name for photo in self.photos]
+        self.image_picker.names = names
+        self.image_picker.pictures = [photo.thumbnail for photo in self.photos]
+        self.compare.offer(names)
 
     def _on_file(self) -> None:
-        name, content = self.upload.file
+        name, content = self.image_picker.file
         if not name:
             return
-        self.photos.append(uploaded(self.model, name, content))
-        self._show_gallery()
-        self.gallery.chosen = len(self.photos) - 1
+        try:
+            self.photos.append(uploaded(self.model, name, content))
+        except InputError as error:
+            self.image_picker.problem = str(error)
+            return
+        self.image_picker.problem = ""
+        self._show_photos()
+        self.image_picker.chosen = len(self.photos) - 1
 
-    def _set_mode(self) -> None:
-        for picture in (self.photo, *self.overlays.values()):
-            picture.mode = self.mode.value
+    def _on_photo(self) -> None:
+        """Begin anew: neither patch, box nor class of the last photo means anything in this one."""
+        with self._pause():
+            self.board.chosen, self.board.box = [], []
+            self.target_box.value, self.target_box.against = self._first_class, ""
+            self.compare.keep_apart(self.image_picker.chosen, self._place)
+        self._place = self.image_picker.chosen
+        self._update()
 
-    def _set_opacity(self) -> None:
-        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
-        for picture in self.overlays.values():
-            picture.opacity = self.opacity.value
-        self._changed()
+    def _on_compare(self) -> None:
+        with self._pause():
+            self.compare.keep_apart(self._place, (self._place + 1) % len(self.photos))
+        self._update()
 
-    def _watch(self, picture: Picture) -> None:
-        def chosen() -> None:
-            for other in (self.photo, *self.overlays.values()):
-                other.chosen = picture.chosen
-            self._describe()
+    def _on_pinned(self) -> None:
+        if self._pins.take(self.board.pinned, self._live_rows()):
+            self._draw()
 
-        def boxed() -> None:
-            for other in (self.photo, *self.overlays.values()):
-                other.box = picture.box
-            self._update()
+    def _on_difference(self) -> None:
+        self._draw()
+        for shown in self._rows()[-1]:
+            if shown.problem:
+                raise InputError(shown.problem)
 
-        self._on(picture, "chosen", chosen)
-        self._on(picture, "box", boxed)
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """Change several things before anything is computed or drawn."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def _update(self) -> None:
-        """Show what is known for the present image, class and methods, and compute the rest."""
-        for name in [name for name in self.overlays if name not in self.methods]:
-            close_all(self.overlays.pop(name))
-        for name in self.methods:
-            if name not in self.overlays:
-                self.overlays[name] = Picture(
-                    rows=self.model.grid[0],
-                    cols=self.model.grid[1],
-                    neighbours=self.photo.neighbours,
-                    mode=self.mode.value,
-                    opacity=self.opacity.value,
-                    chosen=self.photo.chosen,
-                    box=self.photo.box,
-                )
-                self._watch(self.overlays[name])
-        self._pictures.children = (self.photo, *(self.overlays[name] for name in self.methods))
+        """Show what is known for the present photo, target and methods, and compute the rest."""
+        if self._paused:
+            return
+        self._suggest()
         self._draw()
-        self._replace_jobs(self._jobs())
+        self._replace_jobs(self._runs.jobs(self._sides, self.methods, tuple(self.board.box), self._on_result))
 
-    def _jobs(self) -> list[Job]:
-        place = self.gallery.chosen
-        jobs = []
-        if place not in self._logits:
-            jobs.append(Job(("logits", place), lambda: self._run_logits(place), self._on_logits(place)))
-        box = tuple(self.photo.box)
-        if box and (place, *box) not in self._box_logits:
-            jobs.append(Job(("box", place, box), lambda: self._run_box(place, box), self._on_box(place, box)))
-        wanted = self.target_box.target
-        names = list(dict.fromkeys([*self.methods, *(["caap"] if "caap" in self.method_list.options else [])]))
-        for name in names:
-            if self._map(name) is None:
-                jobs.append(
-                    Job(("map", place, name, wanted), self._run_map(place, name, wanted), self._on_map(place, name))
-                )
-        return jobs
+    def _on_result(self, prediction: bool = False) -> None:
+        if prediction and self.compare.kind.value == "class":
+            self._update()  # only now it is known which other class is meant
+            return
+        if prediction:
+            self._suggest()
+        self._draw()
 
-    def _run_logits(self, place: int) -> tuple[Tensor, Tensor | None]:
-        with torch.no_grad():
-            logits = self._copy(self.photos[place].x)[0].float().cpu()
-            blank = blank_image(self._copy, BLANK)
-            assert blank is not None  # a name of an image
-            return logits, self._copy(blank)[0].float().cpu()
-
-    def _on_logits(self, place: int) -> Any:
-        def receive(logits: tuple[Tensor, Tensor]) -> None:
-            self._logits[place], self._blank_logits = logits
-            self._draw()
-
-        return receive
-
-    def _run_map(self, place: int, name: str, wanted: Any) -> Any:
-        def run() -> Any:
-            return attribute(self._copy, self.photos[place].x, name, wanted, progress=False)
-
-        return run
-
-    def _on_map(self, place: int, name: str) -> Any:
-        def receive(m: AttributionMap) -> None:
-            serves_all_classes = m.all_scores is not None or not METHODS[name].class_specific
-            if serves_all_classes:
-                self._maps[(place, name, None)] = m
-            if not serves_all_classes or isinstance(m.target, Direction):
-                self._maps[(place, name, m.target)] = m
-            while len(self._maps) > KEPT:
-                self._maps.popitem(last=False)
-            self._draw()
-
-        return receive
-
-    def _run_box(self, place: int, box: tuple[int, ...]) -> Tensor:
-        assert isinstance(self._copy, HookedViT)
-        return insert_box(self._copy, self.photos[place].x, box, self._cutoff, BLANK)
-
-    def _on_box(self, place: int, box: tuple[int, ...]) -> Any:
-        def receive(logits: Tensor) -> None:
-            self._box_logits[(place, *box)] = logits
-            self._describe()
-
-        return receive
-
-    def _map(self, name: str) -> AttributionMap | None:
-        place, target = self.gallery.chosen, self.target
-        if target is None:
-            return None
-        of_all_classes = self._maps.get((place, name, None))
-        needs_its_own = isinstance(target, Direction) and METHODS[name].class_specific  # a direction is no class
-        if of_all_classes is None or needs_its_own:
-            return self._maps.get((place, name, target))
-        return of_all_classes.for_target(target) if of_all_classes.all_scores is not None else of_all_classes
+    def _suggest(self) -> None:
+        """Offer the classes of the photo in their order."""
+        place = self.image_picker.chosen
+        logits = self._results.logits.get(place)
+        if logits is None:
+            return
+        self.target_box.suggest(probabilities(logits))
+        self.compare.suggest(logits, self._other_class)
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
+    @property
+    def _sides(self) -> list[Side]:
+        place, wanted = self.image_picker.chosen, self.target_box.target
+        sides = [Side("", place, self._target, wanted)]
+        if self.compare.kind.value == "photo":
+            other = self.compare.photo.value
+            sides.append(Side("other ", other, self.target_box.resolved(self._results.predicted(other)), wanted))
+        elif self.compare.kind.value == "class" and (box := self.compare.target_box) is not None:
+            index = self._other_class
+            given = index if box.target is None else box.target
+            sides.append(Side("other ", place, box.resolved(index), given, ready=given is not None))
+        return sides
+
+    @property
+    def _other_class(self) -> int | None:
+        """What a class is compared with where none is chosen: the likeliest other one."""
+        target = self._target
+        return self._results.likeliest(self.image_picker.chosen, besides=None if target is None else target.index)
+
+    @property
+    def _places(self) -> list[int]:
+        """Of the photos of all sides, each once."""
+        return list(dict.fromkeys(side.place for side in self._sides))
+
+    def _rows(self) -> Rows:
+        rows = self._live_rows()
+        extra = self._pins.shown
+        first, second = self.difference.pair
+        by_key = {shown.key: shown for row in (*rows, extra) for shown in row}
+        if first in by_key and second in by_key:
+            extra = [*extra, difference_of(by_key[first], by_key[second])]
+        return [*rows, extra] if extra else rows
+
+    def _live_rows(self) -> list[list[Shown]]:
+        """The rows that follow the controls, whatever is pinned."""
+        return [row_of(self.model, self.photos, self._runs, side, self.methods) for side in self._sides]
+
     def _draw(self) -> None:
-        photo = self.photos[self.gallery.chosen]
-        self.photo.photo = photo.png
-        self.photo.caption = photo.name
-        self.photo.label = f"The photo {photo.name}"
-        logits, target = self._logits.get(self.gallery.chosen), self._target
-        if logits is not None:
-            self.target_box.suggest(probabilities(logits))
-        caap_map = self._map("caap")
-        for name, picture in self.overlays.items():
-            m = self._map(name)
-            picture.photo = photo.grey_png
-            if m is None:
-                picture.overlay, picture.tips = b"", []
-                picture.caption = picture.label = f"{name}: computing"
-                continue
-            picture.rows, picture.cols = m.grid
-            picture.overlay = png(map_colours(m, self._colour_map, self.part.value))
-            low, high = map_range(m)
-            picture.caption = f"{map_title(name, m)}, colours {low:.3g} to {high:.3g}"
-            picture.label = f"Map of {map_title(name, m)}"
-            picture.tips = patch_tips(m, caap_map, self.model.class_names)
-        self.photo.tips = [] if caap_map is None else patch_tips(caap_map, caap_map, self.model.class_names)
-        if target is not None:
-            name = f"'{target.name}'" if isinstance(target.given, int) else target.name
-            known = logits is not None and target.has_probability
-            share = f" {float(target.probability(cast(Tensor, logits))):.1%}" if known else ""
-            self.photo.caption = f"{photo.name}: {name}{share}" if logits is not None else target.name
+        if self._paused:
+            return
+        board, live = self.board, self._live_rows()
+        self._pins.follow(live)
+        rows = self._rows()
+        maps = maps_of(rows)
+        tips = {
+            shown.key: self._results.tips(shown.place, shown.m.grid if shown.m else shown.grid, self.model.class_names)
+            for row in rows
+            for shown in row
+        }
+        self.difference.offer([(shown.caption, shown.key) for shown in maps if shown.key != "difference"])
+        photos = {str(shown.place): shown.photo.png for row in rows for shown in row}
+        with board.hold_sync():
+            board.label = f"Photo and maps of {self.photos[self.image_picker.chosen].name}"
+            if photos != board.photos:
+                board.photos = photos
+            board.smallest = ALONE if len(rows) == 1 else BESIDE
+            board.tiles = tiles_of(rows, tips, shared_ranges(rows))
+            board.pinned = self._pins.keys
         self._describe()
 
     def _describe(self) -> None:
-        """The classes that the chosen patch or box speaks for, in a table."""
-        parts = [self._patch_table(), self._box_table()]
-        tables = "".join(f'<div style="margin-right:32px">{part}</div>' for part in parts if part)
-        self._details.value = f'<div style="display:flex;flex-wrap:wrap">{tables}</div>'
-        self._changed()
-
-    def _patch_table(self) -> str:
-        m = self._map("caap") if "caap" in self.method_list.options else None
-        if not self.photo.chosen or m is None or m.all_scores is None:
-            return ""
-        row, col = self.photo.chosen
-        if not (row < m.grid[0] and col < m.grid[1]):
-            return ""
-        title = f"Patch at row {row}, column {col}, inserted with its neighbours ({NEIGHBOURHOOD}) into the blank"
-        return self._table(title, m.all_scores[row, col])
-
-    def _box_table(self) -> str:
-        box = self.photo.box
-        logits = self._box_logits.get((self.gallery.chosen, *box)) if box else None
-        if logits is None:
-            return ""
-        top, left, bottom, right = box
-        title = (
-            f"Box, rows {top} to {bottom}, columns {left} to {right}, inserted into the blank ({self._cutoff} blocks)"
+        """The classes that the chosen patch and the box speak for."""
+        if self._paused:
+            return
+        self._details.value = explore_details(
+            self.model,
+            self._results,
+            [(place, self.photos[place].name) for place in self._places],
+            self.board.chosen,
+            tuple(self.board.box),
+            [side.target for side in self._sides],
+            self._runs.cutoff,
         )
-        return self._table(title, logits)
-
-    def _table(self, title: str, logits: Float[Tensor, "classes"]) -> str:
-        others = {"whole image": self._logits.get(self.gallery.chosen), "blank": self._blank_logits}
-        index, against = compared_classes(self._target)
-        return class_table(title, logits, others, index, self.model, against)
+        self._changed()
 
 
 def _default_methods(runnable: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from caap_lab.data.image_set import ImageSet
-from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images, is_single
-from caap_lab.models.images import load_image
 from caap_lab.plots.maps import grey
 from caap_lab.widgets.pixels import png
+from caap_lab.widgets.uploads import keep_upload, read_upload
 
 THUMBNAIL = 96
 
@@ -83,17 +81,9 @@ def uploaded(model: HookedModel, name: str, content: bytes) -> Photo:
     Raises:
         InputError: they are no image, or one that cannot be used.
     """
-    try:
-        opened = Image.open(BytesIO(content))
-    except Image.DecompressionBombError:
-        raise InputError(f"{name} has more pixels than can be decoded safely; scale it down.") from None
-    except Exception:  # each of Pillow's formats has errors of its own
-        raise InputError(f"{name} is not an image in a format that Pillow can read, or it is damaged.") from None
-    try:
-        image = load_image(opened)
-    except InputError as error:
-        raise InputError(str(error).replace("The image", name, 1)) from None
-    return _photo(model, name, f"cl.load_image({name!r})", image)
+    image = read_upload(name, content)
+    kept = keep_upload(name, content)
+    return _photo(model, kept, f"cl.widgets.uploaded_photo({kept!r})", image)
 
 
 def _photo(model: HookedModel, name: str, call: str, image: Any) -> Photo:

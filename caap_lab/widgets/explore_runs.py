@@ -1,0 +1,136 @@
+"""What an explorer runs in the background: whole images, boxes and maps, what is seen first before the rest."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import METHODS, attribute
+from caap_lab.engine.blanks import blank_image
+from caap_lab.engine.settings import DEFAULTS, cutoff_blocks
+from caap_lab.models.base import HookedModel
+from caap_lab.models.targets import Direction, Target
+from caap_lab.models.vit import HookedViT
+from caap_lab.widgets.background import Job, cancellable_copy
+from caap_lab.widgets.explore_results import Box, ExploreResults
+from caap_lab.widgets.inserted_box import insert_box
+from caap_lab.widgets.photos import Photo
+from caap_lab.widgets.run_times import RunTimes
+
+BLANK: str = DEFAULTS["blank"]
+
+
+class Side(NamedTuple):
+    """A photo and what is explained of it: one row of maps."""
+
+    name: str
+    """Before the keys of its tiles."""
+    place: int
+    """Of the photo among all."""
+    target: Target | None
+    """What is explained; None while that is a prediction that is not known yet."""
+    given: Any
+    """The same as methods take it: None for the model's prediction."""
+    ready: bool = True
+    """False while it is not known what is to be run: a class that follows from the prediction."""
+
+
+class ExploreRuns:
+    """Makes the jobs of an explorer, and keeps what they give.
+
+    Attributes:
+        results: What is computed.
+        times: How long maps take.
+        cutoff: Number of blocks that a box is inserted into.
+    """
+
+    def __init__(self, model: HookedModel, photos: Sequence[Photo]) -> None:
+        self._copy = cancellable_copy(model)
+        self._photos = photos
+        self.results = ExploreResults()
+        self.times = RunTimes(model)
+        self.cutoff = cutoff_blocks(None, model.n_layers)
+        self._has_caap = METHODS["caap"].runs_on(model)
+        self._serve_all = {"caap"}  # methods whose map of one class holds those of all, as far as they have shown it
+
+    def jobs(self, sides: Sequence[Side], methods: Sequence[str], box: Box, changed: Callable[..., None]) -> list[Job]:
+        """What is not known yet.
+
+        Args:
+            sides: Rows of maps.
+            methods: Whose maps are wanted.
+            box: That is inserted into the blank, or nothing.
+            changed: Called when something is known: with True if the prediction is new.
+        """
+        places = list(dict.fromkeys(side.place for side in sides))
+        jobs = [self._logits_job(place, changed) for place in places if place not in self.results.logits]
+        if box:
+            jobs += [self._box_job(place, box, changed) for place in places if (place, box) not in self.results.boxes]
+        planned: set[tuple[int, str]] = set()
+        for side in sides:
+            for method in methods:
+                jobs += self._map_jobs(side, method, planned, changed)
+        if self._has_caap:  # what patches say alone
+            for side in sides:
+                jobs += self._map_jobs(side, "caap", planned, changed) if "caap" not in methods else []
+        return list({job.key: job for job in jobs}.values())
+
+    def _logits_job(self, place: int, changed: Callable[..., None]) -> Job:
+        def run() -> tuple[Tensor, Tensor | None, float]:
+            with torch.no_grad():
+                logits = self._copy(self._photos[place].x)[0].float().cpu()
+                if self.results.blank is not None:
+                    return logits, None, 0.0
+                blank = blank_image(self._copy, BLANK)
+                assert blank is not None  # a name of an image
+                start = perf_counter()  # the second run: the first of all takes longer than those that follow
+                return logits, self._copy(blank)[0].float().cpu(), perf_counter() - start
+
+        def receive(found: tuple[Tensor, Tensor | None, float]) -> None:
+            self.results.logits[place], blank, seconds = found
+            if blank is not None:
+                self.results.blank, self.times.seconds_per_pass = blank, seconds
+            changed(True)
+
+        return Job(("logits", place), run, receive)
+
+    def _box_job(self, place: int, box: Box, changed: Callable[..., None]) -> Job:
+        def run() -> Tensor:
+            assert isinstance(self._copy, HookedViT)
+            return insert_box(self._copy, self._photos[place].x, box, self.cutoff, BLANK)
+
+        def receive(logits: Tensor) -> None:
+            self.results.boxes[place, box] = logits
+            changed()
+
+        return Job(("box", place, box), run, receive)
+
+    def _map_jobs(
+        self, side: Side, method: str, planned: set[tuple[int, str]], changed: Callable[..., None]
+    ) -> list[Job]:
+        """A map's job; none where it is known, or comes with another that is planned."""
+        given, place = side.given, side.place
+        if not side.ready or (
+            side.target is not None and self.results.map(place, method, side.target.given) is not None
+        ):
+            return []
+        serves_all = method in self._serve_all or not METHODS[method].class_specific
+        if serves_all and not isinstance(given, Direction):
+            if (place, method) in planned:
+                return []
+            planned.add((place, method))
+
+        def run() -> AttributionMap | list[AttributionMap]:
+            return attribute(self._copy, self._photos[place].x, method, given, progress=False)
+
+        def receive(m: AttributionMap) -> None:
+            self.results.keep_map(place, m)
+            self.times.keep(m)
+            if m.all_scores is not None:
+                self._serve_all.add(method)
+            changed()
+
+        return [Job(("map", place, method, given), run, receive)]

@@ -1,0 +1,62 @@
+"""How long maps will take, from the passes that methods state and the seconds that runs took here."""
+
+from caap_lab.attribution.cost import ModelSize
+from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.registry import METHODS
+from caap_lab.errors import InputError
+from caap_lab.models.base import HookedModel
+
+_SHORTEST = 2.0
+"""Seconds from which on it is worth saying how long something takes."""
+
+
+class RunTimes:
+    """Expected seconds of maps of one model.
+
+    Attributes:
+        seconds_per_pass: Of one forward pass, once one was measured.
+    """
+
+    def __init__(self, model: HookedModel) -> None:
+        self._size = ModelSize.of(model)
+        self.seconds_per_pass: float | None = None
+        self._measured: dict[str, float] = {}
+
+    def keep(self, m: AttributionMap) -> None:
+        """Learn from a map that was computed."""
+        self._measured[m.method] = m.seconds
+
+    def passes(self, method: str) -> float | None:
+        """Forward passes of one map; None where the method does not state them."""
+        try:
+            return METHODS[method].passes(self._size)
+        except InputError:
+            return None
+
+    def seconds(self, method: str) -> float | None:
+        """Of one map: as measured before, else from its passes; None where nothing is known."""
+        passes = self.passes(method)
+        if method in self._measured:
+            return self._measured[method]
+        return None if passes is None or self.seconds_per_pass is None else passes * self.seconds_per_pass
+
+    def text(self, method: str) -> str:
+        """What is said while a map is computed: "about 2 min"; empty for short or unknown ones."""
+        seconds = self.seconds(method)
+        return "" if seconds is None or seconds < _SHORTEST else f"about {_rounded(seconds)}"
+
+    def details(self, method: str) -> str:
+        """The cost in words: "about 4,000 forward passes of 31 ms"."""
+        passes = self.passes(method)
+        if passes is None:
+            return ""
+        each = "" if self.seconds_per_pass is None else f" of {1000 * self.seconds_per_pass:.0f} ms"
+        return f"as much as {passes:,.0f} forward passes{each}" if passes >= 2 else ""
+
+
+def _rounded(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.0f} s"
+    if seconds < 90:
+        return f"{round(seconds, -1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
