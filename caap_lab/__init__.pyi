@@ -13,6 +13,7 @@ from .attribution.completeness import completeness_error as completeness_error
 from .attribution.gallery import gallery as gallery
 from .attribution.libragrad import libragrad as libragrad
 from .attribution.map import AttributionMap as AttributionMap
+from .attribution.map_list import MapList as MapList
 from .attribution.registry import attribute as attribute
 from .attribution.registry import methods as methods
 from .attribution.registry import register as register

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from caap_lab.attribution.caap_maps import prepare_caap
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.map_list import MapList
 from caap_lab.attribution.method import Method, kinds_that_give
 from caap_lab.engine.blanks import Blank
 from caap_lab.engine.settings import DEFAULTS
@@ -30,7 +31,7 @@ def caap(
     max_memory: float | None = None,
     batch_size: int = 8,
     progress: bool = True,
-) -> AttributionMap | list[AttributionMap]:
+) -> AttributionMap | MapList:
     """Causal Attribution via Activation Patching (arXiv 2603.13652, eqs 2 and 3).
 
     For every patch, the residual streams of the patch and its neighbours entering blocks start to cutoff - 1 are put

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caap_lab.attribution.cost import BACKWARD, ModelSize, Passes
 from caap_lab.attribution.map import SIGNS, AttributionMap, Sign
+from caap_lab.attribution.map_list import MapList
 from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
 from caap_lab.checks import check_choice
 from caap_lab.digests.hashing import hex_digest
@@ -81,7 +82,7 @@ class Method:
         batch_size: int = 8,
         progress: bool = True,
         **options: Any,
-    ) -> AttributionMap | list[AttributionMap]:
+    ) -> AttributionMap | MapList:
         """A map for one image, or a list of maps for several; arguments are `attribute`'s."""
 
         def prepare(model: HookedModel, batch_size: int) -> MapJob:
@@ -90,7 +91,7 @@ class Method:
             return self.prepare(model, options, batch_size)
 
         maps = run_maps(model, images, target, prepare, batch_size=batch_size, progress=progress)
-        firsts = [first for (first,) in maps]
+        firsts = MapList(first for (first,) in maps)
         return firsts[0] if is_single(images) else firsts
 
     @property

@@ -1,20 +1,35 @@
-"""Many maps in one grid: one row per image, one column per method."""
+"""Many maps in one grid: photos and maps over them, each with its scale below."""
 
 from collections.abc import Sequence
 from textwrap import shorten
 from typing import NamedTuple
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
-from caap_lab.plots.maps import Pixels, Scores, plot_image, plot_map
+from caap_lab.plots.look import LOOK, Look
+from caap_lab.plots.maps import (
+    Pixels,
+    Scores,
+    colour_table,
+    cut_ends,
+    map_colour_map,
+    map_range,
+    on_white,
+    plot_image,
+    plot_map,
+)
 from caap_lab.plots.style import new_figure
 
-PANEL, TITLE, GAP = 1.25, 0.3, 0.1
-"""Inches: a panel with the gap beside it, a title of two lines, and the gap."""
+PANEL, TITLE, GAP, SCALE = 1.35, 0.3, 0.1, 0.2
+"""Inches: a panel with the gap beside it, a title of two lines, the gap, and a scale with its numbers."""
 WIDTH = 24
 """Letters of a title that fit over a panel."""
+SCALE_LETTERS = 25
+"""Letters below a scale per inch."""
 
 
 class GalleryRow(NamedTuple):
@@ -26,45 +41,126 @@ class GalleryRow(NamedTuple):
     maps: Sequence[Scores]
     signed: Sequence[bool]
     """Of each map, whether its colours are centred on 0."""
+    units: Sequence[str] = ()
+    """What a score of each map is; with them each map has its scale below."""
 
 
-def plot_gallery(rows: Sequence[GalleryRow], titles: Sequence[str]) -> Figure:
+class Tile(NamedTuple):
+    """A photo, or a map over it."""
+
+    image: Pixels
+    title: str
+    """Above it, in as many lines as it has."""
+    scores: Scores | None = None
+    """None for the photo alone."""
+    signed: bool = False
+    unit: str = ""
+    """What a score is; with it the map has its scale below."""
+
+
+def plot_gallery(rows: Sequence[GalleryRow], titles: Sequence[str], look: Look = LOOK) -> Figure:
     """The image, then each map of the row over it; every map has its own range of colours.
 
     Args:
         rows: Images of one size, with as many maps in every row.
         titles: Of the columns of maps.
+        look: How the maps are drawn.
 
     Raises:
-        InputError: rows differ in length, or there is none.
+        InputError: rows differ in length, or there is none; or the look cannot be drawn.
     """
     if not all(isinstance(row, GalleryRow) for row in rows):
         raise InputError("plot_gallery draws arrays, as GalleryRow has them; cl.gallery(rows) draws attribution maps.")
     if not rows or not rows[0].maps or len({len(row.maps) for row in rows}) > 1:
         raise InputError("A gallery needs rows of maps, as many in every row.")
-    columns = len(rows[0].maps) + 1
-    shape = rows[0].image.shape
-    width, height = PANEL * columns, (PANEL * shape[0] / shape[1] + TITLE) * len(rows) + TITLE
+    lines = []
+    for place, row in enumerate(rows):
+        above = titles if place == 0 else [""] * len(row.maps)
+        units = row.units or [""] * len(row.maps)
+        maps = zip(above, row.maps, row.signed, units, strict=True)
+        lines.append([Tile(row.image, "\n".join(row.titles)), *(Tile(row.image, *one) for one in maps)])
+    return plot_tiles(lines, look)
+
+
+def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float = PANEL, note: str = "") -> Figure:
+    """Photos and maps in lines; every map has its own range of colours.
+
+    Args:
+        lines: Tiles with images of one form; lines may be shorter than the first.
+        look: How the maps are drawn.
+        panel: Width of a tile with the gap beside it in inches.
+        note: Below all.
+
+    Raises:
+        InputError: the look cannot be drawn.
+    """
+    look.checked()
+    columns = max(map(len, lines))
+    shape = lines[0][0].image.shape
+    below = SCALE * any(tile.unit for line in lines for tile in line)
+    high = panel * shape[0] / shape[1]
+    line_height, foot = high + TITLE + below, 0.15 * bool(note)
+    width, height = panel * columns, line_height * len(lines) + GAP + foot
     # All panels are alike, so their places are known; to work them out takes as long as to draw them all.
     figure = new_figure(width, height, layout=None)
-    gaps = {"wspace": GAP / (PANEL - GAP), "hspace": (TITLE + GAP) / (PANEL * shape[0] / shape[1] - GAP)}
+    gaps = {"wspace": GAP / (panel - GAP), "hspace": (TITLE + GAP + below) / (high - GAP)}
     edges = {
         "left": GAP / 2 / width,
         "right": 1 - GAP / 2 / width,
-        "bottom": GAP / height,
-        "top": 1 - 2 * TITLE / height,
+        "bottom": (GAP + below + foot) / height,
+        "top": 1 - (TITLE + GAP) / height,
     }
-    panels = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=gaps | edges)
-    for line, row in zip(panels, rows, strict=True):
-        plot_image(row.image, line[0])
-        line[0].set_title("\n".join(map(_short, row.titles)), fontsize=7)
-        for ax, scores, signed in zip(line[1:], row.maps, row.signed, strict=True):
-            plot_map(scores, row.image, ax, signed=signed)
-    for ax, title in zip(panels[0][1:], titles, strict=True):
-        ax.set_title(_short(title), fontsize=7)
+    panels = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw=gaps | edges)
+    for axes, line in zip(panels, lines, strict=True):
+        for ax, tile in zip(axes, line, strict=False):
+            _draw(ax, tile, look, panel)
+        for ax in axes[len(line) :]:
+            ax.set_axis_off()
+    if note:
+        figure.text(0.5, 0.06 / height, for_plot(note), ha="center", va="bottom", fontsize=6, color="0.35")
     return figure
 
 
-def _short(text: str) -> str:
-    cut = shorten(text, WIDTH, placeholder="...")
-    return for_plot(f"{text[: WIDTH - 3]}..." if cut == "..." else cut)  # one long word would be dots alone
+def _draw(ax: Axes, tile: Tile, look: Look, panel: float) -> None:
+    if tile.scores is None:
+        plot_image(tile.image, ax)
+    else:
+        plot_map(tile.scores, tile.image, ax, signed=tile.signed, **look._asdict())
+        if tile.unit:
+            _scale(ax, tile, look, round(SCALE_LETTERS * panel))
+    if tile.title:
+        letters = round(WIDTH * panel / PANEL)
+        ax.set_title("\n".join(_short(line, letters) for line in tile.title.split("\n")), fontsize=7)
+
+
+def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
+    """The colours below a map, with the scores at their ends and the unit between them.
+
+    It belongs to the map's own axes: a colour bar of matplotlib's takes longer than the map.
+    """
+    assert tile.scores is not None
+    height, width = tile.image.shape[:2]
+    limits = map_range(tile.scores, tile.signed, robust=look.robust)
+    name = look.colour_map or map_colour_map(tile.signed)
+    colours = on_white(name, signed=tile.signed) if look.fade else colour_table(name)
+    top, bottom = height * 1.03 - 0.5, height * 1.07 - 0.5
+    strip = ax.imshow(colours[None], extent=(-0.5, width - 0.5, bottom, top), aspect="equal", interpolation="nearest")
+    strip.set_clip_on(False)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    signs = ["\N{LESS-THAN OR EQUAL TO}" * cut_ends(tile.scores, limits)[0], "\N{GREATER-THAN OR EQUAL TO}"]
+    signs[1] *= cut_ends(tile.scores, limits)[1]
+    low, high = (f"{sign}{number_text(limit)}" for sign, limit in zip(signs, limits, strict=True))
+    unit = _short(tile.unit, max(letters - len(low) - len(high), 8))
+    look_of_text = {"fontsize": 5.5, "va": "top", "color": "0.25"}
+    for place, text, side in ((0.0, low, "left"), (0.5, unit, "center"), (1.0, high, "right")):
+        ax.text(place, -0.08, text, ha=side, transform=ax.transAxes, **look_of_text)  # type: ignore[arg-type]
+
+
+def number_text(value: float) -> str:
+    """A number in at most three digits, as an end of a scale: 12.3, 0.004, 2e-05."""
+    return f"{np.float64(value):z.3g}"
+
+
+def _short(text: str, letters: int = WIDTH) -> str:
+    cut = shorten(text, letters, placeholder="...")
+    return for_plot(f"{text[: letters - 3]}..." if cut == "..." else cut)  # one long word would be dots alone
