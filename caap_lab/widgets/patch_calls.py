@@ -19,7 +19,7 @@ def patch_calls(model: HookedViT, settings: PatchSettings, photos: Sequence[Phot
     """
     target = settings.target.call
     if settings.is_empty(model):
-        return [f"before = model({target})"]
+        return [f"before = after = model({target})"]
     patches, lines = ["patch"], []
     put_in, source = settings.put_in, "source"
     if put_in == "zero":

@@ -58,7 +58,7 @@ class PatchRuns:
 
     @torch.no_grad()
     def logits(self, settings: PatchSettings, photos: Sequence[Photo], row: int) -> tuple[Logits, list[Patch]]:
-        """What a patch does, with the patches themselves.
+        """What a patch does, with the patches themselves: none where no token is chosen.
 
         Args:
             settings: The patch.
@@ -69,6 +69,9 @@ class PatchRuns:
             InputError: the patch does not fit the model, cannot change the logits, or needs more photos.
         """
         self._forget_if_changed()
+        source, receiver = self.plain(settings.source).logits, self.plain(settings.target)
+        if settings.is_empty(self.model):
+            return Logits(receiver.logits, receiver.logits, source), []
         patches = [settings.patch(self.model, self._source(settings, photos, row))]
         held = settings.held_tokens(self.model)
         if held:
@@ -76,9 +79,7 @@ class PatchRuns:
             patches.insert(0, Patch("resid_pre", tokens=held, source=own))
         known: dict[int, Any] = {id(patch.source): {} for patch in patches}  # this model's own, by `_fingerprint`
         made = [edit for patch in patches for edit in edits(self.model, patch, 1, known)]
-        receiver = self.plain(settings.target)
         first = max(0, min(site.block(self.model.n_layers) for site, _ in made))
-        source = self.plain(settings.source).logits
         return Logits(receiver.logits, self._run(settings.target, receiver, first, made), source), patches
 
     def plain(self, photo: Photo) -> PlainRun:
@@ -153,7 +154,8 @@ class PatchRuns:
 
 @runs_model
 def _plain_run(model: HookedViT, x: Float[Tensor, "1 3 height width"]) -> PlainRun:
-    streams, collected = [model.embed(x)], [[]]
+    streams = [model.embed(x)]
+    collected: list[list[Tensor]] = [[]]
     for layer in range(model.n_layers):
         stream, tokens = model.run_blocks(streams[-1], [layer], collected[-1])
         streams.append(stream)

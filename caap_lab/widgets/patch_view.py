@@ -42,7 +42,7 @@ REMEMBERED = 8
 """Rows of the history."""
 TINT = 140
 """Opacity of patches on the target photo, of 255: that of the painted ones on the source photo."""
-EMPTY = "No patch is chosen: click, paint or draw a box on the source photo, or check a prefix token."
+EMPTY = '<div class="caap-effect">No patch is chosen: click, paint or draw a box on the source photo.</div>'
 
 
 def patch(model: HookedViT, images: Images | ImageSet, target: TargetLike | None = None) -> "PatchView":
@@ -156,7 +156,7 @@ class PatchView(Panel):
     def patches(self) -> list[Patch]:
         """What `model.run_patched` takes: the patch, behind the one that holds the other tokens where they are held.
 
-        Empty while it is computed, or where no token is chosen.
+        None while it is computed, or where no token is chosen.
         """
         known = self._known.get(self.settings)
         return [] if known is None else known[1]
@@ -168,7 +168,7 @@ class PatchView(Panel):
 
     @property
     def result(self) -> PatchResult | None:
-        """Logits before and after; None while they are computed, or where no token is chosen."""
+        """Logits before and after, the same where no token is chosen; None while they are computed or are refused."""
         known, target = self._known.get(self.settings), self._target
         if known is None or target is None:
             return None
@@ -308,25 +308,11 @@ class PatchView(Panel):
         """Show the patch that is set, and run it if it is not known."""
         if self._restoring:
             return
-        settings, scored = self.settings, self._scored_photo
+        settings = self.settings
         self._draw()
-        jobs = []
-        if settings.is_empty(self.model):
-            if scored not in self._likeliest:
-                run = lambda: self._runs.plain(scored).logits  # noqa: E731
-                jobs.append(Job(("plain", scored), run, self._on_plain(scored)))
-        elif settings not in self._known:
-            photos, row = self.photos.photos, self._row
-            run_patch = lambda: self._runs.logits(settings, photos, row)  # noqa: E731
-            jobs.append(Job(("patch", settings), run_patch, self._on_logits(settings)))
-        self._replace_jobs(jobs)
-
-    def _on_plain(self, photo: Any) -> Any:
-        def receive(logits: Tensor) -> None:
-            self._likeliest[photo] = logits
-            self._draw()
-
-        return receive
+        photos, row = self.photos.photos, self._row
+        run = Job(settings, lambda: self._runs.logits(settings, photos, row), self._on_logits(settings))
+        self._replace_jobs([] if settings in self._known else [run])
 
     def _on_logits(self, settings: PatchSettings) -> Any:
         def receive(found: tuple[Logits, list[Patch]]) -> None:
@@ -361,12 +347,11 @@ class PatchView(Panel):
             self.target_box.suggest(probabilities(logits[: self.model.n_classes]))
         result = self.result
         if result is not None:
-            self._score.value = score_html(result, settings.put_in == SOURCE)
+            empty = settings.is_empty(self.model)
+            self._score.value = EMPTY if empty else score_html(result, settings.put_in == SOURCE)
             self._classes.value = classes_html(result)
-            if self._later(PAUSE, lambda: self._remember(settings)) is None:
+            if not empty and self._later(PAUSE, lambda: self._remember(settings)) is None:
                 self._remember(settings)
-        elif settings.is_empty(self.model):
-            self._score.value, self._classes.value = f'<div class="caap-effect caap-empty">{EMPTY}</div>', ""
         self._show_history()
         self._changed()
 

@@ -180,7 +180,8 @@ def test_refusals_are_said(reset: PatchView, made: Any) -> None:
     view = reset
     view.controls.clear.click()
     finished(view)
-    assert view.result is None and view.patch is None and EMPTY in view._score.value and view.message == ""
+    assert torch.equal(view.result.before, view.result.after) and view.patch is None and view.message == ""
+    assert view._score.value == EMPTY and torch.equal(said(view, made)["after"][0], view.result.after)
     view.controls.every.click()
     view.controls.point.value = view.controls.named("mlp_out")
     view.controls.layers.value = (3, 3)
