@@ -69,6 +69,17 @@ class Patch:
         if isinstance(self.layers, Iterable):
             object.__setattr__(self, "layers", list(self.layers))
 
+    def __repr__(self) -> str:
+        """The call that makes it, with a source of many numbers in one line."""
+        source: Any = self.source
+        if isinstance(source, ActivationStore):
+            source = repr(source).split("\n", 1)[0]
+        elif isinstance(source, Tensor) and source.numel() > 1:
+            source = f"tensor {list(source.shape)}"
+        chosen = {"layers": self.layers, "tokens": self.tokens, "heads": self.heads}
+        given = "".join(f", {name}={value}" for name, value in chosen.items() if value is not None)
+        return f"Patch({self.name!r}{given}, source={source})"
+
     def sites(self, model: HookedViT) -> list[Site]:
         """The hook points that this patch edits."""
         return model.find(self.name, self.layers)

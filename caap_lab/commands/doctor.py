@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_arguments
+from caap_lab.cpu_use import contention_now
 
 if TYPE_CHECKING:
     from caap_lab.bench.doctor import Part, Report
@@ -27,16 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Print what the paper profile needs, what is here and what a run costs; returns 1 if something is missing."""
+    from torch import get_num_threads
+
     from caap_lab.bench.doctor import advice, doctor
 
     device = parsed.device or "cpu"
     arguments = paper_arguments(given_options(parsed, WHAT))
     report = doctor(**arguments, device=device, timing=not parsed.no_timing)
     command = _command(parsed, report.possible) if report.possible else None
+    threads = contention_now(get_num_threads()) if device == "cpu" else ""
     if parsed.json:
         # "cells" is the older name of "trials".
         costs = [asdict(cost) | {"cells": cost.trials, "seconds": cost.seconds} for cost in report.costs]
-        rest = {"complete": report.complete, "advice": advice(report), "command": command}
+        rest = {"complete": report.complete, "advice": advice(report), "command": command, "threads": threads}
         print(json.dumps({**asdict(report), "costs": costs, **rest}, indent=1))
         return 0 if report.complete else 1
     for title, parts in (("Weights", report.weights), ("Heads", report.heads), ("Data", report.data)):
@@ -45,6 +49,8 @@ def run(parsed: argparse.Namespace) -> int:
     for text in advice(report):
         print(f"{text}\n")
     print("\n".join(_costs(report, device)))
+    if threads:
+        print(f"  {threads}")
     if not parsed.no_timing and any(cost.seconds is None for cost in report.costs):
         print("  A model without a time does not fit into the free memory.")
     if command is None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from caap_lab.checkout import PACKAGE, checkout_folder, installed_folder
+from caap_lab.cpu_use import contention_now, default_threads
 from caap_lab.errors import InputError
 
 HELP = "open JupyterLab in the notebooks, on this computer only"
@@ -47,6 +48,8 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
 
     where = notebook_folder(folder)
     print(f"Notebooks in {where.resolve()}", flush=True)
+    if words := contention_now(default_threads()):
+        print(words, file=sys.stderr, flush=True)
     os.environ["JUPYTER_CONFIG_PATH"] = config_path(os.environ)
     LabApp.launch_instance(lab_options(where, port, options))
     return 0

@@ -105,6 +105,13 @@ class ImageSet(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        """What it holds, and how it was chosen."""
+        has = [name for name, there in (("labels", self.has_labels), ("masks", self.has_masks)) if there]
+        what = f" with {' and '.join(has)}" if has else ""
+        count = f"{len(self)} image{'s' * (len(self) != 1)}"
+        return f"ImageSet: {count} of {self.source}{what}; {self.chosen}"
+
     @overload
     def __getitem__(self, index: int) -> Sample: ...
     @overload

@@ -39,6 +39,14 @@ class Localisation:
     upsampling: str
     tolerance: float
 
+    def __repr__(self) -> str:
+        """The numbers that are compared, beside chance."""
+        return (
+            f"Localisation: AUPR1 {self.aupr1:.4f} (chance {self.prevalence:.4f}), AUPR0 {self.aupr0:.4f} (chance "
+            f"{1 - self.prevalence:.4f}), pooled AP {self.pooled_ap:.4f}, pointing {self.pointing:g} (expected "
+            f"{self.pointing_expected:.3g}), mass inside {self.mass_inside:.4f}"
+        )
+
 
 def localisation(
     m: AttributionMap,

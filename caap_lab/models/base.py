@@ -21,6 +21,7 @@ from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.preprocess import Preprocessing, as_batch
 from caap_lab.models.quantised import check_format, why_no_gradient
+from caap_lab.models.thread_watch import WATCH
 from caap_lab.models.width import Measured, output_width
 
 Images = Any
@@ -255,6 +256,8 @@ class HookedModel(HookedRootModule, ABC):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Run the model; while another thread runs it or has hooks on it, wait."""
+        if self.device.type == "cpu":
+            WATCH.look()
         with locked(self.body, self.model_name):
             return super().__call__(*args, **options)
 

@@ -67,6 +67,12 @@ class ClassNames:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        """How many, and the first ones."""
+        few = ", ".join(repr(self.name(index)) for index in range(min(len(self), _MOST_SHOWN)))
+        more = ", ..." * (len(self) > _MOST_SHOWN)
+        return f"ClassNames: {len(self)}{' with WordNet ids' * bool(self.ids)}: {few}{more}"
+
     def name(self, index: int) -> str:
         """The first synonym of a class."""
         full = self.names[self._checked(index)]

@@ -1,6 +1,5 @@
 """Any model that a user has as a hooked one: `cl.wrap`."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from caap_lab.models.twins import configured_names, timm_twin
 from caap_lab.models.twins.families import family_of_class
 from caap_lab.models.unwrap import check_whole, path_of, unwrap
 from caap_lab.models.vit import HookedViT
+from caap_lab.notes import note
 
 _MODELS_INSIDE = ("model", "module", "ema", "backbone", "visual")
 """Attributes under which objects that are no modules keep theirs: pipelines, trainers, averages."""
@@ -177,10 +177,10 @@ def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
     assert twin is not None
     if own is None:
         own = Preprocessing.from_timm(twin.model)
-        logging.getLogger(__name__).warning(
-            "Nothing says how photos were preprocessed for this %s: they are normalised as for the family's published "
-            "checkpoints, with mean %s and std %s. If it was trained with others, give preprocessing=...",
-            *(type(module).__name__, list(own.mean), list(own.std)),
+        note(
+            f"Nothing says how photos were preprocessed for this {type(module).__name__}: they are normalised as for "
+            f"the family's published checkpoints, with mean {list(own.mean)} and std {list(own.std)}. If it was "
+            "trained with others, give preprocessing=..."
         )
     names = named_classes(twin.class_names) if options.head is None else None
     return HookedViT(

@@ -1,6 +1,5 @@
 """From a folder of transformers, or of an adapter, to the parts of a `HookedViT`."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from caap_lab.models.hugging_face.module import SUPPORTED, build_module
 from caap_lab.models.hugging_face.preprocessing import read_preprocessing
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.twins import timm_twin
+from caap_lab.notes import note
 
 _ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 """Types whose model takes photos of the size that the image processor makes, whatever config.json says."""
@@ -65,10 +65,10 @@ def read_parts(
         raise InputError(f"{type(module).__name__} of {folder.name} is not supported. {SUPPORTED}")
     preprocessing = own or Preprocessing.from_timm(twin.model)
     if own is None and (mean is None or std is None):
-        logging.getLogger(__name__).warning(
-            "%s has no preprocessor_config.json: photos are normalised as for %s's published checkpoints, with mean %s "
-            "and std %s. If the model was trained with others, give them as mean=... and std=....",
-            *(folder.name, type(module).__name__, list(preprocessing.mean), list(preprocessing.std)),
+        note(
+            f"{folder.name} has no preprocessor_config.json: photos are normalised as for {type(module).__name__}'s "
+            f"published checkpoints, with mean {list(preprocessing.mean)} and std {list(preprocessing.std)}. If the "
+            "model was trained with others, give them as mean=... and std=...."
         )
     preprocessing = replace(
         preprocessing,
