@@ -156,14 +156,16 @@ def _write(model: "HookedViT", image: Any, name: str, method: str, m: "Attributi
             {"class": int(i), "name": model.class_names.name(int(i)), "probability": round(float(p), 4)}
             for p, i in zip(top.values, top.indices, strict=True)
         ],
-        "target": m.target_class,
-        "target_name": m.target_name,
+        "target": m.target_class if m.class_specific else None,
+        "target_name": m.target_name if m.class_specific else m.caption,
         "explains": _explained(m),
         "method": m.method,
         "settings": m.settings,
         "score": m.score,
         "sign": m.sign,
-        "top_patches": [{"row": r, "column": c, "score": round(float(m.scores[r, c]), 4)} for r, c in m.rank()[:5]],
+        "top_patches": [
+            {"row": r, "column": c, "score": round(float(m.scores[r, c]), 4) + 0.0} for r, c in m.rank()[:5]
+        ],
         "seconds": round(m.seconds, 3),
         "overlay": str(overlay),
         "scores": str(scores),
@@ -171,9 +173,8 @@ def _write(model: "HookedViT", image: Any, name: str, method: str, m: "Attributi
 
 
 def _explained(m: "AttributionMap") -> str:
-    if not m.class_specific:
-        return "any class"
-    return f"{m.target_name} ({m.target})" if isinstance(m.target, int) else m.target_name
+    of_class = m.class_specific and isinstance(m.target, int)
+    return f"{m.target_name} ({m.target})" if of_class else m.caption
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -183,5 +184,5 @@ def _print_result(result: dict[str, Any]) -> None:
     settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
     print(f"{result['method']} for {result['explains']}: {settings}")
     for patch in result["top_patches"]:
-        print(f"  row {patch['row']:2d}, column {patch['column']:2d}: {result['score']} {patch['score']:.3f}")
+        print(f"  row {patch['row']:2d}, column {patch['column']:2d}: {result['score']} {patch['score']:z.3f}")
     print(f"{result['seconds']:.2f} s; {result['overlay']} and {result['scores']}")

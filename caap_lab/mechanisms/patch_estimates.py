@@ -136,12 +136,12 @@ class Agreement(LabelledResult):
         hue = next((name for name in ("point", "target") if len(self.axes.get(name, [])) > 1), None)
         with np.errstate(invalid="ignore"):
             mean = float(np.nanmean(self.per_image))
-        title = f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}: rank correlation {mean:.2f}"
+        title = f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}: rank correlation {mean:z.2f}"
         return plot_agreement(cells, ax, hue=hue, label=self.measured.quantity, title=title)
 
     def __repr__(self) -> str:
         """The mean correlation of each point, with its standard error."""
         names = pd.MultiIndex.from_product(list(self.axes.values()))
         numbers = zip(names, self.mean.reshape(-1), self.standard_error.reshape(-1), strict=True)
-        each = ", ".join(f"{' '.join(map(str, name))} {mean:.3f} ± {error:.3f}" for name, mean, error in numbers)
+        each = ", ".join(f"{' '.join(map(str, name))} {mean:z.3f} ± {error:.3f}" for name, mean, error in numbers)
         return f"Agreement: {self.quantity} over {self.measured._sizes}: {each}"

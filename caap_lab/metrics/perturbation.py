@@ -80,12 +80,12 @@ class PerturbationCurves:
         return plot_curves(
             self.shares,
             {
-                f"insertion, area {self.insertion:.3f}": self.insertion_curve,
-                f"deletion, area {self.deletion:.3f}": self.deletion_curve,
+                f"insertion, area {self.insertion:z.3f}": self.insertion_curve,
+                f"deletion, area {self.deletion:z.3f}": self.deletion_curve,
             },
             ax,
             ylabel=f"'{self.target_name}': {self.score_name}",
-            title=f"{self.method} of {self.model_name}, InsDel {self.insdel:.3f}",
+            title=f"{self.method} of {self.model_name}, InsDel {self.insdel:z.3f}",
         )
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class PerturbationCurves:
         index = f" ({self.target})" if isinstance(self.target, int) else ""
         return (
             f"PerturbationCurves: {self.method} of {self.model_name} for {self.target_name!r}{index}: "
-            f"insertion {self.insertion:.4f}, deletion {self.deletion:.4f}, InsDel {self.insdel:.4f} "
+            f"insertion {self.insertion:z.4f}, deletion {self.deletion:z.4f}, InsDel {self.insdel:z.4f} "
             f"(protocol {self.protocol.name}, {len(self.shares) - 1} steps)"
         )
 

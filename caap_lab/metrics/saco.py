@@ -44,7 +44,7 @@ class Saco:
     def __repr__(self) -> str:
         """The number, and what it is of."""
         return (
-            f"Saco: {self.method} of {self.model_name} for {self.target_name!r}: {self.value:.4f} "
+            f"Saco: {self.method} of {self.model_name} for {self.target_name!r}: {self.value:z.4f} "
             f"({len(self.group_scores)} groups)"
         )
 

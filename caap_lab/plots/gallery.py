@@ -100,7 +100,7 @@ def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float 
     below = SCALE * any(tile.unit for line in lines for tile in line)
     high = panel * shape[0] / shape[1]
     line_height, foot = high + TITLE + below, 0.15 * bool(note)
-    width, height = panel * columns, line_height * len(lines) + GAP + foot
+    width, height = panel * columns, line_height * len(lines) + 2 * GAP + foot
     # All panels are alike, so their places are known; to work them out takes as long as to draw them all.
     figure = new_figure(width, height, layout=None)
     gaps = {"wspace": GAP / (panel - GAP), "hspace": (TITLE + GAP + below) / (high - GAP)}
@@ -108,7 +108,7 @@ def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float 
         "left": GAP / 2 / width,
         "right": 1 - GAP / 2 / width,
         "bottom": (GAP + below + foot) / height,
-        "top": 1 - (TITLE + GAP) / height,
+        "top": 1 - (TITLE + 2 * GAP) / height,
     }
     panels = figure.subplots(len(lines), columns, squeeze=False, gridspec_kw=gaps | edges)
     for axes, line in zip(panels, lines, strict=True):

@@ -43,5 +43,3 @@ class Look(NamedTuple):
 
 LOOK = Look()
 """The defaults, chosen by looking at ten photos under all methods, see docs/overlays.md."""
-CLASSIC = Look(opacity=0.6, robust=False, fade=False)
-"""One opacity for all scores, and all scores within the colours: how most papers draw maps."""

@@ -43,7 +43,7 @@ def class_table(
         text = for_html(f"{index}: {model.class_names.name(index)}")
         shown_name = f"<b>{text}</b>" if index == target else f"<i>{text}</i>" if index == against else text
         cells = "".join(
-            _bar(float(shares[name][index])) + f'<td class="number">{float(values[index]):.3f}</td>'
+            _bar(float(shares[name][index])) + f'<td class="number">{float(values[index]):z.3f}</td>'
             for name, values in columns.items()
         )
         lines.append(f"<tr><td>{shown_name}</td>{cells}</tr>")

@@ -24,7 +24,7 @@ def effect_tiles(effects: Float[np.ndarray, "layer column"], limits: Limits) -> 
 
 def effect_words(effect: float) -> str:
     """An effect for people."""
-    return f"effect {effect:.3f}" if np.isfinite(effect) else "computing"
+    return f"effect {effect:z.3f}" if np.isfinite(effect) else "computing"
 
 
 def limits_words(limits: Limits) -> str:
