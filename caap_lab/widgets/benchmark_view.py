@@ -86,7 +86,9 @@ class BenchmarkView(Panel):
         self._last_read: RunSnapshot | Waiting = self._snapshot
         self._seconds = 0.0
 
-        self.refresh_button = ipywidgets.Button(description="refresh now", tooltip="Read the folder now")
+        self.refresh_button = ipywidgets.Button(
+            description="refresh now", tooltip="Read the folder now", icon="refresh"
+        )
         self._progress = ipywidgets.HTML()
         self._counts = ipywidgets.HTML()
         self._failures = ipywidgets.HTML()
@@ -105,11 +107,11 @@ class BenchmarkView(Panel):
             [group("run", self.refresh_button), self._choices],
             self._progress,
             self._damaged,
-            self._failed_list,
-            self._counts,
             self._table,
-            self._protocol_list,
             self.static_image,
+            self._counts,
+            self._failed_list,
+            self._protocol_list,
         )
         self._setting = False
         self.refresh_button.on_click(lambda _: self.refresh())

@@ -16,6 +16,7 @@ from caap_lab.escaping import for_html, for_plot
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points
 from caap_lab.plots.style import level_styles, new_figure, shared_legend, text_figure
+from caap_lab.tables.html import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,23 +121,22 @@ class RunSnapshot:
         """Finished trials of each model and method, with a bar behind the number."""
         models, methods = (list(dict.fromkeys(self.counts[name])) for name in ("model", "method"))
         lines = {(line.model, line.method): line for line in self.counts.itertuples()}
-        heads = "".join(f'<th scope="col">{for_html(text)}</th>' for text in ("Method", *models))
-        rows = [f"<tr>{heads}</tr>"]
+        rows = []
         for method in methods:
             cells = []
             for model in models:
                 line = lines.get((model, method))
                 if line is None:
-                    cells.append("<td></td>")
+                    cells.append("")
                     continue
                 done, bad = (100 * count / line.planned for count in (line.computed, line.failed))
                 failed = f", {line.failed} failed" if line.failed else ""
                 cells.append(
-                    f'<td class="caap-bar" style="--caap-done: {done:.1f}%; --caap-failed: {done + bad:.1f}%">'
-                    f"{line.computed} of {line.planned}{failed}</td>"
+                    f'<div class="caap-count" style="--caap-done: {done:.1f}%; --caap-failed: {done + bad:.1f}%">'
+                    f"{line.computed} of {line.planned}{failed}</div>"
                 )
-            rows.append(f'<tr><th scope="row">{for_html(method)}</th>{"".join(cells)}</tr>')
-        return f"<table><caption>Trials computed</caption>{''.join(rows)}</table>"
+            rows.append([for_html(method), *cells])
+        return html_table(["Method", *models], rows, caption="Trials computed")
 
     def failed_html(self) -> str:
         """Failed trials with their errors."""

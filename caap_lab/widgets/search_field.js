@@ -59,10 +59,12 @@ function searchField({ label, placeholder, options, decide, choose }) {
       items.push(line);
     }
     list.replaceChildren(...items);
+    const opened = list.hidden;
     list.hidden = false;
     input.setAttribute("aria-expanded", "true");
     const room = root.closest(".caap-panel")?.getBoundingClientRect().bottom ?? 0;
     list.classList.toggle("caap-in-flow", input.getBoundingClientRect().bottom + list.offsetHeight > room);
+    if (opened) list.scrollIntoView({ block: "nearest" });
     mark(-1);
   }
 

@@ -216,7 +216,7 @@ def test_failed_cells_and_damaged_parts_are_reported_and_left_alone(finished: Pa
         in view._failures.value
     )
     assert "1 part file cannot be read" in view._damaged.value and parts[2].name in view._damaged.value
-    assert "1 failed</td>" in view._counts.value
+    assert "1 failed</div>" in view._counts.value
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before  # no lock, nothing moved
     assert view.result.damaged == [parts[2]]
 
