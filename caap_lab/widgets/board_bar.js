@@ -18,7 +18,7 @@ class ColourBar {
     this.colours = node("i", "caap-bar-colours", strip);
     this.above = node("i", "caap-bar-above", strip);
     this.marker = node("b", "caap-bar-marker", this.colours);
-    this.ticks = node("div", "caap-bar-ticks", this.element);
+    this.ticks = node("span", "caap-bar-ticks", this.colours);
     this.unit = node("div", "caap-bar-unit", this.element);
   }
 
@@ -43,7 +43,7 @@ class ColourBar {
     this.above.classList.toggle("caap-cut", high > ends[1] + slack);
     this.ticks.replaceChildren();
     for (const [value, text] of ticksOf(ends, Math.min(Math.max(Math.floor(width / TICK_WIDTH), 2), 7))) {
-      node("span", "", this.ticks, text).style.left = `${100 * this.share(value)}%`;
+      node("span", "", this.ticks, text).style.setProperty("--caap-share", `${100 * this.share(value)}%`);
     }
     this.unit.textContent = tile.unit;
     const cut = [low < ends[0] - slack && "below", high > ends[1] + slack && "above"].filter(Boolean);
@@ -64,6 +64,6 @@ class ColourBar {
   mark(score) {
     const shown = this.ends && Number.isFinite(score);
     this.marker.hidden = !shown;
-    if (shown) this.marker.style.left = `${100 * this.share(score)}%`;
+    if (shown) this.marker.style.setProperty("--caap-share", this.share(score));
   }
 }

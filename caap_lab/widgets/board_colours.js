@@ -33,9 +33,9 @@ function endsOf(tile, tiles, look) {
   return [Math.min(...alike.map((other) => other[range][0])), Math.max(...alike.map((other) => other[range][1]))];
 }
 
-/** Place of a score in a table of 256 colours, as matplotlib has it. */
-function placeOf(score, [low, high]) {
-  return Math.min(Math.max(Math.floor((256 * (score - low)) / (high - low || 1)), 0), 255);
+/** Place of a score in a table of 256 colours, as matplotlib has it; `span` is that of all colours. */
+function placeOf(score, low, span) {
+  return Math.min(Math.max(Math.floor(256 * ((score - low) / span)), 0), 255);
 }
 
 /** One number per colour of a table, as the four bytes of a pixel. */
@@ -51,24 +51,29 @@ function isShown(score, tile, signs) {
   return signs === "positive" ? score > tile.middle : score < tile.middle;
 }
 
-/** A pixel's two neighbours among `cells` centres and how far it lies between them; pixel centres are aligned. */
-function between(place, count, cells) {
-  const exact = Math.min(Math.max(((place + 0.5) * cells) / count - 0.5, 0), cells - 1);
-  const before = Math.floor(exact);
-  return [before, Math.min(before + 1, cells - 1), exact - before];
+/** The two neighbours of `count` pixels among `cells` centres, and how far each pixel lies between them. */
+function between(count, cells) {
+  const [before, after, along] = [new Int32Array(count), new Int32Array(count), new Float64Array(count)];
+  for (let place = 0; place < count; place += 1) {
+    const exact = Math.min(Math.max(((place + 0.5) * cells) / count - 0.5, 0), cells - 1); // pixel centres are aligned
+    before[place] = Math.floor(exact);
+    after[place] = Math.min(before[place] + 1, cells - 1);
+    along[place] = exact - before[place];
+  }
+  return [before, after, along];
 }
 
 /** The scores at another size, as AttributionMap.upsample computes them. */
 function interpolated(scores, rows, cols, height, width) {
-  const found = new Float32Array(height * width);
-  const across = Array.from({ length: width }, (_, x) => between(x, width, cols));
+  const found = new Float64Array(height * width);
+  const [above, below, down] = between(height, rows);
+  const [left, right, along] = between(width, cols);
+  const line = new Float64Array(cols);
   for (let y = 0; y < height; y += 1) {
-    const [above, below, down] = between(y, height, rows);
+    const [upper, lower, share] = [above[y] * cols, below[y] * cols, down[y]];
+    for (let col = 0; col < cols; col += 1) line[col] = scores[upper + col] * (1 - share) + scores[lower + col] * share;
     for (let x = 0; x < width; x += 1) {
-      const [left, right, along] = across[x];
-      const upper = scores[above * cols + left] * (1 - along) + scores[above * cols + right] * along;
-      const lower = scores[below * cols + left] * (1 - along) + scores[below * cols + right] * along;
-      found[y * width + x] = upper * (1 - down) + lower * down;
+      found[y * width + x] = line[left[x]] * (1 - along[x]) + line[right[x]] * along[x];
     }
   }
   return found;
@@ -89,8 +94,9 @@ function mapCanvas(tile, scores, ends, table, look, height, width) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
+  const [low, span] = [ends[0], ends[1] - ends[0] || 1];
   for (let place = 0; place < pixels.length; place += 1) {
-    pixels[place] = isShown(values[place], tile, look.signs) ? colours[placeOf(values[place], ends)] : CLEAR;
+    pixels[place] = isShown(values[place], tile, look.signs) ? colours[placeOf(values[place], low, span)] : CLEAR;
   }
   context.putImageData(image, 0, 0);
   return canvas;

@@ -12,15 +12,21 @@ function areaOf([top, left, bottom, right], tile, canvas) {
   return [left * wide, top * high, (right + 1) * wide, (bottom + 1) * high];
 }
 
+/** Where a line of this width covers whole pixels, and lies inside the picture. */
+function onPixels(value, size, width) {
+  const shift = Math.round(width) % 2 ? 0.5 : 0;
+  return Math.min(Math.max(Math.round(value), Math.round(width)), size - Math.round(width)) + (value < size / 2 ? shift : -shift);
+}
+
 function strokeTwice(context, path, colour, width, dash = []) {
   context.lineJoin = "miter";
   context.setLineDash([]);
   context.strokeStyle = colour === WHITE ? BLACK : WHITE;
-  context.lineWidth = 2 * width;
+  context.lineWidth = 2 * Math.round(width);
   context.stroke(path);
   context.setLineDash(dash);
   context.strokeStyle = colour;
-  context.lineWidth = width;
+  context.lineWidth = Math.round(width);
   context.stroke(path);
   context.setLineDash([]);
 }
@@ -29,10 +35,9 @@ function strokeTwice(context, path, colour, width, dash = []) {
 function frame(context, corners, tile, colour, width, dash) {
   const { canvas } = context;
   const [left, top, right, bottom] = areaOf(corners, tile, canvas);
-  const inside = (value, size) => Math.min(Math.max(value, width), size - width);
   const path = new Path2D();
-  const [x, y] = [inside(left, canvas.width), inside(top, canvas.height)];
-  path.rect(x, y, inside(right, canvas.width) - x, inside(bottom, canvas.height) - y);
+  const [x, y] = [onPixels(left, canvas.width, width), onPixels(top, canvas.height, width)];
+  path.rect(x, y, onPixels(right, canvas.width, width) - x, onPixels(bottom, canvas.height, width) - y);
   strokeTwice(context, path, colour, width, dash);
 }
 
@@ -40,8 +45,7 @@ function frame(context, corners, tile, colour, width, dash) {
 function contour(context, numbers, tile, colour, width) {
   const { canvas } = context;
   const [high, wide] = [canvas.height / tile.rows, canvas.width / tile.cols];
-  const inside = (value, size) => Math.min(Math.max(value, width), size - width);
-  const [x, y] = [(col) => inside(col * wide, canvas.width), (row) => inside(row * high, canvas.height)];
+  const [x, y] = [(col) => onPixels(col * wide, canvas.width, width), (row) => onPixels(row * high, canvas.height, width)];
   const path = new Path2D();
   const line = (fromCol, fromRow, toCol, toRow) => {
     path.moveTo(x(fromCol), y(fromRow));

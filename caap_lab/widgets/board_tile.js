@@ -129,14 +129,14 @@ class TileView {
       }
     }
     if (board.look.top && tile.full) {
-      contour(context, new Set(this.ranks.slice(0, board.look.top)), tile, WHITE, 1.5 * ratio);
+      contour(context, new Set(this.ranks.slice(0, board.look.top)), tile, WHITE, 2 * ratio);
     }
-    if (shapes.neighbours.size) contour(context, shapes.neighbours, tile, NEIGHBOUR, 1.5 * ratio);
+    if (shapes.neighbours.size) contour(context, shapes.neighbours, tile, NEIGHBOUR, 2 * ratio);
     if (shapes.box) frame(context, shapes.box, tile, BOX, 2 * ratio);
-    if (shapes.chosen) frame(context, [...shapes.chosen, ...shapes.chosen], tile, CHOSEN, 2 * ratio);
     if (shapes.pointed) {
       frame(context, [...shapes.pointed, ...shapes.pointed], tile, WHITE, ratio, [4 * ratio, 3 * ratio]);
     }
+    if (shapes.chosen) frame(context, [...shapes.chosen, ...shapes.chosen], tile, CHOSEN, 2 * ratio);
     this.say(shapes.pointed ?? shapes.chosen);
   }
 

@@ -61,6 +61,7 @@ function field(parent, model, trait, text, tip, tag, settings) {
   element.title = tip;
   node("span", "caap-tool-name", element, text);
   const input = Object.assign(node(tag, "", element), settings);
+  input.setAttribute("aria-label", text);
   input.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab takes arrow keys
   const value = () => (input.type === "select-one" ? input.value : Number(input.value));
   input.addEventListener("input", () => {
