@@ -17,6 +17,7 @@ def plot_head_maps(
     ax: Axes | None = None,
     *,
     names: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     colour_map: str = COLOUR_MAP,
     chosen: tuple[int, int] | None = None,
     title: str = "",
@@ -24,9 +25,10 @@ def plot_head_maps(
     """One map per head, one row of them per layer, the first layer on top.
 
     Args:
-        shares: Value of each patch as a share of the range of colours, from 0 to 1.
+        shares: Value of each patch as a share of the range of colours, from 0 to 1; NaN is left clear.
         ax: Axes to draw in; by default those of a new figure.
         names: What the layers are called; by default their numbers.
+        columns: What the heads are called; by default their numbers.
         colour_map: A matplotlib colour map.
         chosen: Layer and head of a map that gets a frame.
         title: Above the axes.
@@ -39,7 +41,9 @@ def plot_head_maps(
     sheet = np.zeros((layers, height, heads, width, 4), dtype=np.uint8)  # clear between the maps
     sheet[:, :rows, :, :cols] = colormaps[colour_map](shares, bytes=True).transpose(0, 2, 1, 3, 4)
     ax.imshow(sheet.reshape(layers * height, heads * width, 4), interpolation="nearest")
-    ax.set_xticks(np.arange(heads) * width + cols / 2 - 0.5, [str(head) for head in range(heads)], fontsize=7)
+    ax.set_xticks(
+        np.arange(heads) * width + cols / 2 - 0.5, columns or [str(head) for head in range(heads)], fontsize=7
+    )
     ax.set_yticks(
         np.arange(layers) * height + rows / 2 - 0.5, names or [str(layer) for layer in range(layers)], fontsize=7
     )

@@ -4,32 +4,48 @@ import numpy as np
 
 from caap_lab.models.attention_pool import PoolingAttention
 from caap_lab.models.spec import ViTSpec
+from caap_lab.widgets.head_places import HeadPlaces
 from caap_lab.widgets.objects import Objects
 
 
 def map_calls(
-    call: str, spec: ViTSpec, pooling: PoolingAttention | None, query: int, chosen: tuple[int, int]
+    call: str,
+    spec: ViTSpec,
+    pooling: PoolingAttention | None,
+    query: int,
+    places: HeadPlaces,
+    chosen: tuple[int, int],
 ) -> list[str]:
-    """Calls for the map of a head.
+    """Calls for the map of a head, or for a mean of maps.
 
     Args:
         call: The image, as a call has it.
         spec: The model's.
         pooling: Attention of the model's head, if that pools by attention.
         query: The token that looks.
-        chosen: Layer and head; the layer behind the last one is the pooling head.
+        places: Of the heads in the grid.
+        chosen: Row and column of the map in it.
     """
     (layer, head), (rows, cols) = chosen, spec.grid
-    if pooling is not None and layer == spec.n_layers:
-        answers = "0" if pooling.answers.stop == 1 else ":"
-        mean = "" if pooling.answers.stop == 1 else ".mean(0)"
+    heads, mean_of_heads = (":", ".mean(0)") if head == places.mean_head else (str(head), "")
+    if pooling is not None and layer == places.pool:
+        single = pooling.answers.stop == 1
+        answers, mean = ("0", "") if single else (":", f".mean({int(head == places.mean_head)})")
         return [
             f"pattern = model.record({call}, names=['attn_pool.pattern'], dtype='float16')['attn_pool.pattern']",
-            f"shown = pattern[0, {head}, {answers}, -{rows * cols}:]{mean}.reshape({rows}, {cols})",
+            f"looked = pattern[0, {heads}, {answers}, -{rows * cols}:].float(){mean}{mean_of_heads}",
+            f"shown = looked.reshape({rows}, {cols})",
+        ]
+    looked = f"[0, {heads}, {query}, {spec.n_prefix}:].float(){mean_of_heads}"
+    if layer == places.mean_layer:
+        return [
+            f"patterns = model.record({call}, names=['pattern'], dtype='float16')",
+            f"maps = [patterns['pattern', layer]{looked} for layer in range({spec.n_layers})]",
+            f"shown = (sum(maps) / {spec.n_layers}).reshape({rows}, {cols})",
         ]
     return [
         f"pattern = model.record({call}, names=['pattern'], layers=[{layer}], dtype='float16')['pattern', {layer}]",
-        f"shown = pattern[0, {head}, {query}, {spec.n_prefix}:].reshape({rows}, {cols})",
+        f"shown = pattern{looked}.reshape({rows}, {cols})",
     ]
 
 

@@ -1,7 +1,7 @@
 """The attention widget's state as a figure."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,8 +9,12 @@ from matplotlib.figure import Figure
 
 from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.plots.head_maps import plot_head_maps
-from caap_lab.plots.maps import colour_patches, grey, outline_patches, plot_image, plot_map
-from caap_lab.plots.style import new_figure
+from caap_lab.plots.maps import colour_patches, grey, outline_patches, plot_image
+from caap_lab.plots.style import COLOUR_MAP, new_figure
+from caap_lab.widgets.attention_tiles import UNIT
+from caap_lab.widgets.board import BY_SIGN, Board
+from caap_lab.widgets.board_figure import plot_as_shown
+from caap_lab.widgets.head_places import Arrangement
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +27,12 @@ class AttentionScene:
         cell: Row and column of the patch that looks, or nothing.
         pixels: The photo.
         objects: One colour per patch, clear for background.
-        tiles: Place in the colour table of each patch, in all maps.
-        names: What the layers are called.
-        chosen: Layer and head of the large map.
+        board: Has the look.
+        maps: All maps of the grid, each at its place before they are sorted; None while they are read.
+        highs: Value of the last colour of each.
+        arrangement: The order in which they stand.
+        chosen: Row and column of the large map, before they are sorted.
         place: The same in words.
-        map: Its values.
-        high: Value of the last colour; the first one's is 0.
-        colour_map: A matplotlib colour map.
-        opacity: Of the large map over the photo.
         regions: Attention between the objects, if there are any.
         quantity: "mass" or "weight" between regions.
         heads: "mean", or the number of the head.
@@ -41,14 +43,12 @@ class AttentionScene:
     cell: list[int]
     pixels: UInt8[np.ndarray, "height width 3"]
     objects: UInt8[np.ndarray, "row col 4"]
-    tiles: UInt8[np.ndarray, "layer head row col"] | None
-    names: list[str]
+    board: Board
+    maps: Float[np.ndarray, "layer head row col"] | None
+    highs: Float[np.ndarray, "layer head"] | None
+    arrangement: Arrangement
     chosen: tuple[int, int]
     place: str
-    map: Float[np.ndarray, "row col"] | None
-    high: float
-    colour_map: str
-    opacity: float
     regions: AttentionRegions | None
     quantity: Literal["mass", "weight"]
     heads: Literal["mean"] | int
@@ -58,31 +58,43 @@ def attention_figure(scene: AttentionScene) -> Figure:
     """The photo with the query and the objects, the chosen head's map with its scale, all heads, and region sums."""
     below = ["photo", "map"] if scene.regions is None else ["photo", "map", "regions"]
     height, left = 3.3 * len(below), 3.9
-    layers, heads = (1, 1) if scene.tiles is None else scene.tiles.shape[:2]
-    right = min(max(height * heads / layers * scene.objects.shape[1] / scene.objects.shape[0], 1.2), 8.0) + 0.5
+    rows, cols = scene.objects.shape[:2]
+    across = scene.arrangement.across
+    down = len(scene.arrangement.order) // across
+    right = min(max(height * across / down * cols / rows, 1.2), 8.0) + 0.5
     figure = new_figure(left + right, height)
     axes = figure.subplot_mosaic([[name, "heads"] for name in below], width_ratios=[left, right])
     size = (scene.pixels.shape[0], scene.pixels.shape[1])
     plot_image(scene.pixels, axes["photo"], title=f"{scene.title}: {scene.query}")
     colour_patches(axes["photo"], scene.objects, size)
-    title = f"where it looks in {scene.place}"
-    if scene.map is None:
+    title = f"where it looks: {scene.place}"
+    axes["heads"].set_anchor("N")
+    if scene.maps is None or scene.highs is None:
         plot_image(grey(scene.pixels), axes["map"], title=title)
+        axes["heads"].set_axis_off()
     else:
-        look: dict[str, Any] = {"opacity": scene.opacity, "colour_map": scene.colour_map, "limits": (0, scene.high)}
-        plot_map(
-            scene.map, scene.pixels, axes["map"], label="share of its attention", bar="bottom", title=title, **look
+        limits = (0.0, float(scene.highs[scene.chosen]) or 1.0)
+        plot_as_shown(
+            axes["map"], scene.maps[scene.chosen], scene.pixels, scene.board, limits=limits, label=UNIT, title=title
+        )
+        highs = np.where(scene.highs > 0, scene.highs, 1)[..., None, None]
+        shares = (scene.maps / highs).clip(0, 1).reshape(-1, rows, cols)
+        places = np.array(scene.arrangement.order)
+        arranged = np.where((places >= 0)[:, None, None], shares[places], np.nan).reshape(down, across, rows, cols)
+        number = scene.chosen[0] * scene.maps.shape[1] + scene.chosen[1]
+        slot = int(np.flatnonzero(places == number)[0]) if number in places else None
+        plot_head_maps(
+            arranged,
+            axes["heads"],
+            names=scene.arrangement.names,
+            columns=scene.arrangement.columns,
+            colour_map=COLOUR_MAP if scene.board.colours == BY_SIGN else scene.board.colours,
+            chosen=None if slot is None else divmod(slot, across),
+            title="all heads",
         )
     if scene.cell:
         for name in ("photo", "map"):
-            outline_patches(axes[name], (scene.objects.shape[0], scene.objects.shape[1]), size, scene.cell)
-    axes["heads"].set_anchor("N")
-    if scene.tiles is None:
-        axes["heads"].set_axis_off()
-    else:
-        shares = scene.tiles.astype(np.float32) / 255
-        look = {"colour_map": scene.colour_map, "chosen": scene.chosen}
-        plot_head_maps(shares, axes["heads"], names=scene.names, title="all heads", **look)
+            outline_patches(axes[name], (rows, cols), size, scene.cell)
     if scene.regions is not None:
         scene.regions.plot(axes["regions"], quantity=scene.quantity, heads=scene.heads)
     return figure

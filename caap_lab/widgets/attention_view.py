@@ -1,11 +1,12 @@
 """Attention in one's hand: click a patch, and see where every head of every layer looks from there."""
 
-from typing import Any, Literal
+from typing import Any
 
 import ipywidgets
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,34 +20,35 @@ from caap_lab.models.regions import Masks
 from caap_lab.models.running import check_eval
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import colour_table
-from caap_lab.plots.style import COLOUR_MAP
 from caap_lab.widgets.attention_calls import map_calls, region_calls, sum_calls
 from caap_lab.widgets.attention_figure import AttentionScene, attention_figure
-from caap_lab.widgets.attention_words import colour_scale, head_tips, place_words, prefix_names
+from caap_lab.widgets.attention_tiles import chosen_map, photo_with_objects
+from caap_lab.widgets.attention_words import head_tips, prefix_names, token_words
 from caap_lab.widgets.background import Job, cancellable_copy
-from caap_lab.widgets.head_grid import HeadGrid
+from caap_lab.widgets.board import Board
+from caap_lab.widgets.head_grid import HeadGrid, set_all
+from caap_lab.widgets.head_maps import HeadMaps, with_means
+from caap_lab.widgets.head_order import HeadOrder
+from caap_lab.widgets.head_places import HeadPlaces
+from caap_lab.widgets.head_table import DISTANCE, ENTROPY, as_grid, head_table
 from caap_lab.widgets.objects import Objects
 from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of
-from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import png
 from caap_lab.widgets.query_rows import QueryRows
 from caap_lab.widgets.region_sums import RegionSums
+from caap_lab.widgets.rows import beside
 
-COLOUR_MAPS = (COLOUR_MAP, "cividis", "magma", "gray")
-RANGES = {"each head": (2, 3), "each layer": (1, 2, 3), "all heads": (0, 1, 2, 3)}
-"""Where the last colour's value comes from, and the axes of [layer, head, row, col] that it is the highest of."""
-WIDTH = 240
-"""Pixels of a picture, so that both and the heads of a small model stand side by side."""
-CONTROL_WIDTH = "205px"
-MODES = {"choose a query": "choose", "paint": "paint", "erase": "erase"}
+PATCH, POOL = -1, -2
+"""Choices of the query that are no number of a prefix token."""
 
 
 def attention(model: HookedViT, image: Images, masks: Masks | None = None, *, overlap: float = 0.5) -> "AttentionView":
     """See where each head of each layer looks from a patch or the class token, and how attention divides in regions.
 
-    Click a patch of the photo to make it the query, or choose a prefix token. Objects come from masks, or are painted
-    in the photo patch by patch; the sums over their regions are those of `cl.attention_regions`.
+    Click a patch of the photo to make it the query, or choose a prefix token or the pooling head. Heads stand in a grid
+    with means over heads, over layers and over both, and can be sorted by entropy, distance or region mass. Objects
+    come from masks, or are painted in the photo patch by patch; the sums over their regions are those of
+    `cl.attention_regions`.
 
     Args:
         model: A Vision Transformer in evaluation mode.
@@ -91,69 +93,67 @@ class AttentionView(Panel):
         self._copy = cancellable_copy(model)
         self._rows = QueryRows(self._copy, self.image.x)
         self.regions: AttentionRegions | None = None
-        self._tiles: UInt8[np.ndarray, "layer head row col"] | None = None
-        self._highs: Float[np.ndarray, "layer head"] | None = None
         spec = model.spec
-        self._prefix_names = prefix_names(spec)
         self._pooling = model.readout.attention
+        self.places = HeadPlaces(spec.n_layers, spec.n_heads, 0 if self._pooling is None else self._pooling.n_heads)
+        self._looked: HeadMaps | None = None
         self.query = 0 if spec.n_prefix else self._token([spec.grid[0] // 2, spec.grid[1] // 2])
 
-        rows, cols = spec.grid
+        names = [("the chosen patch", PATCH), *((name, i) for i, name in enumerate(prefix_names(spec)))]
         self.token = ipywidgets.Dropdown(
-            options=[("the chosen patch", -1), *((name, i) for i, name in enumerate(self._prefix_names))],
-            description="query",
+            options=names if self._pooling is None else [*names, ("pooling head", POOL)], description="query"
         )
-        self.range = ipywidgets.Dropdown(
-            options=list(RANGES), description="range", tooltip="Colours go from 0 to the highest weight of this"
-        )
-        self.colours = ipywidgets.Dropdown(options=COLOUR_MAPS, description="colours")
-        self.opacity = ipywidgets.FloatSlider(0.7, min=0, max=1, step=0.05, description="opacity")
-        self.photo = Picture(photo=self.image.png, rows=rows, cols=cols, width=WIDTH, opacity=0.55)
-        self.overlay = Picture(photo=self.image.grey_png, rows=rows, cols=cols, width=WIDTH, opacity=self.opacity.value)
-        self.photo.label = "The photo"
-        for picture in (self.photo, self.overlay):
-            picture.add_class("caap-one-line")
-        self._scale = ipywidgets.HTML()
-        names = [*map(str, range(spec.n_layers)), *([] if self._pooling is None else ["pool"])]
-        heads = max(map(self._heads_of, range(len(names))))
-        self.grid = HeadGrid(layers=len(names), names=names, heads=heads, rows=rows, cols=cols)
-        self.grid.chosen = [spec.n_layers - 1, 0]
-        self.mode = ipywidgets.ToggleButtons(options=MODES, tooltips=["", "Paint the object's patches", "Erase them"])
-        self.mode.style.button_width = "auto"
+        self.order = HeadOrder()
         self.object = ipywidgets.Dropdown(
-            options=[(name, place) for place, name in enumerate(self.objects.names)],
-            description="object",
+            options=[(name, place) for place, name in enumerate(self.objects.names)], description="object"
         )
-        self.clear = ipywidgets.Button(description="clear", tooltip="Take all patches of this object away")
-        self.clear.layout.width = "auto"
-        for control in (self.token, self.range, self.colours, self.opacity, self.object):
-            control.style.description_width = "initial"
-        self.sums = RegionSums(spec.n_layers, CONTROL_WIDTH)
+        self.clear = ipywidgets.Button(description="clear this object", tooltip="Take all patches of this object away")
+        self.board = Board(
+            ("modes", "smooth", "robust", "fade", "opacity", "colours", "top"),
+            modes=["choose", "paint", "erase"],
+            photos={"photo": self.image.png},
+            largest=460,
+            label="The photo, and where the chosen head looks",
+        )
+        self.grid = HeadGrid(
+            layers=self.places.shape[0],
+            heads=self.places.shape[1],
+            rows=spec.grid[0],
+            cols=spec.grid[1],
+            chosen=[spec.n_layers - 1, 0],
+            unasked=[] if self._pooling is None else [self.places.pool],
+            unit="of its attention",
+            table=colour_table().tobytes(),
+            board=self.board,
+            tile="map",
+        )
+        self.sums = RegionSums(self.places)
         self._lay_out(
             [
-                group("query", self.token),
-                group("look", self.range, self.colours, self.opacity),
-                group("objects", self.mode, self.object, self.clear),
+                group("Query", self.token),
+                group("Order of heads", *self.order.controls),
+                group("Objects", self.object, self.clear),
+                self.sums.controls,
             ],
-            ipywidgets.HBox([self.photo, ipywidgets.VBox([self.overlay, self._scale]), self.grid], layout=_WRAP),
+            beside(self.board, self.grid),
             self.sums,
         )
         self._on(self.token, "value", self._on_token)
-        for picture in (self.photo, self.overlay):
-            self._watch(picture)
-        for control in (self.range, self.colours):
-            self._on(control, "value", self._draw_query)
-        self._on(self.opacity, "value", self._set_opacity)
+        self._on(self.board, "chosen", self._on_patch)
+        self._on(self.board, "painted", lambda: self._paint(self.board.painted))
+        for control in self.order.controls:
+            self._on(control, "value", self._draw_grid)
         self._on(self.grid, "chosen", self._draw_head)
-        self._on(self.mode, "value", self._set_mode)
+        for call in (self._draw_objects, self._changed):
+            self._on(self.grid, "scale", call)
+        for name in ("opacity", "smooth", "robust", "fade", "colours", "top"):
+            self._on(self.board, name, self._changed)
         self._on(self.object, "value", self._draw_objects)
-        self._on(self.photo, "painted", lambda: self._paint(self.photo.painted))
         self.clear.on_click(self._clear)
         for control in (self.sums.quantity, self.sums.heads):
             self._on(control, "value", self._draw_sums)
         self._on(self.sums.curve, "current", self._on_layer)
         with self._shown_errors():
-            self._draw_objects()
             self.look(self.query)
 
     def look(self, query: int) -> None:
@@ -168,8 +168,9 @@ class AttentionView(Panel):
         if not 0 <= query < self.model.spec.n_tokens:
             raise InputError(f"There is no token {query}; the last one is {self.model.spec.n_tokens - 1}.")
         self.query = query
-        self.photo.chosen = self.overlay.chosen = self._cell
-        self.token.value = -1 if self._cell else query
+        if self._in_pool:  # which has a query of its own
+            layer, head = self.model.n_layers - 1, self.grid.chosen[1]
+            self.grid.chosen = list(self.places.nearest(layer, head))
         self._update()
 
     @property
@@ -184,20 +185,18 @@ class AttentionView(Panel):
 
     @property
     def map(self) -> Float[Tensor, "row col"] | None:
-        """The chosen head's attention to the patches; None while it is read."""
-        weights, (layer, head) = self._rows.with_pool(self.query), self.grid.chosen
-        return (
-            None if weights is None else weights[layer, head, self.model.spec.n_prefix :].unflatten(0, self.model.grid)
-        )
+        """The chosen head's attention to the patches, or the chosen mean; None while it is read."""
+        looked = self._looked
+        return None if looked is None else torch.from_numpy(looked.maps[self._chosen].copy())
 
     @property
     def link(self) -> str:
         """The Python calls that compute what is shown."""
-        (layer, head), call, spec = self.grid.chosen, self.image.call, self.model.spec
-        lines = map_calls(call, spec, self._pooling, self.query, (layer, head))
+        chosen, call, spec = self._chosen, self.image.call, self.model.spec
+        lines = map_calls(call, spec, self._pooling, self.query, self.places, chosen)
         if self.objects.masks:
             lines += region_calls(call, spec, self.objects, self._masks_call, self.overlap)
-            lines += sum_calls(layer >= spec.n_layers, self.sums.quantity.value, self._heads)
+            lines += sum_calls(self._in_pool, self.sums.quantity.value, self.sums.of_heads(chosen))
         return "\n".join(lines)
 
     @property
@@ -207,8 +206,7 @@ class AttentionView(Panel):
 
     def to_figure(self) -> Figure:
         """The photo with query and objects, the chosen head's map with its scale, all heads, and the region sums."""
-        layer, head = self.grid.chosen
-        shown = self.map
+        looked, highs = self._looked, "robust" if self.board.robust else "full"
         return attention_figure(
             AttentionScene(
                 title=self.model.model_name,
@@ -216,94 +214,75 @@ class AttentionView(Panel):
                 cell=self._cell,
                 pixels=self.image.pixels,
                 objects=self.objects.colours(),
-                tiles=self._tiles,
-                names=self.grid.names,
-                chosen=(layer, head),
-                place=place_words(layer, head, self.model.n_layers),
-                map=None if shown is None else shown.float().numpy(),
-                high=1.0 if self._highs is None else float(self._highs[layer, head]),
-                colour_map=self.colours.value,
-                opacity=self.opacity.value,
+                board=self.board,
+                maps=None if looked is None else looked.maps,
+                highs=None if looked is None else looked.ends(self.grid.scale)[highs],
+                arrangement=self.order.arranged(self.places, self._table),
+                chosen=self._chosen,
+                place=self.places.words(*self._chosen),
                 regions=self.regions,
                 quantity=self.sums.quantity.value,
-                heads=self._heads,
+                heads=self.sums.of_heads(self._chosen),
             )
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per layer and head: the query's attention to each prefix token, to all patches, and to the first."""
-        weights, spec = self.weights, self.model.spec
-        if weights is None:
-            return pd.DataFrame()
-        table = weights.float().flatten(0, 1).numpy()
-        layers, heads = np.divmod(np.arange(len(table)), spec.n_heads)
-        patches = table[:, spec.n_prefix :]
-        rows, cols = np.divmod(patches.argmax(axis=1), spec.grid[1])
-        return pd.DataFrame(
-            {
-                "layer": layers,
-                "head": heads,
-                **{name: table[:, place] for place, name in enumerate(self._prefix_names)},
-                "patches": patches.sum(axis=1),
-                "highest": patches.max(axis=1),
-                "row": rows,
-                "col": cols,
-            }
-        )
+        """One row per head in the order shown: entropy, distance, region mass, and where the query's attention goes.
+
+        The layer of a pooling head is "pool". Empty while the attention is read.
+        """
+        table = self._table
+        return pd.DataFrame() if table is None else self.order.sorted_rows(table, self.places)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
     @property
+    def _chosen(self) -> tuple[int, int]:
+        layer, head = self.grid.chosen
+        return layer, head
+
+    @property
+    def _in_pool(self) -> bool:
+        """Whether a pooling head is looked at, whose query is its own."""
+        return self._chosen[0] == self.places.pool
+
+    @property
     def _cell(self) -> list[int]:
+        """The patch that looks, or nothing."""
         patch = self.query - self.model.spec.n_prefix
-        return list(divmod(patch, self.model.grid[1])) if patch >= 0 else []
+        return list(divmod(patch, self.model.grid[1])) if patch >= 0 and not self._in_pool else []
 
     @property
     def _query_words(self) -> str:
-        if not self._cell:
-            return self._prefix_names[self.query]
-        return f"patch at row {self._cell[0]}, column {self._cell[1]}"
-
-    @property
-    def _heads(self) -> Literal["mean"] | int:
-        layer, head = self.grid.chosen
-        return self.sums.of_heads(head) if layer < self.model.n_layers else "mean"
-
-    def _heads_of(self, layer: int) -> int:
-        """Number of heads of a layer, or of the pooling head behind the last one."""
-        return self.model.spec.n_heads if layer < self.model.n_layers or not self._pooling else self._pooling.n_heads
+        return "pooling head" if self._in_pool else token_words(self.model.spec, self.query)
 
     def _token(self, cell: list[int]) -> int:
         return self.model.spec.n_prefix + cell[0] * self.model.grid[1] + cell[1]
 
-    def _watch(self, picture: Picture) -> None:
-        def chosen() -> None:
-            if picture.chosen == self._cell:
-                return
-            if picture.chosen:
-                self.look(self._token(picture.chosen))
-            else:  # Escape; something has to be the query
-                self.look(0)
-
-        self._on(picture, "chosen", chosen)
+    def _on_patch(self) -> None:
+        if self.board.chosen == self._cell:
+            return
+        # Escape leaves nothing chosen; something has to be the query.
+        self.look(self._token(self.board.chosen) if self.board.chosen else 0)
 
     def _on_token(self) -> None:
-        if self.token.value >= 0:
-            if self.token.value != self.query:
-                self.look(self.token.value)
-        elif not self._cell:
-            self.look(self._token([size // 2 for size in self.model.grid]))
+        if self.token.value == self._token_choice:
+            return
+        if self.token.value == POOL:
+            self.grid.chosen = list(self.places.nearest(self.places.pool, self._chosen[1]))
+        elif self.token.value >= 0:
+            self.look(self.token.value)
+        else:
+            patch = self.query if self.query >= self.model.spec.n_prefix else None
+            self.look(self._token([size // 2 for size in self.model.grid]) if patch is None else patch)
+
+    @property
+    def _token_choice(self) -> int:
+        return POOL if self._in_pool else PATCH if self._cell else self.query
 
     def _on_layer(self) -> None:
-        self.grid.chosen = [self.sums.curve.current, self.grid.chosen[1]]
-
-    def _set_opacity(self) -> None:
-        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
-        self.overlay.opacity = self.opacity.value
-        self._changed()
-
-    def _set_mode(self) -> None:
-        self.photo.mode = self.mode.value
+        if self.sums.curve.current != self._chosen[0]:
+            self.grid.chosen = list(self.places.nearest(self.sums.curve.current, self._chosen[1]))
 
     def _clear(self, _: Any) -> None:
         with self._shown_errors():
@@ -312,7 +291,6 @@ class AttentionView(Panel):
     def _paint(self, cells: list[int]) -> None:
         if self.objects.paint(self.object.value, cells):
             self.regions = None
-            self._draw_objects()
             self._update()
 
     def _update(self) -> None:
@@ -342,73 +320,72 @@ class AttentionView(Panel):
         def receive(regions: AttentionRegions) -> None:
             if patches is self.objects.regions:  # else something was painted meanwhile
                 self.regions = regions
+                self._draw_grid()
                 self._draw_sums()
 
         return receive
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
-    def _draw_objects(self) -> None:
-        place = self.object.value
-        with self.photo.hold_sync():
-            self.photo.brush = self.objects.colour(place)
-            self.photo.painted = self.objects.cells(place)
-            self.photo.overlay = png(self.objects.colours(leave_out=place))
-            cols = self.model.grid[1]
-            self.photo.tips = [
-                f"row {cell // cols}, column {cell % cols}: {self.objects.word(cell)}"
-                for cell in range(self.objects.regions.size)
-            ]
-        self._draw_sums()
+    @property
+    def _table(self) -> pd.DataFrame | None:
+        looked = self._looked
+        if looked is None:
+            return None
+        spec = self.model.spec
+        return head_table(looked.weights, self.query, self._rows, spec, self.places, self.objects, self.regions)
 
     def _draw_query(self) -> None:
         """All heads of the query."""
-        weights, spec = self._rows.with_pool(self.query), self.model.spec
-        self.photo.caption = f"query: {self._query_words}"
-        with self.grid.hold_sync():
-            self.grid.query = self._cell
-            self.grid.label = f"Attention of all heads from the {self._query_words}"
-            self.grid.table = colour_table(self.colours.value).tobytes()
-            if weights is None:
-                self._tiles = self._highs = None
-                self.grid.tiles, self.grid.tips = b"", []
-                slow = "" if self._rows.whole else " (all attention is too large to keep, so one query is read)"
-                self.grid.caption = f"computing{slow}"
-            else:
-                maps = weights[..., spec.n_prefix :].float().unflatten(-1, spec.grid).numpy()
-                highs = maps.max(axis=RANGES[self.range.value], keepdims=True)
-                shares = maps / np.where(highs > 0, highs, 1)
-                self._tiles = np.rint(255 * shares).astype(np.uint8)
-                self._highs = np.broadcast_to(highs[..., 0, 0], maps.shape[:2])
-                self.grid.tiles = self._tiles.tobytes()
-                self.grid.tips = head_tips(weights, spec, self.query)
-                self.grid.caption = "layers down, heads across"
+        weights, grid = self.weights, self.model.grid
+        self._looked = None if weights is None else HeadMaps(with_means(weights, self.pool, self.places), grid)
+        self._draw_grid()
         self._draw_head()
 
+    def _draw_grid(self) -> None:
+        """The grid of heads, in the order that is chosen."""
+        table, spec = self._table, self.model.spec
+        arrangement = self.order.arranged(self.places, table)
+        traits: dict[str, Any] = {**arrangement.traits, "caption": f"all heads{self.order.words}"}
+        if table is None or self._looked is None:
+            slow = "" if self._rows.whole else " (all attention is too large to keep, so one query is read)"
+            traits |= {"tiles": b"", "highs": b"", "tips": [], "caption": f"computing{slow}"}
+        else:
+            if self.regions is not None or not self.objects.masks:
+                self.order.offer(table)
+            told = dict.fromkeys((ENTROPY, DISTANCE, *([self.order.by.value] if self.order.by.value in table else [])))
+            numbers = {name: as_grid(table, name, self.places) for name in told}
+            traits |= self._looked.traits()
+            traits["tips"] = head_tips(self._looked.weights, spec, self.query, self.places, numbers)
+        set_all(self.grid, traits)
+        self._changed()
+
     def _draw_head(self) -> None:
-        """The chosen head, large."""
-        layer, head = self.grid.chosen
-        if head >= self._heads_of(layer):  # the pooling head may have another number of heads
-            self.grid.chosen = [layer, self._heads_of(layer) - 1]
+        """The chosen head, large, and who looks."""
+        nearest = list(self.places.nearest(*self._chosen))
+        if nearest != self.grid.chosen:  # the pooling head may have another number of heads
+            self.grid.chosen = nearest
             return
-        shown, cols, place = self.map, self.model.grid[1], place_words(layer, head, self.model.n_layers)
-        with self.overlay.hold_sync():
-            who = f", from the {self._query_words}" if layer < self.model.n_layers else ""
-            self.overlay.label = f"Attention of {place}{who}"
-            self.overlay.caption = place
-            if shown is None or self._tiles is None or self._highs is None:
-                self.overlay.overlay, self.overlay.tips = b"", []
-                self.overlay.caption += ": computing"
-                self._scale.value = ""
-            else:
-                colours = colour_table(self.colours.value)
-                self.overlay.overlay = png(colours[self._tiles[layer, head]])
-                self._scale.value = colour_scale(colours, float(self._highs[layer, head]))
-                self.overlay.tips = [
-                    f"row {place // cols}, column {place % cols}: {value:.2%}"
-                    for place, value in enumerate(shown.flatten().tolist())
-                ]
+        self.token.value = self._token_choice
+        self.board.chosen = self._cell
+        cell = self.query - self.model.spec.n_prefix
+        self.grid.query = list(divmod(cell, self.model.grid[1])) if cell >= 0 else []
+        self.grid.label = f"Attention of all heads from the {self._query_words}"
+        self._draw_objects()
         self._draw_sums()
+
+    def _draw_objects(self) -> None:
+        """The photo with its objects, and the chosen map."""
+        brush, looked = self.object.value, self._looked
+        scores = None if looked is None else looked.maps[self._chosen]
+        ends = {} if looked is None else looked.ends(self.grid.scale)
+        highs = {name: float(values[self._chosen]) for name, values in ends.items()}
+        tiles = [
+            photo_with_objects(self.objects, brush, self._query_words),
+            chosen_map(scores, self.model.grid, self.places.words(*self._chosen), highs),
+        ]
+        painted = self.objects.cells(brush)
+        set_all(self.board, {"brush": self.objects.colour(brush), "painted": painted, "tiles": tiles})
 
     def _draw_sums(self) -> None:
         """Attention between regions over layers, and all kinds of pairs in the chosen layer."""
@@ -417,8 +394,5 @@ class AttentionView(Panel):
         elif self.regions is None:
             self.sums.wait_for_numbers()
         else:
-            self.sums.show(self.regions, *self.grid.chosen)
+            self.sums.show(self.regions, self._chosen)
         self._changed()
-
-
-_WRAP = {"flex_flow": "row wrap"}

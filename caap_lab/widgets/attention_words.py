@@ -1,16 +1,16 @@
 """What the attention widget says beside its pictures."""
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float
 
 from caap_lab.diagnostics.region_pairs import PREFIX_WORDS
 from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.escaping import for_html
 from caap_lab.models.spec import ViTSpec
+from caap_lab.widgets.head_places import HeadPlaces
 
 _QUANTITIES: tuple[Literal["mass", "weight"], ...] = ("mass", "weight")
 
@@ -21,65 +21,82 @@ def prefix_names(spec: ViTSpec) -> list[str]:
     return names + [f"register {place}" for place in range(1, spec.prefix.count("reg") + 1)]
 
 
-def place_words(layer: int, head: int, n_layers: int) -> str:
-    """A head of a layer; behind the last one, of the pooling head."""
-    return f"layer {layer}, head {head}" if layer < n_layers else f"pool, head {head}"
+def token_words(spec: ViTSpec, token: int) -> str:
+    """A token, in words."""
+    if token < spec.n_prefix:
+        return prefix_names(spec)[token]
+    row, column = divmod(token - spec.n_prefix, spec.grid[1])
+    return f"patch at row {row}, column {column}"
 
 
-def head_tips(weights: Float[Tensor, "layer head token"], spec: ViTSpec, query: int) -> list[str]:
-    """One line per head, layer by layer: how a query's attention divides between patches and prefix tokens.
+def head_tips(
+    weights: Float[np.ndarray, "row column token"],
+    spec: ViTSpec,
+    query: int,
+    places: HeadPlaces,
+    numbers: Mapping[str, Float[np.ndarray, "layer head"]],
+) -> list[str]:
+    """One line per map of the grid: how a query's attention divides between patches and prefix tokens.
 
-    A layer more than the model has is its pooling head, whose queries are its own.
+    Args:
+        weights: Of the query, as `with_means` gives them.
+        spec: The model's.
+        query: The token that looks; a pooling head's queries are its own.
+        places: Of the heads.
+        numbers: What else is said of each head, by what it is called.
     """
-    n_heads = weights.shape[1]
-    wide = weights.float().flatten(0, 1)
+    rows, columns = places.shape
     roles = list(dict.fromkeys(spec.prefix))
-    places = [[i for i, own in enumerate(spec.prefix) if own == role] for role in roles]
-    shares = torch.stack([wide[:, spec.n_prefix :].sum(1), *(wide[:, at].sum(1) for at in places)], dim=1).tolist()
     names = ["patches", *(PREFIX_WORDS[role] for role in roles)]
-    itself = wide[:, query].tolist()
-    return [
-        place_words(place // n_heads, place % n_heads, spec.n_layers)
-        + ": "
-        + ", ".join(f"{share:.1%} to {name}" for share, name in zip(of_head, names, strict=True))
-        + (f"; {itself[place]:.1%} to itself" if place < spec.n_layers * n_heads else "")
-        for place, of_head in enumerate(shares)
-    ]
+    of_role = [[place for place, own in enumerate(spec.prefix) if own == role] for role in roles]
+    parts = [weights[..., spec.n_prefix :].sum(2), *(weights[..., tokens].sum(2) for tokens in of_role)]
+    shares, itself = np.stack(parts, axis=2).tolist(), weights[..., query].tolist()
+    said = []
+    for row in range(rows):
+        for column in range(columns):
+            text = ", ".join(f"{share:.1%} to {name}" for share, name in zip(shares[row][column], names, strict=True))
+            own = "" if row == places.pool else f"; {itself[row][column]:.1%} to itself"
+            known = {
+                name: values[row, column]
+                for name, values in numbers.items()
+                if row < len(values) and column < values.shape[1] and np.isfinite(values[row, column])
+            }
+            more = "".join(f"; {name} {value:.3g}" for name, value in known.items())
+            said.append(f"{places.words(row, column)}: {text}{own}{more}")
+    return said
 
 
-def colour_scale(colours: UInt8[np.ndarray, "256 3"], high: float) -> str:
-    """The colours, from 0 to the value of the last one, as HTML."""
-    stops = ", ".join(f"rgb({r},{g},{b})" for r, g, b in colours[::15].tolist())
-    return (
-        f'<div class="caap-scale" role="img" aria-label="Colours from 0 to {high:.3g} of the query\'s attention">0'
-        f'<i style="background: linear-gradient(to right, {stops})"></i>{high:.3g} of its attention</div>'
-    )
+def regions_table(regions: AttentionRegions, layer: int | None, heads: Literal["mean"] | int) -> str:
+    """All kinds of pairs that there are, in one layer or as a mean over layers, as HTML."""
+    numbers = {}
+    for quantity in _QUANTITIES:
+        of_layers = regions.mean(quantity, heads=heads)
+        numbers[quantity] = of_layers.mean(axis=1) if layer is None else of_layers[:, layer]
+    where = "all layers" if layer is None else f"layer {layer}"
+    rows = zip(regions.kinds, numbers["mass"], numbers["weight"], strict=True)
+    return _table(f"Attention in {where}, {heads_words(heads)}", "a query's", "pairs", rows)
 
 
-def regions_table(regions: AttentionRegions, layer: int, heads: Literal["mean"] | int) -> str:
-    """All kinds of pairs that there are, in one layer, as HTML."""
-    mass, weight = (regions.mean(quantity, heads=heads)[:, layer] for quantity in _QUANTITIES)
+def pool_table(regions: AttentionRegions, head: int | None) -> str:
+    """What a pooling head looks at, in one of its heads or as a mean over them, as HTML."""
+    table = regions.other_queries().query("layer == 'pool'")
+    numbers = table if head is None else table[table["head"] == head]
+    means = numbers.groupby("kind", sort=False)[["mass", "weight"]].mean()
+    rows = means.itertuples(name=None)
+    which = "mean over heads" if head is None else f"head {head}"
+    return _table(f"Attention of the pooling head, {which}", "its attention", "keys", rows)
+
+
+def _table(title: str, of: str, over: str, rows: Iterable[tuple[str, float, float]]) -> str:
+    """Kinds of pairs with their mass, as bars beside the numbers, and weight."""
     lines = [
-        f'<tr><td>{for_html(kind)}</td><td class="number">{mass[place]:.1%}</td>'
-        f'<td class="number">{weight[place]:.3g}</td></tr>'
-        for place, kind in enumerate(regions.kinds)
-        if np.isfinite(mass[place])
+        f'<tr><td>{for_html(kind)}</td><td class="number caap-mass" style="--caap-mass: {mass:.1%}">{mass:.1%}</td>'
+        f'<td class="number">{weight:.3g}</td></tr>'
+        for kind, mass, weight in rows
+        if np.isfinite(mass)
     ]
-    top = "<tr><th>from-to</th><th>mass, share of a query's</th><th>weight, mean of pairs</th></tr>"
-    return f"<table><caption>Attention in layer {layer}, {heads_words(heads)}</caption>{top}{''.join(lines)}</table>"
-
-
-def pool_table(regions: AttentionRegions, head: int) -> str:
-    """What a pooling head looks at, in one of its heads, as HTML."""
-    table = regions.other_queries()
-    lines = [
-        f'<tr><td>{for_html(row.kind)}</td><td class="number">{row.mass:.1%}</td>'
-        f'<td class="number">{row.weight:.3g}</td></tr>'
-        for row in table[(table["layer"] == "pool") & (table["head"] == head)].itertuples()
-        if np.isfinite(row.mass)
-    ]
-    top = "<tr><th>from-to</th><th>mass, share of its attention</th><th>weight, mean of keys</th></tr>"
-    return f"<table><caption>Attention of the pooling head, head {head}</caption>{top}{''.join(lines)}</table>"
+    top = f"<tr><th>from-to</th><th>mass, share of {of}</th><th>weight, mean of {over}</th></tr>"
+    return f"<table><caption>{title}</caption>{top}{''.join(lines)}</table>"
 
 
 def heads_words(heads: Literal["mean"] | int) -> str:

@@ -19,7 +19,9 @@ _DASHES = {
 
 
 class Curve(anywidget.AnyWidget):
-    """Lines over whole numbers, one of which is the current one; a click on the chart makes another the current one.
+    """Lines over whole numbers, one of which is the current one; the mouse and the arrow keys make another that.
+
+    It is as wide as there is room and says the values under the mouse.
 
     Attributes:
         x: The numbers.
@@ -28,9 +30,11 @@ class Curve(anywidget.AnyWidget):
         current: The number that is marked.
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis, with its unit.
+        limits: Lowest and highest number of the vertical axis, which grows where values lie outside; nothing for an
+            axis that the values fill.
+        title: The line above it.
         label: What it shows, for screen readers.
-        width: In pixels.
-        height: In pixels.
+        height: In pixels, at least; a wide chart is up to half as much higher.
     """
 
     _esm = _HERE / "curve_view.js"
@@ -40,9 +44,10 @@ class Curve(anywidget.AnyWidget):
     current = traitlets.Int(0).tag(sync=True)
     x_label = traitlets.Unicode().tag(sync=True)
     y_label = traitlets.Unicode().tag(sync=True)
+    limits = traitlets.List(traitlets.Float()).tag(sync=True)
+    title = traitlets.Unicode().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    width = traitlets.Int(420).tag(sync=True)
-    height = traitlets.Int(260).tag(sync=True)
+    height = traitlets.Int(240).tag(sync=True)
 
 
 def svg_dash(style: LevelStyle) -> str:

@@ -1,129 +1,224 @@
-// Small maps of all heads, one row per layer, on one canvas. Their numbers are text of the page, in the theme's colour.
+// Small maps of all heads on one canvas that shows what is in sight of its frame. What is pointed at is shown large on
+// the board beside it, without asking the kernel. Numbers of rows and columns are text of the page.
 
-const GAP = 2; // pixels between maps
-const [SMALLEST, LARGEST] = [14, 56]; // pixels of a map's width
-const HIGHEST = 550; // pixels of all maps, unless they get too small: the style sheet's frame then scrolls
-const NARROWEST = 240; // pixels of the whole, for the line above
-const MARGIN = { top: 18, left: 24 };
+const SCALES = ["each head", "each layer", "all heads"];
+const ZOOM = 1.3;
+const LEAST = 480; // pixels of the whole, as far as there is room
+
+function make(parent, tag, classes, attributes = {}) {
+  const node = parent.appendChild(document.createElement(tag));
+  node.className = classes;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+// The elements of the whole, and its buttons.
+function frameOf(el) {
+  el.classList.add("caap-live", "caap-heads");
+  const head = make(el, "div", "caap-heads-head");
+  const caption = make(head, "div", "caap-caption");
+  const named = make(head, "label", "caap-heads-scale");
+  make(named, "span", "").textContent = "scale of";
+  const scale = make(named, "select", "", { "aria-label": "Colours go up to", title: "The last colour is the highest value of" });
+  for (const name of SCALES) scale.append(new Option(name, name));
+  const zooms = make(head, "span", "caap-heads-zoom", { role: "group", "aria-label": "Zoom" });
+  const button = (text, label) => {
+    const node = make(zooms, "button", "", { type: "button", "aria-label": label, title: `${label} (Ctrl and wheel)` });
+    node.textContent = text;
+    return node;
+  };
+  const buttons = [button("−", "Zoom out"), button("fit", "Show all maps"), button("+", "Zoom in")];
+  const body = make(el, "div", "caap-heads-body");
+  const strip = (classes) => make(make(body, "div", classes, { "aria-hidden": "true" }), "div", "caap-heads-strip");
+  const columns = strip("caap-heads-columns"); // the canvas says what is chosen
+  const rows = strip("caap-heads-rows");
+  const frame = make(body, "div", "caap-heads-frame");
+  const extent = make(frame, "div", "caap-heads-extent");
+  const canvas = make(extent, "canvas", "", { tabindex: "0", role: "application" });
+  const bar = make(el, "div", "caap-heads-bar", { role: "img" });
+  const [low, colours, high] = ["span", "i", "span"].map((tag) => make(bar, tag, ""));
+  const tip = make(el, "div", "caap-tip", { role: "status" });
+  return { caption, named, scale, zooms, buttons, columns, rows, frame, extent, canvas, bar, low, colours, high, tip };
+}
 
 function render({ model, el }) {
-  el.classList.add("caap-live", "caap-heads");
-  const caption = el.appendChild(document.createElement("div"));
-  caption.className = "caap-caption";
-  const frame = el.appendChild(document.createElement("div"));
-  frame.className = "caap-heads-frame";
-  const canvas = frame.appendChild(document.createElement("canvas"));
-  canvas.tabIndex = 0;
-  canvas.setAttribute("role", "application");
-  const numbers = frame.appendChild(document.createElement("div"));
-  numbers.setAttribute("aria-hidden", "true"); // the canvas says them
-  const tip = el.appendChild(document.createElement("div"));
-  tip.className = "caap-tip";
-  tip.setAttribute("role", "status");
-
+  const parts = frameOf(el);
+  const { canvas, frame } = parts;
+  let layout = null;
   let sheet = null; // all maps edge to edge, one pixel per patch
-  let pointed = null; // [layer, head] under the mouse
-  let size = [0, 0]; // width and height of a map
+  let tiles = null; // numbers of all maps
+  let scales = null;
+  let colours = null;
+  let board = null; // the model of the board beside it, once it is there
+  let pointed = null; // the slot under the mouse
+  let zoom = 1;
   let drawn = 0;
+  let preview = false;
 
-  const read = (...names) => names.map((name) => model.get(name));
+  const get = (name) => model.get(name);
+  const place = ([layer, head]) => (layer < 0 ? -1 : layer * get("heads") + head);
+  const slotOf = (chosen) => layout.slots.indexOf(place(chosen));
+  const placeOf = (slot) => [Math.floor(layout.slots[slot] / get("heads")), layout.slots[slot] % get("heads")];
+
+  function table() {
+    const name = board?.get("colours");
+    return (name && board.get("tables")[name]) || get("table");
+  }
 
   function colour() {
-    const [layers, heads, rows, cols, tiles, table] = read("layers", "heads", "rows", "cols", "tiles", "table");
-    sheet = null;
-    if (!tiles || tiles.byteLength !== layers * heads * rows * cols || table.byteLength !== 768) return;
-    sheet = document.createElement("canvas");
-    [sheet.width, sheet.height] = [heads * cols, layers * rows];
-    const image = new ImageData(sheet.width, sheet.height);
-    let from = 0;
-    for (let layer = 0; layer < layers; layer++) {
-      for (let head = 0; head < heads; head++) {
-        for (let row = 0; row < rows; row++) {
-          let to = 4 * ((layer * rows + row) * sheet.width + head * cols);
-          for (let col = 0; col < cols; col++) {
-            const place = 3 * tiles.getUint8(from++);
-            for (let channel = 0; channel < 3; channel++) image.data[to++] = table.getUint8(place + channel);
-            image.data[to++] = 255;
-          }
-        }
-      }
-    }
-    sheet.getContext("2d").putImageData(image, 0, 0);
+    const [layers, heads, rows, cols] = ["layers", "heads", "rows", "cols"].map(get);
+    const highs = floats(get("highs"));
+    tiles = numbersOf(get("tiles"), highs);
+    sheet = scales = null;
+    colours = fourBytes(table());
+    if (tiles.length !== layers * heads * rows * cols || !colours.length) return;
+    const ends = board?.get("robust") ? floats(get("robust_highs")) : null;
+    const scale = highs ? get("scale") : "each head";
+    scales = mapScales({ layers, heads, lows: floats(get("lows")), highs, ends, scale });
+    sheet = paintSheet({ layers, heads, rows, cols, tiles, colours, scales });
+  }
+
+  function arrange() {
+    const [layers, heads] = [get("layers"), get("heads")];
+    const slots = get("order").length ? get("order") : [...Array(layers * heads).keys()];
+    const across = get("across") || heads;
+    layout = new Layout({ slots, across, split: get("split"), rows: get("rows"), cols: get("cols") });
   }
 
   function lay() {
-    const [layers, heads, rows, cols, width] = read("layers", "heads", "rows", "cols", "width");
-    const wide = Math.floor((width - MARGIN.left) / heads) - GAP;
-    const tall = Math.floor((HIGHEST - MARGIN.top) / layers) - GAP;
-    size[0] = Math.max(Math.min(wide, Math.floor((tall * cols) / rows), LARGEST), SMALLEST);
-    size[1] = Math.max(Math.round((size[0] * rows) / cols), 4);
-    const scale = window.devicePixelRatio || 1;
-    const all = [heads * (size[0] + GAP) + GAP, layers * (size[1] + GAP) + GAP];
-    [canvas.style.width, canvas.style.height] = all.map((pixels) => `${pixels}px`);
-    [canvas.width, canvas.height] = all.map((pixels) => Math.round(pixels * scale));
-    el.style.width = `${Math.max(MARGIN.left + all[0], NARROWEST)}px`;
-    const added = [];
-    const number = (text, left, top) => {
-      const node = document.createElement("span");
-      node.textContent = text;
-      [node.style.left, node.style.top] = [`${left}px`, `${top}px`];
-      added.push(node);
+    const side = parts.rows.parentNode.offsetWidth;
+    el.style.maxWidth = `${Math.max(side + layout.natural(get("height")), LEAST)}px`; // what stands beside gets the rest
+    const widest = get("width") || el.clientWidth;
+    const width = Math.max(Math.min(widest, el.clientWidth || widest) - side, 60);
+    zoom = layout.fit(width, get("height"), zoom);
+    const [wide, tall] = layout.extent;
+    const whole = zoom === 1;
+    [parts.extent.style.width, parts.extent.style.height] = [`${wide}px`, `${tall}px`];
+    frame.style.width = `${whole ? wide : width}px`;
+    frame.style.height = whole ? `${tall}px` : `${Math.min(tall, get("height"))}px`;
+    const few = layout.most > 1.2 && get("zooms");
+    parts.zooms.hidden = !few;
+    parts.buttons[0].disabled = parts.buttons[1].disabled = whole;
+    parts.buttons[2].disabled = zoom >= layout.most - 1e-6;
+    parts.named.hidden = !get("highs")?.byteLength || !get("unit");
+    const labels = (names, count, edge, size, along, room) => {
+      const step = Math.ceil(room / (size + GAP));
+      return Array.from({ length: count }, (_, at) => {
+        const node = document.createElement("span");
+        const text = names[at] ?? at;
+        const kept = at % step === 0 || !/^\d*$/.test(text);
+        node.textContent = kept ? text : "";
+        node.style[along] = `${edge(at) + size / 2}px`;
+        return node;
+      });
     };
-    const columns = model.get("columns");
-    for (let head = 0; head < heads; head++) number(columns[head] ?? head, MARGIN.left + GAP + (head + 0.5) * (size[0] + GAP), 8);
-    const names = model.get("names");
-    for (let layer = 0; layer < layers; layer++) number(names[layer] ?? layer, 11, MARGIN.top + GAP + (layer + 0.5) * (size[1] + GAP));
-    numbers.replaceChildren(...added);
+    const columns = labels(get("columns"), layout.across, (at) => layout.left(at), layout.size[0], "left", 18);
+    const rows = labels(get("names"), layout.down, (at) => layout.top(at), layout.size[1], "top", 12);
+    parts.columns.replaceChildren(...columns);
+    parts.rows.replaceChildren(...rows);
   }
 
-  const corner = ([layer, head]) => [GAP + head * (size[0] + GAP), GAP + layer * (size[1] + GAP)];
+  function outline(context, slot, colour, thick) {
+    const [left, top] = layout.corner(slot);
+    for (const [style, width] of [["#ffffff", thick + 2], [colour, thick]]) { // a rim, to be seen on any ground
+      [context.strokeStyle, context.lineWidth] = [style, width];
+      context.strokeRect(left, top, ...layout.size);
+    }
+  }
 
-  function outline(context, [left, top], [width, height], colour, thick) {
-    context.lineWidth = thick + 2;
-    context.strokeStyle = "#ffffff"; // a rim, to be seen on any ground
-    context.strokeRect(left, top, width, height);
-    context.lineWidth = thick;
-    context.strokeStyle = colour;
-    context.strokeRect(left, top, width, height);
+  function drawSlot(context, slot) {
+    const [rows, cols, query] = ["rows", "cols", "query"].map(get);
+    const [layer, head] = placeOf(slot);
+    const [left, top] = layout.corner(slot);
+    const [width, height] = layout.size;
+    if (!scales.known(layout.slots[slot])) {
+      [context.strokeStyle, context.lineWidth] = ["#8888", 1];
+      context.strokeRect(left + 0.5, top + 0.5, width - 1, height - 1);
+      return;
+    }
+    context.drawImage(sheet, head * cols, layer * rows, cols, rows, left, top, width, height);
+    if (query.length && !get("unasked").includes(layer)) {
+      [context.lineWidth, context.strokeStyle] = [1, "#d55e00"];
+      const patch = [width / cols, height / rows];
+      const [x, y] = [left + query[1] * patch[0], top + query[0] * patch[1]];
+      context.strokeRect(x, y, Math.max(patch[0], 3), Math.max(patch[1], 3));
+    }
+    const mark = get("marks")[layout.slots[slot]];
+    if (mark && width > 30) {
+      context.font = "10px sans-serif";
+      [context.lineWidth, context.strokeStyle, context.fillStyle] = [3, "#000c", "#ffffff"];
+      context.strokeText(mark, left + 3, top + 11);
+      context.fillText(mark, left + 3, top + 11);
+    }
   }
 
   function draw() {
-    const [layers, heads, rows, cols, chosen, query] = read("layers", "heads", "rows", "cols", "chosen", "query");
     const scale = window.devicePixelRatio || 1;
-    const context = canvas.getContext("2d");
-    context.setTransform(scale, 0, 0, scale, 0, 0);
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    context.imageSmoothingEnabled = size[0] * scale < cols; // a patch keeps its own colour where it has a pixel
-    const patch = [size[0] / cols, size[1] / rows];
-    for (let layer = 0; layer < layers && sheet; layer++) {
-      for (let head = 0; head < heads; head++) {
-        const [left, top] = corner([layer, head]);
-        context.drawImage(sheet, head * cols, layer * rows, cols, rows, left, top, ...size);
-        if (query.length) {
-          context.lineWidth = 1;
-          context.strokeStyle = "#d55e00";
-          const [x, y] = [left + query[1] * patch[0], top + query[0] * patch[1]];
-          context.strokeRect(x, y, Math.max(patch[0], 3), Math.max(patch[1], 3));
-        }
-      }
+    const seen = [frame.clientWidth, frame.clientHeight];
+    const size = seen.map((pixels) => Math.max(Math.round(pixels * scale), 1));
+    if (canvas.width !== size[0] || canvas.height !== size[1]) {
+      [canvas.width, canvas.height] = size;
+      [canvas.style.width, canvas.style.height] = seen.map((pixels) => `${pixels}px`);
     }
-    if (pointed) outline(context, corner(pointed), size, "#000000", 1);
-    if (chosen[0] >= 0) outline(context, corner(chosen), size, "#d55e00", 2);
-    el.dataset.chosen = chosen.join(" "); // what is on the screen, for tests and measurements
-    el.dataset.query = query.join(" ");
+    const context = canvas.getContext("2d");
+    const [x, y] = [frame.scrollLeft, frame.scrollTop];
+    context.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
+    context.clearRect(x, y, ...seen);
+    context.imageSmoothingEnabled = layout.size[0] * scale < get("cols"); // a patch keeps its own colour where it has a pixel
+    context.imageSmoothingQuality = "high";
+    for (let slot = 0; slot < layout.slots.length && sheet; slot++) {
+      const [left, top] = layout.corner(slot);
+      const inSight = left < x + seen[0] && top < y + seen[1] && left + layout.size[0] > x && top + layout.size[1] > y;
+      if (inSight && layout.holds(slot)) drawSlot(context, slot);
+    }
+    if (pointed !== null) outline(context, pointed, "#000000", 1);
+    const chosen = slotOf(get("chosen"));
+    if (chosen >= 0) outline(context, chosen, "#d55e00", 2);
+    parts.columns.style.transform = `translateX(${-x}px)`;
+    parts.rows.style.transform = `translateY(${-y}px)`;
+    el.dataset.chosen = get("chosen").join(" "); // what is on the screen, for tests and measurements
+    el.dataset.query = get("query").join(" ");
+    el.dataset.pointed = pointed === null ? "" : placeOf(pointed).join(" ");
+    el.dataset.zoom = zoom.toFixed(2);
+    el.dataset.size = layout.size.map((pixels) => pixels.toFixed(1)).join(" ");
     el.dataset.shown = String(sheet ? ++drawn : 0);
   }
 
+  const number = (value) => String(Number(value.toPrecision(3)));
+
   function say() {
-    const tips = model.get("tips");
     const text = ([layer, head]) =>
-      layer < 0 ? "none" : (tips[layer * model.get("heads") + head] ?? `layer ${layer}, head ${head}`);
-    caption.textContent = model.get("caption");
-    tip.textContent = text(pointed ?? model.get("chosen"));
+      layer < 0 ? "none" : (get("tips")[place([layer, head])] ?? `layer ${layer}, head ${head}`);
+    const chosen = get("chosen");
+    const at = pointed === null ? chosen : placeOf(pointed);
+    parts.caption.textContent = parts.caption.title = get("caption");
+    parts.tip.textContent = text(at);
     canvas.setAttribute(
       "aria-label",
-      `${model.get("label")}. Chosen: ${text(model.get("chosen"))}. Arrow keys choose the layer and the head.`,
+      `${get("label")}. Chosen: ${text(chosen)}. Arrow keys choose the layer and the head; plus and minus zoom.`,
     );
+    parts.scale.value = get("scale");
+    const known = scales && place(at) >= 0 && scales.known(place(at));
+    parts.bar.hidden = !get("unit") || !known;
+    if (parts.bar.hidden) return;
+    const [low, high] = scales.ends[place(at)];
+    parts.low.textContent = number(low);
+    parts.high.textContent = `${number(high)} ${get("unit")}`;
+    parts.colours.style.background = barGradient(colours);
+    parts.bar.setAttribute("aria-label", `Colours from ${number(low)} to ${number(high)} ${get("unit")}`);
+  }
+
+  // The pointed map on the board in the place of the chosen one, from the bytes that are here.
+  function enlarge() {
+    const shown = pointed === null ? null : layout.slots[pointed];
+    if (!board || (shown === null && !preview)) return;
+    preview = shown !== null && scales?.known(shown);
+    if (!preview) return board.trigger("caap:preview", null);
+    const size = get("rows") * get("cols");
+    const [from, step] = [scales.from[shown], scales.step(shown)];
+    const scores = Float32Array.from(tiles.subarray(shown * size, (shown + 1) * size), (number) => from + number * step);
+    const caption = (get("tips")[shown] ?? "").split(":")[0];
+    board.trigger("caap:preview", { key: get("tile"), scores, limits: scales.ends[shown], caption });
   }
 
   function show() {
@@ -131,56 +226,77 @@ function render({ model, el }) {
     say();
   }
 
-  function headAt(event) {
-    const area = canvas.getBoundingClientRect();
-    const head = Math.floor((event.clientX - area.left - GAP / 2) / (size[0] + GAP));
-    const layer = Math.floor((event.clientY - area.top - GAP / 2) / (size[1] + GAP));
-    return [
-      Math.min(Math.max(layer, 0), model.get("layers") - 1),
-      Math.min(Math.max(head, 0), model.get("heads") - 1),
-    ];
+  function point(slot) {
+    if (slot === pointed) return;
+    pointed = slot;
+    show();
+    enlarge();
   }
 
-  function choose(place) {
-    model.set("chosen", place);
+  function slotAt(event) {
+    const area = canvas.getBoundingClientRect();
+    const slot = layout.at(event.clientX - area.left + frame.scrollLeft, event.clientY - area.top + frame.scrollTop);
+    return layout.holds(slot) ? slot : null;
+  }
+
+  function choose(slot) {
+    model.set("chosen", placeOf(slot));
     model.save_changes();
-    const [, top] = corner(place);
-    const seen = frame.clientHeight - MARGIN.top;
-    if (top < frame.scrollTop) frame.scrollTop = top - GAP;
-    else if (top + size[1] > frame.scrollTop + seen) frame.scrollTop = top + size[1] + 2 * GAP - seen;
+    const [left, top] = layout.corner(slot);
+    frame.scrollLeft = Math.max(Math.min(frame.scrollLeft, left - GAP), left + layout.size[0] + GAP - frame.clientWidth);
+    frame.scrollTop = Math.max(Math.min(frame.scrollTop, top - GAP), top + layout.size[1] + GAP - frame.clientHeight);
+  }
+
+  // Zoom so that what is at a place of the frame stays there.
+  function zoomTo(wanted, x = frame.clientWidth / 2, y = frame.clientHeight / 2) {
+    const before = zoom;
+    const [across, down] = [(frame.scrollLeft + x) / layout.extent[0], (frame.scrollTop + y) / layout.extent[1]];
+    zoom = wanted;
+    lay();
+    if (zoom !== before) [frame.scrollLeft, frame.scrollTop] = [across * layout.extent[0] - x, down * layout.extent[1] - y];
+    show();
+  }
+
+  function onKey(event) {
+    const chosen = Math.max(slotOf(get("chosen")), 0);
+    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    const ends = { PageUp: [-1, 0], PageDown: [1, 0], Home: [0, -1], End: [0, 1] };
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in moves) choose(layout.next(chosen, ...moves[event.key]));
+    else if (event.key in ends) choose(layout.end(chosen, ...ends[event.key]));
+    else if ("+=".includes(event.key)) zoomTo(zoom * ZOOM);
+    else if (event.key === "-") zoomTo(zoom / ZOOM);
+    else if (event.key === "0") zoomTo(1);
+    else return;
+    point(null);
+    event.preventDefault();
+    event.stopPropagation(); // else JupyterLab moves between cells
   }
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button === 0) choose(headAt(event));
+    const slot = slotAt(event);
+    if (event.button === 0 && slot !== null) choose(slot);
   });
-  canvas.addEventListener("pointermove", (event) => {
-    const place = headAt(event);
-    if (pointed && place[0] === pointed[0] && place[1] === pointed[1]) return;
-    pointed = place;
-    show();
-  });
-  canvas.addEventListener("pointerleave", () => {
-    pointed = null;
-    show();
-  });
-  canvas.addEventListener("keydown", (event) => {
-    const [layer, head] = model.get("chosen").map((number) => Math.max(number, 0));
-    const [lastLayer, lastHead] = [model.get("layers") - 1, model.get("heads") - 1];
-    const places = {
-      ArrowUp: [Math.max(layer - 1, 0), head],
-      ArrowDown: [Math.min(layer + 1, lastLayer), head],
-      ArrowLeft: [layer, Math.max(head - 1, 0)],
-      ArrowRight: [layer, Math.min(head + 1, lastHead)],
-      PageUp: [0, head],
-      PageDown: [lastLayer, head],
-      Home: [layer, 0],
-      End: [layer, lastHead],
-    };
-    if (!(event.key in places)) return;
-    pointed = null;
-    choose(places[event.key]);
-    event.preventDefault();
-    event.stopPropagation(); // else JupyterLab moves between cells
+  canvas.addEventListener("pointermove", (event) => point(slotAt(event)));
+  canvas.addEventListener("pointerleave", () => point(null));
+  canvas.addEventListener("keydown", onKey);
+  frame.addEventListener("scroll", draw);
+  frame.addEventListener(
+    "wheel",
+    (event) => {
+      if (!event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      const area = frame.getBoundingClientRect();
+      zoomTo(zoom * (event.deltaY < 0 ? ZOOM : 1 / ZOOM), event.clientX - area.left, event.clientY - area.top);
+    },
+    { passive: false },
+  );
+  parts.buttons[0].addEventListener("click", () => zoomTo(zoom / ZOOM));
+  parts.buttons[1].addEventListener("click", () => zoomTo(1));
+  parts.buttons[2].addEventListener("click", () => zoomTo(zoom * ZOOM));
+  parts.scale.addEventListener("change", () => {
+    model.set("scale", parts.scale.value);
+    model.save_changes();
   });
 
   // Several traits change in one message: draw once.
@@ -194,20 +310,42 @@ function render({ model, el }) {
       waiting = false;
       if (fresh) {
         colour();
+        arrange();
         lay();
       }
       fresh = false;
+      if (pointed !== null && !layout.holds(pointed)) pointed = null;
       show();
+      if (preview) enlarge();
     });
   }
   const renew = () => later(true);
   const redraw = () => later(false);
-  model.on("change:tiles change:table change:layers change:heads change:rows change:cols change:width", renew);
-  model.on("change:chosen change:query change:tips change:label change:caption", redraw);
+  const ofMaps = "tiles lows highs robust_highs table scale layers heads rows cols order across split names columns width height unit zooms";
+  const ofWords = "chosen query tips label caption marks unasked";
+  const changes = (names) => names.split(" ").map((name) => `change:${name}`).join(" ");
+  model.on(changes(ofMaps), renew);
+  model.on(changes(ofWords), redraw);
+  let width = 0;
+  const resized = new ResizeObserver(() => {
+    if (el.clientWidth !== width && layout) renew();
+    width = el.clientWidth;
+  });
+  resized.observe(el);
+  const wanted = get("board");
+  if (wanted) {
+    model.widget_manager?.get_model(wanted.replace("IPY_MODEL_", "")).then((found) => {
+      board = found;
+      board.on("change:colours change:robust", renew);
+      renew();
+    });
+  }
   renew();
   return () => {
-    model.off("change:tiles change:table change:layers change:heads change:rows change:cols change:width", renew);
-    model.off("change:chosen change:query change:tips change:label change:caption", redraw);
+    resized.disconnect();
+    model.off(changes(ofMaps), renew);
+    model.off(changes(ofWords), redraw);
+    board?.off("change:colours change:robust", renew);
   };
 }
 

@@ -1,46 +1,121 @@
 """All heads of all layers at a glance, drawn in the browser on one canvas."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import anywidget
+import numpy as np
 import traitlets
+from ipywidgets import Widget, widget_serialization
+from jaxtyping import Float
+
+from caap_lab.widgets.scripts import joined
 
 _HERE = Path(__file__).parent
+Scale = Literal["each head", "each layer", "all heads"]
+LAST = 2**16 - 1
+"""The number that stands for a map's value in `highs`."""
+SCALES: tuple[Scale, ...] = ("each head", "each layer", "all heads")
 
 
 class HeadGrid(anywidget.AnyWidget):
     """One small map per head, one row of them per layer; one map is chosen with the mouse or the arrow keys.
 
+    All maps are to be seen at first, whatever their number. Buttons, "+" and "-", and the wheel with Ctrl make them
+    larger; what is pointed at is shown large on the board beside the grid.
+
     Attributes:
         layers: Number of layers.
-        names: What the layers are called; empty for their numbers.
         heads: Number of heads of a layer.
-        columns: What the heads are called; empty for their numbers.
         rows: Rows of patches in a map.
         cols: Columns of patches in a map.
-        tiles: uint8 [layer, head, row, col] as bytes, the place of each patch's colour in `table`; empty for none.
-        table: uint8 [256, 3] as bytes, the colours.
+        tiles: [layer, head, row, col] as bytes; empty for none. Without `highs` uint8, the place of each patch's colour
+            in `table`; else uint16, the patch's value on the scale from the map's value in `lows` to that in `highs`.
+        lows: float32 [layer, head] as bytes; empty for zeros.
+        highs: float32 [layer, head] as bytes, NaN for a map that is not known yet.
+        robust_highs: The same for the last colour where the board beside the grid ends its colours at a robust range;
+            empty for `highs`.
+        scale: Which maps share their colours, with `highs`: the last colour is the highest value of "each head", of
+            "each layer" or of "all heads".
+        unit: What the values are, behind the colour bar; without it there is none.
+        table: uint8 [256, 3] as bytes, the colours; those of the board where there is one.
+        order: Numbers of the maps (layer * heads + head) in the order in which they stand, -1 for an empty place;
+            empty for layers down and heads across.
+        across: Maps side by side; 0 for as many as there are heads.
+        names: What the rows are called; empty for their numbers.
+        columns: What the columns are called; empty for their numbers.
+        split: The row and the column before which there is more space, 0 for none.
+        marks: A short text in a map's corner, by map; empty for none.
         chosen: Layer and head of the chosen one; -1, -1 for none.
         query: Row and column of the patch outlined in every map, or nothing.
-        tips: What is said about each head when it is pointed at, layer by layer.
+        unasked: Layers in whose maps the query is not outlined, as another one looks there.
+        tips: What is said about each head when it is pointed at, layer by layer; its name ends at a colon.
         label: What it shows, for screen readers.
         caption: The line above it.
-        width: Of the whole in pixels, at most: maps grow no larger than 56 pixels, and all layers are to be seen.
+        width: Of the whole in pixels, at most; 0 for as wide as there is room.
+        height: Of the maps in pixels, at most.
+        zooms: Offer larger maps.
+        board: The board whose tile shows what is pointed at, and whose colours are taken.
+        tile: Key of that tile.
     """
 
-    _esm = _HERE / "head_grid.js"
+    _esm = joined("head_sheet.js", "head_layout.js", "head_grid.js")
     _css = _HERE / "widgets.css"
     layers = traitlets.Int(1).tag(sync=True)
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     heads = traitlets.Int(1).tag(sync=True)
-    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
     rows = traitlets.Int(1).tag(sync=True)
     cols = traitlets.Int(1).tag(sync=True)
     tiles = traitlets.Bytes().tag(sync=True)
+    lows = traitlets.Bytes().tag(sync=True)
+    highs = traitlets.Bytes().tag(sync=True)
+    robust_highs = traitlets.Bytes().tag(sync=True)
+    scale = traitlets.Enum(SCALES, "each head").tag(sync=True)
+    unit = traitlets.Unicode().tag(sync=True)
     table = traitlets.Bytes().tag(sync=True)
+    order = traitlets.List(traitlets.Int()).tag(sync=True)
+    across = traitlets.Int(0).tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    columns = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    split = traitlets.List(traitlets.Int(), default_value=[0, 0]).tag(sync=True)
+    marks = traitlets.List(traitlets.Unicode()).tag(sync=True)
     chosen = traitlets.List(traitlets.Int(), default_value=[0, 0]).tag(sync=True)
     query = traitlets.List(traitlets.Int()).tag(sync=True)
+    unasked = traitlets.List(traitlets.Int()).tag(sync=True)
     tips = traitlets.List(traitlets.Unicode()).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     caption = traitlets.Unicode().tag(sync=True)
-    width = traitlets.Int(420).tag(sync=True)
+    width = traitlets.Int(0).tag(sync=True)
+    height = traitlets.Int(600).tag(sync=True)
+    zooms = traitlets.Bool(True).tag(sync=True)
+    board = traitlets.Instance(Widget, allow_none=True).tag(sync=True, **widget_serialization)
+    tile = traitlets.Unicode().tag(sync=True)
+
+
+def tile_bytes(
+    maps: Float[np.ndarray, "layer head row col"],
+    lows: Float[np.ndarray, "layer head"] | None = None,
+    highs: Float[np.ndarray, "layer head"] | None = None,
+) -> dict[str, bytes]:
+    """Values for `HeadGrid.tiles`, `lows` and `highs`, each map on its own scale.
+
+    Args:
+        maps: The values; a map that is not known yet is NaN.
+        lows: Value of the number 0 of each map; 0 by default.
+        highs: Value of the number `LAST`; the highest of the map by default.
+    """
+    last = maps.max(axis=(2, 3)) if highs is None else highs
+    first = np.zeros_like(last) if lows is None else lows
+    span = np.where(last > first, last - first, 1)[..., None, None]
+    shares = np.nan_to_num((maps - first[..., None, None]) / span)
+    return {
+        "tiles": np.rint(LAST * shares).clip(0, LAST).astype("<u2").tobytes(),
+        "lows": b"" if lows is None else lows.astype("<f4").tobytes(),
+        "highs": last.astype("<f4").tobytes(),
+    }
+
+
+def set_all(widget: Widget, traits: dict[str, Any]) -> None:
+    """Set traits of a widget in one message."""
+    with widget.hold_sync():
+        for name, value in traits.items():
+            setattr(widget, name, value)

@@ -1,10 +1,10 @@
 """The cutoff in one's hand: CAAP's map and its insertion and deletion follow a slider."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -20,16 +20,18 @@ from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
 from caap_lab.models.targets import Direction, TargetLike
 from caap_lab.models.vit import HookedViT
-from caap_lab.plots.lines import mark_number, plot_lines
-from caap_lab.plots.maps import plot_image
-from caap_lab.plots.style import COLOURS, new_figure
+from caap_lab.plots.spans import CORRELATION, SHARE, value_span
+from caap_lab.plots.style import COLOURS
 from caap_lab.widgets.background import Job, cancellable_copy
+from caap_lab.widgets.board import Board, map_tile
+from caap_lab.widgets.class_tips import class_tips
 from caap_lab.widgets.curve_view import Curve, line
-from caap_lab.widgets.panel import Panel, group, wrapped
-from caap_lab.widgets.patch_tips import patch_tips
+from caap_lab.widgets.cutoff_maps import CutoffMaps, Range
+from caap_lab.widgets.cutoff_strip import show_maps, strip
+from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of
-from caap_lab.widgets.picture import Picture
-from caap_lab.widgets.pixels import map_colours, map_range, png
+from caap_lab.widgets.rows import beside
+from caap_lab.widgets.sweep_figure import sweep_figure
 from caap_lab.widgets.target_box import TargetBox, target_call
 
 PROTOCOL = "rise-28"
@@ -39,6 +41,8 @@ _OTHER_SETTINGS = ("start", "neighbourhood", "blank", "context")
 """All that a map depends on, besides the cutoff."""
 KEPT = 16
 """Settings whose maps stay in memory."""
+FIRST = 2
+"""Maps that are computed before the first curve; then they take turns, so that the chart fills in as well."""
 
 
 def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = None) -> "LayerSweep":
@@ -62,15 +66,6 @@ def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = N
     return LayerSweep(model, image, target)
 
 
-@dataclass(eq=False)
-class _Known:
-    """What is computed for one start, blank, neighbourhood and context."""
-
-    maps: dict[int, AttributionMap] = field(default_factory=dict)
-    curves: dict[tuple[int, Any], PerturbationCurves] = field(default_factory=dict)
-    """By cutoff and target."""
-
-
 class LayerSweep(Panel):
     """The widget of `layer_sweep`."""
 
@@ -83,7 +78,7 @@ class LayerSweep(Panel):
         super().__init__()
         self.model, self.photo = model, photos[0]
         self._copy = cancellable_copy(model)
-        self._known: OrderedDict[tuple[Any, ...], _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[Any, ...], CutoffMaps] = OrderedDict()
         given = self.target_box.target
         self._direction = given if isinstance(given, Direction) else None
         self._predicted: int | None = None
@@ -92,38 +87,48 @@ class LayerSweep(Panel):
                 self._predicted = int(model(self.photo.x)[0, : model.n_classes].argmax())
 
         layers = model.n_layers
-        contexts = _contexts(model)
         self.cutoff = ipywidgets.IntSlider(cutoff_blocks(None, layers), min=0, max=layers, description="cutoff")
         self.start = ipywidgets.IntSlider(DEFAULTS["start"], min=0, max=layers - 1, description="start")
         self.play = ipywidgets.ToggleButton(description="play", tooltip="Go through the cutoffs", icon="play")
+        self._plays = 0
         self.blank = ipywidgets.Dropdown(options=BLANKS, value=DEFAULTS["blank"], description="blank")
         self.neighbourhood = ipywidgets.Dropdown(
             options=list(NEIGHBOURHOODS), value=DEFAULTS["neighbourhood"], description="neighbours"
         )
-        self.context = ipywidgets.Dropdown(options=contexts, description="context")
+        self.context = ipywidgets.Dropdown(options=_contexts(model), description="context")
         metrics = [(column.title, column.name) for column in FAITHFULNESS.columns]
         self.metric = ipywidgets.Dropdown(options=metrics, value="insdel", description="metric")
-        self.opacity = ipywidgets.FloatSlider(0.6, min=0, max=1, step=0.05, description="opacity")
-        rows, cols = model.grid
-        self.picture = Picture(photo=self.photo.grey_png, rows=rows, cols=cols, width=280)
-        self.curve = Curve(x=list(range(layers + 1)), x_label="cutoff (blocks patched)", width=300)
+        self.board = Board(
+            ("smooth", "robust", "lock", "fade", "opacity", "colours", "signs", "top"),
+            photos={"photo": self.photo.png},
+            lock=True,
+            largest=520,
+            label="Map of CAAP",
+        )
+        self.curve = Curve(x=list(range(layers + 1)), x_label="cutoff (blocks patched)", title=f"curves of {PROTOCOL}")
+        self.strip = strip(layers + 1, model.grid)
         self._lay_out(
             [
-                group("blocks", self.cutoff, self.play, self.start),
-                group("class", self.target_box),
-                group("settings", self.blank, self.neighbourhood, self.context),
-                group("look", self.metric, self.opacity),
+                group("Blocks", self.cutoff, self.start, self.play),
+                group("Class", self.target_box),
+                group("CAAP", self.blank, self.neighbourhood, self.context),
+                group("Chart", self.metric),
             ],
-            wrapped(self.picture, self.curve),
+            self.strip,
+            beside(self.board, self.curve),
         )
-        self._on(self.play, "value", self._step)
-        self._on(self.curve, "current", self._go)
+        self._on(self.play, "value", self._start_or_stop)
+        self._on(self.curve, "current", lambda: self._go(self.curve.current))
+        self._on(self.strip, "chosen", lambda: self._go(self.strip.chosen[1]))
         self._on(self.start, "value", self._limit)
         for control in (self.cutoff, self.start, self.blank, self.neighbourhood, self.context):
             self._on(control, "value", self._update)
         self.target_box.on_choice(self._update, self._on)
         self._on(self.metric, "value", self._draw_chosen_metric)
-        self._on(self.opacity, "value", self._set_opacity)
+        for name in ("robust", "lock", "colours"):
+            self._on(self.board, name, self._draw_strip)
+        for name in ("opacity", "smooth", "fade", "signs", "top", "robust", "lock", "colours"):
+            self._on(self.board, name, self._changed)
         with self._shown_errors():
             self._update()
 
@@ -147,17 +152,13 @@ class LayerSweep(Panel):
     @property
     def map(self) -> AttributionMap | None:
         """The map of the present settings, once it is computed."""
-        m, target = self._here.maps.get(self.cutoff.value), self.target
-        return m if m is None or target is None else _of(m, target)
+        return self._here.map(self.cutoff.value, self.target)
 
     @property
     def values(self) -> dict[int, float]:
         """The chosen metric by cutoff, as far as it is computed; see `insertion_deletion` with protocol "rise-28"."""
-        return {
-            cutoff: float(getattr(curves, self.metric.value))
-            for (cutoff, target), curves in sorted(self._here.curves.items(), key=lambda kept: kept[0][0])
-            if target == self.target
-        }
+        name = self.metric.value
+        return {cutoff: float(getattr(curves, name)) for cutoff, curves in self._here.curves_of(self.target).items()}
 
     @property
     def link(self) -> str:
@@ -178,91 +179,107 @@ class LayerSweep(Panel):
         return f"{self.model.model_name} {self.photo.name} cutoff {self.cutoff.value}"
 
     def to_figure(self) -> Figure:
-        """The map with its scale beside the metric over cutoffs."""
-        height, width = self.photo.pixels.shape[:2]
-        figure = new_figure(8.2, max(3.2, 3.6 * height / width))
-        left, right = figure.subplots(1, 2)
-        m, values = self.map, self.values
-        if m is None:
-            plot_image(self.photo.pixels, left)
-        else:
-            title = f"{self.model.model_name}, {m.caption}, cutoff {self.cutoff.value}"
-            m.overlay(left, opacity=self.opacity.value, label=m.score, title=title)
+        """The map with its scale beside the metric over cutoffs, as they look in the browser."""
+        m = self.map
         start, neighbourhood, blank, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
-        plot_lines(
-            pd.DataFrame({"cutoff": values.keys(), "value": values.values()}, dtype=float),
-            *("cutoff", "value"),
-            error=None,
-            ax=right,
-            markers=True,
-            whole_numbers=True,
-            xlabel=self.curve.x_label,
-            ylabel=self.curve.y_label,
-            title=f"{start}, {neighbourhood}\n{blank}, {context}; {PROTOCOL} curves",
+        return sweep_figure(
+            self.photo,
+            m,
+            "" if m is None else f"{self.model.model_name}, {m.caption}, cutoff {self.cutoff.value}",
+            self.board,
+            self._here.limits(self.target, robust=self.board.robust),
+            self.values,
+            cutoff=self.cutoff.value,
+            last=self.model.n_layers,
+            labels=(self.curve.x_label, self.curve.y_label),
+            settings=f"{start}, {neighbourhood}\n{blank}, {context}; {PROTOCOL} curves",
+            natural=self._natural,
         )
-        mark_number(right, self.cutoff.value)
-        right.set_xlim(-0.4, self.model.n_layers + 0.4)
-        return figure
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per cutoff whose insertion and deletion are computed, with the settings that it rests on."""
-        columns = [column.name for column in FAITHFULNESS.columns]
+        names = [column.name for column in FAITHFULNESS.columns]
         rows = [
-            {**self.settings, "cutoff": cutoff, **{name: float(getattr(curves, name)) for name in columns}}
-            for (cutoff, target), curves in sorted(self._here.curves.items(), key=lambda kept: kept[0][0])
-            if target == self.target
+            {**self.settings, "cutoff": cutoff, **{name: float(getattr(curves, name)) for name in names}}
+            for cutoff, curves in self._here.curves_of(self.target).items()
         ]
-        return pd.DataFrame(rows, columns=[*self.settings, *columns])
+        return pd.DataFrame(rows, columns=[*self.settings, *names])
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
     @property
-    def _here(self) -> _Known:
+    def _here(self) -> CutoffMaps:
         key = tuple(self.settings[name] for name in _OTHER_SETTINGS)
-        known = self._known.setdefault(key, _Known())
+        known = self._known.setdefault(key, CutoffMaps())
         self._known.move_to_end(key)
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return known
 
+    @property
+    def _natural(self) -> Range | None:
+        """Where the metric can lie; None for logits and the like, which have no bounds."""
+        curves = self._here.curves_of(self.target).values()
+        if any(one.score_name != "probability" for one in curves):
+            return None
+        return CORRELATION if self.metric.value == "insdel" else SHARE
+
     def _cutoffs(self) -> list[int]:
         return list(range(self.start.value + 1 if self.start.value else 0, self.model.n_layers + 1))
 
-    def _go(self) -> None:
-        self.cutoff.value = max(self.curve.current, self.cutoff.min)
+    def _go(self, cutoff: int) -> None:
+        self.cutoff.value = max(cutoff, self.cutoff.min)
+        self._mark_cutoff()  # in all places, also where the cutoff is one that there is not
 
     def _limit(self) -> None:
         # A range needs a block: the cutoff moves up with the start.
         self.cutoff.min = self._cutoffs()[0]
 
+    def _start_or_stop(self) -> None:
+        """Play from here, or from the first cutoff if this is the last; or pause."""
+        playing = self.play.value
+        self.play.description, self.play.icon = ("pause", "pause") if playing else ("play", "play")
+        self.play.tooltip = "Stay at this cutoff" if playing else "Go through the cutoffs"
+        self._plays += 1
+        if playing:
+            if self.cutoff.value == self.cutoff.max:
+                self.cutoff.value = self.cutoff.min
+            self._step_later()
+
+    def _step_later(self) -> None:
+        plays = self._plays
+        self._later(SECONDS_PER_STEP, lambda: self._step() if plays == self._plays else None)
+
     def _step(self) -> None:
-        """Go to the next cutoff once this one's map is there, and on as long as the button is pressed."""
-        if not self.play.value:
-            return
+        """Go to the next cutoff once this one's map is there, and on to the last one."""
         if self.map is not None:
-            self.cutoff.value = self.cutoff.value + 1 if self.cutoff.value < self.cutoff.max else self.cutoff.min
-        self._later(SECONDS_PER_STEP, self._step)
+            self.cutoff.value += 1
+        if self.cutoff.value == self.cutoff.max:
+            self.play.value = False
+        else:
+            self._step_later()
 
     def _update(self) -> None:
         """Show what is known here, and compute the rest, nearest cutoffs first."""
-        self.picture.neighbours = [list(offset) for offset in find_neighbourhood(self.neighbourhood.value)]
+        self.board.neighbours = [list(offset) for offset in find_neighbourhood(self.neighbourhood.value)]
         self._draw()
         here, settings = self._here, self.settings
         order = sorted(self._cutoffs(), key=lambda cutoff: abs(cutoff - self.cutoff.value))
-        jobs = []
-        for cutoff in order:
-            if cutoff not in here.maps:
-                options = {**settings, "cutoff": cutoff}
-                jobs.append(Job(("map", *options.values()), self._run_map(here, options), self._on_map(cutoff)))
         # None leaves the prediction to maps that are computed without a target, which a direction's are not.
         wanted = self.target_box.target if self._direction is None else self.target
-        for cutoff in order:
+        maps, curves = [], []
+        for place, cutoff in enumerate(order):
+            if cutoff not in here.maps:
+                options = {**settings, "cutoff": cutoff}
+                job = Job(("map", *options.values()), self._run_map(here, options), self._on_map(cutoff))
+                maps.append((place, 0, job))
             if (cutoff, self.target) not in here.curves:
                 key = ("curves", *settings.values(), cutoff, wanted)
-                jobs.append(Job(key, self._run_curves(here, cutoff, wanted), self._on_curves(here, cutoff)))
-        self._replace_jobs(jobs)
+                job = Job(key, self._run_curves(here, cutoff, wanted), self._on_curves(here, cutoff))
+                curves.append((place + FIRST, 1, job))
+        self._replace_jobs([job for _, _, job in sorted([*maps, *curves], key=lambda item: item[:2])])
 
-    def _run_map(self, here: _Known, options: dict[str, Any]) -> Any:
+    def _run_map(self, here: CutoffMaps, options: dict[str, Any]) -> Any:
         # All targets are read from the scores of all classes of one pass, but for a direction, which is no class.
         target = self._direction
 
@@ -279,25 +296,25 @@ class LayerSweep(Panel):
         def receive(m: AttributionMap) -> None:
             if self._direction is None:
                 self._predicted = m.target_class  # maps are computed without a target
-            if cutoff == self.cutoff.value:
-                self._draw()
+            self._draw()
 
         return receive
 
-    def _run_curves(self, here: _Known, cutoff: int, wanted: Any) -> Any:
+    def _run_curves(self, here: CutoffMaps, cutoff: int, wanted: Any) -> Any:
         def run() -> PerturbationCurves:
-            m = here.maps[cutoff]  # the maps come first
-            one = m if wanted is None else _of(m, wanted)
-            curves = insertion_deletion(self._copy, self.photo.x, one, protocol=PROTOCOL, progress=False)
+            m = here.map(cutoff, wanted)
+            assert m is not None, "the map comes first"
+            curves = insertion_deletion(self._copy, self.photo.x, m, protocol=PROTOCOL, progress=False)
             assert isinstance(curves, PerturbationCurves)
             return curves
 
         return run
 
-    def _on_curves(self, here: _Known, cutoff: int) -> Any:
+    def _on_curves(self, here: CutoffMaps, cutoff: int) -> Any:
         def receive(curves: PerturbationCurves) -> None:
             here.curves[(cutoff, curves.target)] = curves
             self._draw_curve()
+            self._draw_strip()
             self._changed()
 
         return receive
@@ -305,41 +322,62 @@ class LayerSweep(Panel):
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        m = self.map
+        m, place = self.map, f"cutoff {self.cutoff.value} of {self.model.n_layers}"
         if m is None:
-            self.picture.overlay, self.picture.tips = b"", []
-            self.picture.caption = self.picture.label = f"cutoff {self.cutoff.value}: computing"
+            tile = map_tile("map", "photo", place, None, self.model.grid, "")
         else:
-            low, high = map_range(m)
-            self.picture.overlay = png(map_colours(m))
-            self.picture.caption = (
-                f"{m.caption}, cutoff {self.cutoff.value} of {self.model.n_layers}, logit {low:.3g} to {high:.3g}"
+            limits = {name: self._here.limits(self.target, robust=name == "robust") for name in ("robust", "full")}
+            tile = map_tile(
+                "map",
+                "photo",
+                f"{m.caption}, {place}",
+                m.scores.double().numpy(),
+                m.grid,
+                m.unit,
+                signed=m.sign == "signed",
+                locked={name: ends for name, ends in limits.items() if ends is not None},
+                tips=class_tips(m, self.model.class_names),
+                details=", ".join(f"{name} {value}" for name, value in self.settings.items()),
             )
-            self.picture.label = f"Map of CAAP for {m.target_name} at cutoff {self.cutoff.value}"
-            self.picture.tips = patch_tips(m, None, self.model.class_names)
+        self.board.tiles = [tile]
         self._draw_curve()
-        self._changed()
-
-    def _set_opacity(self) -> None:
-        """The browser applies it: no picture is sent again. Only the one in the saved notebook is drawn again."""
-        self.picture.opacity = self.opacity.value
+        self._draw_strip()
         self._changed()
 
     def _draw_chosen_metric(self) -> None:
         self._draw_curve()
+        self._draw_strip()
         self._changed()
 
     def _draw_curve(self) -> None:
         values, name = self.values, metric_column(self.metric.value).title
-        self.curve.series = [line(name, [values.get(cutoff) for cutoff in self.curve.x], COLOURS[0])]
-        self.curve.y_label = name
-        self.curve.label = f"{name} over cutoffs"
-        self.curve.current = self.cutoff.value
+        ends = value_span(np.array(list(values.values())), self._natural)
+        room = 0.04 * (ends[1] - ends[0])
+        with self.curve.hold_sync():
+            self.curve.series = [line(name, [values.get(cutoff) for cutoff in self.curve.x], COLOURS[0])]
+            self.curve.limits = [ends[0] - room, ends[1] + room]
+            self.curve.y_label = name
+            self.curve.label = f"{name} over cutoffs"
+        self._mark_cutoff()
 
+    def _draw_strip(self) -> None:
+        """Thumbnails of all cutoffs, with the metric as far as it is known."""
+        here, values, name = self._here, self.values, metric_column(self.metric.value).title
+        maps = here.of_target(self.target)
+        said = {cutoff: f"{name} {values[cutoff]:.3g}" if cutoff in values else "" for cutoff in maps}
+        show_maps(
+            self.strip,
+            {cutoff: m.scores.double().numpy() for cutoff, m in maps.items()},
+            self._cutoffs(),
+            signed=any(m.sign == "signed" for m in maps.values()),
+            robust=self.board.robust,
+            colours=self.board.colours,
+            limits=here.limits(self.target, robust=self.board.robust) if self.board.lock else None,
+            tips=said,
+        )
 
-def _of(m: AttributionMap, target: Any) -> AttributionMap:
-    """A map for another target, from the same pass."""
-    return m if m.target == target else m.for_target(target)
+    def _mark_cutoff(self) -> None:
+        self.curve.current, self.strip.chosen = self.cutoff.value, [0, self.cutoff.value]
 
 
 def _contexts(model: HookedModel) -> list[str]:

@@ -14,6 +14,8 @@ PAINTABLE = 2
 """Objects that can be painted when fewer masks, or none, are given."""
 OBJECT_COLOURS = tuple(COLOURS[place] for place in (0, 4, 2, 3, 5))
 """Told apart by colour-blind people, and from the outline of the chosen patch."""
+OPACITY = 0x8C
+"""Of an object's colour over the photo, as the brush has it."""
 
 
 class Objects:
@@ -83,5 +85,5 @@ class Objects:
         pixels = np.zeros((*self.regions.shape, 4), dtype=np.uint8)
         for place in range(len(self.names)):
             if place != leave_out:
-                pixels[self.regions == place] = [*bytes.fromhex(self.colour(place)[1:]), 255]
+                pixels[self.regions == place] = [*bytes.fromhex(self.colour(place)[1:]), OPACITY]
         return pixels

@@ -3,13 +3,15 @@
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
-from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
+from caap_lab.attribution.attention_rows import widened
+from caap_lab.diagnostics.head_measures import attention_distance, attention_entropy, patch_distances
 from caap_lab.models.vit import HookedViT
 
 LARGEST = 2 << 30
@@ -24,6 +26,8 @@ class QueryRows:
     Attributes:
         whole: True if one run gives the attention of every query.
         nbytes: Size of all of it.
+        entropy: Of the patches' attention, [layer, head] in nats, as a mean over patches; None until the first run.
+        distance: That patches look, in pixels, likewise.
         pool: Attention of a head that pools by attention, 0 for tokens that it does not read; None until the first run,
             and for models without such a head.
     """
@@ -34,6 +38,8 @@ class QueryRows:
         self._shape = (spec.n_layers, spec.n_heads, spec.n_tokens, spec.n_tokens)
         self.nbytes = 2 * spec.n_layers * spec.n_heads * spec.n_tokens**2
         self.whole = self.nbytes <= min(LARGEST, psutil.virtual_memory().available // 2)
+        self.entropy: Float[np.ndarray, "layer head"] | None = None
+        self.distance: Float[np.ndarray, "layer head"] | None = None
         self.pool: Float16[Tensor, "head key"] | None = None
         self._kept: OrderedDict[int | None, Float16[Tensor, "layer head *query key"]] = OrderedDict()
 
@@ -48,9 +54,15 @@ class QueryRows:
             self._shape if key is None else (*self._shape[:2], self._shape[3]), dtype=torch.float16, device="cpu"
         )
         names = block_hooks(self._model, "attn.pattern")
+        distances = patch_distances(self._model.spec)
+        measured: list[Tensor] = []
 
         def keep(pattern: Tensor, hook: Any) -> None:
             rows[names.index(hook.name)] = pattern[0] if key is None else pattern[0, :, key]
+            if self.entropy is None:
+                wide = widened(pattern)
+                of_layer = attention_entropy(wide, len(distances)), attention_distance(wide, distances)
+                measured.append(torch.stack(of_layer)[:, 0].cpu().double())
 
         attention = self._model.readout.attention
 
@@ -66,6 +78,8 @@ class QueryRows:
             hooks.append(("attn_pool.hook_pattern", keep_pool))
         with self._model.hooks(fwd_hooks=hooks):
             self._model(self._x, stop_at_layer=self._model.n_layers if attention is None else None)
+        if measured:
+            self.entropy, self.distance = torch.stack(measured, dim=1).numpy()
         return rows
 
     def keep(self, key: int | None, rows: Float16[Tensor, "layer head *query key"]) -> None:
@@ -78,12 +92,3 @@ class QueryRows:
         """The attention of a query, if it is kept."""
         rows = self._kept.get(self.key(query))
         return rows[:, :, query] if rows is not None and self.whole else rows
-
-    def with_pool(self, query: int) -> Float16[Tensor, "layer head key"] | None:
-        """The same with a pooling head as one more layer; where numbers of heads differ, the missing ones are 0."""
-        rows, pool = self.get(query), self.pool
-        if rows is None or pool is None:
-            return rows
-        heads = max(len(rows[0]), len(pool))
-        parts = (F.pad(part, (0, 0, 0, heads - part.shape[1])) for part in (rows, pool[None]))
-        return torch.cat(list(parts))

@@ -7,62 +7,76 @@ import numpy as np
 
 from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.plots.attention import REGION_LABELS, REGION_STYLES
+from caap_lab.plots.spans import SHARE, value_span
 from caap_lab.widgets.attention_words import heads_words, on_any_ground, pool_table, regions_table
 from caap_lab.widgets.curve_view import Curve, line, svg_dash
+from caap_lab.widgets.head_places import HeadPlaces
+from caap_lab.widgets.panel import group
+from caap_lab.widgets.rows import beside
+
+HIGHER = 1.05
+"""The chart's end over its highest value."""
 
 
-class RegionSums(ipywidgets.HBox):
-    """The chart with its choices, and the table.
+class RegionSums(ipywidgets.VBox):
+    """The chart and the table.
 
     Attributes:
         quantity: The control for what the chart shows, "mass" or "weight".
         heads: The control for the heads, "mean" or "chosen".
+        controls: Both; not to be seen while there are no objects.
         curve: The chart; a click on it makes a layer the current one.
         table: All kinds of pairs in the chosen layer, or why there are none.
     """
 
-    def __init__(self, n_layers: int, control_width: str) -> None:
-        wrap = {"flex_flow": "row wrap"}
+    def __init__(self, places: HeadPlaces) -> None:
+        self._places = places
         self.quantity = ipywidgets.Dropdown(options=["mass", "weight"], description="sums of")
         self.heads = ipywidgets.Dropdown(
             options=[("mean over heads", "mean"), ("the chosen head", "chosen")], description="heads"
         )
-        for control in (self.quantity, self.heads):
-            control.layout.width, control.style.description_width = control_width, "initial"
-        self.curve = Curve(x=list(range(n_layers)), x_label="layer (block)")
+        self.controls = group("Attention between regions", self.quantity, self.heads)
+        self.curve = Curve(x=list(range(places.n_layers)), x_label="layer (block)", title="attention between regions")
         self.table = ipywidgets.HTML()
-        self._chart = ipywidgets.VBox([ipywidgets.HBox([self.quantity, self.heads], layout=wrap), self.curve])
-        super().__init__(layout=wrap)
-        self.children: tuple[ipywidgets.Widget, ...] = ()
+        self._both = beside(self.curve, self.table)
+        super().__init__()
 
-    def of_heads(self, chosen_head: int) -> Literal["mean"] | int:
-        """Which heads the sums are of, as `AttentionRegions.mean` takes it."""
-        return "mean" if self.heads.value == "mean" else chosen_head
+    def of_heads(self, chosen: tuple[int, int]) -> Literal["mean"] | int:
+        """Which heads the sums are of, as `AttentionRegions.mean` takes it, where this map of the grid is chosen."""
+        layer, head = chosen
+        one = self.heads.value == "chosen" and layer != self._places.pool and head != self._places.mean_head
+        return head if one else "mean"
 
     def explain(self, text: str) -> None:
         """Say why there are no sums."""
         self.table.value = text
-        self.children = (self.table,)
+        self.children, self.controls.layout.display = (self.table,), "none"
 
     def wait_for_numbers(self) -> None:
         """Empty the chart: other sums are being computed."""
         self.curve.series = []
         self.table.value = "Attention between regions: computing"
+        self.children, self.controls.layout.display = (self._both,), None
 
-    def show(self, regions: AttentionRegions, layer: int, chosen_head: int) -> None:
-        """Draw the chart, and the table of one layer, or of the pooling head behind the last one."""
-        quantity, pooled = self.quantity.value, layer >= len(self.curve.x)
-        heads = "mean" if pooled else self.of_heads(chosen_head)
+    def show(self, regions: AttentionRegions, chosen: tuple[int, int]) -> None:
+        """Draw the chart, and the table of the chosen layer, pooling head, or mean over layers."""
+        quantity, (layer, head), places = self.quantity.value, chosen, self._places
+        heads = self.of_heads(chosen)
         of_kind = dict(zip(regions.kinds, regions.mean(quantity, heads=heads), strict=True))
+        shown = {kind: of_kind[kind] for kind in REGION_STYLES if np.isfinite(of_kind[kind]).all()}
+        values = np.array([0.0, *(value for of_layers in shown.values() for value in of_layers)])
         with self.curve.hold_sync():
             self.curve.series = [
-                line(kind, of_kind[kind].tolist(), on_any_ground(style.colour), svg_dash(style))
-                for kind, style in REGION_STYLES.items()
-                if np.isfinite(of_kind[kind]).all()  # else the image has no such pairs
+                line(kind, values.tolist(), on_any_ground(REGION_STYLES[kind].colour), svg_dash(REGION_STYLES[kind]))
+                for kind, values in shown.items()  # the others are pairs that the image has not
             ]
-            self.curve.y_label = REGION_LABELS[quantity]
+            self.curve.limits = [0.0, HIGHER * value_span(values, SHARE if quantity == "mass" else None)[1]]
+            self.curve.y_label = REGION_LABELS[quantity].split(" (")[0]
             self.curve.label = f"Attention between regions over layers, {heads_words(heads)}"
-            if not pooled:
+            if layer < places.n_layers:
                 self.curve.current = layer
-        self.table.value = pool_table(regions, chosen_head) if pooled else regions_table(regions, layer, heads)
-        self.children = (self._chart, self.table)
+        if layer == places.pool:
+            self.table.value = pool_table(regions, None if head == places.mean_head else head)
+        else:
+            self.table.value = regions_table(regions, layer if layer < places.n_layers else None, heads)
+        self.children, self.controls.layout.display = (self._both,), None

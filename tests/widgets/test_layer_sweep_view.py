@@ -11,10 +11,10 @@ import torch
 import caap_lab as cl
 from caap_lab.models.directions import direction
 from caap_lab.models.targets import contrast
-from caap_lab.widgets import layer_sweep_view
+from caap_lab.plots.maps import map_range
 from caap_lab.widgets.background import Worker
+from caap_lab.widgets.cutoff_strip import strip
 from caap_lab.widgets.layer_sweep_view import LayerSweep, layer_sweep
-from caap_lab.widgets.pixels import map_colours
 from helpers.widgets import finished
 
 
@@ -76,8 +76,9 @@ def test_nearest_cutoffs_come_first(model: cl.HookedViT, scenes: list[Any], monk
     made.cutoff.value = 2
     go.set()
     finished(made)
-    distances = [abs(cutoff - 2) for cutoff in made._here.maps]
-    assert len(distances) == 9 and distances == sorted(distances)
+    for computed in (made._here.maps, [cutoff for cutoff, _ in made._here.curves]):
+        distances = [abs(cutoff - 2) for cutoff in computed]
+        assert len(distances) == 9 and distances == sorted(distances)
     made.close()
 
 
@@ -99,22 +100,98 @@ def test_sweep_figure(sweep: LayerSweep) -> None:
     assert len(right.lines[0].get_xdata()) == 9
 
 
-def test_opacity_sends_no_picture_again(sweep: LayerSweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sweep.picture.overlay
-    monkeypatch.setattr(layer_sweep_view, "png", lambda pixels: pytest.fail("a picture was encoded again"))
-    sweep.opacity.value = 0.25
-    assert (sweep.picture.opacity, sweep.picture.overlay, sweep.message) == (0.25, before, "")
-    assert sweep.to_figure().axes[0].images[1].get_alpha() == 0.25
-    sweep.opacity.value = 0.6
+def test_the_figure_looks_like_the_board(sweep: LayerSweep) -> None:
+    for look in ({"opacity": 0.25}, {"smooth": True, "lock": False}, {"colours": "magma", "robust": False}):
+        for name, value in look.items():
+            sweep.board.set_trait(name, value)
+        image = sweep.to_figure().axes[0].images[-1]
+        limits = (
+            sweep._here.limits(sweep.target, robust=sweep.board.robust)
+            if sweep.board.lock
+            else map_range(sweep.map.scores.double().numpy(), robust=sweep.board.robust)
+        )
+        assert (image.norm.vmin, image.norm.vmax) == pytest.approx(limits)
+        assert sweep.message == ""
+    assert image.cmap.name == "magma" and image.get_interpolation() == "bilinear"
+    for name, value in {"opacity": 0.8, "smooth": False, "lock": True, "colours": "by sign", "robust": True}.items():
+        sweep.board.set_trait(name, value)
 
 
-def test_overlay_colours_are_those_of_the_plot(sweep: LayerSweep) -> None:
-    m = sweep.map
-    assert m is not None
-    colours = map_colours(m)
-    assert colours.shape == (8, 8, 4)
-    row, col = m.rank()[0]
-    assert colours[row, col].tolist() == [253, 231, 36, 255]  # the end of viridis
+def test_colours_are_those_of_all_cutoffs(sweep: LayerSweep) -> None:
+    finished(sweep)
+    scores = np.stack([sweep._here.map(cutoff, sweep.target).scores.double().numpy() for cutoff in range(9)])
+    assert sweep.board.lock
+    for cutoff in (1, 8):
+        sweep.cutoff.value = cutoff
+        locked = sweep.board.tile("map")["locked"]
+        assert locked["full"] == pytest.approx((scores.min(), scores.max()))
+        assert locked["robust"] == pytest.approx(np.percentile(scores, (2, 98)))
+    sweep.cutoff.value = 5
+    # So are those of the thumbnails, until the scale is not locked any more.
+    low, high = locked["robust"]
+    tiles = np.frombuffer(sweep.strip.tiles, dtype=np.uint8).reshape(9, 8, 8)
+    np.testing.assert_array_equal(tiles, np.rint(255 * ((scores - low) / (high - low)).clip(0, 1)))
+    sweep.board.lock = False
+    lows = np.frombuffer(sweep.strip.lows, dtype="<f4")
+    np.testing.assert_allclose(lows, [map_range(each, robust=True)[0] for each in scores], rtol=1e-6)
+    sweep.board.lock = True
+
+
+def test_thumbnails_go_to_their_cutoff(sweep: LayerSweep) -> None:
+    sweep.strip.chosen = [0, 3]
+    assert (sweep.cutoff.value, sweep.curve.current) == (3, 3)
+    sweep.curve.current = 7
+    assert (sweep.cutoff.value, sweep.strip.chosen) == (7, [0, 7])
+    assert sweep.strip.tips[7] == f"cutoff 7: insertion - deletion {sweep.values[7]:.3g}"
+    sweep.start.value = 3
+    assert sweep.strip.order == [-1, -1, -1, -1, 4, 5, 6, 7, 8]
+    sweep.strip.chosen = [0, 2]  # there is none: back to one that there is
+    assert (sweep.cutoff.value, sweep.strip.chosen) == (4, [0, 4])
+    sweep.start.value = 0
+    sweep.cutoff.value = 5
+    finished(sweep)
+
+
+def test_thumbnails_of_large_models_stand_in_several_rows() -> None:
+    assert [(strip(count, (2, 2)).across, len(strip(count, (2, 2)).names)) for count in (9, 13, 25, 41)] == [
+        *((9, 1), (13, 1), (13, 2), (14, 3))
+    ]
+
+
+def test_small_differences_look_small(sweep: LayerSweep) -> None:
+    low, high = sweep.curve.limits
+    assert low < min(sweep.values.values()) and high > max(sweep.values.values())
+    sweep.metric.value = "insertion"
+    for values, span in (({3: 0.58, 4: 0.62}, (0.475, 0.725)), ({}, (0, 1))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LayerSweep, "values", values)
+            sweep._draw_curve()
+        room = 0.04 * (span[1] - span[0])
+        assert sweep.curve.limits == pytest.approx([span[0] - room, span[1] + room])
+    sweep.metric.value = "insdel"
+
+
+def test_play_becomes_pause_and_stops_at_the_end(sweep: LayerSweep) -> None:
+    later: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LayerSweep, "_later", lambda self, seconds, call: later.append(call))
+        sweep.cutoff.value = 6
+        sweep.play.value = True
+        assert (sweep.play.icon, sweep.play.description, sweep.cutoff.value) == ("pause", "pause", 6)
+        sweep.play.value = False
+        sweep.play.value = True
+        later.pop(0)()  # of the first press: does nothing more
+        assert (sweep.cutoff.value, len(later)) == (6, 1)
+        seen = []
+        while later:
+            later.pop(0)()
+            seen.append(sweep.cutoff.value)
+        assert seen == [7, 8] and not sweep.play.value
+        assert (sweep.play.icon, sweep.play.description) == ("play", "play")
+        sweep.play.value = True  # from the beginning
+        assert sweep.cutoff.value == 0
+        sweep.play.value = False
+    sweep.cutoff.value = 5
 
 
 def test_other_targets_of_the_call(model: cl.HookedViT, scenes: list[Any]) -> None:
@@ -130,7 +207,7 @@ def test_other_targets_of_the_call(model: cl.HookedViT, scenes: list[Any]) -> No
         curves = cl.insertion_deletion(model, scenes[1].image, expected, protocol="rise-28")
         assert made.values[8] == pytest.approx(curves.insdel, abs=1e-5)
         assert f"target={text}," in made.link and f"], {text}, cutoffs=" in made.link
-        assert made.picture.caption.startswith(f"{made.map.target_name}, cutoff 8 of 8")
+        assert made.board.tile("map")["caption"] == f"{made.map.target_name}, cutoff 8 of 8"
         assert made.to_figure().axes[0].get_title() == f"demo, {made.map.target_name}, cutoff 8"
         made.target_box.value = "4"
         assert made.map.target == 4
