@@ -1,0 +1,16 @@
+"""Puts measured tables into the pages of the site, where each page has a link to one on a line of its own.
+
+Elsewhere (in JupyterLab, on the repository's page) the same line is a link that opens the table.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+_LINK = re.compile(r"^\[Table\]\((tables/\w+\.md)\)$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
+    """Replace each link to a table by the table; called by MkDocs for each page."""
+    folder = Path(config["docs_dir"])
+    return _LINK.sub(lambda link: (folder / link[1]).read_text(), markdown)
