@@ -14,7 +14,10 @@ from caap_lab.errors import InputError
 
 HELP = "open JupyterLab in the notebooks, on this computer only"
 COPIES = Path("caap_lab_notebooks")
-"""Where the notebooks of an installed package are copied to, unless the user names a folder."""
+"""Where what an installed package brings is copied to, unless the user names a folder."""
+SHOWN = {"notebooks": ("*.ipynb",), "docs": ("*.md", "tables/*.md", "images/**/*.png")}
+"""Folders beside each other, as in a checkout, so that links between notebooks and pages hold; and what is in them."""
+FIRST = "notebooks/00_tour.ipynb"
 NO_NEWS = (
     "--LabApp.news_url=None",
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
@@ -23,7 +26,7 @@ NO_NEWS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--dir", type=Path, help="copy the notebooks here; files that are there are kept")
+    parser.add_argument("--dir", type=Path, help="copy notebooks and pages here; files that are there are kept")
     parser.add_argument("--port", type=int, help="8888 by default, or the next free one")
     parser.add_argument("options", nargs="*", metavar="OPTION", help="of JupyterLab, after --, such as -- --no-browser")
 
@@ -37,8 +40,8 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
     """Run JupyterLab until it is stopped.
 
     Args:
-        folder: notebooks are copied here first. By default a checkout's own notebooks are opened, and an installed
-            package copies its notebooks to `caap_lab_notebooks` in the current folder.
+        folder: notebooks and pages are copied here first. By default a checkout is opened as it is, and an installed
+            package copies its notebooks and pages to `caap_lab_notebooks` in the current folder.
         port: JupyterLab's own choice by default.
         options: further options of JupyterLab.
     """
@@ -46,8 +49,8 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
         raise InputError("JupyterLab is not installed: pip install 'caap-lab[notebook]'")
     from jupyterlab.labapp import LabApp
 
-    where = notebook_folder(folder)
-    print(f"Notebooks in {where.resolve()}", flush=True)
+    where = root_folder(folder)
+    print(f"Notebooks in {(where / 'notebooks').resolve()}", flush=True)
     if words := contention_now(default_threads()):
         print(words, file=sys.stderr, flush=True)
     os.environ["JUPYTER_CONFIG_PATH"] = config_path(os.environ)
@@ -58,7 +61,8 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
 def lab_options(folder: Path, port: int | None = None, options: Sequence[str] = ()) -> list[str]:
     """JupyterLab's command line: this computer only, with its token, and without questions about news."""
     chosen = [] if port is None else [f"--port={port}", "--ServerApp.port_retries=0"]
-    return ["--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}", *NO_NEWS, *chosen, *options]
+    first = [f"--LabApp.default_url=/lab/tree/{FIRST}"] if (folder / FIRST).exists() else []
+    return ["--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}", *first, *NO_NEWS, *chosen, *options]
 
 
 def config_path(environment: Mapping[str, str]) -> str:
@@ -69,26 +73,27 @@ def config_path(environment: Mapping[str, str]) -> str:
     return os.pathsep.join(filter(None, [str(PACKAGE / "lab_defaults"), environment.get("JUPYTER_CONFIG_PATH")]))
 
 
-def notebook_folder(folder: Path | None = None) -> Path:
-    """The folder to open, with the notebooks in it; a file that is already there is never written over."""
+def root_folder(folder: Path | None = None) -> Path:
+    """The folder to serve, with `notebooks` and `docs` in it; a file that is already there is never written over."""
     checkout = checkout_folder("notebooks")
     if checkout is not None and folder is None:
-        return checkout
-    source = checkout or installed_folder("notebooks")
+        return checkout.parent
     target = COPIES if folder is None else folder
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; name a folder for the notebooks with --dir.")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in _copy_missing(source, target):
-        print(f"{target / name} differs from the notebook of this version and was kept.", file=sys.stderr)
+    for name, patterns in SHOWN.items():
+        source = checkout_folder(name) or installed_folder(name)
+        for kept in _copy_missing(source, target / name, patterns):
+            print(f"{kept} differs from the one of this version and was kept.", file=sys.stderr)
     return target
 
 
-def _copy_missing(source: Path, target: Path) -> Iterator[str]:
-    """Copy notebooks that are not there yet; yields the names of those that are, with another content."""
-    for notebook in sorted(source.glob("*.ipynb")):
-        copy = target / notebook.name
+def _copy_missing(source: Path, target: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """Copy files that are not there yet; yields those that are, with another content."""
+    for file in sorted(path for pattern in patterns for path in source.glob(pattern)):
+        copy = target / file.relative_to(source)
         if not copy.exists():
-            shutil.copyfile(notebook, copy)
-        elif copy.read_bytes() != notebook.read_bytes():
-            yield notebook.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        elif copy.read_bytes() != file.read_bytes():
+            yield copy

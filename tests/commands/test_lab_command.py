@@ -1,10 +1,12 @@
 """`caap-lab lab`, up to where JupyterLab takes over; tests/browser starts it."""
 
+import re
 import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 from jupyter_core import paths as jupyter_paths
 
@@ -16,9 +18,9 @@ from caap_lab.commands import lab
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package as a wheel brings it, without a checkout around it; the user is in a folder beside it."""
     package = tmp_path / "site-packages" / "caap_lab"
-    (package / "notebooks").mkdir(parents=True)
-    for name in ("01_first.ipynb", "02_second.ipynb"):
-        (package / "notebooks" / name).write_text(f"{name} of this version")
+    for name in ("notebooks/01_first.ipynb", "notebooks/02_second.ipynb", "docs/page.md", "docs/tables/table.md"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(f"{name} of this version")
     monkeypatch.setattr(checkout, "PACKAGE", package)
     (tmp_path / "user").mkdir()
     monkeypatch.chdir(tmp_path / "user")
@@ -26,30 +28,51 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_checkout_opens_its_own_notebooks() -> None:
-    assert lab.notebook_folder() == Path(__file__).parents[2] / "notebooks"
+    assert lab.root_folder() == Path(__file__).parents[2]
 
 
 def test_checkout_copies_into_a_named_folder(tmp_path: Path) -> None:
-    folder = lab.notebook_folder(tmp_path / "new" / "folder")
-    assert (folder / "01_quickstart.ipynb").read_bytes() == (lab.notebook_folder() / "01_quickstart.ipynb").read_bytes()
+    folder = lab.root_folder(tmp_path / "new" / "folder")
+    for name in ("notebooks/01_quickstart.ipynb", "docs/caap.md", "docs/tables/cost.md", "docs/images/frontier.png"):
+        assert (folder / name).read_bytes() == (lab.root_folder() / name).read_bytes()
 
 
 def test_installed_package_copies_and_never_writes_over(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = lab.notebook_folder()
+    folder = lab.root_folder()
     assert folder == Path("caap_lab_notebooks") and capsys.readouterr().err == ""
-    assert sorted(path.name for path in folder.iterdir()) == ["01_first.ipynb", "02_second.ipynb"]
-    (folder / "01_first.ipynb").write_text("edited")
-    (folder / "02_second.ipynb").unlink()
-    lab.notebook_folder()
-    assert (folder / "01_first.ipynb").read_text() == "edited"
-    assert (folder / "02_second.ipynb").read_text() == "02_second.ipynb of this version"
+    assert sorted(path.name for path in folder.rglob("*.*")) == [
+        "01_first.ipynb",
+        "02_second.ipynb",
+        "page.md",
+        "table.md",
+    ]
+    first, second = folder / "notebooks" / "01_first.ipynb", folder / "notebooks" / "02_second.ipynb"
+    first.write_text("edited")
+    second.unlink()
+    lab.root_folder()
+    assert first.read_text() == "edited"
+    assert second.read_text() == "notebooks/02_second.ipynb of this version"
     kept = capsys.readouterr().err
     assert "01_first.ipynb differs" in kept and "02_second" not in kept
 
 
-def test_wheel_takes_the_notebooks() -> None:
+def test_wheel_takes_what_is_shown() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]["notebooks"] == "caap_lab/notebooks"
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {name: f"caap_lab/{name}" for name in lab.SHOWN}.items() <= included.items()
+
+
+def test_links_of_notebooks_and_pages_hold_where_they_are_copied_to(tmp_path: Path) -> None:
+    folder, found = lab.root_folder(tmp_path), 0
+    for path in [*folder.glob("notebooks/*.ipynb"), *folder.glob("docs/*.md")]:
+        text = path.read_text()
+        if path.suffix == ".ipynb":
+            text = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells if cell.cell_type == "markdown")
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" not in link and not link.endswith(".pdf"):
+                assert (path.parent / link).exists(), f"{path.name} links to {link}"
+                found += 1
+    assert found > 50
 
 
 def test_this_computer_only(tmp_path: Path) -> None:
