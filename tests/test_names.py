@@ -110,6 +110,7 @@ def widgets(model: cl.HookedViT, run: BenchmarkResult) -> dict[str, Any]:
         "explore": cl.widgets.explore(model, x, methods=["rollout", "caap"]),
         "layer_sweep": cl.widgets.layer_sweep(model, x),
         "attention": cl.widgets.attention(model, x, np.arange(16).reshape(4, 4) < 5),
+        "patch": cl.widgets.patch(model, x),
         "benchmark": cl.widgets.benchmark(run),
     }
     views["explore"].board.chosen = [1, 2]

@@ -11,13 +11,13 @@ _SHAPES = {
     "query": '<circle cx="8" cy="8" r="5"/><path d="M8 1v4M8 11v4M1 8h4M11 8h4"/>',
     "paint": '<path d="M14 2c-4 1-7 4-8 7l1 1c3-1 6-4 7-8zM6 9c-2 0-2 3-4 4 2 1 5 0 5-3"/>',
     "run": '<path d="M1.5 8h3l2-5 3 10 2-5h3"/>',
+    "difference": '<path d="M2 5h6M10 11h4M3 14L13 2"/>',
     "compare": '<path d="M2 3h5v10H2zM9 3h5v10H9z"/>',
 }
 _WORDS = {
     "photo": "image",
     "images": "image",
     "photos": "image",
-    "target": "class",
     "method": "methods",
     "heads": "methods",
     "colours": "look",
@@ -28,7 +28,6 @@ _WORDS = {
     "patches": "paint",
     "corruption": "paint",
     "curves": "run",
-    "difference": "compare",
     "replacement": "compare",
 }
 

@@ -112,7 +112,9 @@ def classes_html(result: PatchResult) -> str:
         name = f"<b>{text}</b>" if index == of else f"<i>{text}</i>" if index == against else text
         cells = {run: _share_cell(float(shares[run][index]), float(getattr(result, run)[index])) for run in RUNS}
         change = _change_cell(float(changes[index]), furthest)
-        lines.append(f"<tr><td>{name}</td>{cells['before']}{cells['after']}{change}{cells['source']}</tr>")
+        lines.append(
+            f'<tr><td title="{text}">{name}</td>{cells["before"]}{cells["after"]}{change}{cells["source"]}</tr>'
+        )
     caption = "Classes <span>probability and logit</span>"
     return f'<div class="caap-wide"><table class="caap-bars"><caption>{caption}</caption>{"".join(lines)}</table></div>'
 

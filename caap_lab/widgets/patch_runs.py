@@ -69,7 +69,7 @@ class PatchRuns:
             InputError: the patch does not fit the model, cannot change the logits, or needs more photos.
         """
         self._forget_if_changed()
-        source, receiver = self.plain(settings.source).logits, self.plain(settings.target)
+        source, receiver = self._plain_run(settings.source).logits, self._plain_run(settings.target)
         if settings.is_empty(self.model):
             return Logits(receiver.logits, receiver.logits, source), []
         patches = [settings.patch(self.model, self._source(settings, photos, row))]
@@ -82,9 +82,7 @@ class PatchRuns:
         first = max(0, min(site.block(self.model.n_layers) for site, _ in made))
         return Logits(receiver.logits, self._run(settings.target, receiver, first, made), source), patches
 
-    def plain(self, photo: Photo) -> PlainRun:
-        """A photo's own run."""
-        self._forget_if_changed()
+    def _plain_run(self, photo: Photo) -> PlainRun:
         key = id(photo)
         if key not in self._plain:
             self._plain[key] = photo, _plain_run(self.model, photo.x)

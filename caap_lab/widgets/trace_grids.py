@@ -12,6 +12,9 @@ from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.widgets.effects import Limits, effect_limits, effect_tiles, effect_words, limits_words
 from caap_lab.widgets.head_grid import HeadGrid, set_all
 
+CELL, LEFT = 36, 30
+"""Pixels of a cell, and of what stands beside the rows."""
+
 
 class TraceGrids:
     """The three grids.
@@ -29,9 +32,9 @@ class TraceGrids:
         apart: dict[str, Any] = {"chosen": [-1, -1], "zooms": False, **every}
         size: dict[str, Any] = {"rows": spec.grid[0], "cols": spec.grid[1], "zooms": False, **every}
         prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": self._prefix_names}
-        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=96, **size)
-        self.prefix = HeadGrid(label="Prefix tokens by layer", width=44 + 34 * max(1, spec.n_prefix), **prefix, **apart)
-        self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=420, **apart)
+        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=_width(1), **size)
+        self.prefix = HeadGrid(label="Prefix tokens by layer", width=_width(len(spec.prefix)), **prefix, **apart)
+        self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=_width(spec.n_heads), **apart)
 
     @property
     def shown(self) -> list[HeadGrid]:
@@ -76,3 +79,8 @@ class TraceGrids:
         ]
         caption = f"heads (z): colours {limits_words(limits)}" if known else "heads (z): computing"
         set_all(self.heads, {"tiles": effect_tiles(effects, limits), "tips": tips, "caption": caption})
+
+
+def _width(columns: int) -> int:
+    """Of a grid: the same size of cell in all of them, so that layers stand side by side."""
+    return LEFT + CELL * max(1, columns)

@@ -114,7 +114,8 @@ class TraceView(Panel):
         )
         self.grids = TraceGrids(model)
         self._notice, self._details = ipywidgets.HTML(), ipywidgets.HTML()
-        grids = ipywidgets.Box(self.grids.shown, layout=ipywidgets.Layout(flex_flow="row wrap"))
+        below = ipywidgets.Box([*self.grids.shown, self._details])
+        below.add_class("caap-traced")
         buttons = ipywidgets.HBox([self.clear, *([] if self.other is None else [self.swap])])
         buttons.add_class("caap-patch-buttons")
         self._lay_out(
@@ -125,8 +126,7 @@ class TraceView(Panel):
             ],
             self._notice,
             self.board,
-            grids,
-            self._details,
+            below,
         )
         for control in (self.how, self.direction, self.point):
             self._on(control, "value", self._update)
@@ -347,14 +347,14 @@ class TraceView(Panel):
         limits = self._limits(patches)
         painted = len(self.board.painted)
         known = bool(np.isfinite(patches[layer]).any())
-        scale = "" if here.heads is None else f"; {here.heads.scale_words}"
+        scale = "" if here.heads is None else here.heads.scale_words
         clean = f"clean; {painted or 'all'} patch{'es' * (painted != 1)} corrupted"
         words = f"layer {layer}, {self.point.value}: {here.target or 'computing'}"
         with self.board.hold_sync():
             self.board.photos = {"clean": self.photo.png, "corrupted": png(self._pixels(here.corrupted))}
             self.board.tiles = [
                 photo_tile("clean", "clean", clean, spec.grid, paint=True),
-                photo_tile("corrupted", "corrupted", f"corrupted: {self.how.value}{scale}", spec.grid),
+                photo_tile("corrupted", "corrupted", f"corrupted: {self.how.value}", spec.grid, details=scale),
                 map_tile(
                     "effects",
                     "clean",
@@ -365,7 +365,7 @@ class TraceView(Panel):
                     signed=True,
                     middle=UNPATCHED[direction],
                     limits=limits,
-                    details=f"{words}; {direction}",
+                    details=f"{words}; {direction}; {scale}",
                 ),
             ]
         self.grids.draw_tokens(effects, limits, direction)

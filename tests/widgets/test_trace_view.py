@@ -77,7 +77,7 @@ def test_traces_are_those_of_the_calls(view: TraceView, pair: Any) -> None:
     clean, corrupted = (view.board.tile(key)["caption"] for key in ("clean", "corrupted"))
     assert "4 patches corrupted" in clean and "corrupted: blur" in corrupted
     gap = (heads.data["clean"] - heads.data["corrupted"]).item()
-    assert corrupted.endswith(f"an effect of 1 is {gap:.3g} of the score")
+    assert view.board.tile("corrupted")["details"].endswith(f"an effect of 1 is {gap:.3g} of the score")
 
 
 def test_a_click_on_a_cell_gives_the_classes_of_its_run(view: TraceView, pair: Any) -> None:
