@@ -126,6 +126,11 @@ class _Swap(DirectionEdit):
 def add(vector: Vector, amount: float = 1.0) -> DirectionEdit:
     """Add a vector times an amount: x + amount * vector.
 
+    ```python
+    steer = cl.Patch("resid_pre", 4, source=cl.directions.add(vector, 3.0))
+    logits = cl.run_patched(model, images, steer)
+    ```
+
     Args:
         vector: See `caap_lab.directions`; not normalised.
         amount: How much of it.
@@ -138,6 +143,11 @@ def add(vector: Vector, amount: float = 1.0) -> DirectionEdit:
 def project_off(vector: Vector, *others: Tensor | np.ndarray) -> DirectionEdit:
     """Take the components along one or several vectors out of the activation: x - V^+ V x.
 
+    ```python
+    blind = cl.Patch("resid_pre", range(4, 8), source=cl.directions.project_off(vector))
+    logits = cl.run_patched(model, images, blind)
+    ```
+
     Several vectors are the subspace that they span; they need be neither orthogonal nor independent.
 
     Args:
@@ -149,6 +159,11 @@ def project_off(vector: Vector, *others: Tensor | np.ndarray) -> DirectionEdit:
 
 def swap(one: Vector, other: Vector) -> DirectionEdit:
     """Swap the components along two directions, whose lengths do not matter.
+
+    ```python
+    swapped = cl.Patch("resid_pre", 4, source=cl.directions.swap(vector, other))
+    logits = cl.run_patched(model, images, swapped)
+    ```
 
     With unit vectors u and v, x = a u + b v + rest becomes b u + a v + rest, the rest being orthogonal to both. That is
     the reflection that takes u to v, x - 2 (d x) d with d = (u - v) / |u - v|, for vectors of any angle but 0.

@@ -43,7 +43,14 @@ Edit = Callable[[Tensor, HookPoint], Tensor]
 
 @dataclass(frozen=True)
 class Patch:
-    """Replace the activations called `name` at some layers and tokens by those of a source."""
+    """Replace the activations called `name` at some layers and tokens by those of a source.
+
+    ```python
+    zero = cl.Patch("z", 3, heads=[0, 2])    # two heads of layer 3
+    mean = cl.Patch("resid_pre", 5, tokens=cl.tokens.patches(), source=model.record(images, "resid_pre").mean())
+    logits = cl.run_patched(model, image, [zero, mean])
+    ```
+    """
 
     name: str
     """Hook name, full or short: "resid_pre", "z", "pattern", "blocks.3.hook_mlp_out", "logits"."""

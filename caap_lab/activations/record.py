@@ -40,6 +40,11 @@ def record(
 ) -> ActivationStore:
     """Run images and keep the named activations.
 
+    ```python
+    store = model.record(images, ["resid_pre", "pattern"], layers=[0, 3])
+    store["pattern", 3]    # [image, head, query, key]
+    ```
+
     Only the named points are kept, and blocks after the last of them are not run.
 
     Args:

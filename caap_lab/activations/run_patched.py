@@ -16,6 +16,10 @@ from caap_lab.models.vit import HookedViT
 def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patch]) -> Float[Tensor, "batch classes"]:
     """Logits of images with activations replaced.
 
+    ```python
+    logits = cl.run_patched(model, images, cl.Patch("z", 3, heads=[0]))    # head 3.0 set to 0
+    ```
+
     Where two patches meet at one hook point, the later one wins. Gradients flow, unless called under no_grad.
 
     Args:

@@ -40,7 +40,7 @@ class ActivationStore:
     store = model.record(images, ["resid_pre", "pattern", "logits"])
     store["resid_pre", 3]  # [image, token, d_model] of layer 3; -1 is the model's last layer
     store["logits"]  # a point outside the blocks
-    store[7], store[10:20]  # stores of these images alone
+    store[0], store[:2]  # stores of these images alone
     ```
 
     Short names are TransformerLens's, as in `model.run_with_cache`'s cache. In Jupyter it shows itself as a table with

@@ -34,6 +34,18 @@ def sweep(
 ) -> SweepResult:
     """Patch every combination of labels, and read a metric.
 
+    ```python
+    source = model.record(images, "z").mean()
+    result = cl.sweep(
+        model,
+        images,
+        lambda layer, head: cl.Patch("z", layer, heads=head, source=source),
+        over={"layer": range(8), "head": range(4)},
+        metric=4,
+    )
+    result.plot()
+    ```
+
     Cells are run many at a time, and the blocks before a cell's first patched one are run once for each image, not once
     per cell.
 

@@ -14,6 +14,11 @@ from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 class SweepResult(LabelledResult):
     """A metric for every image and cell, beside the unpatched runs. In Jupyter it shows itself as a plot.
 
+    ```python
+    result = cl.ablate_heads(model, images, replacement="zero")    # or cl.sweep(...)
+    result.mean, result.plot(), result.to_dataframe()
+    ```
+
     `data` has `value` and `effect` with the axes image and those of the sweep, and `baseline` with the axis image; its
     attributes say the `metric` and the `model`.
     """

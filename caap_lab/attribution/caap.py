@@ -34,6 +34,12 @@ def caap(
 ) -> AttributionMap | MapList:
     """Causal Attribution via Activation Patching (arXiv 2603.13652, eqs 2 and 3).
 
+    ```python
+    m = cl.caap(model, image)    # of the model's own prediction
+    m.plot(), m.scores           # scores are [row, col]
+    cl.caap(model, images, cl.contrast(4, 9), cutoff=5)    # several images: why 4 rather than 9
+    ```
+
     For every patch, the residual streams of the patch and its neighbours entering blocks start to cutoff - 1 are put
     into a blank image's run, and the target's score is read. Scores of all classes come from the same pass.
 

@@ -26,6 +26,12 @@ def completeness_error(
 ) -> Float[Tensor, "image layer"]:
     """|sum_t,d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db> - y| / |y| for every block l (LibraGrad, Mehri et al. 2025).
 
+    ```python
+    error = cl.completeness_error(model, image, 4)    # [image, block]
+    with cl.libragrad(model):
+        cl.completeness_error(model, image, 4)        # close to 0
+    ```
+
     y is the target's value, h^l the residual stream entering block l, and b every bias from block l on. Within
     `libragrad` it is near zero; with plain gradients it is not. One forward and one backward pass an image, and
     a forward pass more where the target is left out.

@@ -26,6 +26,11 @@ _LIBRA = Rules("LibraGrad", constant_patterns=True)
 def libragrad(model: HookedModel) -> Iterator[None]:
     """Within this context every gradient of the model follows LibraGrad's rules; forward passes do not change.
 
+    ```python
+    with cl.libragrad(model):
+        m = cl.attribute(model, image, "input_x_gradient", 4)
+    ```
+
     Any gradient method becomes its Libra form: `with cl.libragrad(model): cl.attribute(model, image, "grad_cam")`.
     Contexts may be nested; the rules are applied once. Other threads wait for the model meanwhile.
 

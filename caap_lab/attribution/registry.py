@@ -103,6 +103,12 @@ def attribute(
 ) -> AttributionMap | MapList:
     """Maps by any method.
 
+    ```python
+    m = cl.attribute(model, image, "caap")    # of the model's own prediction
+    maps = cl.attribute(model, images, "transformer_attribution", 4)    # of class 4
+    cl.attribute(model, image, "caap:cutoff=3", cl.contrast(4, 9))      # why 4 rather than 9
+    ```
+
     Args:
         model: The model.
         images: One image, or several.
@@ -182,6 +188,11 @@ _NOT_SAID: MethodFacts = {
 @shows_options(_NOT_SAID, method)
 def register(name: str, compute: Compute, **facts: Unpack[MethodFacts]) -> None:
     """Make a function of your own a method: `cl.register("mine", lambda model, images, targets: scores)`.
+
+    ```python
+    cl.register("uniform", lambda model, images, targets: torch.ones(len(images), *model.grid))
+    m = cl.attribute(model, image, "uniform")
+    ```
 
     Args:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
@@ -265,7 +276,13 @@ def unknown_method(method: object) -> InputError:
 
 
 def methods() -> "pd.DataFrame":
-    """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores."""
+    """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores.
+
+    ```python
+    cl.methods()
+    cl.methods().query("family == 'gradient'")
+    ```
+    """
     from caap_lab.tables.frame import Frame
 
     names = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]

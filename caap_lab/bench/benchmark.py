@@ -51,6 +51,11 @@ def benchmark(
 ) -> BenchmarkResult:
     """Run models x methods x images, trial by trial, and keep each as it finishes; run it again to go on.
 
+    ```python
+    result = cl.benchmark("demo", ["caap:cutoff=3", "rollout"], "demo:single", out="run", images=2)
+    result.summary()
+    ```
+
     Args:
         models: Names for `cl.load_model` with options as text ("vit_tiny_patch16_224:checkpoint=weights.safetensors"),
             or hooked models. "LABEL=..." sets what tables call it.

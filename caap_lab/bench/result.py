@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkResult:
-    """What a run's folder holds of its plan."""
+    """What a run's folder holds of its plan.
+
+    ```python
+    result = cl.BenchmarkResult.open("run")
+    result.summary(), result.to_dataframe(), result.failed
+    ```
+    """
 
     plan: BenchmarkPlan
     folder: Path

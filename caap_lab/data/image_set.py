@@ -82,6 +82,11 @@ class Sample:
 class ImageSet(Sequence[Sample]):
     """Images to run on, in a fixed order.
 
+    ```python
+    images = cl.open_images("demo:two")
+    images[0].image, images[:10], images.sample(5, seed=0)
+    ```
+
     `cl.open_images("imagenet:PATH")` makes one. Slices, `sample` and `only` give smaller ones.
     """
 

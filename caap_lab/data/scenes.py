@@ -129,6 +129,11 @@ class SceneBatch(NamedTuple):
 def demo_images(kind: Kind = "single", n: int = 1, seed: int = 0, split: Split = "test") -> list[Scene]:
     """Generate demo scenes; the same arguments give the same pixels on every machine.
 
+    ```python
+    scene = cl.demo_images("two", 3, seed=1)[0]
+    scene.image, scene.labels, scene.masks[scene.label]
+    ```
+
     A scene has one digit of 24 to 36 pixels anywhere, all ink lighter or all ink darker than a textured ground, and
     two or three small pieces of other digits that do not count.
 

@@ -122,6 +122,11 @@ def ablate_layers(
 ) -> Ablation:
     """Replace what each block's attention or MLP adds to the stream, one at a time, at all tokens.
 
+    ```python
+    lost = cl.ablate_layers(model, images)    # [image, layer, "attn" or "mlp"]
+    lost.mean, lost.plot()
+    ```
+
     Args:
         model: The model.
         images: Any number of images.

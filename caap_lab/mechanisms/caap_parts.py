@@ -57,6 +57,13 @@ def caap_by_head(
 ) -> CaapParts:
     """A CAAP map for each head: what a patch does through this head alone.
 
+    ```python
+    found = cl.caap_by_head(model, "cat.jpg", "tabby", layers=range(6, 12), what="reads")
+    found.plot(patch=(4, 7))                     # layer x head: who carries this patch?
+    found.maps.sel(layer=8, head=1)              # this head's map, [image, row, col]
+    cl.caap_by_head(model, photos, "tabby", heads={"late": [(10, 0), (11, 2)]})   # put in together
+    ```
+
     CAAP puts the whole residual stream of a patch's neighbourhood S_i into the blank's run, in many blocks. Here, in
     the run on the blank image, a single head of a single block gets something of the image, at S_i alone:
 
@@ -65,13 +72,6 @@ def caap_by_head(
       values, are the blank's.
 
     All else evolves. The effect is the target's score in that run less that on the blank.
-
-    ```python
-    found = cl.caap_by_head(model, "cat.jpg", "tabby", layers=range(6, 12), what="reads")
-    found.plot(patch=(4, 7))                     # layer x head: who carries this patch?
-    found.maps.sel(layer=8, head=1)              # this head's map, [image, row, col]
-    cl.caap_by_head(model, photos, "tabby", heads={"late": [(10, 0), (11, 2)]})   # put in together
-    ```
 
     Cost per image: a forward pass for each head and patch, less the blocks before the head's own, which run once: for
     12 layers of 3 heads and 196 patches 7056 runs, about 3800 forward passes. The result says how many, as `passes`;

@@ -34,17 +34,17 @@ def interaction_check(
 ) -> InteractionCheck:
     """How far the sum of single effects is from the joint effect of the highest patches, for one run more.
 
-    Scores of single patches, heads or tokens hold their interactions with all that is not patched: this part grows with
-    the distance between the two runs, and is small where the model is nearly linear (Vaidyanathan et al. 2026,
-    arXiv 2606.27510). If the single effects of the highest ones do not add up to what they do together, a sum over such
-    scores, or a comparison by size, says little.
-
     ```python
     m = cl.caap(model, "cat.jpg")
     cl.interaction_check(model, m)
     traced = cl.trace(model, clean, corrupted)
     cl.interaction_check(model, traced)
     ```
+
+    Scores of single patches, heads or tokens hold their interactions with all that is not patched: this part grows with
+    the distance between the two runs, and is small where the model is nearly linear (Vaidyanathan et al. 2026,
+    arXiv 2606.27510). If the single effects of the highest ones do not add up to what they do together, a sum over such
+    scores, or a comparison by size, says little.
 
     Of a map, the highest patches are taken whose neighbourhoods share no patch, as what two share would count twice in
     the sum. The single effects of a CAAP map are its own scores, less the blank's. Scores of other methods are no

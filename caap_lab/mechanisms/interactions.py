@@ -40,6 +40,13 @@ def caap_interactions(
 ) -> CaapInteractions:
     """What pairs of patches say together: CAAP scores patches one by one, and its authors name that as its limit.
 
+    ```python
+    pairs = cl.caap_interactions(model, "cat.jpg", "tabby")     # of the ten highest patches of CAAP's map
+    pairs.strongest(5), pairs.shares(), pairs.partner_map(4, 7)
+    pairs.for_target(cl.contrast("tabby", "lynx"))              # all classes come from the same runs
+    cl.caap_interactions(model, "cat.jpg", "tabby", neighbourhood="none")     # patches that share nothing
+    ```
+
     For patches i and j with neighbourhoods S_i and S_j,
 
         I_ij = f(S_i and S_j) - f(S_i) - f(S_j) + f(blank),
@@ -50,13 +57,6 @@ def caap_interactions(
     exclusion, and the Shapley interaction of a game of these two players. A part of it is CAAP's own: while a patch is
     held at the source's activations, it takes up nothing of the other. So in a linear model it vanishes where a single
     block is patched and all else evolves (context "free"), or where all blocks are patched in the clamped context.
-
-    ```python
-    pairs = cl.caap_interactions(model, "cat.jpg", "tabby")     # of the ten highest patches of CAAP's map
-    pairs.strongest(5), pairs.shares(), pairs.partner_map(4, 7)
-    pairs.for_target(cl.contrast("tabby", "lynx"))              # all classes come from the same runs
-    cl.caap_interactions(model, "cat.jpg", "tabby", neighbourhood="none")     # patches that share nothing
-    ```
 
     The highest patches of a map are mostly neighbours. With CAAP's default 3 x 3 neighbourhoods they share patches, and
     I_ij is negative for that alone; `beyond_overlap`, or neighbourhood="none", leaves this out.

@@ -27,6 +27,12 @@ def register_metric(
 ) -> None:
     """Make a function of your own a metric, for `cl.benchmark(metrics=["mine"])` and sweeps.
 
+    ```python
+    columns = [cl.MetricColumn("highest", unit="")]
+    cl.register_metric("highest", lambda given: {"highest": given.map.scores.max().item()}, columns)
+    cl.sweep_cutoffs(model, images, cutoffs=[3], metrics=["highest"]).summary()
+    ```
+
     Args:
         name: What to call it; a name of your own may be registered again, a built-in one may not.
         compute: (given, **options) -> {column: number}; `given` is a `MetricInput` with the model, the image, the map

@@ -58,6 +58,11 @@ def localisation(
 ) -> Localisation:
     """AUPR1, AUPR0, mAP and the pointing game of a map against a mask, at pixel resolution.
 
+    ```python
+    found = cl.localisation(m, model.preprocessing.mask(mask))
+    found.aupr1, found.pointing
+    ```
+
     AUPR is the average precision sum_n (R_n - R_{n-1}) P_n; it depends on the order of pixels alone, so that no
     normalisation of the map enters. `pooled_ap` is the same over object and rest together, as in the segmentation test
     of Chefer et al. 2021, arXiv 2012.09838. Pixels that must be equal are equal, see `caap_lab.attribution.enlarge`.

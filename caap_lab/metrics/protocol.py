@@ -20,6 +20,11 @@ ROUNDINGS = ("nearest", "down")
 class CurveProtocol:
     """Everything that an insertion or deletion number depends on, besides the model, the image and the map.
 
+    ```python
+    mine = cl.CurveProtocol("mine", step="patch", deletion_base="black")
+    cl.insertion_deletion(model, image, m, protocol=mine)
+    ```
+
     Raises:
         InputError: a value is not known; the message lists those that are.
     """

@@ -63,6 +63,10 @@ def saco(
 ) -> Saco | list[Saco]:
     """The salience-guided faithfulness coefficient of maps (SaCo, Wu et al., CVPR 2024, arXiv 2404.01415).
 
+    ```python
+    found = cl.saco(model, image, m)    # from -1 to 1
+    ```
+
     Pixels are ranked by their score and cut into K groups of equal size. Each group in turn is replaced by the image's
     mean colour; its effect is how far the target's probability falls. For each pair of groups the difference of their
     mean scores counts for the map where the group of higher score has at least the effect of the other, and against it

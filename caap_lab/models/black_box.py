@@ -29,6 +29,11 @@ Maps = Float[Tensor, "batch channel row col"]
 class BlackBoxModel(HookedModel):
     """Any module that makes logits of images, with a grid of cells for the maps of methods.
 
+    ```python
+    model = cl.BlackBoxModel(module, grid=(8, 8), image_size=64)
+    m = cl.attribute(model, x, "occlusion")
+    ```
+
     Its inside is not known, so that there are two hook points, `hook_input` [batch, 3, height, width] and
     `hook_logits` [batch, class]. Methods that read pixels run, and those that read feature maps, at a layer of
     the module that has some. The module stays as it is, in `model.black_box`, and its own forward runs.

@@ -29,6 +29,11 @@ class CNNBlockPoints(nn.Module):
 class HookedCNN(HookedModel):
     """A timm ResNet, DenseNet or VGG that can be read and edited behind its stem and every block.
 
+    ```python
+    model = cl.load_model("demo-cnn")
+    cl.caap(model, image), cl.attribute(model, image, "grad_cam")
+    ```
+
     Hook points: `hook_embed` (the stem's output) and `blocks.{l}.hook_resid_post`, both [batch, channel, height,
     width]; `hook_pooled` [batch, channel]; `hook_logits` [batch, class]. What a block is, `cnn_steps.read_steps` says.
     The timm model stays as it is, in `model.cnn`; logits are bit-equal to its own.

@@ -73,6 +73,11 @@ def save_zero_shot_head(
 ) -> None:
     """Write text embeddings and class names as a safetensors file for `load_model(head=...)`.
 
+    ```python
+    cl.save_zero_shot_head("head.safetensors", text_embeddings, ["a photo of a cat", "a photo of a dog"])
+    # model = cl.load_model("vit_base_patch16_clip_224", head="head.safetensors")
+    ```
+
     Args:
         path: Where to write.
         text_embeddings: One row per class; they are normalised when read.

@@ -27,6 +27,10 @@ _TURNS = {
 def load_image(source: str | Path | Image.Image) -> Image.Image:
     """A photo as an 8-bit RGB image, upright.
 
+    ```python
+    photo = cl.load_image("photo.png")
+    ```
+
     Greyscale (8 and 16 bit), palette, CMYK and YCbCr are converted; transparency is laid over white; the EXIF
     rotation is applied; of an animated file, the first frame is taken. 16-bit files that hold 8-bit values keep them;
     between that and half of white they are refused, since how many bits make white is not known. A PIL image given is

@@ -60,6 +60,11 @@ def load_model(
 ) -> HookedViT | HookedCNN | HookedMixer:
     """A model by name, with hook points.
 
+    ```python
+    model = cl.load_model("demo")    # comes with the package
+    # cl.load_model("vit_base_patch16_224"), or with checkpoint="weights.safetensors": any ViT, CNN or Mixer of timm
+    ```
+
     Args:
         name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
             "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
@@ -112,6 +117,10 @@ def load_model(
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names for `load_model`: the bundled ones, then timm's.
+
+    ```python
+    cl.list_models("*dinov2*")
+    ```
 
     Args:
         pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their

@@ -33,6 +33,11 @@ class MixerBlockPoints(nn.Module):
 class HookedMixer(HookedModel):
     """A timm MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601) for gradient methods and LibraGrad.
 
+    ```python
+    model = cl.wrap(timm.create_model("mixer_s32_224"))
+    m = cl.attribute(model, torch.zeros(3, 224, 224), "input_x_gradient")
+    ```
+
     Hook points, of [batch, patch, d_model]: `hook_embed`, `blocks.{l}.hook_resid_pre`, `.ln1.hook_normalized`,
     `.hook_resid_mid`, `.ln2.hook_normalized`, `.hook_resid_post`, and `ln_final.hook_normalized`. `hook_pooled` is
     [batch, d_model] and `hook_logits` [batch, class]. The timm model stays as it is, in `model.mixer`; logits are

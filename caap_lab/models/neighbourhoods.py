@@ -70,6 +70,11 @@ def own_neighbourhoods() -> dict[str, Neighbourhood]:
 def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> None:
     """Give a neighbourhood of your own a name: `cl.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])`.
 
+    ```python
+    cl.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])
+    m = cl.caap(model, image, neighbourhood="row3")
+    ```
+
     Args:
         name: What `caap`, `tokens.neighbourhood` and others call it; a name of your own may be registered again.
         offsets: Pairs (row, column) around a patch; (0, 0), the patch itself, has to be among them.

@@ -32,6 +32,11 @@ MOST_PIXELS = 8192
 class Preprocessing:
     """How photos become a model's input.
 
+    ```python
+    x = model.preprocessing(image)                # [3, height, width], as the model reads it
+    inside = model.preprocessing.mask(mask)       # of the same crop
+    ```
+
     Raises:
         InputError: a setting makes no sense; the message says which.
     """
@@ -198,6 +203,9 @@ def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 
 
 def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
     if isinstance(images, (list, tuple)):
+        if _alike(images, preprocessing):  # looked at together: each look waits for a GPU
+            yield _checked(torch.stack(list(images)), preprocessing)
+            return
         for image in images:
             yield from _parts(image, preprocessing)
     elif isinstance(images, Tensor):
@@ -211,6 +219,14 @@ def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
             f"{type(images).__name__} is not an image. Give a path, a PIL image, a uint8 array "
             "[height, width, 3], a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."
         )
+
+
+def _alike(images: Sequence[Any], preprocessing: Preprocessing) -> bool:
+    """True for single preprocessed images in one format and place."""
+    shape = (3, *preprocessing.image_size)
+    if not all(isinstance(image, Tensor) and image.shape == shape for image in images):
+        return False
+    return len({(image.dtype, image.device) for image in images}) == 1
 
 
 def _photo(array: np.ndarray) -> Image.Image:

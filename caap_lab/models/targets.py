@@ -77,6 +77,10 @@ def contrast(of: int | str, against: int | str | None = None) -> Contrast:
 def logit(of: int | str) -> Logit:
     """A class's own logit: what models with text embeddings as classes explain only if asked.
 
+    ```python
+    m = cl.caap(model, image, cl.logit(4))
+    ```
+
     There all logits share a large part, the cosine of any text with any photo, which says nothing of the class and
     which gradient methods follow. So such a model explains a class by its contrast to the mean of all classes, as if
     `cl.contrast(of)` were given. For other models, and for a head with one text, this is the class itself.

@@ -52,12 +52,22 @@ class Tokens:
 
 
 def cell(row: int, col: int) -> Tokens:
-    """The patch at a row and column of the grid."""
+    """The patch at a row and column of the grid.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.cell(2, 5))
+    ```
+    """
     return Tokens(f"cell({row}, {col})", lambda spec: [patch_token(spec, row, col)])
 
 
 def box(top: int, left: int, bottom: int, right: int) -> Tokens:
-    """Patches in rows top to bottom - 1 and columns left to right - 1, as in Python slices."""
+    """Patches in rows top to bottom - 1 and columns left to right - 1, as in Python slices.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.box(0, 0, 2, 4))    # two rows of four patches
+    ```
+    """
 
     def choose(spec: ViTSpec) -> list[int]:
         if not (0 <= top < bottom <= spec.grid[0] and 0 <= left < right <= spec.grid[1]):
@@ -72,6 +82,10 @@ def box(top: int, left: int, bottom: int, right: int) -> Tokens:
 
 def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
     """A patch and its neighbours: "none", "cross1", "box1", "diamond2", "box2" or a registered name.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.neighbourhood(2, 5, "cross1"))
+    ```
 
     It is clipped at the border.
     """
@@ -88,6 +102,10 @@ def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
 
 def mask(mask: Any, threshold: float = 0.5) -> Tokens:
     """Patches of which at least a share `threshold` lies in a mask.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.mask(model.preprocessing.mask(mask)))
+    ```
 
     Args:
         mask: Array or tensor [H, W] of the model's input size (see `model.preprocessing.mask`) or of its grid size;
@@ -109,22 +127,42 @@ def mask(mask: Any, threshold: float = 0.5) -> Tokens:
 
 
 def prefix() -> Tokens:
-    """All prefix tokens: class, distillation, registers."""
+    """All prefix tokens: class, distillation, registers.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.prefix())
+    ```
+    """
     return Tokens("prefix()", lambda spec: list(range(spec.n_prefix)))
 
 
 def cls() -> Tokens:
-    """The class token."""
+    """The class token.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.cls())
+    ```
+    """
     return Tokens("cls()", lambda spec: [i for i, role in enumerate(spec.prefix) if role == "cls"])
 
 
 def patches() -> Tokens:
-    """All patch tokens."""
+    """All patch tokens.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.patches())
+    ```
+    """
     return Tokens("patches()", lambda spec: list(range(spec.n_prefix, spec.n_tokens)))
 
 
 def all() -> Tokens:
-    """Every token."""
+    """Every token.
+
+    ```python
+    cl.Patch("resid_pre", 3, tokens=cl.tokens.all())
+    ```
+    """
     return Tokens("all()", lambda spec: list(range(spec.n_tokens)))
 
 

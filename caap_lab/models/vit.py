@@ -41,6 +41,13 @@ ClassTokens = Sequence[Float[Tensor, "batch d_model"]]
 class HookedViT(HookedModel):
     """A timm ViT that can be read and edited at every named activation.
 
+    ```python
+    model = cl.load_model("demo")    # or cl.wrap(module)
+    logits, cache = model.run_with_cache(model.preprocess(images))
+    cache["pattern", 3], cache["resid_pre", -1]
+    model.record(images, ["q", "resid_post"]), model.run_patched(images, cl.Patch("z", 3, heads=0))
+    ```
+
     The timm model stays as it is, in `model.vit`: its modules are called in its own order, so logits are bit-equal to
     its own in the same attention mode. Fused attention is used except in blocks whose scores or pattern are being read
     or edited. `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
@@ -377,7 +384,13 @@ class HookedViT(HookedModel):
         out: str | Path | None = None,
         progress: bool = True,
     ) -> "ActivationStore":
-        """Run images and keep the named activations; see `caap_lab.activations.record.record`."""
+        """Run images and keep the named activations; see `caap_lab.activations.record.record`.
+
+        ```python
+        store = model.record(images, ["resid_pre", "pattern"], layers=[0, 3])
+        store["pattern", 3]    # [image, head, query, key]
+        ```
+        """
         from caap_lab.activations.record import record
 
         return record(
@@ -393,7 +406,12 @@ class HookedViT(HookedModel):
         )
 
     def run_patched(self, images: Images, patches: "Patch | Sequence[Patch]") -> Float[Tensor, "batch classes"]:
-        """Logits of images with activations replaced; see `caap_lab.activations.run_patched.run_patched`."""
+        """Logits of images with activations replaced; see `caap_lab.activations.run_patched.run_patched`.
+
+        ```python
+        logits = model.run_patched(images, cl.Patch("mlp_out", 3))    # an MLP that adds nothing
+        ```
+        """
         from caap_lab.activations.run_patched import run_patched
 
         return run_patched(self, images, patches)

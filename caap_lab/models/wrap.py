@@ -59,6 +59,11 @@ def wrap(
 ) -> HookedModel:
     """Any model that you have, with hook points: what `load_model` is for names, for a module in memory.
 
+    ```python
+    model = cl.wrap(module)    # of timm, transformers, torchvision, or your own
+    cl.wrap(module, class_names=[f"digit {n}" for n in range(10)], name="mine")
+    ```
+
     A timm Vision Transformer becomes a `HookedViT`, a timm ResNet, DenseNet or VGG a `HookedCNN`, an MLP-Mixer a
     `HookedMixer`; the model itself stays in it, on its device and in its number format, and is put into evaluation
     mode. A Vision Transformer of transformers or torchvision becomes a `HookedViT` of its timm twin, which has copies

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CaapSweep:
-    """CAAP over images x settings. In Jupyter it shows itself as a plot."""
+    """CAAP over images x settings. In Jupyter it shows itself as a plot.
+
+    ```python
+    sweep = cl.sweep_cutoffs(model, images, cutoffs=[2, 5])
+    sweep.plot(), sweep.summary(), sweep.map(0, 5)
+    ```
+    """
 
     data: xr.Dataset = field(repr=False)
     """Every column of the benchmark's rows with the axes image and setting: metrics, `target`, `error` and so on.

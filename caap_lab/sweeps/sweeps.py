@@ -32,6 +32,11 @@ def sweep_cutoffs(
 ) -> CaapSweep:
     """CAAP maps and metrics over the cutoff (paper Fig. 7): blocks 0 to cutoff - 1 are patched.
 
+    ```python
+    sweep = cl.sweep_cutoffs(model, images, cutoffs=[2, 5])
+    sweep.plot(), sweep.summary()
+    ```
+
     An image's maps share the blocks before their own cutoff; what that costs is in `CaapSweep.passes`.
 
     All sweeps take the following arguments. A setting of theirs is the same as `caap` with that option.
@@ -70,6 +75,10 @@ def sweep_ranges(
     **options: Unpack[Options],
 ) -> CaapSweep:
     """CAAP over ranges of patched blocks: pairs (start, cutoff), blocks start to cutoff - 1; all by default.
+
+    ```python
+    sweep = cl.sweep_ranges(model, images, ranges=[(0, 4), (2, 4)])
+    ```
 
     Blocks before `start` are the blank's own. Other arguments are those of `sweep_cutoffs`.
     """
@@ -118,6 +127,10 @@ def sweep_neighbourhoods(
 ) -> CaapSweep:
     """CAAP over the tokens patched for each patch (paper Fig. 5); all by default.
 
+    ```python
+    sweep = cl.sweep_neighbourhoods(model, images, neighbourhoods=["none", "box1"])
+    ```
+
     Other arguments are those of `sweep_cutoffs`.
     """
     names = _names("neighbourhoods", neighbourhoods, NEIGHBOURHOODS)
@@ -135,6 +148,10 @@ def sweep_contexts(
     **options: Unpack[Options],
 ) -> CaapSweep:
     """CAAP over what the other tokens do; by default all contexts that the model has.
+
+    ```python
+    sweep = cl.sweep_contexts(model, images, cutoff=5)
+    ```
 
     Other arguments are those of `sweep_cutoffs`. "free" costs a forward pass per patch.
     """
@@ -154,6 +171,10 @@ def sweep_scores(
     **options: Unpack[Options],
 ) -> CaapSweep:
     """CAAP over the score that is read: "logit", "prob" and "logprob", or those given, from one pass.
+
+    ```python
+    sweep = cl.sweep_scores(model, images)
+    ```
 
     A head with one output reads its sigmoid for "prob"; see `caap`. Other arguments are those of `sweep_cutoffs`.
     """
