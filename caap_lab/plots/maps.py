@@ -241,13 +241,6 @@ def map_colour_map(signed: bool = False) -> str:
     return SIGNED_COLOUR_MAP if signed else COLOUR_MAP
 
 
-def map_colours(scores: Scores, signed: bool = False, colour_map: str | None = None) -> UInt8[np.ndarray, "row col 4"]:
-    """One colour per patch, on the scale of `plot_map`: red, green, blue and opacity, as pixels."""
-    low, high = map_range(scores, signed)
-    shares = (scores - low) / ((high - low) or 1.0)
-    return np.asarray(colormaps[colour_map or map_colour_map(signed)](shares, bytes=True))
-
-
 def colour_table(colour_map: str = COLOUR_MAP) -> UInt8[np.ndarray, "256 3"]:
     """The 256 colours of a colour map: red, green, blue."""
     return np.asarray(colormaps[colour_map](np.arange(256), bytes=True))[:, :3]

@@ -43,7 +43,7 @@ class ColourBar {
     this.above.classList.toggle("caap-cut", high > ends[1] + slack);
     this.ticks.replaceChildren();
     for (const [value, text] of ticksOf(ends, Math.min(Math.max(Math.floor(width / TICK_WIDTH), 2), 7))) {
-      node("span", "", this.ticks, text).style.setProperty("--caap-share", `${100 * this.share(value)}%`);
+      node("span", "", this.ticks, text).style.setProperty("--caap-share", this.share(value));
     }
     this.unit.textContent = tile.unit;
     const cut = [low < ends[0] - slack && "below", high > ends[1] + slack && "above"].filter(Boolean);

@@ -13,7 +13,6 @@ from torch import Tensor
 from caap_lab.data.image_set import ImageSet
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images, is_single
-from caap_lab.plots.maps import grey
 from caap_lab.widgets.pixels import png
 from caap_lab.widgets.uploads import keep_upload, read_upload
 
@@ -40,11 +39,6 @@ class Photo:
     def png(self) -> bytes:
         """The photo as a PNG."""
         return png(self.pixels)
-
-    @cached_property
-    def grey_png(self) -> bytes:
-        """The photo without colours as a PNG, to lay a map over it."""
-        return png(grey(self.pixels))
 
     @property
     def thumbnail(self) -> bytes:
