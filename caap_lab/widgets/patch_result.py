@@ -1,6 +1,7 @@
 """What a patch by hand did to the classes: numbers, and a table with bars."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -108,13 +109,13 @@ def classes_html(result: PatchResult) -> str:
     heads = ("class", "before", "after", "change of logit", "source photo")
     lines = [f"<tr>{''.join(f'<th scope=col>{name}</th>' for name in heads)}</tr>"]
     for index in shown:
-        text = for_html(f"{index}: {result.names.name(index)}")
+        plain = f"{index}: {result.names.name(index)}"
+        text = for_html(plain)
         name = f"<b>{text}</b>" if index == of else f"<i>{text}</i>" if index == against else text
         cells = {run: _share_cell(float(shares[run][index]), float(getattr(result, run)[index])) for run in RUNS}
         change = _change_cell(float(changes[index]), furthest)
-        lines.append(
-            f'<tr><td title="{text}">{name}</td>{cells["before"]}{cells["after"]}{change}{cells["source"]}</tr>'
-        )
+        values = [cells["before"], cells["after"], change, cells["source"]]
+        lines.append(f'<tr><td title="{escape(plain)}">{name}</td>{"".join(values)}</tr>')
     caption = "Classes <span>probability and logit</span>"
     return f'<div class="caap-wide"><table class="caap-bars"><caption>{caption}</caption>{"".join(lines)}</table></div>'
 

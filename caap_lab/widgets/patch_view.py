@@ -131,7 +131,7 @@ class PatchView(Panel):
         self._on(self.history, "chosen", self._come_back)
         self.target_box.on_choice(self._update, self._on)
         controls.every.on_click(lambda _: self._choose(range(self.model.spec.n_patches)))
-        controls.clear.on_click(lambda _: self._choose([]))
+        controls.clear.on_click(lambda _: self._set(self.settings._replace(cells=(), prefix=())))
         controls.as_caap.on_click(lambda _: self._as_caap())
 
     # -- what it is --------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from caap_lab.plots.style import SIGNED_COLOUR_MAP
 from caap_lab.widgets.effects import Limits, effect_limits, effect_tiles, effect_words, limits_words
 from caap_lab.widgets.head_grid import HeadGrid, set_all
 
-CELL, LEFT = 36, 30
-"""Pixels of a cell, and of what stands beside the rows."""
+CELL, LEFT, TOP = 36, 72, 20
+"""Pixels of a cell, and at most of what stands beside the rows and above the columns."""
+LARGEST = 560
+"""Pixels of a grid's height."""
 
 
 class TraceGrids:
@@ -29,8 +31,9 @@ class TraceGrids:
         spec = model.spec
         self._prefix_names = numbered(spec.prefix)
         every: dict[str, Any] = {"layers": spec.n_layers, "table": colour_table(SIGNED_COLOUR_MAP).tobytes()}
-        apart: dict[str, Any] = {"chosen": [-1, -1], "zooms": False, **every}
-        size: dict[str, Any] = {"rows": spec.grid[0], "cols": spec.grid[1], "zooms": False, **every}
+        every |= {"height": min(LARGEST, TOP + CELL * spec.n_layers), "zooms": False}
+        apart: dict[str, Any] = {"chosen": [-1, -1], **every}
+        size: dict[str, Any] = {"rows": spec.grid[0], "cols": spec.grid[1], **every}
         prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": self._prefix_names}
         self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=_width(1), **size)
         self.prefix = HeadGrid(label="Prefix tokens by layer", width=_width(len(spec.prefix)), **prefix, **apart)
@@ -82,5 +85,5 @@ class TraceGrids:
 
 
 def _width(columns: int) -> int:
-    """Of a grid: the same size of cell in all of them, so that layers stand side by side."""
+    """Of a grid that its height limits, so that cells have one size in all grids and layers stand side by side."""
     return LEFT + CELL * max(1, columns)
