@@ -27,6 +27,7 @@ _WORDS = {
     "objects": "paint",
     "patches": "paint",
     "corruption": "paint",
+    "chart": "run",
     "curves": "run",
     "replacement": "compare",
 }

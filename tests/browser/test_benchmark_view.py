@@ -50,7 +50,7 @@ def test_watching_a_run(lab: "LabPage") -> None:
     panel.get_by_text("2 of 12 trials are computed").wait_for()
     panel.get_by_text("trials a minute").wait_for()
     lab.run("go_on(10)")
-    table = panel.locator("table").filter(has_text="mean ± standard error")
+    table = panel.locator(".caap-wide").filter(has_text="mean ± standard error")
     table.wait_for()
     lab.wait_for("view.result.totals", (12, 8, 4))
     panel.get_by_text("8 of 12 trials are computed, 4 failed.").wait_for()
