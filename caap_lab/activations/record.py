@@ -9,7 +9,6 @@ from uuid import uuid4
 import psutil
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.shards import SHARD_BYTES, Shard, bytes_per_image, check_disk, write_shard
@@ -21,6 +20,7 @@ from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images, single_images
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format
 from caap_lab.models.names import Site
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 
@@ -126,7 +126,7 @@ def _activations(
     last = max(site.block(model.spec.n_layers) for site in sites)
     stop = None if last == model.spec.n_layers else last + 1
     total = len(single_images(images))
-    with tqdm(total=total, unit="image", disable=not progress or total <= batch_size) as bar:
+    with images_shown("recording", total, batch_size, progress) as bar:
         for batch in batches(model, images, batch_size):
             with torch.no_grad(), model.hooks(fwd_hooks=hooks):
                 model(batch, stop_at_layer=stop)

@@ -87,7 +87,7 @@ def sweep(
     cells = _cells(model, given, count, chunks[0])  # so that all are checked before the first run
     values = torch.zeros(len(read), len(given), count, dtype=torch.float64, device="cpu")
     baseline = torch.zeros(len(read), count, dtype=torch.float64, device="cpu")
-    with tqdm(total=len(given) * len(chunks), unit="cell", disable=not progress) as bar:
+    with tqdm(total=len(given) * len(chunks), desc="sweep", unit="cell", disable=not progress) as bar:
         for rows in chunks:
             cells = cells if rows.start == 0 else _cells(model, given, count, rows)
             runs = CellRuns(model, model.preprocess(singles[rows]), batch_size)

@@ -75,9 +75,12 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
         for one, plan in zip(settings, plans, strict=True):
             patched = logits.by_range[plan.start, plan.cutoffs[0]].unflatten(1, model.grid)
             of_images = zip(targets, patched, strict=True)
+            scores = SCORES[one.score].of_logits(patched[..., : model.n_classes])
+            if patched.is_cuda and one.score != "logit":  # a probability of infinity is a number, and is to be refused
+                scores = scores.where(patched[..., : model.n_classes].isfinite(), torch.nan)
             maps.append(
                 BatchScores(
-                    SCORES[one.score].of_logits(patched[..., : model.n_classes]),
+                    scores,
                     targets,
                     score_read(one.score, model.n_classes),
                     _of_map(written_settings(model, one, plan, logits.blank)),
@@ -91,7 +94,9 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
         for one in settings:
             check_score(target, one.score)
 
-    return MapJob("caap", "level", sizes.images, compute, check_target=check_target)
+    in_full = model.kind == "cnn" or plans[0].context == "free"  # as `CAAP` states its cost
+    passes = 1 + model.grid[0] * model.grid[1] if in_full else 5
+    return MapJob("caap", "level", sizes.images, compute, check_target=check_target, passes=len(plans) * passes)
 
 
 def _of_map(written: dict[str, Any]) -> dict[str, Any]:

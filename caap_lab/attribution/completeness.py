@@ -53,7 +53,13 @@ def completeness_error(
     wanted: Sequence[Target | None] = [None] * len(singles)
     if target is not None:
         model, wanted = explained(model, target, len(singles))
-    bar = tqdm(batches(model, singles, 1), total=len(singles), unit="image", disable=not progress or len(singles) == 1)
+    bar = tqdm(
+        batches(model, singles, 1),
+        total=len(singles),
+        desc="completeness",
+        unit="image",
+        disable=not progress or len(singles) == 1,
+    )
     return torch.stack([_errors(model, image, one) for image, one in zip(bar, wanted, strict=True)])
 
 

@@ -202,7 +202,9 @@ def method(
             scores = chosen(model, images, targets, **settings).detach().float()
             return [BatchScores(scores, targets, score, written)]
 
-        return MapJob(name, "signed" if changes_sign else sign, batch_size, compute_batch, class_specific)
+        passes = stated.forwards.count(ModelSize.of(model), settings) if stated.forwards.count is not None else None
+        sign_now: Sign = "signed" if changes_sign else sign
+        return MapJob(name, sign_now, batch_size, compute_batch, class_specific, passes=passes)
 
     stated = Method(
         name=name,

@@ -15,6 +15,7 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.pass_meter import passes_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike, Targets, explained
 
@@ -53,6 +54,8 @@ class MapJob:
     """False if the map is the same for all targets."""
     check_target: Callable[[Target], None] = lambda target: None
     """Refuses a target that the method's options do not fit."""
+    passes: float | None = None
+    """Forward passes that one image takes, about; None where that is not known."""
 
 
 @runs_model
@@ -76,7 +79,7 @@ def run_maps(
             model's own prediction.
         prepare: (model, batch_size) -> the method's job. It refuses what does not fit, before anything runs.
         batch_size: Images run at once, or fewer if the method says so.
-        progress: Show a progress bar for more than one image.
+        progress: Show a progress bar, for one image where it takes more than a moment.
 
     Raises:
         InputError: something given does not fit; or scores are not finite, or have another shape than they should.
@@ -94,7 +97,10 @@ def run_maps(
             job.check_target(distinct)
     fingerprint = ""
     maps: list[list[AttributionMap]] = []
-    with tqdm(total=len(singles), unit="map", disable=not progress or len(singles) == 1) as bar:
+    with (
+        tqdm(total=len(singles), desc=job.method, unit="map", disable=not progress or len(singles) == 1) as bar,
+        passes_shown(f"{job.method}: 1 map", job.passes, progress and len(singles) == 1),
+    ):
         for batch in batches(model, singles, job.batch_size):
             began = time.perf_counter()
             targets = None if wanted is None else wanted[len(maps) : len(maps) + len(batch)]

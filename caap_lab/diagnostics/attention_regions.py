@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
 from caap_lab.attribution.attention_rows import widened
@@ -18,6 +17,7 @@ from caap_lab.diagnostics.region_result import AttentionRegions, OtherQueries
 from caap_lab.diagnostics.regions import Photo, photos_with_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.regions import Masks
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
@@ -69,7 +69,7 @@ def attention_regions(
     check_share("overlap", overlap)
     count, photos = photos_with_regions(model, images, masks, ignored, overlap)
     parts, names, regions = [], [], []
-    with tqdm(total=count, unit="image", disable=not progress or count <= batch_size) as bar:
+    with images_shown("attention", count, batch_size, progress) as bar:
         while batch := list(islice(photos, batch_size)):
             parts.append(_measure(model, batch))
             names += [photo.name for photo in batch]

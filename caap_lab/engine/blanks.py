@@ -59,7 +59,12 @@ class MeanActivations:
 
 
 def mean_activations(images: Images, batch_size: int = 32) -> MeanActivations:
-    """A blank made of the mean activations over images: `caap(..., blank=cl.blanks.mean_activations(images))`."""
+    """A blank made of the mean activations over images: `caap(..., blank=cl.blanks.mean_activations(images))`.
+
+    ```python
+    m = cl.caap(model, image, blank=cl.blanks.mean_activations(images))
+    ```
+    """
     return MeanActivations(images, batch_size)
 
 
@@ -201,6 +206,10 @@ def blank_label(blank: Blank, content: Tensor | None) -> str:
 
 def blank_image(model: HookedModel, blank: Blank, seed: int = 0) -> Float[Tensor, "1 3 height width"] | None:
     """The blank as the model's input, or None for a blank that is made of activations.
+
+    ```python
+    white = cl.blanks.blank_image(model, "white")    # [1, 3, height, width]
+    ```
 
     White and black are pixel values 1 and 0; mean is the ImageNet mean for ImageNet models and the model's own
     normalisation mean for others; noise is N(0.5, 0.25^2) for each pixel and channel, clipped to [0, 1]; blurred noise

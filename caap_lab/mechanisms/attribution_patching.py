@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.activations_and_gradients import read_activations
 from caap_lab.attribution.libragrad import libragrad
@@ -26,6 +25,7 @@ from caap_lab.mechanisms.slopes import read_slopes
 from caap_lab.mechanisms.trace_cells import TraceCells, trace_cells
 from caap_lab.mechanisms.trace_runs import TraceRuns
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
@@ -107,7 +107,7 @@ def attribution_patching(
     model, targets = pair_targets(model, target, len(ones))
     read_at = hooks_of(cells)
     parts, both = [], []
-    with tqdm(total=len(ones), unit="pair", disable=not progress or len(ones) <= batch_size) as bar:
+    with images_shown("attribution patching", len(ones), batch_size, progress, "pair") as bar:
         for start in range(0, len(ones), batch_size):
             rows = slice(start, min(start + batch_size, len(ones)))
             given, receiver = _in_order([model.preprocess(some[rows]) for some in (ones, others)], direction)

@@ -271,7 +271,7 @@ def _by_part(
     pixels, passes = [], 0.0
     points, layers = _recorded(model, parts)
     chunks = image_chunks(model, len(singles), batch_size)
-    with tqdm(total=values.shape[1] * len(chunks), unit="run", disable=not progress) as bar:
+    with tqdm(total=values.shape[1] * len(chunks), desc="CAAP by parts", unit="run", disable=not progress) as bar:
         for rows in chunks:
             batch = model.preprocess(singles[rows])
             pixels += [model.preprocessing.to_rgb(image) for image in batch]

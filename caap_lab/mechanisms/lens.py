@@ -8,7 +8,6 @@ import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.activations.labelled import labelled_dataset
 from caap_lab.checks import check_count
@@ -18,6 +17,7 @@ from caap_lab.mechanisms.stream_parts import as_array
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Contrast, TargetLike, Targets, several_explained
 from caap_lab.models.tokens import TokensLike, token_numbers
@@ -104,7 +104,7 @@ def logit_lens(
     ranks: list[np.ndarray] = []
     best: list[tuple[np.ndarray, np.ndarray]] = []
     start = 0
-    with tqdm(total=len(singles), unit="image", disable=not progress or len(singles) <= batch_size) as bar:
+    with images_shown("logit lens", len(singles), batch_size, progress) as bar:
         for batch in batches(model, singles, batch_size):
             of_batch = [each[start : start + len(batch)] for each in several.values()]
             read = _layers(model, batch, chosen, rows)

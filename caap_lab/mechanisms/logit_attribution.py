@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.activations.labelled import labelled_dataset
 from caap_lab.checks import check_count
@@ -17,6 +16,7 @@ from caap_lab.mechanisms.residual_stack import check_by
 from caap_lab.mechanisms.stream_parts import as_array
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.targets import TargetLike, Targets, several_explained
 from caap_lab.models.vit import HookedViT
@@ -91,7 +91,7 @@ def logit_attribution(
     found: list[LogitParts] = []
     used: list[Targets] = []
     start = 0
-    with tqdm(total=len(singles), unit="image", disable=not progress or len(singles) <= batch_size) as bar:
+    with images_shown("logit attribution", len(singles), batch_size, progress) as bar:
         for batch in batches(model, singles, batch_size):
             rows = slice(start, start + len(batch))
             parts, targets = logit_parts(model, batch, [each[rows] for each in several.values()] or None, by)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
@@ -16,6 +15,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 
@@ -104,7 +104,7 @@ def token_norms(
 
     names = [f"blocks.{layer}.hook_resid_post" for layer in chosen]
     rows = []
-    with tqdm(total=count, unit="image", disable=not progress or count <= batch_size) as bar:
+    with images_shown("token norms", count, batch_size, progress) as bar:
         for batch in batches(model, images, batch_size):
             with model.hooks(fwd_hooks=[(name, keep) for name in names]):
                 model(batch, stop_at_layer=max(chosen) + 1)

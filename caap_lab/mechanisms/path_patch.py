@@ -142,7 +142,7 @@ class _Paths:
     def _runs(self, n_cells: int, progress: bool, per_batch: int) -> Iterator[tuple[slice, PathRuns, tqdm]]:
         """Some pairs at a time, so that several cells of each fit into a run."""
         size = max(1, self.batch_size // min(8, n_cells))
-        with tqdm(total=n_cells * len(self.pairs), unit="path", disable=not progress) as bar:
+        with tqdm(total=n_cells * len(self.pairs), desc="path patching", unit="path", disable=not progress) as bar:
             for batch in self.pairs.batches(size):
                 yield batch.rows, self._both(batch), bar
         self.passes += 2 + per_batch

@@ -6,8 +6,6 @@ from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from caap_lab.activations.directions import DirectionEdit
 from caap_lab.activations.record import record
 from caap_lab.activations.replacements import Moments, drawn, mean_store, moments_of, noise_store
@@ -18,6 +16,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import Images
 from caap_lab.models.batches import check_images
 from caap_lab.models.names import layer_of, short_name
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.vit import HookedViT
 
@@ -109,7 +108,7 @@ def _moments(
     """Mean and spread of activations over images, and a store of some of them."""
     size = images_at_once(model.body, batch_size)
     moments: dict[str, Moments] = {}
-    with tqdm(total=len(images), unit="image", disable=not progress or len(images) <= size) as bar:
+    with images_shown("reference images", len(images), size, progress) as bar:
         for start in range(0, len(images), size):
             some = record(model, images[start : start + size], names, layers=layers, batch_size=size, progress=False)
             for hook in some.shapes:

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.checks import check_count
@@ -17,6 +16,7 @@ from caap_lab.mechanisms.outlier_tokens import TokenNorms, token_norms
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches
 from caap_lab.models.moved_neurons import move_neurons
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.vit import HookedViT
 from caap_lab.tables.frame import Frame
@@ -150,7 +150,7 @@ def _means(
         sums[str(hook.name)] += torch.einsum("kip,ipn->kn", here.to(patches), patches).double().cpu()
 
     first = 0
-    with tqdm(total=len(outliers), unit="image", disable=not progress or len(outliers) <= batch_size) as bar:
+    with images_shown("neurons", len(outliers), batch_size, progress) as bar:
         for batch in batches(model, images, batch_size):
             here = kinds[:, first : first + len(batch)]
             first += len(batch)

@@ -10,7 +10,6 @@ import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.checks import check_count, is_whole
@@ -28,6 +27,7 @@ from caap_lab.mechanisms.stream_parts import (
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.names import check_layers
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.tokens import TokensLike, token_numbers
 from caap_lab.models.vit import HookedViT
@@ -147,7 +147,7 @@ def residual_stack(
     singles = check_images(images)
     found: list[np.ndarray] = []
     names: list[str] = []
-    with tqdm(total=len(singles), unit="image", disable=not progress or len(singles) <= batch_size) as bar:
+    with images_shown("residual stack", len(singles), batch_size, progress) as bar:
         for batch in batches(model, singles, batch_size):
             parts = dict(_parts(model, batch, by, rows, last + 1))
             if not found:

@@ -49,7 +49,7 @@ def run_places(
     layers = sorted({layer for cell in cells for place in cell for layer in place.layers})
     points = list(dict.fromkeys(place.point for cell in cells for place in cell))
     passes = 0.0
-    with tqdm(total=len(cells) * -(-len(pairs) // size), unit="cell", disable=not progress) as bar:
+    with tqdm(total=len(cells) * -(-len(pairs) // size), desc="trace", unit="cell", disable=not progress) as bar:
         for pair in pairs.batches(size):
             given, receiver = (pair.clean, pair.corrupted) if direction == "denoise" else (pair.corrupted, pair.clean)
             source = record(

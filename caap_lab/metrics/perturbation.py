@@ -25,6 +25,7 @@ from caap_lab.metrics.changed_images import (
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, ProtocolChanges, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
+from caap_lab.models.pass_meter import passes_shown
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = Float[np.ndarray, " point"]
+WHAT = "insertion and deletion"
+"""Beside a progress bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +121,11 @@ def insertion_deletion(
 ) -> PerturbationCurves | list[PerturbationCurves]:
     """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for what each map explains.
 
+    ```python
+    curves = cl.insertion_deletion(model, image, m, protocol="patches")
+    curves.insertion, curves.deletion, curves.plot()
+    ```
+
     A contrast of two classes is scored by p(a) / (p(a) + p(b)), one against the mean of all classes by the class's own
     probability; directions and functions of the logits have no probability, and are scored by their value.
 
@@ -128,7 +136,7 @@ def insertion_deletion(
         target: What to score, for all maps, see `cl.contrast`; by default what each map explains.
         protocol: A name from `caap_lab.metrics.protocol.PROTOCOLS`, or a `CurveProtocol`.
         batch_size: Changed images run at once, whatever map they belong to; bounds memory.
-        progress: Show a progress bar for more than one map.
+        progress: Show a progress bar, for one map where it takes more than a moment.
         **changes: Choices that differ from the protocol's: `deletion_base="black"`, `step="patch"`, `score="logit"`.
 
     Returns:
@@ -147,7 +155,8 @@ def insertion_deletion(
     curves = _Curves(given, chosen)
     with (
         torch.no_grad(),
-        tqdm(total=len(given.maps), unit="map", disable=not progress or len(given.maps) == 1) as bar,
+        tqdm(total=len(given.maps), desc=WHAT, unit="map", disable=not progress or len(given.maps) == 1) as bar,
+        passes_shown(f"{WHAT}: 1 map", 2 * len(curves.counts[0]), progress and len(given.maps) == 1),
     ):
         curves.run(batch_size, bar)
     return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(given.maps))]

@@ -107,7 +107,10 @@ def saco(
     given = checked_maps(model, images, maps, target)
     batch_size = images_at_once(model.body, batch_size)
     found = []
-    with torch.no_grad(), tqdm(total=len(given.maps), unit="map", disable=not progress or len(given.maps) == 1) as bar:
+    with (
+        torch.no_grad(),
+        tqdm(total=len(given.maps), desc="SaCo", unit="map", disable=not progress or len(given.maps) == 1) as bar,
+    ):
         for index, (m, one) in enumerate(zip(given.maps, given.targets, strict=True)):
             if index < len(given.images):
                 image = given.model.preprocess(given.images[index])

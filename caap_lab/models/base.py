@@ -19,6 +19,7 @@ from caap_lab.models.activation_cache import ActivationCache
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
+from caap_lab.models.pass_meter import count_passes
 from caap_lab.models.preprocess import Preprocessing, as_batch
 from caap_lab.models.quantised import check_format, why_no_gradient
 from caap_lab.models.thread_watch import WATCH
@@ -259,7 +260,10 @@ class HookedModel(HookedRootModule, ABC):
         if self.device.type == "cpu":
             WATCH.look()
         with locked(self.body, self.model_name):
-            return super().__call__(*args, **options)
+            outputs = super().__call__(*args, **options)
+        if self.kind != "vit":  # whose blocks count themselves, as many runs are of some of them
+            count_passes(len(outputs))
+        return outputs
 
     @contextmanager
     def hooks(

@@ -24,6 +24,7 @@ from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
 from caap_lab.models.image_sizes import as_image_size, check_whole_patches, resized
 from caap_lab.models.moved_neurons import some_rows
 from caap_lab.models.names import activation_shape
+from caap_lab.models.pass_meter import count_passes
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
 from caap_lab.models.spec import ViTSpec
@@ -322,15 +323,22 @@ class HookedViT(HookedModel):
                     f"Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or .hook_mlp_out, or "
                     "hook a module inside it, such as norm1."
                 )
+        self._count(resid)
         return run_block(self.architecture.block(layer), cast(BlockPoints, self.blocks[layer]), resid, tokens)
 
     def after_heads(
         self, layer: int, resid: Stream, normalized: Stream, z: Float[Tensor, "batch head token d_head"]
     ) -> Stream:
         """The rest of a block behind its heads, for any rows; see `caap_lab.models.block.after_heads`."""
+        self._count(resid)
         points = cast(BlockPoints, self.blocks[layer])
         with some_rows():
             return after_heads(self.architecture.block(layer), points, resid, normalized, z)
+
+    def _count(self, resid: Stream) -> None:
+        """A block's share of a forward pass, by the tokens that it runs."""
+        batch, tokens = resid.shape[:2]
+        count_passes(batch * tokens / (self.spec.n_tokens * self.spec.n_layers))
 
     def block(self, layer: int) -> nn.Module:
         """The timm block of a layer."""

@@ -119,7 +119,7 @@ def run_sweep(
             done = run.clean()
             finished = set(done["key"][done["error"].isna()])
             complete = finished.issuperset(trial.key for row in trials for trial in row)
-            with tqdm(total=len(pictures) * len(settings), unit="map", disable=not progress) as bar:
+            with tqdm(total=len(pictures) * len(settings), desc="sweep", unit="map", disable=not progress) as bar:
                 for picture, row in zip(pictures, trials, strict=True):
                     waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
                     if waiting:

@@ -23,8 +23,8 @@ EACH = pytest.mark.parametrize("run", RUNS, ids=NAMES)
 class Bar:
     """Stands in for tqdm, and keeps what it was told."""
 
-    def __init__(self, total: int, unit: str, disable: bool) -> None:
-        self.total, self.disable, self.steps = total, disable, 0
+    def __init__(self, total: int, desc: str, unit: str, disable: bool) -> None:
+        self.total, self.disable, self.n = total, disable, 0
 
     def __enter__(self) -> "Bar":
         return self
@@ -32,8 +32,8 @@ class Bar:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def update(self) -> None:
-        self.steps += 1
+    def update(self, steps: int = 1) -> None:
+        self.n += steps
 
 
 @EACH
@@ -44,7 +44,7 @@ def test_progress_is_one_step_per_image(run: Callable[..., Any], monkeypatch: py
     run(model, random_images(model, 3), 0, batch_size=2)
     run(model, random_images(model, 2), 0, progress=False)
     run(model, random_images(model, 1), 0)
-    assert [(bar.total, bar.steps, bar.disable) for bar in bars] == [(3, 3, False), (2, 2, True), (1, 1, True)]
+    assert [(bar.total, bar.n, bar.disable) for bar in bars] == [(3, 3, False), (2, 2, True), (1, 1, True)]
 
 
 @EACH
