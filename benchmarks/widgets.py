@@ -3,7 +3,8 @@
     python -m benchmarks.widgets [--models vit_tiny_patch16_224 vit_base_patch16_224] [--repeats 7] [--out FILE]
 
 Weights are random: time does not depend on them. "known" is a cutoff whose map was computed before; "new" is a blank
-that was never used, from the choice in the menu to its first map. All other maps wait in the queue meanwhile.
+that was never used, from the choice in the menu to its first map. All other maps wait in the queue meanwhile. "Hover"
+is the time in which a board of nine maps of 24 x 24 patches follows the pointer, in a window of 1920 pixels.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import platform
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,44 @@ image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (224, 224, 3),
 w = cl.widgets.layer_sweep(model, image)
 w
 """
+BOARD = """
+import io
+import numpy as np
+from PIL import Image
+from caap_lab.widgets.board import Board, map_tile
+rng = np.random.default_rng(0)
+file = io.BytesIO()
+Image.fromarray(rng.integers(0, 255, (384, 384, 3), dtype=np.uint8)).save(file, format="png")
+board = Board(top=20, photos={"photo": file.getvalue()}, tiles=[
+    map_tile(str(i), "photo", f"map {i}", rng.normal(size=(24, 24)), (24, 24), "logit", tips=["tabby 43 %"] * 576)
+    for i in range(9)
+])
+board.neighbours = [[down, right] for down in (-1, 0, 1) for right in (-1, 0, 1)]
+board
+"""
+HOVER = """async () => {
+    const canvas = document.querySelector('.caap-board canvas');
+    const area = canvas.getBoundingClientRect();
+    const times = [];
+    for (let move = 0; move < 50; move += 1) {
+        await new Promise(requestAnimationFrame);
+        const clientX = area.left + (area.width * ((7 * move) % 24 + 0.5)) / 24;
+        const clientY = area.top + (area.height * ((5 * move) % 24 + 0.5)) / 24;
+        const began = performance.now();
+        canvas.dispatchEvent(new PointerEvent('pointermove', {clientX, clientY, bubbles: true}));
+        times.push(performance.now() - began);
+    }
+    return times;
+}"""
 WATCH = """async ([act, blank]) => {
-    const picture = document.querySelector('.caap-picture');
-    const before = Number(picture.dataset.shown);
+    const board = document.querySelector('.caap-panel .caap-board');
+    const before = Number(board.dataset.shown);
     const seen = new Promise(resolve => new MutationObserver((_, observer) => {
-        if (Number(picture.dataset.shown) > before && picture.dataset.overlay === 'true') {
+        if (Number(board.dataset.shown) > before && board.querySelector('.caap-tile').dataset.state === 'map') {
             observer.disconnect();
             requestAnimationFrame(() => resolve(performance.now()));
         }
-    }).observe(picture, {attributes: true}));
+    }).observe(board, {attributes: true}));
     const began = performance.now();
     if (act === 'slider') {
         const handle = document.querySelector('.caap-panel .noUi-handle');
@@ -73,14 +105,18 @@ def main() -> None:
         "kernel: "
         f"{describe()}, {platform.system()}."
     )
-    text = "\n".join([*lines, "", about, ""])
+    hover = measure_hover()
+    typical, worst = statistics.median(hover), max(hover)
+    moves = f"Hover over nine maps: {typical:.1f} ms in the median of {len(hover)} moves, at worst {worst:.1f} ms."
+    text = "\n".join([*lines, "", about, "", moves, ""])
     print(text)
     if chosen.out:
         chosen.out.write_text(text)
 
 
-def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
-    """Milliseconds to known maps and to new ones, and of the computation alone."""
+@contextmanager
+def opened(cell: str) -> Iterator[Any]:
+    """A page of JupyterLab in which a cell has run."""
     from playwright.sync_api import sync_playwright
 
     from browser.lab import LabPage, LabServer, find_browser
@@ -89,29 +125,45 @@ def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
         chromium = playwright.chromium.launch(executable_path=find_browser(), chromium_sandbox=False)
         server = LabServer(Path(home))
         try:
-            lab: Any = LabPage(server, chromium, Path(home))
-            lab.open(CELL.format(name=name))
-            lab.wait_for("len(w._here.maps)", 13)
-            lab.value("w.worker.replace_jobs([])")
-            lab.page.wait_for_function("document.querySelector('.caap-picture').dataset.overlay === 'true'")
-            lab.page.wait_for_timeout(2000)
-            known = []
-            for place in range(repeats):
-                known.append(lab.page.evaluate(WATCH, ["slider", "ArrowLeft" if place % 2 else "ArrowRight"]))
-                lab.value("w.worker.replace_jobs([])")  # else curves are computed meanwhile
-                lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn anew
-            new = []
-            for blank in range(1, 6):
-                new.append(lab.page.evaluate(WATCH, ["blank", blank]))
-                lab.value("w.worker.replace_jobs([])")
-                lab.page.wait_for_timeout(1500)
-            clock = "(lambda t: [t(), cl.caap(model, image), t()])(__import__('time').perf_counter)"
-            ends = [lab.value(f"(lambda r: 1000 * (r[2] - r[0]))({clock})") for _ in range(3)]
+            lab = LabPage(server, chromium, Path(home))
+            lab.width(1920)
+            lab.open(cell)
+            yield lab
             lab.close()
-            return known, new, statistics.median(ends)
         finally:
             server.stop()
             chromium.close()
+
+
+def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
+    """Milliseconds to known maps and to new ones, and of the computation alone."""
+    with opened(CELL.format(name=name)) as lab:
+        lab.wait_for("len(w._here.maps) > w.model.n_layers", True)
+        lab.value("w.worker.replace_jobs([])")
+        lab.page.wait_for_selector(".caap-panel .caap-tile[data-state=map]")
+        lab.page.wait_for_timeout(2000)
+        known = []
+        for place in range(repeats):
+            known.append(lab.page.evaluate(WATCH, ["slider", "ArrowLeft" if place % 2 else "ArrowRight"]))
+            lab.value("w.worker.replace_jobs([])")  # else curves are computed meanwhile
+            lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn anew
+        new = []
+        for blank in range(1, 6):
+            new.append(lab.page.evaluate(WATCH, ["blank", blank]))
+            lab.value("w.worker.replace_jobs([])")
+            lab.page.wait_for_timeout(1500)
+        clock = "(lambda t: [t(), cl.caap(model, image), t()])(__import__('time').perf_counter)"
+        ends = [lab.value(f"(lambda r: 1000 * (r[2] - r[0]))({clock})") for _ in range(3)]
+    return known, new, statistics.median(ends)
+
+
+def measure_hover() -> list[float]:
+    """Milliseconds of each move of the pointer."""
+    with opened(BOARD) as lab:
+        lab.page.wait_for_selector(".caap-tile[data-state=map]")
+        lab.page.wait_for_timeout(2000)
+        times: list[float] = lab.page.evaluate(HOVER)
+    return times
 
 
 if __name__ == "__main__":
