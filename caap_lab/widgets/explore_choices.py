@@ -29,10 +29,12 @@ class CompareControl(ipywidgets.VBox):
         self.target_box: TargetBox | None = None
         self.kind = ipywidgets.Dropdown(
             options=[("nothing", "nothing"), ("another class", "class"), ("another photo", "photo")],
+            description="with",
             tooltip="A second row of maps beside those above",
         )
-        self.photo = ipywidgets.Dropdown(options=[], tooltip="The other photo")
+        self.photo = ipywidgets.Dropdown(options=[], description="photo", tooltip="The other photo")
         super().__init__([self.kind])
+        self.add_class("caap-choices")
         self.kind.observe(self._show, "value")
 
     def offer(self, names: Sequence[str]) -> None:
@@ -83,6 +85,7 @@ class DifferenceControl(ipywidgets.VBox):
             options=[("no map", "")], description="minus", tooltip="What is taken from it"
         )
         super().__init__([self.first, self.second])
+        self.add_class("caap-choices")
         self._offering = False
         for box in (self.first, self.second):
             box.observe(self._choose, "value")

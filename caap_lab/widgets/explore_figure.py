@@ -6,6 +6,7 @@ from itertools import chain, islice
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches, plot_image
 from caap_lab.plots.style import ACCENT, COLOURS, new_figure
 from caap_lab.widgets.board import Board
@@ -39,7 +40,7 @@ def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
             _draw(shown, ax, board, locked.get(shown.key))
         for ax in axes[len(line) :]:
             ax.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(for_plot(title), fontsize=10)
     return figure
 
 

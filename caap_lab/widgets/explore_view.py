@@ -129,7 +129,7 @@ class Explorer(Panel):
                 group("Photo", self.image_picker),
                 group("Class", self.target_box),
                 group("Methods", self.method_picker),
-                group("Compare with", self.compare),
+                group("Compare", self.compare),
                 group("Difference", self.difference),
             ],
             self.board,

@@ -8,13 +8,15 @@ from caap_lab.models.base import HookedModel
 
 _SHORTEST = 2.0
 """Seconds from which on it is worth saying how long something takes."""
+_ENOUGH = 3
+"""Passes of a map from which on its seconds are theirs, and not those of what comes before and behind them."""
 
 
 class RunTimes:
     """Expected seconds of maps of one model.
 
     Attributes:
-        seconds_per_pass: Of one forward pass, once one was measured.
+        seconds_per_pass: Of one forward pass, once one was measured; the last map tells more than a single pass.
     """
 
     def __init__(self, model: HookedModel) -> None:
@@ -25,6 +27,9 @@ class RunTimes:
     def keep(self, m: AttributionMap) -> None:
         """Learn from a map that was computed."""
         self._measured[m.method] = m.seconds
+        passes = self.passes(m.method)
+        if passes is not None and passes >= _ENOUGH:
+            self.seconds_per_pass = m.seconds / passes
 
     def passes(self, method: str) -> float | None:
         """Forward passes of one map; None where the method does not state them."""
