@@ -10,6 +10,8 @@ import anywidget
 import traitlets
 from matplotlib.figure import Figure
 
+from caap_lab.widgets.scripts import styles
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -28,7 +30,7 @@ class Actions(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "actions.js"
-    _css = _HERE / "widgets.css"
+    _css = styles("widgets.css", "controls.css")
     code = traitlets.Unicode().tag(sync=True)
     kinds = traitlets.List(traitlets.Unicode(), default_value=list(TYPES)).tag(sync=True)
 

@@ -7,6 +7,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from caap_lab.widgets.scripts import styles
+
 _HERE = Path(__file__).parent
 
 
@@ -21,7 +23,7 @@ class Activity(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "activity.js"
-    _css = _HERE / "widgets.css"
+    _css = styles("widgets.css", "controls.css")
     pending = traitlets.Int(0).tag(sync=True)
     total = traitlets.Int(0).tag(sync=True)
     stopped = traitlets.Bool(False).tag(sync=True)

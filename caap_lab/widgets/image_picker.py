@@ -6,6 +6,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from caap_lab.widgets.scripts import styles
+
 _HERE = Path(__file__).parent
 MEGABYTE = 1 << 20
 LARGEST = 25
@@ -29,7 +31,7 @@ class ImagePicker(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "image_picker.js"
-    _css = _HERE / "widgets.css"
+    _css = styles("widgets.css", "controls.css")
     pictures = traitlets.List(traitlets.Bytes()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     chosen = traitlets.Int(0).tag(sync=True)

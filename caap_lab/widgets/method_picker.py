@@ -10,6 +10,7 @@ import traitlets
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.models.base import HookedModel
+from caap_lab.widgets.scripts import styles
 
 _HERE = Path(__file__).parent
 
@@ -24,7 +25,7 @@ class MethodPicker(anywidget.AnyWidget):
     """
 
     _esm = _HERE / "method_picker.js"
-    _css = _HERE / "widgets.css"
+    _css = styles("widgets.css", "controls.css")
     methods = traitlets.List(traitlets.Dict()).tag(sync=True)
     value = traitlets.Tuple().tag(sync=True)
 

@@ -1,4 +1,4 @@
-"""JavaScript of a widget from several small files, without a build step."""
+"""JavaScript and styles of a widget from several small files, without a build step."""
 
 from pathlib import Path
 
@@ -13,3 +13,8 @@ def joined(*names: str) -> str:
     """
     parts = [f"// ---- {name}\n{(_HERE / name).read_text(encoding='utf-8')}" for name in names]
     return "\n".join([*parts, f"//# sourceURL=caap_lab/widgets/{names[-1]}\n"])
+
+
+def styles(*names: str) -> str:
+    """One style sheet from files beside this one, in order."""
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)

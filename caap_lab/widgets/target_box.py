@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import anywidget
@@ -13,9 +12,7 @@ from torch import Tensor
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import Contrast, Logit, Target, TargetLike, by_contrast, explained, resolved_target
-from caap_lab.widgets.scripts import joined
-
-_HERE = Path(__file__).parent
+from caap_lab.widgets.scripts import joined, styles
 
 
 class TargetBox(anywidget.AnyWidget):
@@ -38,7 +35,7 @@ class TargetBox(anywidget.AnyWidget):
     """
 
     _esm = joined("class_search.js", "search_field.js", "target_box.js")
-    _css = _HERE / "widgets.css"
+    _css = styles("widgets.css", "controls.css")
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     ids = traitlets.List(traitlets.Unicode()).tag(sync=True)
     given = traitlets.Unicode().tag(sync=True)

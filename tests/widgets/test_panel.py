@@ -92,7 +92,8 @@ def test_files_of_what_is_shown(small: Small, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_work_can_be_stopped_and_goes_on(small: Small) -> None:
-    go, done = threading.Event(), []
+    go = threading.Event()
+    done: list[int] = []
 
     def job(number: int) -> Job:
         def run() -> int:
