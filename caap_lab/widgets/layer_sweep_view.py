@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from caap_lab.attribution.caap import caap
 from caap_lab.attribution.map import AttributionMap
@@ -18,6 +19,7 @@ from caap_lab.metrics.catalogue import metric_column
 from caap_lab.metrics.perturbation import FAITHFULNESS, PerturbationCurves, insertion_deletion
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
+from caap_lab.models.probability import probabilities
 from caap_lab.models.targets import Direction, TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.spans import CORRELATION, SHARE, value_span
@@ -31,6 +33,7 @@ from caap_lab.widgets.cutoff_strip import show_maps, strip
 from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.rows import beside
+from caap_lab.widgets.sweep_calls import sweep_calls
 from caap_lab.widgets.sweep_figure import sweep_figure
 from caap_lab.widgets.target_box import TargetBox, target_call
 
@@ -163,15 +166,8 @@ class LayerSweep(Panel):
     @property
     def link(self) -> str:
         """The Python calls that compute what is shown."""
-        options = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        lines = [f"m = cl.caap(model, {self.photo.call}, target={target_call(self.target)}, {options})"]
-        if isinstance(self.model, HookedViT) and self.context.value != "frozen":
-            rest = ", ".join(f"{name}={self.settings[name]!r}" for name in _OTHER_SETTINGS)
-            picture = f"[{self.photo.call}]"
-            lines.append(
-                f"cl.sweep_cutoffs(model, {picture}, {target_call(self.target)}, cutoffs={self._cutoffs()}, {rest})"
-            )
-        return "\n".join(lines)
+        sweeps = isinstance(self.model, HookedViT) and self.context.value != "frozen"
+        return sweep_calls(self.photo.call, target_call(self.target), self.settings, self._cutoffs() if sweeps else [])
 
     @property
     def file_name(self) -> str:
@@ -267,7 +263,9 @@ class LayerSweep(Panel):
         order = sorted(self._cutoffs(), key=lambda cutoff: abs(cutoff - self.cutoff.value))
         # None leaves the prediction to maps that are computed without a target, which a direction's are not.
         wanted = self.target_box.target if self._direction is None else self.target
-        maps, curves = [], []
+        maps, curves, first = [], [], []
+        if not self.target_box.likelihoods:
+            first.append(Job(("classes",), self._run_classes, self._on_classes))
         for place, cutoff in enumerate(order):
             if cutoff not in here.maps:
                 options = {**settings, "cutoff": cutoff}
@@ -277,7 +275,16 @@ class LayerSweep(Panel):
                 key = ("curves", *settings.values(), cutoff, wanted)
                 job = Job(key, self._run_curves(here, cutoff, wanted), self._on_curves(here, cutoff))
                 curves.append((place + FIRST, 1, job))
-        self._replace_jobs([job for _, _, job in sorted([*maps, *curves], key=lambda item: item[:2])])
+        in_turn = sorted([*maps, *curves], key=lambda item: item[:2])
+        self._replace_jobs([*first, *(job for _, _, job in in_turn)])
+
+    def _run_classes(self) -> Tensor:
+        with torch.no_grad():
+            return self._copy(self.photo.x)[0, : self.model.n_classes]
+
+    def _on_classes(self, logits: Tensor) -> None:
+        """Let the class field offer the likeliest classes first."""
+        self.target_box.suggest(probabilities(logits))
 
     def _run_map(self, here: CutoffMaps, options: dict[str, Any]) -> Any:
         # All targets are read from the scores of all classes of one pass, but for a direction, which is no class.

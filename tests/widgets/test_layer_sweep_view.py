@@ -56,6 +56,13 @@ def test_curve_is_that_of_the_sweep(sweep: LayerSweep, model: cl.HookedViT, scen
     sweep.metric.value = "insdel"
 
 
+def test_likely_classes_come_first(sweep: LayerSweep, model: cl.HookedViT, scenes: list[Any]) -> None:
+    likeliest = model(scenes[0].image)[0].argmax().item()
+    known = np.frombuffer(sweep.target_box.likelihoods, dtype="<f4")
+    assert len(known) == model.n_classes and known.argmax() == likeliest
+    assert model.class_names.name(likeliest) in sweep.target_box.placeholder
+
+
 def test_cutoff_stays_above_the_start(sweep: LayerSweep) -> None:
     sweep.cutoff.value = 2
     sweep.start.value = 4
@@ -129,8 +136,8 @@ def test_colours_are_those_of_all_cutoffs(sweep: LayerSweep) -> None:
     sweep.cutoff.value = 5
     # So are those of the thumbnails, until the scale is not locked any more.
     low, high = locked["robust"]
-    tiles = np.frombuffer(sweep.strip.tiles, dtype=np.uint8).reshape(9, 8, 8)
-    np.testing.assert_array_equal(tiles, np.rint(255 * ((scores - low) / (high - low)).clip(0, 1)))
+    tiles = np.frombuffer(sweep.strip.tiles, dtype="<u2").reshape(9, 8, 8)
+    np.testing.assert_array_equal(tiles, np.rint(65535 * ((scores - low) / (high - low)).clip(0, 1)))
     sweep.board.lock = False
     lows = np.frombuffer(sweep.strip.lows, dtype="<f4")
     np.testing.assert_allclose(lows, [map_range(each, robust=True)[0] for each in scores], rtol=1e-6)

@@ -1,0 +1,21 @@
+"""The Python calls that compute what the layer sweep shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def sweep_calls(call: str, target: str, settings: Mapping[str, Any], cutoffs: Sequence[int]) -> str:
+    """The call for the map, and that for the curve over cutoffs.
+
+    Args:
+        call: The image, as a call has it.
+        target: What is explained, likewise.
+        settings: CAAP's options.
+        cutoffs: Those of the curve; none where the model or context has no sweep.
+    """
+    options = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    lines = [f"m = cl.caap(model, {call}, target={target}, {options})"]
+    if cutoffs:
+        rest = ", ".join(f"{name}={value!r}" for name, value in settings.items() if name != "cutoff")
+        lines.append(f"cl.sweep_cutoffs(model, [{call}], {target}, cutoffs={list(cutoffs)}, {rest})")
+    return "\n".join(lines)
