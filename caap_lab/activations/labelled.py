@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AXIS_LABELS = {"layer": "layer (block)"}
+_CHOICES = ("target", "point")
+"""Axes of which a picture shows one label, where there are more than two axes."""
 _LABEL_WIDTH = 44
 """Letters of a label beside axes of the usual height."""
 
@@ -221,9 +223,10 @@ class LabelledResult:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from caap_lab.plots.style import figure_png
 
-        if len(self.axes) > 2:
-            return {"text/plain": repr(self)}
-        return {"text/plain": repr(self), "image/png": figure_png(cast("Figure", self.plot().figure))}
+        names = sorted(reversed(self.axes), key=lambda name: name not in _CHOICES)
+        first = {name: self.axes[name][0] for name in names[: max(0, len(names) - 2)]}  # which the title says
+        picture = cast("Figure", self.plot(**first).figure)
+        return {"text/plain": repr(self), "image/png": figure_png(picture)}
 
 
 def labelled_dataset(

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from caap_lab.activations.cells import Cell, CellRuns, image_chunks
 from caap_lab.activations.patch import Known, Patch, edits
 from caap_lab.activations.sweep_result import SweepResult
+from caap_lab.activations.token_maps import Ground
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.labels import named
@@ -102,15 +103,14 @@ def sweep(
                 baseline[number, rows] = targets.value(unpatched).cpu().double()
     shape = [len(labels) for labels in axes.values()]
     found = values.permute(2, 1, 0).reshape(count, *shape, len(read)).numpy()
+    pixels = model.preprocessing.to_rgb(model.preprocess(singles[:1])[0]) if count == 1 else None
+    about: dict[str, Any] = {"model_name": model.model_name}
+    about["ground"] = Ground(model.spec.grid, model.spec.prefix, pixels)
     if several:
         names = [*read]
-        return SweepResult.of(
-            {**axes, "target": names}, found, baseline.T.numpy(), metric=", ".join(names), model_name=model.model_name
-        )
+        return SweepResult.of({**axes, "target": names}, found, baseline.T.numpy(), metric=", ".join(names), **about)
     (targets,) = read.values()
-    return SweepResult.of(
-        axes, found[..., 0], baseline[0].numpy(), metric=_metric_name(targets), model_name=model.model_name
-    )
+    return SweepResult.of(axes, found[..., 0], baseline[0].numpy(), metric=_metric_name(targets), **about)
 
 
 def _function(model: HookedViT, metric: FunctionOfLogits, count: int, rows: slice) -> dict[str, Targets]:

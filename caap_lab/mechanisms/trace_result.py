@@ -1,6 +1,5 @@
 """The result of a trace."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from textwrap import wrap
@@ -10,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
+from caap_lab.activations.token_maps import Ground, plot_token_maps, shows_tokens
+from caap_lab.activations.token_maps import numbered as numbered
 from caap_lab.checks import is_whole
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.pairs import Pairs
@@ -126,33 +127,16 @@ class Trace(LabelledResult):
         """
         if pair is not None:
             return self.pair(pair).plot(ax, **at)
-        place = self._at(at)
-        left = [name for name in self.axes if name not in at]
-        if "token" not in left or not {"layer", "token"} >= set(left):
+        spec = self.pairs.model.spec
+        several = self.n_images > 1
+        ground = Ground(spec.grid, spec.prefix, None if several else self._clean_pixels())
+        if not shows_tokens(self, at, ground):
             ax = super().plot(ax, **at)
             ax.title.set_text(_wrapped(ax.get_title()))
             return ax
-        mean = self.mean[place].reshape(-1, len(self.axes["token"]))
-        spec = self.pairs.model.spec
-        every = np.full((len(mean), spec.n_tokens), np.nan)
-        every[:, self.axes["token"]] = mean
-        patches = every[:, spec.n_prefix :]
-        layers = self.axes["layer"] if "layer" in left else [at["layer"]]
-        several = self.n_images > 1
         fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
-        from caap_lab.plots.trace_maps import plot_trace_maps
-
-        return plot_trace_maps(
-            patches.reshape(-1, *spec.grid),
-            every[:, : spec.n_prefix],
-            None if several else self._clean_pixels(),
-            ax,
-            names=[f"layer {layer}" for layer in layers],
-            prefix_names=numbered(spec.prefix),
-            limits=self._limits(patches if np.isfinite(patches).any() else mean),
-            label=f"mean {self.quantity}" if several else self.quantity,
-            title=f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}",
-        )
+        title = f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}"
+        return plot_token_maps(self, ax, at, ground, unpatched=self.unpatched, title=title)
 
     def _clean_pixels(self) -> UInt8[np.ndarray, "height width 3"]:
         model = self.pairs.model
@@ -187,11 +171,3 @@ class Trace(LabelledResult):
 def _wrapped(title: str) -> str:
     """A title whose lines fit over a plot."""
     return "\n".join(part for line in title.split("\n") for part in wrap(line, 66))
-
-
-def numbered(roles: Sequence[str]) -> list[str]:
-    """Names of prefix tokens: "cls", "reg 0", "reg 1"."""
-    every = list(roles)
-    return [
-        f"{role} {every[:place].count(role)}" if every.count(role) > 1 else role for place, role in enumerate(every)
-    ]

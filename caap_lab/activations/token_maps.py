@@ -1,0 +1,86 @@
+"""Results over layers and tokens as small maps: one per layer, with the tokens that are no patches beside it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from caap_lab.activations.labelled import LabelledResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What tokens of a result are places of."""
+
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    prefix: tuple[str, ...]
+    """Roles of the tokens before the patches."""
+    pixels: UInt8[np.ndarray, "height width 3"] | None = None
+    """The image as the model sees it, where the result is of one alone."""
+
+
+def shows_tokens(result: LabelledResult, at: Mapping[str, Any], ground: Ground) -> bool:
+    """Whether what is left of a result's axes are its tokens, of one layer or several, with patches among them."""
+    left = [name for name in result.axes if name not in at]
+    if "token" not in left or not {"layer", "token"} >= set(left):
+        return False
+    n_tokens = len(ground.prefix) + ground.grid[0] * ground.grid[1]
+    labels = result.axes["token"]
+    numbers = all(isinstance(label, int) and 0 <= label < n_tokens for label in labels)
+    return numbers and len(set(labels)) == len(labels) > 1
+
+
+def plot_token_maps(
+    result: LabelledResult,
+    ax: "Axes | None",
+    at: Mapping[str, Any],
+    ground: Ground,
+    *,
+    unpatched: float,
+    title: str,
+) -> "Axes":
+    """Means over images as one map per layer, over the image where there is one.
+
+    Args:
+        result: With the axis token and maybe layer, besides those in `at`.
+        ax: Axes to draw in; by default those of a new figure.
+        at: Axis to a label, for the other axes, or for one layer.
+        ground: What the tokens are places of.
+        unpatched: The value that means no effect, in the middle of the colours.
+        title: Above the maps.
+    """
+    from caap_lab.plots.trace_maps import plot_trace_maps
+
+    mean = result.mean[result._at(at)].reshape(-1, len(result.axes["token"]))
+    n_prefix = len(ground.prefix)
+    every = np.full((len(mean), n_prefix + ground.grid[0] * ground.grid[1]), np.nan)
+    every[:, result.axes["token"]] = mean
+    patches = every[:, n_prefix:]
+    scaled = patches if np.isfinite(patches).any() else mean
+    furthest = float(np.nanmax(np.abs(scaled - unpatched))) or 1.0
+    layers = [at["layer"]] if "layer" in at else result.axes.get("layer")
+    return plot_trace_maps(
+        patches.reshape(-1, *ground.grid),
+        every[:, :n_prefix],
+        ground.pixels,
+        ax,
+        names=[""] * len(mean) if layers is None else [f"layer {layer}" for layer in layers],
+        prefix_names=numbered(ground.prefix),
+        limits=(unpatched - furthest, unpatched + furthest),
+        label=f"mean {result.quantity}" if result.n_images > 1 else result.quantity,
+        title=title,
+    )
+
+
+def numbered(roles: Sequence[str]) -> list[str]:
+    """Names of prefix tokens: "cls", "reg 0", "reg 1"."""
+    every = list(roles)
+    return [
+        f"{role} {every[:place].count(role)}" if every.count(role) > 1 else role for place, role in enumerate(every)
+    ]
