@@ -54,9 +54,11 @@ class TargetBox(anywidget.AnyWidget):
         elif target is not None:
             _, (self._given,) = explained(model, target, 1)
             self.target = self._given.given
+        classes = model.class_names if model.has_classifier else None  # else features are counted as classes
         super().__init__(
-            names=list(model.class_names.names),
-            ids=list(model.class_names.ids),
+            names=list(classes.names) if classes else [],
+            ids=list(classes.ids) if classes else [],
+            placeholder="predicted class" if classes else "no classes: this model has no classifier",
             given=self._given_text,
             value="" if self.target is None else self._given_text or self._text(self.target),
         )
@@ -95,6 +97,8 @@ class TargetBox(anywidget.AnyWidget):
 
     def suggest(self, probabilities: Float[Tensor, "classes"]) -> None:
         """Offer the classes in the order of an image's probabilities."""
+        if not self.names:
+            return
         best = int(probabilities.argmax())
         self.likelihoods = probabilities.float().cpu().numpy().astype("<f4").tobytes()
         self.placeholder = f"predicted: {self._model.class_names.name(best)}, {float(probabilities[best]):.1%}"

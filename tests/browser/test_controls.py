@@ -27,6 +27,7 @@ from caap_lab.widgets.target_box import TargetBox
 
 demo = cl.load_model("demo")
 class Named:  # a classifier of many classes that needs no weights
+    has_classifier = True
     class_names = ClassNames(
         (*ClassNames.imagenet1k().names, *(f"filler {i}" for i in range(1000, 21843))),
         (*ClassNames.imagenet1k().ids, *(f"n9{i:07}" for i in range(1000, 21843))),

@@ -95,3 +95,11 @@ def test_the_prediction_stands_in_the_empty_field(named: cl.HookedViT) -> None:
     assert box.placeholder == "predicted: thing 4, 63.2%"
     assert box.names[:2] == ["tabby, tabby cat", "tiger cat"] and box.ids[9] == "n00000009"
     box.close()
+
+
+def test_features_are_not_offered_as_classes(model: cl.HookedViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(model), "has_classifier", property(lambda model: False))
+    box = TargetBox(model, None)
+    box.suggest(torch.ones(10))
+    assert box.names == [] and box.likelihoods == b"" and "no classifier" in box.placeholder
+    box.close()
