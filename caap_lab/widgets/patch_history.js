@@ -1,6 +1,6 @@
 // A table of patches; a click on a row brings its patch back.
 
-const COLUMNS = ["where", "what", "by", "into", "effect"];
+const COLUMNS = ["where", "what", "by", "into"];
 const HEADS = ["tokens", "point", "replaced by", "photos", "change"];
 
 function node(kind, text, parent, classes = "") {
@@ -11,43 +11,60 @@ function node(kind, text, parent, classes = "") {
   return element;
 }
 
-function draw(model, root) {
-  const focused = [...root.querySelectorAll("button")].indexOf(document.activeElement);
-  const [rows, chosen] = [model.get("rows"), model.get("chosen")];
-  root.replaceChildren();
-  if (!rows.length) return;
-  const table = node("table", "", root);
-  const caption = node("caption", "Last patches ", table);
-  node("span", `change of ${model.get("effect")}`, caption);
-  const head = node("tr", "", table);
-  for (const name of HEADS) node("th", name, head).scope = "col";
-  for (const [place, row] of rows.entries()) {
-    const line = node("tr", "", table, place === chosen ? "caap-chosen" : "");
-    for (const name of COLUMNS) {
-      const cell = node("td", "", line, name === "effect" ? `number caap-${row.rises ? "rise" : "fall"}` : "");
-      if (name !== "where") {
-        cell.textContent = row[name];
-        continue;
-      }
-      const button = node("button", row[name], cell);
-      button.setAttribute("aria-pressed", String(place === chosen));
-      button.setAttribute("aria-label", `Come back to: ${COLUMNS.map((column) => row[column]).join(", ")}`);
-    }
-    line.addEventListener("click", () => {
-      model.set("chosen", place);
-      model.save_changes();
-    });
+class History {
+  constructor(model, root) {
+    [this.model, this.lines] = [model, new Map()];
+    this.table = node("table", "", root);
+    const caption = node("caption", "Last patches ", this.table);
+    this.unit = node("span", "", caption);
+    this.head = node("tr", "", this.table);
+    for (const name of HEADS) node("th", name, this.head).scope = "col";
+    this.show();
   }
-  root.querySelectorAll("button")[focused]?.focus({ preventScroll: true });
+
+  /** Rows that stay are the same elements, so that neither a click nor the focus is lost when one comes. */
+  show() {
+    const [rows, chosen] = [this.model.get("rows"), this.model.get("chosen")];
+    this.table.hidden = !rows.length;
+    this.unit.textContent = `change of ${this.model.get("effect")}`;
+    const lines = new Map();
+    let last = this.head;
+    for (const [place, row] of rows.entries()) {
+      const key = COLUMNS.map((name) => row[name]).join(", ");
+      const line = this.lines.get(key) ?? this.newLine(row, key);
+      lines.set(key, line);
+      line.element.classList.toggle("caap-chosen", place === chosen);
+      line.button.setAttribute("aria-pressed", String(place === chosen));
+      line.effect.textContent = row.effect;
+      line.effect.className = `number caap-${row.rises ? "rise" : "fall"}`;
+      if (last.nextSibling !== line.element) last.after(line.element);
+      last = line.element;
+    }
+    for (const [key, { element }] of this.lines) if (!lines.has(key)) element.remove();
+    this.lines = lines;
+  }
+
+  newLine(row, key) {
+    const element = document.createElement("tr");
+    const button = node("button", row.where, node("td", "", element));
+    button.setAttribute("aria-label", `Come back to: ${key}`);
+    for (const name of COLUMNS.slice(1)) node("td", row[name], element);
+    const effect = node("td", "", element);
+    element.addEventListener("click", () => {
+      this.model.set("chosen", [...this.lines.keys()].indexOf(key));
+      this.model.save_changes();
+    });
+    return { element, button, effect };
+  }
 }
 
 export default {
   render({ model, el }) {
     el.classList.add("caap-live", "caap-history");
-    const show = () => draw(model, el);
     el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab takes keys for commands
+    const history = new History(model, el);
+    const show = () => history.show();
     model.on("change:rows change:chosen change:effect", show);
-    show();
     return () => model.off("change:rows change:chosen change:effect", show);
   },
 };

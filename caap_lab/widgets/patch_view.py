@@ -296,7 +296,8 @@ class PatchView(Panel):
             photos.source.chosen = photos.every.index(settings.source)
             photos.target.chosen = photos.every.index(settings.target)
             controls.point.value = settings.point
-            controls.layers.value = settings.layers
+            if settings.point.in_blocks:
+                controls.layers.value = settings.layers
             controls.heads.chosen, controls.prefix.chosen = list(settings.heads), list(settings.prefix)
             controls.put_in.value, controls.others.value = settings.put_in, settings.others
             self.board.painted = list(settings.cells)

@@ -214,3 +214,17 @@ def test_other_weights_run_again(made: Any) -> None:
     after, patches = runs.logits(settings, photos, 1)
     assert not torch.equal(before.after, after.after)
     assert torch.allclose(after.after, model.run_patched(images[1:2], patches)[0], atol=1e-5)
+
+
+def test_targets_of_every_kind(made: Any) -> None:
+    model, images = made
+    given = torch.randn(model.spec.d_model, generator=torch.Generator().manual_seed(0))
+    for target, name in ((cl.direction(given, "furry"), "furry"), (lambda logits: logits[:, 0] - logits[:, 1], None)):
+        view = cl.widgets.patch(model, images, target)
+        view.controls.point.value = view.controls.named("pooled")
+        finished(view)
+        scores = view.result.scores
+        assert view.message == "" and len(view.result.after) == model.n_classes
+        assert scores["after"] == pytest.approx(scores["source"], abs=1e-5) != scores["before"]
+        assert name is None or name in view._score.value
+        view.close()
