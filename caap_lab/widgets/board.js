@@ -38,7 +38,7 @@ class BoardView {
       [[...SHAPES, "pinned", "label"].map((name) => `change:${name}`).join(" "), this.together(() => this.redraw())],
       ["change:smallest change:largest", () => this.show()],
       ["change:tools change:modes", () => { this.tools.build(); this.show(); }],
-      ["change:mode", () => { this.drag = null; this.redraw(); }],
+      ["change:mode", () => { this.drag = null; this.tools.update(); this.redraw(); }],
       ["caap:preview", (shown) => this.preview(shown)], // of a head grid beside the board
     ];
     for (const [names, call] of this.listeners) model.on(names, call);
