@@ -10,6 +10,7 @@ from PIL import Image
 
 import caap_lab as cl
 from caap_lab import InputError, MapList
+from caap_lab.attribution import map_list
 from helpers.models import build, random_images
 
 
@@ -31,15 +32,15 @@ def test_several_images_give_a_list_of_maps(maps: MapList) -> None:
         MapList(["a map"])  # type: ignore[list-item]
 
 
-def test_it_prints_short_and_shows_a_gallery(maps: MapList) -> None:
+def test_it_prints_short_and_shows_a_gallery(maps: MapList, monkeypatch: pytest.MonkeyPatch) -> None:
     name = maps[0].model_name
     assert repr(maps) == f"MapList: 3 maps by caap of 3 images, of {name}, for 'class 1', 'class 2'"
     assert repr(MapList()) == "MapList: no maps" and "image/png" not in MapList()._repr_mimebundle_()
     bundle = maps._repr_mimebundle_()
     assert bundle["text/plain"] == repr(maps)
     assert Image.open(BytesIO(bundle["image/png"])).width > 400
-    many = MapList([maps[0]] * 30)
-    assert many._repr_mimebundle_()["text/plain"].endswith("; the first 24 are shown")
+    monkeypatch.setattr(map_list, "SHOWN", 1)
+    assert maps._repr_mimebundle_()["text/plain"] == f"{maps!r}; the first 1 are shown"
 
 
 def test_each_photo_stands_before_its_maps(maps: MapList) -> None:
