@@ -17,7 +17,7 @@ _PUT_IN = {
     "noise": "noise of the same spread",
     "zero": "zeros",
 }
-_OTHERS = {"evolve": "evolve (free)", "held": "held at the target's (clamped)"}
+_OTHERS = {"evolve": "evolve (free)", "held": "held (clamped)"}
 
 
 class PatchControls:

@@ -44,7 +44,7 @@ def test_paint_and_click_a_layer_a_patch_and_a_head(lab: "LabPage") -> None:
         lab.page.keyboard.press("ArrowDown")
     lab.wait_for("w.layer", 3)
     lab.click(lab.output.locator('.caap-tile[data-key="effects"] canvas'), 2.5 / 8, 2.5 / 8)
-    lab.wait_for("w.cell", ("token", 3, 1 + 2 * 8 + 2))
+    lab.wait_for("tuple(w.cell or ())", ("token", 3, 1 + 2 * 8 + 2))
     lab.click(heads, 0.4, 0.7)
     lab.wait_for("w.cell is not None and w.cell.kind == 'head' and w.layer == w.cell.layer", True)
     lab.output.get_by_text("of the clean image put in").wait_for()
