@@ -27,8 +27,11 @@ class CompareControl(ipywidgets.VBox):
     def __init__(self, model: HookedModel, on_choice: Callable[[TargetBox], None]) -> None:
         self._model, self._on_choice = model, on_choice
         self.target_box: TargetBox | None = None
+        options = [("nothing", "nothing"), ("another class", "class"), ("another photo", "photo")]
+        if model.n_classes == 1:
+            del options[1]
         self.kind = ipywidgets.Dropdown(
-            options=[("nothing", "nothing"), ("another class", "class"), ("another photo", "photo")],
+            options=options,
             description="with",
             tooltip="A second row of maps beside those above",
         )

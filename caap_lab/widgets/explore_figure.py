@@ -30,7 +30,9 @@ def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
         board: Has the look, the chosen patch and the box.
     """
     locked = shared_ranges(rows) if board.lock else {}
-    lines = list(chain.from_iterable(_lines([s for s in row if s.m is not None or not s.method]) for row in rows))
+    lines = list(
+        chain.from_iterable(_lines([shown for shown in row if shown.m is not None or not shown.method]) for row in rows)
+    )
     columns = max(map(len, lines), default=1)
     height, width = rows[0][0].photo.pixels.shape[:2]
     figure = new_figure(0.4 + PANEL * columns, 0.3 + (0.8 * PANEL * height / width + 0.35) * len(lines))

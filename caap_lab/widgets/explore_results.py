@@ -1,6 +1,7 @@
 """What an explorer has computed, kept so that going back to a photo, class or method needs no second run."""
 
 from collections import OrderedDict
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,12 +26,14 @@ class ExploreResults:
         logits: Of each photo by its place.
         blank: Logits of the blank image, once they are known.
         boxes: Logits of the blank with a box of a photo inserted, by the photo's place and the box.
+        failures: Why there is no map, by the photo's place, the method and what was to be explained.
     """
 
     def __init__(self) -> None:
         self.logits: dict[int, Logits] = {}
         self.blank: Logits | None = None
         self.boxes: dict[tuple[int, Box], Logits] = {}
+        self.failures: dict[tuple[int, str, Any], str] = {}
         self._maps: OrderedDict[tuple[int, str, Given | None], AttributionMap] = OrderedDict()
         self._tips: dict[int, list[str]] = {}
 

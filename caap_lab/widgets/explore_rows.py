@@ -41,6 +41,9 @@ def _map(model: HookedModel, photos: Sequence[Photo], runs: ExploreRuns, side: S
     photo, given = photos[side.place], None if side.target is None else side.target.given
     shown = Shown(f"{side.name}{name}", side.place, photo, "", model.grid, name, call=map_call(name, photo.call, given))
     m = runs.results.map(side.place, name, given)
+    failure = runs.results.failures.get((side.place, name, side.given))
+    if m is None and failure is not None:
+        return replace(shown, caption=f"{name}: no map", problem=failure)
     if m is None:
         time = runs.times.text(name)
         caption = f"{name}: computing{f', {time}' if time else ''}"

@@ -113,9 +113,8 @@ class ExploreRuns:
     ) -> list[Job]:
         """A map's job; none where it is known, or comes with another that is planned."""
         given, place = side.given, side.place
-        if not side.ready or (
-            side.target is not None and self.results.map(place, method, side.target.given) is not None
-        ):
+        known = side.target is not None and self.results.map(place, method, side.target.given) is not None
+        if known or not side.ready or (place, method, given) in self.results.failures:
             return []
         serves_all = method in self._serve_all or not METHODS[method].class_specific
         if serves_all and not isinstance(given, Direction):
@@ -123,10 +122,17 @@ class ExploreRuns:
                 return []
             planned.add((place, method))
 
-        def run() -> AttributionMap | list[AttributionMap]:
-            return attribute(self._copy, self._photos[place].x, method, given, progress=False)
+        def run() -> AttributionMap | list[AttributionMap] | Exception:
+            try:
+                return attribute(self._copy, self._photos[place].x, method, given, progress=False)
+            except Exception as error:  # said in the widget, beside the maps that there are
+                return error
 
-        def receive(m: AttributionMap) -> None:
+        def receive(m: AttributionMap | Exception) -> None:
+            if isinstance(m, Exception):
+                self.results.failures[place, method, given] = f"{type(m).__name__}: {m}"
+                changed()
+                raise m
             self.results.keep_map(place, m)
             self.times.keep(m)
             if m.all_scores is not None:

@@ -116,8 +116,10 @@ def tiles_of(rows: Rows, tips: Mapping[str, Sequence[str]], locked: Mapping[str,
         for place, shown in enumerate(row):
             said = tips.get(shown.key, ())
             photo = str(shown.place)
-            if not shown.method:
-                tile = photo_tile(shown.key, photo, shown.caption, shown.grid, tips=said, new_row=place == 0)
+            if not shown.method or shown.problem:
+                tile = photo_tile(
+                    shown.key, photo, shown.caption, shown.grid, tips=said, new_row=place == 0, details=shown.problem
+                )
             else:
                 m = shown.m
                 tile = map_tile(

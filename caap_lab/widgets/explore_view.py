@@ -138,7 +138,7 @@ class Explorer(Panel):
         self._show_photos()
         self.target_box.on_choice(self._update, self._on)
         self._on(self.image_picker, "chosen", self._on_photo)
-        self._on(self.method_picker, "value", self._update)
+        self._on(self.method_picker, "value", self._on_methods)
         self._on(self.image_picker, "file", self._on_file)
         self._on(self.compare.kind, "value", self._on_compare)
         self._on(self.compare.photo, "value", self._update)
@@ -228,6 +228,10 @@ class Explorer(Panel):
             self.target_box.value, self.target_box.against = self._first_class, ""
             self.compare.keep_apart(self.image_picker.chosen, self._place)
         self._place = self.image_picker.chosen
+        self._update()
+
+    def _on_methods(self) -> None:
+        self._results.failures.clear()  # whoever chooses a method again wants it tried again
         self._update()
 
     def _on_compare(self) -> None:

@@ -138,6 +138,16 @@ def test_error_of_a_method_is_said_in_the_widget(model: cl.HookedViT, scenes: li
     until(lambda: bool(made.message))
     assert "ArithmeticError: no sum &lt;b&gt;today" in made._message.value
     assert list(made.maps) == ["caap"]  # what can be shown is shown
+    tile = made.board.tile("broken")
+    assert (tile["kind"], tile["caption"]) == ("photo", "broken: no map") and "no sum" in tile["details"]
+    said = []
+    monkeypatch.setattr(made, "_show_error", said.append)
+    made.board.box = [0, 0, 1, 1]  # a click does not try it again
+    finished(made)
+    assert not said
+    made.method_picker.value = ("broken",)  # choosing it does
+    finished(made)
+    assert len(said) == 1
     made.close()
 
 
