@@ -31,9 +31,8 @@ slow: .venv/.dev   ## run the slow tests
 
 gpu: .venv/.dev   ## on a CUDA device: run its tests, then time CAAP there
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, and a PyTorch built for it")'
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m benchmarks.caap --device cuda --dtype bfloat16 --models ViT-base/16 ViT-large/16 DINOv2-g/14 \
-	  --out docs/tables/gpu.md
+	$(BIN)/python -m pytest -m gpu -n auto --maxprocesses 8
+	$(BIN)/python -m benchmarks.gpu --out docs/tables/gpu.md
 
 bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 	$(BIN)/python -m benchmarks.caap

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -43,9 +44,30 @@ Sign = Literal["signed", "positive", "level"]
 SIGNS: tuple[str, ...] = get_args(Sign)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a map keeps of a model's input."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    digest: str
+
+    @classmethod
+    def of_all(cls, model: "HookedModel", images: Float[Tensor, "image 3 height width"]) -> "list[Seen]":
+        """Of some images as the model gets them."""
+        pictures = model.preprocessing.to_rgb_all(images)
+        # Each on its own, as a map must not hold the pixels of all.
+        return [cls(pixels.copy(), tensor_digest(image)) for pixels, image in zip(pictures, images, strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class AttributionMap:
     """Scores of an image's patches for a target. Higher speaks more for the target; nothing is clipped or rescaled.
+
+    ```python
+    m = cl.caap(model, image)
+    m.scores, m.rank(), m.for_target(4)
+    m.plot(), m.save("map.safetensors")
+    ```
 
     In Jupyter it shows itself as an overlay on the image with its scale.
     """
@@ -98,8 +120,10 @@ class AttributionMap:
         fingerprint: str,
         all_scores: Float[Tensor, "row col classes"] | None = None,
         class_specific: bool = True,
+        seen: "Seen | None" = None,
     ) -> "AttributionMap":
-        """A map of a model's image; a target that is a number is a class's own logit."""
+        """A map of a model's image; a target that is a number is a class's own logit. `seen` is the image's."""
+        (seen,) = Seen.of_all(model, image[None]) if seen is None else (seen,)
         named = resolved_target(target, model.class_names) if isinstance(target, int) else target
         return cls(
             scores=scores,
@@ -111,12 +135,12 @@ class AttributionMap:
             settings=dict(settings),
             model_name=model.model_name,
             fingerprint=fingerprint,
-            image=torch.from_numpy(model.preprocessing.to_rgb(image)),
+            image=torch.from_numpy(seen.pixels),
             all_scores=all_scores,
             class_names=model.class_names,
             seconds=seconds,
             versions=dict(_versions()),
-            image_digest=tensor_digest(image),
+            image_digest=seen.digest,
             class_specific=class_specific,
             contrasts=by_contrast(model),
         )

@@ -1,20 +1,24 @@
 """The one runner of all methods: images in batches, with a progress bar, timing and checks, to maps."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from caap_lab.attribution.map import AttributionMap, Sign
+from caap_lab.attribution.map import AttributionMap, Seen, Sign
 from caap_lab.attribution.map_target import of_all_scores
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.later import Later
 from caap_lab.models.pass_meter import passes_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike, Targets, explained
@@ -95,49 +99,125 @@ def run_maps(
         job = job if model is given else prepare(model, int(batch_size))
         for distinct in dict.fromkeys(wanted):
             job.check_target(distinct)
-    fingerprint = ""
     maps: list[list[AttributionMap]] = []
+    under_way: list[_Batch] = []
     with (
         tqdm(total=len(singles), desc=job.method, unit="map", disable=not progress or len(singles) == 1) as bar,
         passes_shown(f"{job.method}: 1 map", job.passes, progress and len(singles) == 1),
+        _fingerprint_read_once(model),
+        _Finisher(model, job) as finisher,
     ):
         for batch in batches(model, singles, job.batch_size):
-            began = time.perf_counter()
-            targets = None if wanted is None else wanted[len(maps) : len(maps) + len(batch)]
-            computed = job.compute(batch, targets)
-            checked = [_checked(one, len(batch), model.n_classes, job.method) for one in computed]
-            seconds = (time.perf_counter() - began) / (len(batch) * len(computed))
-            fingerprint = computed[0].fingerprint or fingerprint or model.fingerprint
-            for row, image in enumerate(batch):
-                of_image = []
-                for one, (scores, of_targets) in zip(computed, checked, strict=True):
-                    target_of_image = one.targets[row]
-                    every_class = scores[row] if scores.ndim == 4 else None
-                    if of_targets is not None:
-                        of_target = of_targets[row]
-                    elif every_class is not None:
-                        of_target = of_all_scores(target_of_image, every_class, one.score, job.method)
-                    else:
-                        of_target = scores[row]
-                    of_image.append(
-                        AttributionMap.of_model(
-                            model,
-                            image,
-                            of_target.clone(),
-                            target=target_of_image,
-                            class_specific=job.class_specific,
-                            method=job.method,
-                            score=one.score,
-                            sign=job.sign,
-                            settings=one.settings,
-                            seconds=seconds,
-                            fingerprint=fingerprint,
-                            all_scores=every_class,
-                        )
-                    )
-                maps.append(of_image)
-                bar.update()
+            first = len(maps) + sum(len(one.images) for one in under_way)
+            targets = None if wanted is None else wanted[first : first + len(batch)]
+            under_way.append(finisher.begun(batch, targets))
+            if len(under_way) > finisher.later.ahead:
+                maps += finisher.maps(under_way.pop(0))
+                bar.update(len(maps) - bar.n)
+        for last in under_way:
+            maps += finisher.maps(last)
+            bar.update(len(maps) - bar.n)
     return maps
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images whose scores are there, or which a GPU is still at."""
+
+    images: Float[Tensor, "image 3 height width"]
+    computed: Sequence[BatchScores]
+    began: float
+    seen: "Future[list[Seen]] | None" = None
+    done: torch.cuda.Event | None = None
+
+
+class _Finisher:
+    """Makes maps of a batch's scores.
+
+    Where a GPU is at the next batch meanwhile, see `Later`, a thread makes what maps keep of their images.
+    """
+
+    def __init__(self, model: HookedModel, job: MapJob) -> None:
+        self.model, self.job, self.later = model, job, Later(model.device)
+        self._thread = ThreadPoolExecutor(1) if self.later.ahead else None
+        self._ended = 0.0
+
+    def __enter__(self) -> "_Finisher":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def begun(self, images: Float[Tensor, "image 3 height width"], targets: Targets | None) -> _Batch:
+        """A batch whose scores are computed, or on a GPU will be."""
+        began, there = time.perf_counter(), self.later.mark()
+        seen = None if self._thread is None else self._thread.submit(self._seen, images, there)
+        computed = self.job.compute(images, targets)
+        return _Batch(images, computed, began, seen, self.later.mark())
+
+    def _seen(self, images: Float[Tensor, "image 3 height width"], there: torch.cuda.Event | None) -> list[Seen]:
+        with self.later.reading(there):
+            return Seen.of_all(self.model, images.cpu())
+
+    def maps(self, batch: _Batch) -> list[list[AttributionMap]]:
+        """For every image of a batch, its maps.
+
+        Raises:
+            InputError: scores are not finite, or have another shape than they should.
+        """
+        with self.later.reading(batch.done):
+            return self._maps(batch)
+
+    def _maps(self, batch: _Batch) -> list[list[AttributionMap]]:
+        model, job, count = self.model, self.job, len(batch.images)
+        checked = [_checked(one, count, model.n_classes, job.method) for one in batch.computed]
+        now = time.perf_counter()
+        seconds = (now - max(batch.began, self._ended)) / (count * len(checked))
+        self._ended = now
+        fingerprint = batch.computed[0].fingerprint or model.fingerprint
+        seen = [None] * count if batch.seen is None else batch.seen.result()
+        maps: list[list[AttributionMap]] = []
+        for row, image in enumerate(batch.images):
+            maps.append([])
+            for one, (scores, of_targets) in zip(batch.computed, checked, strict=True):
+                target = one.targets[row]
+                every_class = scores[row] if scores.ndim == 4 else None
+                if of_targets is not None:
+                    of_target = of_targets[row]
+                elif every_class is not None:
+                    of_target = of_all_scores(target, every_class, one.score, job.method)
+                else:
+                    of_target = scores[row]
+                maps[-1].append(
+                    AttributionMap.of_model(
+                        model,
+                        image,
+                        of_target.clone(),
+                        target=target,
+                        class_specific=job.class_specific,
+                        method=job.method,
+                        score=one.score,
+                        sign=job.sign,
+                        settings=one.settings,
+                        seconds=seconds,
+                        fingerprint=fingerprint,
+                        all_scores=every_class,
+                        seen=seen[row],
+                    )
+                )
+        return maps
+
+
+@contextmanager
+def _fingerprint_read_once(model: HookedModel) -> Iterator[None]:
+    """The model is held and stays as it is: to look at all its weights for each batch may take longer than a map."""
+    before = model._fingerprint_of
+    model._fingerprint_of = model.fingerprint
+    try:
+        yield
+    finally:
+        model._fingerprint_of = before
 
 
 def _checked(

@@ -14,10 +14,17 @@ _count = count()
 
 def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
     """Packed weights, with the names of the layers that have them."""
-    for name, module in model.named_modules():
+    # Not by `named_modules`, whose generators, one inside the other, take a millisecond: this is asked in each forward.
+    waiting, seen = [("", model)], {id(model)}
+    while waiting:
+        name, module = waiting.pop()
         packed = vars(module).get("_packed_params")
         if isinstance(packed, torch.ScriptObject):
             yield name.removesuffix("._packed_params"), packed
+        for child_name, child in reversed(module._modules.items()):
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                waiting.append((f"{name}.{child_name}" if name else child_name, child))
 
 
 def packed_serials(model: nn.Module) -> Iterator[int]:

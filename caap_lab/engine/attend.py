@@ -1,11 +1,12 @@
 """Attention of a group's rows: over the group's own tokens and the blank's, in one softmax (paper eq 7)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from caap_lab.engine.blanks import BlankRun
+from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
 
 MASKED = -1e30
@@ -14,8 +15,9 @@ MASKED = -1e30
 
 def attend(
     q: Float[Tensor, "image head row d_head"],
-    k: Float[Tensor, "image head group own d_head"],
-    v: Float[Tensor, "image head group own d_head"],
+    k: Float[Tensor, "image head place d_head"],
+    v: Float[Tensor, "image head place d_head"],
+    places: Int[Tensor, "group own"],
     rows: Rows,
     layout: Layout,
     blank: BlankRun,
@@ -26,15 +28,20 @@ def attend(
 
     Args:
         q: Queries of the rows.
-        k: Keys of each group's own tokens: live prefix, then S_i; without S_i where the blank's own stand there.
+        k: Keys of tokens that are not the blank's.
         v: Their values.
+        places: Which of these are each group's own: live prefix, then S_i; without S_i where the blank's own stand
+            there.
         rows: The rows.
         layout: The groups.
         blank: The blank's run, whose other tokens the rows read.
         layer: The block.
         attention: "exact", or "cached" or "cached_all" for E-CAAP.
     """
-    n_own, score = k.shape[3], blank.attention(layer).scores
+    if attention == "exact" and fits(q, blank.attention(layer)):
+        return attend_fused(q, k, v, places, rows, layout, blank, layer)
+    n_own, score = places.shape[1], blank.attention(layer).scores
+    k, v = (t.contiguous().index_select(2, places.flatten()).unflatten(2, tuple(places.shape)) for t in (k, v))
     own_scores = rows.flat(score(rows.grouped(q), k, rows.grouped_tokens, layout.own_tokens[:, :n_own]))
     own_scores = own_scores.to(torch.promote_types(own_scores.dtype, torch.float32))
     if attention != "exact":
@@ -44,12 +51,12 @@ def attend(
     # which is masked.
     k_blank, v_blank = (pad(t, (0, 0, 0, 1)) for t in blank.qkv(layer)[1:])
     scores = score(q, k_blank, rows.tokens, pad(blank.tokens(), (0, 1))).to(own_scores.dtype)
-    places = layout.replaced[:, :n_own][rows.group].expand(own_scores.shape)
-    scores.scatter_(-1, places, own_scores)
-    scores[..., -1] = MASKED
+    replaced = layout.replaced[:, :n_own][rows.group].expand(own_scores.shape)
+    scores.scatter_(-1, replaced, own_scores)
+    scores[..., -1].fill_(MASKED)
     weights = scores.softmax(dim=-1)
-    own_weights = weights.gather(-1, places).to(v.dtype)
-    weights = weights.scatter_(-1, places, 0).to(v.dtype)
+    own_weights = weights.gather(-1, replaced).to(v.dtype)
+    weights = weights.scatter_(-1, replaced, 0).to(v.dtype)
     return (weights @ v_blank).add_(rows.flat(rows.grouped(own_weights) @ v))
 
 

@@ -166,9 +166,10 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     if isinstance(blank, str) and blank in BLANKS:
         # With the preprocessing these say what it is, without a look at pixels that a GPU holds.
         content = (blank, seed if "noise" in blank else 0, model.n_classes == 1000)
+    elif isinstance(blank, MeanActivations):
+        content = blank.content()
     else:
-        image = blank_image(model, blank, seed)
-        content = blank.content() if image is None else _digest(image)
+        content = _digest(model.preprocess(blank))
     fingerprint = model.fingerprint
     # A blank of activations begins with a black image, which the normalisation decides.
     key = (content, fingerprint, model.device, model.dtype, model.preprocessing)

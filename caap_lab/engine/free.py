@@ -1,5 +1,7 @@
 """The free context: the textbook interchange intervention (paper eq 1), one forward pass per patch."""
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,6 +11,8 @@ from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.plan import CaapPlan
 from caap_lab.engine.source import SourceRun
 from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
+from caap_lab.models.neighbourhoods import Neighbourhood
+from caap_lab.models.spec import ViTSpec
 from caap_lab.models.vit import HookedViT
 
 
@@ -22,15 +26,22 @@ def score_patches_free(
 ) -> Float[Tensor, "cutoff image patch classes"]:
     """Logits of every patch's patched context when all tokens evolve; `chunk_size` sequences run at once."""
     spec = model.spec
-    table = neighbourhood_table(spec.grid, plan.neighbourhood)
-    patched = F.pad(table_masks(table), (spec.n_prefix, 0)).to(model.device)  # prefix tokens are never patched
+    patched = _patched_tokens(spec, plan.neighbourhood, model.device)
     scores = [
         patched_run(model, blank, source, image, chosen, plan.start, cutoff)
         for cutoff in plan.cutoffs
         for image in range(source.n_images)
         for chosen in patched.split(chunk_size)
     ]
-    return torch.cat(scores).unflatten(0, (len(plan.cutoffs), source.n_images, len(table)))
+    return torch.cat(scores).unflatten(0, (len(plan.cutoffs), source.n_images, len(patched)))
+
+
+@lru_cache(maxsize=16)
+def _patched_tokens(
+    spec: ViTSpec, neighbourhood: Neighbourhood, device: torch.device
+) -> Bool[Tensor, "sequence token"]:
+    """Which tokens are patched with each patch, kept on the device; prefix tokens never are."""
+    return F.pad(table_masks(neighbourhood_table(spec.grid, neighbourhood)), (spec.n_prefix, 0)).to(device)
 
 
 def patched_run(

@@ -62,6 +62,10 @@ class Layout:
     """The prefix rows alone, as they move up to the cutoff."""
     live: Rows
     """All rows of the tail."""
+    places: Int[Tensor, "2 place"]
+    """Groups, and their neighbours, that are inside: to look for them on a GPU would wait for it."""
+    own_prefix: Int[Tensor, "group live"]
+    """Where a group's own keys and values are that are not S_i's: among the prefix rows."""
     own_source: Int[Tensor, "group own"]
     """Where a group's own keys and values are up to the cutoff: in the prefix rows, then the tokens of the source."""
     own_tail: Int[Tensor, "group own"]
@@ -130,6 +134,8 @@ def _of_table(
         replaced=torch.cat([prefix_tokens, torch.where(inside, patches + spec.n_prefix, spec.n_tokens)], dim=1),
         prefix=_rows(prefix_tokens, torch.zeros_like(patches[:, :0]), run[:, :0]),
         live=_rows(prefix_tokens, patches + spec.n_prefix, run),
+        places=inside.nonzero().T.contiguous(),
+        own_prefix=prefix_rows,
         own_source=torch.cat([prefix_rows, n_groups * n_live + spec.n_prefix + patches], dim=1),
         own_tail=torch.cat([prefix_rows, n_groups * n_live + tail_of_groups.reads], dim=1),
         tail=tail_of_groups,

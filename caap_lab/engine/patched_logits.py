@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.engine.blanks import Blank, blank_run
+from caap_lab.engine.blanks import Blank, BlankRun, blank_run
 from caap_lab.engine.cnn import blank_maps, entering_maps, score_cells
 from caap_lab.engine.free import score_patches_free
 from caap_lab.engine.memory import Sizes, sizes_within
@@ -62,8 +62,10 @@ def patched_logits(
         logits = _of_cnn(model, images, plans, blank, seed, chunk_size, own)
     else:
         assert isinstance(model, HookedViT)
-        logits = _of_vit(model, images, plans, blank, seed, chunk_size, own)
-    if not all(part.isfinite().all() for part in logits.by_range.values()):
+        run = blank_run(model, blank, seed)  # kept with the model after the first time
+        logits = logits_of_vit(model, images, plans, run, chunk_size, own)
+    # On a GPU this would wait for it: there whoever reads the scores on the CPU has to look.
+    if model.device.type != "cuda" and not all(part.isfinite().all() for part in logits.by_range.values()):
         raise InputError(
             "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
             "extreme values in the image, or use dtype='float32' instead of float16."
@@ -78,16 +80,15 @@ def sizes_of(model: HookedModel, plans: Sequence[CaapPlan], settings: CaapSettin
     return sizes_within(model, list(plans), settings.max_memory or DEFAULT_MEMORY, batch_size, settings.chunk_size)
 
 
-def _of_vit(
+def logits_of_vit(
     model: HookedViT,
     images: Float[Tensor, "image 3 height width"],
     plans: Sequence[CaapPlan],
-    blank: Blank,
-    seed: int,
+    run: BlankRun,
     chunk_size: int,
     own: bool,
 ) -> PatchedLogits:
-    run = blank_run(model, blank, seed)  # kept with the model after the first time
+    """As `patched_logits`, with the blank's run given: nothing in it waits for a GPU."""
     ranges = [(plan.start, cutoff) for plan in plans for cutoff in plan.cutoffs]
     source = run_source(model, images, plans[0].context, ranges, own)
     logits: dict[tuple[int, int], Tensor] = {}

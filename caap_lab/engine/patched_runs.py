@@ -68,7 +68,8 @@ def score_groups(
     return _Chunk(model, blank, source, images, plan, groups).run()
 
 
-KeysAndValues = tuple[Float[Tensor, "image head _ d_head"], Float[Tensor, "image head _ d_head"]]
+Keys = Float[Tensor, "image head _ d_head"]
+"""Keys, or values."""
 
 
 @dataclass(frozen=True)
@@ -135,42 +136,34 @@ class _Chunk:
         if not (x.shape[1] or joins):  # a model without prefix rows, before the cutoff
             return x
         normalized = block.norm1(x)
-        q, prefix, patches = self._project(block.attention, normalized, rows, layer)
+        q, k, v = self._project(block.attention, normalized, rows, layer)
         if joins:
             joining = groups.live.tokens[groups.n_prefix_rows :]
             q = torch.cat([q, self.source.heads("q", layer, self.images).index_select(2, joining)], dim=2)
             x = torch.cat([x, self.source.whole_resid(layer)[self.images].index_select(1, joining)], dim=1)
             normalized = block.norm1(x)
         patched_tokens = _from_source if layer < cutoff else BEHIND_CUTOFF[self.plan.context]
-        k, v = self._own(prefix, *patched_tokens(self, layer, patches))
-        z = attend(q, k, v, rows, groups, self.blank, layer, self.plan.attention)
+        k, v, places = patched_tokens(self, layer, k, v)
+        z = attend(q, k, v, places, rows, groups, self.blank, layer, self.plan.attention)
         n_rows = len(rows.tokens)
         return self.model.after_heads(layer, x[:, :n_rows], normalized[:, :n_rows], z)
 
     def _project(
         self, attention: Attention, normalized: Float[Tensor, "image entering d_model"], rows: Rows, layer: int
-    ) -> tuple[Float[Tensor, "image head asking d_head"], KeysAndValues, KeysAndValues]:
-        """Queries of the rows that move, and keys and values of the prefix rows and of the patch rows."""
+    ) -> tuple[Float[Tensor, "image head asking d_head"], Keys, Keys]:
+        """Queries of the rows that move, and keys and values of the prefix rows, then of the patch rows."""
         n_prefix, tokens = self.layout.n_prefix_rows, self.layout.live.tokens
         if layer == self.plan.start:  # the prefix rows are the blank's own still
             q, k, v = (t[:, tokens[:n_prefix]].expand(self.n_images, -1, -1, -1) for t in self.blank.qkv(layer))
         else:
             n_moving = n_prefix if rows is self.layout.prefix else normalized.shape[1]
             q, k, v = attention.project_qkv(normalized[:, :n_moving], tokens[:n_moving])
-        prefix, patches = (k[:, :, :n_prefix], v[:, :, :n_prefix]), (k[:, :, n_prefix:], v[:, :, n_prefix:])
         if q.shape[2] < normalized.shape[1]:
-            patches = attention.project_kv(normalized[:, n_prefix:], tokens[n_prefix : normalized.shape[1]])
-        return q, prefix, patches
-
-    def _own(
-        self, prefix: KeysAndValues, patched: KeysAndValues, places: Int[Tensor, "group own"]
-    ) -> tuple[Float[Tensor, "image head group own d_head"], Float[Tensor, "image head group own d_head"]]:
-        """Keys and values of each group's own tokens, its live prefix and S_i, from their places."""
-        k, v = (
-            torch.cat(both, dim=2).index_select(2, places.flatten()).unflatten(2, tuple(places.shape))
-            for both in zip(prefix, patched, strict=True)
-        )
-        return k, v
+            k_patches, v_patches = attention.project_kv(
+                normalized[:, n_prefix:], tokens[n_prefix : normalized.shape[1]]
+            )
+            k, v = torch.cat([k, k_patches], dim=2), torch.cat([v, v_patches], dim=2)
+        return q, k, v
 
     def _sequence(self, x: Float[Tensor, "image row d_model"]) -> Float[Tensor, "sequence token d_model"]:
         """What the head gets: the prefix rows; or all tokens, for a head that reads patches."""
@@ -186,30 +179,34 @@ class _Chunk:
                 rows = self.source.whole_resid(spec.n_layers)[self.images][:, groups.patches + spec.n_prefix]
             else:
                 rows = groups.tail.contexts(x[:, n_prefix:])[:, groups.tail.reads]
-            group, neighbour = groups.inside.nonzero(as_tuple=True)
+            group, neighbour = groups.places
             whole[:, group, groups.patches[group, neighbour] + spec.n_prefix] = rows[:, group, neighbour]
         return whole.flatten(0, 1)
 
 
-PatchedTokens = Callable[[_Chunk, int, KeysAndValues], tuple[KeysAndValues, Int[Tensor, "group own"]]]
-"""Gives keys and values that S_i have in a block (paper eq 2), and where those of each group's own tokens are behind
-the prefix rows'. It gets the block and those of the patch rows."""
+PatchedTokens = Callable[[_Chunk, int, Keys, Keys], tuple[Keys, Keys, Int[Tensor, "group own"]]]
+"""Gives keys and values that S_i have in a block (paper eq 2), behind the prefix rows', and where those of each group's
+own tokens are among them. It gets the block, and keys and values of the prefix rows, then of the patch rows."""
 
 
-def _from_source(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+def _from_source(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
     """S_i have the source run's."""
-    return chunk.source.keys_and_values(layer, chunk.images), chunk.layout.own_source
+    n_prefix, source = chunk.layout.n_prefix_rows, chunk.source.keys_and_values(layer, chunk.images)
+    k, v = (torch.cat([t[:, :, :n_prefix], own], dim=2) for t, own in zip((k, v), source, strict=True))
+    return k, v, chunk.layout.own_source
 
 
-def _from_rows(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+def _from_rows(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
     """S_i are live: they have those of the group's rows, or of what stands in for them."""
-    (k, v), tail = rows, chunk.layout.tail
-    return (tail.contexts(k), tail.contexts(v)), chunk.layout.own_tail
+    n_prefix, tail = chunk.layout.n_prefix_rows, chunk.layout.tail
+    if tail.weights is not None:
+        k, v = (torch.cat([t[:, :, :n_prefix], tail.contexts(t[:, :, n_prefix:])], dim=2) for t in (k, v))
+    return k, v, chunk.layout.own_tail
 
 
-def _from_blank(chunk: _Chunk, layer: int, rows: KeysAndValues) -> tuple[KeysAndValues, Int[Tensor, "group own"]]:
+def _from_blank(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
     """S_i are the blank's tokens again, which all rows read anyway: a group's own tokens are its prefix."""
-    return rows, chunk.layout.own_source[:, : len(chunk.model.spec.live_prefix)]
+    return k, v, chunk.layout.own_prefix
 
 
 BEHIND_CUTOFF: dict[str, PatchedTokens] = {"clamped": _from_rows, "frozen": _from_source, "dropped": _from_blank}

@@ -80,7 +80,8 @@ def run_source(
     goes_on = logits or to_the_end
     last = f"blocks.{stop - 1}."
     with model.hooks(fwd_hooks=[(name, keep) for name in names if goes_on or not name.startswith(last)]):
-        entering = model(images, stop_at_layer=None if goes_on else stop - 1)
+        # From the embeddings on, as images were looked at when they were preprocessed, which waits for a GPU.
+        entering = model(model.embed(images), start_at_layer=0, stop_at_layer=None if goes_on else stop - 1)
     if goes_on:
         return SourceRun(model, len(images), kept, logits=entering)
     block = model.architecture.block(stop - 1)

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caap_lab.attribution.enlarge import enlarged
@@ -16,7 +16,9 @@ from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images
+from caap_lab.models.device_dtype import exact
 from caap_lab.models.targets import Contrast, Direction, Logit, Target, TargetLike, Targets, explained
+from caap_lab.models.vit import HookedViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +129,40 @@ def target_scores(
     Raises:
         InputError: the model gives NaN or infinity.
     """
-    logits = model(batch)
+    return read_scores(*scores_under_way(model, batch, targets, score, probability))
+
+
+def scores_under_way(
+    model: HookedModel,
+    batch: Float[Tensor, "row 3 height width"],
+    targets: Sequence[Target],
+    score: str,
+    probability: str = "auto",
+) -> tuple[Float[Tensor, " row"], Bool[Tensor, ""]]:
+    """As `target_scores`, on the model's device, which may be a GPU at work; and whether all logits are numbers."""
+    # Changed images are made of images that were looked at: to look at them again would wait for a GPU.
+    logits = model(model.embed(batch), start_at_layer=0) if isinstance(model, HookedViT) else model(batch)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if not logits.isfinite().all():
-        raise InputError(
-            "The model gives NaN or infinity on a changed image: look for such values in its weights, or use "
-            "dtype='float32' instead of float16."
-        )
     parts, first = [], 0
     for target, same in groupby(targets):
         rows = logits[first : first + len(list(same))]
         first += len(rows)
-        parts.append(_score(target, rows, score, probability).double())
-    return torch.cat(parts).cpu()
+        parts.append(exact(_score(target, rows, score, probability)))
+    return torch.cat(parts), logits.isfinite().all()
+
+
+def read_scores(scores: Float[Tensor, " row"], finite: Bool[Tensor, ""]) -> Float[Tensor, " row"]:
+    """Scores on the CPU.
+
+    Raises:
+        InputError: the model gives NaN or infinity.
+    """
+    if not finite.cpu():
+        raise InputError(
+            "The model gives NaN or infinity on a changed image: look for such values in its weights, or use "
+            "dtype='float32' instead of float16."
+        )
+    return scores.cpu()
 
 
 def _score(target: Target, logits: Float[Tensor, "row columns"], score: str, probability: str) -> Any:

@@ -19,12 +19,14 @@ from caap_lab.metrics.changed_images import (
     CheckedMaps,
     change_order,
     checked_maps,
-    target_scores,
+    read_scores,
+    scores_under_way,
     value_name,
 )
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, ProtocolChanges, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
+from caap_lab.models.later import Later, handed_over
 from caap_lab.models.pass_meter import passes_shown
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.quantised import images_at_once
@@ -193,6 +195,8 @@ class _Curves:
     def __init__(self, given: CheckedMaps, protocol: CurveProtocol) -> None:
         self.model, self.images, self.maps, self.targets = given.model, given.images, given.maps, given.targets
         self.protocol = protocol
+        self._later = Later(self.model.device)
+        self._under_way: list[tuple[list[_Piece], tuple[Tensor, Tensor], torch.cuda.Event | None]] = []
         size = self.model.preprocessing.image_size
         self.counts = [torch.tensor(protocol.counts(size, m.grid), dtype=torch.int64, device="cpu") for m in self.maps]
         self.scores = [torch.zeros(2, len(counts), dtype=torch.float64, device="cpu") for counts in self.counts]
@@ -220,6 +224,7 @@ class _Curves:
                     waiting, filled = [], 0
         if filled:
             self._score(batch[:filled], waiting)
+        self._read(0)
 
     def _pieces(self, bar: Any) -> Iterator[_Piece]:
         model, protocol = self.model, self.protocol
@@ -232,7 +237,7 @@ class _Curves:
                     base_image(name, image, model, target, protocol.probability)
                     for name in (protocol.insertion_base, protocol.deletion_base)
                 )
-            order = change_order(m, protocol.upsampling).to(model.device)
+            order = handed_over(change_order(m, protocol.upsampling), model.device)
             counts = self.counts[index].to(model.device)
             insertion, deletion = self.scores[index]
             yield _Piece(insertion, counts, order, image[0], start[0], target)
@@ -240,10 +245,20 @@ class _Curves:
             bar.update()
 
     def _score(self, batch: Tensor, pieces: list[_Piece]) -> None:
+        """Begin with a batch; where a GPU is at it, what is read are the scores of the batch before."""
         targets = [piece.target for piece in pieces for _ in piece.counts]
-        scores = target_scores(self.model, batch, targets, self.protocol.score, self.protocol.probability)
-        for piece, values in zip(pieces, scores.split([len(piece.counts) for piece in pieces]), strict=True):
-            piece.curve.copy_(values)
+        begun = scores_under_way(self.model, batch, targets, self.protocol.score, self.protocol.probability)
+        self._under_way.append((pieces, begun, self._later.mark()))
+        self._read(self._later.ahead)
+
+    def _read(self, left: int) -> None:
+        """Read the scores of all batches but the last ones."""
+        while len(self._under_way) > left:
+            pieces, begun, mark = self._under_way.pop(0)
+            with self._later.reading(mark):
+                scores = read_scores(*begun)
+            for piece, values in zip(pieces, scores.split([len(piece.counts) for piece in pieces]), strict=True):
+                piece.curve.copy_(values)
 
     def of(self, index: int) -> PerturbationCurves:
         """One map's finished curves."""

@@ -147,8 +147,12 @@ class Preprocessing:
         if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[0] != 3:
             shape = list(getattr(tensor, "shape", ()))
             raise InputError(f"Expected one preprocessed image [3, height, width], not {shape}.")
-        pixels = tensor.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
-        return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        return self.to_rgb_all(tensor[None])[0]
+
+    def to_rgb_all(self, batch: Float[Tensor, "batch 3 height width"]) -> UInt8[np.ndarray, "batch height width 3"]:
+        """The pictures in a batch of preprocessed images; see `to_rgb`."""
+        pixels = batch.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
+        return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
     def _geometry(self, image: Image.Image, interpolation: str, border: tuple[float, ...]) -> Tensor:
         """An image resized and cropped by timm's transform, as uint8 [3, h, w]; `border` is the colour of padding."""
