@@ -20,7 +20,7 @@ class BoardView {
     this.loads = 0;
     this.tools = buildTools(node("div", "caap-tools", element), model, () => this.tiles.some((tile) => tile.signed));
     this.ruler = node("div", "caap-ruler", element);
-    this.grid_element = node("div", "caap-tiles", element);
+    this.tilesElement = node("div", "caap-tiles", element);
     this.tip = node("div", "caap-tip", element);
     this.tip.hidden = true;
     this.said = node("div", "caap-said", element);
@@ -125,8 +125,8 @@ class BoardView {
     const [before, after] = [[...this.views.values()], [...views.values()]];
     if (before.length !== after.length || before.some((view, place) => view !== after[place])) {
       const focused = document.activeElement;
-      this.grid_element.replaceChildren(...after.map((view) => view.element));
-      if (this.grid_element.contains(focused)) focused.focus({ preventScroll: true });
+      this.tilesElement.replaceChildren(...after.map((view) => view.element));
+      if (this.tilesElement.contains(focused)) focused.focus({ preventScroll: true });
     }
     this.views = views;
     this.show();
@@ -161,7 +161,7 @@ class BoardView {
     const lines = Math.ceil(longest / fit) || 1;
     const columns = Math.ceil(longest / lines) || 1; // 5 + 4 rather than 6 + 3
     const width = Math.floor(Math.min((this.width - GAP * (columns - 1)) / columns, largest));
-    this.grid_element.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
+    this.tilesElement.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
     for (const view of this.views.values()) view.paint(width, this.ratio);
     this.label();
     this.draws += 1;
