@@ -35,7 +35,7 @@ class TraceGrids:
         apart: dict[str, Any] = {"chosen": [-1, -1], **every}
         size: dict[str, Any] = {"rows": spec.grid[0], "cols": spec.grid[1], **every}
         prefix: dict[str, Any] = {"heads": max(1, spec.n_prefix), "columns": self._prefix_names}
-        self.layers = HeadGrid(heads=1, columns=["patches"], label="Patches by layer", width=_width(1), **size)
+        self.layers = HeadGrid(heads=1, columns=["map"], label="Patches by layer", width=_width(1), **size)
         self.prefix = HeadGrid(label="Prefix tokens by layer", width=_width(len(spec.prefix)), **prefix, **apart)
         self.heads = HeadGrid(heads=spec.n_heads, label="Heads by layer", width=_width(spec.n_heads), **apart)
 

@@ -109,6 +109,7 @@ class TraceView(Panel):
             tools=["modes", "opacity", "fade", "smooth", "top"],
             modes=["paint", "erase", "box"],
             mode="paint",
+            smallest=180,
             largest=420,
             label="Clean image, corrupted image and the effects of patches",
         )
