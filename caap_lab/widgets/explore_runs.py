@@ -21,6 +21,8 @@ from caap_lab.widgets.photos import Photo
 from caap_lab.widgets.run_times import RunTimes
 
 BLANK: str = DEFAULTS["blank"]
+FEW = 20
+"""Forward passes of maps that are computed in the order of their tiles; those of more come later."""
 
 
 class Side(NamedTuple):
@@ -70,13 +72,18 @@ class ExploreRuns:
         if box:
             jobs += [self._box_job(place, box, changed) for place in places if (place, box) not in self.results.boxes]
         planned: set[tuple[int, str]] = set()
-        for side in sides:
-            for method in methods:
-                jobs += self._map_jobs(side, method, planned, changed)
-        if self._has_caap:  # what patches say alone
-            for side in sides:
-                jobs += self._map_jobs(side, "caap", planned, changed) if "caap" not in methods else []
+        wanted = [(method, side) for side in sides for method in methods]
+        if self._has_caap and "caap" not in methods:  # what patches say alone
+            wanted += [("caap", side) for side in sides]
+        wanted.sort(key=lambda pair: self._long(pair[0]))  # none waits minutes for what takes a moment
+        for method, side in wanted:
+            jobs += self._map_jobs(side, method, planned, changed)
         return list({job.key: job for job in jobs}.values())
+
+    def _long(self, method: str) -> float:
+        """Forward passes of a map, where they are many."""
+        passes = self.times.passes(method) or 0.0
+        return passes if passes > FEW else 0.0
 
     def _logits_job(self, place: int, changed: Callable[..., None]) -> Job:
         def run() -> tuple[Tensor, Tensor | None, float]:

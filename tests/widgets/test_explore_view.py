@@ -381,8 +381,10 @@ def test_how_long_a_map_takes_is_said(model: cl.HookedViT, scenes: list[Any], mo
     times = made._runs.times
     assert times.seconds_per_pass is not None and times.passes("rise") > 1000
     times.seconds_per_pass = 0.03
-    monkeypatch.setattr(Worker, "replace_jobs", lambda self, jobs: None)
-    made.method_picker.value = ("rollout", "rise")
+    waiting: list[Any] = []
+    monkeypatch.setattr(Worker, "replace_jobs", lambda self, jobs: waiting.extend(job.key for job in jobs))
+    made.method_picker.value = ("rollout", "rise", "attn_lrp")
+    assert waiting == [("map", 0, "attn_lrp", None), ("map", 0, "rise", None)]  # what is quick does not wait
     passes = times.passes("rise")
     assert captions(made)[2] == f"rise: computing, about {passes * 0.03 / 60:.0f} min"
     assert made.board.tile("rise")["details"] == f"as much as {passes:,.0f} forward passes of 30 ms"
