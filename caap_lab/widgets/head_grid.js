@@ -1,45 +1,8 @@
 // Small maps of all heads on one canvas that shows what is in sight of its frame. What is pointed at is shown large on
 // the board beside it, without asking the kernel. Numbers of rows and columns are text of the page.
 
-const SCALES = ["each head", "each layer", "all heads"];
 const ZOOM = 1.3;
 const LEAST = 480; // pixels of the whole, as far as there is room
-
-function make(parent, tag, classes, attributes = {}) {
-  const node = parent.appendChild(document.createElement(tag));
-  node.className = classes;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
-
-// The elements of the whole, and its buttons.
-function frameOf(el) {
-  el.classList.add("caap-live", "caap-heads");
-  const head = make(el, "div", "caap-heads-head");
-  const caption = make(head, "div", "caap-caption");
-  const named = make(head, "label", "caap-heads-scale");
-  make(named, "span", "").textContent = "scale of";
-  const scale = make(named, "select", "", { "aria-label": "Colours go up to", title: "The last colour is the highest value of" });
-  for (const name of SCALES) scale.append(new Option(name, name));
-  const zooms = make(head, "span", "caap-heads-zoom", { role: "group", "aria-label": "Zoom" });
-  const button = (text, label) => {
-    const node = make(zooms, "button", "", { type: "button", "aria-label": label, title: `${label} (Ctrl and wheel)` });
-    node.textContent = text;
-    return node;
-  };
-  const buttons = [button("−", "Zoom out"), button("fit", "Show all maps"), button("+", "Zoom in")];
-  const body = make(el, "div", "caap-heads-body");
-  const strip = (classes) => make(make(body, "div", classes, { "aria-hidden": "true" }), "div", "caap-heads-strip");
-  const columns = strip("caap-heads-columns"); // the canvas says what is chosen
-  const rows = strip("caap-heads-rows");
-  const frame = make(body, "div", "caap-heads-frame");
-  const extent = make(frame, "div", "caap-heads-extent");
-  const canvas = make(extent, "canvas", "", { tabindex: "0", role: "application" });
-  const bar = make(el, "div", "caap-heads-bar", { role: "img" });
-  const [low, colours, high] = ["span", "i", "span"].map((tag) => make(bar, tag, ""));
-  const tip = make(el, "div", "caap-tip", { role: "status" });
-  return { caption, named, scale, zooms, buttons, columns, rows, frame, extent, canvas, bar, low, colours, high, tip };
-}
 
 function render({ model, el }) {
   const parts = frameOf(el);

@@ -60,7 +60,7 @@ def test_chart_by_mouse_and_keyboard(sweep: "LabPage") -> None:
     sweep.click(chart(sweep), 0.97, 0.4)  # above the last cutoff
     sweep.wait_for("(w.cutoff.value, w.map.settings['cutoff'])", (8, 8))
     sweep.expect(chart(sweep)).to_have_css("cursor", "pointer")
-    left, top, width, height = sweep.box(chart(sweep))
+    left, top, _, height = sweep.box(chart(sweep))
     sweep.page.mouse.move(left + 58, top + height / 2)  # on the axis: the first cutoff
     tip = sweep.output.locator(".caap-curve-tip")
     sweep.expect(tip).to_have_text(sweep.value("f'cutoff 0: insertion - deletion {w.values[0]:#.3g}'"))
