@@ -284,7 +284,7 @@ class _Curves:
 def _compute(given: MetricInput) -> dict[str, Any]:
     assert given.protocol is not None
     curves = insertion_deletion(
-        given.model, given.image, given.map, protocol=given.protocol, batch_size=given.batch_size
+        given.model, given.image, given.map, protocol=given.protocol, batch_size=given.batch_size, progress=False
     )
     assert not isinstance(curves, list)
     return {name: getattr(curves, name) for name in (*(column.name for column in COLUMNS), *_CURVES)}

@@ -53,6 +53,7 @@ def test_nothing_is_shown_where_it_is_not_wanted(bars: list[Any], capfd: pytest.
     x = random_images(model, 2)
     model.record(x, "resid_post", progress=False)
     cl.caap(model, x[0], progress=False)
+    cl.sweep_cutoffs(model, x[:1], cutoffs=[1], protocol="xplique", progress=False)
     assert not bars and capfd.readouterr().err == ""
 
 
