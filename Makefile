@@ -4,6 +4,7 @@ BIN := .venv/bin
 # pip would compile what it installs on one core; -qq: some packages ship files that are no Python of this version.
 INSTALL := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+TESTS := -n auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint fix docs bench figures slow gpu lab clean
@@ -14,8 +15,15 @@ help:   ## list the targets
 demo: .venv/.installed   ## map a generated scene, offline, into runs/demo
 	$(BIN)/caap-lab map --demo --out runs/demo
 
-test: lint   ## lint, then run the tests, in one process a core
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+# mypy without its cache takes a minute or two on one core, and the tests leave cores idle: both go on at once. What lint
+# has to say comes after the tests, in one piece; both are run to their end, and either fails.
+test: .venv/.dev   ## run the tests, in one process a core, and lint beside them
+	@said=$$(mktemp); trap 'kill $$lint 2>/dev/null; rm -f $$said' EXIT; trap 'exit 130' INT TERM; \
+	$(MAKE) --no-print-directory lint >$$said 2>&1 & lint=$$!; \
+	echo "$(BIN)/python -m pytest $(TESTS), and make lint"; \
+	$(BIN)/python -m pytest $(TESTS); tests=$$?; \
+	wait $$lint; lint_failed=$$?; cat $$said; \
+	[ $$tests = 0 ] || { echo "the tests failed, see above" >&2; exit $$tests; }; exit $$lint_failed
 
 lint: .venv/.dev   ## style, types and the tree's import rule; all are run before it fails
 	@failed=; for tool in "ruff check" "ruff format --check" mypy lint-imports; do \
@@ -66,11 +74,12 @@ clean:   ## remove caches and builds; keep .venv and runs/
 	@$(COMPILE)
 	@touch $@
 
-.venv/.dev: .venv/.installed
-	@echo "Installing the test tools"
-	@$(INSTALL) -e '.[dev]'
+# All at once from a bare clone: to install after an install means to resolve and compile everything twice.
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Installing caap_lab with its notebook and test tools into .venv: some minutes, this first time only"
+	@$(INSTALL) -e '.[notebook,dev]'
 	@$(COMPILE)
-	@touch $@
+	@touch .venv/.installed $@
 
 .venv/.docs: .venv/.installed
 	@echo "Installing the documentation tools"
