@@ -18,7 +18,7 @@ from caap_lab.variant import Variant
 def draw(data: FigureData) -> FigureResult:
     """An image with several objects, explained for each of its classes, on the CLIP model of table 2."""
     study = data.study(2)
-    model = next((model for model in study.models if model.label.startswith("CLIP")), study.models[0])
+    model = next((model for model in study.models if "clip" in model.label.lower()), study.models[0])
     image, classes = _image_of_two_classes(data, study, model)
     rows = [[data.map(study, model, method, image, label) for method in study.methods] for label in classes]
     figure = cl.gallery(rows, [method.label for method in study.methods], [model.label] * len(rows))

@@ -16,6 +16,7 @@ from caap_lab.attribution.registry import attribute
 from caap_lab.bench.benchmark import run_plan
 from caap_lab.bench.identity import spec_digest, weights_digest
 from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
+from caap_lab.bench.profiles import paper_name
 from caap_lab.bench.published import METRICS
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.target_rule import rule_in_key, target_by_rule
@@ -185,7 +186,9 @@ class FigureData:
                     None if study.target == "prediction" else study.target,
                     metrics=study.metrics,
                     # One folder for all would be read in full by each sweep.
-                    out=self.run_folder / "sweeps" / _file_name(f"table_{table:02d}_{variant.label}"),
+                    out=self.run_folder
+                    / "sweeps"
+                    / _file_name(f"table_{table:02d}_{paper_name(table, variant.label)}"),
                     progress=self.running.get("progress", True),
                     **settings,
                 )

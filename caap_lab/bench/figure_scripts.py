@@ -14,6 +14,7 @@ from types import ModuleType
 from tqdm.auto import tqdm
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.profiles import DEMO_MODELS
 from caap_lab.bench.published import tables as table_numbers
 from caap_lab.checkout import checkout_folder, installed_folder
 from caap_lab.errors import InputError
@@ -23,7 +24,8 @@ from caap_lab.plots.style import save_figure
 
 TABLES = {f"tab{number:02d}": number for number in table_numbers()}
 """Names of the paper's tables."""
-_DEMO = "Demo profile: the bundled models and scenes stand in for the paper's, under the paper's names."
+_IN_PAPER = {"gallery": "figures 11 to 40"}
+"""Which figures of the paper a script draws, where its name does not say it."""
 
 
 def figures_folder() -> Path:
@@ -99,12 +101,19 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     return written + (load_script("tables", folder).write(data, numbers, out) if numbers else [])
 
 
+def _demo_caption(name: str) -> str:
+    """What a figure of the demo profile is, and what stands for what in it."""
+    own = ", ".join(f"{model} for {family}" for family, model in DEMO_MODELS.items())
+    figures = _IN_PAPER.get(name, f"figure {name.removeprefix('fig').lstrip('0')}")
+    return f"Generated scenes and bundled models, laid out as {figures} of the paper:\n{own}."
+
+
 def _write(name: str, result: FigureResult, out: Path, demo: bool) -> list[Path]:
     if demo:
-        title = result.figure.get_suptitle()
+        title, caption = result.figure.get_suptitle(), _demo_caption(name)
         laid_out = result.figure.get_layout_engine() is not None
         place = {} if laid_out else {"y": 1 - 0.05 / result.figure.get_figheight()}
-        result.figure.suptitle(f"{title}\n{_DEMO}" if title else _DEMO, fontsize=9, **place)
+        result.figure.suptitle(f"{title}\n{caption}" if title else caption, fontsize=9, **place)
     pictures = save_figure(result.figure, out / name)
     with atomic_path(out / f"{name}.csv") as part:
         result.data.to_csv(part, index=False)

@@ -65,16 +65,30 @@ DEMO_CNN = {"ResNet-18": "demo-cnn"}
 DEMO_IMAGES = 12
 
 
+def stand_in(name: str) -> str | None:
+    """What the demo profile has in the place of one of the paper's data sets or models; None where it has nothing."""
+    return DEMO_DATASETS.get(name) or DEMO_CNN.get(name) or DEMO_MODELS.get(name.partition("-")[0])
+
+
+def stand_ins(table: int) -> str:
+    """What stands in for the data sets and models of one of the paper's tables in the demo profile, as a sentence."""
+    pairs = [(stand_in(name), name) for what in ("dataset", "model") for name in names(table, what)]
+    return f"Stand-ins: {', '.join(f'{own} for {name}' for own, name in pairs if own)}."
+
+
+def paper_name(table: int, label: str) -> str:
+    """The paper's name for a model of one of its tables, by what the plan of either profile calls it."""
+    return next((name for name in names(table, "model") if label in (name, stand_in(name))), label)
+
+
 def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) -> BenchmarkPlan:
-    """All tables on the bundled world.
+    """All tables on the bundled world, laid out as the paper's, under the names of what stands in for its own.
 
     Args:
         images: Scenes of each kind.
         chosen: Numbers of tables; all by default.
     """
-    families = {name: name.partition("-")[0] for name in MODELS}
-    specs = {name: f"{name}={DEMO_MODELS[family]}" for name, family in families.items() if family in DEMO_MODELS}
-    specs |= {name: f"{name}={model}" for name, model in DEMO_CNN.items()}
+    specs = {name: own for name in MODELS if (own := stand_in(name))}
     sets = {name: open_images(source).sample(images, seed=0) for name, source in DEMO_DATASETS.items()}
     notes = (
         f"Scaled down: the bundled world stands in for the paper's models and data sets ({images} generated scenes of "
@@ -198,6 +212,7 @@ def _plan(
     seed: int = 0,
     fixed: frozenset[str] = frozenset(),
 ) -> BenchmarkPlan:
+    named = profile == "paper"  # what stands in keeps its own name
     studies = []
     for table in chosen_tables(chosen):
         for dataset in names(table, "dataset"):
@@ -207,7 +222,7 @@ def _plan(
                 images = images.sample(counts[group], seed)
             studies.append(
                 Study(
-                    Data(images.source, tuple(s.name for s in images), images.chosen, dataset),
+                    Data(images.source, tuple(s.name for s in images), images.chosen, dataset if named else ""),
                     tuple(parse_variant(specs[name]) for name in names(table, "model", dataset) if name in specs),
                     tuple(parse_variant(f"{name}={METHODS[name]}") for name in names(table, "method", dataset)),
                     (group,),

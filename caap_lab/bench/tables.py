@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from caap_lab.bench.plan import Study
+from caap_lab.bench.plan import BenchmarkPlan, Data, Study
+from caap_lab.bench.profiles import stand_ins
 from caap_lab.bench.published import METRICS, published
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.target_rule import has_probability, rule_words
@@ -200,8 +201,7 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
         frame = summary[summary["study"].isin(members)].drop(columns="study").reset_index(drop=True)
         if frame.empty:
             continue
-        data = ", ".join(dict.fromkeys(result.plan.studies[i].data.label for i in members))
-        title = f"Table {group}: {data}" if paper else data
+        title = _title(result.plan, group, [result.plan.studies[i].data for i in members])
         name = f"table_{group:02d}" if paper else f"study_{group + 1}"
         protocol = _protocol(result, members)
         number = group if paper else 0
@@ -220,6 +220,15 @@ def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
     return [page, *written]
 
 
+def _title(plan: BenchmarkPlan, number: int, data: Sequence[Data]) -> str:
+    """What a table shows; what stands in for the paper's data goes by its own name."""
+    if plan.profile == "demo":
+        kinds = ", ".join(dict.fromkeys(one.source.partition(":")[2] for one in data))
+        return f"Demo scenes: {kinds} (laid out as table {number} of the paper)"
+    labels = ", ".join(dict.fromkeys(one.label for one in data))
+    return f"Table {number}: {labels}" if plan.profile else labels
+
+
 def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...]:
     """Data, weights, versions and settings behind a table's numbers."""
     plan = result.plan
@@ -229,6 +238,8 @@ def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...
     studies = [plan.studies[i] for i in members]
     columns = [column for study in studies for column in plan.columns(study)]
     lines = [f"{units(dict.fromkeys(columns))}, mean over images ± standard error (ddof 0); best in bold."]
+    if plan.profile == "demo":
+        lines += map(stand_ins, dict.fromkeys(study.table for study in studies))
     for study in studies:
         who = rule_words(study.target)
         texts = [model.label for model in study.models if model.text in plan.identity.by_contrast]

@@ -11,7 +11,7 @@ import pytest
 import caap_lab as cl
 from caap_lab import cli
 from caap_lab.bench.plan import BenchmarkPlan
-from caap_lab.bench.profiles import DATASETS, MODELS, demo_plan, paper_plan
+from caap_lab.bench.profiles import DATASETS, DEMO_DATASETS, MODELS, demo_plan, paper_plan, stand_in
 from caap_lab.bench.published import METHODS, METRICS, names, published, tables
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
@@ -40,6 +40,19 @@ def filled(plan: BenchmarkPlan, folder: Path, seed: int = 0) -> BenchmarkResult:
     return BenchmarkResult.open(folder)
 
 
+def under_papers_names(plan: BenchmarkPlan) -> BenchmarkPlan:
+    """A plan of the demo profile with the paper's names as labels."""
+    studies = []
+    for study in plan.studies:
+        (dataset,) = (name for name, source in DEMO_DATASETS.items() if source == study.data.source)
+        models = [
+            replace(model, label=next(n for n in names(study.table, "model") if stand_in(n) == model.text))
+            for model in study.models
+        ]
+        studies.append(replace(study, data=replace(study.data, label=dataset), models=tuple(models)))
+    return replace(plan, studies=tuple(studies))
+
+
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
     return filled(demo_plan(images=5), tmp_path_factory.mktemp("runs") / "demo")
@@ -60,24 +73,49 @@ def test_the_demo_profile_has_every_table(demo_run: BenchmarkResult) -> None:
     plan = demo_run.plan
     assert sorted({study.table for study in plan.studies}) == tables()
     for study in plan.studies:
-        assert [m.label for m in study.methods] == names(study.table, "method", study.data.label)
-        wanted = [name for name in names(study.table, "model", study.data.label)]
-        left_out = [name for name in wanted if name in ("ResNet-50", "DenseNet-161", "VGG-16")]
-        assert [m.label for m in study.models] == [name for name in wanted if name not in left_out]
+        (dataset,) = (name for name, source in DEMO_DATASETS.items() if source == study.data.source)
+        assert [m.label for m in study.methods] == names(study.table, "method", dataset)
+        own = [stand_in(name) for name in names(study.table, "model", dataset)]
+        assert [m.text for m in study.models] == [name for name in own if name]
     made = make_tables(demo_run)
     assert [table.number for table in made] == tables()
     by_number = {table.number: table for table in made}
-    assert by_number[3].title == "Table 3: Oxford-IIIT-Pet, ImageNet-Hard, Food-101"
+    assert by_number[3].title == "Demo scenes: twice, bright-ink, spurious (laid out as table 3 of the paper)"
     assert "Scaled down: " in by_number[1].markdown() and "Published by" not in by_number[1].markdown()
+
+
+def test_stand_ins_go_by_their_own_names_and_the_caption_says_for_what(demo_run: BenchmarkResult) -> None:
+    papers = {*DATASETS, *MODELS}
+    for table in make_tables(demo_run):
+        pages = (table.markdown(), table.latex().partition("begin{tabular}")[2], *map(table.html, table.columns))
+        lines = [line for page in pages for line in page.splitlines() if line.startswith(("|", "<", " & ", "Method"))]
+        shown = [table.title, table.frame.to_csv(), *lines]
+        assert not [text for text in shown if any(name in text for name in papers)]
+        (said,) = (line for line in table.protocol if line.startswith("Stand-ins: "))
+        for name in (*names(table.number, "dataset"), *names(table.number, "model")):
+            assert (f"{stand_in(name)} for {name}" in said) == (stand_in(name) is not None)
+        assert said in table.markdown() and f"laid out as table {table.number} of the paper" in table.latex()
+
+
+def test_folders_under_the_papers_names_are_read_under_the_stand_ins_own(
+    demo_run: BenchmarkResult, tmp_path: Path
+) -> None:
+    """Earlier versions wrote those, and the same trials."""
+    under_papers_names(demo_run.plan).save(tmp_path / "plan.json")
+    found = BenchmarkPlan.load(tmp_path / "plan.json")
+    assert found.studies == demo_run.plan.studies
+    assert [trial.key for trial in found.trials] == [trial.key for trial in demo_run.plan.trials]
+    first = demo_plan(3, [1]).trials[0]
+    assert (first.model.text, first.method.text, first.key) == ("demo", "grad_cam", "59fbacb59274f3b6fe8a305b")
 
 
 def test_cells_of_a_table_are_means_errors_and_differences(demo_run: BenchmarkResult) -> None:
     table = make_tables(demo_run)[0]
     rows = demo_run.to_dataframe()
-    rows = rows[(rows["study"] == 0) & (rows["model"] == "CLIP-L/14")]
+    rows = rows[(rows["study"] == 0) & (rows["model"] == "demo-clip")]
     values = {m: 100 * rows[rows["method"] == m]["deletion"].to_numpy() for m in METHODS if m in set(rows["method"])}
     heads, *lines = [line for line in table.markdown().splitlines() if line.startswith("|") and "---" not in line]
-    column = [head.strip() for head in heads.split("|")].index("CLIP-L/14 Del")
+    column = [head.strip() for head in heads.split("|")].index("demo-clip Del")
     means = {line.split("|")[1].strip(): line.split("|")[column].strip() for line in lines[: len(values)]}
     best = min(values, key=lambda m: values[m].mean())  # the lowest deletion is the best
     for method, found in values.items():
@@ -92,7 +130,7 @@ def test_cells_of_a_table_are_means_errors_and_differences(demo_run: BenchmarkRe
 def test_files(demo_run: BenchmarkResult, tmp_path: Path) -> None:
     paths = write_tables(demo_run, tmp_path / "tables")
     assert len(paths) == 1 + 3 * 15 and all(path.exists() for path in paths)
-    assert paths[0].name == "tables.md" and paths[0].read_text().count("## Table") == 15
+    assert paths[0].name == "tables.md" and paths[0].read_text().count("## Demo scenes: ") == 15
     latex = (tmp_path / "tables" / "table_10.tex").read_text()
     assert latex.count("\\\\\n") == 2 + 2 and "\\textbf{" in latex and "$\\pm$" in latex
     body = latex[latex.index("\\begin{tabular}") :]
@@ -104,7 +142,7 @@ def test_files(demo_run: BenchmarkResult, tmp_path: Path) -> None:
 
 
 def test_published_values_stand_beside_a_paper_run(demo_run: BenchmarkResult, tmp_path: Path) -> None:
-    paper = filled(replace(demo_run.plan, profile="paper"), tmp_path / "paper")
+    paper = filled(replace(under_papers_names(demo_run.plan), profile="paper"), tmp_path / "paper")
     table = make_tables(paper)[0]
     line = table.frame[(table.frame["method"] == "CAAP") & (table.frame["model"] == "ViT-L/16")]
     assert line.set_index("metric")["published"].to_dict() == {"deletion": 42.67, "insertion": 73.42, "insdel": 30.75}
