@@ -26,7 +26,11 @@ function render({ model, el }) {
 
   model.on("change", show);
   show();
-  return () => model.off("change", show);
+  const forget = hideStill({ model, el });
+  return () => {
+    model.off("change", show);
+    forget();
+  };
 }
 
 export default { render };

@@ -1,15 +1,12 @@
 """What a widget is doing: a thin bar while it computes, with a button that stops it, and nothing when it is ready."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-from caap_lab.widgets.scripts import styles
-
-_HERE = Path(__file__).parent
+from caap_lab.widgets.scripts import joined, styles
 
 
 class Activity(anywidget.AnyWidget):
@@ -20,14 +17,16 @@ class Activity(anywidget.AnyWidget):
         total: Number of things when all this began.
         stopped: True if the rest waits until somebody wants it.
         text: What is said where nothing is computed.
+        still: What the picture beside the widget is called; empty where there is none.
     """
 
-    _esm = _HERE / "activity.js"
+    _esm = joined("still.js", "activity.js")
     _css = styles("widgets.css", "controls.css")
     pending = traitlets.Int(0).tag(sync=True)
     total = traitlets.Int(0).tag(sync=True)
     stopped = traitlets.Bool(False).tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
+    still = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_stop: Callable[[], None], on_resume: Callable[[], None]) -> None:
         """Show nothing yet.

@@ -28,6 +28,18 @@ CONTROL_WIDTH = "280px"
 PAUSE = 1.0
 """Seconds without a change before the picture in the notebook is drawn anew."""
 
+VSCODE_ALT = "vscode_altText"
+"""Where VS Code looks for an image's alternative text."""
+SAVED_STYLE = (
+    '<style class="caap-saved">.jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets)'
+    ":has(+ .jp-OutputArea-child + .jp-OutputArea-child style.caap-saved), "
+    ".jp-OutputArea-child:has(style.caap-saved) { display: none; }</style>"
+)
+"""Hides JupyterLab's "Error displaying widget" in a reopened notebook, whose picture stands right below.
+
+While a widget lives, that class is on an element inside the output, not on the output itself.
+"""
+
 
 def wrapped(*widgets: ipywidgets.Widget) -> ipywidgets.Box:
     """Widgets side by side, as many as fit, the rest below."""
@@ -259,7 +271,8 @@ class Panel(ipywidgets.VBox):
             drawn.add_done_callback(lambda png: None if self._closed else self._keep(png.result(), link))
 
     def _keep(self, png: bytes, link: str) -> None:
-        data, alt = {"image/png": png, "text/plain": link}, {"image/png": {"alt": link}}
+        self._status.still = link
+        data, alt = {"image/png": png, "text/plain": link}, {"image/png": {"alt": link}, VSCODE_ALT: link}
         if self._picture is None:
             self._picture = display(data, raw=True, metadata=alt, display_id=True)
         else:
@@ -267,7 +280,12 @@ class Panel(ipywidgets.VBox):
 
     def _ipython_display_(self) -> None:
         # A saved notebook keeps the widget's own output without its state. The picture beside it is what a reader sees;
-        # while the widget lives, its style sheet hides the picture.
-        display(self._repr_mimebundle_(), raw=True)
+        # while the widget lives, still.js hides the picture.
+        display(self._repr_mimebundle_() | {"text/plain": repr(self)}, raw=True)
         self._picture = None  # one picture beside each display
         self._keep(self._drawing()(), self.link)
+        display({"text/html": SAVED_STYLE, "text/plain": ""}, raw=True)
+
+    def __repr__(self) -> str:
+        """What it shows, in a line: for front ends without widgets, and for saved pages."""
+        return f"{self.file_name}: a widget, alive while its kernel runs"

@@ -251,4 +251,7 @@ def test_reopened_notebook_shows_the_picture(lab: "LabPage") -> None:
     lab.reopen("explore.ipynb")
     picture.wait_for()
     lab.until("document.querySelector('.jp-RenderedImage img').naturalWidth > 600")
+    error = lab.output.get_by_text("Error displaying widget")  # of the widget, whose picture is enough
+    error.wait_for(state="attached")
+    lab.expect(error).to_be_hidden()
     lab.screenshot("explore_reopened")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import caap_lab as cl
 from caap_lab.errors import InputError
 from caap_lab.plots.style import text_figure
+from caap_lab.widgets import panel
 from caap_lab.widgets.background import Job, Worker
 from caap_lab.widgets.explore_view import explore
 from caap_lab.widgets.layer_sweep_view import layer_sweep
@@ -74,6 +75,18 @@ def test_a_message_stands_above_all_and_goes_with_the_next_change(small: Small) 
     assert small.message == "Seven is taken." and 'role="alert"' in small._message.value
     small.slider.value = 8
     assert small.message == "" and "alert" not in small._message.value and small._actions.code == "8 ** 2"
+
+
+def test_a_saved_notebook_keeps_a_sentence_and_a_picture(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(panel, "display", lambda data, **options: shown.append(data | options))
+    small._ipython_display_()
+    widget, picture, style = shown
+    assert widget["text/plain"] == repr(small) == "a/model: photo.jpg: a widget, alive while its kernel runs"
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert picture["image/png"].startswith(b"\x89PNG") and picture["text/plain"] == "3 ** 2"
+    assert picture["metadata"]["image/png"]["alt"] == small._status.still == "3 ** 2"
+    assert style["text/html"].startswith("<style") and style["text/plain"] == ""
 
 
 def test_files_of_what_is_shown(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,39 @@
+// The picture that stays in the saved notebook is not shown beside the living widget, whatever the front end calls its
+// elements: it is the one image in the element behind the widget or behind one of those around it.
+
+const LEVELS = 12; // of elements around a widget, up to a cell's outputs
+const PATIENCE = 60000; // milliseconds: pictures of slow machines
+
+function stillBeside(el, alt) {
+  for (let node = el, level = 0; node?.parentElement && level < LEVELS; node = node.parentElement, level += 1) {
+    const next = node.nextElementSibling;
+    const images = next?.querySelectorAll("img") ?? [];
+    if (images.length !== 1 || next.querySelector(".caap-panel")) continue;
+    const said = images[0].getAttribute("alt"); // some front ends leave it out
+    if (!said || said === alt) return node;
+  }
+  return null;
+}
+
+function hideStill({ model, el }) {
+  const look = () => {
+    const found = model.get("still") && stillBeside(el, model.get("still"));
+    if (!found) return;
+    found.classList.add("caap-has-still"); // its style hides what follows, also when the picture is drawn anew
+    stop();
+  };
+  const pages = new MutationObserver(look); // before the browser paints
+  const timer = setTimeout(() => stop(), PATIENCE);
+  function stop() {
+    pages.disconnect();
+    clearTimeout(timer);
+    model.off("change:still", look);
+  }
+  pages.observe(document, { childList: true, subtree: true });
+  model.on("change:still", look);
+  look();
+  return () => {
+    stop();
+    el.closest(".caap-has-still")?.classList.remove("caap-has-still");
+  };
+}
