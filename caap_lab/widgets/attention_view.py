@@ -45,6 +45,10 @@ PATCH, POOL = -1, -2
 def attention(model: HookedViT, image: Images, masks: Masks | None = None, *, overlap: float = 0.5) -> "AttentionView":
     """See where each head of each layer looks from a patch or the class token, and how attention divides in regions.
 
+    ```python
+    cl.widgets.attention(model, "cat.jpg")
+    ```
+
     Click a patch of the photo to make it the query, or choose a prefix token or the pooling head. Heads stand in a grid
     with means over heads, over layers and over both, and can be sorted by entropy, distance or region mass. Objects
     come from masks, or are painted in the photo patch by patch; the sums over their regions are those of
@@ -146,7 +150,7 @@ class AttentionView(Panel):
         self._on(self.grid, "chosen", self._draw_head)
         for call in (self._draw_objects, self._changed):
             self._on(self.grid, "scale", call)
-        for name in ("opacity", "smooth", "robust", "fade", "colours", "top"):
+        for name in self.board.look:
             self._on(self.board, name, self._changed)
         self._on(self.object, "value", self._draw_objects)
         self.clear.on_click(self._clear)

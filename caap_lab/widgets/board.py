@@ -20,10 +20,10 @@ _PARTS = ("_colours", "_numbers", "_outlines", "_bar", "_tile", "_pointer", "_to
 BY_SIGN = "by sign"
 COLOUR_MAPS = (BY_SIGN, "viridis", "cividis", "magma", "gray", "RdBu_r")
 """The first stands for the colour map that fits a map's signs."""
-Mode = Literal["choose", "box", "paint", "erase"]
 Tool = Literal["modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock"]
 Tile = dict[str, Any]
 Ends = tuple[float, float]
+"""Scores at the two ends of the colours."""
 
 
 class Board(anywidget.AnyWidget):
@@ -95,6 +95,11 @@ class Board(anywidget.AnyWidget):
             tables[f"{name} opaque signed"] = opaque_table(signed).tobytes()
         super().__init__(tools=list(tools), tables=tables, **traits)
 
+    @property
+    def look(self) -> list[str]:
+        """Names of the traits that its tools change: what a saved picture follows."""
+        return [name for name in self.tools if name != "modes"]
+
     @traitlets.validate("tiles")
     def _check_tiles(self, proposal: dict[str, Any]) -> list[Tile]:
         keys = [tile["key"] for tile in proposal["value"]]
@@ -145,7 +150,7 @@ def map_tile(
     *,
     signed: bool = False,
     middle: float = 0.0,
-    limits: tuple[float, float] | None = None,
+    limits: Ends | None = None,
     locked: Ends | Mapping[str, Ends] | None = None,
     tips: Sequence[str] = (),
     pin: bool = False,

@@ -5,7 +5,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 
 from caap_lab.plots.maps import map_range, plot_map
-from caap_lab.widgets.board import BY_SIGN, Board
+from caap_lab.widgets.board import BY_SIGN, Board, Ends
 
 
 def plot_as_shown(
@@ -15,7 +15,7 @@ def plot_as_shown(
     board: Board,
     *,
     signed: bool = False,
-    limits: tuple[float, float] | None = None,
+    limits: Ends | None = None,
     label: str,
     title: str = "",
 ) -> None:

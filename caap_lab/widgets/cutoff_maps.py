@@ -8,8 +8,7 @@ import numpy as np
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.metrics.perturbation import PerturbationCurves
 from caap_lab.plots.maps import map_range
-
-Range = tuple[float, float]
+from caap_lab.widgets.board import Ends
 
 
 @dataclass(eq=False)
@@ -44,7 +43,7 @@ class CutoffMaps:
         """All curves of a target, by cutoff."""
         return {cutoff: curves for (cutoff, of), curves in sorted(self.curves.items(), key=_cutoff) if of == target}
 
-    def limits(self, target: Any, *, robust: bool) -> Range | None:
+    def limits(self, target: Any, *, robust: bool) -> Ends | None:
         """One range of colours for the maps of all cutoffs; None while there is no map."""
         maps = list(self.of_target(target).values())
         if not maps:

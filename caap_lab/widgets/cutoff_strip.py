@@ -7,12 +7,11 @@ import numpy as np
 from jaxtyping import Float
 
 from caap_lab.plots.maps import colour_table, map_colour_map, map_range
-from caap_lab.widgets.board import BY_SIGN
+from caap_lab.widgets.board import BY_SIGN, Ends
 from caap_lab.widgets.head_grid import HeadGrid, set_all, tile_bytes
 
 WIDEST = 16
 """Thumbnails side by side; a model of 24 blocks has two rows of 13."""
-Range = tuple[float, float]
 
 
 def strip(count: int, grid: tuple[int, int]) -> HeadGrid:
@@ -48,7 +47,7 @@ def show_maps(
     signed: bool,
     robust: bool,
     colours: str,
-    limits: Range | None,
+    limits: Ends | None,
     tips: Mapping[int, str],
 ) -> None:
     """Show the maps that are known.

@@ -3,13 +3,13 @@
 import numpy as np
 from jaxtyping import Float
 
+from caap_lab.widgets.board import Ends
+
 UNPATCHED = {"denoise": 0.0, "noise": 1.0}
 """The effect of a patch that changes nothing, by direction."""
-Limits = tuple[float, float]
-"""Effects at the two ends of the colours."""
 
 
-def effect_limits(effects: Float[np.ndarray, "*cell"], direction: str) -> Limits:
+def effect_limits(effects: Float[np.ndarray, "*cell"], direction: str) -> Ends:
     """Ends of the colours around what no patch gives; NaN is not known yet."""
     middle = UNPATCHED[direction]
     known = effects[np.isfinite(effects)]
@@ -17,7 +17,7 @@ def effect_limits(effects: Float[np.ndarray, "*cell"], direction: str) -> Limits
     return middle - furthest, middle + furthest
 
 
-def effect_tiles(effects: Float[np.ndarray, "layer column"], limits: Limits) -> bytes:
+def effect_tiles(effects: Float[np.ndarray, "layer column"], limits: Ends) -> bytes:
     """Places in a table of 256 colours; the middle where the effect is not known yet."""
     return np.rint(255 * _shares(effects, limits)).astype(np.uint8).tobytes()
 
@@ -27,11 +27,11 @@ def effect_words(effect: float) -> str:
     return f"effect {effect:z.3f}" if np.isfinite(effect) else "computing"
 
 
-def limits_words(limits: Limits) -> str:
+def limits_words(limits: Ends) -> str:
     """The ends of the colours for people."""
     return f"{limits[0]:.2g} to {limits[1]:.2g}"
 
 
-def _shares(effects: Float[np.ndarray, "*cell"], limits: Limits) -> Float[np.ndarray, "*cell"]:
+def _shares(effects: Float[np.ndarray, "*cell"], limits: Ends) -> Float[np.ndarray, "*cell"]:
     low, high = limits
     return np.nan_to_num((effects - low) / (high - low), nan=0.5).clip(0, 1)

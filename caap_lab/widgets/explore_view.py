@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import METHODS, unknown_method
 from caap_lab.data.image_set import ImageSet
-from caap_lab.engine.settings import DEFAULTS
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.neighbourhoods import find_neighbourhood
@@ -21,7 +20,7 @@ from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.board import Board, Tool
 from caap_lab.widgets.explore_calls import map_calls
 from caap_lab.widgets.explore_choices import CompareControl, DifferenceControl
-from caap_lab.widgets.explore_details import explore_details
+from caap_lab.widgets.explore_details import NEIGHBOURHOOD, explore_details
 from caap_lab.widgets.explore_figure import explore_figure
 from caap_lab.widgets.explore_pins import Pins
 from caap_lab.widgets.explore_rows import row_of
@@ -39,15 +38,12 @@ from caap_lab.widgets.image_picker import ImagePicker
 from caap_lab.widgets.inserted_box import insert_box_calls
 from caap_lab.widgets.method_picker import MethodPicker
 from caap_lab.widgets.panel import Panel, group
-from caap_lab.widgets.photos import photos_of, uploaded
+from caap_lab.widgets.photos import dropped, offer, photos_of
 from caap_lab.widgets.target_box import TargetBox
 
-NEIGHBOURHOOD: str = DEFAULTS["neighbourhood"]
 TOOLS: tuple[Tool, ...] = ("modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock")
 ALONE, BESIDE = 220, 150
 """Least width of a tile in pixels, where there is one row, and where rows are compared, each best on one line."""
-LOOK = ("opacity", "smooth", "robust", "fade", "colours", "signs", "top", "lock")
-"""What the browser decides and the saved picture follows."""
 
 
 def explore(
@@ -146,7 +142,7 @@ class Explorer(Panel):
         self._on(self.board, "chosen", self._describe)
         self._on(self.board, "box", self._update)
         self._on(self.board, "pinned", self._on_pinned)
-        for name in LOOK:
+        for name in self.board.look:
             self._on(self.board, name, self._changed)
         with self._shown_errors():
             self._update()
@@ -203,23 +199,15 @@ class Explorer(Panel):
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def _show_photos(self) -> None:
-        names = [photo.name for photo in self.photos]
-        self.image_picker.names = names
-        self.image_picker.pictures = [photo.thumbnail for photo in self.photos]
-        self.compare.offer(names)
+        offer(self.image_picker, self.photos)
+        self.compare.offer(self.image_picker.names)
 
     def _on_file(self) -> None:
-        name, content = self.image_picker.file
-        if not name:
-            return
-        try:
-            self.photos.append(uploaded(self.model, name, content))
-        except InputError as error:
-            self.image_picker.problem = str(error)
-            return
-        self.image_picker.problem = ""
-        self._show_photos()
-        self.image_picker.chosen = len(self.photos) - 1
+        photo = dropped(self.model, self.image_picker)
+        if photo is not None:
+            self.photos.append(photo)
+            self._show_photos()
+            self.image_picker.chosen = len(self.photos) - 1
 
     def _on_photo(self) -> None:
         """Begin anew: neither patch, box nor class of the last photo means anything in this one."""

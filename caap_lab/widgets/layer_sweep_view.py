@@ -25,10 +25,10 @@ from caap_lab.models.vit import HookedViT
 from caap_lab.plots.spans import CORRELATION, SHARE, value_span
 from caap_lab.plots.style import COLOURS
 from caap_lab.widgets.background import Job, cancellable_copy
-from caap_lab.widgets.board import Board, map_tile
+from caap_lab.widgets.board import Board, Ends, map_tile
 from caap_lab.widgets.class_tips import class_tips
 from caap_lab.widgets.curve_view import Curve, line
-from caap_lab.widgets.cutoff_maps import CutoffMaps, Range
+from caap_lab.widgets.cutoff_maps import CutoffMaps
 from caap_lab.widgets.cutoff_strip import show_maps, strip
 from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.photos import photos_of
@@ -50,6 +50,10 @@ FIRST = 2
 
 def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = None) -> "LayerSweep":
     """Follow CAAP's map over cutoffs and first blocks, for any blank, neighbourhood and context.
+
+    ```python
+    cl.widgets.layer_sweep(model, "cat.jpg", "tabby")
+    ```
 
     Maps are computed in the background, those of the nearest cutoffs first, then their insertion and deletion curves;
     a map that is known shows at once, and work for settings that were left is dropped.
@@ -130,7 +134,7 @@ class LayerSweep(Panel):
         self._on(self.metric, "value", self._draw_chosen_metric)
         for name in ("robust", "lock", "colours"):
             self._on(self.board, name, self._draw_strip)
-        for name in ("opacity", "smooth", "fade", "signs", "top", "robust", "lock", "colours"):
+        for name in self.board.look:
             self._on(self.board, name, self._changed)
         with self._shown_errors():
             self._update()
@@ -213,7 +217,7 @@ class LayerSweep(Panel):
         return known
 
     @property
-    def _natural(self) -> Range | None:
+    def _natural(self) -> Ends | None:
         """Where the metric can lie; None for logits and the like, which have no bounds."""
         curves = self._here.curves_of(self.target).values()
         if any(one.score_name != "probability" for one in curves):

@@ -1,15 +1,13 @@
 """The photos that a patch goes between: those given, blanks, and uploads."""
 
-from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor
 
 from caap_lab.engine.blanks import IMAGE_BLANKS, blank_image
-from caap_lab.errors import InputError
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.image_picker import ImagePicker
-from caap_lab.widgets.photos import Photo, uploaded
+from caap_lab.widgets.photos import Photo, dropped, offer
 
 
 class PatchPhotos:
@@ -20,21 +18,18 @@ class PatchPhotos:
         target: Chooses the photo whose run receives them.
     """
 
-    def __init__(self, model: HookedViT, given: list[Photo], on_file: Callable[[ImagePicker], None]) -> None:
+    def __init__(self, model: HookedViT, given: list[Photo]) -> None:
         """Offer photos and blanks; the first is the source, and the second, or a white blank, the target.
 
         Args:
             model: The model.
             given: The photos of the call.
-            on_file: Watches a picker's files.
         """
         self._model = model
         self._blanks = [_blank(model, kind) for kind in IMAGE_BLANKS]
         self.every = [*given, *self._blanks]
         """Places stay: uploads come last."""
         self.source, self.target = ImagePicker(), ImagePicker(chosen=1)
-        for picker in (self.source, self.target):
-            on_file(picker)
         self._show()
 
     @property
@@ -52,22 +47,15 @@ class PatchPhotos:
 
     def add(self, picker: ImagePicker) -> None:
         """Take the file that was dropped on a picker, and choose it there."""
-        name, content = picker.file
-        if not name:
-            return
-        try:
-            photo = uploaded(self._model, name, content)
-        except InputError as error:
-            picker.problem = str(error)
-            return
-        self.every.append(photo)
-        self._show()
-        picker.chosen = len(self.every) - 1
+        photo = dropped(self._model, picker)
+        if photo is not None:
+            self.every.append(photo)
+            self._show()
+            picker.chosen = len(self.every) - 1
 
     def _show(self) -> None:
         for picker in (self.source, self.target):
-            picker.names = [photo.name for photo in self.every]
-            picker.pictures = [photo.thumbnail for photo in self.every]
+            offer(picker, self.every)
 
 
 def _blank(model: HookedViT, kind: str) -> Photo:

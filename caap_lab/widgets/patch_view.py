@@ -1,6 +1,7 @@
 """Patching in one's hand: choose patches of one photo, put their activations into another, and watch the classes."""
 
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -11,13 +12,13 @@ from torch import Tensor
 
 from caap_lab.activations.patch import Patch
 from caap_lab.data.image_set import ImageSet
+from caap_lab.engine.settings import DEFAULTS
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.probability import probabilities
 from caap_lab.models.targets import Direction, Target, TargetLike, explained
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.board import Board, colour_tile, photo_tile
-from caap_lab.widgets.image_picker import ImagePicker
 from caap_lab.widgets.panel import PAUSE, Panel, group
 from caap_lab.widgets.patch_calls import patch_calls
 from caap_lab.widgets.patch_controls import PatchControls
@@ -34,8 +35,6 @@ from caap_lab.widgets.target_box import TargetBox
 if TYPE_CHECKING:
     import pandas as pd
 
-NEIGHBOURHOOD = "box1"
-"""What CAAP patches with each patch by default."""
 KEPT = 64
 """Patches whose logits stay in memory."""
 REMEMBERED = 8
@@ -90,7 +89,7 @@ class PatchView(Panel):
         self._remembered: dict[PatchSettings, Logits] = {}
         """What the history shows, the newest first."""
         self._restoring = False
-        self.photos = PatchPhotos(model, given, lambda picker: self._on(picker, "file", lambda: self._on_file(picker)))
+        self.photos = PatchPhotos(model, given)
         self.controls = PatchControls(model)
         rows, cols = model.grid
         self.board = Board(
@@ -120,6 +119,7 @@ class PatchView(Panel):
         controls = self.controls
         for picker in (self.photos.source, self.photos.target):
             self._on(picker, "chosen", self._update)
+            self._on(picker, "file", partial(self.photos.add, picker))
         self._on(controls.point, "value", self._change_point)
         for control in (controls.layers, controls.put_in, controls.others):
             self._on(control, "value", self._update)
@@ -156,7 +156,7 @@ class PatchView(Panel):
     def patches(self) -> list[Patch]:
         """What `model.run_patched` takes: the patch, behind the one that holds the other tokens where they are held.
 
-        None while it is computed, or where no token is chosen.
+        Empty while it is computed, and where no token is chosen.
         """
         known = self._known.get(self.settings)
         return [] if known is None else known[1]
@@ -221,9 +221,6 @@ class PatchView(Panel):
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
-    def _on_file(self, picker: ImagePicker) -> None:
-        self.photos.add(picker)
-
     def _change_point(self) -> None:
         self.controls.fit()
         self._update()
@@ -248,7 +245,7 @@ class PatchView(Panel):
         """The patch whose score CAAP gives to the chosen patch, with the settings that it has by default."""
         controls, cells = self.controls, list(self.board.painted)
         if len(cells) == 1:
-            cells = neighbours_of(self.model, cells[0], NEIGHBOURHOOD)
+            cells = neighbours_of(self.model, cells[0], DEFAULTS["neighbourhood"])
         blank = next(place for place, photo in enumerate(self.photos.every) if self.photos.is_blank(photo))
         settings = self.settings._replace(
             target=self.photos.every[blank],
@@ -359,7 +356,6 @@ class PatchView(Panel):
     def _show_error(self, error: Exception) -> None:
         super()._show_error(error)
         self._score.value = self._classes.value = ""  # those of another patch
-        self._show_pending()
 
 
 def _score(target: Target, logits: Float[Tensor, "columns"]) -> float:

@@ -1,5 +1,6 @@
 """The images of a widget: what the user gave, and what is uploaded later."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images, is_single
+from caap_lab.widgets.image_picker import ImagePicker
 from caap_lab.widgets.pixels import png
 from caap_lab.widgets.uploads import keep_upload, read_upload
 
@@ -78,6 +81,26 @@ def uploaded(model: HookedModel, name: str, content: bytes) -> Photo:
     image = read_upload(name, content)
     kept = keep_upload(name, content)
     return _photo(model, kept, f"cl.widgets.uploaded_photo({kept!r})", image)
+
+
+def dropped(model: HookedModel, picker: ImagePicker) -> Photo | None:
+    """The image of the file that was dropped on a picker; None for no file, or one that the picker says is no image."""
+    name, content = picker.file
+    if not name:
+        return None
+    try:
+        photo = uploaded(model, name, content)
+    except InputError as error:
+        picker.problem = str(error)
+        return None
+    picker.problem = ""
+    return photo
+
+
+def offer(picker: ImagePicker, photos: Sequence[Photo]) -> None:
+    """Let a picker show photos."""
+    picker.names = [photo.name for photo in photos]
+    picker.pictures = [photo.thumbnail for photo in photos]
 
 
 def _photo(model: HookedModel, name: str, call: str, image: Any) -> Photo:

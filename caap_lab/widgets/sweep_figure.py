@@ -10,11 +10,9 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.maps import outline_patches, plot_image
 from caap_lab.plots.style import new_figure
-from caap_lab.widgets.board import Board
+from caap_lab.widgets.board import Board, Ends
 from caap_lab.widgets.board_figure import plot_as_shown
 from caap_lab.widgets.photos import Photo
-
-Range = tuple[float, float]
 
 
 def sweep_figure(
@@ -22,14 +20,14 @@ def sweep_figure(
     m: AttributionMap | None,
     title: str,
     board: Board,
-    locked: Range | None,
+    locked: Ends | None,
     values: Mapping[int, float],
     *,
     cutoff: int,
     last: int,
     labels: tuple[str, str],
     settings: str,
-    natural: Range | None,
+    natural: Ends | None,
 ) -> Figure:
     """The map with its scale beside the metric over cutoffs.
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.maps import outline_patches, plot_image, plot_map
 from caap_lab.plots.style import SIGNED_COLOUR_MAP, TICK, new_figure
-from caap_lab.widgets.effects import Limits
+from caap_lab.widgets.board import Ends
 
 
 def trace_figure(
@@ -18,8 +18,8 @@ def trace_figure(
     patches: Float[np.ndarray, "row col"] | None,
     heads: Float[np.ndarray, "layer head"] | None,
     *,
-    limits: Limits,
-    head_limits: Limits,
+    limits: Ends,
+    head_limits: Ends,
     chosen: list[int],
     label: str,
     titles: tuple[str, str],

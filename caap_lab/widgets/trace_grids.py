@@ -9,7 +9,8 @@ from caap_lab.mechanisms.trace_result import numbered
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import colour_table
 from caap_lab.plots.style import SIGNED_COLOUR_MAP
-from caap_lab.widgets.effects import Limits, effect_limits, effect_tiles, effect_words, limits_words
+from caap_lab.widgets.board import Ends
+from caap_lab.widgets.effects import effect_limits, effect_tiles, effect_words, limits_words
 from caap_lab.widgets.head_grid import HeadGrid, set_all
 
 CELL, LEFT, TOP = 36, 72, 20
@@ -44,7 +45,7 @@ class TraceGrids:
         """Those that the model has."""
         return [self.layers, *([self.prefix] if self._prefix_names else []), self.heads]
 
-    def draw_tokens(self, effects: Float[np.ndarray, "layer token"], limits: Limits, direction: str) -> None:
+    def draw_tokens(self, effects: Float[np.ndarray, "layer token"], limits: Ends, direction: str) -> None:
         """Effects of tokens; NaN where they are not known yet.
 
         Args:

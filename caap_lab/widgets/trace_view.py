@@ -21,9 +21,9 @@ from caap_lab.models.probability import probabilities
 from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
-from caap_lab.widgets.board import Board, map_tile, photo_tile
+from caap_lab.widgets.board import Board, Ends, map_tile, photo_tile
 from caap_lab.widgets.class_table import class_table
-from caap_lab.widgets.effects import UNPATCHED, Limits, effect_limits
+from caap_lab.widgets.effects import UNPATCHED, effect_limits
 from caap_lab.widgets.panel import Panel, group
 from caap_lab.widgets.patch_settings import box_cells
 from caap_lab.widgets.photos import photos_of
@@ -325,17 +325,13 @@ class TraceView(Panel):
 
         return receive
 
-    def _show_error(self, error: Exception) -> None:
-        super()._show_error(error)
-        self._show_pending()
-
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def _effects(self) -> Float[np.ndarray, "layer token"]:
         spec = self.model.spec
         return self._here.effects(self.point.value, spec.n_layers, spec.n_tokens)
 
-    def _limits(self, effects: np.ndarray) -> Limits:
+    def _limits(self, effects: np.ndarray) -> Ends:
         return effect_limits(effects, self.direction.value)
 
     def _pixels(self, x: Tensor) -> UInt8[np.ndarray, "height width 3"]:
