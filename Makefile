@@ -7,7 +7,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 TESTS := -n auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix docs bench figures slow gpu lab clean
+.PHONY: help demo test lint fix docs bench figures notebooks slow gpu lab clean
 
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,9 @@ bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 figures: .venv/.installed   ## draw the paper's figures in the demo profile, and remake their gallery
 	$(BIN)/caap-lab figures all --out runs/figures
 	$(BIN)/python figures/_pictures.py runs/figures docs/images/figures
+
+notebooks: .venv/.dev   ## run the notebooks that are stored with outputs, and store them
+	$(BIN)/python -m experiments.notebook_outputs
 
 docs: .venv/.docs   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

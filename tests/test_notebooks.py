@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, are committed without outputs, and draw what they say."""
+"""The notebooks run from top to bottom, draw what they say, and say nothing that a run may contradict."""
 
 import os
 import re
@@ -7,15 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from conftest import SHARED
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from sklearn.datasets import load_sample_image
 
+import caap_lab as cl
+from experiments.notebook_outputs import STORED, WIDGET, sources_digest
 from helpers.warm_kernels import warm_kernels
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
-SHOWN = ("m", "m.for_target(second)", "explorer", "sweep", "attention", "view", "parts", "heads", "correlation")
+WEIGHTS = SHARED / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k" / "model.safetensors"
+DEFINITIONS = ("CC BY 2.0",)
+"""Decimals that are no measurements."""
+SHOWN = ("m", "other", "m - other", "explorer", "sweep", "attention", "view", "parts", "heads", "correlation")
 
 
 def _read(path: Path) -> NotebookNode:
@@ -32,15 +40,65 @@ def test_there_are_notebooks() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_committed_form(path: Path) -> None:
-    """Without outputs, so that diffs are readable; with a kernel, so that JupyterLab does not ask for one."""
+    """Few with outputs, so that diffs are readable; with a kernel, so that JupyterLab does not ask for one."""
     notebook = _read(path)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.kernelspec.display_name
     ids = [cell.id for cell in notebook.cells]
     assert ids == [f"cell-{number:02d}" for number in range(len(ids))]
-    for cell in _code(notebook):
-        assert cell.outputs == [] and cell.execution_count is None, cell.source
+    if path.stem not in STORED:
+        for cell in _code(notebook):
+            assert cell.outputs == [] and cell.execution_count is None, cell.source
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_outputs_belong_to_the_cells(name: str) -> None:
+    """Remade by `make notebooks` after a change; small, and of no particular computer."""
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    notebook = _read(path)
+    assert notebook.metadata.caap_lab.outputs_of == sources_digest(notebook), "make notebooks"
+    assert path.stat().st_size < 300_000
+    for output in (output for cell in _code(notebook) for output in cell.outputs):
+        assert output.output_type != "error" and WIDGET not in output.get("data", {})
+        words = output.get("text", "") + "".join(
+            text for kind, text in output.get("data", {}).items() if kind.startswith("text/")
+        )
+        assert not re.search(r"/(root|home|tmp|work|Users)/|it/s|s/it|0x[0-9a-f]{6}", words), words
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_texts_hold_for_any_run(path: Path) -> None:
+    """Measured numbers are printed by the cell that measures them; in a text they would outlive their run."""
+    for cell in _read(path).cells:
+        if cell.cell_type == "markdown":
+            text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", cell.source)
+            for definition in DEFINITIONS:
+                text = text.replace(definition, "")
+            assert not re.search(r"\d[.,]\d|\d ?%|±", text), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_link_to_each_other_in_order(path: Path) -> None:
+    texts = [cell.source for cell in _read(path).cells if cell.cell_type == "markdown"]
+    place = NOTEBOOKS.index(path)
+    if place > 0:
+        name = NOTEBOOKS[place - 1].stem
+        assert f"Before: [{name}]({name}.ipynb)" in texts[0]
+    if place + 1 < len(NOTEBOOKS):
+        name = NOTEBOOKS[place + 1].stem
+        assert f"Next: [{name}]({name}.ipynb)" in texts[-1]
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "CAAP_LAB_WEIGHTS" in path.read_text()])
+def test_photographs_are_skipped_in_words_without_weights(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CAAP_LAB_WEIGHTS", raising=False)
+    source = next(cell.source for cell in _code(_read(path)) if "CAAP_LAB_WEIGHTS" in cell.source)
+    names = {"os": os, "np": np, "cl": cl, "load_sample_image": load_sample_image}
+    exec(source, {**names, "try_to_load_from_cache": lambda *_: None})
+    assert capsys.readouterr().out.startswith("Skipped")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -74,6 +132,10 @@ def test_runs_from_top_to_bottom(path: Path, kernel: str, tmp_path: Path, monkey
     work.mkdir()
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
+    if WEIGHTS.is_file():
+        monkeypatch.setenv("CAAP_LAB_WEIGHTS", str(WEIGHTS))
+    else:
+        monkeypatch.delenv("CAAP_LAB_WEIGHTS", raising=False)
     notebook = _read(path)
     client = NotebookClient(
         notebook, timeout=300, startup_timeout=300, kernel_name=kernel, resources={"metadata": {"path": str(work)}}
