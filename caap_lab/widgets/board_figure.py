@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 
-from caap_lab.plots.maps import map_range, plot_map
+from caap_lab.plots.maps import map_range, outline_patches, plot_map
 from caap_lab.widgets.board import BY_SIGN, Board, Ends
 
 
@@ -19,7 +19,7 @@ def plot_as_shown(
     label: str,
     title: str = "",
 ) -> None:
-    """Draw a map over its photo with the look that the board has in the browser.
+    """Draw a map over its photo with the look that the board has in the browser, and outline its highest patches.
 
     Args:
         ax: Axes to draw in.
@@ -31,6 +31,7 @@ def plot_as_shown(
         label: What a score is.
         title: Above the map.
     """
+    highest = np.argsort(-scores, axis=None, kind="stable")[: board.top].tolist()  # ties in reading order
     ends = limits or map_range(scores, signed, robust=board.robust)
     if signed and board.signs != "all":
         scores = np.where(scores * (1 if board.signs == "positive" else -1) > 0, scores, np.nan)
@@ -47,3 +48,5 @@ def plot_as_shown(
         label=label,
         title=title,
     )
+    for place in highest:
+        outline_patches(ax, scores.shape, pixels.shape[:2], divmod(place, scores.shape[1]), "white")

@@ -69,8 +69,6 @@ def _draw(shown: Shown, ax: Axes, board: Board, locked: Ranges | None) -> None:
             label=shown.m.unit,
             title=shown.caption,
         )
-        for cell in shown.m.rank()[: board.top]:
-            outline_patches(ax, grid, size, cell, "white")
     if board.box:
         outline_patches(ax, grid, size, board.box, BOX_COLOUR)
     if board.chosen and shown.grid == grid:

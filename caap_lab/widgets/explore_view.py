@@ -193,7 +193,7 @@ class Explorer(Panel):
         return explore_figure(self.model.model_name, self._rows(), self.board)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per map and patch, from a map's highest score, rank 1, to its lowest."""
+        """One row per map and patch in reading order: its score, and its rank from 0 to 1."""
         return patch_table(self._rows())
 
     # -- what happens ------------------------------------------------------------------------------------------------

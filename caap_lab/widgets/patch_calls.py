@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from caap_lab.models.vit import HookedViT
-from caap_lab.widgets.patch_settings import SOURCE, PatchSettings, box_of
+from caap_lab.widgets.boxes import box_of
+from caap_lab.widgets.patch_settings import SOURCE, PatchSettings
 from caap_lab.widgets.photos import Photo
 
 

@@ -1,10 +1,7 @@
 """What can be set by hand about a patch, and the patches that follow."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-import numpy as np
 
 from caap_lab.activations.patch import HEADED, Patch
 from caap_lab.activations.store import ActivationStore
@@ -159,18 +156,3 @@ def neighbours_of(model: HookedViT, cell: int, kind: str) -> list[int]:
     """Numbers of a patch and its neighbours, in reading order."""
     row, col = divmod(cell, model.grid[1])
     return sorted(token - model.spec.n_prefix for token in tokens.neighbourhood(row, col, kind).indices(model.spec))
-
-
-def box_cells(grid: tuple[int, int], box: Sequence[int]) -> list[int]:
-    """Numbers of the patches of a box, whose last row and column are inside it."""
-    top, left, bottom, right = box
-    return np.arange(grid[0] * grid[1]).reshape(grid)[top : bottom + 1, left : right + 1].reshape(-1).tolist()
-
-
-def box_of(grid: tuple[int, int], cells: Sequence[int]) -> tuple[int, int, int, int] | None:
-    """Top, left, bottom and right (the last two inside it) of the box that these patches fill; None if they do not."""
-    if not cells:
-        return None
-    rows, cols = np.divmod(np.asarray(cells), grid[1])
-    box = int(rows.min()), int(cols.min()), int(rows.max()), int(cols.max())
-    return box if box_cells(grid, box) == sorted(cells) else None

@@ -19,6 +19,7 @@ from caap_lab.models.targets import Direction, Target, TargetLike, explained
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.board import Board, colour_tile, photo_tile
+from caap_lab.widgets.boxes import box_cells, paint_box
 from caap_lab.widgets.panel import PAUSE, Panel, group
 from caap_lab.widgets.patch_calls import patch_calls
 from caap_lab.widgets.patch_controls import PatchControls
@@ -27,7 +28,7 @@ from caap_lab.widgets.patch_history import PatchHistory
 from caap_lab.widgets.patch_photos import PatchPhotos
 from caap_lab.widgets.patch_result import PatchResult, classes_html, score_html, score_name
 from caap_lab.widgets.patch_runs import Logits, PatchRuns
-from caap_lab.widgets.patch_settings import SOURCE, PatchSettings, box_cells, neighbours_of
+from caap_lab.widgets.patch_settings import SOURCE, PatchSettings, neighbours_of
 from caap_lab.widgets.patch_words import photos_words, point_words, put_in_words, tokens_words
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.target_box import TargetBox
@@ -127,7 +128,7 @@ class PatchView(Panel):
             self._on(row, "chosen", self._update)
         self._on(self.board, "painted", self._update)
         self._on(self.board, "chosen", self._toggle)
-        self._on(self.board, "box", self._add_box)
+        self._on(self.board, "box", lambda: paint_box(self.board, self.model.grid))
         self._on(self.history, "chosen", self._come_back)
         self.target_box.on_choice(self._update, self._on)
         controls.every.on_click(lambda _: self._choose(range(self.model.spec.n_patches)))
@@ -234,12 +235,6 @@ class PatchView(Panel):
             row, col = self.board.chosen
             self.board.chosen = []
             self._choose(sorted({*self.board.painted} ^ {row * self.model.grid[1] + col}))
-
-    def _add_box(self) -> None:
-        if self.board.box:
-            cells = box_cells(self.model.grid, self.board.box)
-            self.board.box = []
-            self._choose(sorted({*self.board.painted, *cells}))
 
     def _as_caap(self) -> None:
         """The patch whose score CAAP gives to the chosen patch, with the settings that it has by default."""

@@ -2,7 +2,8 @@
 
 from caap_lab.mechanisms.trace_result import numbered
 from caap_lab.models.vit import HookedViT
-from caap_lab.widgets.patch_settings import SOURCE, PatchSettings, box_of
+from caap_lab.widgets.boxes import box_of
+from caap_lab.widgets.patch_settings import SOURCE, PatchSettings
 
 _PUT_IN = {
     SOURCE: "the source photo",

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.plots.lines import mark_number, plot_lines
-from caap_lab.plots.maps import outline_patches, plot_image
+from caap_lab.plots.maps import plot_image
 from caap_lab.plots.style import new_figure
 from caap_lab.widgets.board import Board, Ends
 from caap_lab.widgets.board_figure import plot_as_shown
@@ -52,8 +52,6 @@ def sweep_figure(
     else:
         look: dict[str, Any] = {"signed": m.sign == "signed", "limits": locked if board.lock else None}
         plot_as_shown(left, m.scores.double().numpy(), photo.pixels, board, label=m.unit, title=title, **look)
-        for cell in m.rank()[: board.top]:
-            outline_patches(left, m.grid, (height, width), cell, "white")
     plot_lines(
         pd.DataFrame({"cutoff": values.keys(), "value": values.values()}, dtype=float),
         *("cutoff", "value"),

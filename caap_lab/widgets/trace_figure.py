@@ -1,16 +1,15 @@
 """The trace widget's state as a figure."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 
 from caap_lab.plots.heat import plot_heat
-from caap_lab.plots.maps import outline_patches, plot_image, plot_map
+from caap_lab.plots.maps import outline_patches, plot_image
 from caap_lab.plots.style import SIGNED_COLOUR_MAP, TICK, new_figure
-from caap_lab.widgets.board import Ends
+from caap_lab.widgets.board import Board, Ends
+from caap_lab.widgets.board_figure import plot_as_shown
 
 
 def trace_figure(
@@ -20,7 +19,7 @@ def trace_figure(
     *,
     limits: Ends,
     head_limits: Ends,
-    chosen: list[int],
+    board: Board,
     label: str,
     titles: tuple[str, str],
 ) -> Figure:
@@ -32,7 +31,7 @@ def trace_figure(
         heads: Effect of each head; None while it is not known.
         limits: Ends of the colours of patches.
         head_limits: Ends of the colours of heads.
-        chosen: Row and column of the chosen patch, or nothing.
+        board: Has the look and the chosen patch.
         label: What the effects are.
         titles: Above the patches and above the heads.
     """
@@ -45,10 +44,9 @@ def trace_figure(
     if patches is None:
         plot_image(first, middle, title="computing")
     else:
-        look: dict[str, Any] = {"colour_map": SIGNED_COLOUR_MAP, "limits": limits, "label": label, "opacity": 0.7}
-        plot_map(patches, first, middle, title=titles[0], **look)
-        if chosen:
-            outline_patches(middle, (patches.shape[0], patches.shape[1]), (height, width), chosen)
+        plot_as_shown(middle, patches, first, board, signed=True, limits=limits, label=label, title=titles[0])
+        if board.chosen:
+            outline_patches(middle, (patches.shape[0], patches.shape[1]), (height, width), board.chosen)
     if heads is None:
         right.set_axis_off()
     else:

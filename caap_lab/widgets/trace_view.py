@@ -22,10 +22,10 @@ from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.board import Board, Ends, map_tile, photo_tile
+from caap_lab.widgets.boxes import paint_box
 from caap_lab.widgets.class_table import class_table
 from caap_lab.widgets.effects import UNPATCHED, effect_limits
 from caap_lab.widgets.panel import Panel, group
-from caap_lab.widgets.patch_settings import box_cells
 from caap_lab.widgets.photos import photos_of
 from caap_lab.widgets.pixels import png
 from caap_lab.widgets.target_box import TargetBox, compared_classes, target_call
@@ -132,8 +132,10 @@ class TraceView(Panel):
         for control in (self.how, self.direction, self.point):
             self._on(control, "value", self._update)
         self._on(self.board, "painted", self._update)
-        self._on(self.board, "box", self._add_box)
+        self._on(self.board, "box", lambda: paint_box(self.board, self.model.grid))
         self._on(self.board, "chosen", self._choose_patch)
+        for name in self.board.look:
+            self._on(self.board, name, self._changed)
         self.clear.on_click(lambda _: self.board.set_trait("painted", []))
         self.swap.on_click(lambda _: self._swap())
         self.target_box.on_choice(self._update, self._on)
@@ -193,7 +195,7 @@ class TraceView(Panel):
             heads,
             limits=self._limits(effects[:, spec.n_prefix :]),
             head_limits=self._limits(np.zeros(1) if heads is None else heads),
-            chosen=list(self.board.chosen),
+            board=self.board,
             label=UNIT,
             titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", f"heads (z): {here.target}"),
         )
@@ -212,12 +214,6 @@ class TraceView(Panel):
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return self._known[options]
-
-    def _add_box(self) -> None:
-        if self.board.box:
-            cells = box_cells(self.model.grid, self.board.box)
-            self.board.box = []
-            self.board.painted = sorted({*self.board.painted, *cells})
 
     def _swap(self) -> None:
         """The clean image becomes the other one, and the other way round."""

@@ -120,7 +120,11 @@ def test_classes_and_refusals(view: TraceView, pair: Any) -> None:
     view.target_box.value = ""
     finished(view)
     view.grids.layers.chosen = [2, 0]
+    view.board.opacity, view.board.smooth, view.board.top = 0.25, True, 3
     axes = view.to_figure().axes
+    drawn = axes[2].images[1]
+    assert drawn.get_alpha() == 0.25 and drawn.get_interpolation() == "bilinear"
+    assert len(axes[2].patches) == 3 + len(view.board.chosen) // 2  # the highest patches, and the chosen one
     assert axes[0].get_title() == "clean" and "resid_pre, layer 2, denoise" in axes[2].get_title()
     assert axes[3].get_ylabel() == "layer"
     with pytest.raises(InputError, match="one clean and at most one corrupted"):
