@@ -11,6 +11,7 @@ from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.escaping import for_html
 from caap_lab.models.spec import ViTSpec
 from caap_lab.widgets.head_places import HeadPlaces
+from caap_lab.widgets.table_cells import share_cell
 
 _QUANTITIES: tuple[Literal["mass", "weight"], ...] = ("mass", "weight")
 
@@ -90,8 +91,7 @@ def pool_table(regions: AttentionRegions, head: int | None) -> str:
 def _table(title: str, of: str, over: str, rows: Iterable[tuple[str, float, float]]) -> str:
     """Kinds of pairs with their mass, as bars beside the numbers, and weight."""
     lines = [
-        f'<tr><td>{for_html(kind)}</td><td class="number caap-mass" style="--caap-mass: {mass:.1%}">{mass:.1%}</td>'
-        f'<td class="number">{weight:.3g}</td></tr>'
+        f'<tr><td>{for_html(kind)}</td>{share_cell(mass)}<td class="number">{weight:.3g}</td></tr>'
         for kind, mass, weight in rows
         if np.isfinite(mass)
     ]

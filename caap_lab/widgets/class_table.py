@@ -8,6 +8,7 @@ from torch import Tensor
 from caap_lab.escaping import for_html
 from caap_lab.models.base import HookedModel
 from caap_lab.models.probability import probabilities
+from caap_lab.widgets.table_cells import class_cell, share_cell
 
 SHOWN = 5
 """Likeliest classes listed; the target is added where it is not among them."""
@@ -40,16 +41,10 @@ def class_table(
     lines = [f'<tr><th scope="col">class</th>{heads}</tr>']
     shares = {name: probabilities(values) for name, values in columns.items()}
     for index in shown:
-        text = for_html(f"{index}: {model.class_names.name(index)}")
-        shown_name = f"<b>{text}</b>" if index == target else f"<i>{text}</i>" if index == against else text
         cells = "".join(
-            _bar(float(shares[name][index])) + f'<td class="number">{float(values[index]):z.3f}</td>'
+            share_cell(float(shares[name][index])) + f'<td class="number">{float(values[index]):z.3f}</td>'
             for name, values in columns.items()
         )
-        lines.append(f"<tr><td>{shown_name}</td>{cells}</tr>")
+        lines.append(f"<tr>{class_cell(index, model.class_names, target, against)}{cells}</tr>")
     caption = f"{for_html(title)} <span>probability and logit</span>"
     return f'<table class="caap-classes"><caption>{caption}</caption>{"".join(lines)}</table>'
-
-
-def _bar(share: float) -> str:
-    return f'<td class="caap-share" style="--caap-part: {share:.1%}">{share:.1%}</td>'

@@ -1,7 +1,6 @@
 """What a patch by hand did to the classes: numbers, and a table with bars."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from caap_lab.escaping import for_html
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.probability import probabilities
 from caap_lab.models.targets import Target
+from caap_lab.widgets.table_cells import class_cell, share_cell
 from caap_lab.widgets.target_box import compared_classes
 
 if TYPE_CHECKING:
@@ -109,22 +109,13 @@ def classes_html(result: PatchResult) -> str:
     heads = ("class", "before", "after", "change of logit", "source photo")
     lines = [f"<tr>{''.join(f'<th scope=col>{name}</th>' for name in heads)}</tr>"]
     for index in shown:
-        plain = f"{index}: {result.names.name(index)}"
-        text = for_html(plain)
-        name = f"<b>{text}</b>" if index == of else f"<i>{text}</i>" if index == against else text
-        cells = {run: _share_cell(float(shares[run][index]), float(getattr(result, run)[index])) for run in RUNS}
+        logits = {run: float(getattr(result, run)[index]) for run in RUNS}
+        cells = {run: share_cell(float(shares[run][index]), f"<small>{logits[run]:.2f}</small>") for run in RUNS}
         change = _change_cell(float(changes[index]), furthest)
         values = [cells["before"], cells["after"], change, cells["source"]]
-        lines.append(f'<tr><td title="{escape(plain)}">{name}</td>{"".join(values)}</tr>')
+        lines.append(f"<tr>{class_cell(index, result.names, of, against)}{''.join(values)}</tr>")
     caption = "Classes <span>probability and logit</span>"
     return f'<div class="caap-wide"><table class="caap-bars"><caption>{caption}</caption>{"".join(lines)}</table></div>'
-
-
-def _share_cell(probability: float, logit: float) -> str:
-    return (
-        f'<td class="number caap-patch-share" style="--caap-part: {100 * probability:.1f}%">{probability:.1%}'
-        f"<small>{logit:.2f}</small></td>"
-    )
 
 
 def _change_cell(change: float, furthest: float) -> str:
@@ -132,7 +123,7 @@ def _change_cell(change: float, furthest: float) -> str:
     end = 50 + 50 * change / furthest
     low, high = sorted((50.0, end))
     return (
-        f'<td class="number caap-patch-change {_sign(change)}" '
+        f'<td class="number caap-change {_sign(change)}" '
         f'style="--caap-from: {low:.1f}%; --caap-to: {high:.1f}%">{change:+.2f}</td>'
     )
 
