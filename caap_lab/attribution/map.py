@@ -362,11 +362,17 @@ class AttributionMap:
 
 
 def settings_text(settings: Mapping[str, Any], sign: str = " ") -> str:
-    """Settings in one line, those of a difference of maps in brackets: "cutoff 8, blank white"."""
-    return ", ".join(
-        f"{key} ({settings_text(value, sign)})" if isinstance(value, dict) else f"{key}{sign}{value}"
-        for key, value in settings.items()
-    )
+    """Settings in one line: "cutoff 8, blank white". What differs between two maps comes first, in brackets."""
+    sides = [value for value in settings.values() if isinstance(value, dict)]
+    first = sides[0] if len(sides) > 1 else {}
+    both = {key: value for key, value in first.items() if all(key in side and side[key] == value for side in sides)}
+    parts = []
+    for key, value in settings.items():
+        if not isinstance(value, dict):
+            parts.append(f"{key}{sign}{value}")
+        elif own := {name: given for name, given in value.items() if name not in both}:
+            parts.append(f"{key} ({settings_text(own, sign)})")
+    return ", ".join(parts + [f"{key}{sign}{value}" for key, value in both.items()])
 
 
 @cache

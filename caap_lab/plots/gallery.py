@@ -30,6 +30,10 @@ WIDTH = 24
 """Letters of a title that fit over a panel."""
 SCALE_LETTERS = 25
 """Letters below a scale per inch."""
+DIGIT = 1.2
+"""Width of a digit in letters."""
+UNIT_LETTERS = 14
+"""Of a unit that is cut short between the numbers of a scale; with less room it is left out."""
 
 
 class GalleryRow(NamedTuple):
@@ -150,9 +154,12 @@ def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
     signs = ["\N{LESS-THAN OR EQUAL TO}" * cut_ends(tile.scores, limits)[0], "\N{GREATER-THAN OR EQUAL TO}"]
     signs[1] *= cut_ends(tile.scores, limits)[1]
     low, high = (f"{sign}{number_text(limit)}" for sign, limit in zip(signs, limits, strict=True))
-    unit = _short(tile.unit, max(letters - len(low) - len(high), 8))
+    left, right = (1 + DIGIT * len(number) for number in (low, high))
+    room = int(letters - left - right)
+    unit = _short(tile.unit, room) if room >= min(len(tile.unit), UNIT_LETTERS) else ""
+    middle = (left + letters - right) / 2 / letters
     look_of_text = {"fontsize": 5.5, "va": "top", "color": "0.25"}
-    for place, text, side in ((0.0, low, "left"), (0.5, unit, "center"), (1.0, high, "right")):
+    for place, text, side in ((0.0, low, "left"), (middle, unit, "center"), (1.0, high, "right")):
         ax.text(place, -0.08, text, ha=side, transform=ax.transAxes, **look_of_text)  # type: ignore[arg-type]
 
 

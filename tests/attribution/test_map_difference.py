@@ -9,6 +9,7 @@ import torch
 
 import caap_lab as cl
 from caap_lab import AttributionMap, InputError
+from caap_lab.attribution.map import settings_text
 from caap_lab.attribution.map_file import read_map
 from helpers.models import build, random_images
 
@@ -39,6 +40,8 @@ def test_ranks_are_shares_of_lower_patches(caap: AttributionMap) -> None:
     assert ranks.plot().axes[-1].get_ylabel() == "rank, 0 the lowest to 1 the highest"
     assert torch.equal(replace(m, scores=torch.zeros(2, 2)).ranks().scores, torch.full((2, 2), 0.5))
     assert ranks.rank() == m.rank()
+    holes = replace(m, scores=torch.tensor([[1.0, float("nan"), 3.0, 2.0]])).ranks().scores
+    assert holes[0, [0, 2, 3]].tolist() == [0, 1, 0.5] and bool(holes[0, 1].isnan())
 
 
 def test_a_difference_says_what_was_subtracted_from_what(caap: AttributionMap, model: cl.HookedViT) -> None:
@@ -53,11 +56,12 @@ def test_a_difference_says_what_was_subtracted_from_what(caap: AttributionMap, m
     figure = found.plot()
     assert figure.axes[1].get_title() == f"{found.method} for 'class 3'"
     assert figure.axes[-1].get_ylabel() == "difference in logit"
-    assert "first (method caap, cutoff" in figure.get_supxlabel()
+    assert figure.get_supxlabel().startswith(f"first (cutoff {cutoff}), second (cutoff 1), method caap")
     assert repr(found).startswith(f"AttributionMap: {found.method} of")
     with pytest.raises(InputError, match="one class at a time"):
         found.for_target(1)
-    assert (found - (early - caap)).score == "difference in logit"
+    nested = found - (early - caap)
+    assert nested.score == "difference in logit" and nested.method == f"({found.method}) - ({(early - caap).method})"
 
 
 def test_a_difference_of_two_classes_is_their_contrast(caap: AttributionMap, model: cl.HookedViT) -> None:
@@ -111,3 +115,11 @@ def test_a_map_as_a_table(caap: AttributionMap) -> None:
 def test_no_map_says_minus_zero(caap: AttributionMap) -> None:
     m = replace(caap, scores=torch.tensor([[-1e-9, 1.0]]), all_scores=None)
     assert "logit 0.000 to 1.000" in repr(m)
+
+
+def test_settings_of_a_difference_name_what_is_shared_once(model: cl.HookedViT, caap: AttributionMap) -> None:
+    shared = settings_text({key: value for key, value in caap.settings.items() if key != "cutoff"})
+    deeper = cl.caap(model, random_images(model, 1), 3, cutoff=1)
+    text = settings_text((deeper - caap).settings)
+    assert text == f"first (cutoff 1), second (cutoff {caap.settings['cutoff']}), method caap, {shared}"
+    assert settings_text((caap - caap.for_target(1)).settings) == f"method caap, {settings_text(caap.settings)}"

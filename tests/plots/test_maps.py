@@ -1,6 +1,7 @@
 """Scores over images, heat maps, galleries and facets."""
 
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from caap_lab.errors import InputError
 from caap_lab.plots.facets import plot_facets
-from caap_lab.plots.gallery import GalleryRow, plot_gallery
+from caap_lab.plots.gallery import GalleryRow, Tile, plot_gallery, plot_tiles
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.lines import plot_lines
 from caap_lab.plots.maps import (
@@ -52,6 +53,12 @@ def test_signed_scores_are_centred_on_zero() -> None:
     ("wrong", "message"),
     [
         ({"opacity": 1.5}, "opacity must lie from 0 to 1"),
+        ({"opacity": "half"}, "opacity must lie from 0 to 1, not 'half'"),
+        ({"smooth": "no"}, "smooth must be True or False, not 'no'"),
+        ({"bar": "left"}, "bar='left' is not known"),
+        ({"limits": (1, 0)}, "the lower one first"),
+        ({"limits": (0.5,)}, "are not the scores at the two ends"),
+        ({"limits": (0, float("nan"))}, "are not the scores at the two ends"),
         ({"colour_map": "viridian"}, "no colour map 'viridian'; nearest: viridis"),
         ({"colour_map": "?"}, "list.matplotlib.colormaps. has all"),
     ],
@@ -183,3 +190,14 @@ def test_facets_have_a_panel_for_each_level_and_one_legend() -> None:
     assert all(ax.get_legend() is None for ax in panels)
     grid = plot_facets(frame, draw, column="metric", row="model", sharey=True)
     assert len(grid.axes) == 6 and [ax.get_title() for ax in grid.axes] == ["a", "b", "c", "", "", ""]
+
+
+def test_numbers_of_a_scale_and_its_unit_do_not_overlap() -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    ends = [(-2.68, 6.09), (-17.2, 17.2), (0.000663, 0.025), (6.09e-06, 0.0055)]
+    tiles = [Tile(image, "", np.linspace(*pair, 64).reshape(8, 8), False, "attribution to logit of 3") for pair in ends]
+    figure = plot_tiles([tiles])
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        boxes = sorted((text.get_window_extent() for text in ax.texts if text.get_text()), key=lambda box: box.x0)
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), [text.get_text() for text in ax.texts]
