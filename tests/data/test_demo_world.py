@@ -1,6 +1,7 @@
 """The bundled backbones: what their cards say, how well they answer, and whether CAAP finds what they look at."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from caap_lab.training import recipes, weights
 from experiments.demo_world import answers, cue_found, discrimination, pointing
 
 VITS = ("demo", "demo-clip", "demo-dinov2", "demo-deit3", "demo-spurious")
+QUICK = ("demo", "demo-dinov2", "demo-cnn")
+"""One of each way to the answer: class token, that and the mean over patches, feature maps."""
+
+
+def measured(names: Iterable[str]) -> list:
+    """Backbones for `pytest.mark.parametrize`; measuring those that add no way to the answer is slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def card_of(name: str) -> dict:
@@ -46,7 +54,7 @@ def test_the_card_is_that_of_the_training_script(name: str) -> None:
     assert card["data"].startswith(weights.DATA_DESCRIPTION)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", measured(BACKBONES))
 def test_unseen_scenes_are_named_rightly(name: str) -> None:
     """500 of the 2,000 scenes on the card."""
     model = cl.load_model(name)
@@ -73,7 +81,7 @@ def test_each_backbone_has_the_traits_of_its_family() -> None:
     assert len(prints) == len(VITS)
 
 
-@pytest.mark.parametrize("name", VITS)
+@pytest.mark.parametrize("name", measured(VITS))
 def test_caap_points_at_the_object(name: str) -> None:
     model = cl.load_model(name)
     hits, chance = pointing(model, "single", 150, "white")
@@ -81,7 +89,7 @@ def test_caap_points_at_the_object(name: str) -> None:
     assert np.mean(hits) >= 0.8 > 3 * np.mean(chance)
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-clip", "demo-dinov2", "demo-deit3"])
+@pytest.mark.parametrize("name", measured(["demo", "demo-clip", "demo-dinov2", "demo-deit3"]))
 def test_caap_points_at_the_object_of_the_asked_class(name: str) -> None:
     asked, other = discrimination(cl.load_model(name), 80, "white")
     assert np.mean(asked) > 2 * np.mean(other)

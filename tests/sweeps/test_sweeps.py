@@ -1,5 +1,6 @@
 """Sweeps of CAAP: every trial against the single call, identities, cost, resuming, numbers, plots."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ from helpers.models import build, random_images
 
 MAPS: dict[str, Any] = {"metrics": (), "progress": False}
 QUICK: dict[str, Any] = {"protocol": "xplique", "progress": False}
-FAMILIES = ("deit_distilled", "dinov2_registers", "average_pool", "siglip", "dino_head4")
+FAMILIES = ("dinov2_registers", "deit_distilled", "average_pool", "siglip", "dino_head4")
+SWEEPS = (
+    cl.sweep_cutoffs,
+    cl.sweep_ranges,
+    cl.sweep_blanks,
+    cl.sweep_neighbourhoods,
+    cl.sweep_contexts,
+    cl.sweep_scores,
+)
 
 
 def assert_equals_single_calls(sweep: cl.CaapSweep, model: HookedViT, images: torch.Tensor, **fixed: Any) -> None:
@@ -40,19 +49,19 @@ def assert_equals_single_calls(sweep: cl.CaapSweep, model: HookedViT, images: to
             assert sweep.map(index, label).score == expected.score
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, pytest.param("vit", marks=pytest.mark.slow)])  # it adds no trait
-def test_every_cell_equals_the_single_call(family: str) -> None:
+@pytest.mark.parametrize(
+    "family, sweeps",
+    [
+        ("dinov2_registers", SWEEPS),
+        *((family, (cl.sweep_ranges, cl.sweep_blanks)) for family in FAMILIES[1:]),
+        *(pytest.param(family, SWEEPS, marks=pytest.mark.slow) for family in ("vit", *FAMILIES[1:])),
+    ],
+)
+def test_every_cell_equals_the_single_call(family: str, sweeps: tuple[Callable[..., cl.CaapSweep], ...]) -> None:
     model = build(family)
     images = random_images(model, 2)
-    for sweep in (
-        cl.sweep_cutoffs(model, images, 1, **MAPS),
-        cl.sweep_ranges(model, images, 1, **MAPS),
-        cl.sweep_blanks(model, images, 1, **MAPS),
-        cl.sweep_neighbourhoods(model, images, 1, **MAPS),
-        cl.sweep_contexts(model, images, 1, **MAPS),
-        cl.sweep_scores(model, images, 1, **MAPS),
-    ):
-        assert_equals_single_calls(sweep, model, images)
+    for sweep in sweeps:
+        assert_equals_single_calls(sweep(model, images, 1, **MAPS), model, images)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +116,7 @@ FIXED = [
     {"context": "free"},
 ]
 COSTS = [
-    (family, fixed)
+    pytest.param(family, fixed, marks=() if family == "vit" or not fixed else pytest.mark.slow)
     for family in ("vit", *FAMILIES)
     for fixed in (FIXED if family in ("vit", "average_pool") else FIXED[:1])
     if not (fixed.get("context") == "dropped" and family in ("siglip", "average_pool"))  # refused: no class token
