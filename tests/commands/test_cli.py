@@ -1,5 +1,6 @@
 """The command line: what it loads, and how it ends."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,12 @@ WEIGHTS = Path(cli.__file__).parent / "models" / "weights" / "demo.safetensors"
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
-    command = f"{sys.executable} -m caap_lab.cli models | head -1"
+    code = (
+        "import sys; from caap_lab import cli; from caap_lab.commands import models\n"
+        "models.run = lambda parsed: [print('demo') for _ in range(50_000)] and 0\n"  # more than a pipe holds
+        "sys.exit(cli.main(['models']))"
+    )
+    command = f"{sys.executable} -c {shlex.quote(code)} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "demo\n" and done.stderr == ""
 
