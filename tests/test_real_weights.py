@@ -90,6 +90,7 @@ def test_class_specific_maps_lie_on_the_asked_object_of_two(deit_tiny: HookedViT
         assert areas.mean() > 0.6 and (areas > 0.5).mean() > 0.6, (method, areas.mean())
 
 
+@pytest.mark.slow  # what the test above says of two objects, by deletion
 def test_deleting_what_a_map_calls_important_hurts_its_own_class_most(deit_tiny: HookedViT, shared: Path) -> None:
     folder = shared / "images" / "multi-object"
     about = json.loads((folder / "labels.json").read_text())
