@@ -2,12 +2,16 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+from helpers.warm_kernels import warm_kernels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,9 +47,12 @@ def lab_server(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> 
     """JupyterLab as `caap-lab lab` starts it; after the browser, since nothing is started without one."""
     from browser.lab import LabServer
 
-    server = LabServer(tmp_path_factory.mktemp("lab"))
-    yield server
-    server.stop()
+    with ExitStack() as held:
+        forks = sys.platform != "win32"
+        warm = held.enter_context(warm_kernels(tmp_path_factory.mktemp("jupyter"))) if forks else None
+        server = LabServer(tmp_path_factory.mktemp("lab"), warm)
+        held.callback(server.stop)
+        yield server
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import Browser, Locator, LocatorAssertions, expect
 
 from helpers.tied_process import PATIENCE, start_tied
+from helpers.warm_kernels import NAME as WARM
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 180
@@ -31,11 +32,17 @@ def find_browser() -> str | None:
 
 
 class LabServer:
-    """`caap-lab lab` in a folder of its own, with nobody's settings; it ends with the process that started it."""
+    """`caap-lab lab` in a folder of its own, with nobody's settings; it ends with the process that started it.
+
+    Args:
+        home: The folder.
+        warm: A folder of `warm_kernels`, which the notebooks run in then.
+    """
 
     token = "browser-test"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, warm: Path | None = None) -> None:
+        self.kernel = WARM if warm else "python3"
         self.folder = home / "work"
         self.settings = home / "settings"
         self.runtime = home / "runtime"
@@ -50,6 +57,7 @@ class LabServer:
             "JUPYTERLAB_SETTINGS_DIR": self.settings,
             "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
             "IPYTHONDIR": home / "ipython",
+            **({"JUPYTER_PATH": warm} if warm else {}),
         }
         root = ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
         command = [sys.executable, "-m", "caap_lab.cli", "lab", "--dir", self.folder, "--port", str(port), "--"]
@@ -84,9 +92,14 @@ class LabServer:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return json.loads(answer.read() or "null")
 
-    def end_kernels(self) -> None:
-        for kernel in self.request("kernels"):
-            self.request(f"kernels/{kernel['id']}", "DELETE")
+    def kernels(self) -> set[str]:
+        """Identifiers of those that run."""
+        return {kernel["id"] for kernel in self.request("kernels")}
+
+    def end_kernels(self, others: set[str]) -> None:
+        """End all kernels but others'."""
+        for kernel in self.kernels() - others:
+            self.request(f"kernels/{kernel}", "DELETE")
 
     def log(self) -> str:
         return self._log_path.read_text()
@@ -104,7 +117,7 @@ class LabServer:
         """A notebook of code cells, with its kernel named, so that JupyterLab does not ask for one."""
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(source) for source in cells],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}},
+            metadata={"kernelspec": {"name": self.kernel, "display_name": self.kernel, "language": "python"}},
         )
         path = self.folder / name
         nbformat.write(notebook, path)
@@ -142,6 +155,7 @@ class LabPage:
 
     def __init__(self, server: LabServer, browser: Browser, pictures: Path) -> None:
         self.server = server
+        self._others_kernels = server.kernels()
         self.pictures = pictures
         self.errors: list[str] = []
         self.page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -250,9 +264,9 @@ class LabPage:
         return path
 
     def finish(self) -> None:
-        """Close the page and end the kernel; JavaScript errors that nobody caught fail the test."""
+        """Close the page and end its kernels; JavaScript errors that nobody caught fail the test."""
         self.page.close()
-        self.server.end_kernels()
+        self.server.end_kernels(self._others_kernels)
         for path in self.server.settings.rglob("*.jupyterlab-settings"):
             path.unlink()  # the theme
         assert not self.errors, "\n".join(self.errors)

@@ -17,12 +17,31 @@ slider
 """
 
 
-def test_slider_by_keyboard(lab: "LabPage") -> None:
-    lab.open(SLIDER)
-    handle = lab.output.get_by_role("slider")
+BROKEN = """
+import anywidget
+class Broken(anywidget.AnyWidget):
+    _esm = '''export default {render({el}) {
+        const button = document.createElement("button");
+        button.textContent = "press";
+        button.onclick = () => { throw new Error("from the widget"); };
+        el.append(button);
+    }}'''
+Broken()
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(lab_page: "LabPage") -> "LabPage":
+    """A page for the tests that leave its notebook open."""
+    lab_page.open(SLIDER, BROKEN, name="slider.ipynb")
+    return lab_page
+
+
+def test_slider_by_keyboard(opened: "LabPage") -> None:
+    handle = opened.output.get_by_role("slider")
     handle.focus()
     handle.press("ArrowRight")
-    lab.wait_for("slider.value", 4)
+    opened.wait_for("slider.value", 4)
 
 
 PICTURE = """
@@ -58,24 +77,10 @@ def test_pictures_outlive_the_kernel(lab: "LabPage", tmp_path: Path) -> None:
     lab.until(SHOWN, [[60, 40], [60, 40]])
 
 
-BROKEN = """
-import anywidget
-class Broken(anywidget.AnyWidget):
-    _esm = '''export default {render({el}) {
-        const button = document.createElement("button");
-        button.textContent = "press";
-        button.onclick = () => { throw new Error("from the widget"); };
-        el.append(button);
-    }}'''
-Broken()
-"""
-
-
-def test_errors_in_a_widget_are_seen(lab: "LabPage") -> None:
-    lab.open(BROKEN)
-    with lab.page.expect_event("pageerror"):
-        lab.output.get_by_role("button", name="press").click()
-    assert len(lab.errors) == 1 and "from the widget" in lab.errors.pop()
+def test_errors_in_a_widget_are_seen(opened: "LabPage") -> None:
+    with opened.page.expect_event("pageerror"):
+        opened.output.get_by_role("button", name="press").click()
+    assert len(opened.errors) == 1 and "from the widget" in opened.errors.pop()
 
 
 def test_errors_in_a_cell_are_seen(lab: "LabPage") -> None:
@@ -83,17 +88,15 @@ def test_errors_in_a_cell_are_seen(lab: "LabPage") -> None:
         lab.open("1 / 0")
 
 
-def test_dark_and_narrow(lab: "LabPage") -> None:
-    lab.open(SLIDER)
-    lab.theme("dark")
-    lab.width(1024)
-    lab.expect(lab.page.locator(".jp-Notebook")).to_have_css("background-color", "rgb(17, 17, 17)")
+def test_dark_and_narrow(opened: "LabPage") -> None:
+    opened.theme("dark")
+    opened.width(1024)
+    opened.expect(opened.page.locator(".jp-Notebook")).to_have_css("background-color", "rgb(17, 17, 17)")
 
 
-def test_lab_asks_nothing_and_keeps_its_token(lab: "LabPage") -> None:
-    lab.open(SLIDER)
-    assert lab.page.get_by_role("dialog").count() == 0
-    assert lab.page.get_by_text("official Jupyter news").count() == 0
-    assert (lab.server.folder / "01_quickstart.ipynb").exists()
-    lab.page.context.clear_cookies()
-    assert lab.page.request.get(f"{lab.server.url}/api/contents").status == 403
+def test_lab_asks_nothing_and_keeps_its_token(opened: "LabPage") -> None:
+    assert opened.page.get_by_role("dialog").count() == 0
+    assert opened.page.get_by_text("official Jupyter news").count() == 0
+    assert (opened.server.folder / "notebooks" / "01_quickstart.ipynb").exists()
+    opened.page.context.clear_cookies()
+    assert opened.page.request.get(f"{opened.server.url}/api/contents").status == 403
