@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.biases import read_biases
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import exact
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.targets import Target, TargetLike, Targets, explained, predicted_targets
 from caap_lab.models.vit import HookedViT
@@ -41,7 +41,7 @@ def completeness_error(
         images: One image, or several.
         target: One for all images or one each, see `caap_lab.models.targets.TargetLike`; None for the model's own
             prediction. The value of a function of the logits is complete only if the function is linear.
-        progress: Show a progress bar for more than one image.
+        progress: Show a progress bar, for one image where it takes more than a moment.
 
     Returns:
         Relative errors, on the CPU. Where the head reads class tokens of several blocks (a DINOv2 head of four), only
@@ -53,14 +53,12 @@ def completeness_error(
     wanted: Sequence[Target | None] = [None] * len(singles)
     if target is not None:
         model, wanted = explained(model, target, len(singles))
-    bar = tqdm(
-        batches(model, singles, 1),
-        total=len(singles),
-        desc="completeness",
-        unit="image",
-        disable=not progress or len(singles) == 1,
-    )
-    return torch.stack([_errors(model, image, one) for image, one in zip(bar, wanted, strict=True)])
+    found = []
+    with images_shown("completeness", len(singles), 1, progress, passes=1.0 if target is not None else 2.0) as bar:
+        for image, one in zip(batches(model, singles, 1), wanted, strict=True):
+            found.append(_errors(model, image, one))
+            bar.update()
+    return torch.stack(found)
 
 
 def _errors(

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.map import AttributionMap, Seen, Sign
 from caap_lab.attribution.map_target import of_all_scores
@@ -19,7 +18,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.later import Later
-from caap_lab.models.pass_meter import passes_shown
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike, Targets, explained
 
@@ -102,8 +101,7 @@ def run_maps(
     maps: list[list[AttributionMap]] = []
     under_way: list[_Batch] = []
     with (
-        tqdm(total=len(singles), desc=job.method, unit="map", disable=not progress or len(singles) == 1) as bar,
-        passes_shown(f"{job.method}: 1 map", job.passes, progress and len(singles) == 1),
+        images_shown(job.method, len(singles), job.batch_size, progress, "map", job.passes) as bar,
         _fingerprint_read_once(model),
         _Finisher(model, job) as finisher,
     ):

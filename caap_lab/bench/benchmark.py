@@ -163,7 +163,11 @@ def run_plan(
         with (
             _stop_on_interrupt() as stopped,
             tqdm(
-                total=len(plan.trials), initial=len(plan.trials) - len(waiting), unit="trial", disable=not progress
+                total=len(plan.trials),
+                initial=len(plan.trials) - len(waiting),
+                desc="benchmark",
+                unit="trial",
+                disable=not progress,
             ) as bar,
         ):
             rows: Iterable[Row]

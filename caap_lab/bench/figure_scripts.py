@@ -96,7 +96,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     numbers = [TABLES[name] for name in chosen if name in TABLES]
     data.compute([*(table for script in figures.values() for table in getattr(script, "TABLES", ())), *numbers])
     written = []
-    for name, script in tqdm(figures.items(), unit="figure"):
+    for name, script in tqdm(figures.items(), desc="figures", unit="figure"):
         written += _write(name, script.draw(data), out, demo=data.plan.profile == "demo")
     return written + (load_script("tables", folder).write(data, numbers, out) if numbers else [])
 

@@ -126,7 +126,7 @@ class _Runner:
         self.sets = sets
         self.patches = patches
         self.count = count
-        self.bar = tqdm(unit="run", disable=not progress)
+        self.bar = tqdm(desc="interactions", unit="run", disable=not progress)
         self.values: list[np.ndarray] = []
         self.logits: list[Tensor] | None = []
         self.pixels: list[np.ndarray] = []
@@ -179,7 +179,7 @@ class _Runner:
         self.written = runs.written
         total = len(self.pairs.masks) * self.count
         self.bar.reset(total)
-        self.bar.set_description(f"{self.passes * self.count:,.0f} forward passes")
+        self.bar.set_description(f"interactions: {self.passes * self.count:,.0f} forward passes")
         bound = (self.sets.settings.max_memory or DEFAULT_MEMORY) * GIB
         if total * self.columns * self.sets.model.dtype.itemsize > bound:
             self.logits = None

@@ -217,19 +217,21 @@ def read_features(
     indices = torch.empty(size, dtype=torch.int32, device="cpu")
     active = torch.empty(size[:2], dtype=torch.int32, device="cpu")
     sums = _Sums(sae.width)
-    firsts = range(0, len(store), batch_size)
-    for first in tqdm(firsts, unit="batch", disable=not progress or len(firsts) == 1):
-        rows = store[first : first + batch_size][name, layer].flatten(0, 1)
-        at = first * shape[0]
-        for piece in sae.in_pieces(rows):
-            features = sae.encode(piece)
-            order = features.abs().topk(size[2], dim=-1).indices
-            kept = features.gather(-1, order)
-            place = slice(at, at + len(piece))
-            values.view(-1, size[2])[place], indices.view(-1, size[2])[place] = kept.cpu(), order.int().cpu()
-            active.view(-1)[place] = (features != 0).sum(-1).int().cpu()
-            sums.add(piece, sae.decode(features), features, kept)
-            at += len(piece)
+    bar = tqdm(total=len(store) * shape[0], desc="sparse features", unit="token", delay=1.0, disable=not progress)
+    at = 0
+    with bar:
+        for first in range(0, len(store), batch_size):
+            rows = store[first : first + batch_size][name, layer].flatten(0, 1)
+            for piece in sae.in_pieces(rows):
+                features = sae.encode(piece)
+                order = features.abs().topk(size[2], dim=-1).indices
+                kept = features.gather(-1, order)
+                place = slice(at, at + len(piece))
+                values.view(-1, size[2])[place], indices.view(-1, size[2])[place] = kept.cpu(), order.int().cpu()
+                active.view(-1)[place] = (features != 0).sum(-1).int().cpu()
+                sums.add(piece, sae.decode(features), features, kept)
+                at += len(piece)
+                bar.update(len(piece))
     return SparseFeatures(
         values,
         indices,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.curve_values import normalised
 from caap_lab.attribution.map import AttributionMap
@@ -27,7 +26,7 @@ from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, ProtocolChanges, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
 from caap_lab.models.later import Later, handed_over
-from caap_lab.models.pass_meter import passes_shown
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
@@ -157,8 +156,7 @@ def insertion_deletion(
     curves = _Curves(given, chosen)
     with (
         torch.no_grad(),
-        tqdm(total=len(given.maps), desc=WHAT, unit="map", disable=not progress or len(given.maps) == 1) as bar,
-        passes_shown(f"{WHAT}: 1 map", 2 * len(curves.counts[0]), progress and len(given.maps) == 1),
+        images_shown(WHAT, len(given.maps), 1, progress, "map", 2 * len(curves.counts[0])) as bar,
     ):
         curves.run(batch_size, bar)
     return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(given.maps))]

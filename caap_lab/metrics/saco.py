@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
@@ -18,6 +17,7 @@ from caap_lab.metrics.changed_images import change_order, checked_maps, target_s
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import UPSAMPLINGS
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
+from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike
@@ -90,7 +90,7 @@ def saco(
         upsampling: From the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic". Pixels of equal score
             come in reading order.
         batch_size: Changed images run at once; bounds memory.
-        progress: Show a progress bar for more than one map.
+        progress: Show a progress bar, for one map where it takes more than a moment.
 
     Returns:
         SaCo of one map, or a list.
@@ -107,10 +107,7 @@ def saco(
     given = checked_maps(model, images, maps, target)
     batch_size = images_at_once(model.body, batch_size)
     found = []
-    with (
-        torch.no_grad(),
-        tqdm(total=len(given.maps), desc="SaCo", unit="map", disable=not progress or len(given.maps) == 1) as bar,
-    ):
+    with torch.no_grad(), images_shown("SaCo", len(given.maps), 1, progress, "map", groups + 1) as bar:
         for index, (m, one) in enumerate(zip(given.maps, given.targets, strict=True)):
             if index < len(given.images):
                 image = given.model.preprocess(given.images[index])

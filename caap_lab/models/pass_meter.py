@@ -1,4 +1,4 @@
-"""Progress of one long computation in forward passes: what is at it, how far it is, and the time that is left."""
+"""Progress of long computations, counted in forward passes: what is done, how far it is, and the time that is left."""
 
 import threading
 from collections.abc import Iterator
@@ -52,8 +52,39 @@ def count_passes(passes: float) -> None:
         meter.count(passes)
 
 
+class _Steps:
+    """A bar over images or maps that moves on within each of them, as the model runs."""
+
+    def __init__(self, bar: Any, passes: float | None, at_once: int) -> None:
+        self.bar, self.passes, self.at_once = bar, passes, at_once
+        self.finished, self.part = 0, 0.0
+
+    @property
+    def n(self) -> int:
+        """How many are finished."""
+        return self.finished
+
+    def count(self, passes: float) -> None:
+        if self.passes is not None:
+            self.part += passes / self.passes
+            left = min(self.at_once, self.bar.total - self.finished)
+            self._show(self.finished + min(self.part, left - 0.1))  # what is not handed over is not finished
+
+    def update(self, count: int = 1) -> None:
+        self.finished, self.part = self.finished + count, 0.0
+        self._show(self.finished)
+
+    def _show(self, place: float) -> None:
+        tenths = int(10 * place + 1e-9)
+        if not self.bar.disable and tenths / 10 > self.bar.n:
+            self.bar.n = tenths // 10 if tenths % 10 == 0 else tenths / 10
+            self.bar.update(0)  # draws it, if it is time to
+
+
 @contextmanager
-def images_shown(what: str, count: int, per_batch: int, progress: bool, unit: str = "image") -> Iterator[Any]:
+def images_shown(
+    what: str, count: int, per_batch: int, progress: bool, unit: str = "image", passes: float | None = 1.0
+) -> Iterator[Any]:
     """A bar over images; where they are a single batch, one over its passes, if it takes more than a moment.
 
     Args:
@@ -62,10 +93,19 @@ def images_shown(what: str, count: int, per_batch: int, progress: bool, unit: st
         per_batch: Images run at once.
         progress: False shows nothing.
         unit: What is counted.
+        passes: Forward passes that one of them takes, about; None where that is not known.
     """
-    single = count <= per_batch
+    single, outer = count <= per_batch, getattr(_HERE, "meter", None)
+    total = None if passes is None else passes * count
     with (
         tqdm(total=count, desc=what, unit=unit, disable=not progress or single) as bar,
-        passes_shown(what, count, progress and single),
+        passes_shown(f"{what}: {count} {unit}{'s' * (count != 1)}", total, progress and single),
     ):
-        yield bar
+        steps = _Steps(bar, passes, per_batch)
+        if progress and not single and outer is None:
+            _HERE.meter = steps
+        try:
+            yield steps
+        finally:
+            if not single:
+                _HERE.meter = outer

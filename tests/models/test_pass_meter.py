@@ -7,7 +7,7 @@ import pytest
 
 import caap_lab as cl
 from caap_lab.models import pass_meter
-from caap_lab.models.pass_meter import count_passes, passes_shown
+from caap_lab.models.pass_meter import count_passes, images_shown, passes_shown
 from helpers.models import build, random_images
 
 
@@ -34,8 +34,15 @@ RUNS: dict[str, tuple[Callable[[Any, Any], Any], str, float]] = {
         "insertion and deletion: 1 map",
         0.8,
     ),
-    "record": (lambda m, x: m.record(x, "resid_post"), "recording", 1.0),
-    "lens": (lambda m, x: cl.logit_lens(m, x), "logit lens", 0.7),
+    "record": (lambda m, x: m.record(x, "resid_post"), "recording: 2 images", 1.0),
+    "lens": (lambda m, x: cl.logit_lens(m, x), "logit lens: 2 images", 0.7),
+    "rollout": (lambda m, x: cl.attribute(m, x, "rollout"), "rollout: 2 maps", 1.0),
+    "saco": (
+        lambda m, x: cl.saco(m, x[0], cl.attribute(m, x[0], "rollout", progress=False)),
+        "SaCo: 1 map",
+        1.0,
+    ),
+    "completeness": (lambda m, x: cl.completeness_error(m, x[0]), "completeness: 1 image", 0.5),
 }
 
 
@@ -68,3 +75,26 @@ def test_bars_are_not_nested_and_end(bars: list[Any]) -> None:
         raise ZeroDivisionError
     count_passes(1)  # of nobody
     assert len(bars) == 1
+
+
+def test_a_bar_over_several_moves_on_within_each(bars: list[Any]) -> None:
+    with images_shown("maps", 3, 1, True, "map", passes=10) as shown:
+        seen = []
+        for passes in (0.4, 3.2, 0.0, 9.0, 2.0):
+            count_passes(passes)
+            seen.append(bars[0].n)
+        shown.update()
+        seen.append(bars[0].n)
+        count_passes(5)
+        seen.append(bars[0].n)
+        shown.update(2)
+        seen.append(bars[0].n)
+    assert seen == [0, 0.3, 0.3, 0.9, 0.9, 1, 1.5, 3] and shown.n == 3  # whole ones are those that are finished
+    assert [bar.desc for bar in bars] == ["maps"]
+    with images_shown("maps", 2, 1, True, "map", passes=None) as shown:  # of unknown cost: as they are finished
+        count_passes(5)
+        assert bars[-1].n == 0
+    with images_shown("maps", 2, 1, False, "map") as shown:
+        count_passes(5)
+        shown.update(2)
+    assert len(bars) == 2 and shown.n == 2
