@@ -1,6 +1,7 @@
 """What a notebook shows of the public names: completion, signatures, and docstrings that open with an example."""
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -102,15 +103,73 @@ NOT_HERE = {
     "token_norms": "a model with outliers",
 }
 """What examples need that the demo model and its images do not have."""
-ELSEWHERE = {"widgets", "InputError", "CheckpointError"}
-"""Widgets are shown and tested in a browser; errors are not called."""
+ELSEWHERE = {"InputError", "CheckpointError"}
+"""Errors are not called."""
+Definition = ast.FunctionDef | ast.ClassDef
 
 
-def documented() -> list[tuple[str, str]]:
-    """Public names with their docstrings, and the methods that are typed as often as functions."""
-    found = [(name, value) for name, value in public() if callable(value) and name.split(".")[0] not in ELSEWHERE]
-    found += [("record", cl.HookedViT.record), ("HookedViT.run_patched", cl.HookedViT.run_patched)]
-    return [(name, inspect.getdoc(value) or "") for name, value in found]
+@functools.cache
+def source(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file: Path, modules: bool = False) -> Iterator[tuple[str, Path]]:
+    """Names that a file imports from the package, each with its file; or only the modules among them."""
+    package = Path(cl.__file__).parent
+    for node in source(file).body:
+        if isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".")
+            folder = file.parent if node.level else package.parent
+            for alias in node.names:
+                module = folder.joinpath(*filter(None, parts))
+                inner = module / alias.name
+                whole = [inner / "__init__.pyi", inner.with_suffix(".py")]
+                places = whole if modules else [*whole, module.with_suffix(".py")]
+                found = next((place for place in places if place.is_file()), None)
+                if found is not None and package in found.parents:
+                    yield alias.asname or alias.name, found
+
+
+def definition(name: str, file: Path) -> Definition | None:
+    """Where a name is defined, as text: nothing is imported."""
+    for node in source(file).body:
+        if isinstance(node, Definition) and node.name == name:
+            return node
+    return next((definition(name, place) for other, place in imports(file) if other == name), None)
+
+
+def stated(file: Path) -> list[str]:
+    """The names in a module's `__all__`, as text."""
+    for node in source(file).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return [name for name, _ in imports(file)]
+
+
+@functools.cache
+def documented() -> dict[str, Definition]:
+    """Definitions of public names, and of the methods that are typed as often as functions.
+
+    They are read from the files, as each process of the tests reads them: importing everything takes seconds.
+    """
+    found: dict[str, Definition | None] = {}
+    stub = Path(cl.__file__).with_suffix(".pyi")
+    modules = dict(imports(stub, modules=True))
+    for name, file in imports(stub):
+        if name in modules:
+            inner = dict(imports(file))
+            found |= {f"{name}.{one}": definition(one, inner.get(one, file)) for one in stated(file)}
+        else:
+            found[name] = definition(name, file)
+    hooked = found["HookedViT"]
+    assert hooked is not None
+    methods = {node.name: node for node in hooked.body if isinstance(node, ast.FunctionDef)}
+    found |= {"record": methods["record"], "HookedViT.run_patched": methods["run_patched"]}
+    return {name: node for name, node in found.items() if node is not None and name not in ELSEWHERE}
+
+
+def docstrings() -> dict[str, str]:
+    return {name: ast.get_docstring(node) or "" for name, node in documented().items()}
 
 
 def example(text: str) -> str:
@@ -120,12 +179,18 @@ def example(text: str) -> str:
     return "" if start is None else "\n".join(lines[start + 1 : lines.index("```", start)])
 
 
+def test_docstrings_are_those_that_help_shows() -> None:
+    shown = {name: inspect.getdoc(value) for name, value in public() if callable(value) and name not in ELSEWHERE}
+    shown |= {"record": cl.HookedViT.record.__doc__, "HookedViT.run_patched": cl.HookedViT.run_patched.__doc__}
+    assert {name: inspect.cleandoc(text or "") for name, text in shown.items()} == docstrings()
+
+
 def test_docstrings_open_with_one_sentence_and_an_example() -> None:
-    for name, text in documented():
+    for name, text in docstrings().items():
         first, *rest = text.splitlines()
         assert first.endswith((".", "?", "`")) and not "".join(rest[:1]), name
         code = example(text)
-        is_result = inspect.isclass(getattr(cl, name, None))  # most of them are made by functions, not typed
+        is_result = isinstance(documented()[name], ast.ClassDef)  # most of them are made by functions, not typed
         assert code or is_result, name
         ast.parse(code)
 
@@ -161,7 +226,7 @@ PHOTOS = re.compile(r"\.jpg|\.pt\b|PATH|tabby|imagenet:|folder:|masks|widgets|L1
 """Examples with files or classes of the reader's own."""
 RUN = [
     (name, code)
-    for name, text in documented()
+    for name, text in docstrings().items()
     if (code := example(text)) and not PHOTOS.search(code) and name not in NOT_HERE
 ]
 

@@ -45,6 +45,10 @@ LEAST_PAUSE = 4
 def benchmark(run: str | Path | BenchmarkResult, *, every: float = 3.0) -> "BenchmarkView":
     """Watch a benchmark: progress, tables and figures, renewed while it runs.
 
+    ```python
+    cl.widgets.benchmark("runs/photos")     # the folder of `cl.benchmark(..., out="runs/photos")`
+    ```
+
     The folder is only read: never locked, and nothing in it is moved. It need not exist yet.
 
     Args:
