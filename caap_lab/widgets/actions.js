@@ -39,6 +39,7 @@ function render({ model, el }) {
   said.className = "caap-note";
   said.setAttribute("role", "status");
   const buttons = {};
+  let first = true;
 
   function button(text, title, act) {
     const made = document.createElement("button");
@@ -89,8 +90,8 @@ function render({ model, el }) {
     const lines = model.get("code").split("\n");
     text.textContent = model.get("code");
     tell("");
-    if (lines.length <= 2 && !code.dataset.seen) code.open = true;
-    code.dataset.seen = "yes";
+    if (first && lines.length <= 2) code.open = true; // later on it stays as one left it
+    first = false;
   }
 
   model.on("msg:custom", receive);

@@ -60,7 +60,7 @@ class Board(anywidget.AnyWidget):
         label: What is shown, for screen readers.
     """
 
-    _esm = joined(*(f"board{part}.js" for part in _PARTS))
+    _esm = joined("bytes.js", *(f"board{part}.js" for part in _PARTS))
     _css = _HERE / "widgets.css"
     photos = traitlets.Dict(per_key_traits=None, value_trait=traitlets.Bytes()).tag(sync=True)
     tiles = traitlets.List(traitlets.Dict()).tag(sync=True)

@@ -3,18 +3,8 @@
 
 const CLEAR = 0;
 
-function bytesOf(view) {
-  return view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(0);
-}
-
 function sameBytes(a, b) {
   return a.length === b.length && a.every((value, place) => value === b[place]);
-}
-
-function scoresOf(view) {
-  const bytes = bytesOf(view);
-  const reader = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Float32Array.from({ length: bytes.length / 4 }, (_, place) => reader.getFloat32(4 * place, true));
 }
 
 /** Name of the table of colours and opacities of a map; where signed maps fade, their colours lack that of 0. */

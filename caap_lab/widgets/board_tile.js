@@ -41,7 +41,7 @@ class TileView {
     this.tile = tile;
     const same = (name) => old && sameBytes(bytesOf(old[name]), bytesOf(tile[name]));
     if (!same("scores") || old.kind !== tile.kind) {
-      this.scores = scoresOf(tile.scores);
+      this.scores = floatsOf(tile.scores);
       this.order = null;
       const known = this.scores.filter((score) => !Number.isNaN(score));
       this.known = [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)];

@@ -2,12 +2,7 @@
 
 const SCALES = ["each head", "each layer", "all heads"];
 
-function make(parent, tag, classes, attributes = {}) {
-  const node = parent.appendChild(document.createElement(tag));
-  node.className = classes;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
+const make = (parent, ...what) => parent.appendChild(element(...what));
 
 // The elements of the whole, and its buttons.
 function frameOf(el) {

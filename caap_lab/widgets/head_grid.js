@@ -19,6 +19,7 @@ function render({ model, el }) {
   let preview = false;
 
   const get = (name) => model.get(name);
+  const floats = (name) => (get(name)?.byteLength ? floatsOf(get(name)) : null);
   const place = ([layer, head]) => (layer < 0 ? -1 : layer * get("heads") + head);
   const slotOf = (chosen) => layout.slots.indexOf(place(chosen));
   const placeOf = (slot) => [Math.floor(layout.slots[slot] / get("heads")), layout.slots[slot] % get("heads")];
@@ -30,14 +31,14 @@ function render({ model, el }) {
 
   function colour() {
     const [layers, heads, rows, cols] = ["layers", "heads", "rows", "cols"].map(get);
-    const highs = floats(get("highs"));
+    const highs = floats("highs");
     tiles = numbersOf(get("tiles"), highs);
     sheet = scales = null;
     colours = fourBytes(table());
     if (tiles.length !== layers * heads * rows * cols || !colours.length) return;
-    const ends = board?.get("robust") ? floats(get("robust_highs")) : null;
+    const ends = board?.get("robust") ? floats("robust_highs") : null;
     const scale = highs ? get("scale") : "each head";
-    scales = mapScales({ layers, heads, lows: floats(get("lows")), highs, ends, scale });
+    scales = mapScales({ layers, heads, lows: floats("lows"), highs, ends, scale });
     sheet = paintSheet({ layers, heads, rows, cols, tiles, colours, scales });
   }
 
@@ -296,8 +297,10 @@ function render({ model, el }) {
   });
   resized.observe(el);
   const wanted = get("board");
+  let gone = false;
   if (wanted) {
     model.widget_manager?.get_model(wanted.replace("IPY_MODEL_", "")).then((found) => {
+      if (gone) return; // this view went before the board was there
       board = found;
       board.on("change:colours change:robust", renew);
       renew();
@@ -305,6 +308,7 @@ function render({ model, el }) {
   }
   renew();
   return () => {
+    gone = true;
     resized.disconnect();
     model.off(changes(ofMaps), renew);
     model.off(changes(ofWords), redraw);

@@ -59,7 +59,7 @@ class HeadGrid(anywidget.AnyWidget):
         tile: Key of that tile.
     """
 
-    _esm = joined("head_sheet.js", "head_layout.js", "head_frame.js", "head_grid.js")
+    _esm = joined("bytes.js", "elements.js", "head_sheet.js", "head_layout.js", "head_frame.js", "head_grid.js")
     _css = _HERE / "widgets.css"
     layers = traitlets.Int(1).tag(sync=True)
     heads = traitlets.Int(1).tag(sync=True)

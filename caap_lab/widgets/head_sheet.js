@@ -1,18 +1,11 @@
 // Small maps of whole numbers as one picture, edge to edge: each map's colours by its own scale, its row's, or one for all.
 
-function floats(view) {
-  if (!view || !view.byteLength) return null;
-  return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-}
-
 // Numbers of one byte, or of two, the lower one first.
 function numbersOf(view, twoBytes) {
-  const given = bytes(view);
+  const given = bytesOf(view);
   if (!twoBytes) return given;
   return Uint16Array.from({ length: given.length / 2 }, (_, place) => given[2 * place] + 256 * given[2 * place + 1]);
 }
-
-const bytes = (view) => (view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array());
 
 // Values at the ends of the colours of a map, and at the ends of its numbers; `last` is the number of the latter.
 function mapScales({ layers, heads, lows, highs, ends: upper, scale }) {
@@ -65,7 +58,7 @@ function paintSheet({ layers, heads, rows, cols, tiles, colours, scales }) {
 
 // 256 colours of four bytes, of three bytes each or of four.
 function fourBytes(table) {
-  const given = bytes(table);
+  const given = bytesOf(table);
   const width = given.length / 256;
   const colours = new Uint8Array(1024);
   for (let place = 0; place < 1024; place++) colours[place] = given[Math.floor(place / 4) * width + Math.min(place % 4, 2)];

@@ -2,13 +2,6 @@
 
 const PIECE = 1 << 20;
 
-function make(tag, name, attributes = {}) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
-  return made;
-}
-
 // ---- the pictures
 
 function showPictures(model, root) {
@@ -33,8 +26,8 @@ function showPictures(model, root) {
     addresses = model.get("pictures").map((view) => URL.createObjectURL(new Blob([view], { type: "image/png" })));
     const names = model.get("names");
     root.replaceChildren(...addresses.map((address, place) => {
-      const button = make("button", "", { type: "button", role: "radio", title: names[place] });
-      button.append(make("img", "", { src: address, alt: names[place] }));
+      const button = element("button", "", { type: "button", role: "radio", title: names[place] });
+      button.append(element("img", "", { src: address, alt: names[place] }));
       button.addEventListener("click", () => choose(place));
       return button;
     }));
@@ -75,17 +68,17 @@ async function send(model, file) {
 function render({ model, el }) {
   el.classList.add("caap-live", "caap-images");
   el.setAttribute("data-lm-suppress-shortcuts", "true");
-  const row = el.appendChild(make("div", "caap-thumbnails", { role: "radiogroup", "aria-label": "Images" }));
-  const name = el.appendChild(make("div", "caap-file-name"));
-  const zone = el.appendChild(make("label", "caap-drop"));
-  const input = make("input", "", { type: "file", accept: "image/*", multiple: "", "aria-label": "Drop a photo here, or choose a file" });
-  const hint = make("span");
-  const choose = make("u");
+  const row = el.appendChild(element("div", "caap-thumbnails", { role: "radiogroup", "aria-label": "Images" }));
+  const name = el.appendChild(element("div", "caap-file-name"));
+  const zone = el.appendChild(element("label", "caap-drop"));
+  const input = element("input", "", { type: "file", accept: "image/*", multiple: "", "aria-label": "Drop a photo here, or choose a file" });
+  const hint = element("span");
+  const choose = element("u");
   choose.textContent = "choose a file";
   hint.append("Drop a photo here, or ", choose);
-  const progress = make("progress", "", { "aria-label": "Upload" });
+  const progress = element("progress", "", { "aria-label": "Upload" });
   progress.hidden = true;
-  const problem = el.appendChild(make("div", "caap-problem", { role: "alert" }));
+  const problem = el.appendChild(element("div", "caap-problem", { role: "alert" }));
   zone.append(input, hint, progress);
   const pictures = showPictures(model, row);
   let refused = "";

@@ -1,14 +1,12 @@
 """Choosing an image: small pictures, and a place to drop photos of one's own."""
 
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-from caap_lab.widgets.scripts import styles
+from caap_lab.widgets.scripts import joined, styles
 
-_HERE = Path(__file__).parent
 MEGABYTE = 1 << 20
 LARGEST = 25
 """Megabytes of a dropped file."""
@@ -30,7 +28,7 @@ class ImagePicker(anywidget.AnyWidget):
             turns out to be no image.
     """
 
-    _esm = _HERE / "image_picker.js"
+    _esm = joined("elements.js", "image_picker.js")
     _css = styles("widgets.css", "controls.css")
     pictures = traitlets.List(traitlets.Bytes()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -1,12 +1,5 @@
 // Check boxes by family, with a field that searches names, families and sources.
 
-function make(tag, name, attributes = {}) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
-  return made;
-}
-
 function passes(number) {
   if (number === null) return "";
   if (number < 9950) return number < 10 ? String(Number(number.toFixed(1))) : number.toFixed(0);
@@ -16,13 +9,13 @@ function passes(number) {
 function render({ model, el }) {
   el.classList.add("caap-live", "caap-methods");
   el.setAttribute("data-lm-suppress-shortcuts", "true");
-  const search = make("input", "caap-input", { type: "search", placeholder: "search methods", "aria-label": "search methods" });
-  const head = make("div", "caap-methods-head");
-  const count = head.appendChild(make("span", "", { "aria-live": "polite" }));
-  const unit = head.appendChild(make("span"));
+  const search = element("input", "caap-input", { type: "search", placeholder: "search methods", "aria-label": "search methods" });
+  const head = element("div", "caap-methods-head");
+  const count = head.appendChild(element("span", "", { "aria-live": "polite" }));
+  const unit = head.appendChild(element("span"));
   unit.textContent = "passes";
   unit.title = "Forward passes of this model for one map; a backward pass counts as two";
-  const list = make("div", "caap-methods-list", { role: "group", "aria-label": "methods" });
+  const list = element("div", "caap-methods-list", { role: "group", "aria-label": "methods" });
   el.append(search, head, list);
   let rows = [];
 
@@ -39,13 +32,13 @@ function render({ model, el }) {
     const families = [...new Set(methods.map((method) => method.family))];
     rows = [];
     list.replaceChildren(...families.map((family) => {
-      const part = make("div", "caap-family", { role: "group", "aria-label": family });
-      part.appendChild(make("div", "caap-family-title")).textContent = family;
+      const part = element("div", "caap-family", { role: "group", "aria-label": family });
+      part.appendChild(element("div", "caap-family-title")).textContent = family;
       for (const method of methods.filter((one) => one.family === family)) {
-        const row = part.appendChild(make("label", "caap-method"));
-        const box = row.appendChild(make("input", "", { type: "checkbox", value: method.name }));
-        row.appendChild(make("span", "caap-method-name")).textContent = method.name;
-        row.appendChild(make("span", "caap-note")).textContent = passes(method.passes);
+        const row = part.appendChild(element("label", "caap-method"));
+        const box = row.appendChild(element("input", "", { type: "checkbox", value: method.name }));
+        row.appendChild(element("span", "caap-method-name")).textContent = method.name;
+        row.appendChild(element("span", "caap-note")).textContent = passes(method.passes);
         row.title = [method.source, `reads ${method.needs}`].join("\n");
         box.addEventListener("change", () => toggle(method.name, box.checked));
         rows.push({ row, box, name: method.name, text: [method.name, method.name.replaceAll("_", " "), family, method.source].join("\n").toLowerCase() });

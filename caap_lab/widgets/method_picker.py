@@ -1,7 +1,6 @@
 """Choosing methods: check boxes by family, with what each costs on this model."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -10,9 +9,8 @@ import traitlets
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.models.base import HookedModel
-from caap_lab.widgets.scripts import styles
-
-_HERE = Path(__file__).parent
+from caap_lab.widgets.run_times import stated_passes
+from caap_lab.widgets.scripts import joined, styles
 
 
 class MethodPicker(anywidget.AnyWidget):
@@ -24,7 +22,7 @@ class MethodPicker(anywidget.AnyWidget):
         value: Names of the chosen ones, in the registry's order.
     """
 
-    _esm = _HERE / "method_picker.js"
+    _esm = joined("elements.js", "method_picker.js")
     _css = styles("widgets.css", "controls.css")
     methods = traitlets.List(traitlets.Dict()).tag(sync=True)
     value = traitlets.Tuple().tag(sync=True)
@@ -56,11 +54,10 @@ class MethodPicker(anywidget.AnyWidget):
 
 def _described(name: str, size: ModelSize) -> dict[str, Any]:
     method = METHODS[name]
-    stated = method.forwards.count is not None and method.backwards.count is not None
     return {
         "name": name,
         "family": method.family,
         "source": method.source,
         "needs": method.needs,
-        "passes": method.passes(size) if stated else None,
+        "passes": stated_passes(name, size),
     }

@@ -33,10 +33,7 @@ class RunTimes:
 
     def passes(self, method: str) -> float | None:
         """Forward passes of one map; None where the method does not state them."""
-        try:
-            return METHODS[method].passes(self._size)
-        except InputError:
-            return None
+        return stated_passes(method, self._size)
 
     def seconds(self, method: str) -> float | None:
         """Of one map: as measured before, else from its passes; None where nothing is known."""
@@ -57,6 +54,14 @@ class RunTimes:
             return ""
         each = "" if self.seconds_per_pass is None else f" of {1000 * self.seconds_per_pass:.0f} ms"
         return f"as much as {passes:,.0f} forward passes{each}" if passes >= 2 else ""
+
+
+def stated_passes(method: str, size: ModelSize) -> float | None:
+    """Forward passes of one map, of which a backward pass counts as two; None where the method states none."""
+    try:
+        return METHODS[method].passes(size)
+    except InputError:
+        return None
 
 
 def _rounded(seconds: float) -> str:

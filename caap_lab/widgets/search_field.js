@@ -3,13 +3,6 @@
 let fieldCount = 0;
 const MOST_LISTED = 50;
 
-function element(tag, name, attributes = {}) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
-  return made;
-}
-
 // `options(text, most)` gives { count, first: [{ value, text, title, note }] }; `decide(text)` gives the `value` that is
 // chosen, if any, and the `problem` with it.
 function searchField({ label, placeholder, options, decide, choose }) {

@@ -59,8 +59,7 @@ function render({ model, el }) {
 
   function show() {
     const view = model.get("likelihoods");
-    const count = view.byteLength / 4;
-    search.likelihoods = count ? Float32Array.from({ length: count }, (_, i) => view.getFloat32(4 * i, true)) : null;
+    search.likelihoods = view.byteLength ? floatsOf(view) : null;
     const rather = model.get("against");
     const open = Boolean(rather) || (document.activeElement && other.contains(document.activeElement));
     other.hidden = !open;

@@ -34,7 +34,7 @@ class TargetBox(anywidget.AnyWidget):
         problem: Why `value` or `against` is no class, and what is explained instead; empty if nothing is wrong.
     """
 
-    _esm = joined("class_search.js", "search_field.js", "target_box.js")
+    _esm = joined("bytes.js", "elements.js", "class_search.js", "search_field.js", "target_box.js")
     _css = styles("widgets.css", "controls.css")
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     ids = traitlets.List(traitlets.Unicode()).tag(sync=True)
