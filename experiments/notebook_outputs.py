@@ -20,10 +20,12 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
 
+from caap_lab.widgets.panel import SAVED_STYLE
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-STORED = ("01_quickstart", "03_attention_and_cutoff")
+STORED = ("01_quickstart", "03_attention_and_cutoff", "06_widgets")
 """Notebooks that are committed with outputs; all others are committed without."""
-COLOURS = 96
+COLOURS = 64
 """Of a stored picture."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -63,6 +65,8 @@ def small(output: NotebookNode) -> NotebookNode | None:
     """An output as it is stored; None for one that only a living widget would show."""
     data = output.get("data", {})
     if data.pop(WIDGET, None) is not None and data.keys() <= {"text/plain"}:
+        return None
+    if data.get("text/html") == SAVED_STYLE:
         return None
     if "image/png" in data:
         data["image/png"] = with_palette(data["image/png"])

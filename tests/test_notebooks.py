@@ -19,11 +19,26 @@ from experiments.notebook_outputs import STORED, WIDGET, sources_digest
 from helpers.warm_kernels import warm_kernels
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+LONG = ("04_caap_in_depth", "05_methods_and_metrics", "07_paper_figures", "10_trace_paths_interactions")
+"""They run in slow tests; test_notebook_calls.py looks at the calls in all of them."""
 DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
 WEIGHTS = SHARED / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k" / "model.safetensors"
 DEFINITIONS = ("CC BY 2.0",)
 """Decimals that are no measurements."""
-SHOWN = ("m", "other", "m - other", "explorer", "sweep", "attention", "view", "parts", "heads", "correlation")
+SHOWN = (
+    "m",
+    "other",
+    "m - other",
+    "explorer",
+    "sweep",
+    "attention",
+    "view",
+    "parts",
+    "heads",
+    "correlation",
+    "patching",
+    "tracing",
+)
 
 
 def _read(path: Path) -> NotebookNode:
@@ -124,7 +139,9 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "warm"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS]
+)
 def test_runs_from_top_to_bottom(path: Path, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):  # nobody's settings or history
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
