@@ -56,7 +56,7 @@ notebooks: .venv/.dev   ## run the notebooks that are stored with outputs, and s
 docs: .venv/.docs   ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-lab: .venv/.installed   ## open JupyterLab in notebooks/, on this computer only
+lab: .venv/.installed   ## open JupyterLab with the tour, on this computer only
 	$(BIN)/caap-lab lab
 
 clean:   ## remove caches and builds; keep .venv and runs/
