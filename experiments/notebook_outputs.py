@@ -25,7 +25,7 @@ from caap_lab.widgets.panel import SAVED_STYLE
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STORED = ("01_quickstart", "03_attention_and_cutoff", "06_widgets")
 """Notebooks that are committed with outputs; all others are committed without."""
-COLOURS = 64
+COLOURS = 128
 """Of a stored picture."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -77,7 +77,7 @@ def with_palette(png: str) -> str:
     """A PNG in base64 with a palette of its colours."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     written = io.BytesIO()
-    picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         written, "PNG", optimize=True
     )
     return base64.b64encode(written.getvalue()).decode()
