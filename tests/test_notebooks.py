@@ -19,8 +19,8 @@ from experiments.notebook_outputs import STORED, WIDGET, sources_digest
 from helpers.warm_kernels import warm_kernels
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-LONG = ("04_caap_in_depth", "05_methods_and_metrics", "07_paper_figures", "10_trace_paths_interactions")
-"""They run in slow tests; test_notebook_calls.py looks at the calls in all of them."""
+LONG = ("04_caap_in_depth", "05_methods_and_metrics", "10_trace_paths_interactions")
+"""They run in slow tests; test_notebook_calls.py looks at the calls in them."""
 DRAWS = ("plt.subplots(", "cl.gallery(", "show(")
 WEIGHTS = SHARED / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k" / "model.safetensors"
 DEFINITIONS = ("CC BY 2.0",)
