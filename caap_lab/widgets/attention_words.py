@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from caap_lab.activations.token_maps import numbered
 from caap_lab.diagnostics.region_pairs import PREFIX_WORDS
 from caap_lab.diagnostics.region_result import AttentionRegions
 from caap_lab.escaping import for_html
@@ -17,9 +18,9 @@ _QUANTITIES: tuple[Literal["mass", "weight"], ...] = ("mass", "weight")
 
 
 def prefix_names(spec: ViTSpec) -> list[str]:
-    """One name per prefix token."""
-    names = [f"{PREFIX_WORDS[role]} token" for role in spec.prefix if role != "reg"]
-    return names + [f"register {place}" for place in range(1, spec.prefix.count("reg") + 1)]
+    """One name per prefix token: "class token", "register 0", "register 1"."""
+    words = {role: f"{word} token" for role, word in PREFIX_WORDS.items()} | {"reg": "register"}
+    return [" ".join([words[role], *number]) for role, *number in map(str.split, numbered(spec.prefix))]
 
 
 def token_words(spec: ViTSpec, token: int) -> str:

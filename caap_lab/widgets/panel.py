@@ -23,8 +23,6 @@ from caap_lab.widgets.key_guard import KeyGuard
 if TYPE_CHECKING:
     import pandas as pd
 
-CONTROL_WIDTH = "280px"
-"""Two controls fit side by side into a notebook on a screen of 1024 pixels."""
 PAUSE = 1.0
 """Seconds without a change before the picture in the notebook is drawn anew."""
 
@@ -39,14 +37,6 @@ SAVED_STYLE = (
 
 While a widget lives, that class is on an element inside the output, not on the output itself.
 """
-
-
-def wrapped(*widgets: ipywidgets.Widget) -> ipywidgets.Box:
-    """Widgets side by side, as many as fit, the rest below."""
-    for widget in widgets:
-        if isinstance(widget, ipywidgets.DOMWidget) and widget.layout.width is None:
-            widget.layout.width = CONTROL_WIDTH if hasattr(widget, "description") else None
-    return ipywidgets.Box(widgets, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
 
 def group(title: str, *widgets: ipywidgets.Widget) -> ipywidgets.VBox:

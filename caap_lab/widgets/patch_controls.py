@@ -2,8 +2,8 @@
 
 import ipywidgets
 
+from caap_lab.activations.token_maps import numbered
 from caap_lab.engine.settings import cutoff_blocks
-from caap_lab.mechanisms.trace_result import numbered
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.check_row import CheckRow
 from caap_lab.widgets.panel import group

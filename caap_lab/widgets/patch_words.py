@@ -1,6 +1,6 @@
 """A patch by hand in words."""
 
-from caap_lab.mechanisms.trace_result import numbered
+from caap_lab.activations.token_maps import numbered
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.boxes import box_of
 from caap_lab.widgets.patch_settings import SOURCE, PatchSettings

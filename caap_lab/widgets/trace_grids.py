@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from caap_lab.mechanisms.trace_result import numbered
+from caap_lab.activations.token_maps import numbered
 from caap_lab.models.vit import HookedViT
 from caap_lab.plots.maps import colour_table
 from caap_lab.plots.style import SIGNED_COLOUR_MAP

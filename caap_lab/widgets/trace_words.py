@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from caap_lab.activations.token_maps import numbered
 from caap_lab.escaping import for_html
-from caap_lab.mechanisms.trace_result import Trace, numbered
+from caap_lab.mechanisms.trace_result import Trace
 from caap_lab.models.spec import ViTSpec
 from caap_lab.widgets.traced_image import Cell, Traced
 

@@ -105,10 +105,10 @@ def test_a_model_without_prefix_tokens() -> None:
 def test_names_of_prefix_tokens() -> None:
     model = build("dinov2_registers")
     view = ready(attention(model, random_images(model, 1)))
-    names = ["the chosen patch", "class token", "register 1", "register 2", "register 3", "register 4"]
+    names = ["the chosen patch", "class token", "register 0", "register 1", "register 2", "register 3"]
     assert [name for name, _ in view.token.options] == names
     view.token.value = 2
-    assert view.query == 2 and view.board.tile("photo")["caption"] == "query: register 2"
+    assert view.query == 2 and view.board.tile("photo")["caption"] == "query: register 1"
 
 
 def test_colours(demo: HookedViT, scene: Scene) -> None:
