@@ -45,6 +45,8 @@ def gallery(
     """
     from caap_lab.plots.gallery import GalleryRow, plot_gallery
 
+    if isinstance(rows, AttributionMap) or any(isinstance(row, AttributionMap) for row in rows):
+        raise InputError("A gallery needs rows of maps, as in cl.gallery([maps]); MapList.plot() draws a list of them.")
     if not rows or not all(rows):
         raise InputError("A gallery needs rows of maps, as many in every row.")
     models = [row[0].model_name for row in rows] if models is None else models

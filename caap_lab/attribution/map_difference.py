@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
@@ -24,9 +25,13 @@ _SHOWN = 2
 
 
 def ranks_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
-    """The share of the other patches whose score is lower, from 0 to 1; ties have the mean of their places."""
-    places = torch.from_numpy(rankdata(scores.detach().cpu().double().numpy(), axis=None)).reshape(scores.shape)
-    return ((places - 1) / max(scores.numel() - 1, 1)).float()
+    """The share of the other patches whose score is lower, from 0 to 1; ties have the mean of their places.
+
+    NaN has no rank, and is no other patch to the rest.
+    """
+    places = rankdata(scores.detach().cpu().double().numpy(), axis=None, nan_policy="omit")
+    known = int(np.isfinite(places).sum())
+    return torch.from_numpy((places - 1) / max(known - 1, 1)).reshape(scores.shape).float()
 
 
 def difference(a: "AttributionMap", b: "AttributionMap") -> "AttributionMap":
@@ -80,6 +85,8 @@ def _check(a: "AttributionMap", b: "AttributionMap") -> None:
 
 def _named(method: str, settings: Mapping[str, Any], keys: list[str]) -> str:
     """A method with the settings in which it differs from the other."""
+    if "second" in settings:  # a difference itself: its name says all, and its parts belong together
+        return f"({method})"
     said = [f"{key} {settings.get(key)}" for key in keys[:_SHOWN]] + ["..."] * (len(keys) > _SHOWN)
     return f"{method} ({', '.join(said)})" if said else method
 

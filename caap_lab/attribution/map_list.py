@@ -34,6 +34,8 @@ class MapList(list[AttributionMap]):
     """
 
     def __init__(self, maps: Iterable[AttributionMap] = ()) -> None:
+        if isinstance(maps, AttributionMap):
+            raise InputError("A MapList takes a list of maps: cl.MapList([m]).")
         super().__init__(maps)
         for m in self:
             if not isinstance(m, AttributionMap):

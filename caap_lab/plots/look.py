@@ -1,7 +1,11 @@
 """How maps are drawn over their images: by the same words in figures, in maps' own pictures and in the browser."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Literal, NamedTuple
+from numbers import Real
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
 
 from caap_lab.errors import InputError
 
@@ -27,10 +31,14 @@ class Look(NamedTuple):
         """The same, refused if it cannot be drawn.
 
         Raises:
-            InputError: the opacity does not lie from 0 to 1, or there is no such colour map.
+            InputError: the opacity does not lie from 0 to 1, a switch is neither True nor False, or there is no such
+                colour map.
         """
-        if not 0 <= self.opacity <= 1:
-            raise InputError(f"opacity must lie from 0 to 1, not {self.opacity}.")
+        if not isinstance(self.opacity, Real) or not 0 <= self.opacity <= 1:
+            raise InputError(f"opacity must lie from 0 to 1, not {self.opacity!r}.")
+        for name in ("smooth", "robust", "fade"):
+            if not isinstance(value := getattr(self, name), bool | np.bool_):
+                raise InputError(f"{name} must be True or False, not {value!r}.")
         if self.colour_map is not None:
             from matplotlib import colormaps
 
@@ -39,6 +47,21 @@ class Look(NamedTuple):
                 advice = f"nearest: {', '.join(near)}" if near else "list(matplotlib.colormaps) has all"
                 raise InputError(f"There is no colour map {self.colour_map!r}; {advice}.")
         return self
+
+
+def check_frame(bar: Bar, limits: tuple[float, float] | None) -> None:
+    """Refuse what cannot be the place of a colour bar, or the ends of its colours.
+
+    Raises:
+        InputError: it is neither right nor bottom; or the ends are not two numbers, the lower one first.
+    """
+    if bar not in get_args(Bar):
+        raise InputError(f"bar={bar!r} is not known; use 'right' or 'bottom'.")
+    if limits is None:
+        return
+    pair = isinstance(limits, Sequence) and len(limits) == 2 and all(isinstance(end, Real) for end in limits)
+    if not pair or not (np.isfinite(limits).all() and limits[0] <= limits[1]):
+        raise InputError(f"limits={limits!r} are not the scores at the two ends of the colours, the lower one first.")
 
 
 LOOK = Look()

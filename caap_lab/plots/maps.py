@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.look import LOOK, Bar, Look
+from caap_lab.plots.look import LOOK, Bar, Look, check_frame
 from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure, one_line
 
 ROBUST = (2.0, 98.0)
@@ -59,9 +59,10 @@ def plot_map(
         title: Above the axes.
 
     Raises:
-        InputError: the opacity does not lie from 0 to 1, or there is no such colour map.
+        InputError: the look cannot be drawn, or there are no such limits.
     """
     Look(opacity, smooth, robust, fade, colour_map).checked()
+    check_frame(bar, limits)
     height, width = scores.shape if image is None else image.shape[:2]
     ax = new_axes(ax, 3.6, 3.6 * height / width)
     if image is not None:

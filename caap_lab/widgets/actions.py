@@ -69,5 +69,6 @@ def table_file(frame: "pd.DataFrame") -> bytes:
 
 
 def file_name(words: str, kind: str) -> str:
-    """A name that every file system takes."""
+    """A name that every file system takes; an image's own ending is not in the middle of it."""
+    words = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)(?![A-Za-z0-9])", "", words, flags=re.IGNORECASE)
     return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words).strip('_.') or 'figure'}.{kind}"

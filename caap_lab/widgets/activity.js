@@ -15,6 +15,7 @@ function render({ model, el }) {
     const pending = model.get("pending");
     const stopped = model.get("stopped");
     el.dataset.pending = pending;
+    el.dataset.stopped = stopped;
     bar.style.visibility = pending && !stopped ? "visible" : "hidden";
     bar.max = Math.max(1, model.get("total"));
     bar.value = model.get("total") - pending;

@@ -46,7 +46,7 @@ def _map(model: HookedModel, photos: Sequence[Photo], runs: ExploreRuns, side: S
         return replace(shown, caption=f"{name}: no map", problem=failure)
     if m is None:
         time = runs.times.text(name)
-        caption = f"{name}: computing{f', {time}' if time else ''}"
+        caption = f"{name}, {time}" if time else name  # also where the work is stopped
         return replace(shown, caption=caption, details=runs.times.details(name))
     settings = ", ".join(f"{key} {value}" for key, value in m.settings.items())
     return replace(shown, m=m, caption=map_title(m), details=settings)

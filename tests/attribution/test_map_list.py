@@ -85,3 +85,10 @@ def test_maps_as_one_table(maps: MapList) -> None:
         scores = torch.tensor(np.array(part["score"])).reshape(maps[0].grid).float()
         assert torch.equal(scores, maps[place].scores) and set(part["target"]) == {maps[place].caption}
     assert MapList().to_dataframe().empty
+
+
+def test_a_single_map_is_no_list(maps: MapList) -> None:
+    with pytest.raises(InputError, match=r"cl.MapList\(\[m\]\)"):
+        MapList(maps[0])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"cl.gallery\(\[maps\]\)"):
+        cl.gallery(maps)  # type: ignore[arg-type]

@@ -331,7 +331,7 @@ def test_how_long_a_map_takes_is_said(model: cl.HookedViT, scenes: list[Any], mo
     made.method_picker.value = ("rollout", "rise", "attn_lrp")
     assert waiting == [("map", 0, "attn_lrp", None), ("map", 0, "rise", None)]  # what is quick does not wait
     passes = times.passes("rise")
-    assert captions(made)[2] == f"rise: computing, about {passes * 0.03 / 60:.0f} min"
+    assert captions(made)[2] == f"rise, about {passes * 0.03 / 60:.0f} min"
     assert made.board.tile("rise")["details"] == f"as much as {passes:,.0f} forward passes of 30 ms"
     made.close()
 

@@ -15,6 +15,7 @@ import caap_lab as cl
 from caap_lab.errors import InputError
 from caap_lab.plots.style import text_figure
 from caap_lab.widgets import panel
+from caap_lab.widgets.actions import file_name
 from caap_lab.widgets.background import Job, Worker
 from caap_lab.widgets.explore_view import explore
 from caap_lab.widgets.layer_sweep_view import layer_sweep
@@ -96,7 +97,7 @@ def test_files_of_what_is_shown(small: Small, monkeypatch: pytest.MonkeyPatch) -
     for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("csv", "\ufeffname,square".encode())):
         small._actions._receive(small._actions, {"make": kind}, [])
         content, (data,) = sent.pop()
-        assert content["made"] == kind and content["name"] == f"a_model_photo.jpg.{kind}"
+        assert content["made"] == kind and content["name"] == f"a_model_photo.{kind}"
         assert data.startswith(start)
     assert data.decode("utf-8-sig") == 'name,square\n"Käfer, groß",16\n'
     small.square.value = "no number"
@@ -182,3 +183,9 @@ def test_nothing_happens_after_closing(model: cl.HookedViT, scenes: list[Any]) -
 
     asyncio.run(close_before())
     assert not called
+
+
+def test_a_saved_file_has_one_ending() -> None:
+    assert file_name("vit el1.png", "png") == "vit_el1.png"
+    assert file_name("vit a.b.JPEG cutoff 3", "csv") == "vit_a.b_cutoff_3.csv"
+    assert file_name("vit x.pngs", "pdf") == "vit_x.pngs.pdf"
