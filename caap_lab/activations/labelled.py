@@ -162,9 +162,16 @@ class LabelledResult:
         names = [_AXIS_LABELS.get(name, name) for name in axes]
         label = fill(self.quantity if self.n_images == 1 else f"mean {self.quantity}", _LABEL_WIDTH)
         if len(axes) == 1:
+            from caap_lab.plots.style import new_axes
             from caap_lab.plots.sweeps import plot_sweep
 
             (labels,) = axes.values()
+            table = self._table(labels, mean)
+            if table is not None:
+                from caap_lab.plots.heat import plot_heat
+
+                ax = new_axes(ax, max(4.8, 0.27 * table.shape[1] + 1.6), max(3.2, 0.19 * len(table) + 1.2))
+                return plot_heat(table, ax, label=label, title=title, **self._colours(table.to_numpy(float)))
             frame = pd.DataFrame({names[0]: pd.Series(labels), "mean": mean, "se": error})
             return plot_sweep(frame, names, ax, label=fill(self.quantity, _LABEL_WIDTH), title=title)
         if len(axes) == 2:
@@ -178,6 +185,10 @@ class LabelledResult:
             f"A plot shows one or two axes, not {len(axes)} ({', '.join(axes) or 'none'}). Give a label of each other "
             f"axis, such as plot({next(iter(self.axes))}={next(iter(self.axes.values()))[0]!r})."
         )
+
+    def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:
+        """Numbers along one axis as a table, for a heat map in the place of a curve; None keeps the curve."""
+        return None
 
     def _colours(self, mean: Float[np.ndarray, "row col"]) -> dict[str, Any]:
         """What a heat map's colours stand for, as `plot_heat` takes it."""

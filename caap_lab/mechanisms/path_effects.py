@@ -1,5 +1,6 @@
 """The result of path patching: what each path from a sender to a receiver does to a target's score."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.mechanisms.layer_table import layer_table
 from caap_lab.mechanisms.nodes import Node, NodeSet
 from caap_lab.statistics import sign_flip_p, standard_error
 from caap_lab.tables.frame import Frame
@@ -63,6 +65,24 @@ class PathEffects(LabelledResult):
         )
         order = np.argsort(-np.abs(frame["effect"].to_numpy()), kind="stable")[:top]
         return frame.iloc[order].reset_index(drop=True).assign(p=sign_flip_p(effects[:, order]))
+
+    def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
+        """Mean over pairs: layer x head for one receiver, else a heat map; see `LabelledResult.plot`.
+
+        Args:
+            ax: Axes to draw in; by default those of a new figure.
+            **at: Axis to a label: `plot(receiver="logits")`, and `target` where there are several.
+
+        Raises:
+            InputError: there is no such label, or more than two axes remain.
+        """
+        for axis in ("receiver", "sender"):
+            if self.data.sizes[axis] == 1 and len(self.axes) > len(at) + 1:
+                at = {axis: self.axes[axis][0], **at}
+        return super().plot(ax, **at)
+
+    def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:
+        return layer_table([str(label) for label in labels], values)
 
     def graph(self, top: int = 20, ax: "Axes | None" = None, *, target: str | None = None) -> "Axes":
         """A picture of the strongest paths: layers from bottom to top, heads side by side, MLPs at the right.

@@ -15,6 +15,7 @@ from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.checks import check_count, is_whole
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.frozen import frozen_scales
+from caap_lab.mechanisms.layer_table import layer_table
 from caap_lab.mechanisms.stream_parts import (
     NORM_PRE_BIAS,
     StreamRun,
@@ -69,12 +70,18 @@ class ResidualStack(LabelledResult):
         return Lengths(labelled_dataset(axes, {"value": lengths}, **attributes))
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean length of the parts: a bar for each at one token, a heat map over tokens; see `LabelledResult.plot`."""
+        """Mean length of the parts: a bar for each at one token, a heat map over tokens; see `LabelledResult.plot`.
+
+        Of heads, layer x head: at one token, or the mean over tokens. The embeddings, which are far longer,
+        are left out. `norms.plot()` shows all parts at every token.
+        """
         from caap_lab.plots.parts import plot_parts
         from caap_lab.plots.style import new_axes
 
         if len(self.axes["token"]) == 1:
             at = {"token": self.axes["token"][0], **at}
+        if layer_table(self.components, np.zeros(len(self.components))) is not None and set(at) <= {"token"}:
+            return (self.norms if at else self._over_tokens()).plot(ax, **at)
         if set(at) == {"token"}:
             norms, place = self.norms, self.norms._at(at)
             parts = {"part": self.components, "mean": norms.mean[place], "se": norms.standard_error[place]}
@@ -83,6 +90,14 @@ class ResidualStack(LabelledResult):
             label = norms.quantity if self.n_images == 1 else f"mean {norms.quantity}"
             return plot_parts(pd.DataFrame(parts), ax, label=label, category="component", title=title)
         return self.norms.plot(new_axes(ax, 5.4, 0.17 * len(self.components) + 1.0), **at)
+
+    def _over_tokens(self) -> LabelledResult:
+        """Lengths of the parts, the mean over tokens."""
+        norms = self.norms
+        count = len(self.axes["token"])
+        attributes = {**norms.data.attrs, "quantity": f"{norms.quantity}, over {count} tokens"}
+        means = {"value": norms.per_image.mean(axis=-1)}
+        return Lengths(labelled_dataset({"component": self.components}, means, **attributes))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from caap_lab.plots.style import figure_png
@@ -94,6 +109,9 @@ class Lengths(LabelledResult):
     """Lengths of vectors, which have no sign."""
 
     signed = False
+
+    def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:
+        return layer_table([str(label) for label in labels], values, before=False)
 
 
 @runs_model

@@ -36,9 +36,10 @@ from caap_lab.models.hugging_face.reading import read_parts
 from caap_lab.models.hugging_face.timm_folder import timm_builder, timm_class_names
 from caap_lab.models.image_sizes import as_image_size, check_whole_patches
 from caap_lab.models.mixer import HookedMixer, refuse_unsupported
+from caap_lab.models.model_names import ModelNames
 from caap_lab.models.names import nearest
 from caap_lab.models.preprocess import Preprocessing
-from caap_lab.models.supported import refusal, supported_names
+from caap_lab.models.supported import kind_of, refusal, supported_names
 from caap_lab.models.vit import HookedViT
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -125,8 +126,17 @@ def list_models(pattern: str = "*") -> list[str]:
     Args:
         pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their
             weights tags ("vit_base_patch16_224.*").
+
+    Returns:
+        A list, which shows itself by family; of long lists, the first names of each.
     """
-    return fnmatch.filter([*bundled_models(), *supported_names(tags="." in pattern)], pattern)
+    names = fnmatch.filter([*bundled_models(), *supported_names(tags="." in pattern)], pattern)
+    return ModelNames(names, _family)
+
+
+def _family(name: str) -> str:
+    kind = None if name in bundled_models() else kind_of(name)
+    return "bundled" if kind is None else kind.title
 
 
 def _load_folder(

@@ -140,6 +140,19 @@ def test_direct_paths_add_up_where_the_head_is_linear() -> None:
     np.testing.assert_allclose(each.share.sum(axis=1), 1, atol=1e-10)
 
 
+def test_paths_to_one_receiver_are_shown_by_layer_and_head() -> None:
+    model = build("vit")
+    pairs = random_images(model, 2), random_images(model, 2, seed=1)
+    found = cl.path_patch(model, *pairs, "all", "logits", 1, progress=False)
+    ax = found.plot()
+    assert [text.get_text() for text in ax.get_xticklabels()][-2:] == ["mlp", "embed"]
+    cells = np.ma.filled(ax.collections[0].get_array(), np.nan).reshape(model.n_layers, -1)
+    assert cells[2, 1] == found.mean[found.axes["sender"].index("2.1"), 0]
+    assert cells[3, -2] == found.mean[found.axes["sender"].index("mlp 3"), 0]
+    assert np.isfinite(cells[0, -1]) and np.isnan(cells[1:, -1]).all()
+    assert ax.get_title().endswith("receiver logits")
+
+
 def test_results_do_not_depend_on_batches_or_screens() -> None:
     model = build("vit")
     clean, corrupted = random_images(model, 5), random_images(model, 1, seed=1)

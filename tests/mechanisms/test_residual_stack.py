@@ -6,6 +6,7 @@ import torch
 
 import caap_lab as cl
 from caap_lab import InputError
+from caap_lab.mechanisms.layer_table import layer_table
 from helpers.models import build, random_images
 from helpers.plain_parts import PlainParts, frozen
 
@@ -64,8 +65,29 @@ def test_batches_tokens_tables_and_pictures() -> None:
     assert whole.data.attrs["layer"] == 3 and whole.data.attrs["by"] == "head"
     assert len(lengths.to_dataframe()) == 5 * len(whole.components)
     assert set(whole._repr_mimebundle_()) == {"text/plain", "image/png"}
-    bars = whole.plot()  # as many names as parts have room on the vertical axis alone
-    assert [text.get_text() for text in bars.get_yticklabels()] == whole.components
+    assert whole.plot().get_ylabel() == "layer"
+    bars = cl.residual_stack(model, images, tokens=0, progress=False)
+    names = bars.plot().get_yticklabels()  # as many names as parts have room on the vertical axis alone
+    assert [text.get_text() for text in names] == bars.components
+
+
+def test_heads_are_shown_by_layer() -> None:
+    model = build("vit")
+    stack = cl.residual_stack(model, random_images(model, 2), by="head", progress=False)
+    lengths = stack.norms
+    table = layer_table(stack.components, lengths.mean.mean(axis=-1))
+    assert table is not None and list(table.index) == list(range(model.n_layers))
+    assert list(table.columns) == [*range(model.spec.n_heads), "attn bias", "mlp", *stack.components[:3]]
+    assert table.loc[2, 1] == lengths.mean[stack.components.index("L2H1")].mean()
+    assert table.loc[1, "attn bias"] == lengths.mean[stack.components.index("attn 1 bias")].mean()
+    assert np.isfinite(table.loc[0]).all() and table.loc[1:, stack.components[0]].isna().all()
+    at_one = layer_table(stack.components, lengths.mean[:, 1])
+    assert at_one is not None
+    for ax, cells in ((stack.plot(), table), (stack.plot(token=stack.axes["token"][1]), at_one)):
+        shown = cells.drop(columns=stack.components[:3])  # embeddings are far longer than what heads write
+        assert np.allclose(np.asarray(ax.collections[0].get_array()).reshape(shown.shape), shown)
+    assert layer_table(["L0H0", "L0H1"], np.ones(2)) is None  # one layer
+    assert layer_table(["0.0", "1.0", "1.1", "1.1"], np.ones(4)) is None  # a name twice
 
 
 def test_what_does_not_fit_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:

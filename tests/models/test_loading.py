@@ -357,6 +357,12 @@ def test_list_models() -> None:
     assert not {"convnext_tiny", "vit_base_patch16_xp_224"} & set(names)
     assert [name for name in names if (BUNDLED / f"{name}.json").exists()] == names[: len(list(BUNDLED.glob("*.json")))]
     assert "deit_tiny_patch16_224" in list_models("deit_*") and list_models("nothing*") == []
+    shown = repr(names)
+    assert shown.startswith(f"{len(names)} models") and len(shown.splitlines()) < len(names) / 2
+    assert "CLIP (" in shown and "more" in shown and isinstance(names, list)
+    few = list_models("deit3*")
+    assert repr(few).startswith("8 models\nDeiT III (8)\n  ") and all(name in repr(few) for name in few)
+    assert repr(list_models("nothing*")) == "[]"
     assert "vit_tiny_patch16_224.augreg_in21k_ft_in1k" in list_models("vit_tiny_patch16_224.*")
 
 

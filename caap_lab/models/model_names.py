@@ -1,0 +1,37 @@
+"""Names of models as a list that shows itself in families."""
+
+import textwrap
+from collections.abc import Callable, Iterable
+
+_WIDTH = 110
+"""Characters of a line."""
+_FEW = 60
+"""Names that are all shown; of more, some of each family."""
+_OF_EACH = 6
+"""Names of a family that are shown then."""
+
+
+class ModelNames(list[str]):
+    """Names for `load_model`: a list, which shows itself by family."""
+
+    def __init__(self, names: Iterable[str], family: Callable[[str], str]) -> None:
+        super().__init__(names)
+        self._family = family
+
+    def __repr__(self) -> str:
+        """How many there are; of each family all names, or the first ones where there are many."""
+        if not self:
+            return "[]"
+        lines = [f"{len(self)} model{'s' * (len(self) != 1)}"]
+        families: dict[str, list[str]] = {}
+        for name in self:
+            families.setdefault(self._family(name), []).append(name)
+        for family, names in families.items():
+            shown = names if len(self) <= _FEW else names[:_OF_EACH]
+            more = [f"... and {len(names) - len(shown)} more"] * (len(shown) < len(names))
+            lines.append(f"{family} ({len(names)})")
+            text = ", ".join([*shown, *more])
+            lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        if len(self) > _FEW:
+            lines.append('Fewer with a pattern, such as cl.list_models("*dinov2*"); all with list(...).')
+        return "\n".join(lines)
