@@ -1,5 +1,6 @@
 """Fixtures that all tests share: every family in turn, and the real weights when they are at hand."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from helpers.shapes import check_package
 
+gc.disable()  # until the tests are collected: what is imported is no garbage
 check_package("caap_lab")  # before anything imports it
 
 from caap_lab import HookedViT  # noqa: E402
@@ -17,6 +19,13 @@ from helpers.models import by_trait  # noqa: E402
 # One test process a core: more threads would only wait for each other, here and in the programs that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but never look through all that was imported, a third of a second each time."""
+    gc.enable()
+    gc.freeze()
+
 
 SHARED = Path(os.environ.get("CAAP_LAB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """Real weights and photos, beside the checkout or where the environment variable says."""
