@@ -111,9 +111,11 @@ def _demo_caption(name: str) -> str:
 def _write(name: str, result: FigureResult, out: Path, demo: bool) -> list[Path]:
     if demo:
         title, caption = result.figure.get_suptitle(), _demo_caption(name)
-        laid_out = result.figure.get_layout_engine() is not None
-        place = {} if laid_out else {"y": 1 - 0.05 / result.figure.get_figheight()}
-        result.figure.suptitle(f"{title}\n{caption}" if title else caption, fontsize=9, **place)
+        if result.figure.get_layout_engine() is not None:
+            result.figure.suptitle(f"{title}\n{caption}".strip(), fontsize=9)
+        else:  # a gallery, which has room for one line
+            one_line = caption.replace("\n", " ")
+            result.figure.suptitle(one_line, fontsize=7, y=1 - 0.05 / result.figure.get_figheight())
     pictures = save_figure(result.figure, out / name)
     with atomic_path(out / f"{name}.csv") as part:
         result.data.to_csv(part, index=False)
