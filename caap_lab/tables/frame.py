@@ -49,9 +49,10 @@ class Frame(pd.DataFrame):
             rows = [[label, *row] for label, row in zip(labels, rows, strict=True)] if rows else [[x] for x in labels]
         if cut:
             rows.insert(half, ["⋮"] * len(heads))
-        first_number = texts.index(False) if False in texts else len(texts)
         caption = f"{len(self)} rows, of which the first and the last {half} are shown" if cut else ""
-        return html_table(heads, rows, caption=caption, text_columns=first_number)
+        return html_table(
+            heads, rows, caption=caption, text_columns={place for place, is_text in enumerate(texts) if is_text}
+        )
 
     def _cells(self, shown: pd.DataFrame, place: int) -> list[str]:
         column = shown.iloc[:, place]

@@ -4,23 +4,31 @@ Styles stand at the elements, as no style sheet is sure to be there: outputs are
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from caap_lab.escaping import for_html
 
 _CELL = "white-space: nowrap; text-align: {}; font-variant-numeric: tabular-nums; padding: 0.2em 0.8em"
 
 
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", text_columns: int = 1) -> str:
+def html_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    text_columns: int | Collection[int] = 1,
+) -> str:
     """A table of cells that are HTML already: escape what people chose, see `for_html`.
 
     Args:
         heads: Text over each column; it is escaped here.
         rows: Cells, as many in each row as there are heads; the first one is the row's head.
         caption: Text above the table; it is escaped here.
-        text_columns: How many of the first columns hold text, which stands to the left, and numbers to the right.
+        text_columns: How many of the first columns hold text, or which columns do: text stands to the left, numbers to
+            the right.
     """
-    styles = [_CELL.format("left" if column < text_columns else "right") for column in range(len(heads))]
+    texts = range(text_columns) if isinstance(text_columns, int) else text_columns
+    styles = [_CELL.format("left" if column in texts else "right") for column in range(len(heads))]
     top = "".join(
         f'<th scope="col" style="{style}">{for_html(head)}</th>' for style, head in zip(styles, heads, strict=True)
     )
