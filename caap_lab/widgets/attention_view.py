@@ -1,5 +1,6 @@
 """Attention in one's hand: click a patch, and see where every head of every layer looks from there."""
 
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -307,7 +308,8 @@ class AttentionView(Panel):
         masks = self.objects.masks
         if masks and self.regions is None:
             patches = self.objects.regions
-            jobs.append(Job(("regions", patches.tobytes()), self._run_regions(masks), self._on_regions(patches)))
+            run = partial(attention_regions, self._copy, self.image.x, masks, progress=False)
+            jobs.append(Job(("regions", patches.tobytes()), run, self._on_regions(patches)))
         self._replace_jobs(jobs)
 
     def _on_rows(self, key: int | None) -> Any:
@@ -316,9 +318,6 @@ class AttentionView(Panel):
             self._draw_query()
 
         return receive
-
-    def _run_regions(self, masks: dict[str, np.ndarray]) -> Any:
-        return lambda: attention_regions(self._copy, self.image.x, masks, progress=False)
 
     def _on_regions(self, patches: np.ndarray) -> Any:
         def receive(regions: AttentionRegions) -> None:
@@ -333,10 +332,9 @@ class AttentionView(Panel):
 
     @property
     def _table(self) -> pd.DataFrame | None:
-        looked = self._looked
+        looked, spec = self._looked, self.model.spec
         if looked is None:
             return None
-        spec = self.model.spec
         return head_table(looked.weights, self.query, self._rows, spec, self.places, self.objects, self.regions)
 
     def _draw_query(self) -> None:
