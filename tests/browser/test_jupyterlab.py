@@ -100,3 +100,12 @@ def test_lab_asks_nothing_and_keeps_its_token(opened: "LabPage") -> None:
     assert (opened.server.folder / "notebooks" / "01_quickstart.ipynb").exists()
     opened.page.context.clear_cookies()
     assert opened.page.request.get(f"{opened.server.url}/api/contents").status == 403
+
+
+def test_the_tour_opens_first_and_its_links_open_pages(lab: "LabPage") -> None:
+    tour = "notebooks/00_tour.ipynb"
+    lab.page.goto(f"{lab.server.url}/?token={lab.server.token}")
+    lab.until("name => window.jupyterapp?.shell?.currentWidget?.context?.path === name", tour)
+    lab.page.get_by_role("link", name="The bundled world").click()
+    lab.page.locator(".jp-MarkdownViewer h1").wait_for()  # rendered, not its source
+    assert lab.page.evaluate("jupyterapp.shell.currentWidget.context.path") == "docs/demo.md"
