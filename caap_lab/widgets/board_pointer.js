@@ -47,8 +47,17 @@ function answerPointer(view, board) {
     else drag.painted.delete(number(onGrid(cell)));
   }
 
+  // A fast mouse says only some of the patches on its way.
+  function stroke(drag, cell) {
+    const way = cell.map((to, axis) => to - drag.last[axis]);
+    const steps = Math.max(...way.map(Math.abs), 1);
+    const after = (step) => drag.last.map((at, axis) => Math.round(at + (way[axis] * step) / steps));
+    for (let step = 1; step <= steps; step++) brush(drag, after(step));
+    drag.last = cell;
+  }
+
   function begin(cell) {
-    const drag = { key: view.tile.key, mode: mode(), from: cell, moved: false, box: null, painted: null };
+    const drag = { key: view.tile.key, mode: mode(), from: cell, last: cell, moved: false, box: null, painted: null };
     if (drag.mode === "box") drag.box = spanned(onGrid(cell), onGrid(cell));
     if (drag.mode === "paint" || drag.mode === "erase") {
       drag.painted = new Set(board.get("painted"));
@@ -61,7 +70,7 @@ function answerPointer(view, board) {
   function go(drag, cell) {
     drag.moved ||= !sameCell(drag.from, cell);
     if (drag.box) drag.box = spanned(onGrid(drag.from), onGrid(cell));
-    if (drag.painted) brush(drag, cell);
+    if (drag.painted) stroke(drag, cell);
   }
 
   function end(cell) {

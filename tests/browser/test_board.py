@@ -299,6 +299,12 @@ def test_choose_box_and_paint(lab: "LabPage") -> None:
     press(lab, "Erase patches")
     lab.click(canvas(lab, "plain"), 0.5 / 6, 0.5 / 4)
     lab.wait_for("board.painted", [1])
+    press(lab, "Paint patches")
+    mouse.move(*at(lab, "plain", 2, 0))
+    mouse.down()
+    mouse.move(*at(lab, "plain", 2, 5))  # so fast that the browser says nothing between
+    mouse.up()
+    lab.wait_for("board.painted", [1, *range(12, 18)])
 
 
 def test_drawing_in_one_tile_alone(lab: "LabPage") -> None:
