@@ -116,7 +116,7 @@ def output_of(lab: "LabPage", place: int) -> bytes:
 
 
 def small(png: bytes) -> bytes:
-    """A PNG below `LARGEST` bytes, with as few levels of each colour as that takes; all of them if it is small anyway."""
+    """A PNG below `LARGEST` bytes, with as few levels of each colour as that takes."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for top in LEVELS:
         written = io.BytesIO()
