@@ -88,7 +88,9 @@ def test_it_sums_itself_up_in_a_line_for_each_kind(cache: Any) -> None:
     assert page.count("<tr>") == len(lines) + 1 and "[2, 3, 17, 17]" in page and "white-space: nowrap" in page
 
 
-@pytest.mark.parametrize("small", [small_mixer, small_black_box, partial(small_cnn, "resnet18")], ids=["mixer", "black_box", "cnn"])
+@pytest.mark.parametrize(
+    "small", [small_mixer, small_black_box, partial(small_cnn, "resnet18")], ids=["mixer", "black_box", "cnn"]
+)
 def test_other_kinds_of_models_have_one_too(small: Callable[[], Any]) -> None:
     model = small()
     cache = model.run_with_cache(torch.zeros(1, 3, *model.image_size))[1]
