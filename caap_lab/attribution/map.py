@@ -232,7 +232,7 @@ class AttributionMap:
         """One row per patch, in reading order: row, col, score, and its rank from 0 to 1 as `ranks` has it."""
         import pandas as pd
 
-        rows, cols = torch.meshgrid(*(torch.arange(size) for size in self.grid), indexing="ij")
+        rows, cols = torch.meshgrid(*(torch.arange(size, device="cpu") for size in self.grid), indexing="ij")
         columns = {"row": rows, "col": cols, "score": self.scores.cpu().double(), "rank": ranks_of(self.scores)}
         return pd.DataFrame({name: values.flatten().numpy() for name, values in columns.items()})
 

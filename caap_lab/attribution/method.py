@@ -202,7 +202,7 @@ def method(
             scores = chosen(model, images, targets, **settings).detach().float()
             return [BatchScores(scores, targets, score, written)]
 
-        passes = stated.forwards.count(ModelSize.of(model), settings) if stated.forwards.count is not None else None
+        passes = _shown_passes(stated.forwards, model, settings)
         sign_now: Sign = "signed" if changes_sign else sign
         return MapJob(name, sign_now, batch_size, compute_batch, class_specific, passes=passes)
 
@@ -250,3 +250,11 @@ def _written(value: Any) -> Any:
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     digest = hex_digest(np.ascontiguousarray(array).tobytes(), size=4)
     return f"{'Image' if isinstance(value, Image.Image) else type(value).__name__} {digest}"
+
+
+def _shown_passes(forwards: Passes, model: HookedModel, settings: Mapping[str, Any]) -> float | None:
+    """How many passes a progress bar counts to; None if options do not fit, as the method says in its own words."""
+    try:
+        return None if forwards.count is None else forwards.count(ModelSize.of(model), settings)
+    except (TypeError, ValueError, ArithmeticError, InputError):
+        return None

@@ -257,7 +257,8 @@ class HookedModel(HookedRootModule, ABC):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Run the model; while another thread runs it or has hooks on it, wait."""
-        if self.device.type == "cpu":
+        first = next(self.parameters(), None)
+        if first is None or first.device.type == "cpu":
             WATCH.look()
         with locked(self.body, self.model_name):
             outputs = super().__call__(*args, **options)

@@ -124,6 +124,11 @@ class HookedViT(HookedModel):
         return self.architecture.readout(self.head, spec.n_prefix).adapt(spec)
 
     @property
+    def channels(self) -> int:
+        """Width of the residual stream, which CAM methods read."""
+        return self.spec.d_model
+
+    @property
     def n_classes(self) -> int:
         """Number of scores that the head gives, measured by running it."""
         return self.readout.n_classes(self.spec.d_model, self._outputs)

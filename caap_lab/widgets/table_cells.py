@@ -11,7 +11,7 @@ def class_cell(index: int, names: ClassNames, of: int | None, against: int | Non
     name = f"{index}: {names.name(index)}"
     text = for_html(name)
     text = f"<b>{text}</b>" if index == of else f"<i>{text}</i>" if index == against else text
-    return f'<td title="{escape(name)}">{text}</td>'
+    return f'<td title="{escape(name).replace("$", "&#36;")}">{text}</td>'  # two of them would begin a formula
 
 
 def share_cell(share: float, more: str = "") -> str:

@@ -338,7 +338,7 @@ class TestSweep:
             return Patch("z", [layer], source=scale, heads=[head])
 
         found = cl.sweep(model, images, patch, over=over, metric=3, progress=False)
-        assert set(found._repr_mimebundle_()) == {"text/plain"}  # three axes are no picture
+        assert set(found._repr_mimebundle_()) == {"text/plain", "image/png"}  # of three axes, those of one label
         with pytest.raises(InputError, match=r"one or two axes, not 3 \(layer, head, scale\).*such as plot\(layer=0\)"):
             found.plot()
         with pytest.raises(InputError, match="head=1 is not here; there are 0, 2"):

@@ -119,7 +119,7 @@ def test_logits_are_found_where_they_cannot_be_mistaken(change: Callable[[Tensor
         (lambda logits: SimpleNamespace(), r"gives SimpleNamespace for 2 images"),
         (lambda logits: logits.softmax(1), "gives probabilities, which add up to 1"),
         (lambda logits: logits - logits.mean(0), "other logits in a batch than alone"),
-        (lambda logits: logits + torch.rand_like(logits), "draws random numbers in evaluation mode"),
+        (lambda logits: logits + 100 * torch.rand_like(logits), "draws random numbers in evaluation mode"),
         (lambda logits: logits * float("nan"), "gives NaN or infinity on random images"),
     ],
 )

@@ -3,6 +3,7 @@
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -366,11 +367,11 @@ def test_what_is_refused(demo: HookedViT, scene: Scene) -> None:
 
 
 def test_errors_are_shown(demo: HookedViT, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails() -> None:
+    def fails(*given: Any, **options: Any) -> None:
         raise InputError("It does not work.")
 
     view = ready(attention(demo, scene.image))
-    monkeypatch.setattr(view, "_run_regions", lambda masks: fails)
+    monkeypatch.setattr("caap_lab.widgets.attention_view.attention_regions", fails)
     view.board.painted = [1, 2]
     view.worker.wait()
     assert view.message == "It does not work."
