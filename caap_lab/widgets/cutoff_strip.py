@@ -75,6 +75,6 @@ def show_maps(
         **tile_bytes(maps, lows, highs),
         "table": colour_table(map_colour_map(signed) if colours == BY_SIGN else colours).tobytes(),
         "order": places,
-        "tips": [f"cutoff {cutoff}: {tips.get(cutoff, 'computing')}" for cutoff in range(thumbnails.heads)],
+        "tips": [f"cutoff {cutoff}: {tips.get(cutoff) or 'computing'}" for cutoff in range(thumbnails.heads)],
     }
     set_all(thumbnails, changes)

@@ -209,13 +209,13 @@ def test_a_pinned_map_stays(explorer: Explorer, model: cl.HookedViT, scenes: lis
     explorer.target_box.value = "3"
     finished(explorer)
     assert captions(explorer)[1:] == ["caap for '3'", "rollout for any class", f"caap for '{was.target}', image 0"]
-    assert explorer.board.pinned == ["pin 1"]
+    (pin,) = explorer.board.pinned
     explorer.image_picker.chosen = 1
     explorer.method_picker.value = ("rollout",)
     finished(explorer)
     tile = explorer.board.tiles[-1]
-    assert tile["key"] == "pin 1" and tile["photo"] == "0" and "0" in explorer.board.photos
-    assert torch.equal(explorer.shown_maps["pin 1"].scores, was.scores)
+    assert tile["key"] == pin and tile["photo"] == "0" and "0" in explorer.board.photos
+    assert torch.equal(explorer.shown_maps[pin].scores, was.scores)
     again = results_of(explorer.link, scenes, model)[-1]
     assert torch.equal(again.scores, was.scores) and again.target == was.target
     explorer.board.pinned = []

@@ -22,7 +22,7 @@ def pair() -> tuple[cl.HookedViT, torch.Tensor, torch.Tensor]:
     return model, *random_images(model, 2).split(1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def view(pair: Any) -> Iterator[TraceView]:
     model, clean, other = pair
     made = trace(model, clean, other)
