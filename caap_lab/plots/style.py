@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, NamedTuple
@@ -17,13 +18,31 @@ from matplotlib.lines import Line2D
 from caap_lab.escaping import for_plot
 from caap_lab.files import atomic_path
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's palette without its yellow, which is too light on white, and with a grey."""
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#332288", "#882255",
+    "#6B4A10",
+)  # fmt: skip
+"""Okabe and Ito's palette without its yellow, which is too light on white, and with a grey; then three dark colours
+that stay apart from these in the eyes of colour-blind people, too."""
 ACCENT = COLOURS[1]
 """Marks what is chosen, or what is the default."""
 Dash = Literal["-", "--", "-.", ":"] | tuple[float, Sequence[float]]
 DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+HIGHLIGHT, HIGHLIGHT_MARKER = COLOURS[6], "*"
+"""Of CAAP among methods; no other level has them."""
+METHODS = (
+    ("Grad-CAM", "grad_cam"),
+    ("Rollout", "rollout"),
+    ("T-Attr", "transformer_attribution"),
+    ("ViT-CX", "vit_cx"),
+    ("TAM", "tam"),
+    ("IxG+", "ixg_plus"),
+    ("Libra IxG+", "libra_ixg_plus"),
+    ("MDA", "mda"),
+    ("MUTEX", "mutex"),
+)
+"""Methods that look the same in every figure, by the paper's name and by ours, in the order of the colours."""
 COLOUR_MAP = "viridis"
 """Perceptually even, readable by colour-blind people and in grey."""
 SIGNED_COLOUR_MAP = "RdBu_r"
@@ -46,22 +65,33 @@ class LevelStyle(NamedTuple):
 Styles = Mapping[str, LevelStyle]
 
 
+_LEVELS = (*COLOURS[:6], *COLOURS[8:])
+"""Colours of levels, of which one may be highlighted besides."""
+_PLACES = {name.lower(): place for place, names in enumerate(METHODS) for name in names}
+
+
 def level_styles(levels: Sequence[str], highlighted: str = "CAAP") -> dict[str, LevelStyle]:
-    """A style for each level, in order, no two of them alike in colour and dash.
+    """A style for each level, no two of them alike in colour and dash, nor in colour and marker.
+
+    The paper's methods look the same wherever they are drawn (`METHODS`); other levels take the looks that are left, in
+    order.
 
     Args:
         levels: Names, such as those of methods or models.
-        highlighted: The level that is black, solid and thick, in any case; CAAP among methods.
+        highlighted: The level that is black, solid and thick, with a star, in any case; CAAP among methods.
     """
-    return {
-        level: LevelStyle(
-            COLOURS[6] if (own := level.lower() == highlighted.lower()) else COLOURS[index % 6],
-            "-" if own else DASHES[(index // 6 + index) % len(DASHES)],
-            MARKERS[index % len(MARKERS)],
-            own,
-        )
-        for index, level in enumerate(levels)
-    }
+    known = {level: _PLACES[level.lower()] for level in levels if level.lower() in _PLACES}
+    free = (place for place in count() if place not in known.values())
+    styles = {}
+    for level in levels:
+        if level.lower() == highlighted.lower():
+            styles[level] = LevelStyle(HIGHLIGHT, "-", HIGHLIGHT_MARKER, highlighted=True)
+            continue
+        place = known[level] if level in known else next(free)
+        turn, colour = divmod(place, len(_LEVELS))  # colours come again with other dashes and markers
+        dash, marker = DASHES[(colour + turn) % len(DASHES)], MARKERS[(colour + turn) % len(MARKERS)]
+        styles[level] = LevelStyle(_LEVELS[colour], dash, marker)
+    return styles
 
 
 def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None, title: str = "") -> Axes:

@@ -8,10 +8,12 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from caap_lab.bench.published import METHODS as PAPER_METHODS
 from caap_lab.plots.style import (
     COLOURS,
     DASHES,
     MARKERS,
+    METHODS,
     level_styles,
     new_axes,
     new_figure,
@@ -36,22 +38,35 @@ def lab(colour: str, sight: np.ndarray) -> np.ndarray:
 
 
 def test_colours_are_distinguishable_by_colour_blind_people() -> None:
+    """The ten methods of the paper's figures among themselves, and all on paper."""
+    methods = {style.colour for style in level_styles([*(names[0] for names in METHODS), "CAAP"]).values()}
+    assert len(methods) == 10
     for sight in (np.eye(3), np.array(PROTANOPIA), np.array(DEUTERANOPIA)):
-        for one, other in combinations(COLOURS[:7], 2):
-            assert np.linalg.norm(lab(one, sight) - lab(other, sight)) > 10, (one, other)
+        for one, other in combinations(methods, 2):
+            assert np.linalg.norm(lab(one, sight) - lab(other, sight)) > 17, (one, other)
         for colour in COLOURS:
             assert np.linalg.norm(lab(colour, sight) - lab("white", sight)) > 25, colour  # the paper
 
 
 def test_no_two_levels_look_alike_and_caap_stands_out() -> None:
-    styles = level_styles(["CAAP", *(f"method {i}" for i in range(12))])
-    assert len({(style.colour, str(style.dash)) for style in styles.values()}) == 13
-    assert len({(style.colour, style.marker) for style in styles.values()}) == 13
+    styles = level_styles(["CAAP", *(f"method {i}" for i in range(50))])
+    assert len({(style.colour, str(style.dash)) for style in styles.values()}) == 51
+    assert len({(style.colour, style.marker) for style in styles.values()}) == 51
     caap = styles["CAAP"]
-    assert caap.highlighted and (caap.colour, caap.dash) == ("#000000", "-")
-    assert not any(style.highlighted or style.colour == "#000000" for style in list(styles.values())[1:])
+    assert caap.highlighted and caap[:3] == ("#000000", "-", "*")
+    others = list(styles.values())[1:]
+    assert not any(style.highlighted or style.colour == "#000000" or style.marker == "*" for style in others)
     models = level_styles(["ViT-B", "DeiT-S"])
     assert [style[:3] for style in models.values()] == [(COLOURS[i], DASHES[i], MARKERS[i]) for i in range(2)]
+
+
+def test_methods_of_the_paper_always_look_the_same() -> None:
+    names = [label for label in PAPER_METHODS if label not in ("Simple Insertion", "Simple Deletion", "E-CAAP")]
+    whole, few = level_styles(names), level_styles(["new", "MDA", "other", "Grad-CAM"])
+    assert len({style.marker for style in whole.values()}) == len(names) == 10
+    assert few["MDA"] == whole["MDA"] and few["Grad-CAM"] == whole["Grad-CAM"]
+    assert few["new"] not in (few["MDA"], few["Grad-CAM"], few["other"])
+    assert list(level_styles([PAPER_METHODS[name] for name in names]).values()) == list(whole.values())  # our names
 
 
 def test_axes_have_labels_a_grid_and_no_box() -> None:
@@ -96,7 +111,7 @@ def test_one_legend_names_the_lines_of_all_panels_once() -> None:
     shared_legend(both, styles=level_styles(["CAAP", "_x"]))
     (legend,) = both.legends
     first, second = legend.get_lines()
-    assert (first.get_color(), first.get_marker(), second.get_marker()) == ("#000000", MARKERS[0], MARKERS[1])
+    assert (first.get_color(), first.get_marker(), second.get_marker()) == ("#000000", "*", MARKERS[0])
     assert len(legend.get_texts()) == 2
     empty = new_figure(1, 1)
     shared_legend(empty)
