@@ -1,6 +1,6 @@
 """`doctor`: what of the paper profile's weights and data sets is here, how to get the rest, and what a run costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,19 +9,9 @@ from timm.models import get_pretrained_cfg
 
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import find_method
-from caap_lab.bench.profiles import (
-    DATASETS,
-    HEADS,
-    HEADS_HOME,
-    IMAGES,
-    MODELS,
-    check_names,
-    chosen_tables,
-    group_of,
-    paper_models,
-    paper_sources,
-)
-from caap_lab.bench.published import METHODS, names
+from caap_lab.bench.paper_parts import DATASETS, HEADS, HEADS_HOME, MODELS, group_of
+from caap_lab.bench.paper_settings import PaperSettings
+from caap_lab.bench.published import METHODS
 from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.data.image_set import read_list
 from caap_lab.data.open import KINDS, open_images
@@ -89,47 +79,32 @@ class Report:
         return all(part.here for part in (*self.weights, *self.heads, *self.data))
 
 
-def doctor(
-    data: Sequence[str] = (),
-    *,
-    models: Sequence[str | Variant] = (),
-    heads: Mapping[str, str | Path] | None = None,
-    chosen: Sequence[int] | None = None,
-    images: int | None = None,
-    image_lists: Mapping[str, str | Path] | None = None,
-    protocol: str | CurveProtocol = "rise",
-    device: str = "cpu",
-    timing: bool = True,
-) -> Report:
-    """Look for all that the paper profile needs; nothing is downloaded. Arguments are `profiles.paper_plan`'s.
+def doctor(settings: PaperSettings | None = None, *, device: str = "cpu", timing: bool = True) -> Report:
+    """Look for all that the paper profile needs; nothing is downloaded.
 
     Args:
-        data: The user's copies.
-        models: Instead of the paper's.
-        heads: DINOv2's linear heads.
-        chosen: Numbers of tables; all by default.
-        images: Images per data set.
-        image_lists: Files of image names.
-        protocol: Of the curves.
+        settings: What a run computes; by default the whole profile.
         device: Where forward passes are timed.
         timing: False leaves that out, which takes about a minute for all tables on a CPU.
-
-    Raises:
-        InputError: a name, table or protocol is not known; what is missing or broken is in the report instead.
     """
-    tables = chosen_tables(chosen)
-    specs, sources = paper_models(models, heads), paper_sources(data)
-    check_names(image_lists or {})
-    curves = curve_protocol(protocol)
-    used = {model for table in tables for model in names(table, "model")}
-    needed = list(dict.fromkeys(dataset for table in tables for dataset in names(table, "dataset")))
-    sets = [_data(name, sources.get(name), (image_lists or {}).get(name)) for name in needed]
+    settings = settings or PaperSettings()
+    tables = settings.wanted
+    curves = curve_protocol(settings.protocol)
+    used = {
+        model
+        for table in tables
+        for dataset in settings.datasets(table)
+        for model in settings.model_names(table, dataset)
+    }
+    needed = list(dict.fromkeys(dataset for table in tables for dataset in settings.datasets(table)))
+    sets = [_data(name, settings.data.get(name), settings.image_lists.get(name)) for name in needed]
     counts = {part.name: part.images for part in sets}
 
     weights, head_parts, costs = [], [], []
     times: dict[tuple[str, tuple[int, int]], float | None] = {}
     for name in (name for name in MODELS if name in used):
-        spec = specs[name]
+        spec = settings.model("ImageNet-1K", name)
+        assert spec is not None
         try:
             if names_folder(spec.name) and not is_here(spec.name):  # what it is stands in its config.json
                 raise InputError(f"{spec.name} is not in the Hugging Face cache")
@@ -143,11 +118,15 @@ def doctor(
         key = (spec.name if names_folder(spec.name) else spec.name.partition(".")[0], size.image_size)
         if timing and key not in times:
             times[key] = seconds_per_pass(body, size.image_size, device)
-        trials, passes = _passes(name, tables, size, curves, counts, images, image_lists or {})
+        trials, passes = _passes(name, settings, size, curves, counts)
         costs.append(Cost(name, trials, passes, times.get(key)))
 
     absent = {part.name for part in (*weights, *head_parts, *sets) if not part.here}
-    possible = [t for t in tables if not absent & {*names(t, "model"), *names(t, "dataset")}]
+    possible = [
+        t
+        for t in tables
+        if not absent & {*(n for d in settings.datasets(t) for n in settings.model_names(t, d)), *settings.datasets(t)}
+    ]
     return Report(tuple(tables), tuple(weights), tuple(head_parts), tuple(sets), tuple(costs), tuple(possible))
 
 
@@ -224,26 +203,22 @@ def _data(name: str, source: str | None, image_list: str | Path | None) -> Part:
 
 
 def _passes(
-    model: str,
-    tables: Sequence[int],
-    size: ModelSize,
-    protocol: CurveProtocol,
-    counts: Mapping[str, int | None],
-    images: int | None,
-    lists: Mapping[str, str | Path],
+    model: str, settings: PaperSettings, size: ModelSize, protocol: CurveProtocol, counts: Mapping[str, int | None]
 ) -> tuple[int, float]:
     """Trials and forward passes of one model's share of the tables; a data set that is not here counts as large."""
-    jobs = {
-        (dataset, group_of(table, dataset), method)
-        for table in tables
-        for dataset in names(table, "dataset")
-        if model in names(table, "model", dataset)
-        for method in names(table, "method", dataset)
-    }
+    jobs: dict[tuple[str, str, str], int] = {}
+    for table in settings.wanted:
+        for dataset in settings.datasets(table):
+            if model not in settings.model_names(table, dataset):
+                continue
+            there, wanted = counts.get(dataset), settings.count(table, dataset)
+            listed = dataset in settings.image_lists
+            count = wanted if there is None else there if listed else min(there, wanted)
+            for method in settings.method_names(table, dataset):
+                job = (dataset, group_of(table, dataset), method)
+                jobs[job] = max(count, jobs.get(job, 0))  # the first images of a draw are those of a smaller one
     trials, passes = 0, 0.0
-    for dataset, group, method in sorted(jobs):
-        there, wanted = counts.get(dataset), IMAGES[group] if images is None else images
-        count = wanted if there is None else there if dataset in lists else min(there, wanted)
+    for (_, group, method), count in sorted(jobs.items()):
         curves = curve_passes(protocol, size) if METRICS[group].reads_protocol else 0
         trials += count
         variant = parse_variant(METHODS[method])

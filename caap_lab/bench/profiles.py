@@ -1,55 +1,19 @@
 """The two profiles of the paper's tables: `paper`, on its models and data sets, and `demo`, on the bundled world."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from caap_lab.bench.identity import classes_are_texts
+from caap_lab.bench.paper_parts import DATASETS, HEADS, IMAGES, MODELS, chosen_tables, group_of
+from caap_lab.bench.paper_settings import PaperSettings
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
-from caap_lab.bench.published import METHODS, names, tables
+from caap_lab.bench.published import METHODS, names
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
-from caap_lab.metrics.catalogue import BUILT_IN
-from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.models.targets import Logit
 from caap_lab.variant import Variant, parse_variant
-
-DATASETS = {
-    "ImageNet-1K": "imagenet",
-    "ImageNet-S": "imagenet-s",
-    "ImageNet-Hard": "imagenet-hard",
-    "Oxford-IIIT-Pet": "pet",
-    "Food-101": "food101",
-}
-"""The paper's data sets, and the kinds that `cl.open_images` knows."""
-MODELS = {
-    "ViT-S/16": "vit_small_patch16_224.augreg_in21k_ft_in1k",
-    "ViT-B/16": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
-    "ViT-L/16": "vit_large_patch16_224.augreg_in21k_ft_in1k",
-    "CLIP-B/16": "vit_base_patch16_clip_224.openai_ft_in1k",
-    "CLIP-L/14": "vit_large_patch14_clip_224.openai_ft_in1k",
-    "CLIP-H/14": "vit_huge_patch14_clip_224.laion2b_ft_in12k_in1k",
-    "DINOv2-S/14": "vit_small_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-B/14": "vit_base_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-L/14": "vit_large_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-G/14": "vit_giant_patch14_dinov2.lvd142m:image_size=224",
-    "DeiT3-S/16": "deit3_small_patch16_224.fb_in22k_ft_in1k",
-    "DeiT3-B/16": "deit3_base_patch16_224.fb_in22k_ft_in1k",
-    "DeiT3-L/16": "deit3_large_patch16_224.fb_in22k_ft_in1k",
-    "DeiT3-H/14": "deit3_huge_patch14_224.fb_in22k_ft_in1k",
-    "ResNet-18": "resnet18.tv_in1k",
-    "ResNet-50": "resnet50.tv_in1k",
-    "DenseNet-161": "densenet161.tv_in1k",
-    "VGG-16": "vgg16.tv_in1k",
-}
-"""The paper's models as timm's weights. It does not name its checkpoints: these are those of a co-author's public code
-for the same data sets (LibraGrad), and torchvision's for the CNNs. DINOv2 needs a head file beside, see `heads`."""
-HEADS = {f"DINOv2-{size}/14": f"dinov2_vit{size.lower()}14_linear_head.pth" for size in "SBLG"}
-"""Models that have no classifier, and the file of the dinov2 repository that gives them one."""
-HEADS_HOME = "github.com/facebookresearch/dinov2, under pretrained heads for image classification"
-IMAGES = {"faithfulness": 500, "localisation": 128}
-"""Images per data set in the paper: 500 are stated, 128 follow from its standard errors."""
 
 DEMO_DATASETS = {
     "ImageNet-1K": "demo:single",
@@ -88,7 +52,6 @@ def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) ->
         images: Scenes of each kind.
         chosen: Numbers of tables; all by default.
     """
-    specs = {name: own for name in MODELS if (own := stand_in(name))}
     sets = {name: open_images(source).sample(images, seed=0) for name, source in DEMO_DATASETS.items()}
     notes = (
         f"Scaled down: the bundled world stands in for the paper's models and data sets ({images} generated scenes of "
@@ -96,142 +59,119 @@ def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) ->
         "The bundled models have one size: tables 4, 6 and 8 (5, 7 and 9) show the same maps as table 1 (2).",
         f"Of the CNNs only {', '.join(DEMO_CNN)} has a counterpart; the others are left out of tables 14 and 15.",
     )
-    return _plan("demo", specs, sets, {"faithfulness": images, "localisation": images}, chosen, "rise", notes)
-
-
-def paper_plan(
-    data: Sequence[str],
-    *,
-    models: Sequence[str | Variant] = (),
-    heads: Mapping[str, str | Path] | None = None,
-    chosen: Sequence[int] | None = None,
-    images: int | None = None,
-    seed: int = 0,
-    image_lists: Mapping[str, str | Path] | None = None,
-    protocol: str | CurveProtocol = "rise",
-) -> BenchmarkPlan:
-    """The paper's tables on its own models and data sets.
-
-    Args:
-        data: The user's copies: "imagenet:PATH", "imagenet-s:PATH", "imagenet-hard:PATH", "pet:PATH", "food101:PATH".
-        models: Instead of a model of `MODELS`: "DINOv2-L/14=NAME:checkpoint=PATH,head=PATH".
-        heads: DINOv2's linear heads, by the paper's name for the model.
-        chosen: Numbers of tables; all by default.
-        images: Images per data set; by default the paper's 500 and 128.
-        seed: Of the draw of images.
-        image_lists: Files of image names instead of a draw, by the paper's name for the data set.
-        protocol: Of the curves.
-
-    Raises:
-        InputError: a data set that a table needs is missing; the message says which, and how to leave it out.
-    """
-    wanted = chosen_tables(chosen)
-    sources = paper_sources(data)
-    needed = list(dict.fromkeys(dataset for table in wanted for dataset in names(table, "dataset")))
-    missing = [name for name in needed if name not in sources]
-    if missing:
-        where = ", ".join(f"{name} (--data {DATASETS[name]}:PATH)" for name in missing)
-        without = [table for table in wanted if not set(names(table, "dataset")) & set(missing)]
-        rest = f" Without them: --tables {' '.join(map(str, without))}." if without else ""
-        raise InputError(f"The tables need {where}.{rest} `caap-lab doctor` says how to get each.")
-    specs = paper_models(models, heads)
-    check_names(image_lists or {})
-    sets = {name: open_images(sources[name]) for name in needed}
-    lists = {name: sets[name].only(read_list(path)) for name, path in (image_lists or {}).items() if name in sets}
-    used = {model for table in wanted for model in names(table, "model")}
-    for name, file in HEADS.items():
-        if name in used and "head" not in specs[name].options:
-            raise InputError(
-                f"{name} needs DINOv2's linear head, the file {file} of the dinov2 repository: --head {name}=PATH. "
-                "`caap-lab doctor` lists all that is missing."
-            )
-    counts = {group: count if images is None else images for group, count in IMAGES.items()}
-    notes = (
-        "The paper names no checkpoints, and neither its cutoff nor the details of its curves could be recovered: the "
-        "values that ran are in each row's settings and protocol.",
-    )
-    return _plan("paper", specs, {**sets, **lists}, counts, wanted, protocol, notes, seed, frozenset(lists))
-
-
-def paper_sources(data: Sequence[str]) -> dict[str, str]:
-    """The user's copies, "KIND:PATH", by the paper's name for the data set.
-
-    Raises:
-        InputError: a kind is none of the paper's.
-    """
-    names_of_kinds = {kind: name for name, kind in DATASETS.items()}
-    sources = {}
-    for source in data:
-        kind = source.partition(":")[0]
-        if kind not in names_of_kinds:
-            raise InputError(
-                f"{source!r} is none of the paper's data sets; those are {':PATH, '.join(names_of_kinds)}:PATH."
-            )
-        sources[names_of_kinds[kind]] = source
-    return sources
-
-
-def paper_models(
-    models: Sequence[str | Variant] = (), heads: Mapping[str, str | Path] | None = None
-) -> dict[str, Variant]:
-    """All models of the paper by its names: `MODELS`, with the user's own in their places, and with head files.
-
-    Raises:
-        InputError: a name is none of the paper's.
-    """
-    own = {spec.label: spec for spec in map(parse_variant, models)}
-    check_names((*own, *(heads or {})))
-    specs = {name: own.get(name) or parse_variant(f"{name}={text}") for name, text in MODELS.items()}
-    for name, path in (heads or {}).items():
-        spec = specs[name]
-        specs[name] = Variant(spec.name, {**spec.options, "head": str(path)}, name)
-    return specs
-
-
-def check_names(given: Iterable[str]) -> None:
-    """Refuse names that the paper has for no model and no data set."""
-    for name in given:
-        if name not in {**MODELS, **DATASETS}:
-            raise InputError(f"{name!r} is none of the paper's names: {', '.join({**MODELS, **DATASETS})}.")
-
-
-def group_of(table: int, dataset: str) -> str:
-    """The metric, in `IMAGES`, that gives a table's numbers for a data set."""
-    labels = set(names(table, "metric", dataset))
-    return next(metric.name for metric in BUILT_IN if labels & {column.label for column in metric.columns})
-
-
-def _plan(
-    profile: str,
-    specs: Mapping[str, str | Variant],
-    sets: Mapping[str, ImageSet],
-    counts: Mapping[str, int],
-    chosen: Sequence[int] | None,
-    protocol: str | CurveProtocol,
-    notes: tuple[str, ...],
-    seed: int = 0,
-    fixed: frozenset[str] = frozenset(),
-) -> BenchmarkPlan:
-    named = profile == "paper"  # what stands in keeps its own name
     studies = []
     for table in chosen_tables(chosen):
         for dataset in names(table, "dataset"):
-            group = group_of(table, dataset)
-            images = sets[dataset]
-            if dataset not in fixed and len(images) > counts[group]:
-                images = images.sample(counts[group], seed)
-            studies.append(
-                Study(
-                    Data(images.source, tuple(s.name for s in images), images.chosen, dataset if named else ""),
-                    tuple(parse_variant(specs[name]) for name in names(table, "model", dataset) if name in specs),
-                    tuple(parse_variant(f"{name}={METHODS[name]}") for name in names(table, "method", dataset)),
-                    (group,),
-                    "label" if dataset == "ImageNet-S" else "prediction",
-                    table,
-                )
-            )
-    studies = [_by_own_logit(study) for study in studies]
-    return BenchmarkPlan(tuple(studies), curve_protocol(protocol), profile, notes)
+            own = [model for name in names(table, "model", dataset) if (model := stand_in(name))]
+            methods = tuple(parse_variant(f"{name}={METHODS[name]}") for name in names(table, "method", dataset))
+            studies.append(_study(table, dataset, sets[dataset], tuple(map(parse_variant, own)), methods, ""))
+    return BenchmarkPlan(tuple(studies), curve_protocol("rise"), "demo", notes)
+
+
+def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
+    """The paper's tables on its own models and data sets: of each table what there are data for.
+
+    Raises:
+        InputError: a chosen table has none of its data sets, or a model lacks its head or its classifier; the message
+            says what to give, and how to leave it out.
+    """
+    parts = _parts_of_paper(settings)
+    sets = {name: open_images(source) for name, source in settings.data.items() if name in {d for _, d in parts}}
+    lists = {name: sets[name].only(read_list(path)) for name, path in settings.image_lists.items() if name in sets}
+    studies = []
+    for table, dataset in parts:
+        images = {**sets, **lists}[dataset]
+        count = settings.count(table, dataset)
+        if dataset not in lists and len(images) > count:
+            images = images.sample(count, settings.seed)
+        models = tuple(_classifier(settings, dataset, name) for name in settings.model_names(table, dataset))
+        methods = tuple(parse_variant(f"{name}={METHODS[name]}") for name in settings.method_names(table, dataset))
+        if models and methods:
+            studies.append(_study(table, dataset, images, models, methods, dataset))
+    if not studies:
+        raise InputError("Nothing is left to compute: all models or methods of the chosen tables are left out.")
+    notes = (
+        "The paper names no checkpoints, and neither its cutoff nor the details of its curves could be recovered: the "
+        "values that ran are in each row's settings and protocol.",
+        *left_out(settings),
+    )
+    return BenchmarkPlan(tuple(studies), curve_protocol(settings.protocol), "paper", notes)
+
+
+def left_out(settings: PaperSettings) -> list[str]:
+    """What of the chosen tables is not computed, in sentences: for want of data, or since the user leaves it out."""
+    there, sentences = _parts_of_paper(settings), []
+    for table in settings.wanted:
+        missing = [name for name in names(table, "dataset") if (table, name) not in there]
+        if missing:
+            whole = len(missing) == len(names(table, "dataset"))
+            sentences.append(f"Table {table} is left out{'' if whole else ' in part'}: no {', '.join(missing)}.")
+    chosen = {*(settings.methods or METHODS), *MODELS} - {*settings.without}
+    named = [*names_of_tables(settings, "model"), *names_of_tables(settings, "method")]
+    gone = [name for name in named if name not in chosen]
+    return [*sentences, *([f"Left out: {', '.join(gone)}."] if gone else [])]
+
+
+def names_of_tables(settings: PaperSettings, what: str) -> list[str]:
+    """The models, methods or data sets of the chosen tables, in the paper's order, those that are left out too."""
+    return list(dict.fromkeys(name for table in settings.wanted for name in names(table, what)))
+
+
+def _parts_of_paper(settings: PaperSettings) -> list[tuple[int, str]]:
+    """Tables with the data sets that there are copies of.
+
+    Raises:
+        InputError: there are none for a table that was asked for by number, or none at all.
+    """
+    parts = [
+        (table, dataset)
+        for table in settings.wanted
+        for dataset in settings.datasets(table)
+        if dataset in settings.data
+    ]
+    empty = [table for table in settings.wanted if table not in {number for number, _ in parts}]
+    if empty and (settings.tables or not parts):
+        needed = dict.fromkeys(name for table in empty for name in settings.datasets(table))
+        where = ", ".join(f"{name} (--data {DATASETS[name]}:PATH)" for name in needed) or "data sets that are left out"
+        rest = [table for table in settings.wanted if table not in empty]
+        without = f" Without them: --tables {' '.join(map(str, rest))}." if rest else ""
+        which = f"table{'s' * (len(empty) > 1)} {', '.join(map(str, empty))}"
+        raise InputError(f"For {which} there is no {where}.{without} `caap-lab doctor` says how to get each.")
+    return parts
+
+
+def _classifier(settings: PaperSettings, dataset: str, name: str) -> Variant:
+    """The model of a data set, with its head.
+
+    Raises:
+        InputError: it has none.
+    """
+    spec = settings.model(dataset, name)
+    if spec is None:
+        raise InputError(
+            f"{dataset} needs a {name} with its own classes, which nobody publishes: --models "
+            f'"{dataset}/{name}=FOLDER". `caap-lab train` makes one; --without {dataset} leaves the data set out.'
+        )
+    if name in HEADS and "head" not in spec.options and spec.name == parse_variant(MODELS[name]).name:
+        raise InputError(
+            f"{name} needs DINOv2's linear head, the file {HEADS[name]} of the dinov2 repository: --head {name}=PATH. "
+            f"`caap-lab doctor` lists all that is missing; --without {name} leaves the model out."
+        )
+    return spec
+
+
+def _study(
+    table: int,
+    dataset: str,
+    images: ImageSet,
+    models: tuple[Variant, ...],
+    methods: tuple[Variant, ...],
+    label: str,
+) -> Study:
+    """One data set of one of the paper's tables."""
+    data = Data(images.source, tuple(sample.name for sample in images), images.chosen, label)
+    target = "label" if dataset == "ImageNet-S" else "prediction"
+    return _by_own_logit(Study(data, models, methods, (group_of(table, dataset),), target, table))
 
 
 def _by_own_logit(study: Study) -> Study:
@@ -242,16 +182,3 @@ def _by_own_logit(study: Study) -> Study:
     """
     texts = any(classes_are_texts(spec) for spec in study.models)
     return replace(study, target=Logit(study.target)) if texts and isinstance(study.target, str) else study
-
-
-def chosen_tables(chosen: Sequence[int] | None) -> list[int]:
-    """Numbers of tables in their order; all by default.
-
-    Raises:
-        InputError: the paper has no table of a number.
-    """
-    wanted = tables() if not chosen else sorted(set(chosen))
-    for table in wanted:
-        if table not in tables():
-            raise InputError(f"The paper has no table {table}; it has 1 to {tables()[-1]}.")
-    return wanted

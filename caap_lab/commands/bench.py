@@ -9,6 +9,7 @@ from caap_lab.commands.bench_options import (
     WHAT,
     add_bench_arguments,
     given_options,
+    images_of,
     profile_plan,
     refuse_others,
 )
@@ -20,7 +21,9 @@ HELP = "many models x methods x images, resumable; run it again to go on where i
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--profile", choices=("demo", "paper"), help="the paper's tables, small and offline or in full")
+    parser.add_argument(
+        "--profile", metavar="PROFILE", help="the paper's tables: demo (small, offline), paper, or a file of settings"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the run's folder; alone, an earlier run goes on")
     add_bench_arguments(parser)
 
@@ -53,7 +56,10 @@ def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:
     missing = [name for name in ("models", "methods", "data") if name not in what]
     if missing:
         raise InputError(f"Give --{', --'.join(missing)} as well, a --profile, or the folder of an earlier run alone.")
-    refuse_others(what, [name for name in WHAT if name not in ("head", "tables")], "a run without --profile paper")
+    only = ("head", "tables", "without", "precision")
+    refuse_others(what, [name for name in WHAT if name not in only], "a run without --profile paper")
+    if "images" in what:
+        what["images"] = images_of(what)
     flags = {name: what.pop(name) for name in FLAGS if name in what}
     if flags:
         what["target"] = with_flags(what.get("target", "prediction"), flags.get("against"), flags)

@@ -8,6 +8,7 @@ from caap_lab.commands.target_flags import FLAGS, add_target_flags
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
+    from caap_lab.bench.paper_settings import PaperSettings
     from caap_lab.bench.plan import BenchmarkPlan
 
 HOW = ("device", "batch_size", "workers", "scheduler", "retry_failed")
@@ -15,6 +16,7 @@ HOW = ("device", "batch_size", "workers", "scheduler", "retry_failed")
 WHAT = (
     "models",
     "methods",
+    "without",
     "data",
     "images",
     "seed",
@@ -25,8 +27,14 @@ WHAT = (
     "image_list",
     "head",
     "tables",
+    "precision",
 )
 """Options of what it computes."""
+PAPER = (
+    *("data", "models", "methods", "without", "tables", "images", "seed", "protocol", "image_list", "head"),
+    "precision",
+)
+"""Those of the paper profile."""
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +46,17 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value",
     )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as caap or E-CAAP=caap:attention=cached")
+    parser.add_argument(
+        "--without", nargs="+", metavar="NAME", help="methods, models and data sets that the paper profile leaves out"
+    )
     parser.add_argument("--data", nargs="+", metavar="KIND:PATH", help="such as imagenet:PATH, masks:PATH, demo:single")
     parser.add_argument("--tables", nargs="+", type=int, metavar="N", help="of the profile; all by default")
-    parser.add_argument("--images", type=int, help="images per data set; all by default")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="N",
+        help="images per data set; all by default. For the paper profile also faithfulness=N, localisation=N, table8=N",
+    )
     parser.add_argument("--seed", type=int, help="of the draw of images")
     parser.add_argument(
         "--image-list", nargs="+", metavar="FILE", help="names instead of a draw; for the paper profile NAME=FILE"
@@ -49,6 +65,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_flags(parser, "explain the model's 'prediction' or the image's 'label'")
     parser.add_argument("--protocol", help="of the curves: rise, rise-28, patches, tis, chefer, mutex, xplique, mda")
     parser.add_argument("--head", nargs="+", metavar="NAME=PATH", help="DINOv2's linear heads, for the paper profile")
+    parser.add_argument("--precision", help="number format of the paper profile: float32, tf32, bfloat16, float16")
     parser.add_argument("--device", help="such as cuda")
     parser.add_argument("--batch-size", type=int, help="changed images run at once for the curves")
     parser.add_argument("--workers", type=int, help="processes on this machine")
@@ -65,7 +82,7 @@ def profile_plan(profile: str, options: dict[str, Any]) -> "BenchmarkPlan":
     """The plan of a profile.
 
     Args:
-        profile: "demo" or "paper".
+        profile: "demo", "paper" or a file of settings.
         options: Options of `WHAT` from the command line.
 
     Raises:
@@ -73,30 +90,47 @@ def profile_plan(profile: str, options: dict[str, Any]) -> "BenchmarkPlan":
     """
     from caap_lab.bench.profiles import demo_plan, paper_plan
 
-    if profile == "paper":
-        seed = {"seed": options["seed"]} if "seed" in options else {}
-        return paper_plan(**paper_arguments(options), **seed)
+    if profile != "demo":
+        return paper_plan(paper_settings(profile, options))
     refuse_others(options, ("images", "tables"), "--profile demo")
-    images = {"images": options["images"]} if "images" in options else {}
+    images = {"images": images_of(options)} if "images" in options else {}
     return demo_plan(chosen=options.get("tables"), **images)
 
 
-def paper_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """What `paper_plan` and `doctor` both take, from the options on the command line.
+def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
+    """Settings of the paper profile from the command line, over those of a file.
+
+    Args:
+        profile: "paper" or a TOML file.
+        options: Options of `WHAT` from the command line.
 
     Raises:
         InputError: an option does not go with the paper profile, or does not have its form.
     """
-    known = ("images", "tables", "data", "models", "head", "image_list", "seed", "protocol")
-    refuse_others(options, known, "--profile paper")
-    return {
-        "data": options.get("data", []),
-        "models": options.get("models", []),
-        "heads": _by_name(options.get("head", []), "head"),
-        "chosen": options.get("tables"),
-        "image_lists": _by_name(options.get("image_list", []), "image-list"),
-        **{name: options[name] for name in ("images", "protocol") if name in options},
-    }
+    from caap_lab.bench.paper_settings import given_settings, read_settings
+
+    refuse_others(options, PAPER, "--profile paper")
+    lists = {name: _by_name(options.get(name, []), name) for name in ("head", "image_list")}
+    plain = ("data", "models", "tables", "methods", "without", "seed", "protocol", "precision")
+    return given_settings(
+        read_settings(profile) if profile != "paper" else None,
+        heads=lists["head"],
+        image_lists=lists["image_list"],
+        images=_counts(options["images"]) if "images" in options else None,
+        **{name: options[name] for name in plain if name in options},
+    )
+
+
+def images_of(options: dict[str, Any]) -> int:
+    """The one number of images per data set.
+
+    Raises:
+        InputError: it is no number, or there are several.
+    """
+    counts = _counts(options["images"])
+    if not isinstance(counts, int):
+        raise InputError("--images takes one number here; numbers per metric or table are for --profile paper.")
+    return counts
 
 
 def refuse_others(options: dict[str, Any], known: Sequence[str], run: str) -> None:
@@ -113,5 +147,26 @@ def refuse_others(options: dict[str, Any], known: Sequence[str], run: str) -> No
 def _by_name(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
-            raise InputError(f"--{option} {text} has to be NAME=PATH, with one of the paper's names.")
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} {text} has to be NAME=PATH, with one of the paper's names.")
     return dict(text.split("=", 1) for text in texts)
+
+
+def _counts(texts: Sequence[str]) -> int | dict[str, int]:
+    """One number of images, or numbers by metric or table: "500", or "faithfulness=500" and "table8=200".
+
+    Raises:
+        InputError: a text does not have this form.
+    """
+    if len(texts) == 1 and texts[0].isdecimal() and int(texts[0]) > 0:
+        return int(texts[0])
+    counts = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not name or not number.isdecimal() or not int(number):
+            raise InputError(
+                f"--images {text} has to be a number from 1 on, or faithfulness=N, localisation=N, table8=N."
+            )
+        name = name.strip().replace("table", "table ", 1) if name.startswith("table") and " " not in name else name
+        counts[name] = int(number)
+    return counts

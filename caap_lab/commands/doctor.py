@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_arguments
+from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_settings
 from caap_lab.cpu_use import contention_now
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ HELP = "what `bench --profile paper` needs, how to get what is missing, and what
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--profile", choices=("paper",), help="as `caap-lab bench` has it")
+    parser.add_argument("--profile", default="paper", metavar="PROFILE", help="paper, or a file of settings")
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="for the command that it prints")
     add_bench_arguments(parser)
     parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
@@ -33,8 +33,8 @@ def run(parsed: argparse.Namespace) -> int:
     from caap_lab.bench.doctor import advice, doctor
 
     device = parsed.device or "cpu"
-    arguments = paper_arguments(given_options(parsed, WHAT))
-    report = doctor(**arguments, device=device, timing=not parsed.no_timing)
+    settings = paper_settings(parsed.profile, given_options(parsed, WHAT))
+    report = doctor(settings, device=device, timing=not parsed.no_timing)
     command = _command(parsed, report.possible) if report.possible else None
     threads = contention_now(get_num_threads()) if device == "cpu" else ""
     if parsed.json:
@@ -93,7 +93,7 @@ def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:
     """The command that makes these tables, with the options that `doctor` was given."""
     from caap_lab.bench.published import tables
 
-    words = ["caap-lab", "bench", "--profile", "paper", "--out", str(parsed.out)]
+    words = ["caap-lab", "bench", "--profile", parsed.profile, "--out", str(parsed.out)]
     if list(possible) != tables():
         words += ["--tables", *map(str, possible)]
     for name in (*WHAT, *HOW):

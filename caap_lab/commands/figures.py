@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", choices=("demo", "paper"), default="demo", help="default %(default)s")
+    parser.add_argument(
+        "--profile", default="demo", metavar="PROFILE", help="demo, paper, or a file of settings; default %(default)s"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/figures"), help="folder; default %(default)s")
     parser.add_argument(
         "--results", type=Path, dest="run_folder", help="where results are kept; OUT/results by default"
@@ -74,4 +76,4 @@ def _data(parsed: argparse.Namespace) -> "FigureData":
 
     plan = profile_plan(parsed.profile, given_options(parsed, WHAT))
     results = parsed.run_folder or parsed.out / "results"
-    return FigureData(plan, results, given_options(parsed, HOW), SWEEP_IMAGES[parsed.profile])
+    return FigureData(plan, results, given_options(parsed, HOW), SWEEP_IMAGES.get(parsed.profile))

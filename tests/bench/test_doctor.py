@@ -13,9 +13,11 @@ from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.bench import run_cost
 from caap_lab.bench.doctor import doctor
-from caap_lab.bench.profiles import paper_models, paper_plan
+from caap_lab.bench.paper_settings import PaperSettings, given_settings
+from caap_lab.bench.profiles import paper_plan
 from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
 from caap_lab.metrics.protocol import curve_protocol
+from caap_lab.variant import parse_variant
 from helpers.imagenet import imagenet_folder
 from helpers.passes import Passes
 
@@ -48,8 +50,10 @@ def test_cost_of_curves(protocol: str) -> None:
 
 
 def test_sizes_need_no_weights() -> None:
-    models = paper_models()
-    found = {name: architecture(models[name]) for name in ("ViT-B/16", "DINOv2-S/14", "ResNet-50")}
+    settings = PaperSettings()
+    found = {
+        name: architecture(settings.model("ImageNet-1K", name)) for name in ("ViT-B/16", "DINOv2-S/14", "ResNet-50")
+    }
     assert all(p.is_meta for body, _ in found.values() for p in body.parameters())
     assert found["ViT-B/16"][1] == ModelSize("vit", (224, 224), (14, 14), 768)
     assert found["DINOv2-S/14"][1] == ModelSize("vit", (224, 224), (16, 16), 384)
@@ -58,7 +62,7 @@ def test_sizes_need_no_weights() -> None:
 
 
 def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    body, size = architecture(paper_models(["ResNet-18=resnet18.tv_in1k:image_size=64"])["ResNet-18"])
+    body, size = architecture(parse_variant("resnet18.tv_in1k:image_size=64"))
     seconds = seconds_per_pass(body, size.image_size)
     assert seconds is not None and 0 < seconds < 5 and all(p.is_meta for p in body.parameters())
     monkeypatch.setattr(run_cost, "_free_memory", lambda device: 10**6)
@@ -71,9 +75,10 @@ def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_cells_are_those_of_the_plan(imagenet: str, head: Path) -> None:
-    options = {"models": LARGE, "heads": {"DINOv2-L/14": head}, "chosen": [1, 10, 12], "images": 2}
-    report = doctor([imagenet], timing=False, **options)
-    plan = paper_plan([imagenet], **options)
+    options = {"models": LARGE, "heads": {"DINOv2-L/14": head}, "tables": [1, 10, 12], "images": 2}
+    settings = given_settings(data=[imagenet], **options)
+    report = doctor(settings, timing=False)
+    plan = paper_plan(settings)
     assert sum(one.trials for one in report.costs) == len(plan.trials) == 4 * 2 * (10 + 1 + 2)
     assert report.complete and report.possible == report.tables == (1, 10, 12)
     (vit, *_), size = report.costs, ModelSize.of(cl.load_model("demo"))
@@ -96,7 +101,7 @@ def test_weights_in_the_cache_and_in_files(
         f"DenseNet-161=densenet161:checkpoint={tmp_path / 'empty.safetensors'}",
         "VGG-16=vgg61",
     ]
-    report = doctor(models=models, chosen=[14], timing=False)
+    report = doctor(given_settings(models=models, tables=[14]), timing=False)
     assert [part.here for part in report.weights] == [True, True, False, False]
     told = [part.report for part in report.weights]
     assert told[0] == "timm/resnet18.tv_in1k is in the Hugging Face cache"
@@ -112,8 +117,9 @@ def test_heads_and_data_that_do_not_fit(tmp_path: Path, imagenet: str, head: Pat
     (tmp_path / "food-101" / "meta" / "test.txt").write_text("soup/1\n")
     (tmp_path / "empty").mkdir()
     data = [imagenet, f"food101:{tmp_path / 'food-101'}", f"pet:{tmp_path / 'empty'}", "imagenet-hard:nowhere"]
-    own = {"models": LARGE, "chosen": [1, 3], "timing": False}
-    report = doctor(data, heads={"DINOv2-L/14": head, "ViT-L/16": tmp_path / "none.pth"}, **own)
+    own = {"data": data, "models": LARGE, "tables": [1, 3]}
+    heads = {"DINOv2-L/14": head, "ViT-L/16": tmp_path / "none.pth"}
+    report = doctor(given_settings(heads=heads, **own), timing=False)
     assert [(part.name, part.here) for part in report.heads] == [("ViT-L/16", False), ("DINOv2-L/14", True)]
     assert "There is no checkpoint file" in report.heads[0].report
     found = {part.name: part for part in report.data}
@@ -123,5 +129,5 @@ def test_heads_and_data_that_do_not_fit(tmp_path: Path, imagenet: str, head: Pat
     assert "There is no folder nowhere. The data set comes from" in found["ImageNet-Hard"].report
     assert not report.possible
     save_file({"weight": torch.ones(10, 7), "bias": torch.zeros(10)}, tmp_path / "wide.safetensors")
-    report = doctor(data, heads={"DINOv2-L/14": tmp_path / "wide.safetensors"}, **own)
+    report = doctor(given_settings(heads={"DINOv2-L/14": tmp_path / "wide.safetensors"}, **own), timing=False)
     assert "reads 7 features" in report.heads[0].report and not report.heads[0].here

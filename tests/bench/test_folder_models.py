@@ -9,6 +9,7 @@ import pytest
 import caap_lab as cl
 from caap_lab.bench.doctor import doctor
 from caap_lab.bench.identity import weights_digest
+from caap_lab.bench.paper_settings import given_settings
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.variant import parse_variant
 from helpers.checkpoints import PROCESSOR, change_json, put_in_cache, save_transformers
@@ -103,7 +104,7 @@ def test_doctor_looks_for_folders_and_repositories_and_downloads_nothing(
     put_in_cache(monkeypatch, tmp_path / "cache", "someone/vit", saved, "abc")
 
     def part(text: str) -> Any:
-        report = doctor(models=[f"ViT-B/16={text}"], chosen=[3], timing=False)
+        report = doctor(given_settings(models=[f"ViT-B/16={text}"], tables=[4]), timing=False)
         (found,) = [part for part in report.weights if part.name == "ViT-B/16"]
         return found
 

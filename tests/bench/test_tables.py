@@ -10,8 +10,10 @@ import pytest
 
 import caap_lab as cl
 from caap_lab import cli
+from caap_lab.bench.paper_parts import DATASETS, MODELS
+from caap_lab.bench.paper_settings import given_settings
 from caap_lab.bench.plan import BenchmarkPlan
-from caap_lab.bench.profiles import DATASETS, DEMO_DATASETS, MODELS, demo_plan, paper_plan, stand_in
+from caap_lab.bench.profiles import DEMO_DATASETS, demo_plan, paper_plan, stand_in
 from caap_lab.bench.published import METHODS, METRICS, names, published, tables
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
@@ -185,17 +187,19 @@ def layouts(folder: Path) -> list[str]:
 
 def test_the_paper_profile_says_what_is_missing(tmp_path: Path) -> None:
     data = layouts(tmp_path)
-    with pytest.raises(
-        cl.InputError, match=r"need ImageNet-S \(--data imagenet-s:PATH\).*Without them: --tables 1 4 6"
-    ):
-        paper_plan(data)
+
+    def plan_of(**options: object) -> BenchmarkPlan:
+        return paper_plan(given_settings(data=data, **options))
+
+    with pytest.raises(cl.InputError, match=r"table 2 there is no ImageNet-S \(--data imagenet-s:PATH\).*--tables 14"):
+        plan_of(tables=[2, 14])
     with pytest.raises(cl.InputError, match=r"DINOv2-L/14 needs DINOv2's linear head.*--head DINOv2-L/14=PATH"):
-        paper_plan(data, chosen=[1])
+        plan_of(tables=[1])
     with pytest.raises(cl.InputError, match="The paper has no table 16"):
-        paper_plan(data, chosen=[16])
+        plan_of(tables=[16])
     with pytest.raises(cl.InputError, match="'ViT-XL' is none of the paper's names"):
-        paper_plan(data, chosen=[14], models=["ViT-XL=vit_base_patch16_224"])
-    plan = paper_plan(data, chosen=[14, 10], heads={"DINOv2-L/14": "head.pth"}, models=["ResNet-18=demo-cnn"])
+        plan_of(tables=[14], models=["ViT-XL=vit_base_patch16_224"])
+    plan = plan_of(tables=[14, 10], heads={"DINOv2-L/14": "head.pth"}, models=["ResNet-18=demo-cnn"])
     assert [study.table for study in plan.studies] == [10, 14]
     models = {spec.label: spec.text for study in plan.studies for spec in study.models}
     assert models["DINOv2-L/14"] == "vit_large_patch14_dinov2.lvd142m:image_size=224,head=head.pth"

@@ -65,7 +65,8 @@ def test_the_printed_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
         ),
         (["--models", "ViT-XL=demo"], "'ViT-XL' is none of the paper's names"),
         (["--head", "x.pth"], "--head x.pth has to be NAME=PATH"),
-        (["--methods", "caap"], "--methods does not go with --profile paper"),
+        (["--methods", "cap"], "methods: 'cap' is none of the paper's names"),
+        (["--metrics", "saco"], "--metrics does not go with --profile paper"),
         (["--protocol", "raise"], "no protocol 'raise'"),
     ],
 )

@@ -80,6 +80,6 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert "There is no figure or table 'fig99'" in capsys.readouterr().err
     paper = ["--profile", "paper", "--data", "imagenet:nowhere", "--out", str(tmp_path)]
     assert cli.main(["figures", "fig01", *paper]) == 2
-    assert "The tables need ImageNet-S" in capsys.readouterr().err
+    assert "There is no folder nowhere" in capsys.readouterr().err
     assert run_script(FOLDER / "fig01.py", paper) == 2
     assert capsys.readouterr().err.startswith("fig01.py: The tables need ImageNet-S")
