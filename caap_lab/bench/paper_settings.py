@@ -163,9 +163,11 @@ def given_settings(
     given["images"] |= counts
     if isinstance(images, int):  # for tables with a number of their own as well
         given["images"] |= {name: images for name in IMAGES}
-    for name, value in (("tables", tables), ("methods", methods), ("without", without)):
-        if value:
-            given[name] = tuple(map(paper_method, value)) if name != "tables" else tuple(value)
+    if tables:
+        given["tables"] = tuple(tables)
+    for name, chosen in (("methods", methods), ("without", without)):
+        if chosen:
+            given[name] = tuple(map(paper_method, chosen))
     for name, value in (("seed", seed), ("protocol", protocol), ("precision", precision)):
         if value is not None:
             given[name] = value
@@ -239,7 +241,7 @@ _KINDS: dict[str, tuple[type, type | None]] = {
 def _from_toml(content: Mapping[str, Any]) -> PaperSettings:
     for name, value in content.items():
         if name not in _KINDS:
-            raise InputError(f"there is no setting {name!r}.{nearest(name, _KINDS)} There are {', '.join(_KINDS)}.")
+            raise InputError(f"there is no setting {name!r}.{nearest(name, list(_KINDS))} There are {', '.join(_KINDS)}.")
         kind, inside = _KINDS[name]
         entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         if not isinstance(value, kind) or (inside and not all(isinstance(entry, inside) for entry in entries)):
@@ -279,7 +281,7 @@ def _known(given: Iterable[str], what: Mapping[str, Any], setting: str, tables: 
             continue
         more = ', or a table, such as "table 8"' if tables else ""
         raise InputError(
-            f"{setting}: {name!r} is none of the paper's names.{nearest(name, what)} They are {', '.join(what)}{more}."
+            f"{setting}: {name!r} is none of the paper's names.{nearest(name, list(what))} They are {', '.join(what)}{more}."
         )
 
 

@@ -82,4 +82,4 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["figures", "fig01", *paper]) == 2
     assert "There is no folder nowhere" in capsys.readouterr().err
     assert run_script(FOLDER / "fig01.py", paper) == 2
-    assert capsys.readouterr().err.startswith("fig01.py: The tables need ImageNet-S")
+    assert capsys.readouterr().err.startswith("fig01.py: There is no folder nowhere")
