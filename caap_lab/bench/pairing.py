@@ -65,6 +65,11 @@ def with_model_classes(sample: Sample, images: ImageSet, model: HookedModel) -> 
     return replace(sample, read_regions=partial(_read_regions, sample.read_regions, pairs))
 
 
+def count_pairs(data: ClassNames, model: ClassNames) -> int:
+    """How many of the data's classes are exactly one of the model's."""
+    return sum(len(fits) == 1 for fits in _pairs(data, model))
+
+
 _WAY_OUT = (
     "Give both the same names (class_names= of the model; folders or classes.txt of the images), or use "
     "target='prediction'."
