@@ -8,9 +8,9 @@ import numpy as np
 
 from caap_lab.data.folders import layout_error, list_folder, photo_sample
 from caap_lab.data.image_set import ImageSet, Regions
-from caap_lab.data.imagenet_labels import wordnet_index
 from caap_lab.data.labels_file import Entry, class_names, read_labels_file
 from caap_lab.data.masks import read_mask
+from caap_lab.data.wordnet import wordnet_index
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.mask_pixels import object_pixels

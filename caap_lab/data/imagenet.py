@@ -1,79 +1,93 @@
-"""ImageNet-1k validation photos: a flat folder with a file of labels, or a folder a class."""
+"""ImageNet-1k validation photos: flat with labels in a file or in their names, in class folders, or in parquet files."""
 
 from pathlib import Path
 
-from caap_lab.data.folders import layout_error, list_folder, photo_sample
-from caap_lab.data.image_set import ImageSet
-from caap_lab.data.imagenet_labels import (
-    GROUND_TRUTH,
-    LABEL_FILES,
-    photo_name,
-    photo_number,
-    read_imagenet_labels,
-    wordnet_index,
-)
+from caap_lab.data.folders import layout_error
+from caap_lab.data.image_set import ImageSet, Sample
+from caap_lab.data.imagenet_labels import GROUND_TRUTH, LABEL_FILES, find_label_file, read_imagenet_labels
+from caap_lab.data.val_photos import LOOKED_FOR, ValPhoto, find_photos, photo_name
+from caap_lab.data.wordnet import wordnet_index
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 
-HOME = "image-net.org (ILSVRC2012), or Kaggle's ImageNet Object Localization Challenge"
-_PLACES = ("", "val", "ILSVRC2012_img_val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val")
-_DEVKITS = ("", "data", "ILSVRC2012_devkit_t12/data")
+HOME = (
+    "image-net.org (ILSVRC2012), Kaggle's ImageNet Object Localization Challenge, or ILSVRC/imagenet-1k of the Hugging "
+    "Face hub"
+)
 
 
 def open_imagenet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
     """The ImageNet-1k validation set or a part of it, in the order of the photos' numbers.
 
     Args:
-        path: Folder of the photos, or a folder above: Kaggle's, or one with "val" in it.
+        path: Folder of the photos or parquet files, or a folder above: Kaggle's, or one with "val" or "data" in it.
         source: What the user asked for.
-        labels: A file for `read_imagenet_labels`, instead of the class folders or the file beside the photos.
+        labels: A file for `read_imagenet_labels`, instead of class folders, parquet's labels or the file beside the
+            photos.
 
     Raises:
-        InputError: there are no validation photos, or a photo has no label.
+        InputError: there are no validation photos, a photo has no label, or its name says another class than the
+            labels; or only one class folder is there.
     """
     photos = find_photos(path)
     if not photos:
-        raise layout_error(path, "photos ILSVRC2012_val_00000001.JPEG, flat or in folders such as n01440764", HOME)
-    if labels is None and all(photo.parent.name in wordnet_index() for photo in photos.values()):
-        classes = {number: wordnet_index()[photo.parent.name] for number, photo in photos.items()}
-    else:
-        labels = labels or _label_file(path, next(iter(photos.values())).parent)
-        classes = read_imagenet_labels(labels)
-    missing = [number for number in photos if number not in classes]
-    if missing:
-        raise InputError(
-            f"{labels} has no label for {photo_name(missing[0])} ({len(missing)} of {len(photos)} photos have none)."
-        )
-    samples = (photo_sample(photo_name(number), photos[number], (classes[number],)) for number in sorted(photos))
+        raise layout_error(path, LOOKED_FOR, HOME)
+    _check_more_than_one_folder(path, photos)
+    classes = _classes(path, photos, labels)
+    samples = (Sample(photo_name(number), photos[number].read_image, classes[number]) for number in sorted(photos))
     return ImageSet("imagenet", source, tuple(samples), ClassNames.imagenet1k())
 
 
-def find_photos(path: Path) -> dict[int, Path]:
-    """Validation photos by their numbers, from a flat folder or class folders, here or where archives put them."""
-    for place in _PLACES:
-        folder = path / place
-        inside = list_folder(folder)
-        found = [folder / name for name in inside.photos]
-        for name in inside.folders:
-            if name in wordnet_index():
-                of_class = folder / name
-                found += [of_class / photo for photo in list_folder(of_class).photos]
-        photos = {number: photo for photo in found if (number := photo_number(photo.name)) is not None}
-        if photos:
-            return photos
-    return {}
-
-
-def _label_file(path: Path, photos: Path) -> Path:
-    folders = dict.fromkeys([photos, path, path.parent])
-    for name in LABEL_FILES:
-        for folder in folders:
-            for devkit in _DEVKITS:
-                file = folder / devkit / name
-                if file.is_file():
-                    return file
+def _classes(path: Path, photos: dict[int, ValPhoto], labels: Path | None) -> dict[int, int]:
+    """Class of each photo: as the given file, its class folder or row, the file beside it or its name says."""
+    is_sorted = {number: photo.sorted for number, photo in photos.items() if photo.sorted is not None}
+    if labels is None and len(is_sorted) == len(photos):
+        return _agreeing("Its place", is_sorted, photos)
+    folder = next(iter(photos.values())).folder
+    file = labels or find_label_file(path, folder)
+    if file is not None:
+        return _agreeing(str(file), read_imagenet_labels(file, photos), photos)
+    named = {number: photo.named for number, photo in photos.items() if photo.named is not None}
+    if len(named) == len(photos):
+        return named
     raise InputError(
-        f"The photos in {photos} are not sorted into class folders, and there is no file of labels beside them or in "
-        f"{path}. Looked for: {', '.join(LABEL_FILES)}, and ILSVRC2012_devkit_t12/data/{GROUND_TRUTH}. Give another "
-        "with labels=."
+        f"The photos in {folder} are not sorted into class folders, and there is no file of labels beside or above "
+        f"them. Looked for: {', '.join(LABEL_FILES)}, and ILSVRC2012_devkit_t12/data/{GROUND_TRUTH}. Give another with "
+        f"labels=, as in 'imagenet:{path}?labels=FILE'."
     )
+
+
+def _agreeing(said_by: str, classes: dict[int, int], photos: dict[int, ValPhoto]) -> dict[int, int]:
+    """The classes, if all photos have one and no photo's name says another.
+
+    Raises:
+        InputError: says how many have none, or which name disagrees.
+    """
+    missing = [number for number in photos if number not in classes]
+    if missing:
+        raise InputError(
+            f"{said_by} has no label for {photo_name(missing[0])} ({len(missing)} of {len(photos)} photos have none)."
+        )
+    ids = list(wordnet_index())
+    wrong = [number for number, photo in photos.items() if photo.named not in (None, classes[number])]
+    if wrong:
+        first = photos[wrong[0]]
+        raise InputError(
+            f"The name of {first.where} says {ids[first.named or 0]}, and {said_by} says {ids[classes[wrong[0]]]} "
+            f"({len(wrong)} of {len(photos)} photos disagree). Give labels= that are right, or correct the names."
+        )
+    return classes
+
+
+def _check_more_than_one_folder(path: Path, photos: dict[int, ValPhoto]) -> None:
+    """Refuse one class folder in the place of the whole set: it would pass for the data set without a word."""
+    folders = {photo.folder for photo in photos.values()}
+    if len(folders) > 1:
+        return
+    (folder,) = folders
+    if folder.name not in wordnet_index():
+        return
+    way_out = f"Give {folder.parent}, with all class folders."
+    if folder != path:
+        way_out = f"Complete it; for photos of one class alone, write 'folder:{folder.parent}'."
+    raise InputError(f"{folder} is one class folder of the 1000, and imagenet: means the validation set. {way_out}")

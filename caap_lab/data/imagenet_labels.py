@@ -5,14 +5,14 @@ A photo is named by its number, 1 to 50,000: ILSVRC2012_val_00000001.JPEG. Class
 """
 
 import csv
-import re
-from functools import cache
+from collections.abc import Collection
 from pathlib import Path
 
 from caap_lab.data.folders import read_lines
 from caap_lab.data.labels_file import read_labels_file
+from caap_lab.data.val_photos import photo_name, photo_number
+from caap_lab.data.wordnet import wordnet_index
 from caap_lab.errors import InputError
-from caap_lab.models.classes import ClassNames
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LABEL_FILES = (
@@ -22,28 +22,32 @@ LABEL_FILES = (
     GROUND_TRUTH,
     "labels.json",
 )
-"""Files that are recognised by name beside the photos."""
-_PHOTO = re.compile(r"ILSVRC2012_val_(\d{8})")
+"""Files that are recognised by name."""
+_DEVKITS = ("", "data", "ILSVRC2012_devkit_t12/data")
+_KAGGLE = ("Data", "CLS-LOC", "val")
+_COUNT = 50_000
 
 
-def photo_number(name: str) -> int | None:
-    """Number in a validation photo's file name or path; None if it is no such name."""
-    found = _PHOTO.search(name)
-    return int(found[1]) if found else None
+def find_label_file(path: Path, photos: Path) -> Path | None:
+    """The file of labels beside the photos or above them; None if there is none.
+
+    Args:
+        path: What the user gave.
+        photos: Folder of the photos: this or one below it.
+    """
+    folders = [photos, *photos.parents[: len(photos.relative_to(path).parts)], path, path.parent]
+    if photos.parts[-3:] == _KAGGLE:  # the labels lie outside of ILSVRC/Data/CLS-LOC/val, or in ILSVRC
+        folders += photos.parents[1:4]
+    for name in LABEL_FILES:
+        for folder in dict.fromkeys(folders):
+            for devkit in _DEVKITS:
+                file = folder / devkit / name
+                if file.is_file():
+                    return file
+    return None
 
 
-def photo_name(number: int) -> str:
-    """Name of a validation photo, without a suffix."""
-    return f"ILSVRC2012_val_{number:08d}"
-
-
-@cache
-def wordnet_index() -> dict[str, int]:
-    """WordNet id to class index of the 1000 classes."""
-    return {wordnet_id: index for index, wordnet_id in enumerate(ClassNames.imagenet1k().ids)}
-
-
-def read_imagenet_labels(file: Path) -> dict[int, int]:
+def read_imagenet_labels(file: Path, photos: Collection[int]) -> dict[int, int]:
     """Number of a photo to its class index.
 
     Args:
@@ -55,42 +59,73 @@ def read_imagenet_labels(file: Path) -> dict[int, int]:
             - the devkit's ground truth, a number a line: these are ILSVRC2012_IDs 1 to 1000, which are in another
               order than class indices; the devkit's meta.mat, in the same folder, says which is which;
             - labels.json; see `read_labels_file`.
+        photos: Numbers of the photos that are there. A file without photos' names has a line for each of the 50,000
+            photos, or for each of these if they are all from 1 on.
 
     Raises:
-        InputError: the file has none of these forms, or meta.mat is missing.
+        InputError: the file has none of these forms, has too few or too many lines, gives a photo two classes or one
+            that does not exist, or meta.mat is missing.
     """
     if file.suffix == ".json":
         entries = {photo_number(name): entry.labels for name, entry in read_labels_file(file).items()}
-        return {number: labels[0] for number, labels in entries.items() if number is not None and labels}
+        found = {number: labels[0] for number, labels in entries.items() if number is not None and labels}
+        return {number: _class(file, str(label)) for number, label in found.items()}
     lines = read_lines(file)
     if not lines:
         raise InputError(f"{file} lists no labels.")
     if file.suffix == ".csv":
-        rows = [row[:2] for row in csv.reader(lines[1:])]
-    elif len(lines[0].split()) == 1:
+        header = photo_number(lines[0]) is None
+        return _from_rows(file, [row[:2] for row in csv.reader(lines[header:])])
+    if len(lines[0].split()) == 1:
+        _check_count(file, len(lines), photos)
         classes = _devkit_classes(file, lines) if lines[0].isdecimal() else lines
         return {number: _class(file, text) for number, text in enumerate(classes, start=1)}
-    else:
-        rows = [line.split() for line in lines]
+    return _from_rows(file, [line.split() for line in lines])
+
+
+def _check_count(file: Path, lines: int, photos: Collection[int]) -> None:
+    """Refuse a list in order that is not as long as what it is a list of: all that follow would be shifted."""
+    if lines == _COUNT or set(photos) == set(range(1, lines + 1)):
+        return
+    raise InputError(
+        f"{file} has {lines:,} lines without names of photos, where one for each of the {_COUNT:,} validation photos "
+        f"should be ({len(photos):,} photos are here, up to number {max(photos):,}). Get the whole file again."
+    )
+
+
+def _from_rows(file: Path, rows: list[list[str]]) -> dict[int, int]:
+    """From lines that name their photos."""
+    if len(rows) > 1 and all(
+        len(row) == 2 and row[1].isdecimal() and row[0] == photo_name(int(row[1])) for row in rows
+    ):
+        raise InputError(
+            f"{file} counts the photos, as Kaggle's ImageSets/CLS-LOC/val.txt does, and has no classes. The classes are "
+            "in LOC_val_solution.csv."
+        )
     labels: dict[int, int] = {}
     for row in rows:
-        number = photo_number(row[0])
+        number = photo_number(row[0]) if row else None
         if number is None or len(row) < 2 or not row[1].split():
             raise InputError(f"{file} has the line {' '.join(row)!r}, not a validation photo and its class.")
-        labels[number] = _class(file, row[1].split()[0])
+        label = _class(file, row[1].split()[0])
+        if labels.setdefault(number, label) != label:
+            raise InputError(f"{file} has two classes for {photo_name(number)}: {labels[number]} and {label}.")
     return labels
 
 
 def _class(file: Path, text: str) -> int:
     if text in wordnet_index():
         return wordnet_index()[text]
-    if text.isdecimal() and int(text) < 1000:
+    if text.isdecimal() and int(text) < len(wordnet_index()):
         return int(text)
     raise InputError(f"{file} has {text!r} where a WordNet id of ImageNet-1k or a class index 0 to 999 should be.")
 
 
 def _devkit_classes(file: Path, lines: list[str]) -> list[str]:
     """WordNet ids of a ground truth file."""
+    strange = [line for line in lines if not line.isdecimal() or not 1 <= int(line) <= len(wordnet_index())]
+    if strange:
+        raise InputError(f"{file} has {strange[0]!r} where an ILSVRC2012_ID, 1 to 1000, should be.")
     meta = file.with_name("meta.mat")
     if not meta.is_file():
         raise InputError(

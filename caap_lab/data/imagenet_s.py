@@ -1,7 +1,9 @@
 """ImageNet-S: ImageNet validation photos with the pixels of every class (Gao et al., arXiv 2106.03149).
 
 Facts from LUSSeg/ImageNet-S, README.md: a mask is an RGB image whose pixels are class ids R + 256 G; 0 is anything
-else and 1000 is to be ignored. Class ids count from 1 in the order of the sorted WordNet ids.
+else and 1000 is to be ignored. Class ids count from 1 in the order of the sorted WordNet ids. Its archives hold masks;
+a script copies ImageNet's photos beside them, some (1,652 of 12,419) into another class folder than ImageNet's, as
+lists of the data set say.
 """
 
 import re
@@ -10,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from caap_lab.data.folders import layout_error, list_folder, photo_sample, read_lines
-from caap_lab.data.image_set import ImageSet, Regions
-from caap_lab.data.imagenet import find_photos
-from caap_lab.data.imagenet_labels import photo_number, wordnet_index
+from caap_lab.data.folders import layout_error, list_folder, read_lines
+from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.masks import read_mask
+from caap_lab.data.parquet import ParquetPhoto
+from caap_lab.data.val_photos import LOOKED_FOR, ValPhoto, find_photos, photo_name, photo_number, photos_in
+from caap_lab.data.wordnet import wordnet_index
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 
@@ -35,16 +38,18 @@ _IGNORED = 1000
 def open_imagenet_s(path: Path, source: str, images: Path | None = None) -> ImageSet:
     """The validation set of ImageNet-S, in the order of the photos' names.
 
-    A photo's label is the ImageNet-1k class of the folder it is in. `Regions.masks` has ImageNet-1k classes too; where
-    ImageNet-S merged two classes, both have the same array.
+    A photo's label is the ImageNet-1k class of the folder that its mask is in: the class whose object the mask marks,
+    which for some photos is another than ImageNet's label. Photo and mask are paired by their names alone. `Regions
+    .masks` has ImageNet-1k classes too; where ImageNet-S merged two classes, both have the same array.
 
     Args:
         path: ImageNetS919, ImageNetS300 or ImageNetS50, or the folder above, of which the largest is taken.
         source: What the user asked for.
-        images: The user's ImageNet validation photos, if `path` has only masks; see `find_photos`.
+        images: The user's ImageNet validation photos, if `path` has only masks: any folder that "imagenet:" opens, with
+            or without labels.
 
     Raises:
-        InputError: the layout is another, or a photo is missing in `images`.
+        InputError: the layout is another, a mask has no photo, or a photo or mask is there twice.
     """
     root = next((root for root in _roots(path) if list_folder(root / _MASKS).folders), None)
     if root is None:
@@ -53,28 +58,16 @@ def open_imagenet_s(path: Path, source: str, images: Path | None = None) -> Imag
     unknown = [name for name in folders if name not in wordnet_index()]
     if unknown:
         raise InputError(f"{root / _MASKS} has the folder {unknown[0]}, which is no WordNet id of ImageNet-1k.")
-    categories = _categories(root, folders)
-    class_folders = [root / _MASKS / name for name in folders]
-    masks = [folder / name for folder in class_folders for name in list_folder(folder).photos]
-    if images is None:
-        if not list_folder(root / "validation").folders:
-            raise InputError(
-                f"{root} has masks but no photos: there is no folder validation. The data set's own script copies "
-                "them there from ImageNet; or say where your ImageNet validation photos are with images=."
-            )
-        photos = {mask: (root / "validation" / mask.parent.name / f"{mask.stem}.JPEG") for mask in masks}
-    else:
-        photos = _photos_of(masks, images)
-    classes = [(wordnet_index()[name], wordnet_index().get(MERGED.get(name, ""))) for name in categories]
-    samples = (
-        photo_sample(
-            mask.stem,
-            photos[mask],
-            (wordnet_index()[mask.parent.name],),
-            partial(_read_regions, mask, photos[mask], classes),
-        )
-        for mask in sorted(masks, key=lambda mask: mask.stem)
-    )
+    classes = [
+        (wordnet_index()[name], wordnet_index().get(MERGED.get(name, ""))) for name in _categories(root, folders)
+    ]
+    masks = _find_masks(root / _MASKS, folders)
+    photos = _photos_of(masks, root, images)
+    samples = []
+    for number, mask in sorted(masks.items()):
+        read_regions = partial(_read_regions, mask, photos[number].where, classes)
+        label = wordnet_index()[mask.parent.name]
+        samples.append(Sample(photo_name(number), photos[number].read_image, label, read_regions))
     return ImageSet("imagenet-s", source, tuple(samples), ClassNames.imagenet1k())
 
 
@@ -104,18 +97,48 @@ def _categories(root: Path, folders: list[str]) -> list[str]:
     )
 
 
-def _photos_of(masks: list[Path], images: Path) -> dict[Path, Path]:
-    by_number = find_photos(images)
-    photos = {mask: by_number.get(photo_number(mask.name) or 0) for mask in masks}
-    missing = [mask for mask, photo in photos.items() if photo is None]
+def _find_masks(folder: Path, classes: list[str]) -> dict[int, Path]:
+    """Masks by the numbers of their photos."""
+    masks: dict[int, Path] = {}
+    for of_class in [folder / name for name in classes]:
+        for name in list_folder(of_class).photos:
+            number, mask = photo_number(name), of_class / name
+            if number is None:
+                raise InputError(f"{mask} is not named after a validation photo, such as ILSVRC2012_val_00000293.png.")
+            if masks.setdefault(number, mask) is not mask:
+                raise InputError(f"There are two masks of {photo_name(number)}: {masks[number]} and {mask}. Keep one.")
+    if not masks:
+        raise InputError(f"{folder} has class folders and no masks in them.")
+    return masks
+
+
+def _photos_of(masks: dict[int, Path], root: Path, images: Path | None) -> dict[int, ValPhoto]:
+    """The photo of each mask, by the name alone: class folders of photos and masks need not be the same."""
+    way_out = f"say where your ImageNet validation photos are, as in 'imagenet-s:{root}?images=FOLDER'"
+    if images is None:
+        where = str(root / "validation")
+        photos = photos_in(root / "validation")
+        if not photos:
+            raise InputError(
+                f"{root} has masks but no photos: there is no folder validation with some. The data set's own script "
+                f"copies them there from ImageNet; or {way_out}."
+            )
+    else:
+        where = f"images={images}"
+        photos = find_photos(images)
+        if not photos:
+            raise layout_error(images, LOOKED_FOR)
+    missing = [number for number in masks if number not in photos]
     if missing:
+        more = "" if images is not None else f" Complete it, or {way_out}."
         raise InputError(
-            f"images={images} has no validation photo {missing[0].stem} ({len(missing)} of {len(masks)} are missing)."
+            f"{where} has no validation photo {photo_name(missing[0])} ({len(missing)} of {len(masks)} are missing)."
+            f"{more}"
         )
-    return {mask: photo for mask, photo in photos.items() if photo is not None}
+    return photos
 
 
-def _read_regions(mask: Path, photo: Path, classes: list[tuple[int, int | None]]) -> Regions:
+def _read_regions(mask: Path, photo: Path | ParquetPhoto, classes: list[tuple[int, int | None]]) -> Regions:
     pixels = np.asarray(read_mask(mask, photo).convert("RGB")).astype(np.int32)
     if pixels[..., 2].any():
         raise InputError(f"{mask} is no mask of ImageNet-S: class ids are in red and green, and blue is not 0.")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
+from caap_lab.data.parquet import ParquetPhoto
 from caap_lab.errors import InputError
 from caap_lab.models.images import check_photo
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
-def read_mask(file: Path, photo: Path) -> Image.Image:
+def read_mask(file: Path, photo: Path | ParquetPhoto) -> Image.Image:
     """A mask in its own colour mode, upright as `load_image` gives the photo.
 
     A mask lies on the photo's pixels as they are stored, so it takes on the photo's EXIF rotation, unless it brings
@@ -20,16 +21,17 @@ def read_mask(file: Path, photo: Path) -> Image.Image:
 
     Args:
         file: The mask; pixel values are kept.
-        photo: The photo; only its first bytes are read.
+        photo: The photo; of a file, only the first bytes are read.
 
     Raises:
         InputError: a file is missing, damaged or no image, or the two differ in size.
     """
     check_photo(file)
-    check_photo(photo)
+    if isinstance(photo, Path):
+        check_photo(photo)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as `load_image` does
-        with Image.open(photo) as image:
+        with Image.open(photo) if isinstance(photo, Path) else photo.open() as image:
             stored, turn = image.size, _orientation(image)
         upright = stored[::-1] if turn in _SIDEWAYS else stored
         with Image.open(file) as image:

@@ -1,0 +1,11 @@
+"""ImageNet-1k's classes by their WordNet ids, as folders and label files name them."""
+
+from functools import cache
+
+from caap_lab.models.classes import ClassNames
+
+
+@cache
+def wordnet_index() -> dict[str, int]:
+    """WordNet id to class index of the 1000 classes."""
+    return {wordnet_id: index for index, wordnet_id in enumerate(ClassNames.imagenet1k().ids)}
