@@ -1,6 +1,4 @@
-// Small pictures as buttons, and a place for files, which are sent in pieces that fit through the notebook's connection.
-
-const PIECE = 1 << 20;
+// Small pictures as buttons, and a place for files.
 
 // ---- the pictures
 
@@ -56,15 +54,6 @@ function tooLarge(file, largest) {
     + "beside the notebook and give its path: the model sees a few hundred pixels a side anyway.";
 }
 
-async function send(model, file) {
-  const pieces = Math.max(1, Math.ceil(file.size / PIECE));
-  for (let piece = 0; piece < pieces; piece += 1) {
-    const part = await file.slice(piece * PIECE, (piece + 1) * PIECE).arrayBuffer();
-    model.send({ kind: "piece", name: file.name, piece, pieces }, undefined, [part]);
-  }
-  return pieces;
-}
-
 function render({ model, el }) {
   el.classList.add("caap-live", "caap-images");
   el.setAttribute("data-lm-suppress-shortcuts", "true");
@@ -81,39 +70,58 @@ function render({ model, el }) {
   const problem = el.appendChild(element("div", "caap-problem", { role: "alert" }));
   zone.append(input, hint, progress);
   const pictures = showPictures(model, row);
+  const shown = new AbortController();
   let refused = "";
   let sending = null;
+  let earlier = Promise.resolve();
+  let past = ""; // what the kernel said of files that were dropped before
 
   function tell() {
-    problem.textContent = [refused, model.get("problem")].filter(Boolean).join(" ");
+    const said = model.get("problem");
+    if (said !== past) past = "";
+    problem.textContent = [refused, said === past ? "" : said].filter(Boolean).join(" ");
     const names = model.get("names");
     const place = model.get("chosen");
     name.textContent = names.length ? `${names[place]}${names.length > 1 ? ` (${place + 1} of ${names.length})` : ""}` : "";
     name.title = names[place] ?? "";
-    const waits = sending && model.get("received") < sending.pieces;
-    progress.hidden = !waits;
-    hint.hidden = Boolean(waits);
-    if (waits) {
-      progress.max = sending.pieces;
-      progress.value = model.get("received");
-      progress.title = `${sending.name}: the kernel takes it as soon as it is free`;
+    progress.hidden = !sending;
+    hint.hidden = Boolean(sending);
+    if (sending) {
+      progress.max = pieceCount(sending.file);
+      progress.value = sending.held;
+      progress.title = `${sending.file.name}: the kernel takes it as soon as it is free`;
     }
   }
 
-  async function take(files) {
-    refused = "";
-    model.set({ problem: "", received: 0 });
-    model.save_changes();
-    for (const file of files) {
-      const reason = tooLarge(file, model.get("largest"));
-      if (reason) refused = [refused, reason].filter(Boolean).join(" ");
-      else {
-        sending = { name: file.name, pieces: Math.max(1, Math.ceil(file.size / PIECE)) };
+  function refuse(reason) {
+    refused = [refused, reason].filter(Boolean).join(" ");
+  }
+
+  async function takeOne(file, drop) {
+    const reason = tooLarge(file, model.get("largest"));
+    if (reason) return refuse(reason);
+    try {
+      await upload(model, file, drop, shown.signal, (held) => {
+        sending = { file, held };
         tell();
-        await send(model, file);
-      }
+      });
+    } catch (error) { // reading it, say: it was changed or taken away meanwhile
+      refuse(`${file.name} could not be sent (${error.message}); choose it again.`);
     }
-    tell();
+    sending = null;
+  }
+
+  async function takeAll(files) {
+    [refused, past] = ["", model.get("problem")];
+    const drop = newId();
+    for (const file of files) {
+      await takeOne(file, drop);
+      tell();
+    }
+  }
+
+  function take(files) {
+    earlier = earlier.then(() => takeAll(files));
   }
 
   input.addEventListener("change", () => {
@@ -150,6 +158,7 @@ function render({ model, el }) {
     model.off("change:chosen", pictures.mark);
     model.off("change", tell);
     pictures.end();
+    shown.abort();
   };
 }
 

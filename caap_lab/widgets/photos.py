@@ -91,9 +91,8 @@ def dropped(model: HookedModel, picker: ImagePicker) -> Photo | None:
     try:
         photo = uploaded(model, name, content)
     except InputError as error:
-        picker.problem = str(error)
+        picker.refuse(str(error))
         return None
-    picker.problem = ""
     return photo
 
 

@@ -25,6 +25,27 @@ START = "w = cl.widgets.explore(model, scenes, methods=['caap', 'rollout'])\nw"
 SEND = """code => {
     window.done = jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}).done; return null;
 }"""
+LOSE_A_PIECE = """() => {
+    const send = WebSocket.prototype.send;
+    window.lost = false;
+    let large = 0;
+    WebSocket.prototype.send = function (data) {
+        large += (data.byteLength ?? 0) > 1000000;
+        if (large < 5) return send.call(this, data);
+        window.lost = true;
+        WebSocket.prototype.send = send;
+    };
+}"""
+"""The fifth piece of a file does not leave the browser."""
+CANNOT_READ = """name => {
+    const slice = File.prototype.slice;
+    File.prototype.slice = function (...bounds) {
+        if (this.name !== name) return slice.apply(this, bounds);
+        File.prototype.slice = slice;
+        return { arrayBuffer: () => Promise.reject(new Error("it is gone")) };
+    };
+}"""
+"""A file of this name is gone when it is read."""
 MINUS = "\N{MINUS SIGN}"
 PICTURE = 'key => document.querySelector(`.caap-tile[data-key="${key}"] canvas`).toDataURL()'
 
@@ -226,17 +247,53 @@ def test_hands_and_look_while_the_kernel_is_busy(lab: "LabPage", tmp_path: Path)
     lab.wait_for("(w.board.opacity, w.board.top, w.board.chosen, w.board.box)", (0.75, 3, [], [1, 1, 3, 2]))
 
 
+def known_of_upload(lab: "LabPage") -> str:
+    """What tells where an upload stands."""
+    page = lab.page.evaluate(
+        "() => ({problem: document.querySelector('.caap-problem')?.textContent,"
+        " progress: (bar => bar && [bar.hidden, bar.value, bar.max])(document.querySelector('.caap-drop progress')),"
+        " connection: jupyterapp.shell.currentWidget.sessionContext.session.kernel.connectionStatus,"
+        " lost: window.lost})"
+    )
+    kernel = lab.value("(w.image_picker.received, w.image_picker.problem, w.message, [p.name for p in w.photos])")
+    return f"page: {page}; kernel: {kernel}; errors: {lab.errors}; server: {lab.server.log()[-2000:]}"
+
+
 def test_upload(lab: "LabPage", tmp_path: Path) -> None:
-    # A single message of more than 10 MB would end the connection to the kernel.
-    path = tmp_path / "mine.png"
+    """A photo arrives, also through a bad connection, and while a cell ends whose thread took the first pieces."""
+    path = tmp_path / "mine.png"  # a single message of more than 10 MB would end the connection to the kernel
     Image.effect_noise((3600, 3600), 90).save(path, compress_level=0)
     assert path.stat().st_size > 12 << 20
+    lab.page.evaluate(LOSE_A_PIECE)
+    lab.page.evaluate(SEND, "w.image_picker.chosen = 1; time.sleep(0.3)")
     lab.page.locator(".caap-drop input").set_input_files(path)
-    lab.wait_for("(w.photos[-1].name, w.image_picker.chosen == len(w.photos) - 1)", ("mine.png", True))
+    try:
+        lab.wait_for("(w.photos[-1].name, w.image_picker.chosen == len(w.photos) - 1)", ("mine.png", True))
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{known_of_upload(lab)}") from error
+    assert lab.page.evaluate("window.lost")
     lab.wait_for("sorted(w.maps)", ["caap", "rollout"])
+    lab.expect(lab.output.locator(".caap-drop progress")).to_be_hidden()
     lab.expect(caption(lab, "photo")).to_contain_text("mine.png")
     again = "eval(w.link.split('\\n')[0], {'cl': cl, 'model': model})"
     assert lab.value(f"torch.equal({again}.scores, w.maps['caap'].scores)")
+
+
+def test_upload_of_several_files(lab: "LabPage", tmp_path: Path) -> None:
+    """Each is taken, and what is wrong with one is said as long as nothing else is dropped; one that is gone, too."""
+    names = ["first.png", "gone.png", "text.png", "last.png"]
+    for name in names:
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    (tmp_path / "text.png").write_text("no image")
+    problem = lab.output.locator(".caap-images .caap-problem")
+    choose = lab.page.locator(".caap-drop input")
+    lab.page.evaluate(CANNOT_READ, "gone.png")
+    choose.set_input_files([tmp_path / name for name in names])
+    lab.wait_for("[p.name for p in w.photos[-2:]]", ["first.png", "last.png"])
+    lab.expect(problem).to_contain_text("gone.png could not be sent (it is gone); choose it again.")
+    lab.expect(problem).to_contain_text("text.png is not an image")
+    choose.set_input_files(tmp_path / "first.png")
+    lab.expect(problem).to_have_text("")
 
 
 def test_reopened_notebook_shows_the_picture(lab: "LabPage") -> None:

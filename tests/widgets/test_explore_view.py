@@ -297,13 +297,16 @@ def test_the_look_needs_nothing_new(explorer: Explorer, monkeypatch: pytest.Monk
 def test_uploads_that_are_no_images_get_a_sentence(explorer: Explorer, tmp_path: Path) -> None:
     count, picker = len(explorer.photos), explorer.image_picker
     for name, content in (("a.pdf", b"%PDF-1.7"), ("b.png", b"\x89PNG\r\n\x1a\n broken"), ("c.jpg", b" ")):
+        picker.problem = ""
         picker.set_trait("file", (name, content))
         assert picker.problem == f"{name} is not an image in a format that Pillow can read, or it is damaged."
     path = tmp_path / "thin.png"
     Image.new("RGB", (400, 2)).save(path)
+    picker.problem = ""
     picker.set_trait("file", ("thin.png", path.read_bytes()))
     assert picker.problem.startswith("thin.png is 400 x 2 pixels, thinner than")
     assert len(explorer.photos) == count
+    picker.problem = ""
 
 
 def test_the_link_of_an_uploaded_photo_works(explorer: Explorer, model: cl.HookedViT, scenes: list[Any]) -> None:
