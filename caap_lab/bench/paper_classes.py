@@ -25,6 +25,10 @@ def class_problem(dataset: str, images: ImageSet, model: HookedModel, *, by_labe
     names = images.class_names
     if names is None:
         return f"{images.source} has no labels, so that it cannot be told whether the model's classes are its own."
+    try:
+        model.target(0)
+    except InputError as error:  # it has no classifier
+        return str(error)
     count, own = len(names), len(model.class_names)
     if own != count:
         return f"It has {own:,} classes{_which(model)}, and {dataset} has {count:,}. {_way_out(dataset)}"

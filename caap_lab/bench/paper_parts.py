@@ -23,10 +23,10 @@ MODELS = {
     "CLIP-B/16": "vit_base_patch16_clip_224.openai_ft_in1k",
     "CLIP-L/14": "vit_large_patch14_clip_224.openai_ft_in1k",
     "CLIP-H/14": "vit_huge_patch14_clip_224.laion2b_ft_in12k_in1k",
-    "DINOv2-S/14": "vit_small_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-B/14": "vit_base_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-L/14": "vit_large_patch14_dinov2.lvd142m:image_size=224",
-    "DINOv2-G/14": "vit_giant_patch14_dinov2.lvd142m:image_size=224",
+    "DINOv2-S/14": "vit_small_patch14_dinov2.lvd142m:image_size=224,crop_pct=0.875",
+    "DINOv2-B/14": "vit_base_patch14_dinov2.lvd142m:image_size=224,crop_pct=0.875",
+    "DINOv2-L/14": "vit_large_patch14_dinov2.lvd142m:image_size=224,crop_pct=0.875",
+    "DINOv2-G/14": "vit_giant_patch14_dinov2.lvd142m:image_size=224,crop_pct=0.875",
     "DeiT3-S/16": "deit3_small_patch16_224.fb_in22k_ft_in1k",
     "DeiT3-B/16": "deit3_base_patch16_224.fb_in22k_ft_in1k",
     "DeiT3-L/16": "deit3_large_patch16_224.fb_in22k_ft_in1k",
@@ -37,7 +37,10 @@ MODELS = {
     "VGG-16": "vgg16.tv_in1k",
 }
 """The paper's models as timm's weights. It does not name its checkpoints: these are those of a co-author's public code
-for the same data sets (LibraGrad), and torchvision's for the CNNs. DINOv2 needs a head file beside, see `HEADS`."""
+for the same data sets (LibraGrad), and torchvision's for the CNNs. DINOv2 needs a head file beside, see `HEADS`.
+
+Photos are resized and cropped as each model's authors evaluate it. timm's tags say so of all but DINOv2, whose
+repository evaluates its linear heads at 224 pixels, cut from photos whose short side is 256."""
 HEADS = {f"DINOv2-{size}/14": f"dinov2_vit{size.lower()}14_linear_head.pth" for size in "SBLG"}
 """Models that have no classifier, and the file of the dinov2 repository that gives them one."""
 HEADS_HOME = "github.com/facebookresearch/dinov2, under pretrained heads for image classification"

@@ -55,6 +55,7 @@ def load_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    crop_pct: float | None = None,
     class_names: Sequence[str] | ClassNames | None = None,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
@@ -79,6 +80,8 @@ def load_model(
         mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
         std: Standard deviation of each colour, instead of the model's own.
         image_size: Pixels or (height, width), instead of the model's own; a ViT's positions are resampled.
+        crop_pct: Share of the resized photo's short side that the crop keeps, instead of the model's own: 0.875 resizes
+            to 256 pixels and crops 224.
         class_names: One name per class, instead of those in a folder's files, or ImageNet's for 1000 classes.
         device: Where to put the model.
         dtype: Number format of the weights, such as "float16".
@@ -97,9 +100,9 @@ def load_model(
     if checkpoint_key is not None and checkpoint is None:
         raise InputError("checkpoint_key=... chooses among the weights in a file; give the file as checkpoint=...")
     size = None if image_size is None else as_image_size(image_size)
-    for field, values in (("mean", mean), ("std", std)):
-        if values is not None:
-            Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: values})  # type: ignore[arg-type]
+    for field, value in (("mean", mean), ("std", std), ("crop_pct", crop_pct)):
+        if value is not None:
+            Preprocessing((1, 1), **{"mean": (0.5,) * 3, "std": (0.5,) * 3, field: value})  # type: ignore[arg-type]
 
     name = str(name.absolute()) if isinstance(name, Path) else name
     check_name(name)
@@ -113,6 +116,8 @@ def load_model(
     else:
         body = _load_timm(name, checkpoint, checkpoint_key, head, size)
         model = _hooked(name, body, head, mean, std, size, class_names)
+    if crop_pct is not None:
+        model.preprocessing = replace(model.preprocessing, crop_pct=float(crop_pct))
     return model.to(device, dtype)
 
 

@@ -66,8 +66,9 @@ class Preprocessing:
         if len(self.image_size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.image_size):
             raise InputError(f"image_size={self.image_size} is not a (height, width) in pixels.")
         check_image_size(self.image_size)
-        if not 0 < self.crop_pct <= 1:
-            raise InputError(f"crop_pct={self.crop_pct} is not above 0 and at most 1.")
+        number = isinstance(self.crop_pct, (int, float)) and not isinstance(self.crop_pct, bool)
+        if not number or not 0 < self.crop_pct <= 1:
+            raise InputError(f"crop_pct={self.crop_pct!r} is not a number above 0 and at most 1.")
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"interpolation={self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}.")
         if self.crop_mode not in CROP_MODES:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 
 import caap_lab as cl
@@ -21,7 +22,12 @@ def images(names: ClassNames, label: int = 1) -> ImageSet:
 
 
 def model(names: ClassNames) -> SimpleNamespace:
-    return SimpleNamespace(class_names=names, model_name="mine", n_classes=len(names), head=None)
+    return SimpleNamespace(class_names=names, model_name="mine", n_classes=len(names), head=None, target=names.find)
+
+
+def test_a_model_without_a_classifier_says_so() -> None:
+    headless = cl.HookedViT(timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=0))
+    assert "no classifier" in class_problem("ImageNet-1K", images(BREEDS), headless, by_label=False)
 
 
 @pytest.mark.parametrize(

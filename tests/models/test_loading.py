@@ -10,10 +10,12 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import timm
 import torch
@@ -293,6 +295,17 @@ def test_options(named_file: Path) -> None:
     assert load_model(SMALL_NAME, checkpoint=named_file, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_the_crop_of_photos_and_masks(named_file: Path) -> None:
+    photo = Image.effect_noise((300, 200), 90).convert("RGB")
+    model = load_model(SMALL_NAME, checkpoint=named_file, image_size=224, crop_pct=0.875)
+    by_hand = photo.resize((384, 256), Image.Resampling.BICUBIC).crop((80, 16, 304, 240))
+    assert torch.equal(model.preprocessing(photo), replace(model.preprocessing, crop_pct=1.0)(by_hand))
+    mask = np.zeros((200, 300), bool)
+    mask[:, 60:] = True  # less than what is cut off on the left: 80 of 384 pixels are 62 of 300
+    assert model.preprocessing.mask(mask).all()
+    assert not load_model(SMALL_NAME, checkpoint=named_file, image_size=224, crop_pct=1).preprocessing.mask(mask).all()
+
+
 def test_a_head_from_a_file(named_file: Path, tmp_path: Path) -> None:
     headless = tmp_path / "headless.pth"
     state = {name: value for name, value in load_file(named_file).items() if not name.startswith("head.")}
@@ -312,6 +325,8 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"dtype": torch.int32}, "is none of float32"),
     ({"device": "gpu"}, "is no device"),
     ({"device": "meta"}, "not there"),
+    ({"crop_pct": 87.5}, "crop_pct=87.5 is not a number above 0 and at most 1"),
+    ({"crop_pct": "all"}, "crop_pct='all' is not a number"),
     ({"image_size": 100}, "not a whole number of patches"),
     ({"image_size": (160, 0)}, "image_size"),
     ({"image_size": "160"}, "image_size"),
