@@ -1,31 +1,33 @@
 """Figure 5: CAAP over the neighbourhood: six metrics, one mark per model of tables 1 and 2.
 
-python figures/fig05.py --profile demo --out runs/figures
+    python figures/fig05.py --profile demo --out runs/figures
+
+The paper compares four neighbourhoods and names two of them: no padding, and the default, Radius-1 Box. The other two
+are our reading, marked with a star: the smallest padding and the next larger box. Hollow marks are the paper's numbers
+at the default.
 """
 
 import sys
-from functools import partial
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult, metric_panels
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
-from caap_lab.plots.facets import plot_facets
-from caap_lab.plots.points import plot_points
-from caap_lab.plots.style import level_styles
 
-NEIGHBOURHOODS = ("none", "cross1", "box1", "diamond2", "box2")
-"""The paper shows four and names two, none and box1; the others are the most likely shapes."""
+NEIGHBOURHOODS = {
+    "none": "No padding",
+    "cross1": "Radius-1 Cross*",
+    "box1": "Radius-1 Box",
+    "box2": "Radius-2 Box*",
+}
+"""The four, from the smallest on; what is marked with a star is our reading."""
 
 
 def draw(data: FigureData) -> FigureResult:
     """Neighbourhoods: six metrics, one mark per model."""
-    frame = data.sweep(cl.sweep_neighbourhoods, tables=(1, 2), neighbourhoods=NEIGHBOURHOODS)
-    models = level_styles(list(frame["model"].unique()))
-    points = partial(plot_points, category="neighbourhood", hue="model", styles=models, label="")
-    figure = plot_facets(metric_panels(frame), points, column="panel", wrap=3)
-    images = " to ".join(map(str, sorted(set(frame["n"]))))
-    figure.suptitle(f"CAAP over the neighbourhood; {images} images, mean ± standard error", fontsize=10)
-    return FigureResult(figure, frame)
+    frame = data.sweep(cl.sweep_neighbourhoods, tables=TABLES, neighbourhoods=tuple(NEIGHBOURHOODS))
+    about = "CAAP over the neighbourhood; * our reading of two that the paper does not name"
+    return figure_over_names(data, frame, "neighbourhood", NEIGHBOURHOODS, "box1", about)
 
 
 if __name__ == "__main__":

@@ -2,39 +2,43 @@
 
     python figures/fig07.py --profile demo --out runs/figures
 
-The cutoff is shown as a share of the blocks, so that models of any depth compare.
+The cutoff is shown as a share of the blocks, so that models of any depth compare. The dashed line is our default, and
+hollow marks on it are the paper's numbers at its own default, whose value could not be recovered.
 """
 
 import sys
-from functools import partial
+from typing import Any
+
+import pandas as pd
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult, metric_panels
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.setting_figures import TABLES, beside_default, models_of, plot_panels
 from caap_lab.commands.figures import run_script
-from caap_lab.plots.facets import plot_facets
-from caap_lab.plots.lines import plot_lines
+from caap_lab.engine.settings import cutoff_blocks
+from caap_lab.plots.lines import mark_number, plot_lines
+from caap_lab.plots.points import mark_reference
 from caap_lab.plots.style import level_styles
 
 
 def draw(data: FigureData) -> FigureResult:
     """Cutoffs, as a share of the blocks: six metrics, one line per model."""
-    frame = data.sweep(cl.sweep_cutoffs, tables=(1, 2))
-    panels = metric_panels(frame.assign(share=frame["cutoff"] / frame["n_layers"]))
-    models = level_styles(list(frame["model"].unique()))
-    lines = partial(
-        plot_lines,
-        x="share",
-        hue="model",
-        styles=models,
-        markers=True,
-        xlabel="cutoff, share of the blocks",
-        ylabel="",
-    )
-    figure = plot_facets(panels, lines, column="panel", wrap=3)
-    figure.axes[0].set_xlim(0, 1)
-    images = " to ".join(map(str, sorted(set(frame["n"]))))
-    figure.suptitle(f"CAAP over the cutoff; {images} images, mean ± standard error", fontsize=10)
-    return FigureResult(figure, frame)
+    frame = data.sweep(cl.sweep_cutoffs, tables=TABLES)
+    frame["default"] = frame["cutoff"] == frame["n_layers"].map(lambda n_layers: cutoff_blocks(None, n_layers))
+    frame = beside_default(frame, frame["default"])
+    frame.insert(frame.columns.get_loc("metric"), "share", frame["cutoff"] / frame["n_layers"])
+    styles = level_styles(models_of(frame))
+
+    def panel(part: pd.DataFrame, ax: Any, legend: bool) -> None:
+        look = {"styles": styles, "markers": True, "xlabel": "cutoff, share of the blocks", "ylabel": ""}
+        plot_lines(part, x="share", hue="model", ax=ax, legend=legend, **look)
+        for share in part.loc[part["default"], "share"].unique():
+            mark_number(ax, share, "default cutoff", colour="0.4")
+        for row in part[part["published"].notna()].itertuples():
+            mark_reference(ax, [row.share], [row.published], styles[str(row.model)])
+        ax.set_xlim(-0.02, 1.02)
+
+    return FigureResult(plot_panels(frame, panel, data, "CAAP over the cutoff"), frame)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from caap_lab.plots.lines import plot_lines
-from caap_lab.plots.style import level_styles
+from caap_lab.plots.style import Styles, level_styles
 
 Kind = Literal["insertion", "deletion"]
 
@@ -45,6 +45,7 @@ def plot_mean_curves(
     ax: Axes | None = None,
     *,
     methods: Sequence[str] | None = None,
+    styles: Styles | None = None,
     ylabel: str = "probability of the class",
     title: str = "",
     legend: bool = False,
@@ -56,6 +57,7 @@ def plot_mean_curves(
         kind: "insertion" or "deletion".
         ax: Axes to draw in; by default those of a new figure.
         methods: All that there may be, so that each keeps its colour in several figures; by default those in `means`.
+        styles: Of the methods, in the order of the legend; by default those of `level_styles`.
         ylabel: What the scores are, with their unit.
         title: Above the axes.
         legend: Draw a legend.
@@ -65,7 +67,9 @@ def plot_mean_curves(
         "percent",
         hue="method",
         ax=ax,
-        styles=level_styles(list(dict.fromkeys(means["method"])) if methods is None else methods),
+        styles=level_styles(list(dict.fromkeys(means["method"])) if methods is None else methods)
+        if styles is None
+        else styles,
         xlabel="pixels inserted (%)" if kind == "insertion" else "pixels deleted (%)",
         ylabel=ylabel,
         title=title,

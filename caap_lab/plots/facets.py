@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from caap_lab.plots.style import new_figure, shared_legend, style_axes
 
@@ -21,6 +22,7 @@ def plot_facets(
     sharey: bool = False,
     titles: bool = True,
     legend_columns: int = 6,
+    legend_more: Sequence[Line2D] = (),
 ) -> Figure:
     """A panel for each level of one or two columns, with one legend below them all.
 
@@ -38,6 +40,7 @@ def plot_facets(
         sharey: All panels have one y axis.
         titles: The level of `column` above each panel (with `row`: above the first row only).
         legend_columns: Names beside each other in the legend.
+        legend_more: Further entries of the legend, with labels.
     """
     across = _levels(frame, column)
     down = [None] if row is None else _levels(frame, row)
@@ -60,7 +63,7 @@ def plot_facets(
         if sharey and not spec.is_first_col():
             ax.set_ylabel("")
     figure.align_ylabels(panels)
-    shared_legend(figure, legend_columns)
+    shared_legend(figure, legend_columns, more=legend_more)
     return figure
 
 

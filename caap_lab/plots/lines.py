@@ -89,8 +89,10 @@ def plot_lines(
     for line, level in zip(ax.lines[before:], shown, strict=True):
         style, part = known[level], rows[rows["_level"] == level].sort_values(x)
         line.set_data(part[x], part[y])  # seaborn bridges a missing mean, which has to be a gap
-        width, order = (2, 3) if style.highlighted else (1.4, 2)
+        width, order = (2.6, 4) if style.highlighted else (1.4, 2)
         line.set(linestyle=style.dash, linewidth=width, zorder=order)
+        if markers and style.highlighted:
+            line.set_markersize(8)
         line.set_label(for_plot(level))
         if error is not None:
             low, high = part[y] - part[error], part[y] + part[error]
@@ -107,6 +109,6 @@ def plot_lines(
     return ax
 
 
-def mark_number(ax: Axes, place: float, label: str | None = None) -> None:
+def mark_number(ax: Axes, place: float, label: str | None = None, colour: str = ACCENT) -> None:
     """A dashed line up from a number of the x axis, such as a default or what is chosen; the label is for a legend."""
-    ax.axvline(place, color=ACCENT, linestyle="--", linewidth=1, label=None if label is None else for_plot(label))
+    ax.axvline(place, color=colour, linestyle="--", linewidth=1, label=None if label is None else for_plot(label))

@@ -1,12 +1,15 @@
 """Means over names, as points with their standard errors: settings beside each other, or methods by rank."""
 
+from typing import Any
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.spans import keep_span
-from caap_lab.plots.style import TICK, Styles, level_styles, new_axes, style_axes
+from caap_lab.plots.style import TICK, LevelStyle, Styles, level_styles, new_axes, style_axes
 
 _ONE = "mean"
 """The only level where there is no `hue`."""
@@ -20,6 +23,7 @@ def plot_points(
     value: str = "mean",
     *,
     error: str = "se",
+    reference: str | None = None,
     hue: str | None = None,
     ax: Axes | None = None,
     styles: Styles | None = None,
@@ -40,6 +44,7 @@ def plot_points(
         category: Column of the names along one axis, in the order of their first rows.
         value: Column of the means.
         error: Column of their standard errors.
+        reference: Column of numbers to compare with, such as published means: hollow marks in the places of the others.
         hue: Column whose levels get a mark of their own; None for one kind of mark.
         ax: Axes to draw in; by default those of a new figure.
         styles: Colour and marker of each level, in the order of the legend; by default those of `level_styles`.
@@ -88,7 +93,15 @@ def plot_points(
     for line, level in zip(marks, order, strict=True):
         if level in levels:
             line.set_label(for_plot(level))
+        if known[level].highlighted:
+            line.set(zorder=line.get_zorder() + 1, markersize=8)
+        if reference is not None:
+            numbers = data[data["_level"] == level].groupby(category)[reference].first().reindex(names)
+            places = line.get_ydata() if horizontal else line.get_xdata()
+            mark_reference(ax, *((numbers, places) if horizontal else (places, numbers)), known[level])
     shown = rows.loc[rows["_level"].isin(order), "_value"].fillna(rows[value])
+    if reference is not None:
+        shown = pd.concat([shown, data[reference]])
     keep_span(ax, shown.to_numpy(dtype=float), natural, vertical=not horizontal)
     if not horizontal:
         ax.tick_params(axis="x", rotation=30)
@@ -100,3 +113,17 @@ def plot_points(
     if legend and hue is not None:
         ax.legend(fontsize=TICK, frameon=False)
     return ax
+
+
+def mark_reference(ax: Axes, x: Any, y: Any, style: LevelStyle) -> None:
+    """Hollow marks of numbers to compare with, larger than those of a level's own numbers, on top of them."""
+    size = 10 if style.highlighted else 7
+    ax.plot(
+        x, y, marker=style.marker, markersize=size, markerfacecolor="none", markeredgecolor=style.colour,
+        markeredgewidth=0.9, linestyle="none", zorder=6, label="_reference",
+    )  # fmt: skip
+
+
+def reference_key(label: str) -> Line2D:
+    """For a legend: what hollow marks are."""
+    return Line2D([], [], marker="o", markersize=6, color="none", markeredgecolor="0.3", label=for_plot(label))

@@ -40,18 +40,21 @@ def plot_radar(
             np.append(values, values[0]),
             color=style.colour,
             linestyle=style.dash,
-            linewidth=2.2 if style.highlighted else 1.1,
+            linewidth=2.6 if style.highlighted else 1.1,
             marker=style.marker,
-            markersize=4,
+            markersize=8 if style.highlighted else 4,
+            zorder=4 if style.highlighted else 3,
             label=for_plot(str(name)),
         )
     ax.set_xticks(angles, [for_plot(str(name)) for name in table.index], fontsize=TICK)
-    ax.tick_params(axis="x", pad=8)
-    for label, side in zip(ax.get_xticklabels(), np.cos(angles), strict=True):  # names stay clear of the rim
+    ax.set_theta_zero_location("N")
+    ax.set_theta_direction(-1)
+    ax.tick_params(axis="x", pad=5)
+    for label, side in zip(ax.get_xticklabels(), np.sin(angles), strict=True):  # names stay clear of the rim
         label.set_horizontalalignment("left" if side > 0.1 else "right" if side < -0.1 else "center")
     ax.set_ylim(min(0.0, float(np.nanmin(table.to_numpy()))), None)
     ax.set_rlabel_position(180 / len(table))  # between two spokes
     ax.tick_params(axis="y", labelsize=7)
     if title:
-        ax.set_title(for_plot(title), fontsize=TITLE, pad=16)
+        ax.set_title(for_plot(title), fontsize=TITLE, pad=20)
     return ax

@@ -132,7 +132,7 @@ def one_line(text: str, letters: int, size: float = TITLE) -> tuple[str, float]:
     return shown, size * min(1.0, letters / max(len(shown), 1))
 
 
-def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None) -> None:
+def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None, more: Sequence[Line2D] = ()) -> None:
     """One legend below all panels of a figure, each name once.
 
     Args:
@@ -140,14 +140,17 @@ def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None
         columns: Names beside each other.
         styles: What is named, with both dash and marker, as where lines and points are in one figure; by default what
             the panels have labels for.
+        more: Further entries, with labels, such as what hollow marks are.
     """
     handles: dict[str, Artist] = {}
     for level, look in ({} if styles is None else styles).items():
         drawn = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
+        drawn |= {"linewidth": 2.6, "markersize": 7} if look.highlighted else {}
         handles[for_plot(level)] = Line2D([], [], **drawn)  # type: ignore[arg-type]
     for ax in figure.axes if styles is None else []:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    handles |= {str(handle.get_label()): handle for handle in more}
     if handles:
         figure.legend(
             list(handles.values()),
