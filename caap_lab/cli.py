@@ -8,7 +8,7 @@ from importlib import import_module
 from caap_lab._version import __version__
 from caap_lab.errors import InputError
 
-COMMANDS = ("map", "bench", "doctor", "tables", "figures", "lab", "models", "methods")
+COMMANDS = ("map", "bench", "train", "doctor", "tables", "figures", "lab", "models", "methods")
 """The files of `caap_lab.commands`."""
 
 
