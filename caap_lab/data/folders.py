@@ -3,7 +3,7 @@
 import mimetypes
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -112,6 +112,31 @@ def read_lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}).") from None
     return [line.strip() for line in lines if line.strip()]
+
+
+def check_listed(file: Path, folder: Path, names: Sequence[str]) -> None:
+    """Refuse a list that names files which are not there.
+
+    Args:
+        file: The list.
+        folder: Where they should be.
+        names: Their paths inside the folder, with "/".
+
+    Raises:
+        InputError: says which is the first that is missing, and how many are.
+    """
+    there: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        inside, _, own = name.rpartition("/")
+        if inside not in there:
+            there[inside] = set(list_folder(folder / inside).files)
+        if own not in there[inside]:
+            missing.append(name)
+    if missing:
+        raise InputError(
+            f"{file} lists {missing[0]}, which is not in {folder} ({len(missing)} of {len(names)} are missing)."
+        )
 
 
 def layout_error(path: Path, looked_for: str, home: str = "") -> InputError:

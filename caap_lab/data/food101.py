@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from caap_lab.data.folders import layout_error, photo_sample, read_lines
+from caap_lab.data.folders import check_listed, layout_error, photo_sample, read_lines
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
@@ -19,7 +19,7 @@ def open_food101(path: Path, source: str, labels: Path | None = None) -> ImageSe
         labels: Another list, such as meta/train.txt.
 
     Raises:
-        InputError: the layout is another.
+        InputError: the layout is another, or photos of the list are missing.
     """
     root = path / "food-101" if (path / "food-101").is_dir() else path
     file = labels or root / "meta" / "test.txt"
@@ -31,10 +31,14 @@ def open_food101(path: Path, source: str, labels: Path | None = None) -> ImageSe
     if len(names) != len(classes):
         raise InputError(f"{spoken} has {len(names)} names for the {len(classes)} classes in meta/classes.txt.")
     index = {name: position for position, name in enumerate(classes)}
+    lines = read_lines(file)
+    if not lines:
+        raise InputError(f"{file} lists no photos.")
     samples = []
-    for line in read_lines(file):
+    for line in lines:
         folder = line.partition("/")[0]
         if folder not in index:
             raise InputError(f"{file} has the line {line!r}, whose class is not in meta/classes.txt.")
         samples.append(photo_sample(line, root / "images" / f"{line}.jpg", (index[folder],)))
+    check_listed(file, root / "images", [f"{line}.jpg" for line in lines])
     return ImageSet("food101", source, tuple(samples), ClassNames(tuple(names)))

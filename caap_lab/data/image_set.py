@@ -1,9 +1,11 @@
 """What all data sets are: named samples, read when they are asked for, with labels and masks where there are some."""
 
+from bisect import bisect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import overload
 
 import numpy as np
@@ -15,6 +17,10 @@ from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.images import load_image
+from caap_lab.models.names import nearest
+
+_COMPARED = 200
+"""Names before and after one that is not there, in the order of names, with which it is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +32,11 @@ class Regions:
     annotation does not tell apart have the same array."""
     ignored: Bool[np.ndarray, "height width"] | None = None
     """Pixels that the annotation leaves open; metrics drop them."""
+
+    @property
+    def marks_nothing(self) -> bool:
+        """True if no pixel belongs to an object."""
+        return not any(mask.any() for mask in self.masks.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +163,16 @@ class ImageSet(Sequence[Sample]):
     def _by_name(self) -> dict[str, Sample]:
         return {sample.name: sample for sample in self.samples}
 
+    def _nearest(self, name: str) -> str:
+        """A sentence with names like one that is not there, led by a blank; empty if there are none."""
+        plain = PurePosixPath(name.replace("\\", "/"))
+        for one in (str(plain.with_suffix("")) if plain.name else "", plain.stem):
+            if one in self._by_name:
+                return f" Write {one!r}."
+        names = sorted(self._by_name)  # of 50,000, only those that begin alike: comparing all takes seconds
+        place = bisect(names, name)
+        return nearest(name, names[max(0, place - _COMPARED) : place + _COMPARED])
+
     def named(self, name: str) -> Sample:
         """An image by its name.
 
@@ -159,7 +180,7 @@ class ImageSet(Sequence[Sample]):
             InputError: there is none.
         """
         if name not in self._by_name:
-            raise InputError(f"{self.source} has no image {name!r}.")
+            raise InputError(f"{self.source} has no image {name!r}.{self._nearest(name)}")
         return self._by_name[name]
 
     def digest_of(self, name: str) -> str:
@@ -197,14 +218,21 @@ class ImageSet(Sequence[Sample]):
         """Images by name, in the given order.
 
         Raises:
-            InputError: there is no image of a name.
+            InputError: there is no image of a name, a name is there twice, or there is none.
         """
-        known = {sample.name: sample for sample in self.samples}
         names = list(names)
-        missing = [name for name in names if name not in known]
+        if not names:
+            raise InputError(f"No images of {self.source} were named.")
+        missing = [name for name in names if name not in self._by_name]
         if missing:
-            raise InputError(f"{self.source} has no image {missing[0]!r} ({len(missing)} of {len(names)} are missing).")
-        return replace(self, samples=tuple(known[name] for name in names), chosen=f"a list of {len(names)}")
+            raise InputError(
+                f"{self.source} has no image {missing[0]!r} ({len(missing)} of {len(names)} are missing)."
+                f"{self._nearest(missing[0])}"
+            )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(f"The image {twice[0]!r} is listed more than once ({len(twice)} images are).")
+        return replace(self, samples=tuple(self._by_name[name] for name in names), chosen=f"a list of {len(names)}")
 
     def save_list(self, path: str | Path) -> Path:
         """Write the images' names, one a line, for `only(read_list(path))`: all methods then see the same images."""

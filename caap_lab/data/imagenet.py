@@ -1,4 +1,4 @@
-"""ImageNet-1k validation photos: flat with labels in a file or in their names, in class folders, or in parquet files."""
+"""ImageNet-1k validation photos with their labels: by class folder, by a file, by their names or by parquet rows."""
 
 from pathlib import Path
 

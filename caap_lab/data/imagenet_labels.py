@@ -95,12 +95,10 @@ def _check_count(file: Path, lines: int, photos: Collection[int]) -> None:
 
 def _from_rows(file: Path, rows: list[list[str]]) -> dict[int, int]:
     """From lines that name their photos."""
-    if len(rows) > 1 and all(
-        len(row) == 2 and row[1].isdecimal() and row[0] == photo_name(int(row[1])) for row in rows
-    ):
+    if len(rows) > 1 and all(len(row) == 2 and row[0] == f"ILSVRC2012_val_{row[1]:0>8}" for row in rows):
         raise InputError(
-            f"{file} counts the photos, as Kaggle's ImageSets/CLS-LOC/val.txt does, and has no classes. The classes are "
-            "in LOC_val_solution.csv."
+            f"{file} counts the photos, as Kaggle's ImageSets/CLS-LOC/val.txt does, and has no classes. These are in "
+            "LOC_val_solution.csv."
         )
     labels: dict[int, int] = {}
     for row in rows:

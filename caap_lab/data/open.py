@@ -47,7 +47,8 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
             their layouts. An `ImageSet.source` opens its data set again, labels and all.
         labels: A file of labels instead of the layout's own: any form of ImageNet's, labels.json for "folder" and
             "masks", or the list of another split for "pet" and "food101".
-        images: For "imagenet-s": ImageNet validation photos, if only its masks are in PATH.
+        images: For "imagenet-s": ImageNet validation photos, if only its masks are in PATH; any folder that "imagenet"
+            opens. In one text, and on the command line: "imagenet-s:PATH?images=PATH".
 
     Raises:
         InputError: there is no such kind or folder, its layout is another, or the kind has no such option.
@@ -62,7 +63,7 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
     given = {name: Path(value) for name, value in options.items() if value is not None}
     for name in given:
         if known is None or name not in known.options:
-            raise InputError(f"{name}= means nothing for {kind!r}.")
+            raise _no_option(name, kind, known.options if known else ())
     if known is None:
         return open_demo(cast(Kind, place), spec)
     try:
@@ -78,10 +79,18 @@ def _open(spec: str, kind: str, known: _Kind, place: str, given: dict[str, Path]
     found = {name: _there(name, path) for name, path in (given or told).items()}
     path = Path(folder).expanduser()
     if not path.is_dir():
+        option = re.search(r"\?(\w+)=", folder)
+        if option and option[1] not in known.options:  # it would pass for a part of the folder's name
+            raise _no_option(option[1], kind, known.options)
         raise InputError(f"There is no folder {path}.{origin(known.home)}")
     path = path.resolve()
     source = f"{kind}:{path}" + "".join(f"?{name}={file}" for name, file in found.items())
     return known.open(path, source, **found)
+
+
+def _no_option(name: str, kind: str, options: tuple[str, ...]) -> InputError:
+    takes = " or ".join(f"{option}=" for option in options) or "no option"
+    return InputError(f"{name}= means nothing for {kind!r}, which takes {takes}.")
 
 
 def _there(name: str, path: Path) -> Path:
@@ -102,6 +111,8 @@ def _split(place: str, options: tuple[str, ...]) -> tuple[str, dict[str, Path]]:
     ways: list[tuple[str, dict[str, Path]]] = [(place, {})]
     for name in options:
         for mark in re.finditer(re.escape(f"?{name}="), place):
+            if not place[mark.end() :].strip():
+                raise InputError(f"{place!r} ends with {name}= and no path.")
             ways.append((place[: mark.start()], {name: Path(place[mark.end() :])}))
     real = [
         (folder, told)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from caap_lab.data.folders import layout_error, photo_sample, read_lines
+from caap_lab.data.folders import check_listed, layout_error, photo_sample, read_lines
 from caap_lab.data.image_set import ImageSet, Regions
 from caap_lab.data.masks import read_mask
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 
 HOME = "robots.ox.ac.uk/~vgg/data/pets"
+_BREEDS = 37
 _PET, _BACKGROUND, _BORDER = 1, 2, 3
 
 
@@ -26,13 +27,16 @@ def open_pet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
         labels: Another list, such as annotations/trainval.txt.
 
     Raises:
-        InputError: the layout is another.
+        InputError: the layout is another, or photos or trimaps of the list are missing.
     """
     root = path / "oxford-iiit-pet" if (path / "oxford-iiit-pet").is_dir() else path
     file = labels or root / "annotations" / "test.txt"
     if not (root / "images").is_dir() or not (root / "annotations" / "trimaps").is_dir() or not file.is_file():
         raise layout_error(root, "images/*.jpg, annotations/test.txt and annotations/trimaps/*.png", HOME)
     rows = _read_list(file)
+    stems = [stem for stem, _ in rows]
+    check_listed(file, root / "images", [f"{stem}.jpg" for stem in stems])
+    check_listed(file, root / "annotations" / "trimaps", [f"{stem}.png" for stem in stems])
     full_list = root / "annotations" / "list.txt"
     names = {index: _breed(stem) for stem, index in (_read_list(full_list) if full_list.is_file() else rows)}
     names.update((index, _breed(stem)) for stem, index in rows)
@@ -52,8 +56,10 @@ def _read_list(file: Path) -> list[tuple[str, int]]:
         if line.startswith("#"):
             continue
         stem, *numbers = line.split()
-        if len(numbers) != 3 or not numbers[0].isdecimal() or numbers[0] == "0":
+        if len(numbers) != 3 or not numbers[0].isdecimal():
             raise InputError(f"{file} has the line {line!r}, where one like 'Abyssinian_1 1 1 1' should be.")
+        if not 1 <= int(numbers[0]) <= _BREEDS:
+            raise InputError(f"{file} has the line {line!r}, and class ids are 1 to {_BREEDS}.")
         rows.append((stem, int(numbers[0]) - 1))
     if not rows:
         raise InputError(f"{file} lists no photos.")
