@@ -248,7 +248,7 @@ def read_list(path: str | Path) -> list[str]:
         InputError: there is no such file, or it lists nothing.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The image list {path} cannot be read ({error}).") from None
     names = [line.strip() for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Small made-up copies of the paper's data sets, laid out as published: four photos of demo scenes in each.
+"""Small made-up copies of the paper's data sets, laid out as published: four generated photos in each.
 
 Every function writes below a folder and returns what `cl.open_images` opens. Folders and files are named as the
 publishers name them, with what else lies beside them; the pixels and most labels are made up.
@@ -6,7 +6,6 @@ publishers name them, with what else lies beside them; the pixels and most label
 
 import io
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from scipy.io import savemat
 
-from caap_lab.data.scenes import Scene, demo_images
 from caap_lab.models.classes import ClassNames
 
 SIZE = (96, 80)
@@ -44,19 +42,23 @@ DISHES = ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", *(f"dish_{
 _IGNORED, _PET, _BACKGROUND, _BORDER = 1000, 1, 2, 3
 
 
-@cache
-def _scenes() -> list[Scene]:
-    return demo_images("two", len(VAL_CLASSES), seed=20_000)
-
-
 def photo(number: int) -> Image.Image:
-    """One of the four photos, counted from 1."""
-    return _scenes()[number - 1].image.resize(SIZE)
+    """One of the four photos, counted from 1: two objects of one colour each before a soft background."""
+    random = np.random.default_rng(number)
+    ground = Image.fromarray(random.integers(60, 160, (5, 6, 3), np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
+    pixels = np.array(ground)
+    for one in objects(number):
+        pixels[one] = random.integers(0, 256, 3)
+    return Image.fromarray(pixels)
 
 
-def objects(number: int) -> list[np.ndarray]:
-    """Pixels of a photo's two objects, bool [height, width]."""
-    return [np.asarray(Image.fromarray(mask).resize(SIZE)) for mask in _scenes()[number - 1].masks.values()]
+def objects(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of a photo's two objects, bool [height, width]: a box and a disc, which lie apart and in sight."""
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
+    left, top = 16 + 2 * number, 10 + 6 * number
+    box = (rows >= top) & (rows < top + 24) & (columns >= left) & (columns < left + 22)
+    disc = (rows - 50 + 5 * number) ** 2 + (columns - 66) ** 2 < 12**2
+    return box, disc & ~box
 
 
 def write_photo(path: Path, number: int) -> Path:
