@@ -13,10 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 
 from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
+from caap_lab.bench.figure_needs import Need
 from caap_lab.commands.figures import run_script
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches
 from caap_lab.plots.style import ACCENT, new_figure
+
+NEEDS = (Need(1, "maps", n_models=1, images=1),)
 
 
 def draw(data: FigureData) -> FigureResult:

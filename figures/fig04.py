@@ -9,11 +9,14 @@ import sys
 
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import sweep_needs
 from caap_lab.bench.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
 
 BLANKS = {"white": "White", "black": "Black", "mean": "Mean", "noise": "Noisy", "blurred_noise": "Blur Noisy"}
 """The paper's five, and what it calls them."""
+
+NEEDS = sweep_needs(TABLES, "blank", tuple(BLANKS))
 
 
 def draw(data: FigureData) -> FigureResult:

@@ -11,6 +11,7 @@ import sys
 
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import sweep_needs
 from caap_lab.bench.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
 
@@ -21,6 +22,8 @@ NEIGHBOURHOODS = {
     "box2": "Radius-2 Box*",
 }
 """The four, from the smallest on; what is marked with a star is our reading."""
+
+NEEDS = sweep_needs(TABLES, "neighbourhood", tuple(NEIGHBOURHOODS))
 
 
 def draw(data: FigureData) -> FigureResult:

@@ -14,6 +14,7 @@ import pandas as pd
 
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import Need
 from caap_lab.bench.identity import weights_digest
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.attention import plot_regions
@@ -31,6 +32,8 @@ KINDS = (
     "background-to-object",
     "background-to-background",
 )
+
+NEEDS = (Need(2, "attention"),)
 
 
 def draw(data: FigureData) -> FigureResult:

@@ -13,12 +13,15 @@ import pandas as pd
 
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import sweep_needs
 from caap_lab.bench.setting_figures import TABLES, beside_default, models_of, plot_panels
 from caap_lab.commands.figures import run_script
 from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.points import mark_reference
 from caap_lab.plots.style import level_styles
+
+NEEDS = sweep_needs(TABLES, "cutoff")
 
 
 def draw(data: FigureData) -> FigureResult:

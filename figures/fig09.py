@@ -10,7 +10,10 @@ import sys
 from caap_lab.bench.curve_figures import TABLES as TABLES
 from caap_lab.bench.curve_figures import curve_figure
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import trial_needs
 from caap_lab.commands.figures import run_script
+
+NEEDS = trial_needs(TABLES)
 
 
 def draw(data: FigureData) -> FigureResult:

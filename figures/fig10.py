@@ -2,8 +2,8 @@
 
     python figures/fig10.py --profile demo --out runs/figures
 
-One spoke per backbone, one line per method; below them the same numbers as points, which are easier to compare, with the
-paper's as hollow marks.
+One spoke per backbone, one line per method; below them the same numbers as points, which are easier to compare. Hollow
+marks are the paper's numbers.
 
 The paper speaks of ten representative backbones and does not list them. They are taken to be those of the section that
 the figure stands in, whose tables 4 to 9 have ten: four base, three small and three huge or giant ones. With the large
@@ -16,6 +16,7 @@ import sys
 import pandas as pd
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import trial_needs
 from caap_lab.bench.published_beside import with_published
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.overview import plot_overview
@@ -25,6 +26,8 @@ FAITHFULNESS, LOCALISATION = (6, 4, 8), (7, 5, 9)
 """Tables of small, base and huge models."""
 TABLES = (*FAITHFULNESS, *LOCALISATION)
 METRICS = {"insdel": "InsDel \N{UPWARDS ARROW} (%)", "aupr1": "AUPR1 \N{UPWARDS ARROW} (%)"}
+
+NEEDS = trial_needs(TABLES)
 
 
 def draw(data: FigureData) -> FigureResult:

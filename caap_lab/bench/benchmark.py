@@ -128,10 +128,12 @@ def run_plan(
     progress: bool = True,
     models: Mapping[str, HookedModel] | None = None,
     images: Mapping[str, ImageSet] | None = None,
+    save_plan: bool = True,
 ) -> BenchmarkResult:
     """Compute the trials of a plan that a folder does not have yet; arguments are `benchmark`'s.
 
-    `models` and `images` are those that are at hand already, by the text of their spec and by source.
+    `models` and `images` are those that are at hand already, by the text of their spec and by source. Without
+    `save_plan` the folder's own plan stays as it is: a part of it is computed, or something beside it.
     """
     refuse_import("cl.benchmark")
     models, images = dict(models or {}), dict(images or {})
@@ -155,7 +157,8 @@ def run_plan(
     metrics = {name for trial in plan.trials for name in trial.metric_names}
     with started(workers, scheduler, device, methods, metrics) as cluster, run.locked():
         done = run.clean()
-        plan.save(run.plan_path)
+        if save_plan:
+            plan.save(run.plan_path)
         if retry_failed:
             done = done[done["error"].isna()]
         finished = set(done["key"])

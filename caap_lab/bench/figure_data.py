@@ -14,12 +14,15 @@ import pandas as pd
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
 from caap_lab.bench.benchmark import run_plan
+from caap_lab.bench.figure_needs import Need, table_words
+from caap_lab.bench.figure_options import FigureOptions, check_photos, photo_names
 from caap_lab.bench.identity import spec_digest, weights_digest
 from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
 from caap_lab.bench.profiles import paper_name
 from caap_lab.bench.published import METRICS
 from caap_lab.bench.result import BenchmarkResult
-from caap_lab.bench.target_rule import rule_in_key, target_by_rule
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.target_rule import WORDS, TargetRule, rule_in_key, target_by_rule
 from caap_lab.bench.trial import model_of
 from caap_lab.data.image_set import ImageSet
 from caap_lab.data.open import open_images
@@ -34,6 +37,9 @@ from caap_lab.variant import Variant
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+CAAP = Variant("caap", {}, "CAAP")
+"""CAAP at its defaults, which figures show whatever methods their tables have."""
+
 
 @dataclass(frozen=True, eq=False)
 class FigureResult:
@@ -41,6 +47,8 @@ class FigureResult:
 
     figure: "Figure"
     data: pd.DataFrame
+    name: str = ""
+    """Of the files, where a script draws several figures; by default the script's."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,10 @@ class FigureData:
     """Options of `run_plan`: device, batch_size, workers, scheduler, progress."""
     sweep_images: int | None = None
     """Images of each study that sweeps use, the first ones; all by default."""
-    _computed: set[int] = field(default_factory=set, init=False, repr=False)
-    """Tables whose trials are computed."""
+    options: FigureOptions = field(default_factory=FigureOptions)
+    """Photos and target of the figures that show single images."""
+    computed: dict[str, int] = field(default_factory=dict, init=False, repr=False)
+    """How many "trials", "maps", "maps of sweeps" and "tables of numbers" were not in the folder, and were computed."""
     _identities: dict[int, Identity] = field(default_factory=dict, init=False, repr=False)
     """What the names of a table's studies stood for when its trials were computed."""
     _opened: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
@@ -78,10 +88,64 @@ class FigureData:
 
     def images(self, study: Study) -> ImageSet:
         """The images of a study."""
+        return self.all_images(study).only(study.data.names)
+
+    def all_images(self, study: Study) -> ImageSet:
+        """All images of a study's data set, of which the study has some."""
         source = study.data.source
         if source not in self._opened:
             self._opened[source] = open_images(source)
-        return self._opened[source].only(study.data.names)
+        return self._opened[source]
+
+    def photos(self, study: Study, count: int | None = None) -> list[str]:
+        """Names of the images that a figure shows: those that the user chose of the data set, else the study's first.
+
+        Args:
+            study: The study.
+            count: How many at most; all by default.
+        """
+        chosen = photo_names(self.all_images(study), self.options.photos)
+        return list(dict.fromkeys(chosen.values()) if chosen else study.data.names)[:count]
+
+    def target(self, default: str | None = None) -> int | str | None:
+        """What maps of single images explain, for `map`: the user's choice, else a figure's default."""
+        target = self.options.target if self.options.target is not None else default
+        return int(target) if target is not None and target.isdecimal() else target
+
+    @property
+    def tables(self) -> set[int]:
+        """Numbers of the tables that the profile was made with."""
+        return {study.table for study in self.plan.studies}
+
+    @property
+    def progress(self) -> str:
+        """How much was computed since, as a sentence."""
+        done = [f"{number:,} {what}" for what, number in self.computed.items() if number]
+        return f"Computed {', '.join(done)}; all else was in {self.folder}." if done else f"All was in {self.folder}."
+
+    def check(self, needs: Sequence[Need]) -> None:
+        """Refuse what figures need and cannot use, before anything is computed; trials are checked by their own run.
+
+        Raises:
+            InputError: says all that is missing or cannot be used.
+        """
+        if self.options.photos:
+            shown = [need.table for need in needs if need.what == "maps" and need.table in self.tables]
+            check_photos([self.all_images(self.study(table)) for table in shown], self.options.photos)
+
+    def present(self, tables: Iterable[int]) -> list[int]:
+        """Those of some tables that the profile was made with.
+
+        Raises:
+            InputError: it has none of them.
+        """
+        wanted = list(dict.fromkeys(tables))
+        there = [table for table in wanted if table in self.tables]
+        if not there:
+            raise InputError(
+                f"This figure needs {table_words(wanted)}: models and images; leave --tables out, or name it."
+            )
+        return there
 
     def model(self, variant: Variant) -> HookedModel:
         """A model, loaded."""
@@ -91,22 +155,29 @@ class FigureData:
 
     @property
     def run_folder(self) -> Path:
-        """Trials of benchmarks and sweeps."""
-        return self.folder / "cells"
+        """Trials of benchmarks: the folder itself, as `caap-lab bench` fills it and can go on with it."""
+        return self.folder
 
     def compute(self, tables: Iterable[int]) -> None:
         """Compute the missing trials of some tables, in one run."""
-        missing = [table for table in dict.fromkeys(tables) if table not in self._computed]
+        missing = [table for table in dict.fromkeys(tables) if table in self.tables and table not in self._identities]
         if missing:
-            done = run_plan(self._plan(missing), self.run_folder, **self.running)
+            run = RunFolder(self.run_folder)
+            run.take_over(RunFolder(self.folder / _OLDER))
+            before = len(run.finished())
+            done = run_plan(self._plan(missing), run.folder, save_plan=False, **self.running)
+            self._count("trials", len(run.finished()) - before)
             self._identities.update(dict.fromkeys(missing, done.plan.identity))
-            self._computed.update(missing)
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
-        """Results of some tables; missing trials are computed first."""
-        self.compute(tables)
-        known = [self._identities[table] for table in dict.fromkeys(tables)]
-        return BenchmarkResult(replace(self._plan(tables), identity=merged(known)), self.run_folder)
+        """Results of those of some tables that the profile was made with; missing trials are computed first."""
+        there = self.present(tables)
+        self.compute(there)
+        known = [self._identities[table] for table in there]
+        return BenchmarkResult(replace(self._plan(there), identity=merged(known)), self.run_folder)
+
+    def _count(self, what: str, number: int) -> None:
+        self.computed[what] = self.computed.get(what, 0) + max(number, 0)
 
     def _plan(self, tables: Iterable[int]) -> BenchmarkPlan:
         return replace(self.plan, studies=tuple(study for table in tables for study in self._studies(table)))
@@ -114,24 +185,25 @@ class FigureData:
     # --- results beside them ---
 
     def map(
-        self, study: Study, model: Variant, method: Variant, image: str, target: int | None = None
+        self, study: Study, model: Variant, method: Variant, image: str, target: int | str | None = None
     ) -> AttributionMap:
-        """A map of a study's image, kept in the folder.
+        """A map of an image, kept in the folder.
 
         Args:
             study: The study.
             model: One of its models.
-            method: One of its methods.
-            image: Name of one of its images.
-            target: Class index; by default the class that the study explains.
+            method: A method.
+            image: Name of an image of its data set.
+            target: Class by index, WordNet id or name, "label" or "prediction"; by default what the study explains.
         """
-        images = self.images(study)
+        images = self.all_images(study)
+        rule = _rule(study, target)
         content = {
             "model": model.text,
             "method": method.text,
             "source": study.data.source,
             "image": image,
-            "target": rule_in_key(study.target, by_contrast=False) if target is None else str(target),
+            "target": str(target) if rule is None else rule_in_key(rule, by_contrast=False),
             "identity": [weights_digest(model), spec_digest(method), images.digest_of(image)],
         }
         path = self.folder / "maps" / f"{_key(content)}.safetensors"
@@ -139,14 +211,17 @@ class FigureData:
             return AttributionMap.load(path)
         hooked = self.model(model)
         sample = images.named(image)
-        explained: Any = target
-        if target is None:
-            explained = target_by_rule(study.target, hooked, hooked.preprocess(sample.image), sample, images)
-        elif isinstance(study.target, Logit):
-            explained = Logit(target)
+        explained: Any
+        if rule is not None:
+            explained = target_by_rule(rule, hooked, hooked.preprocess(sample.image), sample, images)
+        else:
+            assert target is not None
+            index = hooked.target(target)
+            explained = Logit(index) if isinstance(study.target, Logit) else index
         m = attribute(hooked, sample.image, method.name, explained, progress=False, **method.options)
         assert isinstance(m, AttributionMap)
         m.save(path)
+        self._count("maps", 1)
         return m
 
     def frame(self, content: dict[str, Any], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -160,6 +235,7 @@ class FigureData:
         if not path.exists():
             with atomic_path(path) as part:
                 compute().to_parquet(part)
+            self._count("tables of numbers", 1)
         return pd.read_parquet(path)
 
     def sweep(self, sweep: Callable[..., Any], tables: Sequence[int], **settings: Any) -> pd.DataFrame:
@@ -167,7 +243,8 @@ class FigureData:
 
         Args:
             sweep: `cl.sweep_blanks` or another sweep.
-            tables: Their models and first images are used; all models must be Vision Transformers.
+            tables: The models and first images of those that the profile was made with are used; all models must be
+                Vision Transformers.
             **settings: What the sweep goes over, such as `blanks=...`.
 
         Returns:
@@ -175,34 +252,36 @@ class FigureData:
         """
         frames = []
         axes: tuple[str, ...] = ()
-        for table in tables:
+        for table in self.present(tables):
             study = self.study(table)
             for variant in study.models:
-                model = self.model(variant)
-                assert isinstance(model, HookedViT)
-                result = sweep(
-                    model,
-                    self.images(study)[: self.sweep_images],
-                    None if study.target == "prediction" else study.target,
-                    metrics=study.metrics,
-                    # One folder for all would be read in full by each sweep.
-                    out=self.run_folder
-                    / "sweeps"
-                    / _file_name(f"table_{table:02d}_{paper_name(table, variant.label)}"),
-                    progress=self.running.get("progress", True),
-                    **settings,
-                )
-                frames.append(result.summary().assign(model=variant.label, n_layers=model.n_layers))
+                result = self._sweep(sweep, study, variant, settings)
+                frames.append(result.summary().assign(model=variant.label, n_layers=result.model.n_layers))
                 axes = result.axes
         frame = pd.concat(frames, ignore_index=True)
         columns = ["model", "n_layers", *axes, "metric", "n", "mean", "se"]
         return frame.loc[frame["metric"].isin(METRICS.values()), columns].reset_index(drop=True)
 
-
-def metric_panels(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `FigureData.sweep` in the paper's order of metrics, with its name and unit in the column panel."""
-    parts = [frame[frame["metric"] == column].assign(panel=f"{name} (%)") for name, column in METRICS.items()]
-    return pd.concat(parts, ignore_index=True)
+    def _sweep(self, sweep: Callable[..., Any], study: Study, variant: Variant, settings: dict[str, Any]) -> Any:
+        """A sweep of one model, in a folder of its own: one for all would be read in full by each sweep."""
+        model = self.model(variant)
+        assert isinstance(model, HookedViT)
+        name = f"table_{study.table:02d}_{paper_name(study.table, variant.label)}"
+        run = RunFolder(self.folder / "sweeps" / _file_name(name))
+        before = len(run.finished())
+        result = sweep(
+            model,
+            self.images(study)[: self.sweep_images],
+            None if study.target == "prediction" else study.target,
+            metrics=study.metrics,
+            protocol=self.plan.protocol,
+            out=run.folder,
+            batch_size=self.running.get("batch_size", 64),
+            progress=self.running.get("progress", True),
+            **settings,
+        )
+        self._count("maps of sweeps", len(run.finished()) - before)
+        return result
 
 
 def map_scores(rows: Sequence[Sequence[AttributionMap]]) -> pd.DataFrame:
@@ -220,6 +299,22 @@ def map_scores(rows: Sequence[Sequence[AttributionMap]]) -> pd.DataFrame:
         for (row, column), score in np.ndenumerate(m.scores.numpy())
     ]
     return pd.DataFrame(lines)
+
+
+_OLDER = "cells"
+"""Where earlier versions kept the trials of benchmarks in a results' folder."""
+
+
+def _rule(study: Study, target: int | str | None) -> TargetRule | None:
+    """What a study explains, or a word in its place, by the class's own logit where the study has it so.
+
+    None for a class.
+    """
+    if target is None:
+        return study.target
+    if target not in WORDS:
+        return None
+    return Logit(target) if isinstance(study.target, Logit) else str(target)
 
 
 def _key(content: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """The scripts in figures/, by name: what they draw is written as PDF, PNG and CSV, tables as Markdown, LaTeX and CSV.
 
-A script of a figure has a function `draw(data)`, which takes a `FigureData` and returns a `FigureResult`. Tables of the
-benchmark whose trials it reads stand in its `TABLES`, so that missing ones of all figures are computed in one run.
+A script of a figure has a function `draw(data)`, which takes a `FigureData` and returns a `FigureResult`, or several of
+them one after the other, each with a name of its own. What it reads of the benchmark's tables stands in its `NEEDS`, so
+that nothing else is asked for, and all of it is checked before anything is computed; a function `check(data)` refuses
+what is found out only from the images. gallery.py's `draw(data, sheets)` takes the names of the wanted figures.
 """
 
 import sys
@@ -14,18 +16,21 @@ from types import ModuleType
 from tqdm.auto import tqdm
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import Need, table_words, trial_needs
 from caap_lab.bench.profiles import DEMO_MODELS
 from caap_lab.bench.published import tables as table_numbers
 from caap_lab.checkout import checkout_folder, installed_folder
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.names import nearest
+from caap_lab.plots.printed import add_caption
 from caap_lab.plots.style import save_figure
 
 TABLES = {f"tab{number:02d}": number for number in table_numbers()}
 """Names of the paper's tables."""
-_IN_PAPER = {"gallery": "figures 11 to 40"}
-"""Which figures of the paper a script draws, where its name does not say it."""
+GALLERY = "gallery"
+SHEETS = tuple(f"fig{number}" for number in range(11, 41))
+"""Figures 11 to 40, which the script `GALLERY` draws, all or some of them."""
 
 
 def figures_folder() -> Path:
@@ -70,52 +75,104 @@ def check_names(names: Sequence[str], folder: Path | None = None) -> list[str]:
         InputError: there is no figure or table of a name.
     """
     known = [*figure_names(folder), *TABLES]
-    chosen = known if "all" in names else list(dict.fromkeys(names))
-    for name in chosen:
-        if name not in known:
+    if "all" in names:
+        return known
+    for name in names:
+        if name not in known and name not in SHEETS:
             raise InputError(
-                f"There is no figure or table {name!r}.{nearest(name, known)} There are {', '.join(known)}."
+                f"There is no figure or table {name!r}.{nearest(name, [*known, *SHEETS])} There are all, "
+                f"{', '.join(known)}, and of the gallery {SHEETS[0]} to {SHEETS[-1]}."
             )
-    return chosen
+    return list(dict.fromkeys(names))
+
+
+def needs_of(names: Sequence[str], folder: Path | None = None) -> dict[str, tuple[Need, ...] | None]:
+    """What figures and tables read of the benchmark's tables, by name; None for a script that does not say it.
+
+    Args:
+        names: Of figures and tables, or "all".
+        folder: Of the scripts; by default `figures_folder()`.
+    """
+    needs: dict[str, tuple[Need, ...] | None] = {}
+    for name in check_names(names, folder):
+        script = GALLERY if name in SHEETS else name
+        needs[name] = trial_needs([TABLES[name]]) if name in TABLES else _needs(script, folder)
+    return needs
+
+
+def figure_sweeps(names: Sequence[str] = ("all",), folder: Path | None = None) -> list[tuple[str, Need]]:
+    """The sweeps of CAAP that figures consist of: each figure's name with table, axis and values.
+
+    Each runs over the table's models and its images, or the first `FigureData.sweep_images` of them.
+    """
+    found = needs_of(names, folder).items()
+    return [(name, need) for name, needs in found for need in needs or () if need.what == "sweep"]
 
 
 def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None = None) -> list[Path]:
     """Write figures as PDF, PNG and the numbers in them as CSV, and tables as Markdown, LaTeX and CSV.
 
     Args:
-        names: Of figures and tables, or "all".
+        names: Of figures and tables, or "all" for those that the profile has tables for.
         data: What they are drawn from; its folder keeps every result, so that a second time nothing is computed.
         out: Folder for the files.
         folder: Of the scripts; by default `figures_folder()`.
 
     Raises:
-        InputError: there is no figure or table of a name; or none of a table's trials could be computed.
+        InputError: there is no figure or table of a name; something that one needs is missing or cannot be used, before
+            anything is computed; or none of a table's trials could be computed.
     """
-    chosen = check_names(names, folder)
-    figures = {name: load_script(name, folder) for name in chosen if name not in TABLES}
-    numbers = [TABLES[name] for name in chosen if name in TABLES]
-    data.compute([*(table for script in figures.values() for table in getattr(script, "TABLES", ())), *numbers])
+    needs = needs_of(names, folder)
+    everything = "all" in names
+    for name in list(needs) if everything else ():
+        wanted = {need.table for need in needs[name] or ()}
+        if wanted and not wanted & data.tables:
+            _leave_out(needs, name, f"the run has no {table_words(sorted(wanted))}")
+    data.check([need for some in needs.values() for need in some or ()])
+    chosen = dict.fromkeys(GALLERY if name in SHEETS else name for name in needs if name not in TABLES)
+    scripts = {name: load_script(name, folder) for name in chosen}
+    for name in [name for name, script in scripts.items() if hasattr(script, "check")]:
+        try:
+            scripts[name].check(data)
+        except InputError as error:
+            if not everything:
+                raise
+            _leave_out(needs, name, str(error))
+            del scripts[name]
+    data.compute([n.table for some in needs.values() for n in some or () if n.what == "trials"])
     written = []
-    for name, script in tqdm(figures.items(), desc="figures", unit="figure"):
-        written += _write(name, script.draw(data), out, demo=data.plan.profile == "demo")
-    return written + (load_script("tables", folder).write(data, numbers, out) if numbers else [])
+    for name, script in tqdm(scripts.items(), desc="figures", unit="figure"):
+        sheets = () if name in needs else tuple(sheet for sheet in SHEETS if sheet in needs)
+        drawn = script.draw(data, sheets) if name == GALLERY else script.draw(data)
+        for result in [drawn] if isinstance(drawn, FigureResult) else drawn:
+            written += _write(result.name or name, result, out, demo=data.plan.profile == "demo")
+    numbers = [TABLES[name] for name in needs if name in TABLES]
+    written += load_script("tables", folder).write(data, numbers, out) if numbers else []
+    if data.running.get("progress", True):
+        tqdm.write(data.progress, sys.stderr)
+    return written
+
+
+def _leave_out(needs: dict[str, tuple[Need, ...] | None], name: str, why: str) -> None:
+    del needs[name]
+    tqdm.write(f"{name} is left out: {why.rstrip('.')}.", sys.stderr)
+
+
+def _needs(name: str, folder: Path | None) -> tuple[Need, ...] | None:
+    needs = getattr(load_script(name, folder), "NEEDS", None)
+    return None if needs is None else tuple(needs)
 
 
 def _demo_caption(name: str) -> str:
     """What a figure of the demo profile is, and what stands for what in it."""
-    own = ", ".join(f"{model} for {family}" for family, model in DEMO_MODELS.items())
-    figures = _IN_PAPER.get(name, f"figure {name.removeprefix('fig').lstrip('0')}")
-    return f"Generated scenes and bundled models, laid out as {figures} of the paper:\n{own}."
+    own = ", ".join(f"{model} for {family} of all sizes" for family, model in DEMO_MODELS.items())
+    figure = name.removeprefix("fig").lstrip("0")
+    return f"Generated scenes and bundled models, laid out as figure {figure} of the paper:\n{own}."
 
 
 def _write(name: str, result: FigureResult, out: Path, demo: bool) -> list[Path]:
     if demo:
-        title, caption = result.figure.get_suptitle(), _demo_caption(name)
-        if result.figure.get_layout_engine() is not None:
-            result.figure.suptitle(f"{title}\n{caption}".strip(), fontsize=9)
-        else:  # a gallery, which has room for one line
-            one_line = caption.replace("\n", " ")
-            result.figure.suptitle(one_line, fontsize=7, y=1 - 0.05 / result.figure.get_figheight())
+        add_caption(result.figure, _demo_caption(name))
     pictures = save_figure(result.figure, out / name)
     with atomic_path(out / f"{name}.csv") as part:
         result.data.to_csv(part, index=False)

@@ -72,6 +72,7 @@ SCHEMA = pa.schema(
 """Columns of every part; `target` is the class that is spoken for, and `target_object` what is explained where it is
 more than a class. Those of registered metrics, one number each, come after them in the parts that have them."""
 _JSON = ("target_object", "protocol", "settings", "versions")
+_FINISHED = pa.schema([("key", pa.string()), ("error", pa.string())])
 _FEW = 64  # parts of one trial that become one
 
 
@@ -202,6 +203,30 @@ class RunFolder:
         frame = table.to_pandas()
         frame["failed"] = frame["error"].notna()
         return frame.sort_values("failed", kind="stable").drop_duplicates("key").drop(columns="failed"), damaged
+
+    def finished(self, retry_failed: bool = False) -> set[str]:
+        """Keys of finished trials, read without their maps; with `retry_failed` only of those that did not fail."""
+        keys: set[str] = set()
+        for path in self.parts.glob("*.parquet"):
+            with suppress(pa.ArrowException, OSError, ValueError):  # damaged ones are told when the run begins
+                table = pq.read_table(path, schema=_FINISHED)
+                errors = table["error"].to_pylist()
+                keys |= {k for k, e in zip(table["key"].to_pylist(), errors, strict=True) if not (retry_failed and e)}
+        return keys
+
+    def take_over(self, other: "RunFolder") -> None:
+        """Copy finished trials of another run's folder that are missing here, if there is such a folder.
+
+        Raises:
+            InputError: another process is at work here.
+        """
+        if not other.parts.is_dir() or not other.finished() - self.finished():
+            return
+        with self.locked():
+            theirs, missing = other.read()[0], other.finished() - self.finished()
+            new = theirs.filter(pa.array([key in missing for key in theirs["key"].to_pylist()], pa.bool_()))
+            if len(new):
+                self._write(new, f"{time.time_ns():020d}-{other.folder.name}")
 
     def _write(self, table: pa.Table, stem: str) -> None:
         sink = pa.BufferOutputStream()

@@ -2,44 +2,64 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, profile_plan
+from caap_lab.commands.bench_options import (
+    HOW,
+    WHAT,
+    add_bench_arguments,
+    given_options,
+    paper_settings,
+    profile_plan,
+)
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
     from caap_lab.bench.figure_data import FigureData
+    from caap_lab.bench.figure_needs import Need
+    from caap_lab.bench.plan import BenchmarkPlan
 
-SWEEP_IMAGES = {"demo": 8, "paper": None}
-"""Images of each data set in the sweeps of figures 4, 5 and 7; None is all of the tables' images."""
+SWEEP_IMAGES = {"demo": 8}
+"""Images of each data set in the sweeps of figures 4, 5 and 7; of the paper profile all of the tables' images."""
 HELP = "the paper's figures and tables as PDF, PNG, CSV, Markdown and LaTeX"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="all, fig01 to fig10, gallery, tab01 to tab15")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="all, fig01 to fig10, gallery (fig11 to fig40), tab01 to tab15"
+    )
     _add_options(parser)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", default="demo", metavar="PROFILE", help="demo, paper, or a file of settings; default %(default)s"
+        "--profile", metavar="PROFILE", help="demo, paper, or a file of settings; that of --results, or else demo"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/figures"), help="folder; default %(default)s")
     parser.add_argument(
-        "--results", type=Path, dest="run_folder", help="where results are kept; OUT/results by default"
+        "--results",
+        type=Path,
+        dest="run_folder",
+        help="where results are kept, such as a folder that `bench` filled; OUT/results by default",
+    )
+    parser.add_argument(
+        "--photos", nargs="+", default=(), metavar="NAME", help="images of figures 1, 2, 3 and 11 to 40, by name"
+    )
+    parser.add_argument(
+        "--sweep-images", type=int, metavar="N", help="images per data set in figures 4, 5 and 7; 8 for the demo"
     )
     add_bench_arguments(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
     """Draw figures and tables of a profile, computing what is missing; prints the files."""
-    from caap_lab.bench.figure_scripts import check_names, make
+    from caap_lab.bench.figure_scripts import make, needs_of
 
-    names = check_names(parsed.names)
-    for path in make(names, _data(parsed), parsed.out):
+    needs = needs_of(parsed.names)
+    for path in make(parsed.names, _data(parsed, needs, everything="all" in parsed.names), parsed.out):
         print(path)
     return 0
 
@@ -54,16 +74,17 @@ def run_script(script: str | Path, arguments: Sequence[str] | None = None) -> in
     Returns:
         The exit status, 2 for input that cannot be used.
     """
-    from caap_lab.bench.figure_scripts import make
+    from caap_lab.bench.figure_scripts import make, needs_of
 
     path = Path(script)
     parser = argparse.ArgumentParser(prog=path.name)
     _add_options(parser)
     parsed = parser.parse_args(arguments)
     try:
-        data = _data(parsed)
-        tables = [f"tab{number:02d}" for number in sorted({study.table for study in data.plan.studies})]
-        for written in make(tables if path.stem == "tables" else [path.stem], data, parsed.out, path.parent):
+        whole = path.stem == "tables"
+        data = _data(parsed, {} if whole else needs_of([path.stem], path.parent), everything=whole)
+        tables = [f"tab{number:02d}" for number in sorted(data.tables)]
+        for written in make(tables if whole else [path.stem], data, parsed.out, path.parent):
             print(written)
     except InputError as error:
         print(f"{path.name}: {error}", file=sys.stderr)
@@ -71,9 +92,52 @@ def run_script(script: str | Path, arguments: Sequence[str] | None = None) -> in
     return 0
 
 
-def _data(parsed: argparse.Namespace) -> "FigureData":
-    from caap_lab.bench.figure_data import FigureData
+def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | None]", everything: bool) -> "FigureData":
+    """What figures are drawn from.
 
-    plan = profile_plan(parsed.profile, given_options(parsed, WHAT))
+    Args:
+        parsed: The command line.
+        needs: Of the figures, by name; None for one that reads the whole profile, as without any.
+        everything: True if what there are no data for is left out rather than refused.
+    """
+    from caap_lab.bench.figure_data import FigureData
+    from caap_lab.bench.figure_needs import check_tables
+    from caap_lab.bench.figure_options import FigureOptions
+    from caap_lab.checks import check_count
+
+    what = given_options(parsed, WHAT)
+    options = FigureOptions(tuple(parsed.photos), what.pop("target", None))
     results = parsed.run_folder or parsed.out / "results"
-    return FigureData(plan, results, given_options(parsed, HOW), SWEEP_IMAGES.get(parsed.profile))
+    plan = _plan(parsed.profile, what, results, needs)
+    if not everything:
+        check_tables(needs, plan, results)
+    if parsed.sweep_images is not None:
+        check_count("sweep_images", parsed.sweep_images)
+    count = parsed.sweep_images or SWEEP_IMAGES.get(plan.profile)
+    return FigureData(plan, results, given_options(parsed, HOW), count, options)
+
+
+def _plan(
+    profile: str | None,
+    options: dict[str, Any],
+    results: Path,
+    needs: "Mapping[str, tuple[Need, ...] | None]",
+) -> "BenchmarkPlan":
+    """The plan of the profile, or of the run that fills the results' folder, as far as the figures need it."""
+    from caap_lab.bench.figure_needs import completed_demo, narrowed, paper_figure_plan, run_in
+
+    known = None if None in needs.values() or not needs else [need for some in needs.values() for need in some or ()]
+    there = run_in(results)
+    if there is not None and profile is None and there.profile not in ("demo", "paper"):
+        raise InputError(
+            f"{results} has a run of your own, and the paper's figures are those of a profile: give --profile demo or "
+            "--profile paper."
+        )
+    chosen = profile or (there.profile if there is not None else "demo")
+    if there is not None and there.profile == chosen and not options:
+        plan = completed_demo(there, known) if chosen == "demo" else there
+    elif known is not None and chosen != "demo":
+        return paper_figure_plan(paper_settings(chosen, options), known)
+    else:
+        plan = profile_plan(chosen, options)
+    return plan if known is None else narrowed(plan, known)

@@ -1,0 +1,146 @@
+"""What a figure reads of the paper's tables, as its script declares it, and the plan that has this and no more."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from caap_lab.bench.paper_settings import PaperSettings
+from caap_lab.bench.plan import BenchmarkPlan, Study
+from caap_lab.bench.profiles import demo_plan, left_out, paper_plan, stand_in
+from caap_lab.bench.published import names
+from caap_lab.bench.run_folder import RunFolder
+from caap_lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a figure reads of one of the paper's tables."""
+
+    table: int
+    what: Literal["trials", "maps", "sweep", "attention"]
+    """The table's benchmark trials; maps of single images; a sweep of CAAP, whatever the table's methods; or attention,
+    which takes no method."""
+    models: tuple[str, ...] = ()
+    """The paper's names for some of the table's models, the first model where none of them is there; all by default."""
+    n_models: int | None = None
+    """The first ones of these; all by default."""
+    images: int | None = None
+    """The first ones of the table's; all by default."""
+    axis: str = ""
+    """What a sweep goes over, such as "blank"."""
+    values: tuple[str, ...] = ()
+    """Its settings; if there are none, all that the model has: its number of blocks and one more cutoffs."""
+
+    def chosen(self, models: Sequence[str]) -> list[str]:
+        """Which of a table's models it needs, by the names that either profile gives them."""
+        wanted = {*self.models, *map(stand_in, self.models)}
+        fits = [name for name in models if name in wanted] if self.models else list(models)
+        return (fits or list(models[:1]))[: self.n_models]
+
+
+def sweep_needs(tables: Iterable[int], axis: str, values: tuple[str, ...] = ()) -> tuple[Need, ...]:
+    """Sweeps of CAAP on some tables' models and images."""
+    return tuple(Need(table, "sweep", axis=axis, values=values) for table in tables)
+
+
+def trial_needs(tables: Iterable[int]) -> tuple[Need, ...]:
+    """All trials of some tables."""
+    return tuple(Need(table, "trials") for table in tables)
+
+
+def narrowed(plan: BenchmarkPlan, needs: Sequence[Need]) -> BenchmarkPlan:
+    """A plan with the tables and models that figures need."""
+    studies = []
+    for study in plan.studies:
+        labels = [model.label for model in study.models]
+        used = {label for need in needs if need.table == study.table for label in need.chosen(labels)}
+        if used:
+            studies.append(replace(study, models=tuple(model for model in study.models if model.label in used)))
+    return replace(plan, studies=tuple(studies))
+
+
+def paper_figure_plan(settings: PaperSettings, needs: Sequence[Need]) -> BenchmarkPlan:
+    """The paper profile's plan for some figures, which asks for no data set, model or head that they do not use.
+
+    Args:
+        settings: Of the profile. Where it chooses tables, figures are drawn from these alone.
+        needs: Of the figures.
+
+    Raises:
+        InputError: a data set, a head or a classifier is missing.
+    """
+    tables = [table for table in settings.wanted if table in {need.table for need in needs}]
+    all_of_them = tables == settings.wanted
+    asked = replace(settings, tables=settings.tables if all_of_them else tuple(tables))
+    used, known = set(), set()
+    for table in tables:
+        for dataset in names(table, "dataset"):
+            there = asked.model_names(table, dataset)
+            known |= set(there)
+            used |= {name for need in needs if need.table == table for name in need.chosen(there)}
+    plan = paper_plan(replace(asked, without=(*asked.without, *sorted(known - used))))
+    own = left_out(replace(asked, without=(*asked.without, *sorted(known - used))))
+    kept = tuple(note for note in plan.notes if note not in own)
+    return narrowed(replace(plan, notes=(*kept, *left_out(asked))), needs)
+
+
+def run_in(folder: Path) -> BenchmarkPlan | None:
+    """The plan of the run in a folder, if there is one.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = RunFolder(folder).plan_path
+    return BenchmarkPlan.load(path) if path.exists() else None
+
+
+def completed_demo(plan: BenchmarkPlan, needs: Sequence[Need] | None) -> BenchmarkPlan:
+    """A run's plan of the demo profile with the tables that figures need and it lacks, on as many images."""
+    there = {study.table for study in plan.studies}
+    missing = [] if needs is None else sorted({need.table for need in needs} - there)
+    if not missing:
+        return plan
+    more = demo_plan(len(plan.studies[0].data.names), missing)
+    return replace(plan, studies=(*plan.studies, *more.studies))
+
+
+def for_check(studies: Iterable[Study], needs: Sequence[Need]) -> tuple[Study, ...]:
+    """Studies of the models and images that maps, sweeps and attention use; trials are checked by their own run."""
+    found = []
+    for study in studies:
+        labels = [model.label for model in study.models]
+        for need in needs:
+            if need.table == study.table and need.what != "trials":
+                used = need.chosen(labels)
+                data = replace(study.data, names=study.data.names[: need.images])
+                models = tuple(model for model in study.models if model.label in used)
+                found.append(replace(study, data=data, models=models))
+    return tuple(dict.fromkeys(found))
+
+
+def check_tables(needs: Mapping[str, Sequence[Need] | None], plan: BenchmarkPlan, folder: Path) -> None:
+    """Refuse figures that read none of a plan's tables.
+
+    Args:
+        needs: Of the figures, by name.
+        plan: What they are to be drawn from.
+        folder: Of the results.
+
+    Raises:
+        InputError: names all of them.
+    """
+    there = {study.table for study in plan.studies}
+    lacking = {name: sorted({n.table for n in some}) for name, some in needs.items() if some}
+    lacking = {name: tables for name, tables in lacking.items() if not there & set(tables)}
+    if lacking:
+        reads = "; ".join(f"{name} reads {table_words(tables)}" for name, tables in lacking.items())
+        raise InputError(
+            f"{reads}, which the run does not have (it has {table_words(sorted(there))}). Leave --tables out or add "
+            f"to it; or, if that is the run in {folder}, give the profile with its data: --profile paper --data ..."
+        )
+
+
+def table_words(tables: Sequence[int]) -> str:
+    """Tables by number: "tables 1, 4"."""
+    return f"table{'s' * (len(tables) != 1)} {', '.join(map(str, tables)) or 'none'}"

@@ -1,0 +1,58 @@
+"""What a user chooses of the figures that show single images."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from caap_lab.data.image_set import ImageSet
+from caap_lab.errors import InputError
+from caap_lab.models.names import nearest
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """Choices for figures 1, 2, 3 and 11 to 40."""
+
+    photos: tuple[str, ...] = ()
+    """Names of images, see `photo_names`; by default each figure takes the first ones of its table."""
+    target: str | None = None
+    """"label", "prediction", or a class by index, WordNet id or name; None leaves it to each figure."""
+
+
+def photo_names(images: ImageSet, photos: Iterable[str]) -> dict[str, str]:
+    """A data set's names of the photos that a user named in full, or by the file's name with or without its ending.
+
+    Photos that the data set does not have are left out; see `check_photos`.
+
+    Raises:
+        InputError: a name fits several photos.
+    """
+    names: dict[str, dict[str, None]] = {}
+    for sample in images:
+        path = PurePosixPath(sample.name)
+        for text in (path.name, path.stem):
+            names.setdefault(text, {})[sample.name] = None
+    names |= {sample.name: {sample.name: None} for sample in images}
+    found = {}
+    for photo in photos:
+        fits = list(names.get(photo, ()))
+        if len(fits) > 1:
+            more = ", ..." if len(fits) > 3 else ""
+            raise InputError(f"--photos {photo} can be any of {len(fits)} images: {', '.join(fits[:3])}{more}.")
+        if fits:
+            found[photo] = fits[0]
+    return found
+
+
+def check_photos(sets: Sequence[ImageSet], photos: Sequence[str]) -> None:
+    """Refuse photos that none of the data sets has.
+
+    Raises:
+        InputError: names all of them, with the nearest names of the first.
+    """
+    known = {photo for images in sets for photo in photo_names(images, photos)}
+    missing = [photo for photo in photos if photo not in known]
+    if missing:
+        where = " or ".join(dict.fromkeys(images.source for images in sets)) or "these figures"
+        near = nearest(missing[0], [sample.name for images in sets for sample in images])
+        raise InputError(f"--photos: there is no {', '.join(missing)} in {where}.{near}")
