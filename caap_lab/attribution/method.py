@@ -84,15 +84,21 @@ class Method:
         **options: Any,
     ) -> AttributionMap | MapList:
         """A map for one image, or a list of maps for several; arguments are `attribute`'s."""
-
-        def prepare(model: HookedModel, batch_size: int) -> MapJob:
-            self.check(model)
-            check_options(self.name, options, self.options[model.kind])
-            return self.prepare(model, options, batch_size)
-
-        maps = run_maps(model, images, target, prepare, batch_size=batch_size, progress=progress)
+        maps = run_maps(
+            model, images, target, lambda *given: self.job(options, *given), batch_size=batch_size, progress=progress
+        )
         firsts = MapList(first for (first,) in maps)
         return firsts[0] if is_single(images) else firsts
+
+    def job(self, options: Mapping[str, Any], model: HookedModel, batch_size: int = 1) -> MapJob:
+        """It with options, ready to run on a model.
+
+        Raises:
+            InputError: it does not run on the model, or has no such options.
+        """
+        self.check(model)
+        check_options(self.name, options, self.options[model.kind])
+        return self.prepare(model, options, batch_size)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ METHODS |= {
 
 
 _BUILT_IN = frozenset(METHODS)
-_RUN_OPTIONS = ("batch_size", "progress")
+RUN_OPTIONS = ("batch_size", "progress")
 """Of every method; they change no result."""
 _OWN: dict[str, tuple[Compute, dict[str, Any]]] = {}
 """Functions that users registered, with the facts given: what `register` was called with."""
@@ -157,7 +157,7 @@ def check_variant(variant: Variant) -> Method:
     """
     chosen = find_method(variant.name)
     own = dict.fromkeys(option for options in chosen.options.values() for option in options)
-    check_options(chosen.name, {k: v for k, v in variant.options.items() if k not in _RUN_OPTIONS}, own)
+    check_options(chosen.name, {k: v for k, v in variant.options.items() if k not in RUN_OPTIONS}, own)
     return chosen
 
 

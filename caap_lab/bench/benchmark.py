@@ -13,12 +13,13 @@ from tqdm.auto import tqdm
 from caap_lab.attribution.registry import check_variant
 from caap_lab.bench.check import check_metrics, check_models, check_rules, check_running
 from caap_lab.bench.cluster import refuse_import, started
-from caap_lab.bench.identity import identified, model_digest
+from caap_lab.bench.identity import Unreadable, identified, model_digest
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study, Trial
+from caap_lab.bench.ready import Running, check_ready
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.target_rule import TargetRule, fixed_classes
-from caap_lab.bench.trial import Row, compute, failure, model_of
+from caap_lab.bench.target_rule import TargetRule
+from caap_lab.bench.trial import Row, compute, failure, forget_failures, model_of
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -138,7 +139,8 @@ def run_plan(
     refuse_import("cl.benchmark")
     models, images = dict(models or {}), dict(images or {})
     check_running(batch_size, workers, scheduler, device, objects=bool(models))
-    check_rules((study.target for study in plan.studies), here=workers is None and scheduler is None)
+    here = workers is None and scheduler is None
+    check_rules((study.target for study in plan.studies), here)
     check_models((spec for study in plan.studies for spec in study.models), here=scheduler is None)
     check_metrics(text for study in plan.studies for text in study.metrics)
     for trial in plan.trials:
@@ -150,9 +152,13 @@ def run_plan(
     images |= {
         study.data.source: open_images(study.data.source) for study in plan.studies if study.data.source not in images
     }
-    _check_classes(plan, models, device, here=workers is None and scheduler is None)
-    plan = identified(plan, models, images, progress)
+    unreadable = Unreadable()
+    plan = identified(plan, models, images, progress, unreadable)
     run = RunFolder(out)
+    finished = run.finished(retry_failed)
+    waiting = [trial for trial in plan.trials if trial.key not in finished]
+    forget_failures()
+    check_ready(plan, waiting, run.folder, unreadable, Running(models, images, device, batch_size, here, progress))
     methods = {spec.name for study in plan.studies for spec in study.methods}
     metrics = {name for trial in plan.trials for name in trial.metric_names}
     with started(workers, scheduler, device, methods, metrics) as cluster, run.locked():
@@ -208,13 +214,16 @@ def _local(
     for trial in trials:
         if stopped():
             return
-        try:
-            text = trial.model.text
-            model = models[text] if text in models else model_of(text, device)
-            row = compute(trial, model, images[trial.source], batch_size)
-        except Exception as error:  # recorded: one bad trial must not end a night's run
-            row = failure(trial, error)
-        yield row
+        yield _row(trial, models, images[trial.source], device, batch_size)
+
+
+def _row(trial: Trial, models: Mapping[str, HookedModel], images: ImageSet, device: str, batch_size: int) -> Row:
+    """A trial's row; a function of its own, so that nothing holds the last model while the next one is loaded."""
+    try:
+        text = trial.model.text
+        return compute(trial, models[text] if text in models else model_of(text, device), images, batch_size)
+    except Exception as error:  # recorded: one bad trial must not end a night's run
+        return failure(trial, error)
 
 
 @contextmanager
@@ -236,14 +245,6 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield wish.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _check_classes(plan: BenchmarkPlan, models: Mapping[str, HookedModel], device: str, here: bool) -> None:
-    """Refuse classes of targets that a model does not have; models on workers say so in their trials."""
-    for study in plan.studies:
-        for spec in study.models if here else ():
-            for name in fixed_classes(study.target):
-                (models[spec.text] if spec.text in models else model_of(spec.text, device)).target(name)
 
 
 def _several(value: Any) -> list[Any]:

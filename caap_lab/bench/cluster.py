@@ -12,7 +12,7 @@ from typing import Any
 
 from caap_lab.bench import own_code
 from caap_lab.bench.plan import Trial
-from caap_lab.bench.trial import Row, compute_by_name, failure
+from caap_lab.bench.trial import Row, compute_by_name, failure, forget_failures
 from caap_lab.errors import InputError
 from caap_lab.models.device_dtype import as_device
 
@@ -157,6 +157,7 @@ def _connected(scheduler: str) -> Any:
 def _ready(device: str, code: own_code.Packed) -> None:
     """Raise on a worker that has not what the run needs."""
     as_device(device)
+    forget_failures()
     with own_code.LOCK:
         own_code.install(code)
 

@@ -5,7 +5,7 @@ A trial is kept under these, so that a number belongs to exactly what made it: s
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from timm.models import get_pretrained_cfg
@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import method_digest
 from caap_lab.bench.plan import WHOLE, BenchmarkPlan, Identity, OwnMetric
-from caap_lab.data.image_set import ImageSet
+from caap_lab.data.check_images import image_problems
+from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.digests.hashing import file_digest, hex_digest, pieces_digest
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_digest, parse_metric
@@ -34,8 +35,22 @@ _FIRST_COMMAND = {
 """What has changed in the command on the bundled models' cards since hashes first knew them."""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """What cannot be read of a plan, in sentences."""
+
+    models: dict[str, str] = field(default_factory=dict)
+    """By the text of the model's spec."""
+    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By source, then by the image's name."""
+
+
 def identified(
-    plan: BenchmarkPlan, models: Mapping[str, HookedModel], images: Mapping[str, ImageSet], progress: bool = True
+    plan: BenchmarkPlan,
+    models: Mapping[str, HookedModel],
+    images: Mapping[str, ImageSet],
+    progress: bool = True,
+    unreadable: Unreadable | None = None,
 ) -> BenchmarkPlan:
     """The plan with the identity of all its names, as they are now.
 
@@ -44,30 +59,33 @@ def identified(
         models: Those that came as objects, by the text of their spec.
         images: Open data sets, by source.
         progress: Show a progress bar while images are read.
+        unreadable: Where models and images that cannot be read are put. Without it, such a model is an error.
 
     Raises:
         InputError: a model, a weights file, a method or a metric is not there.
     """
-    specs = {spec.text: spec for study in plan.studies for spec in study.models}
+    told = Unreadable() if unreadable is None else unreadable
     methods = {spec.text: spec for study in plan.studies for spec in study.methods}
-    names: dict[str, dict[str, None]] = {}
-    for study in plan.studies:
-        names.setdefault(study.data.source, {}).update(dict.fromkeys(study.data.names))
-    with tqdm(total=sum(map(len, names.values())), desc="Reading images", leave=False, disable=not progress) as bar:
-        digests: dict[str, dict[str, str]] = {}
-        for source, chosen in names.items():
-            digests[source] = {}
-            for name in chosen:
-                digests[source][name] = _image_digest(images[source], name)
-                bar.update()
+    digests: dict[str, str] = {}
+    texts = []
+    for text, spec in {spec.text: spec for study in plan.studies for spec in study.models}.items():
+        try:
+            digests[text] = model_digest(models[text]) if text in models else weights_digest(spec)
+        except InputError as error:
+            if unreadable is None:
+                raise
+            digests[text] = ""
+            told.models[text] = str(error)
+        if text not in told.models and _explains_contrasts(spec, models.get(text)):
+            texts.append(text)
     return replace(
         plan,
         identity=Identity(
-            {text: model_digest(models[text]) if text in models else weights_digest(s) for text, s in specs.items()},
-            {text: spec_digest(spec) for text, spec in methods.items()},
             digests,
+            {text: spec_digest(spec) for text, spec in methods.items()},
+            _image_digests(plan, images, told, progress),
             own_metrics(text for study in plan.studies for text in study.metrics),
-            tuple(text for text, spec in specs.items() if _explains_contrasts(spec, models.get(text))),
+            tuple(texts),
         ),
     )
 
@@ -86,7 +104,7 @@ def weights_digest(spec: Variant) -> str:
         InputError: the name is no model, or a file is not there.
     """
     digest = pieces_digest(
-        f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in _weights_files(spec)
+        f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in weights_files(spec)
     )
     return f"{WHOLE}{digest}" if names_folder(spec.name) else digest
 
@@ -107,7 +125,12 @@ def classes_are_texts(spec: Variant) -> bool:
     return texts is not None and len(texts) > 1
 
 
-def _weights_files(spec: Variant) -> list[tuple[str, Path]]:
+def weights_files(spec: Variant) -> list[tuple[str, Path]]:
+    """Files that a model by name is read from, by their role.
+
+    Raises:
+        InputError: the name is no model, or weights are not there.
+    """
     check_name(spec.name)
     files = [(role, Path(str(spec.options[role]))) for role in WEIGHTS_FILES if spec.options.get(role) is not None]
     if spec.name in bundled_models():
@@ -155,11 +178,50 @@ def _option_files(spec: Variant) -> list[str]:
     ]
 
 
-def _image_digest(images: ImageSet, name: str) -> str:
+def _image_digests(
+    plan: BenchmarkPlan, images: Mapping[str, ImageSet], told: Unreadable, progress: bool
+) -> dict[str, dict[str, str]]:
+    """Hashes of the plan's images, by source and name; what is wrong with one is put into `told`."""
+    names: dict[str, dict[str, None]] = {}
+    for study in plan.studies:
+        names.setdefault(study.data.source, {}).update(dict.fromkeys(study.data.names))
+    digests: dict[str, dict[str, str]] = {source: {} for source in names}
+    with tqdm(total=sum(map(len, names.values())), desc="Reading images", leave=False, disable=not progress) as bar:
+        for source, chosen in names.items():
+            for name in chosen:
+                digests[source][name], problem = _read(images[source], name)
+                if problem:
+                    told.images.setdefault(source, {})[name] = problem
+                bar.update()
+    return digests
+
+
+def _read(images: ImageSet, name: str) -> tuple[str, str]:
+    """An image's hash, and what is wrong with it; it is read once for both if all is well."""
     try:
-        return images.digest_of(name)
-    except Exception as error:  # the trial fails with this error when its turn comes; the rest of the run goes on
-        return pieces_digest([f"unreadable {error}"])
+        one = replace(images, samples=(held(images.named(name)),))
+    except Exception:  # told below, as reading it for the hash says it
+        one = images
+    try:
+        digest = one.digest_of(name)
+    except Exception as error:  # the trial fails with this error when its turn comes, if the run goes on without it
+        return pieces_digest([f"unreadable {error}"]), str(error) or type(error).__name__
+    return digest, image_problems(one.only([name]), progress=False).get(name, "")
+
+
+def held(sample: Sample) -> Sample:
+    """The sample with its photo and masks in memory.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    photo = sample.image
+    photo.load()
+    kept = replace(sample, read_image=photo.copy)
+    if sample.read_regions is None:
+        return kept
+    regions = sample.regions
+    return replace(kept, read_regions=lambda: regions)
 
 
 def _card_digest(card: Path) -> str:

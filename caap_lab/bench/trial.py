@@ -1,5 +1,6 @@
 """One trial computed: a map and its metrics, as a row of the run's folder."""
 
+import gc
 import platform
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
-from caap_lab.bench.identity import model_digest, weights_digest
+from caap_lab.bench.identity import held, model_digest, weights_digest
 from caap_lab.bench.map_rows import map_to_row
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Trial
@@ -78,7 +79,9 @@ def evaluate(
         read = replace(given, protocol=trial.protocol) if metric.reads_protocol else given
         if metric.needs_masks:
             if masked is None:
-                masked = (mask, None, "given") if mask is not None else _seen(model, sample.regions, m.target_class)
+                masked = (
+                    (mask, None, "given") if mask is not None else seen_masks(model, sample.regions, m.target_class)
+                )
             read = replace(read, mask=masked[0], ignored=masked[1])
             row["mask"] = masked[2]
         row |= metric.values(read, variant.options)
@@ -104,17 +107,45 @@ def about(trial: Trial) -> Row:
 
 
 def model_of(text: str, device: str) -> HookedModel:
-    """A model from its spec's text; kept until another one is needed, or its files change."""
-    return _loaded(text, device, weights_digest(parse_variant(text)))
+    """A model from its spec's text; kept until another one is needed, or its files change.
 
-
-@lru_cache(maxsize=1)  # trials come model after model
-def _loaded(text: str, device: str, digest: str) -> HookedModel:
+    An error of loading is kept too, until `forget_failures`: it is not tried again for every trial.
+    """
     spec = parse_variant(text)
-    model = load_model(spec.name, **{"device": device, **spec.options})
-    if weights_digest(spec) != digest:
-        raise InputError(f"The weights of {text} changed while they were read; run it again.")
-    return model
+    digest = weights_digest(spec)
+    key = (text, device, digest)
+    if key in _failures:
+        raise _failures[key].with_traceback(None)
+    if key not in _held:
+        forget_models()
+        try:
+            model = load_model(spec.name, **{"device": device, **spec.options})
+            if weights_digest(spec) != digest:
+                raise InputError(f"The weights of {text} changed while they were read; run it again.")
+        except Exception as error:
+            _failures[key] = error
+            error.__cause__ = error.__context__ = None  # with their frames they would hold what was read
+            raise error.with_traceback(None) from None
+        _held[key] = model
+    return _held[key]
+
+
+_held: dict[tuple[str, str, str], HookedModel] = {}
+"""The last model, by its spec's text, its device and the hash of its files: trials come model after model."""
+_failures: dict[tuple[str, str, str], Exception] = {}
+
+
+def forget_models() -> None:
+    """Let go of the model that is held, so that there is room for the next one."""
+    _held.clear()
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def forget_failures() -> None:
+    """Try models again that could not be loaded, as at the beginning of a run."""
+    _failures.clear()
 
 
 def compute_by_name(trial: Trial, device: str, batch_size: int) -> Row:
@@ -169,21 +200,16 @@ def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
         sample = images.named(name)
     except InputError as error:
         raise ChangedError(str(error)) from None
-    photo = sample.image
-    photo.load()
-    held = replace(sample, read_image=photo.copy)
-    if sample.read_regions is not None:
-        regions = sample.regions
-        held = replace(held, read_regions=lambda: regions)
-    if digest and replace(images, samples=(held,)).digest_of(name) != digest:
+    sample = held(sample)
+    if digest and replace(images, samples=(sample,)).digest_of(name) != digest:
         raise ChangedError(
             f"{name} of {images.source} is not what it was when this run began: the file, its label or its mask was "
             "changed, or is another one on this machine. Run it again for the new one."
         )
-    return held
+    return sample
 
 
-def _seen(model: HookedModel, regions: Regions, target: int | None) -> tuple[Mask, Mask | None, str]:
+def seen_masks(model: HookedModel, regions: Regions, target: int | None) -> tuple[Mask, Mask | None, str]:
     """The object's pixels and those to ignore as the model sees them, and which object."""
     masked, which = _object(regions, target)
     ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored).numpy()

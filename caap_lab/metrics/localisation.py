@@ -88,9 +88,7 @@ def localisation(
     scores = enlarged(m.scores, (m.image.shape[0], m.image.shape[1]), upsampling).numpy()
     near = inside if tolerance == 0 else distance_transform_edt(~inside) <= tolerance
     values, labels, hits = scores[kept], inside[kept], near[kept]
-    if not labels.any() or labels.all():
-        where = "no pixel" if not labels.any() else "every pixel"
-        raise InputError(f"The mask holds {where} of what the model saw, so that nothing can be said about the map.")
+    refuse_one_sided(labels)
     prevalence = float(labels.mean())
     highest = values == values.max()
     above = values - values.min()
@@ -107,6 +105,17 @@ def localisation(
         upsampling=upsampling,
         tolerance=float(tolerance),
     )
+
+
+def refuse_one_sided(labels: Bool[np.ndarray, "..."]) -> None:
+    """Refuse pixels that are all the object's, or none of them.
+
+    Raises:
+        InputError: says which.
+    """
+    if not labels.any() or labels.all():
+        where = "no pixel" if not labels.any() else "every pixel"
+        raise InputError(f"The mask holds {where} of what the model saw, so that nothing can be said about the map.")
 
 
 def _compute(given: MetricInput, *, upsampling: str = "bilinear", tolerance: float = 0.0) -> dict[str, Any]:

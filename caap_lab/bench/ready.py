@@ -1,0 +1,200 @@
+"""All that a run needs, opened and tried before its first trial: nothing that can be known then may fail days later."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from caap_lab.bench.identity import Unreadable
+from caap_lab.bench.plan import BenchmarkPlan, Trial
+from caap_lab.bench.ready_model import Problem, Use, images_text, model_problems
+from caap_lab.bench.target_rule import rule_text
+from caap_lab.bench.trial import forget_models
+from caap_lab.data.image_set import ImageSet
+from caap_lab.digests.hashing import hex_digest
+from caap_lab.errors import InputError
+from caap_lab.models.base import HookedModel
+from caap_lab.variant import Variant
+
+_ROW_BYTES = 1000
+"""Of a trial's row in a compacted part, at the least: its map and its names."""
+_seen_ready: set[str] = set()
+"""Hashes of models, with what runs did with them, that nothing stood in the way of; this process does not try again."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a run goes."""
+
+    models: Mapping[str, HookedModel]
+    """Those that came as objects, by the text of their spec."""
+    images: Mapping[str, ImageSet]
+    """Open data sets, by source."""
+    device: str
+    """Where models run."""
+    batch_size: int
+    """Changed images run at once for the curves."""
+    here: bool
+    """True if this process computes; else models are tried on the CPU, as workers may have other devices."""
+    progress: bool
+    """Show a progress bar."""
+
+
+def check_ready(
+    plan: BenchmarkPlan, waiting: Sequence[Trial], folder: Path, unreadable: Unreadable, running: Running
+) -> None:
+    """Refuse a run in which something is known to fail, with all that is; tell what concerns single images.
+
+    Args:
+        plan: The run's, with the identity of its names.
+        waiting: Those of its trials that are to be computed; what no one of them needs is not looked at.
+        folder: The run's.
+        unreadable: What could not be read for the identity.
+        running: How the run goes.
+
+    Raises:
+        InputError: says what, and what to do.
+    """
+    if not waiting:
+        return
+    problems = [*folder_problems(folder, len(waiting)), *_image_problems(plan, waiting, unreadable)]
+    problems += _model_problems(plan, waiting, unreadable, running)
+    stopping = [problem for problem in problems if problem.stops]
+    if stopping:
+        raise InputError(refusal(stopping, plan.profile == "paper"))
+    for problem in problems:
+        tqdm.write(f"{problem.part}: {problem.text}\n  Their trials will fail, and the rest goes on.", sys.stderr)
+
+
+def refusal(problems: Sequence[Problem], paper: bool = False) -> str:
+    """What stands in the way of a run, as one text: a part of it each, with what to do."""
+    lines = [f"{problem.part}: {problem.text}" for problem in problems]
+    way_out = ["--without NAME leaves a model, method or data set of the profile out."] if paper else []
+    if len(lines) == 1 and not way_out:
+        return lines[0]
+    return "\n".join(
+        [f"Nothing was computed, as {_things(len(lines))} in the way:", *(f"  {x}" for x in lines), *way_out]
+    )
+
+
+def _things(count: int) -> str:
+    return "one thing stands" if count == 1 else f"{count} things stand"
+
+
+# --- the folder ---
+
+
+def folder_problems(folder: Path, trials: int) -> list[Problem]:
+    """Whether the run's folder can be written, and has room for its rows.
+
+    Args:
+        folder: The run's; it need not exist.
+        trials: How many are to be computed.
+    """
+    place = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), None)
+    if place is None or not place.is_dir():
+        return []  # told when the folder is made
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [Problem(str(folder), f"{place} cannot be written. Choose another place with out=... (--out).")]
+    needed, free = trials * _ROW_BYTES, shutil.disk_usage(place).free
+    if needed > free:
+        return [
+            Problem(
+                str(folder),
+                f"{trials:,} trials need about {needed / 1e9:.2g} GB there, and {free / 1e9:.2g} GB are free. Make "
+                "room, or choose another place with out=... (--out).",
+            )
+        ]
+    return []
+
+
+# --- images ---
+
+
+def count_problem(dataset: str, there: int, wanted: int) -> str:
+    """A sentence if a data set has fewer images than are due; empty otherwise.
+
+    Args:
+        dataset: The paper's name.
+        there: Images that it has.
+        wanted: Images that are to be drawn from it.
+    """
+    if there >= wanted:
+        return ""
+    return f"{dataset} has {there} of {wanted} images; --images {there} if that is meant."
+
+
+def _image_problems(plan: BenchmarkPlan, waiting: Iterable[Trial], unreadable: Unreadable) -> list[Problem]:
+    """Photos and masks that cannot be read; a profile, whose numbers are to be compared, does not run without them."""
+    used: dict[str, dict[str, None]] = {}
+    for trial in waiting:
+        used.setdefault(trial.source, {})[trial.image] = None
+    labels = {study.data.source: study.data.label for study in reversed(plan.studies)}
+    problems = []
+    for source, names in used.items():
+        found = {name: text for name, text in unreadable.images.get(source, {}).items() if name in names}
+        if found:
+            text = images_text(found, len(names))
+            if plan.profile:
+                text += f'\n    Mend them, or give a list of others: --image-list "{labels[source]}=FILE".'
+            problems.append(Problem(labels[source], text, stops=bool(plan.profile)))
+    return problems
+
+
+# --- models ---
+
+
+def _model_problems(
+    plan: BenchmarkPlan, waiting: Sequence[Trial], unreadable: Unreadable, running: Running
+) -> list[Problem]:
+    """Models of waiting trials, tried one after the other; the first one last, so that it is there when they begin."""
+    specs = {trial.model.text: trial.model for trial in waiting}
+    problems = [Problem(specs[text].label, sentence) for text, sentence in unreadable.models.items() if text in specs]
+    uses = {text: _uses(plan, text, unreadable, running) for text in specs if text not in unreadable.models}
+    tried = {text: _what(plan, specs[text], uses[text], running) for text in uses}
+    untried = [text for text in uses if text in running.models or tried[text] not in _seen_ready]
+    for text in tqdm(
+        [*untried[1:], *untried[:1]], desc="Checking models", unit="model", leave=False, disable=not running.progress
+    ):
+        spec = specs[text]
+        if running.here:
+            found = model_problems(spec, uses[text], running.device, running.batch_size, running.models.get(text))
+        else:
+            found = model_problems(_on_cpu(spec), uses[text])
+        if not found:
+            _seen_ready.add(tried[text])
+        problems += found
+    if not running.here:
+        forget_models()  # so that workers have the memory
+    return problems
+
+
+def _on_cpu(spec: Variant) -> Variant:
+    options = {name: value for name, value in spec.options.items() if name != "device"}
+    return replace(spec, options=options)
+
+
+def _uses(plan: BenchmarkPlan, model: str, unreadable: Unreadable, running: Running) -> list[Use]:
+    """What the plan does with a model, on the images that can be read."""
+    uses = []
+    for study in plan.studies:
+        bad = unreadable.images.get(study.data.source, {})
+        names = [name for name in study.data.names if name not in bad]
+        if names and any(spec.text == model for spec in study.models):
+            uses.append(Use(study, running.images[study.data.source].only(names), plan.profile == "paper"))
+    return uses
+
+
+def _what(plan: BenchmarkPlan, spec: Variant, uses: Sequence[Use], running: Running) -> str:
+    """Hash of a model's weights and of all that a run wants of it."""
+    content = [spec.text, running.device, running.batch_size, running.here, plan.identity.models[spec.text]]
+    for use in uses:
+        study = use.study
+        methods = [(one.text, plan.identity.methods.get(one.text)) for one in study.methods]
+        images = [plan.identity.images[study.data.source][sample.name] for sample in use.images]
+        content += [study.data.label, methods, study.metrics, rule_text(study.target), use.paper, images]
+    return hex_digest(repr(content), size=16)

@@ -1,0 +1,223 @@
+"""One model of a run, opened and tried before the first trial: its weights, its memory, its methods and its classes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from caap_lab.attribution.registry import RUN_OPTIONS, find_method
+from caap_lab.bench.identity import weights_files
+from caap_lab.bench.pairing import label_of, with_model_classes
+from caap_lab.bench.paper_classes import class_problem
+from caap_lab.bench.plan import Study
+from caap_lab.bench.target_rule import OwnTarget, fixed_classes, has_probability, reads_label
+from caap_lab.bench.trial import model_of, seen_masks
+from caap_lab.data.image_set import ImageSet, Sample
+from caap_lab.errors import InputError
+from caap_lab.metrics.catalogue import parse_metric
+from caap_lab.metrics.localisation import LOCALISATION, refuse_one_sided
+from caap_lab.models.base import HookedModel
+from caap_lab.models.running import running
+from caap_lab.variant import Variant
+
+_GB = 2**30
+_SHOWN = 5
+"""Images that a sentence names."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is in the way of a run, or of a part of it."""
+
+    part: str
+    """What tables call the model or data set; or what else it is."""
+    text: str
+    """What is wrong, in sentences."""
+    stops: bool = True
+    """False if the rest of the run can go on without it."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a run does with a model on one data set."""
+
+    study: Study
+    images: ImageSet
+    """Those of the study's images that can be read."""
+    paper: bool = False
+    """True in the paper's own profile, whose data sets have classes that the model must have too."""
+
+
+def model_problems(
+    spec: Variant,
+    uses: Sequence[Use] = (),
+    device: str = "cpu",
+    batch_size: int = 1,
+    model: HookedModel | None = None,
+) -> list[Problem]:
+    """What is in the way of a model: it is loaded, runs one image, and is asked for all that the run wants of it.
+
+    Args:
+        spec: The model.
+        uses: What the run does with it.
+        device: Where it runs.
+        batch_size: Changed images run at once for the curves; tried on GPUs, whose memory is fixed.
+        model: The model itself, where it came as an object.
+    """
+    try:
+        if model is None:
+            _check_memory(spec)
+            model = model_of(spec.text, device)
+            _check_logits(model, batch_size if _reads_changed_images(uses) else 1)
+    except Exception as error:  # told in a sentence, whatever the file or the device made of it
+        return [Problem(spec.label, _sentence(error, str(spec.options.get("device", device))))]
+    found: dict[Problem, None] = {}
+    for use in uses:
+        for text in (*_method_problems(model, use.study), *_class_problems(model, use)):
+            found[Problem(spec.label, text)] = None
+        if not found:
+            found |= dict.fromkeys(Problem(spec.label, text, stops) for text, stops in _image_problems(model, use))
+    return list(found)
+
+
+# --- memory ---
+
+
+def _check_memory(spec: Variant) -> None:
+    """Refuse weights that are larger than the memory that is free: reading them would end the process."""
+    size = sum(path.stat().st_size for _, path in weights_files(spec))
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise InputError(
+            f"Its weights have {size / _GB:.1f} GB, and {free / _GB:.1f} GB of memory are free. Leave the model out, "
+            "or run it on a machine with more."
+        )
+
+
+def _check_logits(model: HookedModel, batch_size: int) -> None:
+    """Run one image, and as many as curves run at once on a GPU.
+
+    Raises:
+        InputError: logits are not finite, or not so many images fit into the memory.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, *model.image_size, generator=generator).to(model.device, model.dtype)
+    logits = _run(model, image)
+    if not bool(logits.isfinite().all()):
+        raise InputError(
+            f"Its logits are NaN or infinite for an image of noise, in {str(model.dtype).removeprefix('torch.')} on "
+            f"{model.device}. The weights may be damaged, or need another dtype=, such as float32."
+        )
+    if model.device.type == "cpu":
+        return
+    fits = batch_size
+    while fits > 1:
+        try:
+            _run(model, image.expand(fits, -1, -1, -1))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+            fits //= 2
+        else:
+            break
+    if fits < batch_size:
+        raise InputError(
+            f"{batch_size} images at once do not fit into the memory of {model.device}, and {fits} do: run it with "
+            f"batch_size={fits} (--batch-size {fits}), which changes no result."
+        )
+
+
+def _run(model: HookedModel, images: Tensor) -> Tensor:
+    with running(model), torch.no_grad():
+        logits: Tensor = model(images)
+    return logits
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if a device or this machine has too little memory."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _sentence(error: Exception, device: str) -> str:
+    """What went wrong with a model."""
+    if is_out_of_memory(error):
+        room = ""
+        if device.startswith("cuda"):
+            free, whole = torch.cuda.mem_get_info(device)
+            room = f" ({free / _GB:.1f} of {whole / _GB:.1f} GB are free)"
+        return (
+            f"It cannot run even one image: it needs more memory than {device} has{room}. Leave it out, take another "
+            "device, or dtype=bfloat16."
+        )
+    return str(error) if isinstance(error, InputError) else f"It cannot run ({type(error).__name__}: {error})."
+
+
+def _reads_changed_images(uses: Sequence[Use]) -> bool:
+    return any(not parse_metric(text)[0].needs_masks for use in uses for text in use.study.metrics)
+
+
+# --- methods and classes ---
+
+
+def _method_problems(model: HookedModel, study: Study) -> Iterator[str]:
+    """Methods that do not run on this kind of model, or whose options do not fit it, as far as they say beforehand."""
+    for variant in study.methods:
+        try:
+            options = {name: value for name, value in variant.options.items() if name not in RUN_OPTIONS}
+            find_method(variant.name).job(options, model)
+        except InputError as error:
+            text = str(error)
+            yield text if variant.label in text else f"{variant.label}: {text}"
+
+
+def _class_problems(model: HookedModel, use: Use) -> Iterator[str]:
+    """Classes of the data set or of the target that the model does not have."""
+    target = use.study.target
+    try:
+        if has_probability(target) and not isinstance(target, OwnTarget):
+            model.target(0)  # refused without a classifier
+        for name in fixed_classes(target):
+            model.target(name)
+    except InputError as error:
+        yield str(error)
+        return
+    if use.paper:
+        problem = class_problem(use.study.data.label, use.images, model, by_label=reads_label(target))
+        if problem:
+            yield problem
+
+
+# --- images as the model sees them ---
+
+
+def _image_problems(model: HookedModel, use: Use) -> Iterator[tuple[str, bool]]:
+    """Images without a label or mask that the run reads, and whether no image is left; a few fail in their trials."""
+    wanted: dict[str, str] = {}
+    localised = any(parse_metric(text)[0].name == LOCALISATION.name for text in use.study.metrics)
+    labelled = reads_label(use.study.target)
+    for sample in use.images if localised or labelled else ():
+        try:
+            label = label_of(sample, use.images, model) if labelled else None
+            if localised:
+                _check_mask(model, with_model_classes(sample, use.images, model), label)
+        except InputError as error:
+            wanted[sample.name] = str(error)
+    if wanted:
+        yield images_text(wanted, len(use.images)), len(wanted) == len(use.images)
+
+
+def _check_mask(model: HookedModel, sample: Sample, label: int | None) -> None:
+    inside, ignored, _ = seen_masks(model, sample.regions, label)
+    refuse_one_sided(inside if ignored is None else inside[~np.asarray(ignored)])
+
+
+def images_text(problems: dict[str, str], total: int) -> str:
+    """Which images cannot be used, and why, a line each."""
+    shown = list(problems.items())[:_SHOWN]
+    lines = [f"{name}: {text}" if name not in text else text for name, text in shown]
+    more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    return "\n    ".join([f"{len(problems)} of {total} images cannot be used:", *lines, *more])
