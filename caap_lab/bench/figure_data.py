@@ -14,8 +14,8 @@ import pandas as pd
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
 from caap_lab.bench.benchmark import run_plan
-from caap_lab.bench.figure_needs import Need, table_words
-from caap_lab.bench.figure_options import FigureOptions, check_photos, photo_names
+from caap_lab.bench.figure_needs import table_words
+from caap_lab.bench.figure_options import FigureOptions, photo_names
 from caap_lab.bench.identity import spec_digest, weights_digest
 from caap_lab.bench.plan import BenchmarkPlan, Identity, Study, merged
 from caap_lab.bench.profiles import paper_name
@@ -123,16 +123,6 @@ class FigureData:
         done = [f"{number:,} {what}" for what, number in self.computed.items() if number]
         return f"Computed {', '.join(done)}; all else was in {self.folder}." if done else f"All was in {self.folder}."
 
-    def check(self, needs: Sequence[Need]) -> None:
-        """Refuse what figures need and cannot use, before anything is computed; trials are checked by their own run.
-
-        Raises:
-            InputError: says all that is missing or cannot be used.
-        """
-        if self.options.photos:
-            shown = [need.table for need in needs if need.what == "maps" and need.table in self.tables]
-            check_photos([self.all_images(self.study(table)) for table in shown], self.options.photos)
-
     def present(self, tables: Iterable[int]) -> list[int]:
         """Those of some tables that the profile was made with.
 
@@ -158,12 +148,21 @@ class FigureData:
         """Trials of benchmarks: the folder itself, as `caap-lab bench` fills it and can go on with it."""
         return self.folder
 
+    @property
+    def _older(self) -> RunFolder:
+        """Where earlier versions kept the trials of benchmarks."""
+        return RunFolder(self.folder / "cells")
+
+    def finished(self, retry_failed: bool = False) -> set[str]:
+        """Keys of the trials that are in the folder; with `retry_failed` only of those that did not fail."""
+        return RunFolder(self.run_folder).finished(retry_failed) | self._older.finished(retry_failed)
+
     def compute(self, tables: Iterable[int]) -> None:
         """Compute the missing trials of some tables, in one run."""
         missing = [table for table in dict.fromkeys(tables) if table in self.tables and table not in self._identities]
         if missing:
             run = RunFolder(self.run_folder)
-            run.take_over(RunFolder(self.folder / _OLDER))
+            run.take_over(self._older)
             before = len(run.finished())
             done = run_plan(self._plan(missing), run.folder, save_plan=False, **self.running)
             self._count("trials", len(run.finished()) - before)
@@ -196,17 +195,9 @@ class FigureData:
             image: Name of an image of its data set.
             target: Class by index, WordNet id or name, "label" or "prediction"; by default what the study explains.
         """
-        images = self.all_images(study)
-        rule = _rule(study, target)
-        content = {
-            "model": model.text,
-            "method": method.text,
-            "source": study.data.source,
-            "image": image,
-            "target": str(target) if rule is None else rule_in_key(rule, by_contrast=False),
-            "identity": [weights_digest(model), spec_digest(method), images.digest_of(image)],
-        }
-        path = self.folder / "maps" / f"{_key(content)}.safetensors"
+        images, rule = self.all_images(study), _rule(study, target)
+        digests = [weights_digest(model), spec_digest(method), images.digest_of(image)]
+        path = self.map_path(study, model, method, image, target, digests)
         if path.exists():
             return AttributionMap.load(path)
         hooked = self.model(model)
@@ -223,6 +214,27 @@ class FigureData:
         m.save(path)
         self._count("maps", 1)
         return m
+
+    def map_path(
+        self,
+        study: Study,
+        model: Variant,
+        method: Variant,
+        image: str,
+        target: int | str | None,
+        digests: Sequence[str],
+    ) -> Path:
+        """Where `map` keeps a map, by its arguments and what the model, the method and the image are, as hashes."""
+        rule = _rule(study, target)
+        content = {
+            "model": model.text,
+            "method": method.text,
+            "source": study.data.source,
+            "image": image,
+            "target": str(target) if rule is None else rule_in_key(rule, by_contrast=False),
+            "identity": list(digests),
+        }
+        return self.folder / "maps" / f"{_key(content)}.safetensors"
 
     def frame(self, content: dict[str, Any], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """A table of numbers, kept in the folder.
@@ -299,10 +311,6 @@ def map_scores(rows: Sequence[Sequence[AttributionMap]]) -> pd.DataFrame:
         for (row, column), score in np.ndenumerate(m.scores.numpy())
     ]
     return pd.DataFrame(lines)
-
-
-_OLDER = "cells"
-"""Where earlier versions kept the trials of benchmarks in a results' folder."""
 
 
 def _rule(study: Study, target: int | str | None) -> TargetRule | None:

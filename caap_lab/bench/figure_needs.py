@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from caap_lab.bench.paper_settings import PaperSettings
-from caap_lab.bench.plan import BenchmarkPlan, Study
+from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.profiles import demo_plan, left_out, paper_plan, stand_in
 from caap_lab.bench.published import names
 from caap_lab.bench.run_folder import RunFolder
@@ -27,6 +27,8 @@ class Need:
     """The first ones of these; all by default."""
     images: int | None = None
     """The first ones of the table's; all by default."""
+    target: str = ""
+    """What maps explain where the user does not say it, "label" or "prediction"; by default what the table does."""
     axis: str = ""
     """What a sweep goes over, such as "blank"."""
     values: tuple[str, ...] = ()
@@ -103,20 +105,6 @@ def completed_demo(plan: BenchmarkPlan, needs: Sequence[Need] | None) -> Benchma
         return plan
     more = demo_plan(len(plan.studies[0].data.names), missing)
     return replace(plan, studies=(*plan.studies, *more.studies))
-
-
-def for_check(studies: Iterable[Study], needs: Sequence[Need]) -> tuple[Study, ...]:
-    """Studies of the models and images that maps, sweeps and attention use; trials are checked by their own run."""
-    found = []
-    for study in studies:
-        labels = [model.label for model in study.models]
-        for need in needs:
-            if need.table == study.table and need.what != "trials":
-                used = need.chosen(labels)
-                data = replace(study.data, names=study.data.names[: need.images])
-                models = tuple(model for model in study.models if model.label in used)
-                found.append(replace(study, data=data, models=models))
-    return tuple(dict.fromkeys(found))
 
 
 def check_tables(needs: Mapping[str, Sequence[Need] | None], plan: BenchmarkPlan, folder: Path) -> None:

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from tqdm.auto import tqdm
 
+from caap_lab.bench.figure_check import check_figures
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import Need, table_words, trial_needs
 from caap_lab.bench.profiles import DEMO_MODELS
@@ -128,7 +129,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
         wanted = {need.table for need in needs[name] or ()}
         if wanted and not wanted & data.tables:
             _leave_out(needs, name, f"the run has no {table_words(sorted(wanted))}")
-    data.check([need for some in needs.values() for need in some or ()])
+    check_figures(data, [need for some in needs.values() for need in some or ()])
     chosen = dict.fromkeys(GALLERY if name in SHEETS else name for name in needs if name not in TABLES)
     scripts = {name: load_script(name, folder) for name in chosen}
     for name in [name for name, script in scripts.items() if hasattr(script, "check")]:
@@ -165,9 +166,10 @@ def _needs(name: str, folder: Path | None) -> tuple[Need, ...] | None:
 
 def _demo_caption(name: str) -> str:
     """What a figure of the demo profile is, and what stands for what in it."""
-    own = ", ".join(f"{model} for {family} of all sizes" for family, model in DEMO_MODELS.items())
+    own = ", ".join(f"{model} for {family}" for family, model in DEMO_MODELS.items())
     figure = name.removeprefix("fig").lstrip("0")
-    return f"Generated scenes and bundled models, laid out as figure {figure} of the paper:\n{own}."
+    what = f"Generated scenes and bundled models, laid out as figure {figure} of the paper"
+    return f"{what}:\n{own}; all sizes of a family share its one model."
 
 
 def _write(name: str, result: FigureResult, out: Path, demo: bool) -> list[Path]:

@@ -1,0 +1,88 @@
+"""All that figures need, opened and tried before anything is computed: a sweep may begin after days of trials."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from caap_lab.bench.figure_data import CAAP, FigureData
+from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.figure_options import check_photos
+from caap_lab.bench.identity import Unreadable, identified
+from caap_lab.bench.plan import BenchmarkPlan, Study, Trial
+from caap_lab.bench.ready import Running, check_ready
+from caap_lab.bench.target_rule import WORDS, TargetRule
+from caap_lab.models.targets import Logit
+
+
+def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
+    """Refuse what figures need and cannot use: photos by name, data sets, models and their classes, the folder.
+
+    Args:
+        data: What they are drawn from.
+        needs: What they read. What is in the folder already needs no model.
+
+    Raises:
+        InputError: says all that is missing or cannot be used.
+    """
+    needs = [need for need in needs if need.table in data.tables]
+    if data.options.photos:
+        shown = [data.all_images(data.study(need.table)) for need in needs if need.what == "maps"]
+        check_photos(shown, data.options.photos)
+    pairs = [(need, part) for need in needs for part in _parts(data, need)]
+    if not pairs:
+        return
+    images = {study.data.source: data.all_images(study) for _, study in pairs}
+    progress, unreadable = data.running.get("progress", True), Unreadable()
+    studies = tuple(study for _, study in pairs)
+    plan = identified(replace(data.plan, studies=studies), {}, images, progress, unreadable)
+    finished = data.finished(retry_failed=data.running.get("retry_failed", False))
+    waiting = {
+        trial.key: trial
+        for need, study in pairs
+        for trial in replace(plan, studies=(study,)).trials
+        if not (trial.key in finished if need.what == "trials" else _has_map(data, need, study, plan, trial))
+    }
+    here = data.running.get("workers") is None and data.running.get("scheduler") is None
+    alone = any(need.what != "trials" for need in needs)  # only trials go to workers
+    running = Running(
+        {}, images, data.running.get("device", "cpu"), data.running.get("batch_size", 64), here or alone, progress
+    )
+    check_ready(plan, list(waiting.values()), data.run_folder, unreadable, running)
+
+
+def _parts(data: FigureData, need: Need) -> list[Study]:
+    """What a figure needs of a table: one study for each of its data sets, where it computes trials of them all."""
+    studies = [study for study in data.plan.studies if study.table == need.table]
+    parts = []
+    for study in studies if need.what == "trials" else studies[:1]:
+        used = need.chosen([model.label for model in study.models])
+        names = data.photos(study, need.images) if need.what == "maps" else study.data.names[: need.images]
+        if need.what == "sweep":
+            names = names[: data.sweep_images]
+        part = replace(
+            study,
+            data=replace(study.data, names=tuple(names)),
+            models=tuple(model for model in study.models if model.label in used),
+        )
+        if need.what == "maps":
+            part = replace(part, metrics=(), target=_rule(data.target(need.target or None), study))
+        elif need.what != "trials":
+            part = replace(part, methods=(CAAP,))
+        parts.append(part)
+    return parts
+
+
+def _rule(target: int | str | None, study: Study) -> TargetRule:
+    """What maps explain, as a study has it; classes by their own logit, which the check looks up alike."""
+    if target is None:
+        return study.target
+    return target if isinstance(target, str) and target in WORDS else Logit(target)
+
+
+def _has_map(data: FigureData, need: Need, study: Study, plan: BenchmarkPlan, trial: Trial) -> bool:
+    """True for a map of single images that is in the folder."""
+    if need.what != "maps":
+        return False
+    digests = [trial.model_digest, trial.method_digest, trial.image_digest]
+    return data.map_path(
+        study, trial.model, trial.method, trial.image, data.target(need.target or None), digests
+    ).exists()
