@@ -1,9 +1,9 @@
-"""Figure 1: CAAP in one picture, from a real run: source, blank, the patched context of one patch, and the map.
+"""Figure 1: CAAP in one picture, from a real run: blank, source, the patched context of one patch, and the map.
 
     python figures/fig01.py --profile demo --out runs/figures
 
-Everything shown is the first image and model of table 1 under CAAP at its defaults, and the patch with its highest
-score.
+Everything shown is the first image (or that of `--photos`) and the first model of table 1 under CAAP at its defaults,
+and the patch with its highest score.
 """
 
 import sys
@@ -17,16 +17,20 @@ from caap_lab.bench.figure_needs import Need
 from caap_lab.commands.figures import run_script
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches
+from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.style import ACCENT, new_figure
+from caap_lab.variant import parse_variant
+
+_HEIGHT = 2.3
 
 NEEDS = (Need(1, "maps", n_models=1, images=1),)
 
 
 def draw(data: FigureData) -> FigureResult:
-    """CAAP in one picture, from a real run: source, blank, the patched context of one patch, and the map."""
+    """CAAP in one picture, from a real run: blank, source, the patched context of one patch, and the map."""
     study = data.study(1)
-    caap = next(method for method in study.methods if method.text == "caap")
-    m = data.map(study, study.models[0], caap, study.data.names[0])
+    (photo,) = data.photos(study, 1)
+    m = data.map(study, study.models[0], parse_variant("CAAP=caap"), photo, data.target())
     image = m.image.numpy()
     height, width = image.shape[:2]
     rows, columns = m.grid
@@ -42,31 +46,31 @@ def draw(data: FigureData) -> FigureResult:
     patched = white.copy()
     patched[block] = image[block]
 
-    figure = new_figure(11, 3.5)  # high enough that the width limits the squares: the layout makes no room else
-    source_ax, blank_ax, patched_ax, map_ax = figure.subplots(1, 4)
-    _picture(
-        source_ax, image, m.grid, "source", f"residual streams entering blocks 0 to {m.settings['cutoff'] - 1} ..."
-    )
-    _picture(blank_ax, white, m.grid, "blank", "... into the blank's run")
+    figure = new_figure(PAGE, _HEIGHT)
+    blank_ax, source_ax, patched_ax, map_ax = figure.subplots(1, 4)  # what the arrow joins stands side by side
+    _picture(blank_ax, white, m.grid, "blank", "its run is the context")
+    blocks = f"residual streams of the outlined\npatches, entering blocks 0 to {m.settings['cutoff'] - 1}"
+    _picture(source_ax, image, m.grid, "source", blocks)
     score = f"score of '{m.target_name}': {m.scores[row, column]:.2f}"
-    _picture(patched_ax, patched, m.grid, f"patched context of patch ({row}, {column})", score)
+    _picture(patched_ax, patched, m.grid, f"patched context\nof patch ({row}, {column})", score)
     m.overlay(map_ax, label=f"{m.score} of '{m.target_name}'")
-    map_ax.set_title("map: one such score per patch", fontsize=10)
+    map_ax.set_title("map: one such\nscore per patch")
 
     for ax in (source_ax, patched_ax):
         outline_patches(ax, m.grid, (height, width), (top, left, bottom, right))
-    middle = ((left + right + 1) / 2 * width / columns, (top + bottom + 1) / 2 * height / rows)
+    middle = (top + bottom + 1) / 2 * height / rows
+    ends = ((right + 1) * width / columns, middle), (left * width / columns, middle)
     arrow = ConnectionPatch(
-        middle, middle, "data", "data", axesA=source_ax, axesB=patched_ax, arrowstyle="->", color=ACCENT
+        *ends, "data", "data", axesA=source_ax, axesB=patched_ax, arrowstyle="->", color=ACCENT, linewidth=1.2
     )
     figure.add_artist(arrow)
-    return FigureResult(figure, map_scores([[m]]))
+    return FigureResult(at_print_size(figure, _HEIGHT), map_scores([[m]]))
 
 
 def _picture(ax: Axes, pixels: np.ndarray, grid: tuple[int, int], title: str, below: str) -> None:
     """A picture with thin lines between its patches."""
     ax.imshow(pixels, interpolation="nearest")
-    ax.set_title(for_plot(title), fontsize=10)
+    ax.set_title(for_plot(title))
     ax.set_xlabel(for_plot(below), fontsize=8)
     height, width = pixels.shape[:2]
     ax.set_xticks([column * width / grid[1] - 0.5 for column in range(1, grid[1])], labels=[])

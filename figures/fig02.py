@@ -2,23 +2,25 @@
 
     python figures/fig02.py --profile demo --out runs/figures
 
-Every map has its own range of colours.
+The image is the first one of table 1, or that of `--photos`. What is explained is each model's own prediction, as in
+table 1, or `--target`. Every map has its own range of colours.
 """
 
 import sys
 
-import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.commands.figures import run_script
+
+NEEDS = (Need(1, "maps", images=1),)
 
 
 def draw(data: FigureData) -> FigureResult:
     """One image of table 1 under all its methods, on each of its models."""
     study = data.study(1)
-    image = study.data.names[0]
-    rows = [[data.map(study, model, method, image) for method in study.methods] for model in study.models]
-    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label for model in study.models])
-    return FigureResult(figure, map_scores(rows))
+    (photo,) = data.photos(study, 1)
+    return sheet_of_maps(data, study, photo, [(model, data.target()) for model in study.models])
 
 
 if __name__ == "__main__":

@@ -2,41 +2,79 @@
 
     python figures/fig03.py --profile demo --out runs/figures
 
-The image is the first one of table 2 with two annotated classes that the model knows; the model is its CLIP.
+The image is the first one of table 2's data set with masks of two classes that the model knows, or that of `--photos`;
+the model is the table's CLIP. Images of table 2 are looked at first, then the others of its data set.
 """
 
 import sys
+from collections.abc import Iterator
+
+from tqdm.auto import tqdm
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
 from caap_lab.commands.figures import run_script
+from caap_lab.data.image_set import Sample
 from caap_lab.variant import Variant
+
+NEEDS = (Need(2, "maps", models=("CLIP-L/14",)),)
+
+
+def check(data: FigureData) -> None:
+    """Refuse a data set without any photo of several classes, before anything is drawn.
+
+    Raises:
+        InputError: says how many photos were looked at.
+    """
+    _photo_of_two_classes(data)
 
 
 def draw(data: FigureData) -> FigureResult:
-    """An image with several objects, explained for each of its classes, on the CLIP model of table 2."""
+    """An image with several objects, explained for each of two of its classes, on the CLIP model of table 2."""
     study = data.study(2)
-    model = next((model for model in study.models if "clip" in model.label.lower()), study.models[0])
-    image, classes = _image_of_two_classes(data, study, model)
-    rows = [[data.map(study, model, method, image, label) for method in study.methods] for label in classes]
-    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label] * len(rows))
-    return FigureResult(figure, map_scores(rows))
+    photo, classes = _photo_of_two_classes(data)
+    return sheet_of_maps(data, study, photo, [(_model(study), index) for index in classes])
 
 
-def _image_of_two_classes(data: FigureData, study: Study, model: Variant) -> tuple[str, list[int | None]]:
-    """The first image with two classes, and these; if there is none, the first image and None, for its own target."""
-    images, hooked = data.images(study), data.model(model)
-    for sample in images:
-        masks = with_model_classes(sample, images, hooked).regions.masks
-        classes: dict[int, int | None] = {}  # one per mask
-        for label, mask in masks.items():
+def _model(study: Study) -> Variant:
+    return next((model for model in study.models if "clip" in model.label.lower()), study.models[0])
+
+
+def _photo_of_two_classes(data: FigureData) -> tuple[str, list[int]]:
+    """The first photo with two classes, and these."""
+    study = data.study(2)
+    images, hooked = data.all_images(study), data.model(_model(study))
+    looked = 0
+    for sample in _photos(data, study):
+        looked += 1
+        found: dict[int, int] = {}  # one class per mask
+        for label, mask in with_model_classes(sample, images, hooked).regions.masks.items():
             if label is not None:
-                classes.setdefault(id(mask), label)
-        if len(classes) > 1:
-            return sample.name, list(classes.values())[:2]
-    return study.data.names[0], [None]
+                found.setdefault(id(mask), label)
+        if len(found) > 1:
+            return sample.name, list(found.values())[:2]
+    photos = "photo" if looked == 1 else "photos"
+    chosen = " that --photos names" if data.options.photos else ""
+    raise cl.InputError(
+        f"Figure 3 explains two classes of one photo, and no photo has masks of two classes that {_model(study).label} "
+        f"knows: looked at {looked} {photos}{chosen} of {images.source}. Name one that has with --photos, or leave "
+        "fig03 out."
+    )
+
+
+def _photos(data: FigureData, study: Study) -> Iterator[Sample]:
+    """Those that the user named; else table 2's, and then all others."""
+    images = data.all_images(study)
+    first = data.photos(study)
+    yield from images.only(first)
+    if not data.options.photos:
+        known = set(first)
+        rest = [sample.name for sample in images if sample.name not in known]
+        yield from tqdm(images.only(rest), desc="photos of several classes", unit="photo", leave=False)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
     python figures/fig06.py --profile demo --out runs/figures
 
 Above, the mean attention weight of pairs of patches; below, the share of a patch's attention. Means over heads, then
-over images, with standard errors over images.
+over the images that have such pairs, with standard errors over these. Only images with several objects have pairs
+between objects: how many there are stands above each panel.
 """
 
 import sys
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 import caap_lab as cl
@@ -18,12 +20,13 @@ from caap_lab.bench.figure_needs import Need
 from caap_lab.bench.identity import weights_digest
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.attention import plot_regions
+from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.style import new_figure, shared_legend, style_axes
 from caap_lab.variant import Variant
 
 QUANTITIES: dict[Literal["weight", "mass"], str] = {
-    "weight": "attention weight, mean of pairs",
-    "mass": "attention mass, share of a query's",
+    "weight": "attention weight,\nmean over pairs",
+    "mass": "attention mass, share\nof a query's attention",
 }
 KINDS = (
     "intra-object",
@@ -33,6 +36,8 @@ KINDS = (
     "background-to-background",
 )
 
+_HEIGHT = 3.9
+
 NEEDS = (Need(2, "attention"),)
 
 
@@ -40,7 +45,7 @@ def draw(data: FigureData) -> FigureResult:
     """Mean attention weight of pairs of patches above, the share of a patch's attention below."""
     study = data.study(2)
     count = len(study.data.names)
-    figure = new_figure(3.4 * len(study.models), 6.4)
+    figure = new_figure(PAGE, _HEIGHT)
     panels = figure.subplots(2, len(study.models), squeeze=False, sharex="col")
     frames = []
     for column, model in zip(panels.T, study.models, strict=True):
@@ -48,18 +53,20 @@ def draw(data: FigureData) -> FigureResult:
         frames.append(frame.assign(model=model.label))
         for ax, quantity in zip(column, QUANTITIES, strict=True):
             plot_regions(frame[frame["quantity"] == quantity], ax, ylabel="", legend=False)
-        style_axes(column[0], xlabel="", title=f"{model.label}, {count} image{'s' * (count != 1)}")
+        several = int(frame.loc[frame["kind"] == "inter-object", "n"].max())
+        objects = f"{several} with several objects" if several else "no image has two objects"
+        style_axes(column[0], xlabel="", title=f"{model.label}, n = {count}\n{objects}")
     for ax, label in zip(panels[:, 0], QUANTITIES.values(), strict=True):
         style_axes(ax, ylabel=label)
     shared_legend(figure, columns=3)
-    return FigureResult(figure, pd.concat(frames))
+    return FigureResult(at_print_size(figure, _HEIGHT), pd.concat(frames))
 
 
 def _regions(data: FigureData, model: Variant) -> pd.DataFrame:
     """Mean and standard error of both quantities for each kind of pairs and layer, kept in the results' folder."""
     images = data.images(data.study(2))
     digests = [images.digest_of(name) for name in data.study(2).data.names]
-    content = {"figure": 6, "model": model.text, "weights": weights_digest(model), "images": digests}
+    content = {"figure": 6, "n": "by kind", "model": model.text, "weights": weights_digest(model), "images": digests}
     return data.frame(content, partial(_measure, data, model))
 
 
@@ -68,9 +75,11 @@ def _measure(data: FigureData, model: Variant) -> pd.DataFrame:
     assert isinstance(hooked, cl.HookedViT)
     regions = cl.attention_regions(hooked, data.images(data.study(2)), progress=False)
     frames = []
+    found = regions.data["mass"].isel(layer=0, head=0)  # NaN for an image without such pairs
     for quantity in QUANTITIES:
         frame = regions.over_layers(quantity, heads="mean").set_index("kind").loc[list(KINDS)].reset_index()
         frame.insert(0, "quantity", quantity)
+        frame["n"] = frame["kind"].map(lambda kind: int(np.isfinite(found.sel(kind=kind)).sum()))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import trial_needs
-from caap_lab.bench.published_beside import with_published
+from caap_lab.bench.published_beside import count_text, with_published
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.overview import plot_overview
 from caap_lab.plots.style import level_styles
@@ -38,7 +38,8 @@ def draw(data: FigureData) -> FigureResult:
     known += [with_published(summary[summary["metric"] == "aupr1"], LOCALISATION)]
     frame = pd.concat(known, ignore_index=True)
     order = [method.label for table in TABLES for method in data.study(table).methods]
-    figure = plot_overview(frame, METRICS, styles=level_styles(list(dict.fromkeys(order))), reference_label="published")
+    labels = {name: f"{text}, {count_text(frame.loc[frame['metric'] == name, 'n'])}" for name, text in METRICS.items()}
+    figure = plot_overview(frame, labels, styles=level_styles(list(dict.fromkeys(order))), reference_label="published")
     return FigureResult(figure, frame.drop(columns="study"))
 
 

@@ -1,26 +1,57 @@
-"""The paper's figures 11 to 40: five images under all methods of table 1, on each of its models.
+"""The paper's figures 11 to 40: one photo each, under all methods of table 1, one row per model.
 
     python figures/gallery.py --profile demo --out runs/figures
 
-Every map has its own range of colours.
+The photos are the first ones of table 1, or those of `--photos`; `caap-lab figures fig12` draws the second alone. What
+is explained is the photo's label, or `--target`. Every map has its own range of colours.
 """
 
 import sys
+from collections.abc import Iterator, Sequence
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
+from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.figure_scripts import SHEETS
+from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.commands.figures import run_script
 
-IMAGES = 5
+NEEDS = (Need(1, "maps", images=len(SHEETS), target="label"),)
+DEMO_SHEETS = 5
+"""Of the demo profile, which has few images."""
 
 
-def draw(data: FigureData) -> FigureResult:
-    """The first images of table 1 under all its methods, one model after the other."""
+def check(data: FigureData) -> None:
+    """Refuse to explain labels where the photos have none, before anything is drawn.
+
+    Raises:
+        InputError: says which photos, and what to do.
+    """
     study = data.study(1)
-    pairs = [(model, image) for model in study.models for image in study.data.names[:IMAGES]]
-    rows = [[data.map(study, model, method, image) for method in study.methods] for model, image in pairs]
-    figure = cl.gallery(rows, [method.label for method in study.methods], [model.label for model, _ in pairs])
-    return FigureResult(figure, map_scores(rows))
+    if data.target("label") == "label" and not data.all_images(study).has_labels:
+        raise cl.InputError(
+            f"Figures 11 to 40 explain the photos' labels, and {study.data.source} has none: explain the models' own "
+            "predictions with --target prediction."
+        )
+
+
+def draw(data: FigureData, sheets: Sequence[str] = ()) -> Iterator[FigureResult]:
+    """Figures 11 to 40 or some of them, one photo each, one row per model.
+
+    Args:
+        data: What they are drawn from.
+        sheets: Names of the wanted figures; all by default, as far as there are photos.
+    """
+    study = data.study(1)
+    photos = data.photos(study, len(SHEETS))
+    for sheet in sheets or SHEETS[: DEMO_SHEETS if data.plan.profile == "demo" else None]:
+        place = SHEETS.index(sheet)
+        if place >= len(photos):
+            if not sheets:
+                return
+            raise cl.InputError(f"{sheet} shows photo {place + 1}, and there are {len(photos)}.")
+        rows = [(model, data.target("label")) for model in study.models]
+        yield sheet_of_maps(data, study, photos[place], rows, sheet)
 
 
 if __name__ == "__main__":

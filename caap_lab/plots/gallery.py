@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_plot
+from caap_lab.plots.colour_key import KEY_LINE, Key, draw_key, key_lines
 from caap_lab.plots.look import LOOK, Look
 from caap_lab.plots.maps import (
     Pixels,
@@ -83,10 +84,17 @@ def plot_gallery(rows: Sequence[GalleryRow], titles: Sequence[str], look: Look =
         units = row.units or [""] * len(row.maps)
         maps = zip(above, row.maps, row.signed, units, strict=True)
         lines.append([Tile(row.image, "\n".join(row.titles)), *(Tile(row.image, *one) for one in maps)])
-    return plot_tiles(lines, look)
+    key = key_lines(titles, [row.signed for row in rows])
+    return plot_tiles(lines, look, key=key if len(key) > 1 and look.colour_map is None else None)
 
 
-def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float = PANEL, note: str = "") -> Figure:
+def plot_tiles(
+    lines: Sequence[Sequence[Tile]],
+    look: Look = LOOK,
+    panel: float = PANEL,
+    note: str = "",
+    key: Key | None = None,
+) -> Figure:
     """Photos and maps in lines; every map has its own range of colours.
 
     Args:
@@ -94,6 +102,7 @@ def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float 
         look: How the maps are drawn.
         panel: Width of a tile with the gap beside it in inches.
         note: Below all.
+        key: What the colours of signed and other maps say, below the maps.
 
     Raises:
         InputError: the look cannot be drawn.
@@ -103,7 +112,8 @@ def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float 
     shape = lines[0][0].image.shape
     below = SCALE * any(tile.unit for line in lines for tile in line)
     high = panel * shape[0] / shape[1]
-    line_height, foot = high + TITLE + below, 0.15 * bool(note)
+    line_height, below_note = high + TITLE + below, 0.15 * bool(note)
+    foot = below_note + KEY_LINE * len(key or {})
     width, height = panel * columns, line_height * len(lines) + 2 * GAP + foot
     # All panels are alike, so their places are known; to work them out takes as long as to draw them all.
     figure = new_figure(width, height, layout=None)
@@ -120,6 +130,8 @@ def plot_tiles(lines: Sequence[Sequence[Tile]], look: Look = LOOK, panel: float 
             _draw(ax, tile, look, panel)
         for ax in axes[len(line) :]:
             ax.set_axis_off()
+    if key:
+        draw_key(figure, key, GAP, foot + GAP / 2, look)
     if note:
         figure.text(0.5, 0.06 / height, for_plot(note), ha="center", va="bottom", fontsize=6, color="0.35")
     return figure
@@ -143,14 +155,8 @@ def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
     It belongs to the map's own axes: a colour bar of matplotlib's takes longer than the map.
     """
     assert tile.scores is not None
-    height, width = tile.image.shape[:2]
     limits = map_range(tile.scores, tile.signed, robust=look.robust)
-    name = look.colour_map or map_colour_map(tile.signed)
-    colours = on_white(name, signed=tile.signed) if look.fade else colour_table(name)
-    top, bottom = height * 1.03 - 0.5, height * 1.07 - 0.5
-    strip = ax.imshow(colours[None], extent=(-0.5, width - 0.5, bottom, top), aspect="equal", interpolation="nearest")
-    strip.set_clip_on(False)
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    draw_strip(ax, tile.image, tile.signed, look)
     signs = ["\N{LESS-THAN OR EQUAL TO}" * cut_ends(tile.scores, limits)[0], "\N{GREATER-THAN OR EQUAL TO}"]
     signs[1] *= cut_ends(tile.scores, limits)[1]
     low, high = (f"{sign}{number_text(limit)}" for sign, limit in zip(signs, limits, strict=True))
@@ -161,6 +167,17 @@ def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
     look_of_text = {"fontsize": 5.5, "va": "top", "color": "0.25"}
     for place, text, side in ((0.0, low, "left"), (middle, unit, "center"), (1.0, high, "right")):
         ax.text(place, -0.08, text, ha=side, transform=ax.transAxes, **look_of_text)  # type: ignore[arg-type]
+
+
+def draw_strip(ax: Axes, image: Pixels, signed: bool, look: Look) -> None:
+    """The colours of a map in a strip below it, within its own axes."""
+    height, width = image.shape[:2]
+    name = look.colour_map or map_colour_map(signed)
+    colours = on_white(name, signed=signed) if look.fade else colour_table(name)
+    top, bottom = height * 1.03 - 0.5, height * 1.07 - 0.5
+    strip = ax.imshow(colours[None], extent=(-0.5, width - 0.5, bottom, top), aspect="equal", interpolation="nearest")
+    strip.set_clip_on(False)
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 def number_text(value: float) -> str:

@@ -29,7 +29,7 @@ def at_print_size(figure: Figure, height: float, width: float = PAGE) -> Figure:
         assert isinstance(text, Text)
         text.set_fontsize(min(max(text.get_fontsize() - 2, SMALL), LARGE))  # type: ignore[operator]
     for ax in figure.axes:
-        ax.tick_params(labelsize=SMALL, width=0.6, length=2, pad=2)
+        ax.tick_params(labelsize=SMALL, pad=2)
         for spine in ax.spines.values():
             spine.set_linewidth(0.6)
         ax.xaxis.labelpad, ax.yaxis.labelpad = 2, 2
@@ -37,7 +37,7 @@ def at_print_size(figure: Figure, height: float, width: float = PAGE) -> Figure:
             line.set_linewidth(_THINNER * line.get_linewidth())
             line.set_markersize(_THINNER * line.get_markersize())
         for grid in (*ax.get_xgridlines(), *ax.get_ygridlines()):
-            grid.set_linewidth(0.5)
+            grid.set_linewidth(min(grid.get_linewidth(), 0.5))
     for legend in figure.findobj(Legend):
         assert isinstance(legend, Legend)
         for handle in legend.get_lines():
