@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,13 +62,23 @@ def check_ready(
     """
     if not waiting:
         return
-    problems = [*folder_problems(folder, len(waiting)), *_image_problems(plan, waiting, unreadable)]
-    problems += _model_problems(plan, waiting, unreadable, running)
+    problems = [*folder_problems(folder, len(waiting)), *plan_problems(plan, waiting, unreadable, running)]
     stopping = [problem for problem in problems if problem.stops]
     if stopping:
         raise InputError(refusal(stopping, plan.profile == "paper"))
     for problem in problems:
         tqdm.write(f"{problem.part}: {problem.text}\n  Their trials will fail, and the rest goes on.", sys.stderr)
+
+
+def plan_problems(
+    plan: BenchmarkPlan, waiting: Sequence[Trial], unreadable: Unreadable, running: Running
+) -> list[Problem]:
+    """What stands in the way of trials: images that cannot be read, and models that cannot do what is asked of them.
+
+    Arguments are `check_ready`'s.
+    """
+    problems = _image_problems(plan, waiting, unreadable)
+    return [*problems, *_model_problems(plan, waiting, unreadable, running)]
 
 
 def refusal(problems: Sequence[Problem], paper: bool = False) -> str:
@@ -115,17 +126,19 @@ def folder_problems(folder: Path, trials: int) -> list[Problem]:
 # --- images ---
 
 
-def count_problem(dataset: str, there: int, wanted: int) -> str:
+def count_problem(dataset: str, there: int, due: Iterable[int]) -> str:
     """A sentence if a data set has fewer images than are due; empty otherwise.
 
     Args:
         dataset: The paper's name.
         there: Images that it has.
-        wanted: Images that are to be drawn from it.
+        due: Numbers of images that tables draw from it.
     """
-    if there >= wanted:
+    more = sorted({count for count in due if count > there}, reverse=True)
+    if not more:
         return ""
-    return f"{dataset} has {there} of {wanted} images; --images {there} if that is meant."
+    images = f"{there} image{'s' * (there != 1)}"
+    return f"{dataset} has {images}, and {' and '.join(map(str, more))} are due: --images {there} if that is meant."
 
 
 def _image_problems(plan: BenchmarkPlan, waiting: Iterable[Trial], unreadable: Unreadable) -> list[Problem]:
@@ -152,7 +165,7 @@ def _model_problems(
     plan: BenchmarkPlan, waiting: Sequence[Trial], unreadable: Unreadable, running: Running
 ) -> list[Problem]:
     """Models of waiting trials, tried one after the other; the first one last, so that it is there when they begin."""
-    specs = {trial.model.text: trial.model for trial in waiting}
+    specs = _named(plan, {trial.model.text: trial.model for trial in waiting})
     problems = [Problem(specs[text].label, sentence) for text, sentence in unreadable.models.items() if text in specs]
     uses = {text: _uses(plan, text, unreadable, running) for text in specs if text not in unreadable.models}
     tried = {text: _what(plan, specs[text], uses[text], running) for text in uses}
@@ -173,9 +186,21 @@ def _model_problems(
     return problems
 
 
+def _named(plan: BenchmarkPlan, specs: Mapping[str, Variant]) -> dict[str, Variant]:
+    """Models under names that tell them apart: a data set may have one of its own, "Oxford-IIIT-Pet/ViT-B/16"."""
+    shared = Counter(spec.label for spec in specs.values())
+    first = {spec.text: study.data.label for study in reversed(plan.studies) for spec in study.models}
+    return {
+        text: replace(spec, label=f"{first[text]}/{spec.label}") if shared[spec.label] > 1 else spec
+        for text, spec in specs.items()
+    }
+
+
 def _on_cpu(spec: Variant) -> Variant:
-    options = {name: value for name, value in spec.options.items() if name != "device"}
-    return replace(spec, options=options)
+    """A model as it is tried for workers, whose devices and formats this machine may not have."""
+    return replace(
+        spec, options={name: value for name, value in spec.options.items() if name not in ("device", "dtype")}
+    )
 
 
 def _uses(plan: BenchmarkPlan, model: str, unreadable: Unreadable, running: Running) -> list[Use]:
