@@ -1,6 +1,7 @@
 """Whether a model's classes are those of the paper's data set that it is to run on."""
 
 from caap_lab.bench.pairing import count_pairs, label_of
+from caap_lab.bench.paper_parts import OWN_CLASSES
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
@@ -58,4 +59,5 @@ def _which(model: HookedModel) -> str:
 
 
 def _way_out(dataset: str) -> str:
-    return f'Give one with its classes, --models "{dataset}/MODEL=...", or leave it out with --without.'
+    name = f"{dataset}/NAME" if dataset in OWN_CLASSES else "NAME"
+    return f'Give a model with its classes: --models "{name}=MODEL".'

@@ -44,6 +44,8 @@ repository evaluates its linear heads at 224 pixels, cut from photos whose short
 HEADS = {f"DINOv2-{size}/14": f"dinov2_vit{size.lower()}14_linear_head.pth" for size in "SBLG"}
 """Models that have no classifier, and the file of the dinov2 repository that gives them one."""
 HEADS_HOME = "github.com/facebookresearch/dinov2, under pretrained heads for image classification"
+GROUPS = ("faithfulness", "localisation")
+"""The metrics that the paper's tables have, each with a number of images of its own."""
 IMAGES = {"faithfulness": 500, "localisation": 128}
 """Images per data set in the paper: 500 are stated, 128 follow from its standard errors. "table 8" would be a table's
 own number."""

@@ -1,16 +1,15 @@
 """Everything that a run of the paper profile is made of, from the command line, a TOML file or both."""
 
-import json
-import tomllib
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from caap_lab.bench.paper_parts import DATASETS, IMAGES, MODELS, OWN_CLASSES, chosen_tables, group_of
+from caap_lab.bench.paper_parts import DATASETS, GROUPS, IMAGES, MODELS, OWN_CLASSES, chosen_tables, group_of
 from caap_lab.bench.published import METHODS, names
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path
 from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.models.names import nearest
 from caap_lab.variant import Variant, parse_variant
@@ -48,16 +47,16 @@ class PaperSettings:
 
     def __post_init__(self) -> None:
         for name, what in (("data", DATASETS), ("image_lists", DATASETS), ("heads", MODELS)):
-            _known(getattr(self, name), what, name)
+            _check_names(getattr(self, name), what, name)
+        for name, source in self.data.items():
+            if source.partition(":")[0] != DATASETS[name] or not source.partition(":")[2]:
+                raise InputError(f"data: {name} is {source!r}, where {DATASETS[name]}:PATH should be.")
         for name in self.models:
-            dataset, model = split_model(name)
-            _known([model], MODELS, "models")
-            if dataset:
-                _known([dataset], DATASETS, "models")
+            _check_model_name(name)
         chosen_tables(self.tables)
-        _known(self.methods, METHODS, "methods")
-        _known(self.without, {**METHODS, **MODELS, **DATASETS}, "without")
-        _known(self.images, IMAGES, "images", tables=True)
+        _check_names(self.methods, METHODS, "methods")
+        _check_names(self.without, {**METHODS, **MODELS, **DATASETS}, "without")
+        object.__setattr__(self, "images", _counts(self.images))
         for name, count in self.images.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise InputError(f"images: {name} has {count!r}, where a number of images from 1 on should be.")
@@ -113,8 +112,8 @@ class PaperSettings:
 
 def split_model(name: str) -> tuple[str, str]:
     """Data set, or "", and model of a name such as "Oxford-IIIT-Pet/ViT-B/16"."""
-    dataset, slash, model = name.partition("/")
-    return (dataset, model) if slash and dataset in DATASETS else ("", name)
+    dataset, _, model = name.partition("/")
+    return (dataset, model) if dataset in DATASETS else ("", name)
 
 
 def given_settings(
@@ -152,17 +151,16 @@ def given_settings(
         InputError: a name is none of the paper's, or a value is out of range.
     """
     base = base or PaperSettings()
-    counts = dict.fromkeys(("faithfulness", "localisation"), images) if isinstance(images, int) else dict(images or {})
     given: dict[str, Any] = {
         "data": {**base.data, **_sources(data)},
-        "models": {**base.models, **{spec.label: spec for spec in map(parse_variant, models)}},
+        "models": {**base.models, **_models(models)},
         "heads": {**base.heads, **{name: str(path) for name, path in (heads or {}).items()}},
         "image_lists": {**base.image_lists, **{name: str(path) for name, path in (image_lists or {}).items()}},
-        "images": {} if isinstance(images, int) else dict(base.images),
     }
-    given["images"] |= counts
     if isinstance(images, int):  # for tables with a number of their own as well
-        given["images"] |= {name: images for name in IMAGES}
+        given["images"] = dict.fromkeys((*GROUPS, *IMAGES), images)
+    elif images:
+        given["images"] = {**base.images, **_counts(images)}
     if tables:
         given["tables"] = tuple(tables)
     for name, chosen in (("methods", methods), ("without", without)):
@@ -180,86 +178,6 @@ def paper_method(name: str) -> str:
     return ours.get(name, name)
 
 
-# --- the file ---
-
-
-def read_settings(path: str | Path) -> PaperSettings:
-    """Settings from a TOML file.
-
-    Raises:
-        InputError: it cannot be read, or something in it is none of the settings.
-    """
-    path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a TOML file of settings ({error}).") from None
-    try:
-        return _from_toml(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def write_settings(settings: PaperSettings, path: str | Path) -> None:
-    """Write settings as a TOML file that `read_settings` reads."""
-    with atomic_path(Path(path)) as part:
-        part.write_text(to_toml(settings), encoding="utf-8")
-
-
-def to_toml(settings: PaperSettings) -> str:
-    """The text of the file."""
-    lines = ["# A run of the paper profile: caap-lab bench --profile THIS_FILE --out FOLDER", ""]
-    tables = []
-    for one in fields(settings):
-        value = getattr(settings, one.name)
-        if isinstance(value, Mapping):
-            rows = {name: entry.text if isinstance(entry, Variant) else entry for name, entry in value.items()}
-            tables.append((one.name, rows))
-        else:
-            lines.append(f"{one.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
-    for name, rows in tables:
-        lines += ["", f"[{name}]", *(f"{json.dumps(key)} = {json.dumps(entry)}" for key, entry in rows.items())]
-    return "\n".join(lines) + "\n"
-
-
-_KINDS: dict[str, tuple[type, type | None]] = {
-    "data": (dict, str),
-    "image_lists": (dict, str),
-    "models": (dict, str),
-    "heads": (dict, str),
-    "tables": (list, int),
-    "methods": (list, str),
-    "without": (list, str),
-    "images": (dict, int),
-    "seed": (int, None),
-    "protocol": (str, None),
-    "precision": (str, None),
-}
-"""What each entry of the file has to be, and what is in it."""
-
-
-def _from_toml(content: Mapping[str, Any]) -> PaperSettings:
-    for name, value in content.items():
-        if name not in _KINDS:
-            raise InputError(f"there is no setting {name!r}.{nearest(name, list(_KINDS))} There are {', '.join(_KINDS)}.")
-        kind, inside = _KINDS[name]
-        entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        if not isinstance(value, kind) or (inside and not all(isinstance(entry, inside) for entry in entries)):
-            of = f" of {inside.__name__}" if inside else ""
-            raise InputError(f"{name} is {value!r}, where a {kind.__name__}{of} should be.")
-    read: dict[str, Any] = dict(content)
-    models = {name: Variant(v.name, v.options, name) for name, v in _variants(content.get("models", {})).items()}
-    lists = {name: tuple(content[name]) for name in ("tables", "methods", "without") if name in content}
-    for name in ("methods", "without"):
-        if name in lists:
-            lists[name] = tuple(map(paper_method, lists[name]))
-    return PaperSettings(**{**read, **lists, "models": models})
-
-
-def _variants(texts: Mapping[str, str]) -> dict[str, Variant]:
-    return {name: parse_variant(f"{name}={text}") for name, text in texts.items()}
-
-
 def _sources(data: Sequence[str]) -> dict[str, str]:
     """The user's copies, "KIND:PATH", by the paper's name for the data set."""
     names_of_kinds = {kind: name for name, kind in DATASETS.items()}
@@ -269,22 +187,66 @@ def _sources(data: Sequence[str]) -> dict[str, str]:
         if kind not in names_of_kinds:
             raise InputError(
                 f"{source!r} is none of the paper's data sets; those are {':PATH, '.join(names_of_kinds)}:PATH."
+                f"{nearest(kind, list(names_of_kinds))}"
             )
+        if names_of_kinds[kind] in sources:
+            raise InputError(f"data: there are two {kind}:PATH; give one.")
         sources[names_of_kinds[kind]] = source
     return sources
 
 
-def _known(given: Iterable[str], what: Mapping[str, Any], setting: str, tables: bool = False) -> None:
-    """Refuse names that are not among these; with `tables` also "table 8" counts."""
-    for name in given:
-        if name in what or (tables and _is_table(name)):
-            continue
-        more = ', or a table, such as "table 8"' if tables else ""
+def _models(given: Sequence[str | Variant]) -> dict[str, Variant]:
+    specs = [parse_variant(one) for one in given]
+    for name, count in Counter(spec.label for spec in specs).items():
+        _check_model_name(name)
+        if count > 1:
+            raise InputError(f"models: {name} is given {count} times; give it once.")
+    return {spec.label: spec for spec in specs}
+
+
+def _check_model_name(name: str) -> None:
+    """Refuse what is neither a model of the paper nor "DATASET/MODEL"."""
+    dataset, model = split_model(name)
+    if model in MODELS:
+        return
+    near = nearest(model, list(MODELS))
+    first, _, rest = name.partition("/")
+    if not dataset and rest in MODELS:  # it is the data set that is misspelt
         raise InputError(
-            f"{setting}: {name!r} is none of the paper's names.{nearest(name, list(what))} They are {', '.join(what)}{more}."
+            f"models: {first!r} in {name!r} is none of the paper's data sets.{nearest(first, list(DATASETS))} They are "
+            f"{', '.join(DATASETS)}."
         )
+    raise InputError(
+        f"models: {model!r} is none of the paper's names.{near} They are {', '.join(MODELS)}, and "
+        f'"DATASET/MODEL" for one data set alone, such as "Oxford-IIIT-Pet/ViT-B/16".'
+    )
 
 
-def _is_table(name: str) -> bool:
-    word, _, number = name.partition(" ")
-    return word == "table" and number.isdecimal() and bool(chosen_tables([int(number)]))
+def _check_names(given: Iterable[str], known: Mapping[str, Any], setting: str) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"{setting}: {name!r} is none of the paper's names.{nearest(name, list(known))} They are "
+                f"{', '.join(known)}."
+            )
+
+
+_TABLE = re.compile(r"table[ _-]?(\d+)")
+
+
+def _counts(given: Mapping[str, int]) -> dict[str, int]:
+    """Counts under the names that `IMAGES` has, with "table8" as "table 8"."""
+    counts: dict[str, int] = {}
+    for name, count in given.items():
+        table = _TABLE.fullmatch(name)
+        if table is None and name not in GROUPS:
+            known = [*GROUPS, *(f"table {number}" for number in chosen_tables(None))]
+            raise InputError(
+                f"images: {name!r} is no part of the paper.{nearest(name, known)} Numbers of images are for "
+                f'{", ".join(GROUPS)}, or a table, such as "table 8".'
+            )
+        plain = name if table is None else f"table {chosen_tables([int(table[1])])[0]}"
+        if plain in counts:
+            raise InputError(f"images: {plain} is given twice.")
+        counts[plain] = count
+    return counts

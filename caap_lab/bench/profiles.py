@@ -1,13 +1,15 @@
 """The two profiles of the paper's tables: `paper`, on its models and data sets, and `demo`, on the bundled world."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
 from caap_lab.bench.identity import classes_are_texts
-from caap_lab.bench.paper_parts import DATASETS, HEADS, IMAGES, MODELS, chosen_tables, group_of
-from caap_lab.bench.paper_settings import PaperSettings
+from caap_lab.bench.paper_parts import DATASETS, HEADS, IMAGES, MODELS, group_of
+from caap_lab.bench.paper_settings import PaperSettings, given_settings
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.published import METHODS, names
+from caap_lab.bench.ready import count_problem
 from caap_lab.data.image_set import ImageSet, read_list
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
@@ -45,13 +47,25 @@ def paper_name(table: int, label: str) -> str:
     return next((name for name in names(table, "model") if label in (name, stand_in(name))), label)
 
 
-def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) -> BenchmarkPlan:
+def demo_plan(
+    images: int = DEMO_IMAGES,
+    chosen: Sequence[int] | None = None,
+    *,
+    methods: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> BenchmarkPlan:
     """All tables on the bundled world, laid out as the paper's, under the names of what stands in for its own.
 
     Args:
         images: Scenes of each kind.
         chosen: Numbers of tables; all by default.
+        methods: The paper's names for methods, or ours; all by default.
+        without: The paper's names for methods, models and data sets that are left out.
+
+    Raises:
+        InputError: a name is none of the paper's, or nothing is left.
     """
+    settings = given_settings(tables=chosen, methods=methods, without=without)
     sets = {name: open_images(source).sample(images, seed=0) for name, source in DEMO_DATASETS.items()}
     notes = (
         f"Scaled down: the bundled world stands in for the paper's models and data sets ({images} generated scenes of "
@@ -60,56 +74,69 @@ def demo_plan(images: int = DEMO_IMAGES, chosen: Sequence[int] | None = None) ->
         f"Of the CNNs only {', '.join(DEMO_CNN)} has a counterpart; the others are left out of tables 14 and 15.",
     )
     studies = []
-    for table in chosen_tables(chosen):
-        for dataset in names(table, "dataset"):
-            own = [model for name in names(table, "model", dataset) if (model := stand_in(name))]
-            methods = tuple(parse_variant(f"{name}={METHODS[name]}") for name in names(table, "method", dataset))
-            studies.append(_study(table, dataset, sets[dataset], tuple(map(parse_variant, own)), methods, ""))
-    return BenchmarkPlan(tuple(studies), curve_protocol("rise"), "demo", notes)
+    for table in settings.wanted:
+        for dataset in settings.datasets(table):
+            own = [model for name in settings.model_names(table, dataset) if (model := stand_in(name))]
+            some = _methods(settings, table, dataset)
+            if own and some:
+                studies.append(_study(table, dataset, sets[dataset], tuple(map(parse_variant, own)), some, ""))
+    return BenchmarkPlan(_some(studies), curve_protocol("rise"), "demo", (*notes, *_on_request(settings)))
 
 
 def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
     """The paper's tables on its own models and data sets: of each table what there are data for.
 
     Raises:
-        InputError: a chosen table has none of its data sets, or a model lacks its head or its classifier; the message
-            says what to give, and how to leave it out.
+        InputError: a chosen table has none of its data sets, a data set cannot be opened, or a model lacks its head or
+            its classifier; the message names all of them, and says what to give and how to leave it out.
     """
-    parts = _parts_of_paper(settings)
-    sets = {name: open_images(source) for name, source in settings.data.items() if name in {d for _, d in parts}}
-    lists = {name: sets[name].only(read_list(path)) for name, path in settings.image_lists.items() if name in sets}
+    problems: dict[str, None] = {}
+    parts = _parts_of_paper(settings, problems)
+    chosen = _images(settings, parts, problems)
     studies = []
     for table, dataset in parts:
-        images = {**sets, **lists}[dataset]
-        count = settings.count(table, dataset)
-        if dataset not in lists and len(images) > count:
-            images = images.sample(count, settings.seed)
-        models = tuple(_classifier(settings, dataset, name) for name in settings.model_names(table, dataset))
-        methods = tuple(parse_variant(f"{name}={METHODS[name]}") for name in settings.method_names(table, dataset))
-        if models and methods:
+        found = {name: classifier(settings, dataset, name) for name in settings.model_names(table, dataset)}
+        problems |= dict.fromkeys(one for one in found.values() if isinstance(one, str))
+        models = tuple(one for one in found.values() if not isinstance(one, str))
+        methods = _methods(settings, table, dataset)
+        if dataset in chosen and models and methods:
+            images, count = chosen[dataset], settings.count(table, dataset)
+            if dataset not in settings.image_lists and len(images) > count:
+                images = images.sample(count, settings.seed)
             studies.append(_study(table, dataset, images, models, methods, dataset))
-    if not studies:
-        raise InputError("Nothing is left to compute: all models or methods of the chosen tables are left out.")
+    if problems:
+        raise InputError(_all_at_once(list(problems)))
     notes = (
         "The paper names no checkpoints, and neither its cutoff nor the details of its curves could be recovered: the "
         "values that ran are in each row's settings and protocol.",
         *left_out(settings),
     )
-    return BenchmarkPlan(tuple(studies), curve_protocol(settings.protocol), "paper", notes)
+    return BenchmarkPlan(_some(studies), curve_protocol(settings.protocol), "paper", notes)
 
 
 def left_out(settings: PaperSettings) -> list[str]:
     """What of the chosen tables is not computed, in sentences: for want of data, or since the user leaves it out."""
-    there, sentences = _parts_of_paper(settings), []
+    whole: dict[tuple[str, ...], list[int]] = {}
+    partly: dict[tuple[str, ...], list[int]] = {}
     for table in settings.wanted:
-        missing = [name for name in names(table, "dataset") if (table, name) not in there]
+        datasets = settings.datasets(table)
+        missing = tuple(name for name in datasets if name not in settings.data)
         if missing:
-            whole = len(missing) == len(names(table, "dataset"))
-            sentences.append(f"Table {table} is left out{'' if whole else ' in part'}: no {', '.join(missing)}.")
-    chosen = {*(settings.methods or METHODS), *MODELS} - {*settings.without}
-    named = [*names_of_tables(settings, "model"), *names_of_tables(settings, "method")]
-    gone = [name for name in named if name not in chosen]
-    return [*sentences, *([f"Left out: {', '.join(gone)}."] if gone else [])]
+            (whole if len(missing) == len(datasets) else partly).setdefault(missing, []).append(table)
+    sentences = [
+        f"{_tables(tables)} left out{how}: there is no copy of {' and '.join(missing)}."
+        for found, how in ((whole, ""), (partly, " in part"))
+        for missing, tables in found.items()
+    ]
+    return [*sentences, *_on_request(settings)]
+
+
+def _on_request(settings: PaperSettings) -> list[str]:
+    """What the user leaves out of the chosen tables, as a sentence."""
+    kept = {*(settings.methods or METHODS), *MODELS, *DATASETS} - {*settings.without}
+    named = [name for what in ("dataset", "model", "method") for name in names_of_tables(settings, what)]
+    gone = [name for name in named if name not in kept]
+    return [f"Left out on request: {', '.join(gone)}."] if gone else []
 
 
 def names_of_tables(settings: PaperSettings, what: str) -> list[str]:
@@ -117,12 +144,37 @@ def names_of_tables(settings: PaperSettings, what: str) -> list[str]:
     return list(dict.fromkeys(name for table in settings.wanted for name in names(table, what)))
 
 
-def _parts_of_paper(settings: PaperSettings) -> list[tuple[int, str]]:
-    """Tables with the data sets that there are copies of.
+def classifier(settings: PaperSettings, dataset: str, name: str) -> Variant | str:
+    """The model of a data set, with its head; or a sentence on what is missing, and how to leave it out."""
+    spec = settings.model(dataset, name)
+    if spec is None:
+        return (
+            f"{dataset} needs a {name} with its own classes, which nobody publishes: --models "
+            f'"{dataset}/{name}=FOLDER". {make_classifier(settings, dataset, name)} makes one; --without {dataset} '
+            "leaves the data set out."
+        )
+    if needs_head(name, spec):
+        return (
+            f"{name} needs DINOv2's linear head, the file {HEADS[name]} of the dinov2 repository: --head {name}=PATH; "
+            f"--without {name} leaves the model out."
+        )
+    return spec
 
-    Raises:
-        InputError: there are none for a table that was asked for by number, or none at all.
-    """
+
+def make_classifier(settings: PaperSettings, dataset: str, name: str) -> str:
+    """The command that trains a classifier for a data set that has classes of its own."""
+    spec = settings.models.get(name) or parse_variant(MODELS[name])
+    data = settings.data.get(dataset) or f"{DATASETS[dataset]}:PATH"
+    return f"`{shlex.join(['caap-lab', 'train', spec.text, '--data', data, '--out', 'FOLDER'])}`"
+
+
+def needs_head(name: str, spec: Variant) -> bool:
+    """True for a DINOv2 model without a classifier."""
+    return name in HEADS and "head" not in spec.options and spec.name == parse_variant(MODELS[name]).name
+
+
+def _parts_of_paper(settings: PaperSettings, problems: dict[str, None]) -> list[tuple[int, str]]:
+    """Tables with the data sets that there are copies of; a problem if there are none for a table that is asked for."""
     parts = [
         (table, dataset)
         for table in settings.wanted
@@ -132,32 +184,72 @@ def _parts_of_paper(settings: PaperSettings) -> list[tuple[int, str]]:
     empty = [table for table in settings.wanted if table not in {number for number, _ in parts}]
     if empty and (settings.tables or not parts):
         needed = dict.fromkeys(name for table in empty for name in settings.datasets(table))
-        where = ", ".join(f"{name} (--data {DATASETS[name]}:PATH)" for name in needed) or "data sets that are left out"
+        where = ", ".join(f"{name} (--data {DATASETS[name]}:PATH)" for name in needed)
         rest = [table for table in settings.wanted if table not in empty]
-        without = f" Without them: --tables {' '.join(map(str, rest))}." if rest else ""
+        without = f" Without {'them' if len(empty) > 1 else 'it'}: --tables {' '.join(map(str, rest))}." if rest else ""
         which = f"table{'s' * (len(empty) > 1)} {', '.join(map(str, empty))}"
-        raise InputError(f"For {which} there is no {where}.{without} `caap-lab doctor` says how to get each.")
+        what = f"there is no {where}" if where else "all data sets are left out"
+        problems[f"For {which} {what}.{without} `caap-lab doctor` says how to get each."] = None
     return parts
 
 
-def _classifier(settings: PaperSettings, dataset: str, name: str) -> Variant:
-    """The model of a data set, with its head.
+def _images(
+    settings: PaperSettings, parts: Sequence[tuple[int, str]], problems: dict[str, None]
+) -> dict[str, ImageSet]:
+    """The data sets of some tables, opened; a problem if one cannot be, or has fewer images than are due."""
+    found = {}
+    for dataset in dict.fromkeys(dataset for _, dataset in parts):
+        try:
+            found[dataset] = images = chosen_images(settings, dataset)
+        except InputError as error:
+            problems[f"{dataset}: {error}"] = None
+            continue
+        problem = few_images(settings, dataset, len(images))
+        problems |= dict.fromkeys([problem] if problem else [])
+    return found
+
+
+def chosen_images(settings: PaperSettings, dataset: str) -> ImageSet:
+    """A data set, or the images of it that the user's list names.
 
     Raises:
-        InputError: it has none.
+        InputError: it cannot be opened, or has no image of a name.
     """
-    spec = settings.model(dataset, name)
-    if spec is None:
-        raise InputError(
-            f"{dataset} needs a {name} with its own classes, which nobody publishes: --models "
-            f'"{dataset}/{name}=FOLDER". `caap-lab train` makes one; --without {dataset} leaves the data set out.'
-        )
-    if name in HEADS and "head" not in spec.options and spec.name == parse_variant(MODELS[name]).name:
-        raise InputError(
-            f"{name} needs DINOv2's linear head, the file {HEADS[name]} of the dinov2 repository: --head {name}=PATH. "
-            f"`caap-lab doctor` lists all that is missing; --without {name} leaves the model out."
-        )
-    return spec
+    images = open_images(settings.data[dataset])
+    listed = settings.image_lists.get(dataset)
+    return images if listed is None else images.only(read_list(listed))
+
+
+def few_images(settings: PaperSettings, dataset: str, there: int) -> str:
+    """A sentence if a data set has fewer images than its tables draw from it; empty otherwise."""
+    if dataset in settings.image_lists:
+        return ""
+    tables = [table for table in settings.wanted if dataset in settings.datasets(table)]
+    return count_problem(dataset, there, [settings.count(table, dataset) for table in tables])
+
+
+def _methods(settings: PaperSettings, table: int, dataset: str) -> tuple[Variant, ...]:
+    return tuple(parse_variant(f"{name}={METHODS[name]}") for name in settings.method_names(table, dataset))
+
+
+def _some(studies: Sequence[Study]) -> tuple[Study, ...]:
+    if not studies:
+        raise InputError("Nothing is left to compute: all models or methods of the chosen tables are left out.")
+    return tuple(studies)
+
+
+def _all_at_once(problems: Sequence[str]) -> str:
+    """One message for all that is in the way."""
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  - ".join([f"{len(problems)} things are missing or cannot be used:", *problems])
+
+
+def _tables(numbers: Sequence[int]) -> str:
+    """Subject and verb of a sentence: "Table 2 is", "Tables 2, 5 and 7 are"."""
+    if len(numbers) == 1:
+        return f"Table {numbers[0]} is"
+    return f"Tables {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} are"
 
 
 def _study(

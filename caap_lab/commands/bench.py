@@ -2,19 +2,24 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caap_lab.commands.bench_options import (
     HOW,
     WHAT,
     add_bench_arguments,
+    demo_profile,
     given_options,
     images_of,
-    profile_plan,
+    paper_settings,
     refuse_others,
 )
 from caap_lab.commands.target_flags import FLAGS, with_flags
 from caap_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from caap_lab.bench.paper_settings import PaperSettings
+    from caap_lab.bench.result import BenchmarkResult
 
 HELP = "many models x methods x images, resumable; run it again to go on where it stopped"
 
@@ -34,8 +39,10 @@ def run(parsed: argparse.Namespace) -> int:
     from caap_lab.bench.run_folder import RunFolder
 
     how, what = given_options(parsed, HOW), given_options(parsed, WHAT)
-    if parsed.profile is not None:
-        result = run_plan(profile_plan(parsed.profile, what), parsed.out, **how)
+    if parsed.profile == "demo":
+        result = run_plan(demo_profile(what), parsed.out, **how)
+    elif parsed.profile is not None:
+        result = _paper(paper_settings(parsed.profile, what), parsed.out, how)
     elif not what and RunFolder(parsed.out).plan_path.exists():
         result = resume(parsed.out, **how)
     else:
@@ -47,6 +54,26 @@ def run(parsed: argparse.Namespace) -> int:
     if len(failed) > 5:
         print(f"  and {len(failed) - 5} more; `caap-lab bench --out {parsed.out} --retry-failed` tries them again")
     return 1 if len(failed) else 0
+
+
+def _paper(settings: "PaperSettings", out: Path, how: dict[str, Any]) -> "BenchmarkResult":
+    """A run of the paper profile, which keeps its settings beside its plan for whoever makes it again."""
+    from caap_lab.bench.benchmark import run_plan
+    from caap_lab.bench.plan import BenchmarkPlan
+    from caap_lab.bench.profiles import left_out, paper_plan
+    from caap_lab.bench.run_folder import RunFolder
+    from caap_lab.bench.settings_file import write_settings
+
+    plan = paper_plan(settings)
+    for sentence in left_out(settings):
+        print(sentence, flush=True)
+    run = RunFolder(out)
+    try:
+        return run_plan(plan, out, **how)
+    finally:
+        # Nothing is written where the run was refused: the folder may hold another one.
+        if run.plan_path.exists() and BenchmarkPlan.load(run.plan_path).studies == plan.studies:
+            write_settings(settings, run.folder / "paper.toml")
 
 
 def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caap_lab.commands.target_flags import FLAGS, add_target_flags
@@ -35,6 +36,9 @@ PAPER = (
     "precision",
 )
 """Those of the paper profile."""
+DEMO = ("images", "tables", "methods", "without")
+"""Those of the demo profile."""
+PROFILES = ("demo", "paper")
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +47,12 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value",
+        help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value; for the paper profile "
+        "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set",
     )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as caap or E-CAAP=caap:attention=cached")
     parser.add_argument(
-        "--without", nargs="+", metavar="NAME", help="methods, models and data sets that the paper profile leaves out"
+        "--without", nargs="+", metavar="NAME", help="methods, models and data sets that a profile leaves out"
     )
     parser.add_argument("--data", nargs="+", metavar="KIND:PATH", help="such as imagenet:PATH, masks:PATH, demo:single")
     parser.add_argument("--tables", nargs="+", type=int, metavar="N", help="of the profile; all by default")
@@ -55,7 +60,8 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         nargs="+",
         metavar="N",
-        help="images per data set; all by default. For the paper profile also faithfulness=N, localisation=N, table8=N",
+        help="images per data set; all, or as many as the profile has. For the paper profile also faithfulness=N, "
+        "localisation=N, table8=N",
     )
     parser.add_argument("--seed", type=int, help="of the draw of images")
     parser.add_argument(
@@ -88,13 +94,27 @@ def profile_plan(profile: str, options: dict[str, Any]) -> "BenchmarkPlan":
     Raises:
         InputError: an option does not go with the profile, or something that it needs is missing.
     """
-    from caap_lab.bench.profiles import demo_plan, paper_plan
+    from caap_lab.bench.profiles import paper_plan
 
-    if profile != "demo":
-        return paper_plan(paper_settings(profile, options))
-    refuse_others(options, ("images", "tables"), "--profile demo")
-    images = {"images": images_of(options)} if "images" in options else {}
-    return demo_plan(chosen=options.get("tables"), **images)
+    return demo_profile(options) if profile == "demo" else paper_plan(paper_settings(profile, options))
+
+
+def demo_profile(options: dict[str, Any]) -> "BenchmarkPlan":
+    """The plan of the demo profile.
+
+    Args:
+        options: Options of `WHAT` from the command line.
+
+    Raises:
+        InputError: an option does not go with the demo profile.
+    """
+    from caap_lab.bench.profiles import demo_plan
+
+    refuse_others(options, DEMO, "--profile demo")
+    given = {name: options[name] for name in ("methods", "without") if name in options}
+    if "images" in options:
+        given["images"] = images_of(options)
+    return demo_plan(chosen=options.get("tables"), **given)
 
 
 def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
@@ -107,8 +127,10 @@ def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
     Raises:
         InputError: an option does not go with the paper profile, or does not have its form.
     """
-    from caap_lab.bench.paper_settings import given_settings, read_settings
+    from caap_lab.bench.paper_settings import given_settings
+    from caap_lab.bench.settings_file import read_settings
 
+    check_profile(profile)
     refuse_others(options, PAPER, "--profile paper")
     lists = {name: _by_name(options.get(name, []), name) for name in ("head", "image_list")}
     plain = ("data", "models", "tables", "methods", "without", "seed", "protocol", "precision")
@@ -119,6 +141,21 @@ def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
         images=_counts(options["images"]) if "images" in options else None,
         **{name: options[name] for name in plain if name in options},
     )
+
+
+def check_profile(profile: str) -> None:
+    """Refuse a profile that is neither one of ours nor a file.
+
+    Raises:
+        InputError: says what there is.
+    """
+    from caap_lab.models.names import nearest
+
+    if profile not in PROFILES and not Path(profile).is_file():
+        raise InputError(
+            f"There is no profile {profile!r}, and no file of this name.{nearest(profile, PROFILES)} Profiles are "
+            f"{' and '.join(PROFILES)}, or a file of settings, which `caap-lab doctor --write paper.toml` makes."
+        )
 
 
 def images_of(options: dict[str, Any]) -> int:
@@ -146,10 +183,16 @@ def refuse_others(options: dict[str, Any], known: Sequence[str], run: str) -> No
 
 def _by_name(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
-        if "=" not in text:
+        if not all(text.partition("=")):
             name = option.replace("_", "-")
             raise InputError(f"--{name} {text} has to be NAME=PATH, with one of the paper's names.")
-    return dict(text.split("=", 1) for text in texts)
+    given: dict[str, str] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if name in given:
+            raise InputError(f"--{option.replace('_', '-')}: {name} is given twice; give it once.")
+        given[name] = path
+    return given
 
 
 def _counts(texts: Sequence[str]) -> int | dict[str, int]:
@@ -167,6 +210,7 @@ def _counts(texts: Sequence[str]) -> int | dict[str, int]:
             raise InputError(
                 f"--images {text} has to be a number from 1 on, or faithfulness=N, localisation=N, table8=N."
             )
-        name = name.strip().replace("table", "table ", 1) if name.startswith("table") and " " not in name else name
-        counts[name] = int(number)
+        if name.strip() in counts:
+            raise InputError(f"--images: {name} is given twice; give it once.")
+        counts[name.strip()] = int(number)
     return counts
