@@ -250,7 +250,7 @@ def test_hands_and_look_while_the_kernel_is_busy(lab: "LabPage", tmp_path: Path)
 def known_of_upload(lab: "LabPage") -> str:
     """What tells where an upload stands."""
     page = lab.page.evaluate(
-        "() => ({problem: document.querySelector('.caap-problem')?.textContent,"
+        "() => ({problem: document.querySelector('.caap-images .caap-problem')?.textContent,"
         " progress: (bar => bar && [bar.hidden, bar.value, bar.max])(document.querySelector('.caap-drop progress')),"
         " connection: jupyterapp.shell.currentWidget.sessionContext.session.kernel.connectionStatus,"
         " lost: window.lost})"
