@@ -231,7 +231,7 @@ class ImageSet(Sequence[Sample]):
             )
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"The image {twice[0]!r} is listed more than once ({len(twice)} images are).")
+            raise InputError(f"The list has {twice[0]!r} more than once (doubled names: {len(twice)}).")
         return replace(self, samples=tuple(self._by_name[name] for name in names), chosen=f"a list of {len(names)}")
 
     def save_list(self, path: str | Path) -> Path:

@@ -42,7 +42,7 @@ def _classes(path: Path, photos: dict[int, ValPhoto], labels: Path | None) -> di
     """Class of each photo: as the given file, its class folder or row, the file beside it or its name says."""
     is_sorted = {number: photo.sorted for number, photo in photos.items() if photo.sorted is not None}
     if labels is None and len(is_sorted) == len(photos):
-        return _agreeing("Its place", is_sorted, photos)
+        return _agreeing("its folder or row", is_sorted, photos)
     folder = next(iter(photos.values())).folder
     file = labels or find_label_file(path, folder)
     if file is not None:
@@ -63,13 +63,13 @@ def _agreeing(said_by: str, classes: dict[int, int], photos: dict[int, ValPhoto]
     Raises:
         InputError: says how many have none, or which name disagrees.
     """
-    missing = [number for number in photos if number not in classes]
+    missing = [number for number in sorted(photos) if number not in classes]
     if missing:
         raise InputError(
             f"{said_by} has no label for {photo_name(missing[0])} ({len(missing)} of {len(photos)} photos have none)."
         )
     ids = list(wordnet_index())
-    wrong = [number for number, photo in photos.items() if photo.named not in (None, classes[number])]
+    wrong = [number for number in sorted(photos) if photos[number].named not in (None, classes[number])]
     if wrong:
         first = photos[wrong[0]]
         raise InputError(

@@ -128,7 +128,7 @@ def _photos_of(masks: dict[int, Path], root: Path, images: Path | None) -> dict[
         photos = find_photos(images)
         if not photos:
             raise layout_error(images, LOOKED_FOR)
-    missing = [number for number in masks if number not in photos]
+    missing = [number for number in sorted(masks) if number not in photos]
     if missing:
         more = "" if images is not None else f" Complete it, or {way_out}."
         raise InputError(

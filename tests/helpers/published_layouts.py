@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import savemat
 
+from caap_lab import ImageSet
 from caap_lab.models.classes import ClassNames
 
 SIZE = (96, 80)
@@ -31,7 +32,7 @@ VAL_LABELS = {f"ILSVRC2012_val_{number:08d}": index for number, index in VAL_CLA
 """What every copy of the validation set has: names and labels."""
 S_LABELS = {**VAL_LABELS, "ILSVRC2012_val_00000004": 695}
 """Names and labels of the copies of ImageNet-S, whose last photo lies in another class folder than ImageNet's."""
-HARD_LABELS = [[1], [404, 405, 404], [284], [574]]
+HARD_LABELS = [[1], [404, 405], [284], [574]]
 BREEDS = {
     **{1: "Abyssinian", 2: "american_bulldog", 3: "american_pit_bull_terrier", 4: "basset_hound", 5: "beagle"},
     **{6: "Bengal", **{index: f"breed_{index}" for index in range(7, 38)}},
@@ -40,6 +41,11 @@ BREEDS = {
 DISHES = ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", *(f"dish_{index:03d}" for index in range(4, 101)))
 """The classes of Food-101; from the fifth on, names are made up."""
 _IGNORED, _PET, _BACKGROUND, _BORDER = 1000, 1, 2, 3
+
+
+def labels_of(images: ImageSet) -> dict[str, int | None]:
+    """Name of each image and its label."""
+    return {sample.name: sample.label for sample in images}
 
 
 def photo(number: int) -> Image.Image:
@@ -65,6 +71,16 @@ def write_photo(path: Path, number: int) -> Path:
     """One of the four photos as a JPEG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     photo(number).save(path, "JPEG", quality=95)
+    return path
+
+
+def write_noise(path: Path, seed: int = 0, orientation: int = 1) -> Path:
+    """A photo of noise, 12 pixels wide and 8 high, with an EXIF orientation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(path, quality=100, exif=exif)
     return path
 
 
