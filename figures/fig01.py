@@ -23,7 +23,7 @@ from caap_lab.variant import parse_variant
 
 _HEIGHT = 2.3
 
-NEEDS = (Need(1, "maps", n_models=1, images=1),)
+NEEDS = (Need(1, "maps", n_models=1, images=1, caap_alone=True),)
 
 
 def draw(data: FigureData) -> FigureResult:

@@ -65,8 +65,8 @@ def _parts(data: FigureData, need: Need) -> list[Study]:
         )
         if need.what == "maps":
             part = replace(part, metrics=(), target=_rule(data.target(need.target or None), study))
-        elif need.what != "trials":
-            part = replace(part, methods=(CAAP,))
+        if need.takes_caap_alone or need.what == "attention":
+            part = replace(part, methods=(CAAP,))  # attention has no method, and runs on the models that CAAP runs on
         parts.append(part)
     return parts
 

@@ -29,6 +29,7 @@ from caap_lab.data.open import open_images
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
+from caap_lab.metrics.catalogue import parse_metric
 from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import Logit
 from caap_lab.models.vit import HookedViT
@@ -36,6 +37,8 @@ from caap_lab.variant import Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from caap_lab.sweeps.result import CaapSweep
 
 CAAP = Variant("caap", {}, "CAAP")
 """CAAP at its defaults, which figures show whatever methods their tables have."""
@@ -260,7 +263,8 @@ class FigureData:
             **settings: What the sweep goes over, such as `blanks=...`.
 
         Returns:
-            Columns model, n_layers, the sweep's axes (such as blank), metric, n (images), mean, se.
+            Columns model, n_layers, the sweep's axes (such as blank), metric, n (images), mean, se, and of metrics of
+            curves their protocol and its steps.
         """
         frames = []
         axes: tuple[str, ...] = ()
@@ -268,11 +272,21 @@ class FigureData:
             study = self.study(table)
             for variant in study.models:
                 result = self._sweep(sweep, study, variant, settings)
-                frames.append(result.summary().assign(model=variant.label, n_layers=result.model.n_layers))
+                frames.append(self._with_protocol(result, study).assign(model=variant.label))
                 axes = result.axes
         frame = pd.concat(frames, ignore_index=True)
-        columns = ["model", "n_layers", *axes, "metric", "n", "mean", "se"]
+        columns = ["model", "n_layers", *axes, "metric", "n", "mean", "se", "protocol", "steps"]
         return frame.loc[frame["metric"].isin(METRICS.values()), columns].reset_index(drop=True)
+
+    def _with_protocol(self, result: "CaapSweep", study: Study) -> pd.DataFrame:
+        """A sweep's summary, with the protocol of its curves."""
+        model = result.model
+        metrics = [parse_metric(text)[0] for text in study.metrics]
+        curves = [column.name for metric in metrics if metric.reads_protocol for column in metric.columns]
+        frame = result.summary().assign(n_layers=model.n_layers)
+        read = frame["metric"].isin(curves)
+        steps = len(self.plan.protocol.counts(model.image_size, model.grid)) - 1
+        return frame.assign(protocol=read.map({True: self.plan.protocol.name}), steps=read.map({True: float(steps)}))
 
     def _sweep(self, sweep: Callable[..., Any], study: Study, variant: Variant, settings: dict[str, Any]) -> Any:
         """A sweep of one model, in a folder of its own: one for all would be read in full by each sweep."""

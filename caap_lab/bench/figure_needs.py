@@ -27,12 +27,19 @@ class Need:
     """The first ones of these; all by default."""
     images: int | None = None
     """The first ones of the table's; all by default."""
+    caap_alone: bool = False
+    """Maps of CAAP, whatever the table's methods."""
     target: str = ""
     """What maps explain where the user does not say it, "label" or "prediction"; by default what the table does."""
     axis: str = ""
     """What a sweep goes over, such as "blank"."""
     values: tuple[str, ...] = ()
     """Its settings; if there are none, all that the model has: its number of blocks and one more cutoffs."""
+
+    @property
+    def takes_caap_alone(self) -> bool:
+        """True if the table's methods do not matter."""
+        return self.caap_alone or self.what == "sweep"
 
     def chosen(self, models: Sequence[str]) -> list[str]:
         """Which of a table's models it needs, by the names that either profile gives them."""

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from tqdm.auto import tqdm
 
+from caap_lab.bench.figure_about import about_figure
 from caap_lab.bench.figure_check import check_figures
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import Need, table_words, trial_needs
@@ -147,6 +148,9 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
         drawn = script.draw(data, sheets) if name == GALLERY else script.draw(data)
         for result in [drawn] if isinstance(drawn, FigureResult) else drawn:
             written += _write(result.name or name, result, out, demo=data.plan.profile == "demo")
+            title = (script.__doc__ or "").partition("\n")[0]
+            about = about_figure(f"{result.name or name}: {title}", data, _needs(name, folder) or (), result)
+            written.append(_write_text(out / f"{result.name or name}.txt", about))
     numbers = [TABLES[name] for name in needs if name in TABLES]
     written += load_script("tables", folder).write(data, numbers, out) if numbers else []
     if data.running.get("progress", True):
@@ -170,6 +174,12 @@ def _demo_caption(name: str) -> str:
     figure = name.removeprefix("fig").lstrip("0")
     what = f"Generated scenes and bundled models, laid out as figure {figure} of the paper"
     return f"{what}:\n{own}; all sizes of a family share its one model."
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
 
 
 def _write(name: str, result: FigureResult, out: Path, demo: bool) -> list[Path]:

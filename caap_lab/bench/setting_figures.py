@@ -48,7 +48,9 @@ def plot_panels(frame: pd.DataFrame, draw: Any, data: FigureData, about: str) ->
     """The six panels at print size, with one legend and what was varied above them."""
     known = [reference_key(PUBLISHED)] if frame["published"].notna().any() else []
     figure = plot_facets(metric_panels(frame), draw, column="panel", wrap=3, legend_more=known)
-    figure.suptitle(f"{about}\nmean ± standard error over images; curves by the protocol {data.plan.protocol.name}")
+    steps = sorted({int(count) for count in frame["steps"].dropna()})
+    curves = f"; protocol {data.plan.protocol.name}, {' or '.join(map(str, steps))} steps" if steps else ""
+    figure.suptitle(f"{about}\nmean ± standard error over images{curves}")
     return at_print_size(figure, _HEIGHT)
 
 
