@@ -1,6 +1,6 @@
 """One model of a run, opened and tried before the first trial: its weights, its memory, its methods and its classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.paper_classes import class_problem
 from caap_lab.bench.plan import Study
 from caap_lab.bench.target_rule import OwnTarget, fixed_classes, has_probability, reads_label
-from caap_lab.bench.trial import model_of, seen_masks
+from caap_lab.bench.trial import forget_unused, model_of, seen_masks
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
@@ -50,6 +50,17 @@ class Use:
     paper: bool = False
     """True in the paper's own profile, whose data sets have classes that the model must have too."""
 
+    @property
+    def localised(self) -> bool:
+        """True if maps are compared with masks."""
+        return any(parse_metric(text)[0].name == LOCALISATION.name for text in self.study.metrics)
+
+    @property
+    def reads(self) -> tuple[object, ...]:
+        """What is read of its images, beside the pixels."""
+        study = self.study
+        return study.data.source, study.data.names, self.localised, reads_label(study.target)
+
 
 def model_problems(
     spec: Variant,
@@ -75,10 +86,12 @@ def model_problems(
     except Exception as error:  # told in a sentence, whatever the file or the device made of it
         return [Problem(spec.label, _sentence(error, str(spec.options.get("device", device))))]
     found: dict[Problem, None] = {}
+    looked: set[object] = set()
     for use in uses:
         for text in (*_method_problems(model, use.study), *_class_problems(model, use)):
             found[Problem(spec.label, text)] = None
-        if not found:
+        if not found and use.reads not in looked:  # tables share their images
+            looked.add(use.reads)
             found |= dict.fromkeys(Problem(spec.label, text, stops) for text, stops in _image_problems(model, use))
     return list(found)
 
@@ -113,22 +126,27 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
         )
     if model.device.type == "cpu":
         return
-    fits = batch_size
-    while fits > 1:
-        try:
-            _run(model, image.expand(fits, -1, -1, -1))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            torch.cuda.empty_cache()
-            fits //= 2
-        else:
-            break
+    fits = how_many_fit(batch_size, lambda count: _run(model, image.expand(count, -1, -1, -1)))
     if fits < batch_size:
         raise InputError(
             f"{batch_size} images at once do not fit into the memory of {model.device}, and {fits} do: run it with "
-            f"batch_size={fits} (--batch-size {fits}), which changes no result."
+            f"batch_size={fits} (--batch-size {fits}), which changes no result beyond rounding."
         )
+
+
+def how_many_fit(batch_size: int, run: Callable[[int], object]) -> int:
+    """How many images a device has memory for, at most `batch_size` and halved until it has; one is known to fit."""
+    while batch_size > 1:
+        try:
+            run(batch_size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            break
+        forget_unused()
+        batch_size //= 2
+    return batch_size
 
 
 def _run(model: HookedModel, images: Tensor) -> Tensor:
@@ -197,12 +215,11 @@ def _class_problems(model: HookedModel, use: Use) -> Iterator[str]:
 def _image_problems(model: HookedModel, use: Use) -> Iterator[tuple[str, bool]]:
     """Images without a label or mask that the run reads, and whether no image is left; a few fail in their trials."""
     wanted: dict[str, str] = {}
-    localised = any(parse_metric(text)[0].name == LOCALISATION.name for text in use.study.metrics)
     labelled = reads_label(use.study.target)
-    for sample in use.images if localised or labelled else ():
+    for sample in use.images if use.localised or labelled else ():
         try:
             label = label_of(sample, use.images, model) if labelled else None
-            if localised:
+            if use.localised:
                 _check_mask(model, with_model_classes(sample, use.images, model), label)
         except InputError as error:
             wanted[sample.name] = str(error)

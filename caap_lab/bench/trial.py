@@ -138,6 +138,11 @@ _failures: dict[tuple[str, str, str], Exception] = {}
 def forget_models() -> None:
     """Let go of the model that is held, so that there is room for the next one."""
     _held.clear()
+    forget_unused()
+
+
+def forget_unused() -> None:
+    """Give a GPU's memory back that no tensor uses any more."""
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()

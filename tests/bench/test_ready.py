@@ -23,7 +23,7 @@ from caap_lab.bench.benchmark import run_plan
 from caap_lab.bench.paper_settings import given_settings
 from caap_lab.bench.profiles import demo_plan, paper_plan
 from caap_lab.bench.ready import count_problem, folder_problems
-from caap_lab.bench.ready_model import model_problems
+from caap_lab.bench.ready_model import how_many_fit, model_problems
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import forget_failures, forget_models, model_of
 from caap_lab.models.load import BUNDLED
@@ -162,6 +162,19 @@ def test_memory_that_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(trial, "load_model", full)
     (problem,) = model_problems(spec)
     assert problem.text.startswith("It cannot run even one image: it needs more memory than cpu has.")
+
+
+def test_fewer_images_at_once_are_proposed_where_a_gpu_has_no_memory_for_more() -> None:
+    def run(count: int) -> None:
+        tried.append(count)
+        if count > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    tried: list[int] = []
+    assert how_many_fit(64, run) == 8 and tried == [64, 32, 16, 8]
+    assert how_many_fit(1, lambda count: pytest.fail("one is known to fit")) == 1
+    with pytest.raises(RuntimeError, match="another fault"):
+        how_many_fit(4, lambda count: (_ for _ in ()).throw(RuntimeError("another fault")))
 
 
 def test_workers_get_models_that_were_tried_on_this_machines_cpu(loads: list[str], tmp_path: Path) -> None:
