@@ -2,6 +2,7 @@
 
 import html
 import re
+import unicodedata
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -10,10 +11,22 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    "±": r"$\pm$",
     "[": "{[}",  # after the end of a row it would begin an option
     "*": "{*}",  # likewise
 } | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+"""Signs that mean something else to LaTeX."""
+_COMMANDS = (
+    "± pm, \u00d7 times, ÷ div, · cdot, ≤ leq, ≥ geq, ≠ neq, ≈ approx, ∞ infty, → to, ← gets, "
+    "Γ Gamma, Δ Delta, Θ Theta, Λ Lambda, Ξ Xi, Π Pi, Σ Sigma, Φ Phi, Ψ Psi, Ω Omega, "
+    "\u03b1 alpha, β beta, \u03b3 gamma, δ delta, ε epsilon, ζ zeta, η eta, θ theta, \u03b9 iota, κ kappa, λ lambda, "
+    "µ mu, μ mu, \u03bd nu, ξ xi, π pi, \u03c1 rho, \u03c3 sigma, τ tau, \u03c5 upsilon, φ phi, χ chi, ψ psi, ω omega"
+)
+_FORMULAS = {"\u2212": "-", "²": "^2", "³": "^3"} | {pair[0]: f"\\{pair[2:]}" for pair in _COMMANDS.split(", ")}
+"""Signs that LaTeX has in formulas only."""
+_KNOWN = "\u2013\u2014\u2018\u2019\u201c\u201d…øØłŁæÆœŒß"
+_ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
+_LATIN = 0x180
+"""What its own fonts have beyond ASCII: these signs, and letters with one accent of these up to here."""
 
 
 def for_plot(text: str) -> str:
@@ -35,8 +48,26 @@ def for_markdown(text: str) -> str:
 
 
 def for_latex(text: str) -> str:
-    """For LaTeX, in text and in a table's cells."""
-    return "".join(_LATEX.get(sign, sign) for sign in _one_line(text)).replace("--", "-{}-")
+    """For LaTeX, in text and in a table's cells; no package and no font beside LaTeX's own is needed.
+
+    Signs that LaTeX cannot print without such, as of other scripts, stand as their numbers in Unicode: "(U+4E2D)".
+    """
+    apart = re.sub("-(?=-)", "-\0", _one_line(text).replace("\0", ""))
+    return "".join(_latex_sign(sign) for sign in apart)
+
+
+def _latex_sign(sign: str) -> str:
+    if sign == "\0":  # between two hyphens, which would become a dash
+        return "{}"
+    if sign in _LATEX:
+        return _LATEX[sign]
+    if sign in _FORMULAS:
+        return f"${_FORMULAS[sign]}$"
+    parts = unicodedata.normalize("NFD", sign)
+    plain = parts[0].isascii() and parts[0].isprintable() and parts[1:] in ("", *_ACCENTS)
+    if sign in _KNOWN or (plain and ord(sign) < _LATIN):
+        return sign
+    return f"(U+{ord(sign):04X})"
 
 
 def _one_line(text: str) -> str:

@@ -206,11 +206,15 @@ def test_markdown_and_latex_keep_their_columns(run: BenchmarkResult) -> None:
     assert "<b>" not in text and "&lt;b&gt;" in text
     latex = table.latex()
     body = latex[latex.index("\\midrule") : latex.index("\\bottomrule")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body.splitlines() if line.endswith("\\\\")} == {16}
+    ends = re.findall(r"^.*\\\\$", body, flags=re.MULTILINE)
+    wide = [sum(int(n) - 1 for n in re.findall(r"multicolumn\{(\d+)\}", line)) for line in ends]
+    counts = [len(re.findall(r"(?<!\\)&", line)) + more for line, more in zip(ends, wide, strict=True)]
+    assert set(counts) == {8}  # both models have rows of their own: their names are long
     assert latex.count("{") - latex.count("\\{") == latex.count("}") - latex.count("\\}")
     for sign in ("\\textasciicircum{}", "\\textasciitilde{}", "\\textbackslash{}", "\\_", "\\%", "\\#", "\\$", "\\&"):
         assert sign in latex
-    assert not re.search(r"(?<!\\)[#~^%]", latex.split("\n", 1)[1])
+    lines = [line.removesuffix("{%").removesuffix("}%") for line in latex.splitlines() if not line.startswith("%")]
+    assert not re.search(r"(?<!\\)[#~^%]", "\n".join(lines))
 
 
 def test_long_names_are_cut_to_what_fits(one_map: cl.AttributionMap) -> None:

@@ -1,44 +1,31 @@
-"""Tables of a benchmark as Markdown, LaTeX, CSV and HTML: means, standard errors, best in bold, differences to CAAP."""
+"""Tables of a benchmark as Markdown, LaTeX, CSV and HTML: means, standard errors, best in bold, differences to CAAP.
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+For the paper profile the published numbers stand beside ours, with the difference in standard errors.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from caap_lab.bench.plan import BenchmarkPlan, Data, Study
-from caap_lab.bench.profiles import stand_ins
-from caap_lab.bench.published import METRICS, published
+from caap_lab.bench.comparison import LEGEND, agreement, comparison, with_published
+from caap_lab.bench.latex_names import short_names
+from caap_lab.bench.latex_tables import latex_document, latex_table
+from caap_lab.bench.markdown_tables import markdown_table
+from caap_lab.bench.plan import BenchmarkPlan, Data
+from caap_lab.bench.published import METRICS
 from caap_lab.bench.result import BenchmarkResult
-from caap_lab.bench.target_rule import has_probability, rule_words
+from caap_lab.bench.table_cells import Cells, Group, Kind
+from caap_lab.bench.table_notes import Notes, notes_of, usual_images
 from caap_lab.errors import InputError
-from caap_lab.escaping import for_html, for_latex, for_markdown
+from caap_lab.escaping import for_html
 from caap_lab.files import atomic_path
-from caap_lab.metrics.localisation import LOCALISATION
-from caap_lab.metrics.metric import PERCENT, MetricColumn, units
-from caap_lab.models.targets import Logit
+from caap_lab.metrics.metric import PERCENT, MetricColumn
 from caap_lab.tables.html import html_table
-from caap_lab.variant import parse_variant
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-TableColumn = tuple[str, str, str]
-"""Data set, model and metric."""
-Kind = Literal["mean", "published", "difference"]
-_NUMBERS = {
-    "mean": ("mean", "se", ""),
-    "published": ("published", "published_se", ""),
-    "difference": ("difference", "difference_se", "+"),
-}
-"""Columns of a table's frame with a number and its standard error, and whether positive ones show their sign."""
-_PIXELS = {
-    frozenset({"target"}): "the target",
-    frozenset({"all objects"}): "all objects",
-    frozenset({"target", "all objects"}): "the target where its class is annotated, else of all objects",
-}
-"""Which object's pixels maps are compared with, by what rows say about it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,128 +38,67 @@ class Table:
     """Of its files: "table_01", "study_1"."""
     title: str
     frame: "pd.DataFrame"
-    """`BenchmarkResult.summary`'s lines; `published` and `published_se` beside them for the paper profile."""
-    protocol: tuple[str, ...]
+    """`BenchmarkResult.summary`'s lines; for the paper profile with published, published_se, minus_published and z."""
+    notes: Notes
     """What the numbers rest on, in sentences."""
     columns: Mapping[str, MetricColumn]
     """What its metrics are called, which values are better, and their units, by the frame's column `metric`."""
     studies: tuple[int, ...] = ()
     """Places in the plan of the studies that it shows."""
+    usual: Mapping[str, int] = field(default_factory=dict)
+    """Images of the paper's table, by data set."""
+    short: Mapping[str, str] = field(default_factory=dict)
+    """Names with paths of this machine in them, and what a printed page calls them."""
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Its cells as text."""
+        return Cells(self.frame, self.columns, self.usual)
+
+    @cached_property
+    def agreement(self) -> tuple[str, ...]:
+        """How it agrees with the paper's, in sentences; empty where nothing is published."""
+        return agreement(self.frame, self.columns) if self.cells.beside_published else ()
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """What the numbers rest on, in sentences."""
+        legend = (LEGEND,) if self.cells.beside_published else ()
+        notes = self.notes
+        return (notes.reading, *legend, *self.agreement, *notes.data, *notes.about, *notes.sources)
+
+    def markdown(self) -> str:
+        """Means with standard errors, with the paper's beside them; then differences to CAAP, and the protocol."""
+        return markdown_table(self)
+
+    def latex(self) -> str:
+        """Booktabs tables that fit a page, each with its caption and a label; they need booktabs and graphicx."""
+        return latex_table(self)
+
+    def html(self, metric: str) -> str:
+        """Means of one metric with standard errors, the paper's, and differences to CAAP."""
+        cells = Cells(self.frame[self.frame["metric"] == metric], self.columns, self.usual)
+        shown = self.columns[metric]
+        unit = " in percent" if shown.unit == PERCENT else f" in {shown.unit}" if shown.unit else ""
+        about = f"{shown.label}{unit}, {shown.better} is better; mean ± standard error"
+        about += f" over {cells.common} image{'s' * (cells.common != 1)}"
+        if cells.counts_differ:
+            about += ", or n where it is given"
+        kinds: tuple[Kind, ...] = ("mean", "published", "z") if cells.beside_published else ("mean",)
+        parts = [_html(about, cells, metric, kinds)]
+        if cells.frame["difference"].notna().any():
+            parts.append(_html("Minus CAAP, paired over the images that both have", cells, metric, ("difference",)))
+        return "".join(parts)
 
     @property
     def paths(self) -> tuple[str, str, str]:
         """Names of its files."""
         return (f"{self.name}.md", f"{self.name}.tex", f"{self.name}.csv")
 
-    def markdown(self) -> str:
-        """Means with standard errors, then differences to CAAP, then the protocol."""
-        parts = [f"## {for_markdown(self.title)}", self._markdown("mean")]
-        if "published" in self.frame:
-            parts += ["Published by the paper:", self._markdown("published")]
-        if self.frame["difference"].notna().any():
-            parts += ["Minus CAAP, paired over the same images:", self._markdown("difference")]
-        return "\n\n".join([*parts, *map(for_markdown, self.protocol)]) + "\n"
-
-    def latex(self) -> str:
-        """A booktabs table of means with standard errors, with the protocol as its caption."""
-        import pandas as pd
-
-        columns = _columns(self.frame)
-        several = len({model for _, model, _ in columns}) > 1 or len({data for data, _, _ in columns}) > 1
-        tops = [f"{data}, {model}" if several else model for data, model, _ in columns]
-        heads = [
-            (for_latex(top), for_latex(self.columns[m].label)) for top, (_, _, m) in zip(tops, columns, strict=True)
-        ]
-        rows = self._rows("mean", columns, lambda text: f"\\textbf{{{text}}}")
-        cells = pd.DataFrame(
-            [[cell.replace("±", "$\\pm$").replace("-", "$-$", 1) for cell in cells] for _, cells in rows],
-            index=[for_latex(method) for method, _ in rows],
-            columns=pd.MultiIndex.from_tuples(heads, names=["", "Method"]),
-        )
-        return "% needs \\usepackage{booktabs}\n" + cells.style.to_latex(
-            caption=for_latex(self.title + ". " + " ".join(self.protocol)),
-            column_format="l" + "r" * len(columns),
-            multicol_align="c",
-            hrules=True,
-        )
-
-    def html(self, metric: str) -> str:
-        """Means of one metric with standard errors, and differences to CAAP; n stands where it is not the same."""
-        frame = self.frame[self.frame["metric"] == metric]
-        columns = _columns(frame)
-        several = len({data for data, _, _ in columns}) > 1
-        heads = [f"{data}, {model}" if several else model for data, model, _ in columns]
-        counts = set(frame["n"])
-        shown = self.columns[metric]
-        unit = " in percent" if shown.unit == PERCENT else f" in {shown.unit}" if shown.unit else ""
-        about = f"{shown.label}{unit}, {shown.better} is better; mean ± standard error"
-        if len(counts) == 1:
-            (n,) = counts
-            about += f" over {n} image{'s' * (n != 1)}"
-        means = self._rows("mean", columns, lambda text: f"<b>{text}</b>", with_n=len(counts) > 1)
-        parts = [_html(about, heads, means)]
-        if frame["difference"].notna().any():
-            differences = self._rows("difference", columns)
-            parts.append(_html("Minus CAAP, paired over the images that both have", heads, differences))
-        return "".join(parts)
-
-    def _markdown(self, kind: Kind) -> str:
-        columns = _columns(self.frame)
-        several = len({data for data, _, _ in columns}) > 1
-        tops = [f"{data}, {model}" if several else model for data, model, _ in columns]
-        heads = [f"{top} {self.columns[m].label}" for top, (_, _, m) in zip(tops, columns, strict=True)]
-        lines = [f"| Method | {' | '.join(map(for_markdown, heads))} |", f"|---|{'---:|' * len(columns)}"]
-        for method, cells in self._rows(kind, columns, lambda text: f"**{text}**"):
-            if any(cells):
-                lines.append(f"| {' | '.join([for_markdown(method), *cells])} |")
-        return "\n".join(lines)
-
-    def _rows(
-        self, kind: Kind, columns: list[TableColumn], bold: Callable[[str], str] = str, with_n: bool = False
-    ) -> list[tuple[str, list[str]]]:
-        """Methods with their cells; the best means of a column, equal as they are printed, are bold.
-
-        Args:
-            kind: Which numbers.
-            columns: Data set, model and metric of each column.
-            bold: Marks the best means.
-            with_n: Add the number of images to each cell.
-        """
-        value, error, sign = _NUMBERS[kind]
-        lines = {
-            (line["data"], line["model"], line["metric"], line["method"]): line
-            for line in self.frame.to_dict("records")
-        }
-        best = {}
-        if kind == "mean":
-            for column in columns:
-                means = [self._printed(line) for place, line in lines.items() if place[:3] == column]
-                best[column] = min(means) if self.columns[column[2]].better == "lower" else max(means)
-        rows = []
-        for method in dict.fromkeys(self.frame["method"]):
-            cells = []
-            for column in columns:
-                line = lines.get((*column, method))
-                if line is None:
-                    cells.append("")
-                    continue
-                text = self.columns[column[2]].with_error(line[value], line[error], sign)
-                if text and column in best and self._printed(line) == best[column]:
-                    text = bold(text)
-                cells.append(f"{text} (n {line['n']})" if with_n else text)
-            rows.append((method, cells))
-        return rows
-
-    def _printed(self, line: Mapping[str, Any]) -> float:
-        return round(line["mean"], self.columns[line["metric"]].digits)
-
     def write(self, folder: Path) -> list[Path]:
         """Write all three files."""
-        paths = [folder / name for name in self.paths]
-        for path, text in zip(paths, (self.markdown(), self.latex(), self.frame.to_csv(index=False)), strict=True):
-            with atomic_path(path) as part:
-                part.write_text(text, encoding="utf-8")
-        return paths
+        texts = (self.markdown(), self.latex(), self.frame.to_csv(index=False))
+        return [_write(folder / name, text) for name, text in zip(self.paths, texts, strict=True)]
 
     def _repr_markdown_(self) -> str:
         return self.markdown()
@@ -184,40 +110,65 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
     Raises:
         InputError: nothing is computed yet.
     """
+    plan = result.plan
     summary = result.summary()
     summary = summary[summary["n"] > 0]
     if summary.empty:
         raise InputError(f"{result.folder} holds no finished trial yet: {result.progress}")
-    paper = result.plan.profile != ""
-    if paper:  # its three metrics, not the extra ones
+    by_paper = plan.profile != ""
+    if by_paper:  # its three metrics, not the extra ones
         summary = summary[summary["metric"].isin(METRICS.values())]
-    if result.plan.profile == "paper":
-        summary = _with_published(summary, result)
-    numbers = [study.table for study in result.plan.studies]
-    groups = sorted(set(numbers)) if paper else list(range(len(numbers)))
+    numbers = [study.table for study in plan.studies]
+    if plan.profile == "paper":
+        summary = with_published(summary, numbers, result.columns)
+    short = short_names(plan)
     tables = []
-    for group in groups:
-        members = [i for i, number in enumerate(numbers) if number == group] if paper else [group]
+    for group in sorted(set(numbers)) if by_paper else range(len(numbers)):
+        members = [i for i, number in enumerate(numbers) if number == group] if by_paper else [group]
         frame = summary[summary["study"].isin(members)].drop(columns="study").reset_index(drop=True)
         if frame.empty:
             continue
-        title = _title(result.plan, group, [result.plan.studies[i].data for i in members])
-        name = f"table_{group:02d}" if paper else f"study_{group + 1}"
-        protocol = _protocol(result, members)
-        number = group if paper else 0
-        tables.append(Table(number, name, title, frame, protocol, result.columns, tuple(members)))
+        studies = [plan.studies[i] for i in members]
+        usual = usual_images(studies) if plan.profile == "paper" else {}
+        tables.append(
+            Table(
+                number=group if by_paper else 0,
+                name=f"table_{group:02d}" if by_paper else f"study_{group + 1}",
+                title=_title(plan, group, [study.data for study in studies]),
+                frame=frame,
+                notes=notes_of(result, members, Cells(frame, result.columns, usual)),
+                columns=result.columns,
+                studies=tuple(members),
+                usual=usual,
+                short=short,
+            )
+        )
     return tables
 
 
 def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
-    """Write all tables as Markdown, LaTeX and CSV, and one page with all of them, `tables.md`."""
+    """Write all tables as Markdown, LaTeX and CSV.
+
+    Beside each table's own files come one page with all of them, `tables.md`, a document with all of them that LaTeX
+    compiles as it is, `tables.tex`, and for the paper profile `comparison.csv`: every published number and ours.
+
+    Returns:
+        The files, `tables.md` first.
+    """
     folder = Path(folder)
     tables = make_tables(result)
-    written = [path for table in tables for path in table.write(folder)]
-    page = folder / "tables.md"
-    with atomic_path(page) as part:
-        part.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
-    return [page, *written]
+    pages = [_write(folder / "tables.md", "\n".join(table.markdown() for table in tables))]
+    pages.append(_write(folder / "tables.tex", latex_document([table.latex() for table in tables])))
+    if any(table.cells.beside_published for table in tables):
+        found = comparison({table.number: table.frame for table in tables}, result.columns)
+        pages.append(_write(folder / "comparison.csv", found.to_csv(index=False)))
+    return [*pages, *(path for table in tables for path in table.write(folder))]
+
+
+def _write(path: Path, text: str) -> Path:
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
 
 
 def _title(plan: BenchmarkPlan, number: int, data: Sequence[Data]) -> str:
@@ -229,80 +180,20 @@ def _title(plan: BenchmarkPlan, number: int, data: Sequence[Data]) -> str:
     return f"Table {number}: {labels}" if plan.profile else labels
 
 
-def _protocol(result: BenchmarkResult, members: Sequence[int]) -> tuple[str, ...]:
-    """Data, weights, versions and settings behind a table's numbers."""
-    plan = result.plan
-    rows = result.to_dataframe()
-    rows = rows[rows["study"].isin(members)]
-    good = rows[rows["error"].isna()]
-    studies = [plan.studies[i] for i in members]
-    columns = [column for study in studies for column in plan.columns(study)]
-    lines = [f"{units(dict.fromkeys(columns))}, mean over images ± standard error (ddof 0); best in bold."]
-    if plan.profile == "demo":
-        lines += map(stand_ins, dict.fromkeys(study.table for study in studies))
-    for study in studies:
-        who = rule_words(study.target)
-        texts = [model.label for model in study.models if model.text in plan.identity.by_contrast]
-        if texts and isinstance(study.target, str):
-            who += f" (of {', '.join(texts)}, whose classes are texts, against the mean of all classes)"
-        name = study.data.source
-        if study.data.label != name:
-            name = f"{study.data.label} is {name}"
-        what = "explained class" if isinstance(study.target, (str, Logit)) else "explained"
-        lines.append(f"{name}, images: {study.data.chosen}; {what}: {who}.")
-        if not has_probability(study.target):
-            lines.append("It has no probability: curves and SaCo are of its value, and percent are hundredths of that.")
-    if any(plan.reads_protocol(study) for study in studies):
-        choices = ", ".join(f"{key} {value}" for key, value in plan.protocol.to_dict().items() if key != "name")
-        lines.append(f"Curves: protocol {plan.protocol.name} ({choices}).")
-    metrics = {text: parse_variant(text) for study in studies for text in study.metrics}
-    for metric in (metric for metric in metrics.values() if metric.name == LOCALISATION.name):
-        pixels = _PIXELS.get(frozenset(good["mask"].dropna()), "the object")
-        maps = metric.options.get("upsampling", "bilinear")
-        lines.append(f"Localisation: {maps} maps against the pixels of {pixels}; PG takes the first maximum.")
-    special = [text for text, metric in metrics.items() if metric.options or text in plan.identity.metrics]
-    if special:
-        lines.append(f"Metrics with options or code of their own: {'; '.join(special)}.")
-    specs = {model.label: model.text for study in studies for model in study.models}
-    weights = good.groupby("model", sort=False)["fingerprint"].unique()
-    models = []
-    for label, text in specs.items():
-        name = text if text == label else f"{label} is {text}"
-        models.append(f"{name} (weights {', '.join(weights.get(label, ['not run']))})")
-    lines.append(f"Models: {'; '.join(models)}.")
-    renamed = {m.label: m.text for study in studies for m in study.methods if m.label != m.text}
-    if renamed:
-        lines.append(f"Methods: {'; '.join(f'{label} is {text}' for label, text in renamed.items())}.")
-    versions = [", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in good["versions"].unique()]
-    lines.append(f"Ran on: {'; '.join(good['machine'].unique())}. Versions: {'; '.join(versions)}.")
-    failed, missing = int(rows["error"].notna().sum()), _expected(studies) - len(rows)
-    if failed or missing:
-        lines.append(f"Not in the numbers: {failed} failed and {missing} missing trials.")
-    return (*lines, *plan.notes)
+def _html(caption: str, cells: Cells, metric: str, kinds: Sequence[Kind]) -> str:
+    heads = [_head(cells, group, kind) for group in cells.groups for kind in kinds]
+    rows = []
+    for method in cells.methods:
+        row = []
+        for group in cells.groups:
+            for kind in kinds:
+                column = (*group, metric)
+                text = cells.text(kind, column, method)
+                row.append(f"<b>{text}</b>" if kind == "mean" and cells.is_best(column, method) else text)
+        if any(row):
+            rows.append([for_html(method), *row])
+    return html_table(["Method", *heads], rows, caption=caption)
 
 
-def _expected(studies: Sequence[Study]) -> int:
-    return sum(len(s.models) * len(s.methods) * len(s.data.names) for s in studies)
-
-
-def _with_published(summary: "pd.DataFrame", result: BenchmarkResult) -> "pd.DataFrame":
-    known = {(p.table, p.dataset, p.model, p.method, p.metric): p for p in published()}
-    tables = [study.table for study in result.plan.studies]
-    printed = [
-        known.get((tables[line.study], line.data, line.model, line.method, result.columns[line.metric].label))
-        for line in summary.itertuples()
-    ]
-    return summary.assign(
-        published=[None if p is None else p.value for p in printed],
-        published_se=[None if p is None else p.standard_error for p in printed],
-    )
-
-
-def _columns(frame: "pd.DataFrame") -> list[TableColumn]:
-    """Data set, model and metric of each column, in order."""
-    return list(dict.fromkeys(zip(frame["data"], frame["model"], frame["metric"], strict=True)))
-
-
-def _html(caption: str, heads: Sequence[str], rows: list[tuple[str, list[str]]]) -> str:
-    shown = [[for_html(method), *cells] for method, cells in rows if any(cells)]
-    return html_table(["Method", *heads], shown, caption=caption)
+def _head(cells: Cells, group: Group, kind: Kind) -> str:
+    return cells.head(group) if kind == "mean" else cells.name(group) if kind == "difference" else kind

@@ -11,35 +11,14 @@ import pytest
 import caap_lab as cl
 from caap_lab import cli
 from caap_lab.bench.paper_parts import DATASETS, MODELS
-from caap_lab.bench.paper_settings import given_settings
 from caap_lab.bench.plan import BenchmarkPlan
-from caap_lab.bench.profiles import DEMO_DATASETS, demo_plan, paper_plan, stand_in
+from caap_lab.bench.profiles import DEMO_DATASETS, demo_plan, stand_in
 from caap_lab.bench.published import METHODS, METRICS, names, published, tables
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables import Table, make_tables, write_tables
 from caap_lab.bench.trial import Row
-
-
-def filled(plan: BenchmarkPlan, folder: Path, seed: int = 0) -> BenchmarkResult:
-    """A run whose numbers are drawn, so that tables can be checked without computing a map."""
-    generator = np.random.default_rng(seed)
-    rows: list[Row] = []
-    for trial in plan.trials:
-        numbers = generator.random(5)
-        insertion, deletion, rest = numbers[0], numbers[1], numbers[2:]
-        row: Row = {"key": trial.key, "model": trial.model.text, "method": trial.method.text, "image": trial.image}
-        row |= {"fingerprint": "abc", "machine": "a machine", "versions": {"torch": "2"}}
-        if "faithfulness" in trial.metrics:
-            row |= {"insertion": insertion, "deletion": deletion, "insdel": insertion - deletion}
-        if "localisation" in trial.metrics:
-            row |= dict(zip(("aupr1", "aupr0", "pointing"), rest, strict=True)) | {"mask": "target"}
-        rows.append(row)
-    run = RunFolder(folder)
-    run.parts.mkdir(parents=True)
-    plan.save(run.plan_path)
-    run.append(rows)
-    return BenchmarkResult.open(folder)
+from helpers.filled_runs import filled
 
 
 def under_papers_names(plan: BenchmarkPlan) -> BenchmarkPlan:
@@ -94,7 +73,8 @@ def test_stand_ins_go_by_their_own_names_and_the_caption_says_for_what(demo_tabl
     papers = {*DATASETS, *MODELS}
     for table in demo_tables:
         latex = table.latex() if table.number in (1, 3, 14) else ""
-        pages = (table.markdown(), latex.partition("begin{tabular}")[2], *map(table.html, table.columns))
+        latex_rows = latex.partition("begin{tabular}")[2].partition("end{tabular}")[0]
+        pages = (table.markdown(), latex_rows, *map(table.html, table.columns))
         lines = [line for page in pages for line in page.splitlines() if line.startswith(("|", "<", " & ", "Method"))]
         shown = [table.title, table.frame.to_csv(), *lines]
         assert not [text for text in shown if any(name in text for name in papers)]
@@ -136,25 +116,81 @@ def test_cells_of_a_table_are_means_errors_and_differences(demo_run: BenchmarkRe
 
 def test_files(demo_run: BenchmarkResult, tmp_path: Path) -> None:
     paths = write_tables(demo_run, tmp_path / "tables")
-    assert len(paths) == 1 + 3 * 15 and all(path.exists() for path in paths)
-    assert paths[0].name == "tables.md" and paths[0].read_text().count("## Demo scenes: ") == 15
-    latex = (tmp_path / "tables" / "table_10.tex").read_text()
-    assert latex.count("\\\\\n") == 2 + 2 and "\\textbf{" in latex and "$\\pm$" in latex
-    body = latex[latex.index("\\begin{tabular}") :]
-    assert {line.count("&") for line in body.splitlines() if line.startswith(("CAAP", "E-CAAP", "Method"))} == {12}
-    assert not re.search(r"(?<!\\)[_%#]", latex.split("\n", 1)[1])
+    assert len(paths) == 2 + 3 * 15 and all(path.exists() for path in paths)
+    assert [path.name for path in paths[:2]] == ["tables.md", "tables.tex"]
+    assert paths[0].read_text().count("## Demo scenes: ") == 15
     with (tmp_path / "tables" / "table_03.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 10 * 3 and {line["n"] for line in lines} == {"5"}
 
 
-def test_published_values_stand_beside_a_paper_run(demo_run: BenchmarkResult, tmp_path: Path) -> None:
-    paper = filled(replace(under_papers_names(demo_run.plan), profile="paper"), tmp_path / "paper")
-    table = make_tables(paper)[0]
-    line = table.frame[(table.frame["method"] == "CAAP") & (table.frame["model"] == "ViT-L/16")]
-    assert line.set_index("metric")["published"].to_dict() == {"deletion": 42.67, "insertion": 73.42, "insdel": 30.75}
-    assert "Published by the paper:" in table.markdown() and "42.67 ± " in table.markdown()
-    assert "published_se" in (write_tables(paper, tmp_path / "t")[3]).read_text().splitlines()[0]
+@pytest.fixture(scope="module")
+def paper_run(demo_run: BenchmarkResult, tmp_path_factory: pytest.TempPathFactory) -> BenchmarkResult:
+    """Tables 1, 3 and 10 under the paper's names, without Food-101, Grad-CAM and one of the models."""
+    plan = under_papers_names(demo_run.plan)
+    studies = []
+    for study in plan.studies:
+        if study.table in (1, 3, 10) and study.data.label != "Food-101":
+            models = tuple(model for model in study.models if model.label != "DeiT3-L/16")
+            methods = tuple(method for method in study.methods if method.label != "Grad-CAM")
+            studies.append(replace(study, models=models, methods=methods))
+    folder = tmp_path_factory.mktemp("runs") / "paper"
+    return filled(replace(plan, profile="paper", studies=tuple(studies)), folder)
+
+
+def test_published_values_stand_beside_a_paper_run(paper_run: BenchmarkResult, tmp_path: Path) -> None:
+    table = make_tables(paper_run)[0]
+    line = table.frame[(table.frame["method"] == "CAAP") & (table.frame["model"] == "ViT-L/16")].set_index("metric")
+    assert line["published"].to_dict() == {"deletion": 42.67, "insertion": 73.42, "insdel": 30.75}
+    ours = line.loc["insdel"]
+    assert ours["minus_published"] == pytest.approx(ours["mean"] - 30.75)
+    assert ours["z"] == pytest.approx((ours["mean"] - 30.75) / np.hypot(ours["se"], 1.18))
+    text = table.markdown()
+    head, _, *lines = [row for row in text.splitlines() if row.startswith("|")]
+    assert head == (
+        "| Model | Method | Del | Del published | z | Ins | Ins published | z | InsDel | InsDel published | z |"
+    )
+    (row,) = (row for row in lines if row.startswith("| ViT-L/16 (n 5) | CAAP |"))
+    cell = f"{ours['mean']:.2f} ± {ours['se']:.2f}"
+    best = table.cells.is_best(("ImageNet-1K", "ViT-L/16", "insdel"), "CAAP")
+    assert row.endswith(f"| {f'**{cell}**' if best else cell} | 30.75 ± 1.18 | {ours['z']:+.1f} |")
+    assert "cells lie within 2 standard errors of the paper's numbers." in text and "z is ours minus" in text
+    assert "; 5 images (the paper's: 500);" in text and "Rank correlation of the methods" in text
+    page = table.html("insdel")
+    assert page.count(">published</th>") == page.count(">z</th>") == 3 and f"<td>{ours['z']:+.1f}" in re.sub(
+        r"<td [^>]*>", "<td>", page
+    )
+
+
+def test_a_paper_table_says_what_is_left_out(paper_run: BenchmarkResult) -> None:
+    one, three, ten = make_tables(paper_run)
+    said = "Of the paper's table 1, this run leaves out the model DeiT3-L/16 and the method Grad-CAM."
+    for text in (one.markdown(), one.latex()):
+        assert f"{said} Bold marks the best of the methods that are here." in text
+    assert "table 3, this run leaves out the data set Food-101 and the method Grad-CAM." in three.markdown()
+    assert "table 10, this run leaves out the model DeiT3-L/16." in ten.markdown()
+    assert "Bold marks" not in ten.markdown() and "leaves out" not in make_tables(paper_run)[0].title
+
+
+def test_files_of_a_paper_run(paper_run: BenchmarkResult, tmp_path: Path) -> None:
+    paths = write_tables(paper_run, tmp_path)
+    assert [path.name for path in paths[:3]] == ["tables.md", "tables.tex", "comparison.csv"]
+    with paths[2].open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == sum(p.table in (1, 3, 10) for p in published())
+    (line,) = (
+        one
+        for one in lines
+        if (one["table"], one["model"], one["method"], one["metric"]) == ("10", "CLIP-L/14", "E-CAAP", "Ins")
+    )
+    assert line["n"] == "5" and float(line["ours"]) - float(line["published"]) == pytest.approx(
+        float(line["difference"])
+    )
+    left = [one for one in lines if one["dataset"] == "Food-101"]
+    assert {(one["ours"], one["n"], one["z"]) for one in left} == {("", "0", "")}
+    assert left[0]["published"] == "51.84"
+    with (tmp_path / "table_01.csv").open() as file:
+        assert next(csv.reader(file))[-4:] == ["published", "published_se", "minus_published", "z"]
 
 
 def test_failed_and_missing_cells_are_told(demo_run: BenchmarkResult, tmp_path: Path) -> None:
@@ -170,42 +206,33 @@ def test_failed_and_missing_cells_are_told(demo_run: BenchmarkResult, tmp_path: 
     run.append([{"key": second.key, "error": "RuntimeError: no"}])
     (table,) = make_tables(BenchmarkResult.open(run.folder))
     assert "Not in the numbers: 1 failed and 198 missing trials." in table.markdown()
-    assert "25.00 ± 0.00" in table.markdown()
+    text = table.markdown()
+    assert "25.00 ± 0.00" in text and "**" not in text  # one method alone is not the best
+    others = ", ".join(method.label for method in plan.studies[0].methods[2:])
+    assert f"Not finished: demo: 0 with {plan.studies[0].methods[1].label}" in text and others in text
+    assert "demo-dinov2: 0 of 5 images" in text
 
 
-def layouts(folder: Path) -> list[str]:
-    """Small copies of two of the paper's data sets."""
-    from PIL import Image
-
-    scene = cl.demo_images("single", 1, 0)[0]
-    for wnid in ("n01440764", "n01443537"):
-        (folder / "val" / wnid).mkdir(parents=True)
-        scene.image.save(folder / "val" / wnid / f"ILSVRC2012_val_0000000{wnid[-1]}.JPEG")
-    Image.new("L", (4, 4)).save(folder / "unused.png")
-    return [f"imagenet:{folder / 'val'}"]
-
-
-def test_the_paper_profile_says_what_is_missing(tmp_path: Path) -> None:
-    data = layouts(tmp_path)
-
-    def plan_of(**options: object) -> BenchmarkPlan:
-        return paper_plan(given_settings(data=data, **options))
-
-    with pytest.raises(cl.InputError, match=r"table 2 there is no ImageNet-S \(--data imagenet-s:PATH\).*--tables 14"):
-        plan_of(tables=[2, 14])
-    with pytest.raises(cl.InputError, match=r"DINOv2-L/14 needs DINOv2's linear head.*--head DINOv2-L/14=PATH"):
-        plan_of(tables=[1])
-    with pytest.raises(cl.InputError, match="The paper has no table 16"):
-        plan_of(tables=[16])
-    with pytest.raises(cl.InputError, match="'ViT-XL' is none of the paper's names"):
-        plan_of(tables=[14], models=["ViT-XL=vit_base_patch16_224"])
-    plan = plan_of(tables=[14, 10], heads={"DINOv2-L/14": "head.pth"}, models=["ResNet-18=demo-cnn"])
-    assert [study.table for study in plan.studies] == [10, 14]
-    models = {spec.label: spec.text for study in plan.studies for spec in study.models}
-    assert models["DINOv2-L/14"] == "vit_large_patch14_dinov2.lvd142m:image_size=224,head=head.pth"
-    assert models["ResNet-18"] == "demo-cnn" and models["VGG-16"] == MODELS["VGG-16"]
-    assert len(plan.trials) == 2 * 2 * 4 + 2 * 3 * 4  # fewer images than the paper's 500: all are taken
-    assert all(study.target == "prediction" for study in plan.studies)
+def test_only_means_over_the_same_images_compete(tmp_path: Path) -> None:
+    study = replace(demo_plan(3, [1]).studies[0], metrics=("faithfulness",))
+    plan = BenchmarkPlan((replace(study, models=study.models[:1], methods=study.methods[:4]),))
+    run = RunFolder(tmp_path)
+    run.parts.mkdir()
+    plan.save(run.plan_path)
+    values = dict(zip((method.text for method in study.methods), (0.5, 0.500001, 0.2, 0.9), strict=False))
+    rows: list[Row] = []
+    for trial in plan.trials:
+        if trial.method.text == study.methods[3].text and trial.image == study.data.names[0]:
+            continue  # the highest mean, over fewer images
+        numbers = dict.fromkeys(("insertion", "deletion", "insdel"), values[trial.method.text])
+        rows.append({"key": trial.key, "machine": "m", "versions": {}, "fingerprint": "abc", **numbers})
+    run.append(rows)
+    (table,) = make_tables(BenchmarkResult.open(tmp_path))
+    text = table.markdown()
+    assert text.count("**50.00 ± 0.00**") == 4 and "**20.00 ± 0.00**" in text  # ties in insertion and InsDel
+    assert "90.00 ± 0.00 (n 2)" in text and "; 3 images, or n where it is given;" in text
+    assert f"Not finished: demo: 2 with {study.methods[3].label} of 3 images." in text
+    assert "(n 2)" in table.latex() and "(n 2)" in table.html("insdel")
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +243,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--out", out]) == 0  # goes on, with nothing left to do
     assert cli.main(["tables", out]) == 0
     told = capsys.readouterr().out
-    assert "| LabelledCAM |" in told and "4 files in" in told and "protocol xplique" in told
+    assert "| LabelledCAM |" in told and "5 files in" in told and "protocol xplique" in told
     assert (tmp_path / "run" / "tables" / "study_1.tex").exists()
     assert (
         cli.main(
