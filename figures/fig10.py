@@ -22,23 +22,24 @@ from caap_lab.commands.figures import run_script
 from caap_lab.plots.overview import plot_overview
 from caap_lab.plots.style import level_styles
 
-FAITHFULNESS, LOCALISATION = (6, 4, 8), (7, 5, 9)
-"""Tables of small, base and huge models."""
+FAITHFULNESS, LOCALISATION = (4, 6, 8), (5, 7, 9)
+"""Tables of base, small, and huge or giant models."""
 TABLES = (*FAITHFULNESS, *LOCALISATION)
 METRICS = {"insdel": "InsDel \N{UPWARDS ARROW} (%)", "aupr1": "AUPR1 \N{UPWARDS ARROW} (%)"}
+
+PUBLISHED = {"insdel": FAITHFULNESS, "aupr1": LOCALISATION}
 
 NEEDS = trial_needs(TABLES)
 
 
 def draw(data: FigureData) -> FigureResult:
     """One spoke per backbone, one line per method; below them the same numbers as points."""
-    summary = data.result(TABLES).summary()
-    summary = summary[summary["metric"].isin(list(METRICS))].drop_duplicates(["model", "method", "metric"])
-    known = [with_published(summary[summary["metric"] == "insdel"], FAITHFULNESS)]
-    known += [with_published(summary[summary["metric"] == "aupr1"], LOCALISATION)]
-    frame = pd.concat(known, ignore_index=True)
-    order = [method.label for table in TABLES for method in data.study(table).methods]
-    labels = {name: f"{text}, {count_text(frame.loc[frame['metric'] == name, 'n'])}" for name, text in METRICS.items()}
+    tables = data.present(TABLES)
+    summary = data.result(tables).summary().drop_duplicates(["model", "method", "metric"])
+    parts = [with_published(summary[summary["metric"] == name], groups) for name, groups in PUBLISHED.items()]
+    frame = pd.concat(parts, ignore_index=True)
+    labels = {name: f"{METRICS[name]}, {count_text(part['n'])}" for name, part in frame.groupby("metric", sort=False)}
+    order = [method.label for table in tables for method in data.study(table).methods]
     figure = plot_overview(frame, labels, styles=level_styles(list(dict.fromkeys(order))), reference_label="published")
     return FigureResult(figure, frame.drop(columns="study"))
 
