@@ -1,6 +1,6 @@
 """All that figures need, opened and tried before anything is computed: a sweep may begin after days of trials."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from caap_lab.bench.figure_data import CAAP, FigureData
@@ -36,10 +36,10 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     plan = identified(replace(data.plan, studies=studies), {}, images, progress, unreadable)
     finished = data.finished(retry_failed=data.running.get("retry_failed", False))
     waiting = {
-        trial.key: trial
+        (trial.model.text, trial.key): trial  # models whose files are missing have keys alike
         for need, study in pairs
-        for trial in replace(plan, studies=(study,)).trials
-        if not (trial.key in finished if need.what == "trials" else _has_map(data, need, study, plan, trial))
+        for trial in _trials(plan, study)
+        if not (trial.key in finished if need.what == "trials" else _has_map(data, need, study, trial))
     }
     here = data.running.get("workers") is None and data.running.get("scheduler") is None
     alone = any(need.what != "trials" for need in needs)  # only trials go to workers
@@ -78,7 +78,14 @@ def _rule(target: int | str | None, study: Study) -> TargetRule:
     return target if isinstance(target, str) and target in WORDS else Logit(target)
 
 
-def _has_map(data: FigureData, need: Need, study: Study, plan: BenchmarkPlan, trial: Trial) -> bool:
+def _trials(plan: BenchmarkPlan, study: Study) -> Iterator[Trial]:
+    for image in study.data.names:
+        for model in study.models:
+            for method in study.methods:
+                yield plan.trial(study, model, method, image)
+
+
+def _has_map(data: FigureData, need: Need, study: Study, trial: Trial) -> bool:
     """True for a map of single images that is in the folder."""
     if need.what != "maps":
         return False
