@@ -69,8 +69,7 @@ def evaluate(
         **about(trial),
         **map_to_row(m),
         "label": sample.label,
-        "machine": f"{platform.node()}, {model.device}, {str(model.dtype).removeprefix('torch.')}, "
-        f"{torch.get_num_threads()} threads",
+        "machine": f"{platform.node()}, {model.device}, {model.number_format}, {torch.get_num_threads()} threads",
     }
     given = MetricInput(model, x, m, batch_size=batch_size)
     masked = None
@@ -225,4 +224,6 @@ def _object(regions: Regions, target: int | None) -> tuple[np.ndarray, str]:
     """The target's pixels where its class is annotated, else the pixels of all objects; and which."""
     if target is not None and target in regions.masks:
         return regions.masks[target], "target"
+    if not regions.masks:
+        raise InputError("The mask marks no object.")
     return np.logical_or.reduce(list(regions.masks.values())), "all objects"

@@ -1,9 +1,13 @@
 """Every image opened before a run."""
 
 import numpy as np
+import pytest
 
-from caap_lab import open_images
+import caap_lab as cl
+from caap_lab import InputError, open_images
+from caap_lab.bench.trial import seen_masks
 from caap_lab.data.check_images import image_problems
+from caap_lab.data.image_set import Regions
 from helpers import published_layouts as published
 from helpers.published_layouts import S_LABELS, WNIDS, objects, s_mask, write_array, write_text
 
@@ -12,6 +16,11 @@ def test_copies_as_published_have_no_problems(tmp_path):
     for source in published.all_five(tmp_path).values():
         assert image_problems(open_images(source), progress=False) == {}
     assert image_problems(open_images("demo:two")[:3]) == {}
+
+
+def test_metrics_refuse_a_mask_without_objects():
+    with pytest.raises(InputError, match="The mask marks no object"):
+        seen_masks(cl.load_model("demo"), Regions({}), None)
 
 
 def test_damaged_photos_and_masks_are_named(tmp_path):
