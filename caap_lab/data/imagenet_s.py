@@ -2,8 +2,8 @@
 
 Facts from LUSSeg/ImageNet-S, README.md: a mask is an RGB image whose pixels are class ids R + 256 G; 0 is anything
 else and 1000 is to be ignored. Class ids count from 1 in the order of the sorted WordNet ids. Its archives hold masks;
-a script copies ImageNet's photos beside them, some (1,652 of 12,419) into another class folder than ImageNet's, as
-lists of the data set say.
+a script copies ImageNet's photos beside them, many into another class folder than ImageNet's, as the data set's own
+lists say.
 """
 
 import re
