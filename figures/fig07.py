@@ -33,8 +33,10 @@ def draw(data: FigureData) -> FigureResult:
     styles = level_styles(models_of(frame))
 
     def panel(part: pd.DataFrame, ax: Any, legend: bool) -> None:
-        look = {"styles": styles, "markers": True, "xlabel": "cutoff, share of the blocks", "ylabel": ""}
-        plot_lines(part, x="share", hue="model", ax=ax, legend=legend, **look)
+        label = "cutoff, share of the blocks"
+        plot_lines(
+            part, "share", hue="model", ax=ax, styles=styles, markers=True, legend=legend, xlabel=label, ylabel=""
+        )
         for share in part.loc[part["default"], "share"].unique():
             mark_number(ax, share, "default cutoff", colour="0.4")
         for row in part[part["published"].notna()].itertuples():

@@ -16,7 +16,8 @@ LEGEND = (
     "z is ours minus the paper's number, divided by the standard error of that difference: the root of the sum of both "
     "squared errors. If nothing but the choice of images differed, about 95 of 100 would lie between -2 and +2."
 )
-_FAR = 2.0
+FAR = 2.0
+"""Standard errors beyond which a difference is named."""
 _NAMED = 3
 """Largest differences that are named."""
 _RANKED = 3
@@ -42,6 +43,16 @@ def with_published(
         known.get((tables[line.study], line.data, line.model, line.method, columns[line.metric].label))
         for line in summary.itertuples()
     ]
+    return beside(summary, found)
+
+
+def beside(summary: "pd.DataFrame", found: "Sequence[Published | None]") -> "pd.DataFrame":
+    """A table of means with the paper's number of each line, as `with_published` gives it.
+
+    Args:
+        summary: One row per mean: mean, se, n.
+        found: The paper's number of each row, or None.
+    """
     summary = summary.assign(
         published=[math.nan if p is None else p.value for p in found],
         published_se=[math.nan if p is None else p.standard_error for p in found],
@@ -63,8 +74,8 @@ def agreement(frame: "pd.DataFrame", columns: Mapping[str, MetricColumn]) -> tup
     if told.empty:
         return ("No cell can be set against the paper's in standard errors: that takes at least 2 images.",)
     several = frame["data"].nunique() > 1
-    near = int((told["z"].abs() <= _FAR).sum())
-    sentences = [f"{near} of {len(told)} cells lie within {_FAR:g} standard errors of the paper's numbers."]
+    near = int((told["z"].abs() <= FAR).sum())
+    sentences = [f"{near} of {len(told)} cells lie within {FAR:g} standard errors of the paper's numbers."]
     order = told["z"].abs().sort_values(ascending=False, kind="stable").index
     far = told.loc[order].head(min(_NAMED, len(told) - near) or 1)
     texts = []

@@ -29,7 +29,7 @@ _BETTER = {column.name: _ARROWS[column.better] for metric in BUILT_IN for column
 def beside_default(frame: pd.DataFrame, at_default: "pd.Series[bool]") -> pd.DataFrame:
     """The frame of a sweep with the paper's numbers beside ours in the rows of the default setting."""
     frame = with_published(frame, TABLES)
-    columns = ["published", "published_se", "z"]
+    columns = ["published", "published_se", "minus_published", "z"]
     frame.loc[~at_default, columns] = float("nan")
     return frame
 

@@ -28,7 +28,8 @@ def plot_overview(
     """
     height = _RADARS + _POINTS * len(metrics) + _LEGEND
     figure = new_figure(PAGE, height)
-    radars, points = figure.subfigures(2, 1, height_ratios=(_RADARS, _POINTS * len(metrics) + _LEGEND))
+    ratios = (_RADARS, _POINTS * len(metrics) + _LEGEND)
+    radars, points = figure.subfigures(2, 1, squeeze=False, height_ratios=ratios)[:, 0]
     panels = points.subplots(len(metrics), 1, squeeze=False, sharex=True)[:, 0]
     for place, ((metric, label), ax) in enumerate(zip(metrics.items(), panels, strict=True), start=1):
         part = frame[frame["metric"] == metric]

@@ -98,7 +98,8 @@ def plot_points(
         if reference is not None:
             numbers = data[data["_level"] == level].groupby(category)[reference].first().reindex(names)
             places = line.get_ydata() if horizontal else line.get_xdata()
-            mark_reference(ax, *((numbers, places) if horizontal else (places, numbers)), known[level])
+            x, y = (numbers, places) if horizontal else (places, numbers)
+            mark_reference(ax, x, y, known[level])
     shown = rows.loc[rows["_level"].isin(order), "_value"].fillna(rows[value])
     if reference is not None:
         shown = pd.concat([shown, data[reference]])

@@ -79,7 +79,7 @@ def _ends(ax: Axes, limits: tuple[float, float], signed: bool) -> None:
         low, high = next((pair for pair in pairs if len("".join(pair)) <= _BOTH), pairs[-1])
         texts = [(0.0, low, "left"), (1.0, high, "right")]
     for place, text, side in texts:
-        ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, color="0.25", transform=ax.transAxes)  # type: ignore[arg-type]
+        ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, color="0.25", transform=ax.transAxes)
 
 
 def short_number(value: float, digits: int) -> str:

@@ -145,8 +145,10 @@ def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None
     handles: dict[str, Artist] = {}
     for level, look in ({} if styles is None else styles).items():
         drawn = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
-        drawn |= {"linewidth": 2.6, "markersize": 7} if look.highlighted else {}
-        handles[for_plot(level)] = Line2D([], [], **drawn)  # type: ignore[arg-type]
+        named = Line2D([], [], **drawn)  # type: ignore[arg-type]
+        if look.highlighted:
+            named.set(linewidth=2.6, markersize=7)
+        handles[for_plot(level)] = named
     for ax in figure.axes if styles is None else []:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
