@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,12 @@ import pytest
 from caap_lab import cli
 from caap_lab.bench import figure_scripts
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.profiles import demo_plan
 from caap_lab.commands.figures import run_script
+from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.plots.style import new_axes
+from helpers.paper_models import vit_folder
+from helpers.published_layouts import class_folders
 
 FOLDER = figure_scripts.figures_folder()
 
@@ -33,9 +38,54 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[FigureData]:
 def test_a_figure_of_the_demo_profile(drawn: list[FigureData], tmp_path: Path, capsys) -> None:
     assert cli.main(["figures", "fig01", "--images", "2", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out.split()
-    assert printed == [str(tmp_path / f"fig01.{ending}") for ending in ("png", "pdf", "csv")]
+    assert printed == [str(tmp_path / f"fig01.{ending}") for ending in ("png", "pdf", "csv", "txt")]
     (data,) = drawn
     assert data.plan.profile == "demo" and data.folder == tmp_path / "results" and data.sweep_images == 8
+    assert [[model.label for model in study.models] for study in data.plan.studies] == [["demo"]]
+    about = (tmp_path / "fig01.txt").read_text(encoding="utf-8")
+    assert about.startswith("fig01: Figure 1: CAAP in one picture") and "\n  Methods: CAAP = caap\n" in about
+    assert "\n  Models: demo\n" in about and "Curves" not in about and f"Results: {tmp_path / 'results'}" in about
+
+
+def test_photos_target_and_images_of_sweeps(drawn: list[FigureData], tmp_path: Path, capsys) -> None:
+    options = ["--photos", "single-000206", "--target", "label", "--sweep-images", "3", "--out", str(tmp_path)]
+    assert cli.main(["figures", "fig01", *options]) == 0
+    (data,) = drawn
+    assert data.photos(data.study(1), 1) == ["single-000206"] and data.target("prediction") == "label"
+    assert data.sweep_images == 3
+    about = (tmp_path / "fig01.txt").read_text(encoding="utf-8")
+    assert "Images: single-000206\n  Explained: the image's label\n" in about
+    assert cli.main(["figures", "fig01", "--photos", "single-0206", "--out", str(tmp_path)]) == 2
+    assert "there is no single-0206 in demo:single. Nearest: " in capsys.readouterr().err
+    assert cli.main(["figures", "fig01", "--sweep-images", "0", "--out", str(tmp_path)]) == 2
+    assert "sweep_images" in capsys.readouterr().err
+
+
+def test_the_run_in_the_folder_decides_what_the_options_leave_open(
+    drawn: list[FigureData], tmp_path: Path, capsys
+) -> None:
+    replace(demo_plan(3, [1]), protocol=curve_protocol("rise-28")).save(tmp_path / "plan.json")
+    common = ["--results", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.main(["figures", "fig01", *common]) == 0
+    assert len(drawn[0].study(1).data.names) == 3 and drawn[0].plan.protocol.name == "rise-28"
+    assert cli.main(["figures", "fig01", "--images", "2", *common]) == 0
+    assert len(drawn[1].study(1).data.names) == 2 and drawn[1].plan.protocol.name == "rise"
+    replace(demo_plan(3, [1]), profile="paper").save(tmp_path / "plan.json")
+    assert cli.main(["figures", "fig06", *common]) == 2
+    assert "fig06 reads table 2, which the run does not have" in capsys.readouterr().err
+    replace(demo_plan(3, [1]), profile="").save(tmp_path / "plan.json")
+    assert cli.main(["figures", "fig01", *common]) == 2
+    assert "has a run of your own" in capsys.readouterr().err
+
+
+def test_a_figure_of_the_paper_profile_needs_nothing_else(drawn: list[FigureData], tmp_path: Path, capsys) -> None:
+    source = class_folders(tmp_path / "imagenet")
+    model = f"ViT-L/16={vit_folder(tmp_path / 'vit')}"
+    options = ["--profile", "paper", "--data", source, "--images", "2", "--models", model, "--out", str(tmp_path)]
+    assert cli.main(["figures", "fig01", *options]) == 0
+    assert [model.label for model in drawn[0].study(1).models] == ["ViT-L/16"] and drawn[0].sweep_images is None
+    assert cli.main(["figures", "fig02", *options]) == 2
+    assert "DINOv2-L/14" in capsys.readouterr().err
 
 
 def test_a_script_as_a_program(
@@ -82,4 +132,5 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["figures", "fig01", *paper]) == 2
     assert "There is no folder nowhere" in capsys.readouterr().err
     assert run_script(FOLDER / "fig01.py", paper) == 2
-    assert capsys.readouterr().err.startswith("fig01.py: There is no folder nowhere")
+    error = capsys.readouterr().err
+    assert error.startswith("fig01.py: ") and "There is no folder nowhere" in error
