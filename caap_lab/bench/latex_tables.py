@@ -59,15 +59,15 @@ def latex_table(table: "Table") -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex_document(tables: Sequence[str]) -> str:
-    """A document of tables that compiles as it is."""
+def latex_document(lines: Sequence[str], tables: Sequence[str]) -> str:
+    """A document that compiles as it is: some sentences, then tables."""
     head = [
         r"\documentclass[10pt,a4paper]{article}",
         r"\usepackage[margin=2cm]{geometry}",
         r"\usepackage{booktabs,graphicx}",
         r"\begin{document}",
     ]
-    body = (f"{table}\\clearpage\n" for table in tables)
+    body = [*map(for_latex, lines), "", *(f"{table}\\clearpage\n" for table in tables)]
     return "\n".join([*head, *body, r"\end{document}"]) + "\n"
 
 
@@ -82,7 +82,7 @@ def _caption(table: "Table", more: str) -> str:
     short = _prose(table, title + more)
     legend = (LEGEND,) if table.cells.beside_published else ()
     rest = " ".join(_prose(table, line) for line in (table.notes.reading, *legend))
-    return rf"\caption[{short}]{{{short}. {rest}}}"
+    return rf"\caption[{{{short}}}]{{{short}. {rest}}}"  # braces, as names may have brackets
 
 
 def _prose(table: "Table", text: str) -> str:

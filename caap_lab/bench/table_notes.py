@@ -1,6 +1,7 @@
 """What a table's numbers rest on, in sentences: counts, data, settings, weights, versions, and what is not in it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -58,9 +59,16 @@ def notes_of(result: "BenchmarkResult", members: Sequence[int], cells: Cells) ->
     studies = [plan.studies[i] for i in members]
     about = [stand_ins(table) for table in dict.fromkeys(study.table for study in studies) if plan.profile == "demo"]
     about += _metrics(plan, studies, good)
-    about += [*_unfinished(studies, members, rows), *_left_out(plan, studies), *plan.notes]
+    about += [*_unfinished(studies, members, rows), *_left_out(plan, studies)]
+    about += [note for note in plan.notes if not tables_left_out(note) - {study.table for study in studies}]
     data = tuple(line for study in studies for line in _data(plan, study))
     return Notes(_reading(plan, studies, cells), data, tuple(about), (*_models(studies, good), _machines(good)))
+
+
+def tables_left_out(note: str) -> set[int]:
+    """Numbers of the tables of which a plan's note says that they are left out, wholly or in part; most name none."""
+    found = re.match(r"Tables? ([\d, and]+) (?:is|are) left out", note)
+    return set(map(int, re.findall(r"\d+", found[1]))) if found else set()
 
 
 def usual_images(studies: Sequence[Study]) -> dict[str, int]:

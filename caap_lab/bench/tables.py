@@ -9,17 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caap_lab.bench.comparison import LEGEND, agreement, comparison, with_published
+from caap_lab.bench.comparison import FAR, LEGEND, agreement, comparison, with_published
 from caap_lab.bench.latex_names import short_names
 from caap_lab.bench.latex_tables import latex_document, latex_table
 from caap_lab.bench.markdown_tables import markdown_table
 from caap_lab.bench.plan import BenchmarkPlan, Data
 from caap_lab.bench.published import METRICS
+from caap_lab.bench.published import tables as paper_tables
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.table_cells import Cells, Group, Kind
-from caap_lab.bench.table_notes import Notes, notes_of, usual_images
+from caap_lab.bench.table_notes import Notes, notes_of, tables_left_out, usual_images
 from caap_lab.errors import InputError
-from caap_lab.escaping import for_html
+from caap_lab.escaping import for_html, for_markdown
 from caap_lab.files import atomic_path
 from caap_lab.metrics.metric import PERCENT, MetricColumn
 from caap_lab.tables.html import html_table
@@ -157,12 +158,28 @@ def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     tables = make_tables(result)
-    pages = [_write(folder / "tables.md", "\n".join(table.markdown() for table in tables))]
-    pages.append(_write(folder / "tables.tex", latex_document([table.latex() for table in tables])))
+    head = _of_all(result, tables)
+    markdown = [*(f"{for_markdown(line)}\n" for line in head), *(table.markdown() for table in tables)]
+    pages = [_write(folder / "tables.md", "\n".join(markdown))]
+    pages.append(_write(folder / "tables.tex", latex_document(head, [table.latex() for table in tables])))
     if any(table.cells.beside_published for table in tables):
         found = comparison({table.number: table.frame for table in tables}, result.columns)
         pages.append(_write(folder / "comparison.csv", found.to_csv(index=False)))
     return [*pages, *(path for table in tables for path in table.write(folder))]
+
+
+def _of_all(result: BenchmarkResult, tables: Sequence[Table]) -> list[str]:
+    """What all tables of the paper profile together come to, and which of the paper's are not among them."""
+    if result.plan.profile != "paper":
+        return []
+    z = [value for table in tables for value in table.frame["z"].dropna()]
+    near = sum(abs(value) <= FAR for value in z)
+    lines = [f"In all tables, {near} of {len(z)} cells lie within {FAR:g} standard errors of the paper's numbers."]
+    missing = sorted({*paper_tables()} - {table.number for table in tables})
+    if missing:
+        s = "s" * (len(missing) > 1)
+        lines.append(f"Not here: table{s} {', '.join(map(str, missing))} of the paper.")
+    return [*lines, *(note for note in result.plan.notes if tables_left_out(note))]
 
 
 def _write(path: Path, text: str) -> Path:

@@ -87,7 +87,7 @@ def test_paths_stand_in_comments_only(table: Table) -> None:
     assert any("/home/someone/my models/own & best (weights abc)" in line for line in comments)
     rest = "\n".join(line for line in latex.splitlines() if not line.startswith("%"))
     assert "someone" not in rest and "/etc" not in rest
-    assert r"\caption[folder:val\_1?labels=labels.json (1 of 2)]" in rest.replace(r"\allowbreak{}", "")
+    assert r"\caption[{folder:val\_1?labels=labels.json (1 of 2)}]" in rest.replace(r"\allowbreak{}", "")
     assert r"{own \& best}" in rest
 
 
@@ -117,7 +117,7 @@ def test_one_document_holds_all_tables_of_a_paper_run(tmp_path: Path) -> None:
             source = f"{DATASETS[data]}:/data/{data}"
             about = Data(source, ("a", "b"), "2 of 50000, seed 0", data)
             studies.append(Study(about, models, methods, (group_of(number, data),), table=number))
-    plan = BenchmarkPlan(tuple(studies), profile="paper", notes=("Left out: none.",))
+    plan = BenchmarkPlan(tuple(studies), profile="paper", notes=("Left out: none.", "Table 5 is left out: no."))
     write_tables(filled(plan, tmp_path / "run"), tmp_path)
     page = (tmp_path / "tables.tex").read_text()
     assert page.startswith("\\documentclass") and page.endswith("\\end{document}\n")
@@ -130,6 +130,7 @@ def test_one_document_holds_all_tables_of_a_paper_run(tmp_path: Path) -> None:
         assert body.count("ours & paper & $z$") == 3 and body.count(r"\multicolumn{10}{l}") == body.count("\\midrule")
         assert r"\resizebox{\ifdim\width>\linewidth" in text and "/data/" not in text[text.index(r"\caption") :]
     assert "63.40 $\\pm$ 2.01" in (tmp_path / "table_02.tex").read_text()  # CAAP of ViT-L/16, as published
+    assert "Table 5 is left out: no." in page and "Table 5" not in (tmp_path / "table_02.tex").read_text()
     head, _, _ = page.partition(r"\begin{document}")
     assert re.findall(r"\\usepackage(?:\[.*\])?\{(.*)\}", head) == ["geometry", "booktabs,graphicx"]
 

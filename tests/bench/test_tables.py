@@ -175,6 +175,9 @@ def test_a_paper_table_says_what_is_left_out(paper_run: BenchmarkResult) -> None
 def test_files_of_a_paper_run(paper_run: BenchmarkResult, tmp_path: Path) -> None:
     paths = write_tables(paper_run, tmp_path)
     assert [path.name for path in paths[:3]] == ["tables.md", "tables.tex", "comparison.csv"]
+    page = paths[0].read_text()
+    assert "Not here: tables 2, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15 of the paper." in page
+    assert re.search(r"In all tables, \d+ of 153 cells lie within 2 standard errors", page)
     with paths[2].open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == sum(p.table in (1, 3, 10) for p in published())
