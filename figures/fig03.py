@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.figure_options import photo_names
 from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Study
@@ -58,7 +59,7 @@ def _photo_of_two_classes(data: FigureData) -> tuple[str, list[int]]:
         if len(found) > 1:
             return sample.name, list(found.values())[:2]
     photos = "photo" if looked == 1 else "photos"
-    chosen = " that --photos names" if data.options.photos else ""
+    chosen = " that --photos names" if photo_names(images, data.options.photos) else ""
     raise cl.InputError(
         f"Figure 3 explains two classes of one photo, and no photo has masks of two classes that {_model(study).label} "
         f"knows: looked at {looked} {photos}{chosen} of {images.source}. Name one that has with --photos, or leave "
@@ -71,7 +72,7 @@ def _photos(data: FigureData, study: Study) -> Iterator[Sample]:
     images = data.all_images(study)
     first = data.photos(study)
     yield from images.only(first)
-    if not data.options.photos:
+    if not photo_names(images, data.options.photos):
         known = set(first)
         rest = [sample.name for sample in images if sample.name not in known]
         yield from tqdm(images.only(rest), desc="photos of several classes", unit="photo", leave=False)

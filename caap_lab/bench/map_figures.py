@@ -33,8 +33,10 @@ def sheet_of_maps(
 
 
 def _row(study: Study, model: Variant, target: int | str | None, row: Sequence[AttributionMap]) -> GalleryRow:
-    rule = study.target if target is None or target == "" else target
+    rule = study.target if target is None else target
     words = "the photo's label" if reads_label(rule) else "the model's prediction" if reads_prediction(rule) else ""
-    explained = f"target {row_target(row)}{f', {words}' if words else ''}"
+    explained = "the same for any class"
+    if any(m.class_specific for m in row):
+        explained = f"target {row_target(row)}{f', {words}' if words else ''}"
     scores = [m.scores.double().numpy() for m in row]
     return GalleryRow(row[0].image.numpy(), (model.label, explained), scores, [m.sign == "signed" for m in row])

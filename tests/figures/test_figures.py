@@ -14,10 +14,12 @@ from caap_lab import checkout
 from caap_lab.attribution.gallery import gallery
 from caap_lab.bench import benchmark, figure_data, figure_scripts
 from caap_lab.bench.figure_data import FigureData
+from caap_lab.bench.figure_options import FigureOptions
 from caap_lab.bench.figure_scripts import TABLES, check_names, figure_names, load_script, make
 from caap_lab.bench.identity import identified
 from caap_lab.bench.profiles import demo_plan
 from caap_lab.bench.run_folder import RunFolder
+from caap_lab.data.image_set import ImageSet
 from caap_lab.metrics.protocol import CurveProtocol
 
 MODELS = ["demo", "demo-clip", "demo-dinov2", "demo-deit3"]
@@ -188,6 +190,39 @@ def test_maps_of_several_classes(data: FigureData) -> None:
     assert "CAAP" in words and [text for text in words if text.startswith("demo-clip")] == [
         f"demo-clip \N{MIDDLE DOT} target '{target}'" for target in result.data["target"].unique()
     ]
+
+
+def test_figure_3_takes_only_photos_of_several_classes_and_says_how_many_it_looked_at(data: FigureData) -> None:
+    one_class = replace(data.study(2), data=data.study(1).data)
+    photos = FigureOptions(photos=one_class.data.names)
+    other = replace(data, plan=replace(data.plan, studies=(one_class,)), options=photos)
+    with pytest.raises(cl.InputError, match=r"demo-clip knows: looked at 2 photos that --photos names of demo:single"):
+        load_script("fig03").check(other)
+    load_script("fig03").check(data)
+
+
+def test_figures_11_to_40_name_the_target_and_need_labels(data: FigureData, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = replace(data.study(1), methods=data.study(1).methods[:1], models=data.study(1).models[:2])
+    few = replace(data, plan=replace(data.plan, studies=(study,)))
+    first, second = load_script("gallery").draw(few)
+    assert (first.name, second.name) == ("fig11", "fig12")
+    assert list(first.data["photo"].unique()) == [study.data.names[0]] and set(first.data["model"]) == set(MODELS[:2])
+    label = few.images(study)[0].label
+    words = [text.get_text() for text in first.figure.texts]
+    assert study.data.names[0] in words
+    assert {f"{model} \N{MIDDLE DOT} target '{label}', the photo's label" for model in MODELS[:2]} <= set(words)
+    monkeypatch.setattr(ImageSet, "has_labels", False)
+    with pytest.raises(cl.InputError, match="--target prediction"):
+        load_script("gallery").check(few)
+    load_script("gallery").check(replace(few, options=FigureOptions(target="prediction")))
+
+
+def test_figure_6_says_where_no_image_has_two_objects(data: FigureData) -> None:
+    study = replace(data.study(2), data=data.study(1).data, models=data.study(2).models[:1])
+    result = load_script("fig06").draw(replace(data, plan=replace(data.plan, studies=(study,))))
+    assert result.figure.axes[0].get_title() == "demo, n = 2\nno image has two objects"
+    assert "inter-object" not in [text.get_text() for text in result.figure.legends[0].get_texts()]
+    assert set(result.data.loc[result.data["kind"] == "inter-object", "n"]) == {0}
 
 
 def test_galleries_of_ones_own() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caap_lab.plots.points import plot_points
+from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.style import ACCENT, COLOURS, level_styles
 from caap_lab.plots.sweeps import plot_sweep
 
@@ -83,3 +83,29 @@ def test_sweeps_over_numbers_names_and_pairs() -> None:
     (box,) = ax.patches
     assert box.get_xy() == (1, 1) and box.get_label() == "default" and "start" in ax.get_ylabel()
     assert not plot_sweep(pairs, ["start", "cutoff"], label="InsDel (%)").patches
+
+
+@pytest.mark.parametrize("horizontal", [True, False])
+def test_numbers_to_compare_with_are_hollow_marks_in_the_places_of_the_others(
+    frame: pd.DataFrame, horizontal: bool
+) -> None:
+    frame["known"] = frame["mean"] + 5.0
+    frame.loc[frame["method"] == "rise", "known"] = np.nan
+    ax = plot_points(frame, "model", hue="method", reference="known", horizontal=horizontal)
+    marks, _ = marks_and_bars(ax)
+    hollow = [line for line in marks if line.get_markerfacecolor() == "none"]
+    filled = [line for line in marks if line not in hollow]
+    styles = level_styles(METHODS)
+    assert len(filled) == len(METHODS)
+    for line, method in zip(filled, METHODS, strict=True):
+        (beside,) = (mark for mark in hollow if mark.get_markeredgecolor() == styles[method].colour)
+        numbers, places = (0, 1) if horizontal else (1, 0)
+        known = frame.loc[frame["method"] == method, "known"]
+        np.testing.assert_array_equal(beside.get_data()[numbers], known)
+        np.testing.assert_array_equal(beside.get_data()[places], line.get_data()[places])
+        assert beside.get_marker() == line.get_marker() and beside.get_zorder() > line.get_zorder()
+    assert (ax.get_xlim() if horizontal else ax.get_ylim())[1] > 5.0  # all are in view
+    assert len(ax.get_legend().get_texts()) == 3
+    front = max(filled, key=lambda line: line.get_zorder())
+    assert front.get_label() == "CAAP" and front.get_markersize() > filled[1].get_markersize()
+    assert reference_key("published").get_label() == "published"
