@@ -167,7 +167,12 @@ def _model_problems(
     """Models of waiting trials, tried one after the other; the first one last, so that it is there when they begin."""
     specs = _named(plan, {trial.model.text: trial.model for trial in waiting})
     problems = [Problem(specs[text].label, sentence) for text, sentence in unreadable.models.items() if text in specs]
-    uses = {text: _uses(plan, text, unreadable, running) for text in specs if text not in unreadable.models}
+    all_uses = _uses(plan, unreadable, running)
+    uses = {
+        text: [use for use in all_uses if any(spec.text == text for spec in use.study.models)]
+        for text in specs
+        if text not in unreadable.models
+    }
     tried = {text: _what(plan, specs[text], uses[text], running) for text in uses}
     untried = [text for text in uses if text in running.models or tried[text] not in _seen_ready]
     for text in tqdm(
@@ -203,13 +208,13 @@ def _on_cpu(spec: Variant) -> Variant:
     )
 
 
-def _uses(plan: BenchmarkPlan, model: str, unreadable: Unreadable, running: Running) -> list[Use]:
-    """What the plan does with a model, on the images that can be read."""
+def _uses(plan: BenchmarkPlan, unreadable: Unreadable, running: Running) -> list[Use]:
+    """What the plan does with models, on the images that can be read."""
     uses = []
     for study in plan.studies:
         bad = unreadable.images.get(study.data.source, {})
         names = [name for name in study.data.names if name not in bad]
-        if names and any(spec.text == model for spec in study.models):
+        if names:
             uses.append(Use(study, running.images[study.data.source].only(names), plan.profile == "paper"))
     return uses
 

@@ -1,20 +1,18 @@
 """One model of a run, opened and tried before the first trial: its weights, its memory, its methods and its classes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from caap_lab.attribution.registry import RUN_OPTIONS, find_method
-from caap_lab.bench.identity import weights_files
 from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.paper_classes import class_problem
 from caap_lab.bench.plan import Study
 from caap_lab.bench.target_rule import OwnTarget, fixed_classes, has_probability, reads_label
-from caap_lab.bench.trial import forget_unused, model_of, seen_masks
+from caap_lab.bench.trial import GB, forget_unused, model_of, seen_masks
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
@@ -23,7 +21,6 @@ from caap_lab.models.base import HookedModel
 from caap_lab.models.running import running
 from caap_lab.variant import Variant
 
-_GB = 2**30
 _SHOWN = 5
 """Images that a sentence names."""
 
@@ -80,16 +77,15 @@ def model_problems(
     """
     try:
         if model is None:
-            _check_memory(spec)
             model = model_of(spec.text, device)
             _check_logits(model, batch_size if _reads_changed_images(uses) else 1)
     except Exception as error:  # told in a sentence, whatever the file or the device made of it
         return [Problem(spec.label, _sentence(error, str(spec.options.get("device", device))))]
-    found: dict[Problem, None] = {}
+    methods = {method.text: method for use in uses for method in use.study.methods}
+    found = dict.fromkeys(Problem(spec.label, text) for text in _method_problems(model, methods.values()))
     looked: set[object] = set()
     for use in uses:
-        for text in (*_method_problems(model, use.study), *_class_problems(model, use)):
-            found[Problem(spec.label, text)] = None
+        found |= dict.fromkeys(Problem(spec.label, text) for text in _class_problems(model, use))
         if not found and use.reads not in looked:  # tables share their images
             looked.add(use.reads)
             found |= dict.fromkeys(Problem(spec.label, text, stops) for text, stops in _image_problems(model, use))
@@ -97,17 +93,6 @@ def model_problems(
 
 
 # --- memory ---
-
-
-def _check_memory(spec: Variant) -> None:
-    """Refuse weights that are larger than the memory that is free: reading them would end the process."""
-    size = sum(path.stat().st_size for _, path in weights_files(spec))
-    free = psutil.virtual_memory().available
-    if size > free:
-        raise InputError(
-            f"Its weights have {size / _GB:.1f} GB, and {free / _GB:.1f} GB of memory are free. Leave the model out, "
-            "or run it on a machine with more."
-        )
 
 
 def _check_logits(model: HookedModel, batch_size: int) -> None:
@@ -166,7 +151,7 @@ def _sentence(error: Exception, device: str) -> str:
         room = ""
         if device.startswith("cuda"):
             free, whole = torch.cuda.mem_get_info(device)
-            room = f" ({free / _GB:.1f} of {whole / _GB:.1f} GB are free)"
+            room = f" ({free / GB:.1f} of {whole / GB:.1f} GB are free)"
         return (
             f"It cannot run even one image: it needs more memory than {device} has{room}. Leave it out, take another "
             "device, or dtype=bfloat16."
@@ -181,9 +166,9 @@ def _reads_changed_images(uses: Sequence[Use]) -> bool:
 # --- methods and classes ---
 
 
-def _method_problems(model: HookedModel, study: Study) -> Iterator[str]:
+def _method_problems(model: HookedModel, methods: Iterable[Variant]) -> Iterator[str]:
     """Methods that do not run on this kind of model, or whose options do not fit it, as far as they say beforehand."""
-    for variant in study.methods:
+    for variant in methods:
         try:
             options = {name: value for name, value in variant.options.items() if name not in RUN_OPTIONS}
             find_method(variant.name).job(options, model)

@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
+import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.attribution.registry import attribute
-from caap_lab.bench.identity import held, model_digest, weights_digest
+from caap_lab.bench.identity import held, model_digest, weights_digest, weights_files
 from caap_lab.bench.map_rows import map_to_row
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Trial
@@ -26,7 +27,9 @@ from caap_lab.metrics.catalogue import parse_metric
 from caap_lab.metrics.metric import Mask, MetricInput
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import load_model
-from caap_lab.variant import parse_variant
+from caap_lab.variant import Variant, parse_variant
+
+GB = 2**30
 
 
 def compute(trial: Trial, model: HookedModel, images: ImageSet, batch_size: int) -> Row:
@@ -118,6 +121,7 @@ def model_of(text: str, device: str) -> HookedModel:
     if key not in _held:
         forget_models()
         try:
+            _check_memory(spec)
             model = load_model(spec.name, **{"device": device, **spec.options})
             if weights_digest(spec) != digest:
                 raise InputError(f"The weights of {text} changed while they were read; run it again.")
@@ -132,6 +136,17 @@ def model_of(text: str, device: str) -> HookedModel:
 _held: dict[tuple[str, str, str], HookedModel] = {}
 """The last model, by its spec's text, its device and the hash of its files: trials come model after model."""
 _failures: dict[tuple[str, str, str], Exception] = {}
+
+
+def _check_memory(spec: Variant) -> None:
+    """Refuse weights that are larger than the memory that is free: reading them would end the process."""
+    size = sum(path.stat().st_size for _, path in weights_files(spec))
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise InputError(
+            f"Its weights have {size / GB:.1f} GB, and {free / GB:.1f} GB of memory are free. Leave the model out, or "
+            "run it on a machine with more."
+        )
 
 
 def forget_models() -> None:
