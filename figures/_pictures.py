@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from caap_lab.bench.figure_scripts import figure_names
+from caap_lab.bench.figure_scripts import GALLERY, SHEETS, figure_names
 
 WIDTH = 1000
 """Of the pictures, in pixels at most."""
@@ -20,7 +20,7 @@ def main(drawn: Path, out: Path) -> None:
     """Write each figure's PNG with a palette, which also keeps colours that few pixels have."""
     out.mkdir(parents=True, exist_ok=True)
     for name in figure_names():
-        with Image.open(drawn / f"{name}.png") as figure:
+        with Image.open(drawn / f"{SHEETS[0] if name == GALLERY else name}.png") as figure:
             picture = figure.convert("RGB")
         if picture.width > WIDTH:
             picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
