@@ -12,7 +12,7 @@ from caap_lab.bench.pairing import label_of, with_model_classes
 from caap_lab.bench.paper_classes import class_problem
 from caap_lab.bench.plan import Study
 from caap_lab.bench.target_rule import OwnTarget, fixed_classes, has_probability, reads_label
-from caap_lab.bench.trial import GB, forget_unused, model_of, seen_masks
+from caap_lab.bench.trial import GB, forget_failures, forget_unused, model_of, seen_masks
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
@@ -75,6 +75,7 @@ def model_problems(
         batch_size: Changed images run at once for the curves; tried on GPUs, whose memory is fixed.
         model: The model itself, where it came as an object.
     """
+    forget_failures()  # of an earlier run: the file or the memory may be another one now
     try:
         if model is None:
             model = model_of(spec.text, device)
