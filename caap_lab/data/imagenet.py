@@ -10,10 +10,7 @@ from caap_lab.data.wordnet import wordnet_index
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 
-HOME = (
-    "image-net.org (ILSVRC2012), Kaggle's ImageNet Object Localization Challenge, or ILSVRC/imagenet-1k of the Hugging "
-    "Face hub"
-)
+HOME = "image-net.org (ILSVRC2012), Kaggle, or huggingface.co/datasets/ILSVRC/imagenet-1k"
 
 
 def open_imagenet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
