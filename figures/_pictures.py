@@ -1,4 +1,4 @@
-"""Small pictures of drawn figures for README.md.
+"""Small pictures of drawn figures for README.md: of figures 11 to 40 only the first.
 
     python figures/_pictures.py runs/figures docs/images/figures
 
@@ -19,7 +19,7 @@ WIDTH = 1000
 def main(drawn: Path, out: Path) -> None:
     """Write each figure's PNG with a palette, which also keeps colours that few pixels have."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in figure_names():
+    for name in [*(name for name in figure_names() if name != GALLERY), SHEETS[0]]:
         with Image.open(drawn / f"{SHEETS[0] if name == GALLERY else name}.png") as figure:
             picture = figure.convert("RGB")
         if picture.width > WIDTH:
