@@ -1,7 +1,10 @@
 """All that figures need, opened and tried before anything is computed: a sweep may begin after days of trials."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+
+from tqdm.auto import tqdm
 
 from caap_lab.bench.figure_data import CAAP, FigureData
 from caap_lab.bench.figure_needs import Need
@@ -34,13 +37,15 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     progress, unreadable = data.running.get("progress", True), Unreadable()
     studies = tuple(study for _, study in pairs)
     plan = identified(replace(data.plan, studies=studies), {}, images, progress, unreadable)
-    finished = data.finished(retry_failed=data.running.get("retry_failed", False))
+    finished = data.finished()
     waiting = {
         (trial.model.text, trial.key): trial  # models whose files are missing have keys alike
         for need, study in pairs
         for trial in _trials(plan, study)
         if not (trial.key in finished if need.what == "trials" else _has_map(data, need, study, trial))
     }
+    if progress:
+        _tell(data, [trial.key for need, study in pairs if need.what == "trials" for trial in _trials(plan, study)])
     here = data.running.get("workers") is None and data.running.get("scheduler") is None
     alone = any(need.what != "trials" for need in needs)  # only trials go to workers
     running = Running(
@@ -76,6 +81,15 @@ def _rule(target: int | str | None, study: Study) -> TargetRule:
     if target is None:
         return study.target
     return target if isinstance(target, str) and target in WORDS else Logit(target)
+
+
+def _tell(data: FigureData, keys: Iterable[str]) -> None:
+    """Say how many trials are missing, before their run begins."""
+    planned = set(keys)
+    missing = len(planned - data.finished())
+    if missing:
+        rest = f"{missing:,} of {len(planned):,} trials" if missing < len(planned) else f"All {missing:,} trials"
+        tqdm.write(f"{rest} of these figures and tables are not in {data.folder}, and are computed.", sys.stderr)
 
 
 def _trials(plan: BenchmarkPlan, study: Study) -> Iterator[Trial]:

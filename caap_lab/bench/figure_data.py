@@ -156,8 +156,9 @@ class FigureData:
         """Where earlier versions kept the trials of benchmarks."""
         return RunFolder(self.folder / "cells")
 
-    def finished(self, retry_failed: bool = False) -> set[str]:
-        """Keys of the trials that are in the folder; with `retry_failed` only of those that did not fail."""
+    def finished(self) -> set[str]:
+        """Keys of the trials that are in the folder, without failed ones that are to be tried again."""
+        retry_failed = bool(self.running.get("retry_failed"))
         return RunFolder(self.run_folder).finished(retry_failed) | self._older.finished(retry_failed)
 
     def compute(self, tables: Iterable[int]) -> None:
@@ -294,6 +295,7 @@ class FigureData:
         assert isinstance(model, HookedViT)
         name = f"table_{study.table:02d}_{paper_name(study.table, variant.label)}"
         run = RunFolder(self.folder / "sweeps" / _file_name(name))
+        run.take_over(RunFolder(self._older.folder / "sweeps" / run.folder.name))
         before = len(run.finished())
         result = sweep(
             model,

@@ -1,6 +1,6 @@
 """What a figure reads of the paper's tables, as its script declares it, and the plan that has this and no more."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -69,6 +69,15 @@ def narrowed(plan: BenchmarkPlan, needs: Sequence[Need]) -> BenchmarkPlan:
     return replace(plan, studies=tuple(studies))
 
 
+def settings_for(settings: PaperSettings, needs: Sequence[Need]) -> PaperSettings:
+    """Settings of the paper profile with the tables that figures need.
+
+    Where all are needed, the choice stays open: those that there are no data for are then left out.
+    """
+    tables = [table for table in settings.wanted if table in {need.table for need in needs}]
+    return settings if tables == settings.wanted else replace(settings, tables=tuple(tables))
+
+
 def paper_figure_plan(settings: PaperSettings, needs: Sequence[Need]) -> BenchmarkPlan:
     """The paper profile's plan for some figures, which asks for no data set, model or head that they do not use.
 
@@ -79,11 +88,9 @@ def paper_figure_plan(settings: PaperSettings, needs: Sequence[Need]) -> Benchma
     Raises:
         InputError: a data set, a head or a classifier is missing.
     """
-    tables = [table for table in settings.wanted if table in {need.table for need in needs}]
-    all_of_them = tables == settings.wanted
-    asked = replace(settings, tables=settings.tables if all_of_them else tuple(tables))
+    asked = settings_for(settings, needs)
     used, known = set(), set()
-    for table in tables:
+    for table in asked.wanted:
         for dataset in names(table, "dataset"):
             there = asked.model_names(table, dataset)
             known |= set(there)
@@ -114,26 +121,22 @@ def completed_demo(plan: BenchmarkPlan, needs: Sequence[Need] | None) -> Benchma
     return replace(plan, studies=(*plan.studies, *more.studies))
 
 
-def check_tables(needs: Mapping[str, Sequence[Need] | None], plan: BenchmarkPlan, folder: Path) -> None:
-    """Refuse figures that read none of a plan's tables.
+def check_tables(needs: Mapping[str, Sequence[Need] | None], tables: Collection[int], way_out: str) -> None:
+    """Refuse figures that read none of some tables.
 
     Args:
         needs: Of the figures, by name.
-        plan: What they are to be drawn from.
-        folder: Of the results.
+        tables: Those that there are.
+        way_out: A sentence that says what to do.
 
     Raises:
         InputError: names all of them.
     """
-    there = {study.table for study in plan.studies}
-    lacking = {name: sorted({n.table for n in some}) for name, some in needs.items() if some}
-    lacking = {name: tables for name, tables in lacking.items() if not there & set(tables)}
+    reads = {name: sorted({need.table for need in some}) for name, some in needs.items() if some}
+    lacking = [f"{name} reads {table_words(own)}" for name, own in reads.items() if not set(own) & set(tables)]
     if lacking:
-        reads = "; ".join(f"{name} reads {table_words(tables)}" for name, tables in lacking.items())
-        raise InputError(
-            f"{reads}, which the run does not have (it has {table_words(sorted(there))}). Leave --tables out or add "
-            f"to it; or, if that is the run in {folder}, give the profile with its data: --profile paper --data ..."
-        )
+        there = table_words(sorted(tables))
+        raise InputError(f"{'; '.join(lacking)}, which the run does not have (it has {there}). {way_out}")
 
 
 def table_words(tables: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from caap_lab.commands.bench_options import (
     HOW,
+    PROFILES,
     WHAT,
     add_bench_arguments,
     given_options,
@@ -19,6 +20,7 @@ from caap_lab.errors import InputError
 if TYPE_CHECKING:
     from caap_lab.bench.figure_data import FigureData
     from caap_lab.bench.figure_needs import Need
+    from caap_lab.bench.paper_settings import PaperSettings
     from caap_lab.bench.plan import BenchmarkPlan
 
 SWEEP_IMAGES = {"demo": 8}
@@ -101,16 +103,13 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
         everything: True if what there are no data for is left out rather than refused.
     """
     from caap_lab.bench.figure_data import FigureData
-    from caap_lab.bench.figure_needs import check_tables
     from caap_lab.bench.figure_options import FigureOptions
     from caap_lab.checks import check_count
 
     what = given_options(parsed, WHAT)
     options = FigureOptions(tuple(parsed.photos), what.pop("target", None))
     results = parsed.run_folder or parsed.out / "results"
-    plan = _plan(parsed.profile, what, results, needs)
-    if not everything:
-        check_tables(needs, plan, results)
+    plan = _plan(parsed.profile, what, results, needs, everything)
     if parsed.sweep_images is not None:
         check_count("sweep_images", parsed.sweep_images)
     count = parsed.sweep_images or SWEEP_IMAGES.get(plan.profile)
@@ -122,22 +121,50 @@ def _plan(
     options: dict[str, Any],
     results: Path,
     needs: "Mapping[str, tuple[Need, ...] | None]",
+    everything: bool,
 ) -> "BenchmarkPlan":
     """The plan of the profile, or of the run that fills the results' folder, as far as the figures need it."""
-    from caap_lab.bench.figure_needs import completed_demo, narrowed, paper_figure_plan, run_in
+    from caap_lab.bench.figure_needs import check_tables, completed_demo, narrowed, run_in
 
     known = None if None in needs.values() or not needs else [need for some in needs.values() for need in some or ()]
     there = run_in(results)
-    if there is not None and profile is None and there.profile not in ("demo", "paper"):
+    if there is not None and profile is None and there.profile not in PROFILES:
         raise InputError(
             f"{results} has a run of your own, and the paper's figures are those of a profile: give --profile demo or "
             "--profile paper."
         )
     chosen = profile or (there.profile if there is not None else "demo")
+    way_out = "Leave --tables out, or name it there."
     if there is not None and there.profile == chosen and not options:
         plan = completed_demo(there, known) if chosen == "demo" else there
-    elif known is not None and chosen != "demo":
-        return paper_figure_plan(paper_settings(chosen, options), known)
+        way_out = (
+            f"For more than the run in {results} has, give all settings: --profile FILE, or --profile paper --data"
+        )
+    elif chosen != "demo":
+        return _paper_plan(paper_settings(chosen, options), {} if everything else needs, known)
     else:
         plan = profile_plan(chosen, options)
+    if not everything:
+        check_tables(needs, {study.table for study in plan.studies}, way_out)
     return plan if known is None else narrowed(plan, known)
+
+
+def _paper_plan(
+    settings: "PaperSettings", must: "Mapping[str, tuple[Need, ...] | None]", known: "Sequence[Need] | None"
+) -> "BenchmarkPlan":
+    """The paper profile's plan; says what is left out.
+
+    Args:
+        settings: Of the profile.
+        must: What is refused rather than left out, by the figure's name.
+        known: What all figures need; None for the whole profile.
+    """
+    from caap_lab.bench.figure_needs import check_tables, paper_figure_plan, settings_for
+    from caap_lab.bench.profiles import left_out, paper_plan
+
+    check_tables(must, settings.wanted, "Leave --tables out, or name it there.")
+    asked = settings if known is None else settings_for(settings, known)
+    plan = paper_plan(asked) if known is None else paper_figure_plan(asked, known)
+    for sentence in left_out(asked):
+        print(sentence, file=sys.stderr)
+    return plan
