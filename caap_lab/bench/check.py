@@ -3,6 +3,11 @@
 import inspect
 from collections.abc import Iterable
 
+from torch import nn
+
+from caap_lab.attribution.cost import ModelSize
+from caap_lab.bench.ready import refusal
+from caap_lab.bench.ready_model import Problem
 from caap_lab.bench.run_cost import architecture
 from caap_lab.bench.run_folder import SCHEMA
 from caap_lab.bench.target_rule import OwnTarget, TargetRule
@@ -10,6 +15,7 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import BUILT_IN, parse_metric
 from caap_lab.models.device_dtype import as_device, as_dtype
+from caap_lab.models.hugging_face.folder import names_folder
 from caap_lab.models.load import bundled_models, load_model
 from caap_lab.models.names import nearest
 from caap_lab.variant import Variant
@@ -86,26 +92,50 @@ def check_models(specs: Iterable[Variant], here: bool) -> None:
         here: True if they run on this machine, with its devices.
 
     Raises:
+        InputError: says which, with the nearest names; of all of them.
+    """
+    problems = []
+    for spec in {spec.text: spec for spec in specs if "given" not in spec.options}.values():
+        try:
+            check_options(spec, here)
+            if spec.name not in bundled_models() and not names_folder(spec.name):  # quick: no weights are read
+                known_architecture(spec)
+        except InputError as error:
+            problems.append(Problem(spec.label, str(error)))
+    if problems:
+        raise InputError(refusal(problems))
+
+
+def check_options(spec: Variant, here: bool = True) -> None:
+    """Refuse options that no model has, or a number format or device that there is not.
+
+    Args:
+        spec: A model by name.
+        here: True if it runs on this machine, with its devices.
+
+    Raises:
         InputError: says which, with the nearest names.
     """
-    for spec in {spec.text: spec for spec in specs if "given" not in spec.options}.values():
-        for option in spec.options:
-            if option not in _OPTIONS:
-                raise InputError(
-                    f"{spec.text}: a model has no option {option!r}.{nearest(option, _OPTIONS)} "
-                    f"Its options are {', '.join(_OPTIONS)}."
-                )
-        if "dtype" in spec.options:
-            as_dtype(spec.options["dtype"])
-        if here and "device" in spec.options:
-            as_device(spec.options["device"])
-        if spec.name not in bundled_models():  # quick: no weights are read
-            _check_architecture(spec)
+    for option in spec.options:
+        if option not in _OPTIONS:
+            raise InputError(
+                f"{spec.text}: a model has no option {option!r}.{nearest(option, _OPTIONS)} "
+                f"Its options are {', '.join(_OPTIONS)}."
+            )
+    if "dtype" in spec.options:
+        as_dtype(spec.options["dtype"])
+    if here and "device" in spec.options:
+        as_device(spec.options["device"])
 
 
-def _check_architecture(spec: Variant) -> None:
+def known_architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
+    """A model without weights, and its size; see `architecture`.
+
+    Raises:
+        InputError: it is not there, is not supported, or cannot be made with its options.
+    """
     try:
-        architecture(spec)
+        return architecture(spec)
     except InputError:
         raise
     except Exception as error:  # of timm, for a size that does not go with the model

@@ -1,43 +1,34 @@
 """`doctor`: what of the paper profile's weights and data sets is here, how to get the rest, and what a run costs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from huggingface_hub import constants
-from timm.models import get_pretrained_cfg
 
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import find_method
-from caap_lab.bench.paper_parts import DATASETS, HEADS, HEADS_HOME, MODELS, group_of
-from caap_lab.bench.paper_settings import PaperSettings
+from caap_lab.bench.check import known_architecture
+from caap_lab.bench.needs import (
+    Built,
+    Checking,
+    Part,
+    data_part,
+    head_part,
+    model_part,
+    opened,
+    part_name,
+    used_models,
+)
+from caap_lab.bench.paper_parts import HEADS_HOME, MODELS, OWN_CLASSES, group_of
+from caap_lab.bench.paper_settings import PaperSettings, split_model
+from caap_lab.bench.profiles import left_out
 from caap_lab.bench.published import METHODS
-from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
-from caap_lab.data.image_set import read_list
-from caap_lab.data.open import KINDS, open_images
+from caap_lab.bench.run_cost import curve_passes, seconds_per_pass
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import METRICS
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
-from caap_lab.models.checkpoint import check_file
-from caap_lab.models.heads import read_head
-from caap_lab.models.hub import cached_weights
-from caap_lab.models.hugging_face.folder import HUB, is_here, names_folder
-from caap_lab.models.load import bundled_models
-from caap_lab.variant import Variant, parse_variant
-
-
-@dataclass(frozen=True)
-class Part:
-    """Weights, a head file or a data set."""
-
-    name: str
-    """The paper's name of the model or data set."""
-    here: bool
-    """True if a run can use it."""
-    report: str
-    """Where it is, or what is wrong and how to get it."""
-    images: int | None = None
-    """Images of a data set that is here."""
+from caap_lab.models.hugging_face.folder import is_here, names_folder
+from caap_lab.variant import parse_variant
 
 
 @dataclass(frozen=True)
@@ -63,78 +54,91 @@ class Cost:
 class Report:
     """Everything that `caap-lab doctor` tells."""
 
+    settings: PaperSettings
+    """What a run computes."""
     tables: tuple[int, ...]
     """The chosen tables."""
     weights: tuple[Part, ...]
     heads: tuple[Part, ...]
+    classifiers: tuple[Part, ...]
+    """Models for data sets that have classes of their own."""
     data: tuple[Part, ...]
     costs: tuple[Cost, ...]
     """In the paper's order; models that are not known are left out."""
     possible: tuple[int, ...]
-    """The chosen tables for which all is here."""
+    """The chosen tables for which all is here, of some of their data sets at least."""
+    left_out: tuple[str, ...]
+    """What a run does not compute, in sentences."""
 
     @property
     def complete(self) -> bool:
         """True if nothing is missing."""
-        return all(part.here for part in (*self.weights, *self.heads, *self.data))
+        return all(part.here for part in (*self.weights, *self.heads, *self.classifiers, *self.data))
 
 
-def doctor(settings: PaperSettings | None = None, *, device: str = "cpu", timing: bool = True) -> Report:
-    """Look for all that the paper profile needs; nothing is downloaded.
+def doctor(
+    settings: PaperSettings | None = None,
+    *,
+    device: str = "cpu",
+    batch_size: int = 1,
+    timing: bool = True,
+    quick: bool = False,
+    progress: bool = False,
+) -> Report:
+    """Look for all that the paper profile needs, and try it as a run does; nothing is downloaded.
 
     Args:
         settings: What a run computes; by default the whole profile.
-        device: Where forward passes are timed.
-        timing: False leaves that out, which takes about a minute for all tables on a CPU.
+        device: Where models are tried, and forward passes timed.
+        batch_size: Changed images that a run has at once, which have to fit into a GPU's memory.
+        timing: False leaves out the time of a forward pass, which takes about a minute for all tables on a CPU.
+        quick: True to look for files without opening each model and image.
+        progress: Show progress bars.
     """
     settings = settings or PaperSettings()
-    tables = settings.wanted
-    curves = curve_protocol(settings.protocol)
-    used = {
-        model
-        for table in tables
-        for dataset in settings.datasets(table)
-        for model in settings.model_names(table, dataset)
+    how = Checking(device, batch_size, quick, progress)
+    needed = list(dict.fromkeys(dataset for table in settings.wanted for dataset in settings.datasets(table)))
+    data = {name: data_part(settings, name, how) for name in needed}
+    specs = used_models(settings)
+    built: Built = {}
+    models = {name: model_part(settings, name, spec, built) for name, spec in specs.items()}
+    known = {name: spec for name, spec in specs.items() if spec is not None}
+    heads = {name: part for name, spec in known.items() if (part := head_part(name, spec, built))}
+    if not quick:
+        loadable = {
+            name: spec for name, spec in known.items() if models[name].here and (name not in heads or heads[name].here)
+        }
+        wrong = opened(settings, loadable, {name for name, part in data.items() if part.here}, how)
+        models |= {name: replace(models[name], here=False, report=wrong[name]) for name in models if name in wrong}
+        data |= {name: replace(data[name], here=False, report=wrong[name]) for name in data if name in wrong}
+    absent = {
+        *(name for parts in (models, heads) for name, part in parts.items() if not part.here),
+        *(name for name, part in data.items() if name in settings.data and not part.here),
     }
-    needed = list(dict.fromkeys(dataset for table in tables for dataset in settings.datasets(table)))
-    sets = [_data(name, settings.data.get(name), settings.image_lists.get(name)) for name in needed]
-    counts = {part.name: part.images for part in sets}
+    return Report(
+        settings,
+        tuple(settings.wanted),
+        tuple(part for name, part in models.items() if split_model(name)[0] not in OWN_CLASSES),
+        tuple(heads.values()),
+        tuple(part for name, part in models.items() if split_model(name)[0] in OWN_CLASSES),
+        tuple(data.values()),
+        _costs(settings, {name: part.images for name, part in data.items()}, built, device, timing),
+        tuple(table for table in settings.wanted if _is_possible(settings, table, absent)),
+        tuple(left_out(settings)),
+    )
 
-    weights, head_parts, costs = [], [], []
-    times: dict[tuple[str, tuple[int, int]], float | None] = {}
-    for name in (name for name in MODELS if name in used):
-        spec = settings.model("ImageNet-1K", name)
-        assert spec is not None
-        try:
-            if names_folder(spec.name) and not is_here(spec.name):  # what it is stands in its config.json
-                raise InputError(f"{spec.name} is not in the Hugging Face cache")
-            body, size = architecture(spec)
-        except InputError as error:
-            weights.append(Part(name, False, str(error)))
-            continue
-        weights.append(_weights(name, spec))
-        if name in HEADS or "head" in spec.options:
-            head_parts.append(_head(name, spec))
-        key = (spec.name if names_folder(spec.name) else spec.name.partition(".")[0], size.image_size)
-        if timing and key not in times:
-            times[key] = seconds_per_pass(body, size.image_size, device)
-        trials, passes = _passes(name, settings, size, curves, counts)
-        costs.append(Cost(name, trials, passes, times.get(key)))
 
-    absent = {part.name for part in (*weights, *head_parts, *sets) if not part.here}
-    possible = [
-        t
-        for t in tables
-        if not absent & {*(n for d in settings.datasets(t) for n in settings.model_names(t, d)), *settings.datasets(t)}
-    ]
-    return Report(tuple(tables), tuple(weights), tuple(head_parts), tuple(sets), tuple(costs), tuple(possible))
+def _is_possible(settings: PaperSettings, table: int, absent: set[str]) -> bool:
+    """True if there are data for a table, and nothing is missing for them."""
+    there = [dataset for dataset in settings.datasets(table) if dataset in settings.data]
+    used = {part_name(settings, dataset, name) for dataset in there for name in settings.model_names(table, dataset)}
+    return bool(there) and not absent & {*there, *used}
 
 
 def advice(report: Report) -> list[str]:
     """How to get what is missing, beyond what each part says."""
-    weights, heads, data = (
-        [part.name for part in parts if not part.here] for parts in (report.weights, report.heads, report.data)
-    )
+    parts = (report.weights, report.heads, report.classifiers, report.data)
+    weights, heads, classifiers, data = ([part.name for part in one if not part.here] for one in parts)
     lines = []
     if weights:
         offline = " It is set here." if constants.HF_HUB_OFFLINE else ""
@@ -144,62 +148,44 @@ def advice(report: Report) -> list[str]:
         )
     if heads:
         lines.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")
+    if classifiers:
+        lines.append("Classifiers: nobody publishes them; train them, or leave their data sets out with --without.")
     if data:
         lines.append("Data: nothing is downloaded; the page Data of the documentation shows the layouts.")
     return lines
 
 
-def _weights(name: str, spec: Variant) -> Part:
-    """Whether a run finds the weights without a network. A file is not read, as that takes long."""
-    checkpoint = spec.options.get("checkpoint")
-    if checkpoint is not None:
+# --- costs ---
+
+
+def _costs(
+    settings: PaperSettings, counts: Mapping[str, int | None], built: Built, device: str, timing: bool
+) -> tuple[Cost, ...]:
+    """What each model of the chosen tables costs; models that are not known are left out."""
+    curves = curve_protocol(settings.protocol)
+    used = {
+        model
+        for table in settings.wanted
+        for dataset in settings.datasets(table)
+        for model in settings.model_names(table, dataset)
+    }
+    costs = []
+    times: dict[tuple[str, tuple[int, int]], float | None] = {}
+    for name in (name for name in MODELS if name in used):
+        spec = settings.model("ImageNet-1K", name)
+        assert spec is not None
         try:
-            check_file(Path(checkpoint))
-        except InputError as error:
-            return Part(name, False, f"{spec.name}: {error}")
-        return Part(name, True, f"{spec.name} in {checkpoint}")
-    if spec.name in bundled_models():
-        return Part(name, True, f"{spec.name} comes with caap_lab")
-    if names_folder(spec.name):
-        place = "in the Hugging Face cache" if spec.name.startswith(HUB) else "a folder"
-        return Part(name, True, f"{spec.name} is {place}")
-    config = get_pretrained_cfg(spec.name)
-    if config is None or not config.hf_hub_id:
-        return Part(name, False, f"{spec.name}: timm has no weights for it")
-    cached = cached_weights(config.hf_hub_id, config.hf_hub_filename)
-    if cached is None:
-        return Part(name, False, f"{config.hf_hub_id} is not in the Hugging Face cache")
-    return Part(name, True, f"{config.hf_hub_id} is in the Hugging Face cache")
-
-
-def _head(name: str, spec: Variant) -> Part:
-    """Whether the head file can be read and fits the model."""
-    path = spec.options.get("head")
-    if path is None:
-        return Part(name, False, f"--head {name}=PATH, the file {HEADS[name]}")
-    try:
-        read_head(path, architecture(spec)[0])  # a model of its own, as an ordinary head is put into it
-    except InputError as error:
-        return Part(name, False, str(error))
-    return Part(name, True, f"in {path}")
-
-
-def _data(name: str, source: str | None, image_list: str | Path | None) -> Part:
-    kind = DATASETS[name]
-    if source is None:
-        return Part(name, False, f"--data {kind}:PATH, from {KINDS[kind].home}")
-    try:
-        images = open_images(source)
-        if image_list is not None:
-            images = images.only(read_list(image_list))
-        first = images[0]
-        first.read_image()  # opening reads none, so that a list without its photos looks fine
-        if first.read_regions is not None:
-            first.read_regions()
-    except InputError as error:
-        return Part(name, False, str(error))
-    masks = "with masks" if images.has_masks else "without masks"
-    return Part(name, True, f"{len(images)} images {masks} in {source.partition(':')[2]}", len(images))
+            if names_folder(spec.name) and not is_here(spec.name):
+                continue
+            body, size = built[spec.text] if spec.text in built else known_architecture(spec)
+        except InputError:
+            continue
+        key = (spec.name if names_folder(spec.name) else spec.name.partition(".")[0], size.image_size)
+        if timing and key not in times:
+            times[key] = seconds_per_pass(body, size.image_size, device)
+        trials, passes = _passes(name, settings, size, curves, counts)
+        costs.append(Cost(name, trials, passes, times.get(key)))
+    return tuple(costs)
 
 
 def _passes(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caap_lab.bench.identity import classes_are_texts
+from caap_lab.bench.paper_images import chosen_images, drawn, few_images
 from caap_lab.bench.paper_parts import DATASETS, HEADS, IMAGES, MODELS, group_of
 from caap_lab.bench.paper_settings import PaperSettings, given_settings
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.published import METHODS, names
-from caap_lab.bench.ready import count_problem
-from caap_lab.data.image_set import ImageSet, read_list
+from caap_lab.data.image_set import ImageSet
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import curve_protocol
@@ -90,6 +90,19 @@ def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
         InputError: a chosen table has none of its data sets, a data set cannot be opened, or a model lacks its head or
             its classifier; the message names all of them, and says what to give and how to leave it out.
     """
+    studies, problems = gathered(settings)
+    if problems:
+        raise InputError(_all_at_once(problems))
+    notes = (
+        "The paper names no checkpoints, and neither its cutoff nor the details of its curves could be recovered: the "
+        "values that ran are in each row's settings and protocol.",
+        *left_out(settings),
+    )
+    return BenchmarkPlan(_some(studies), curve_protocol(settings.protocol), "paper", notes)
+
+
+def gathered(settings: PaperSettings) -> tuple[list[Study], list[str]]:
+    """The studies of the chosen tables, as far as what they need is given, and what is missing, in sentences."""
     problems: dict[str, None] = {}
     parts = _parts_of_paper(settings, problems)
     chosen = _images(settings, parts, problems)
@@ -100,18 +113,9 @@ def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
         models = tuple(one for one in found.values() if not isinstance(one, str))
         methods = _methods(settings, table, dataset)
         if dataset in chosen and models and methods:
-            images, count = chosen[dataset], settings.count(table, dataset)
-            if dataset not in settings.image_lists and len(images) > count:
-                images = images.sample(count, settings.seed)
+            images = drawn(settings, dataset, chosen[dataset], settings.count(table, dataset))
             studies.append(_study(table, dataset, images, models, methods, dataset))
-    if problems:
-        raise InputError(_all_at_once(list(problems)))
-    notes = (
-        "The paper names no checkpoints, and neither its cutoff nor the details of its curves could be recovered: the "
-        "values that ran are in each row's settings and protocol.",
-        *left_out(settings),
-    )
-    return BenchmarkPlan(_some(studies), curve_protocol(settings.protocol), "paper", notes)
+    return studies, list(problems)
 
 
 def left_out(settings: PaperSettings) -> list[str]:
@@ -124,7 +128,7 @@ def left_out(settings: PaperSettings) -> list[str]:
         if missing:
             (whole if len(missing) == len(datasets) else partly).setdefault(missing, []).append(table)
     sentences = [
-        f"{_tables(tables)} left out{how}: there is no copy of {' and '.join(missing)}."
+        f"{_tables(tables)} left out{how}: there is no copy of {_listed(missing)}."
         for found, how in ((whole, ""), (partly, " in part"))
         for missing, tables in found.items()
     ]
@@ -209,25 +213,6 @@ def _images(
     return found
 
 
-def chosen_images(settings: PaperSettings, dataset: str) -> ImageSet:
-    """A data set, or the images of it that the user's list names.
-
-    Raises:
-        InputError: it cannot be opened, or has no image of a name.
-    """
-    images = open_images(settings.data[dataset])
-    listed = settings.image_lists.get(dataset)
-    return images if listed is None else images.only(read_list(listed))
-
-
-def few_images(settings: PaperSettings, dataset: str, there: int) -> str:
-    """A sentence if a data set has fewer images than its tables draw from it; empty otherwise."""
-    if dataset in settings.image_lists:
-        return ""
-    tables = [table for table in settings.wanted if dataset in settings.datasets(table)]
-    return count_problem(dataset, there, [settings.count(table, dataset) for table in tables])
-
-
 def _methods(settings: PaperSettings, table: int, dataset: str) -> tuple[Variant, ...]:
     return tuple(parse_variant(f"{name}={METHODS[name]}") for name in settings.method_names(table, dataset))
 
@@ -247,9 +232,11 @@ def _all_at_once(problems: Sequence[str]) -> str:
 
 def _tables(numbers: Sequence[int]) -> str:
     """Subject and verb of a sentence: "Table 2 is", "Tables 2, 5 and 7 are"."""
-    if len(numbers) == 1:
-        return f"Table {numbers[0]} is"
-    return f"Tables {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} are"
+    return f"Table {numbers[0]} is" if len(numbers) == 1 else f"Tables {_listed(list(map(str, numbers)))} are"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _study(

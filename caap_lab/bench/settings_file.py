@@ -252,5 +252,7 @@ def _place_source(source: str, folder: Path) -> str:
 def _place_model(spec: Variant, folder: Path) -> Variant:
     """A model with the paths of its folder and of its files from a folder."""
     is_folder = ":" not in spec.name and names_folder(spec.name)  # the hub's names have a colon
-    files = {name: _place(spec.options[name], folder) for name in ("checkpoint", "head") if name in spec.options}
+    files: dict[str, Any] = {
+        name: _place(spec.options[name], folder) for name in ("checkpoint", "head") if name in spec.options
+    }
     return Variant(_place(spec.name, folder) if is_folder else spec.name, {**spec.options, **files}, spec.label)

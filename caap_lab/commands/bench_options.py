@@ -111,7 +111,7 @@ def demo_profile(options: dict[str, Any]) -> "BenchmarkPlan":
     from caap_lab.bench.profiles import demo_plan
 
     refuse_others(options, DEMO, "--profile demo")
-    given = {name: options[name] for name in ("methods", "without") if name in options}
+    given: dict[str, Any] = {name: options[name] for name in ("methods", "without") if name in options}
     if "images" in options:
         given["images"] = images_of(options)
     return demo_plan(chosen=options.get("tables"), **given)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_settings
 from caap_lab.cpu_use import contention_now
+from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
     from caap_lab.bench.doctor import Part, Report
@@ -22,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="paper", metavar="PROFILE", help="paper, or a file of settings")
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="for the command that it prints")
     add_bench_arguments(parser)
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="write a file of settings, filled as far as it can be; see --profile"
+    )
+    parser.add_argument("--quick", action="store_true", help="look for files without opening each model and image")
     parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
@@ -34,7 +39,17 @@ def run(parsed: argparse.Namespace) -> int:
 
     device = parsed.device or "cpu"
     settings = paper_settings(parsed.profile, given_options(parsed, WHAT))
-    report = doctor(settings, device=device, timing=not parsed.no_timing)
+    _check_file(parsed)
+    report = doctor(
+        settings,
+        device=device,
+        batch_size=parsed.batch_size or 64,
+        timing=not parsed.no_timing,
+        quick=parsed.quick,
+        progress=True,
+    )
+    if parsed.write:
+        _write(report, parsed.write)
     command = _command(parsed, report.possible) if report.possible else None
     threads = contention_now(get_num_threads()) if device == "cpu" else ""
     if parsed.json:
@@ -43,9 +58,12 @@ def run(parsed: argparse.Namespace) -> int:
         rest = {"complete": report.complete, "advice": advice(report), "command": command, "threads": threads}
         print(json.dumps({**asdict(report), "costs": costs, **rest}, indent=1))
         return 0 if report.complete else 1
-    for title, parts in (("Weights", report.weights), ("Heads", report.heads), ("Data", report.data)):
+    for title in ("Weights", "Heads", "Classifiers", "Data"):
+        parts = getattr(report, title.lower())
         if parts:
-            print("\n".join([title, *map(_line, parts), ""]))
+            width = max(16, *(len(part.name) for part in parts))
+            print("\n".join([title, *(_line(part, width) for part in parts), ""]))
+    print("\n".join(["Settings", *(f"  {line}" for line in _settings(report)), ""]))
     for text in advice(report):
         print(f"{text}\n")
     print("\n".join(_costs(report, device)))
@@ -53,6 +71,8 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"  {threads}")
     if not parsed.no_timing and any(cost.seconds is None for cost in report.costs):
         print("  A model without a time does not fit into the free memory.")
+    if parsed.write:
+        print(f"\n{parsed.write} has these settings.")
     if command is None:
         print("\nNothing can run yet: no table has all that it needs.")
     else:
@@ -60,8 +80,37 @@ def run(parsed: argparse.Namespace) -> int:
     return 0 if report.complete else 1
 
 
-def _line(part: "Part") -> str:
-    return f"  {'here' if part.here else 'missing':8}{part.name:17}{part.report}"
+def _check_file(parsed: argparse.Namespace) -> None:
+    """Refuse to write over a file that was not read, before anything is looked for."""
+    file = parsed.write
+    if file is not None and file.exists() and not (Path(parsed.profile).exists() and file.samefile(parsed.profile)):
+        raise InputError(f"--write: {file} is there already. Give another name, or start from it: --profile {file}.")
+
+
+def _write(report: "Report", file: Path) -> None:
+    from caap_lab.bench.filled_settings import filled, missing
+    from caap_lab.bench.settings_file import write_settings
+
+    write_settings(filled(report), file, missing(report))
+
+
+def _line(part: "Part", width: int) -> str:
+    return f"  {'here' if part.here else 'missing':8}{part.name:{width}} {part.report}"
+
+
+def _settings(report: "Report") -> list[str]:
+    """What a run computes, and what it does not."""
+    settings = report.settings
+    groups: dict[int, dict[str, None]] = {}
+    for table in report.tables:
+        for dataset in settings.datasets(table):
+            groups.setdefault(settings.count(table, dataset), {})[str(table)] = None
+    images = "; ".join(f"{count} in tables {', '.join(tables)}" for count, tables in groups.items())
+    return [
+        f"images of each data set: {images or 'none'}; seed {settings.seed}",
+        f"protocol {settings.protocol}, precision {settings.precision}",
+        *report.left_out,
+    ]
 
 
 def _costs(report: "Report", device: str) -> list[str]:
@@ -90,13 +139,14 @@ def _duration(seconds: float | None) -> str:
 
 
 def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:
-    """The command that makes these tables, with the options that `doctor` was given."""
+    """The command that makes these tables, with the options that `doctor` was given or the file that holds them."""
     from caap_lab.bench.published import tables
 
-    words = ["caap-lab", "bench", "--profile", parsed.profile, "--out", str(parsed.out)]
+    profile = parsed.write or parsed.profile
+    words = ["caap-lab", "bench", "--profile", str(profile), "--out", str(parsed.out)]
     if list(possible) != tables():
         words += ["--tables", *map(str, possible)]
-    for name in (*WHAT, *HOW):
+    for name in (*(() if parsed.write else WHAT), *HOW):
         value = getattr(parsed, name)
         if name != "tables" and value not in (None, False):
             words.append(f"--{name.replace('_', '-')}")
