@@ -116,7 +116,8 @@ class ImageSet(Sequence[Sample]):
         if not self.samples:
             raise InputError(f"{self.source} holds no images.")
         if len({sample.name for sample in self.samples}) < len(self.samples):
-            raise InputError(f"{self.source} has two images of the same name.")
+            twice, _ = Counter(sample.name for sample in self.samples).most_common(1)[0]
+            raise InputError(f"{self.source} has two images of the same name, {twice!r}.")
 
     def __len__(self) -> int:
         return len(self.samples)

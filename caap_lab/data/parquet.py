@@ -136,10 +136,15 @@ def read_rows(files: Iterable[Path]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    first: tuple[Path, dict[str, Any]] | None = None
     for file in files:
         try:
             with pq.ParquetFile(file) as opened:
                 schema = opened.schema_arrow
+                columns = {field.name: field.type for field in schema}
+                first = first or (file, columns)
+                if columns != first[1]:
+                    raise _two_revisions(file.parent, first[0].name, file.name, "These have other columns. ")
                 if not {"image", "label"} <= set(schema.names):
                     raise InputError(f"{file} has the columns {', '.join(schema.names)}; image and label are needed.")
                 kind = schema.field("image").type
@@ -198,8 +203,8 @@ def _check_one_revision(folder: Path, names: list[str]) -> None:
         )
 
 
-def _two_revisions(folder: Path, one: str, other: str) -> InputError:
+def _two_revisions(folder: Path, one: str, other: str, why: str = "") -> InputError:
     return InputError(
-        f"{folder} has parquet files of more than one revision of the data set: {one} and {other}. Keep the files of "
-        "one revision."
+        f"{folder} has parquet files of more than one revision of the data set: {one} and {other}. {why}Keep the files "
+        "of one revision."
     )

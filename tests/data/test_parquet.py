@@ -88,6 +88,13 @@ def test_files_of_two_revisions_and_parts_of_a_set_are_refused(tmp_path, kind, n
         open_images(f"{kind}:{tmp_path}")
 
 
+def test_files_with_other_columns_are_of_another_revision(tmp_path):
+    noise(tmp_path / FIRST, [[1]])
+    noise(tmp_path / SECOND, [1])
+    with pytest.raises(InputError, match=rf"revision of the data set: {FIRST} and {SECOND}. These have other columns"):
+        open_images(f"imagenet-hard:{tmp_path}")
+
+
 def test_each_file_of_one_revision_may_have_a_hash_of_its_own(tmp_path):
     for number, part in ((1, "00000-of-00002-0a1b"), (2, "00001-of-00002-2c3d")):
         write_parquet(
