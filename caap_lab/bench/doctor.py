@@ -27,6 +27,7 @@ from caap_lab.bench.run_cost import curve_passes, seconds_per_pass
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import METRICS
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.device_dtype import as_device
 from caap_lab.models.hugging_face.folder import is_here, names_folder
 from caap_lab.variant import parse_variant
 
@@ -94,8 +95,12 @@ def doctor(
         timing: False leaves out the time of a forward pass, which takes about a minute for all tables on a CPU.
         quick: True to look for files without opening each model and image.
         progress: Show progress bars.
+
+    Raises:
+        InputError: there is no such device; what a part lacks stands in its report.
     """
     settings = settings or PaperSettings()
+    as_device(device)
     how = Checking(device, batch_size, quick, progress)
     needed = list(dict.fromkeys(dataset for table in settings.wanted for dataset in settings.datasets(table)))
     data = {name: data_part(settings, name, how) for name in needed}

@@ -103,13 +103,16 @@ def model_part(settings: PaperSettings, name: str, spec: Variant | None, built: 
 
 def head_part(name: str, spec: Variant, built: Built) -> Part | None:
     """Whether a model's head file can be read and fits; None for a model that needs none, or is not known."""
-    path = spec.options.get("head")
+    path, model = spec.options.get("head"), split_model(name)[1]
     if path is None:
-        return Part(name, False, f"--head {name}=PATH, the file {HEADS[name]}") if needs_head(name, spec) else None
+        return Part(name, False, f"--head {name}=PATH, the file {HEADS[model]}") if needs_head(model, spec) else None
     if spec.text not in built:
         return None
+    body, size = built[spec.text]
+    if size.kind == "cnn":
+        return Part(name, False, f"{spec.name} is a CNN and keeps its own head; heads are for Vision Transformers.")
     try:
-        read_head(path, built[spec.text][0])  # an ordinary head is put into it
+        read_head(path, body)  # an ordinary head is put into it
     except InputError as error:
         return Part(name, False, str(error))
     return Part(name, True, f"in {path}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caap_lab.bench.paper_parts import DATASETS, GROUPS, IMAGES, MODELS, OWN_CLASSES, chosen_tables, group_of
-from caap_lab.bench.published import METHODS, names
+from caap_lab.bench.published import METHODS, names, tables
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.models.names import nearest
@@ -208,6 +208,11 @@ def _check_model_name(name: str) -> None:
     """Refuse what is neither a model of the paper nor "DATASET/MODEL"."""
     dataset, model = split_model(name)
     if model in MODELS:
+        used = [one for table in tables() for one in names(table, "model", dataset)] if dataset else [model]
+        if model not in used:
+            raise InputError(
+                f"models: the paper has no {model} on {dataset}; there it has {', '.join(dict.fromkeys(used))}."
+            )
         return
     near = nearest(model, list(MODELS))
     first, _, rest = name.partition("/")

@@ -174,6 +174,15 @@ def test_heads_and_data_that_do_not_fit(tmp_path: Path, imagenet: str, head: str
     assert "reads 7 features" in report.heads[0].report and not report.heads[0].here
 
 
+def test_heads_of_models_that_take_none(head: str, tmp_path: Path) -> None:
+    cnn = f"ResNet-18={cnn_folder(tmp_path / 'cnn')}"
+    settings = given_settings(models=[cnn], heads={"ResNet-18": head}, tables=[14], without=["VGG-16", "DenseNet-161"])
+    (part,) = doctor(settings, timing=False, quick=True).heads
+    assert not part.here and "is a CNN and keeps its own head" in part.report
+    with pytest.raises(cl.InputError, match="is no device"):
+        doctor(settings, timing=False, device="gpu")
+
+
 def test_every_photo_that_a_run_draws_is_opened(imagenet: str) -> None:
     last = sorted(Path(imagenet.partition(":")[2]).rglob("*.JPEG"))[-1]
     last.write_bytes(last.read_bytes()[:200])

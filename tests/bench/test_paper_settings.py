@@ -108,6 +108,7 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, monkeypatch:
         ("[models]\n'ViT-B16' = 'x'", "models: 'ViT-B16' is none of the paper's names. Nearest: ViT-B/16"),
         ("[models]\n'Pets/ViT-B/16' = 'x'", "'Pets' in 'Pets/ViT-B/16' is none of the paper's data sets"),
         ("[models]\n'Food-101/ViT-B' = 'x'", "models: 'ViT-B' is none of the paper's names. Nearest: ViT-B/16"),
+        ("[models]\n'Food-101/ViT-S/16' = 'x'", "the paper has no ViT-S/16 on Food-101; there it has ViT-B/16"),
         ("[images]\n'tables 8' = 3", "images: 'tables 8' is no part of the paper. Nearest: table 8"),
         ("[images]\ntable16 = 3", "The paper has no table 16"),
         ("[images]\nfaithfulnes = 3", "Nearest: faithfulness"),
@@ -117,7 +118,7 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, monkeypatch:
         ("protocol = 'raise'", "no protocol 'raise'"),
         ("without = ['CAP']", "without: 'CAP' is none of the paper's names. Nearest: CAAP"),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_errors_name_the_file_the_entry_and_what_is_expected(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "paper.toml"
