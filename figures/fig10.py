@@ -15,6 +15,7 @@ import sys
 
 import pandas as pd
 
+import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import trial_needs
 from caap_lab.bench.published_beside import count_text, with_published
@@ -38,6 +39,9 @@ def draw(data: FigureData) -> FigureResult:
     summary = data.result(tables).summary().drop_duplicates(["model", "method", "metric"])
     parts = [with_published(summary[summary["metric"] == name], groups) for name, groups in PUBLISHED.items()]
     frame = pd.concat(parts, ignore_index=True)
+    frame = frame[frame["n"] > 0]
+    if frame.empty:
+        raise cl.InputError("No trial of tables 4 to 9 could be computed, so there are no means to draw.")
     labels = {name: f"{METRICS[name]}, {count_text(part['n'])}" for name, part in frame.groupby("metric", sort=False)}
     order = [method.label for table in tables for method in data.study(table).methods]
     figure = plot_overview(frame, labels, styles=level_styles(list(dict.fromkeys(order))), reference_label="published")

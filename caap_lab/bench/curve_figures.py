@@ -5,6 +5,7 @@ import pandas as pd
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.mean_curves import mean_curves
 from caap_lab.bench.published_beside import with_published
+from caap_lab.errors import InputError
 from caap_lab.plots.curve_areas import plot_curves_and_areas
 from caap_lab.plots.curves import Kind
 from caap_lab.plots.style import level_styles
@@ -25,6 +26,8 @@ def curve_figure(data: FigureData, kind: Kind) -> FigureResult:
         mean_curves(trials[trials["model"] == model.label], kind).assign(model=model.label) for model in study.models
     ]
     curves = pd.concat(means, ignore_index=True)[["model", "method", "n", "share", "mean", "se"]]
+    if curves.empty:
+        raise InputError(f"No trial of table {TABLES[0]} could be computed, so there are no curves to draw.")
     summary = result.summary()
     areas = with_published(summary[summary["metric"] == kind], TABLES)
     styles = level_styles([method.label for method in study.methods])

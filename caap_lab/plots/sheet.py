@@ -11,11 +11,13 @@ from caap_lab.plots.colour_key import KEY_LINE, draw_key, key_lines
 from caap_lab.plots.gallery import GalleryRow, draw_strip
 from caap_lab.plots.look import LOOK, Look
 from caap_lab.plots.maps import map_range, plot_image, plot_map
-from caap_lab.plots.printed import LARGE, PAGE, SMALL
+from caap_lab.plots.printed import COLUMN, LARGE, PAGE, SMALL
 from caap_lab.plots.style import new_figure
 
 _EDGE, _GAP, _LINE, _SCALE = 0.04, 0.04, 0.13, 0.17
 """Inches: around all and between tiles, a line of words, and a scale with its numbers."""
+_LARGEST = 1.0
+"""Inches: width of a tile where there are few columns; the sheet is narrower then."""
 _LETTER = 0.6
 """Width of a letter of its size."""
 _BOTH = 11
@@ -41,22 +43,24 @@ def plot_sheet(rows: Sequence[GalleryRow], titles: Sequence[str], *, title: str 
     if not rows or not titles or any(len(row.maps) != len(titles) for row in rows):
         raise InputError("A sheet needs rows of maps, one map per title in every row.")
     key = key_lines(titles, [row.signed for row in rows])
-    tile = (PAGE - 2 * _EDGE + _GAP) / (len(titles) + 1) - _GAP
+    tile = min((PAGE - 2 * _EDGE + _GAP) / (len(titles) + 1) - _GAP, _LARGEST)
+    width = max(2 * _EDGE + (len(titles) + 1) * (tile + _GAP) - _GAP, COLUMN)
     highs = [tile * row.image.shape[0] / row.image.shape[1] for row in rows]
     head = _LINE * (1 + bool(title)) + _EDGE
     height = head + sum(_LINE + high + _SCALE for high in highs) + KEY_LINE * (len(key) + 1) + 2 * _EDGE
-    figure = new_figure(PAGE, height, layout=None)
+    figure = new_figure(width, height, layout=None)
     lefts = [_EDGE + number * (tile + _GAP) for number in range(len(titles) + 1)]
     if title:
-        _write(figure, _EDGE, height - _EDGE - _LINE / 2, title, LARGE)
+        _write(figure, _EDGE, height - _EDGE - _LINE / 2, _short(title, _letters(width, LARGE)), LARGE)
     for left, name in zip(lefts, ("image", *titles), strict=True):
-        letters = int(tile * 72 / (_LETTER * SMALL)) + 1
-        _write(figure, left + tile / 2, height - head + _LINE / 2, _short(name, letters), SMALL, "center")
+        shown = _short(name, _letters(tile, SMALL) + 1)
+        _write(figure, left + tile / 2, height - head + _LINE / 2, shown, SMALL, "center")
     top = height - head
     for row, high in zip(rows, highs, strict=True):
-        _write(figure, _EDGE, top - _LINE / 2, _short(" \N{MIDDLE DOT} ".join(row.titles), 130), SMALL, weight="bold")
+        words = _short(" \N{MIDDLE DOT} ".join(row.titles), _letters(width, SMALL))
+        _write(figure, _EDGE, top - _LINE / 2, words, SMALL, weight="bold")
         top -= _LINE + high
-        places = [(left / PAGE, top / height, tile / PAGE, high / height) for left in lefts]
+        places = [(left / width, top / height, tile / width, high / height) for left in lefts]
         plot_image(row.image, figure.add_axes(places[0]))
         for place, scores, signed in zip(places[1:], row.maps, row.signed, strict=True):
             ax = plot_map(scores, row.image, figure.add_axes(place), signed=signed, **look._asdict())
@@ -66,6 +70,7 @@ def plot_sheet(rows: Sequence[GalleryRow], titles: Sequence[str], *, title: str 
     draw_key(figure, key, _EDGE, top, look)
     ends = "the 2nd and 98th percentile of its scores" if look.robust else "its lowest and highest score"
     note = f"Each map has its own range: its colours end at {ends}, the numbers below it, in its method's unit."
+    note = note if len(note) <= _letters(width, SMALL) else "Each map has its own range of colours."
     _write(figure, _EDGE, top - KEY_LINE * (len(key) + 0.5), note, SMALL)
     return figure
 
@@ -97,6 +102,11 @@ def _write(
     width, height = figure.get_size_inches()
     look = {"ha": side, "va": "center_baseline", "fontsize": size, "fontweight": weight}
     figure.text(x / width, y / height, for_plot(text), **look)  # type: ignore[arg-type]
+
+
+def _letters(width: float, size: float) -> int:
+    """How many letters of a size fit in some inches."""
+    return int(width * 72 / (_LETTER * size))
 
 
 def _short(text: str, letters: int) -> str:

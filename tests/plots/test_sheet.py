@@ -9,12 +9,12 @@ from matplotlib.text import Text
 from caap_lab.errors import InputError
 from caap_lab.plots.colour_key import key_lines
 from caap_lab.plots.gallery import GalleryRow, plot_gallery
-from caap_lab.plots.printed import PAGE, SMALL, add_caption
+from caap_lab.plots.printed import COLUMN, PAGE, SMALL, add_caption
 from caap_lab.plots.sheet import plot_sheet, short_number
 
 IMAGE = np.zeros((32, 32, 3), dtype=np.uint8)
 SCORES = np.linspace(-0.02, 0.0123, 16).reshape(4, 4)
-TITLES = ["IxG+", "Rollout", "CAAP"]
+TITLES = ["IxG+", *(f"method {number}" for number in range(8)), "CAAP"]
 
 
 def words(figure) -> list[str]:
@@ -22,12 +22,16 @@ def words(figure) -> list[str]:
 
 
 def test_a_sheet_says_what_each_row_and_column_is_and_what_the_colours_mean() -> None:
-    row = GalleryRow(IMAGE, ("ViT_L/16", "target 'a$b'"), [SCORES, SCORES, 1e5 * SCORES], [True, False, False])
+    maps = [SCORES, *(10.0**power * SCORES for power in range(-6, 3))]
+    row = GalleryRow(IMAGE, ("ViT_L/16", "target 'a$b'"), maps, [True, *[False] * 9])
     figure = plot_sheet([row, row._replace(titles=("other",))], TITLES, title="photo_1.JPEG")
-    assert len(figure.axes) == 8 and figure.get_figwidth() == PAGE
+    assert len(figure.axes) == 2 * 11 and figure.get_figwidth() == pytest.approx(PAGE)
     found = words(figure)
     assert {"photo_1.JPEG", "image", *TITLES, "ViT_L/16 \N{MIDDLE DOT} target 'a\\$b'", "other"} <= set(found)
-    assert "lowest to highest score: Rollout, CAAP" in found and "against the target, 0, for the target: IxG+" in found
+    assert (
+        f"lowest to highest score: {', '.join(TITLES[1:])}" in found
+        and "against the target, 0, for the target: IxG+" in found
+    )
     assert sum(text.startswith("\N{PLUS-MINUS SIGN}") for text in found) == 2  # signed colours end at one number
     assert any("2nd and 98th percentile" in text for text in found)
     figure.draw_without_rendering()
@@ -56,6 +60,14 @@ def test_galleries_on_the_screen_have_the_key_where_both_kinds_of_colours_are() 
     assert "lowest to highest score: second" in words(plot_gallery([row], ["first", "second"]))
     assert not any("score" in text for text in words(plot_gallery([row._replace(signed=[True, True])], ["a", "b"])))
     assert key_lines(["a", "b"], [[True, False], [False, False]]) == {False: ["a", "b"], True: ["a"]}
+
+
+def test_few_columns_make_a_narrow_sheet_whose_words_fit() -> None:
+    row = GalleryRow(IMAGE, ("model", "target 'x'" * 20), [SCORES], [True])
+    figure = plot_sheet([row], ["a method with a long name that does not fit"], title="folder/" * 30)
+    assert figure.get_figwidth() == COLUMN
+    figure.draw_without_rendering()
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)
 
 
 def test_rows_that_do_not_fit_the_titles_are_refused() -> None:
