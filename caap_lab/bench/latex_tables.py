@@ -39,7 +39,7 @@ def latex_table(table: "Table") -> str:
     for place, blocks in enumerate(floats):
         more = f" ({place + 1} of {len(floats)})" if len(floats) > 1 else ""
         lines += [
-            r"\begin{table*}[tbp]",
+            r"\begin{table*}[htbp]",
             r"\centering",
             r"\emergencystretch=3em",
             r"\setlength{\belowcaptionskip}{6pt}",

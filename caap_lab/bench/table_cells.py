@@ -53,7 +53,14 @@ class Cells:
 
     def metrics(self, group: Group) -> list[str]:
         """A group's metrics, in order."""
-        return list(dict.fromkeys(metric for data, model, metric, _ in self._lines if (data, model) == group))
+        return self._metrics[group]
+
+    @cached_property
+    def _metrics(self) -> dict[Group, list[str]]:
+        found: dict[Group, dict[str, None]] = {}
+        for data, model, metric, _ in self._lines:
+            found.setdefault((data, model), {})[metric] = None
+        return {group: list(metrics) for group, metrics in found.items()}
 
     @cached_property
     def methods(self) -> list[str]:
@@ -77,7 +84,14 @@ class Cells:
 
     def images(self, group: Group) -> int:
         """How many images the most complete cell of a group rests on."""
-        return max(line["n"] for place, line in self._lines.items() if place[:2] == group)
+        return self._images[group]
+
+    @cached_property
+    def _images(self) -> dict[Group, int]:
+        found: dict[Group, int] = {}
+        for (data, model, _, _), line in self._lines.items():
+            found[data, model] = max(line["n"], found.get((data, model), 0))
+        return found
 
     def name(self, group: Group) -> str:
         """A group's model, with its data set where there are several."""

@@ -143,18 +143,19 @@ def _unfinished(studies: Sequence[Study], members: Sequence[int], rows: "pd.Data
 
 
 def _fewer(done: Mapping[str, int], planned: int) -> str:
-    """Which methods have fewer images than planned: "12 of 500 images", or "12 with TAM, 0 with MDA of 500 images"."""
+    """How far a model is: "9 of 500 images, but 7 with TAM"; if some methods are through: "7 of 500 images with TAM"."""
     methods: dict[int, list[str]] = {}
     for method, count in done.items():
-        if count < planned:
-            methods.setdefault(count, []).append(method)
-    if not methods:
+        methods.setdefault(count, []).append(method)
+    behind = sorted(count for count in methods if count < planned)
+    if not behind:
         return ""
     of = f"of {planned} image{'s' * (planned != 1)}"
-    if len(methods) == 1 and len(next(iter(methods.values()))) == len(done):
-        return f"{next(iter(methods))} {of}"
-    parts = [f"{count} with {', '.join(some)}" for count, some in sorted(methods.items())]
-    return f"{', '.join(parts)} {of}"
+    if planned in methods:
+        return ", ".join(f"{count} {of} with {', '.join(methods[count])}" for count in behind)
+    most = max(behind, key=lambda count: len(methods[count]))
+    others = [f"but {count} with {', '.join(methods[count])}" for count in behind if count != most]
+    return ", ".join([f"{most} {of}", *others])
 
 
 def _left_out(plan: BenchmarkPlan, studies: Sequence[Study]) -> list[str]:

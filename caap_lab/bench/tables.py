@@ -70,10 +70,18 @@ class Table:
 
     def markdown(self) -> str:
         """Means with standard errors, with the paper's beside them; then differences to CAAP, and the protocol."""
-        return markdown_table(self)
+        return self._markdown
 
     def latex(self) -> str:
         """Booktabs tables that fit a page, each with its caption and a label; they need booktabs and graphicx."""
+        return self._latex
+
+    @cached_property
+    def _markdown(self) -> str:
+        return markdown_table(self)
+
+    @cached_property
+    def _latex(self) -> str:
         return latex_table(self)
 
     def html(self, metric: str) -> str:
@@ -85,7 +93,10 @@ class Table:
         about += f" over {cells.common} image{'s' * (cells.common != 1)}"
         if cells.counts_differ:
             about += ", or n where it is given"
-        kinds: tuple[Kind, ...] = ("mean", "published", "z") if cells.beside_published else ("mean",)
+        kinds: tuple[Kind, ...] = ("mean",)
+        if cells.beside_published:
+            kinds = ("mean", "published", "z")
+            about += "; z is the difference to the published number in standard errors"
         parts = [_html(about, cells, metric, kinds)]
         if cells.frame["difference"].notna().any():
             parts.append(_html("Minus CAAP, paired over the images that both have", cells, metric, ("difference",)))
