@@ -143,7 +143,7 @@ def _unfinished(studies: Sequence[Study], members: Sequence[int], rows: "pd.Data
 
 
 def _fewer(done: Mapping[str, int], planned: int) -> str:
-    """How far a model is: "9 of 500 images, but 7 with TAM"; if some methods are through: "7 of 500 images with TAM"."""
+    """How far a model is: "9 of 500 images, but 7 with TAM"; with some methods through: "7 of 500 images with TAM"."""
     methods: dict[int, list[str]] = {}
     for method, count in done.items():
         methods.setdefault(count, []).append(method)
