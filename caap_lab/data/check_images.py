@@ -1,6 +1,7 @@
 """Opening every image of a set before a long run: what cannot be used is known at once, not after days."""
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm.auto import tqdm
@@ -24,7 +25,10 @@ def image_problems(images: ImageSet, progress: bool = True) -> dict[str, str]:
         Image name to the sentence that says what is wrong: a photo or mask that is missing or damaged, a mask of
         another size than its photo, or one that marks nothing. Empty if all is well.
     """
-    with ThreadPoolExecutor(min(len(images), os.cpu_count() or 1, 8)) as pool:  # decoding lets other threads run
+    # Decoding lets other threads run. Each of them silences Pillow's warnings, and they may restore each other's
+    # filters; what was before comes back when all are done.
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(len(images), os.cpu_count() or 1, 8)) as pool:
+        warnings.simplefilter("ignore")
         found = pool.map(_problem, images.samples)
         shown = tqdm(
             found, "checking images", len(images), unit="image", delay=_DELAY, leave=False, disable=not progress

@@ -1,5 +1,7 @@
 """Every image opened before a run."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -13,9 +15,11 @@ from helpers.published_layouts import S_LABELS, WNIDS, objects, s_mask, write_ar
 
 
 def test_copies_as_published_have_no_problems(tmp_path):
+    filters = list(warnings.filters)
     for source in published.all_five(tmp_path).values():
         assert image_problems(open_images(source), progress=False) == {}
     assert image_problems(open_images("demo:two")[:3]) == {}
+    assert list(warnings.filters) == filters
 
 
 def test_metrics_refuse_a_mask_without_objects():
