@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -21,6 +21,7 @@ from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.pass_meter import count_passes
 from caap_lab.models.preprocess import Preprocessing, as_batch
+from caap_lab.models.products import TF32, in_tf32, products
 from caap_lab.models.quantised import check_format, why_no_gradient
 from caap_lab.models.thread_watch import WATCH
 from caap_lab.models.width import Measured, output_width
@@ -169,6 +170,11 @@ class HookedModel(HookedRootModule, ABC):
         return next(self.parameters()).dtype
 
     @property
+    def number_format(self) -> str:
+        """Name of the format in which it computes: that of its weights, or "tf32"."""
+        return TF32 if in_tf32(self.body) else str(self.dtype).removeprefix("torch.")
+
+    @property
     def fingerprint(self) -> str:
         """Hash of weights and structure; ties stores and maps to the model that made them.
 
@@ -260,11 +266,15 @@ class HookedModel(HookedRootModule, ABC):
         first = next(self.parameters(), None)
         if first is None or first.device.type == "cpu":
             WATCH.look()
-        with locked(self.body, self.model_name):
+        with locked(self.body, self.model_name), self._in_its_format():
             outputs = super().__call__(*args, **options)
         if self.kind != "vit":  # whose blocks count themselves, as many runs are of some of them
             count_passes(len(outputs))
         return outputs
+
+    def _in_its_format(self) -> AbstractContextManager[None]:
+        """Multiply in TF32 if this model does; else as torch is set."""
+        return products(self.body) if in_tf32(self.body) else nullcontext()
 
     @contextmanager
     def hooks(
@@ -276,7 +286,7 @@ class HookedModel(HookedRootModule, ABC):
     ) -> Iterator[Any]:
         """TransformerLens's `hooks`; within it, other threads wait for the model."""
         given: Any = (list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
-        with locked(self.body, self.model_name), super().hooks(*given) as hooked:
+        with locked(self.body, self.model_name), self._in_its_format(), super().hooks(*given) as hooked:
             yield hooked
 
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------

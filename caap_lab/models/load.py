@@ -39,6 +39,7 @@ from caap_lab.models.mixer import HookedMixer, refuse_unsupported
 from caap_lab.models.model_names import ModelNames
 from caap_lab.models.names import nearest
 from caap_lab.models.preprocess import Preprocessing
+from caap_lab.models.products import TF32, check_tf32, mark_tf32
 from caap_lab.models.supported import kind_of, refusal, supported_names
 from caap_lab.models.vit import HookedViT
 
@@ -84,13 +85,18 @@ def load_model(
             to 256 pixels and crops 224.
         class_names: One name per class, instead of those in a folder's files, or ImageNet's for 1000 classes.
         device: Where to put the model.
-        dtype: Number format of the weights, such as "float16".
+        dtype: Number format of the weights, such as "float16"; or "tf32": weights in float32, and products in TF32 on
+            GPUs that have it, while a method or metric runs the model, or you do. It sets nothing else in torch, so
+            gradients that you take yourself of `model(x)` are made as torch is set.
 
     Raises:
         CheckpointError: the weights file does not fit, or is not safe to read.
         InputError: anything else cannot be used; the message says what can.
     """
-    device, dtype = as_device(device), as_dtype(dtype)
+    device, short = as_device(device), dtype == TF32
+    dtype = as_dtype(torch.float32 if short else dtype)
+    if short:
+        check_tf32(device)
     check_format(device, dtype)
     for what, path in (("checkpoint", checkpoint), ("head", head)):
         if path is not None and not _is_file(path):
@@ -118,6 +124,8 @@ def load_model(
         model = _hooked(name, body, head, mean, std, size, class_names)
     if crop_pct is not None:
         model.preprocessing = replace(model.preprocessing, crop_pct=float(crop_pct))
+    if short:
+        mark_tf32(model.body)
     return model.to(device, dtype)
 
 

@@ -1,6 +1,5 @@
 """The state in which a model runs: one thread at a time, in evaluation mode, in the model's own number format."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
@@ -12,12 +11,9 @@ from torch import nn
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.lock import locked
+from caap_lab.models.products import products
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_setting = threading.Lock()
-_precisions: list[str] = []
-"""What cuDNN's convolutions were set to when each run in progress began; the first entry is the user's setting."""
 
 
 def held(model: HookedModel) -> AbstractContextManager[None]:
@@ -38,8 +34,9 @@ def check_eval(model: nn.Module) -> None:
 def running(model: HookedModel) -> Iterator[None]:
     """Hold a model and run it in one well-defined state, whatever the caller's is.
 
-    Autocast is off, and so is TF32 in convolutions. Under `torch.inference_mode()` tensors are made as under
-    `torch.no_grad()`, so that they can be kept and differentiated through later.
+    Autocast is off, and products of float32 are made in the model's format, see `products`. Under
+    `torch.inference_mode()` tensors are made as under `torch.no_grad()`, so that they can be kept and differentiated
+    through later.
 
     Raises:
         InputError: the model is in training mode.
@@ -49,31 +46,11 @@ def running(model: HookedModel) -> Iterator[None]:
         kept = torch.is_inference_mode_enabled()
         with (
             torch.autocast(model.device.type, enabled=False),
-            full_convolutions(),
+            products(model.body),
             torch.inference_mode(False) if kept else nullcontext(),
             torch.no_grad() if kept else nullcontext(),
         ):
             yield
-
-
-@contextmanager
-def full_convolutions() -> Iterator[None]:
-    """Keep cuDNN's convolutions of float32 in float32.
-
-    By default torch lets them round to TF32, whose 10 bits move gradients of pixels by a percent. Matrix products are
-    left as the caller wants them: there TF32 is off unless asked for.
-    """
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a class in the place of a module
-    with _setting:
-        _precisions.append(convolutions.fp32_precision)
-        convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        with _setting:
-            before = _precisions.pop()
-            if not _precisions:
-                convolutions.fp32_precision = before
 
 
 def runs_model(function: Function) -> Function:

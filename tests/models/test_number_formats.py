@@ -1,6 +1,6 @@
 """Half precision and TF32."""
 
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 import torch
@@ -9,6 +9,8 @@ import caap_lab as cl
 from caap_lab import InputError
 from caap_lab.attribution import grad_cam_plus_plus as module
 from caap_lab.attribution.registry import METHODS
+from caap_lab.models import load, products
+from caap_lab.models.running import running
 from helpers.models import build, random_images
 
 CONVOLUTIONS = torch.backends.cudnn.conv
@@ -53,3 +55,70 @@ def test_powers_of_small_gradients_do_not_vanish_in_float16(monkeypatch: pytest.
 
     exact = found(torch.float64)
     assert (found(torch.float16) - exact).abs().max() < 5e-3 * exact.max()
+
+
+# --- TF32, on a machine without it ---
+
+PRODUCTS = torch.backends.cuda.matmul
+
+
+@pytest.fixture
+def tf32(monkeypatch: pytest.MonkeyPatch) -> cl.HookedViT:
+    """A model in TF32, as if the CPU had it."""
+    monkeypatch.setattr(products, "check_tf32", lambda device: None)
+    monkeypatch.setattr(load, "check_tf32", lambda device: None)
+    return cl.load_model("demo", dtype="tf32")
+
+
+def settings() -> tuple[str, str]:
+    return PRODUCTS.fp32_precision, CONVOLUTIONS.fp32_precision
+
+
+def test_tf32_holds_while_the_model_runs_and_no_longer(tf32: cl.HookedViT) -> None:
+    plain, before = cl.load_model("demo"), settings()
+    assert (tf32.dtype, tf32.number_format, plain.number_format) == (torch.float32, "tf32", "float32")
+    assert tf32.fingerprint != plain.fingerprint and tf32.at_image_size(128).number_format == "tf32"
+    seen: dict[str, tuple[str, str]] = {}
+
+    def look(name: str):
+        return lambda x, hook: seen.update({name: settings()})
+
+    image = random_images(plain, 1)
+    for model, name in ((tf32, "tf32"), (plain, "float32")):
+        with model.hooks([("hook_logits", look(f"{name} forward"))], [("blocks.0.hook_resid_pre", look(name))]):
+            cl.attribute(model, image, "input_x_gradient", 3)
+        model.run_with_hooks(image, fwd_hooks=[("hook_logits", look(f"{name} called"))])
+    assert seen["tf32 forward"] == seen["tf32"] == seen["tf32 called"] == ("tf32", "tf32")  # "tf32": backward
+    assert seen["float32 forward"] == seen["float32"] == (before[0], "ieee") and seen["float32 called"] == before
+    with pytest.raises(InputError):
+        cl.attribute(tf32, image, "grad_cam", 0, version="none such")
+    assert settings() == before
+
+
+def test_runs_in_different_formats_wait_for_each_other(tf32: cl.HookedViT) -> None:
+    plain, before = cl.load_model("demo"), settings()
+    began, order = Event(), []
+
+    def other() -> None:
+        began.set()
+        with running(plain):
+            order.append(("float32", settings()))
+
+    with running(tf32):
+        with running(plain):  # the same thread may
+            assert settings() == (before[0], "ieee")
+        thread = Thread(target=other)
+        thread.start()
+        assert began.wait(60)
+        order.append(("tf32", settings()))
+    thread.join(60)
+    assert order == [("tf32", ("tf32", "tf32")), ("float32", (before[0], "ieee"))] and settings() == before
+
+
+def test_tf32_is_refused_where_it_is_not() -> None:
+    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+        cl.load_model("demo", dtype="tf32")
+    moved = cl.load_model("demo")
+    products.mark_tf32(moved.vit)
+    with pytest.raises(InputError, match="'cpu' is none"):
+        cl.attribute(moved, random_images(moved, 1), "grad_cam", 0)

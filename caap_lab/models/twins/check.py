@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
-from caap_lab.models.running import full_convolutions
+from caap_lab.models.products import products
 from caap_lab.models.twins.blueprint import Blueprint, Outputs
 
 LIMIT = 1e-4
@@ -130,7 +130,7 @@ def _plain_arithmetic(device: torch.device) -> Iterator[None]:
     try:
         for backend in backends:
             backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False), full_convolutions():
+        with torch.autocast(device.type, enabled=False), products():
             yield
     finally:
         for backend, precision in zip(backends, before, strict=True):

@@ -1,0 +1,94 @@
+"""The number format in which a GPU multiplies float32: float32 itself or TF32, for the model that runs and no other."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from caap_lab.errors import InputError
+
+TF32 = "tf32"
+"""The name of the format: weights and activations in float32, multiplied with 10 bits behind the leading one."""
+_MARK = "products_in_tf32"
+"""Attribute of a timm model that runs in it. It goes with copies, and the model's fingerprint tells it."""
+
+_turn = threading.Condition()
+_runs: dict[int, list[bool]] = {}
+"""Runs in progress by thread, the outer ones first: True for those in TF32."""
+_before: dict[str, str] = {}
+"""What convolutions were set to when the first run began, and matrix products when one in TF32 did."""
+
+
+def check_tf32(device: torch.device) -> None:
+    """Refuse TF32 on a device that does not have it, where it would be float32 under another name.
+
+    Raises:
+        InputError: says which devices have it.
+    """
+    if device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
+        raise InputError(
+            f"TF32 is a format of NVIDIA's GPUs from Ampere on (A100, RTX 30, H100), and {str(device)!r} is none. Use "
+            "float32 there, or bfloat16, which is nearly as quick on GPUs that have it."
+        )
+
+
+def mark_tf32(body: nn.Module) -> None:
+    """Let a timm model run in TF32, see `products`."""
+    setattr(body, _MARK, True)
+
+
+def in_tf32(body: nn.Module) -> bool:
+    """True for a timm model that runs in TF32."""
+    return bool(getattr(body, _MARK, False))
+
+
+@contextmanager
+def products(body: nn.Module | None = None) -> Iterator[None]:
+    """Multiply in the format of a model while it runs, forward and backward; then as the user has set it again.
+
+    Torch knows one setting for the whole process. So while a model runs in TF32, other threads wait with those that do
+    not, and the other way round. For these, cuDNN's convolutions are kept in float32: by default torch lets them round
+    to TF32, which moves gradients of pixels by a percent. Their matrix products are left as the user wants them: there
+    TF32 is off unless asked for.
+
+    Args:
+        body: The timm model; without one, products are those of float32 models.
+
+    Raises:
+        InputError: it runs in TF32, and was moved to a device without.
+    """
+    short = body is not None and in_tf32(body)
+    if short:
+        assert body is not None
+        check_tf32(next(body.parameters()).device)
+    mine = threading.get_ident()
+    with _turn:
+        _turn.wait_for(lambda: all(runs[-1] == short for thread, runs in _runs.items() if thread != mine))
+        _runs.setdefault(mine, []).append(short)
+        _set(short)
+    try:
+        yield
+    finally:
+        with _turn:
+            runs = _runs[mine]
+            runs.pop()
+            if not runs:
+                del _runs[mine]
+            if runs:
+                _set(runs[-1])
+            elif not _runs:
+                _set(False)
+                torch.backends.cudnn.conv.fp32_precision = _before.pop("convolutions")  # type: ignore[attr-defined]
+            _turn.notify_all()
+
+
+def _set(short: bool) -> None:
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    _before.setdefault("convolutions", convolutions.fp32_precision)
+    convolutions.fp32_precision = TF32 if short else "ieee"
+    if short and "matmul" not in _before:
+        _before["matmul"], matmul.fp32_precision = matmul.fp32_precision, TF32
+    elif not short and "matmul" in _before:
+        matmul.fp32_precision = _before.pop("matmul")
