@@ -19,7 +19,7 @@ LOOKED_FOR = (
     "or in data/"
 )
 _PLACES = (
-    *("", "val", "ILSVRC2012_img_val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val"),
+    *("", "val", "ILSVRC2012_img_val", "CLS-LOC/val", "Data/CLS-LOC/val", "ILSVRC/Data/CLS-LOC/val"),
     *("val_images", "data/val_images"),
 )
 _PHOTO = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)(?:_(n\d{8})(?!\d))?")

@@ -62,7 +62,7 @@ def test_labels_are_found_around_kaggles_folders(tmp_path):
         root = tmp_path / place.replace("/", "-")
         innermost = flat(root / "ILSVRC/Data/CLS-LOC/val")
         published.write_kaggle_labels(root / place)
-        for path in (innermost, root):
+        for path in (innermost, root / "ILSVRC" / "Data", root / "ILSVRC", root):
             assert labels_of(open_images(f"imagenet:{path}")) == VAL_LABELS
 
 
