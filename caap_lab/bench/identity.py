@@ -28,6 +28,7 @@ from caap_lab.variant import Variant
 
 WEIGHTS_FILES = ("checkpoint", "head")
 """Options of a model that name a file of weights."""
+_CALLED = {"head": "head file"}
 _FIRST_COMMAND = {
     b"python -m caap_lab.training.train ": b"python -m caap_lab.data.train ",
     b" --out caap_lab/models/weights": b" --out caap_lab/weights",
@@ -104,7 +105,8 @@ def weights_digest(spec: Variant) -> str:
         InputError: the name is no model, or a file is not there.
     """
     digest = pieces_digest(
-        f"{role} {_card_digest(path) if role == 'card' else _file_digest(path)}" for role, path in weights_files(spec)
+        f"{role} {_card_digest(path) if role == 'card' else _file_digest(path, _CALLED.get(role, 'weights file'))}"
+        for role, path in weights_files(spec)
     )
     return f"{WHOLE}{digest}" if names_folder(spec.name) else digest
 
@@ -172,7 +174,7 @@ def own_metrics(texts: Iterable[str]) -> dict[str, OwnMetric]:
 def _option_files(spec: Variant) -> list[str]:
     """Options that name a file, with its hash."""
     return [
-        f"{option} {_file_digest(Path(value))}"
+        f"{option} {_file_digest(Path(value), 'file')}"
         for option, value in sorted(spec.options.items())
         if isinstance(value, str) and _is_file(value)
     ]
@@ -239,9 +241,9 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _file_digest(path: Path) -> str:
+def _file_digest(path: Path, called: str) -> str:
     path = path.expanduser()
     try:
         return file_digest(path)
     except OSError as error:
-        raise InputError(f"The weights file {path} cannot be read ({error.strerror}).") from None
+        raise InputError(f"The {called} {path} cannot be read ({error.strerror}).") from None

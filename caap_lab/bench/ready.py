@@ -88,7 +88,11 @@ def refusal(problems: Sequence[Problem], paper: bool = False) -> str:
     if len(lines) == 1 and not way_out:
         return lines[0]
     return "\n".join(
-        [f"Nothing was computed, as {_things(len(lines))} in the way:", *(f"  {x}" for x in lines), *way_out]
+        [
+            f"Nothing was computed, as {_things(len(lines))} in the way:",
+            *("  " + x.replace("\n", "\n  ") for x in lines),
+            *way_out,
+        ]
     )
 
 

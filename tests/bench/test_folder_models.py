@@ -90,7 +90,7 @@ def test_what_cannot_be_loaded_is_refused_before_the_run(saved: Path, tmp_path: 
         (str(tmp_path / "gone"), "There is no folder"),
         ("google/vit", "write hf-hub:google/vit"),
         (f"{saved}:checkpoint={saved / 'model.safetensors'}", "has weights of its own"),
-        (f"{saved}:head=gone.pth", "There is no head file"),
+        (f"{saved}:head=gone.pth", "The head file gone.pth cannot be read"),
         (f"{saved}:image_size=30", "not a whole number of patches"),
     ):
         with pytest.raises(cl.InputError, match=message):

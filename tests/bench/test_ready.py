@@ -91,8 +91,16 @@ def test_every_model_that_cannot_run_is_named_before_the_folder_is_written(tmp_p
 
 
 def test_one_problem_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(cl.InputError, match=r"^mine: .*There is no checkpoint|^mine: The weights file"):
+    with pytest.raises(cl.InputError, match=r"^mine: The weights file .*a\.pth cannot be read"):
         cl.benchmark(f"mine=demo:checkpoint={tmp_path / 'a.pth'}", "rollout", out=tmp_path / "run", **QUICK)
+
+
+def test_every_name_and_option_that_is_none_is_said_before_anything_is_read(tmp_path: Path, loads: list[str]) -> None:
+    with pytest.raises(cl.InputError) as refused:
+        cl.benchmark(["a=vit_tinny", "b=demo:checkpiont=x", "demo"], "rollout", out=tmp_path / "run", **QUICK)
+    head, first, second = str(refused.value).splitlines()
+    assert first.startswith("  a: There is no model named 'vit_tinny'") and "no option 'checkpiont'" in second
+    assert head == "Nothing was computed, as 2 things stand in the way:" and not loads
 
 
 def test_models_are_loaded_one_at_a_time_and_the_first_one_last(
@@ -219,7 +227,7 @@ def test_the_papers_data_sets_need_models_with_their_classes(tmp_path: Path) -> 
         run_plan(paper_plan(settings), tmp_path / "run", progress=False)
     head, line, way_out = str(refused.value).splitlines()
     assert head == "Nothing was computed, as one thing stands in the way:"
-    assert line.startswith("  ResNet-18: It has 37 classes, and ImageNet-1K has 1,000.")
+    assert line.startswith("  ResNet-18: It has 37 classes, and ImageNet has 1,000.")
     assert way_out == "--without NAME leaves a model, method or data set of the profile out."
 
 
