@@ -9,6 +9,7 @@ from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import find_method
 from caap_lab.bench.check import known_architecture
 from caap_lab.bench.needs import (
+    NOT_CACHED,
     Built,
     Checking,
     Part,
@@ -143,13 +144,14 @@ def _is_possible(settings: PaperSettings, table: int, absent: set[str]) -> bool:
 def advice(report: Report) -> list[str]:
     """How to get what is missing, beyond what each part says."""
     parts = (report.weights, report.heads, report.classifiers, report.data)
-    weights, heads, classifiers, data = ([part.name for part in one if not part.here] for one in parts)
+    weights, heads, classifiers, data = ([part for part in one if not part.here] for one in parts)
     lines = []
-    if weights:
+    absent = [part.name for part in weights if part.report.endswith(NOT_CACHED)]
+    if absent:
         offline = " It is set here." if constants.HF_HUB_OFFLINE else ""
         lines.append(
             "Weights: a run, or cl.load_model, downloads them where the Hugging Face hub can be reached; "
-            f'HF_HUB_OFFLINE=1 forbids it.{offline} Or give a file: --models "{weights[0]}=NAME:checkpoint=PATH".'
+            f'HF_HUB_OFFLINE=1 forbids it.{offline} Or give a file: --models "{absent[0]}=NAME:checkpoint=PATH".'
         )
     if heads:
         lines.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")

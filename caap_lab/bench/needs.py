@@ -29,6 +29,8 @@ from caap_lab.models.hugging_face.folder import HUB, is_here, names_folder
 from caap_lab.models.load import bundled_models
 from caap_lab.variant import Variant
 
+NOT_CACHED = "is not in the Hugging Face cache"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -91,7 +93,7 @@ def model_part(settings: PaperSettings, name: str, spec: Variant | None, built: 
         return Part(name, False, f'{make_classifier(settings, dataset, model)} makes it; --models "{name}=FOLDER"')
     try:
         if names_folder(spec.name) and not is_here(spec.name):  # what it is stands in its config.json
-            raise InputError(f"{spec.name} is not in the Hugging Face cache")
+            raise InputError(f"{spec.name} {NOT_CACHED}")
         check_options(spec)
         if spec.text not in built:
             options = {name: value for name, value in spec.options.items() if name != "head"}  # a part of its own
@@ -151,22 +153,21 @@ def opened(settings: PaperSettings, models: Mapping[str, Variant], data: set[str
     studies = []
     for study in gathered(settings)[0]:
         label = study.data.label
-        here = tuple(m for m in study.models if part_name(settings, label, m.label) in models)
+        named = [replace(model, label=part_name(settings, label, model.label)) for model in study.models]
+        here = tuple(model for model in named if model.label in models)
         if label in data and here:
             studies.append(replace(study, models=here))
+    found = _in_plan(studies, settings, how)
     planned = {spec.text for study in studies for spec in study.models}
-    found = [
-        (_part_of(problem.part, {name for name in models if models[name].text in planned}), problem)
-        for problem in _in_plan(studies, settings, how)
-    ]
     for text, name in {spec.text: name for name, spec in models.items()}.items():
         if text not in planned:
-            found += [(name, problem) for problem in model_problems(models[name], (), how.device)]
+            found += [replace(problem, part=name) for problem in model_problems(models[name], (), how.device)]
             forget_models()
     texts: dict[str, dict[str, None]] = {}
-    for name, problem in found:
-        same = [other for other in models if name in models and models[other].text == models[name].text]
-        for part in (same or [name]) if problem.stops else []:
+    for problem in (problem for problem in found if problem.stops):
+        own = models.get(problem.part)  # the same weights under several names are tried once
+        same = [name for name, spec in models.items() if own is not None and spec.text == own.text]
+        for part in same or [problem.part]:
             texts.setdefault(part, {})[problem.text] = None
     return {part: " ".join(sentences) for part, sentences in texts.items()}
 
@@ -183,12 +184,6 @@ def _in_plan(studies: Sequence[Study], settings: PaperSettings, how: Checking) -
     found = plan_problems(plan, plan.trials, unreadable, running)
     forget_models()
     return found
-
-
-def _part_of(label: str, parts: set[str]) -> str:
-    """The part that a problem's label means: a run names models by their data sets only where it has several."""
-    fits = (label, split_model(label)[1], *(name for name in sorted(parts) if split_model(name)[1] == label))
-    return next((name for name in fits if name in parts), label)
 
 
 def _place(spec: Variant) -> str:
@@ -212,5 +207,5 @@ def _place(spec: Variant) -> str:
     if config is None or not config.hf_hub_id:
         raise InputError(f"{spec.name}: timm has no weights for it")
     if cached_weights(config.hf_hub_id, config.hf_hub_filename) is None:
-        raise InputError(f"{config.hf_hub_id} is not in the Hugging Face cache")
+        raise InputError(f"{config.hf_hub_id} {NOT_CACHED}")
     return f"{config.hf_hub_id} is in the Hugging Face cache"

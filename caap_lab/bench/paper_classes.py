@@ -32,7 +32,8 @@ def class_problem(dataset: str, images: ImageSet, model: HookedModel, *, by_labe
         return str(error)
     count, own = len(names), len(model.class_names)
     if own != count:
-        return f"It has {own:,} classes{_which(model)}, and {dataset} has {count:,}. {_way_out(dataset)}"
+        whose = dataset if dataset in OWN_CLASSES else "ImageNet"  # said once for all of ImageNet's sets
+        return f"It has {own:,} classes{_which(model)}, and {whose} has {count:,}. {_way_out(dataset)}"
     if by_label:
         for sample in {sample.label: sample for sample in images}.values():
             try:

@@ -95,7 +95,8 @@ def _write(report: "Report", file: Path) -> None:
 
 
 def _line(part: "Part", width: int) -> str:
-    return f"  {'here' if part.here else 'missing':8}{part.name:{width}} {part.report}"
+    report = "\n            ".join(part.report.splitlines())
+    return f"  {'here' if part.here else 'missing':8}{part.name:{width}} {report}"
 
 
 def _settings(report: "Report") -> list[str]:
@@ -105,7 +106,9 @@ def _settings(report: "Report") -> list[str]:
     for table in report.tables:
         for dataset in settings.datasets(table):
             groups.setdefault(settings.count(table, dataset), {})[str(table)] = None
-    images = "; ".join(f"{count} in tables {', '.join(tables)}" for count, tables in groups.items())
+    images = "; ".join(
+        f"{count} in tables {', '.join(tables)}" if len(groups) > 1 else f"{count}" for count, tables in groups.items()
+    )
     return [
         f"images of each data set: {images or 'none'}; seed {settings.seed}",
         f"protocol {settings.protocol}, precision {settings.precision}",

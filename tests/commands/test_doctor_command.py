@@ -42,7 +42,7 @@ def test_the_printed_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["doctor", "--profile", "paper", "--tables", "14", "15", *given, *out]) == 1
     printed = capsys.readouterr().out
     assert "s a pass" in printed and "What is here is enough for this:" in printed
-    assert "Settings\n  images of each data set: 1 in tables 14, 15; seed 0\n  protocol chefer, precision" in printed
+    assert "Settings\n  images of each data set: 1; seed 0\n  protocol chefer, precision" in printed
     assert "\n  Table 15 is left out: there is no copy of ImageNet-S.\n" in printed
     command = shlex.split(printed.splitlines()[-1])
     assert command[:2] == ["caap-lab", "bench"] and command[command.index("--tables") + 1] == "14"
