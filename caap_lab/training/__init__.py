@@ -1,1 +1,1 @@
-"""Training of the bundled demo models."""
+"""Training: classifiers for data sets of one's own, and the bundled demo models."""

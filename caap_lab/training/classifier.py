@@ -54,9 +54,21 @@ class TrainedClassifier:
         return (
             f"{settings['model']} on {settings['data']} ({settings['mode']}, {len(self.card['classes'])} classes, "
             f"reads {self.card['feature']})\n"
-            f"accuracy: {', '.join(parts)}{without}\n"
-            f"{self.folder}: open it with cl.load_model({str(self.folder)!r})"
+            f"accuracy: {', '.join(parts)}{without}{self._began()}\n"
+            f"{self.folder}: open it with cl.load_model({self._name()!r})"
         )
+
+    def _began(self) -> str:
+        """What fine-tuning has changed."""
+        if self.card["settings"]["mode"] == "linear":
+            return ""
+        linear = min(self.card["regularisation"], key=lambda one: one["loss"])
+        return f"; before fine-tuning, the linear classifier had {linear['accuracy']:.1%} of the held-out photos"
+
+    def _name(self) -> str:
+        """The folder as `load_model` takes it: a bare "demo" would be the bundled model."""
+        name = str(self.folder)
+        return name if os.sep in name else f"./{name}"
 
 
 def train_classifier(

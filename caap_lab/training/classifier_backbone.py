@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float
+from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
@@ -77,10 +79,28 @@ def open_backbone(model: str, device: torch.device) -> Backbone:
             "timm's name of the same model, with checkpoint=FILE if its weights are not in the Hugging Face cache; "
             "`caap-lab models` lists the names."
         )
+    _check_rebuilt(model, body)
     about = json.dumps(asdict(hooked.preprocessing), sort_keys=True)
     bare = Backbone(body.to(device), variant.text, hooked.preprocessing, f"{hooked.fingerprint} {about}")
     bare.body.eval()
     return bare
+
+
+def _check_rebuilt(model: str, body: Any) -> None:
+    """Refuse a model that timm would not build again from what is written of it, before hours are spent on it."""
+    with TemporaryDirectory() as folder:
+        try:
+            save_config_for_hf(body, f"{folder}/config.json")
+            with torch.device("meta"):  # shapes only
+                again: Any = timm.create_model(f"local-dir:{folder}", pretrained=False)
+            built = {name: value.shape for name, value in again.state_dict().items()}
+        except Exception as error:  # of many kinds: each of timm's classes checks its own arguments
+            raise InputError(f"{model} cannot be saved as timm's models are ({error}); train from another.") from error
+    if built != {name: value.shape for name, value in body.state_dict().items()}:
+        raise InputError(
+            f"{model} was changed after timm had built it, so that its name and arguments do not say what it is; train "
+            "from the model as it was."
+        )
 
 
 def _bundled(name: str, own: Any) -> nn.Module:

@@ -13,8 +13,8 @@ from caap_lab.training.classifier_backbone import Backbone
 from caap_lab.training.classifier_folder import TrainingFolder
 from caap_lab.training.classifier_reading import Photo, Reading, pixels_of, read_photos
 
-_SHARD = 1024
-"""Photos in a file: seconds on a GPU, a minute or two on a CPU."""
+_SHARD = 256
+"""Photos in a file: what Ctrl-C loses at most; some seconds on a GPU, about a minute of a ViT-B/16 on a CPU."""
 _SHOWN = 5
 
 

@@ -3,19 +3,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
+from timm.layers import GluMlp
 from timm.models import save_for_hf
+from timm.models.vision_transformer import VisionTransformer
 
 import caap_lab as cl
 from caap_lab import cli
 from caap_lab.bench.pairing import label_of
 from caap_lab.models.classes import ClassNames
-from caap_lab.training import classifier_features, classifier_full
+from caap_lab.models.extra_tokens import extended
+from caap_lab.training import classifier_backbone, classifier_features, classifier_full
 from caap_lab.training.classifier import train_classifier
 from caap_lab.training.classifier_backbone import Backbone, open_backbone
 from caap_lab.training.classifier_data import open_training_data
@@ -25,6 +29,7 @@ from caap_lab.training.classifier_reading import random_crop
 
 COLOURS = {"Sea_blue": (40, 60, 200), "leaf green": (50, 190, 60), "red": (200, 50, 40)}
 EACH = 10
+SIZES: Any = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 4}
 
 
 def photo(colour: tuple[int, int, int], number: int) -> Image.Image:
@@ -41,9 +46,8 @@ def train(model: str, data: str, out: Path, **options: object) -> object:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An untrained ViT of two blocks for images of 32 pixels, as timm saves it, with four other classes."""
     torch.manual_seed(0)
-    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 4}
     path = tmp_path_factory.mktemp("models") / "tiny"
-    save_for_hf(timm.create_model("vit_tiny_patch16_224", **sizes), str(path), safe_serialization=True)
+    save_for_hf(timm.create_model("vit_tiny_patch16_224", **SIZES), str(path), safe_serialization=True)
     return str(path)
 
 
@@ -163,6 +167,7 @@ def test_fine_tuning_goes_on_as_if_never_stopped(
     same = ("accuracy", "epochs", "settings", "images")
     assert {key: whole.card[key] for key in same} == {key: resumed.card[key] for key in same}
     assert len(whole.card["epochs"]) == 3 and whole.card["epochs"][-1]["loss"] < whole.card["epochs"][0]["loss"]
+    assert "; before fine-tuning, the linear classifier had" in str(whole)
     assert whole.accuracy["training"] > 0.8 and whole.card["accuracy"]["training"]["photos"] == 27
 
 
@@ -347,6 +352,26 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_options_that_are_not_of_the_model_are_refused(option: str) -> None:
     with pytest.raises(cl.InputError, match=r"= of .* means nothing in training"):
         open_backbone(f"demo:{option}", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda: VisionTransformer(**SIZES), "comes from a folder of transformers or PEFT, .* Give timm's name"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", mlp_layer=GluMlp, **SIZES), "cannot be saved as timm's"),
+        (
+            lambda: extended(timm.create_model("vit_tiny_patch16_224", **SIZES), 1),
+            "was changed after timm had built it",
+        ),
+    ],
+    ids=["a twin", "a class as argument", "more tokens"],
+)
+def test_a_model_that_timm_would_not_build_again_is_refused(
+    change: Callable[[], torch.nn.Module], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier_backbone, "load_model", lambda name: cl.HookedViT(change()))
+    with pytest.raises(cl.InputError, match=expected):
+        open_backbone("folder/of/one", torch.device("cpu"))
 
 
 def test_crops_depend_on_the_generator_alone() -> None:
