@@ -24,6 +24,8 @@ def gallery(
 ) -> "Figure":
     """One row per image and model, one column per method: the image, then each map of the row over it with its scale.
 
+    Where some maps are signed and others are not, a key below says what the colours of each mean.
+
     ```python
     maps = [cl.attribute(model, images, method) for method in ("caap", "rollout")]
     cl.gallery(list(zip(*maps)))
