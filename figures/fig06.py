@@ -9,7 +9,7 @@ between objects: how many there are stands above each panel.
 
 import sys
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,15 @@ KINDS = (
 
 _HEIGHT = 3.9
 
-NEEDS = (Need(2, "attention"),)
+
+def _content(data: FigureData, model: Variant) -> dict[str, Any]:
+    """All that decides a model's numbers."""
+    images = data.images(data.study(2))
+    digests = [images.digest_of(name) for name in data.study(2).data.names]
+    return {"figure": 6, "n": "by kind", "model": model.text, "weights": weights_digest(model), "images": digests}
+
+
+NEEDS = (Need(2, "attention", kept=_content),)
 
 
 def draw(data: FigureData) -> FigureResult:
@@ -64,10 +72,7 @@ def draw(data: FigureData) -> FigureResult:
 
 def _regions(data: FigureData, model: Variant) -> pd.DataFrame:
     """Mean and standard error of both quantities for each kind of pairs and layer, kept in the results' folder."""
-    images = data.images(data.study(2))
-    digests = [images.digest_of(name) for name in data.study(2).data.names]
-    content = {"figure": 6, "n": "by kind", "model": model.text, "weights": weights_digest(model), "images": digests}
-    return data.frame(content, partial(_measure, data, model))
+    return data.frame(_content(data, model), partial(_measure, data, model))
 
 
 def _measure(data: FigureData, model: Variant) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """All that figures need, opened and tried before anything is computed: a sweep may begin after days of trials."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from tqdm.auto import tqdm
@@ -38,11 +38,18 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     studies = tuple(study for _, study in pairs)
     plan = identified(replace(data.plan, studies=studies), {}, images, progress, unreadable)
     finished = data.finished()
+    kept = {
+        (need, model.text)
+        for need, study in pairs
+        for model in study.models
+        if need.kept and not (unreadable.models or unreadable.images)
+        if data.frame_path(need.kept(data, model)).exists()
+    }
     waiting = {
         (trial.model.text, trial.key): trial  # models whose files are missing have keys alike
         for need, study in pairs
         for trial in _trials(plan, study)
-        if not (trial.key in finished if need.what == "trials" else _has_map(data, need, study, trial))
+        if not (trial.key in finished if need.what == "trials" else _is_kept(data, need, study, trial, kept))
     }
     if progress:
         _tell(data, [trial.key for need, study in pairs if need.what == "trials" for trial in _trials(plan, study)])
@@ -88,8 +95,7 @@ def _tell(data: FigureData, keys: Iterable[str]) -> None:
     planned = set(keys)
     missing = len(planned - data.finished())
     if missing:
-        rest = f"{missing:,} of {len(planned):,} trials" if missing < len(planned) else f"All {missing:,} trials"
-        tqdm.write(f"{rest} of these figures and tables are not in {data.folder}, and are computed.", sys.stderr)
+        tqdm.write(f"Of {len(planned):,} trials, {missing:,} are not in {data.folder} and are computed.", sys.stderr)
 
 
 def _trials(plan: BenchmarkPlan, study: Study) -> Iterator[Trial]:
@@ -99,11 +105,10 @@ def _trials(plan: BenchmarkPlan, study: Study) -> Iterator[Trial]:
                 yield plan.trial(study, model, method, image)
 
 
-def _has_map(data: FigureData, need: Need, study: Study, trial: Trial) -> bool:
-    """True for a map of single images that is in the folder."""
+def _is_kept(data: FigureData, need: Need, study: Study, trial: Trial, kept: Collection[tuple[Need, str]]) -> bool:
+    """True for what is in the folder: a map of single images, or a model's numbers."""
     if need.what != "maps":
-        return False
+        return (need, trial.model.text) in kept
+    target = data.target(need.target or None)
     digests = [trial.model_digest, trial.method_digest, trial.image_digest]
-    return data.map_path(
-        study, trial.model, trial.method, trial.image, data.target(need.target or None), digests
-    ).exists()
+    return data.map_path(study, trial.model, trial.method, trial.image, target, digests).exists()

@@ -69,7 +69,7 @@ class FigureData:
     options: FigureOptions = field(default_factory=FigureOptions)
     """Photos and target of the figures that show single images."""
     computed: dict[str, int] = field(default_factory=dict, init=False, repr=False)
-    """How many "trials", "maps", "maps of sweeps" and "tables of numbers" were not in the folder, and were computed."""
+    """How much was not in the folder, by "trial", "map", "sweep map" and "table" (of numbers, which `frame` keeps)."""
     _identities: dict[int, Identity] = field(default_factory=dict, init=False, repr=False)
     """What the names of a table's studies stood for when its trials were computed."""
     _opened: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
@@ -123,7 +123,7 @@ class FigureData:
     @property
     def progress(self) -> str:
         """How much was computed since, as a sentence."""
-        done = [f"{number:,} {what}" for what, number in self.computed.items() if number]
+        done = [f"{number:,} {what}{'s' * (number != 1)}" for what, number in self.computed.items() if number]
         return f"Computed {', '.join(done)}; all else was in {self.folder}." if done else f"All was in {self.folder}."
 
     def present(self, tables: Iterable[int]) -> list[int]:
@@ -169,7 +169,7 @@ class FigureData:
             run.take_over(self._older)
             before = len(run.finished())
             done = run_plan(self._plan(missing), run.folder, save_plan=False, **self.running)
-            self._count("trials", len(run.finished()) - before)
+            self._count("trial", len(run.finished()) - before)
             self._identities.update(dict.fromkeys(missing, done.plan.identity))
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
@@ -216,7 +216,7 @@ class FigureData:
         m = attribute(hooked, sample.image, method.name, explained, progress=False, **method.options)
         assert isinstance(m, AttributionMap)
         m.save(path)
-        self._count("maps", 1)
+        self._count("map", 1)
         return m
 
     def map_path(
@@ -247,12 +247,16 @@ class FigureData:
             content: Everything that decides the numbers, as JSON.
             compute: Computes them, if the folder does not have them.
         """
-        path = self.folder / "frames" / f"{_key(content)}.parquet"
+        path = self.frame_path(content)
         if not path.exists():
             with atomic_path(path) as part:
                 compute().to_parquet(part)
-            self._count("tables of numbers", 1)
+            self._count("table", 1)
         return pd.read_parquet(path)
+
+    def frame_path(self, content: dict[str, Any]) -> Path:
+        """Where `frame` keeps a table of numbers."""
+        return self.folder / "frames" / f"{_key(content)}.parquet"
 
     def sweep(self, sweep: Callable[..., Any], tables: Sequence[int], **settings: Any) -> pd.DataFrame:
         """Means and standard errors of the paper's metrics in a sweep of CAAP, one row per model, setting and metric.
@@ -308,7 +312,7 @@ class FigureData:
             progress=self.running.get("progress", True),
             **settings,
         )
-        self._count("maps of sweeps", len(run.finished()) - before)
+        self._count("sweep map", len(run.finished()) - before)
         return result
 
 

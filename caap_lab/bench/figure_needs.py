@@ -1,9 +1,9 @@
 """What a figure reads of the paper's tables, as its script declares it, and the plan that has this and no more."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from caap_lab.bench.paper_settings import PaperSettings
 from caap_lab.bench.plan import BenchmarkPlan
@@ -11,6 +11,10 @@ from caap_lab.bench.profiles import demo_plan, left_out, paper_plan, stand_in
 from caap_lab.bench.published import names
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from caap_lab.bench.figure_data import FigureData
+    from caap_lab.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Need:
     """What a sweep goes over, such as "blank"."""
     values: tuple[str, ...] = ()
     """Its settings; if there are none, all that the model has: its number of blocks and one more cutoffs."""
+    kept: "Callable[[FigureData, Variant], dict[str, Any]] | None" = None
+    """What `FigureData.frame` keeps a model's numbers under; where they are there, the model is not tried."""
 
     @property
     def takes_caap_alone(self) -> bool:

@@ -126,10 +126,9 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     """
     needs = needs_of(names, folder)
     everything = "all" in names
-    for name in list(needs) if everything else ():
-        wanted = {need.table for need in needs[name] or ()}
-        if wanted and not wanted & data.tables:
-            _leave_out(needs, name, f"the run has no {table_words(sorted(wanted))}")
+    reads = {name: {need.table for need in some or ()} for name, some in needs.items()}
+    absent = [name for name, tables in reads.items() if tables and not tables & data.tables] if everything else []
+    _leave_out(needs, absent, f"the run has {table_words(sorted(data.tables))} alone")
     check_figures(data, [need for some in needs.values() for need in some or ()])
     chosen = dict.fromkeys(GALLERY if name in SHEETS else name for name in needs if name not in TABLES)
     scripts = {name: load_script(name, folder) for name in chosen}
@@ -139,7 +138,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
         except InputError as error:
             if not everything:
                 raise
-            _leave_out(needs, name, str(error))
+            _leave_out(needs, [name], str(error))
             del scripts[name]
     data.compute([n.table for some in needs.values() for n in some or () if n.what == "trials"])
     written = []
@@ -158,9 +157,11 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     return written
 
 
-def _leave_out(needs: dict[str, tuple[Need, ...] | None], name: str, why: str) -> None:
-    del needs[name]
-    tqdm.write(f"{name} is left out: {why.rstrip('.')}.", sys.stderr)
+def _leave_out(needs: dict[str, tuple[Need, ...] | None], names: Sequence[str], why: str) -> None:
+    for name in names:
+        del needs[name]
+    if names:
+        tqdm.write(f"Left out: {', '.join(names)}. {why[:1].upper()}{why[1:].rstrip('.')}.", sys.stderr)
 
 
 def _needs(name: str, folder: Path | None) -> tuple[Need, ...] | None:

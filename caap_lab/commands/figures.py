@@ -137,9 +137,7 @@ def _plan(
     way_out = "Leave --tables out, or name it there."
     if there is not None and there.profile == chosen and not options:
         plan = completed_demo(there, known) if chosen == "demo" else there
-        way_out = (
-            f"For more than the run in {results} has, give all settings: --profile FILE, or --profile paper --data"
-        )
+        way_out = f"The run in {results} is meant; for another one give its settings: --profile paper --data ..."
     elif chosen != "demo":
         return _paper_plan(paper_settings(chosen, options), {} if everything else needs, known)
     else:

@@ -52,7 +52,7 @@ def test_what_bench_computed_is_not_computed_again(
     before = (bench_folder / "plan.json").read_bytes()
     data = FigureData(quick_plan(), bench_folder, QUICK)
     assert (tmp_path / "table_02.md") in make(["tab02"], data, tmp_path)
-    assert data.computed == {"trials": 0} and data.progress == f"All was in {bench_folder}."
+    assert data.computed == {"trial": 0} and data.progress == f"All was in {bench_folder}."
     assert (bench_folder / "plan.json").read_bytes() == before
 
 
@@ -62,7 +62,7 @@ def test_what_figures_compute_lies_beside_it_and_bench_goes_on(bench_folder: Pat
     (folder / "plan.json").write_bytes((bench_folder / "plan.json").read_bytes())
     data = FigureData(quick_plan(images=2), folder, QUICK)
     assert len(data.result([2]).to_dataframe()) == 2 * 2 * 2
-    assert data.computed == {"trials": 4} and data.progress == f"Computed 4 trials; all else was in {folder}."
+    assert data.computed == {"trial": 4} and data.progress == f"Computed 4 trials; all else was in {folder}."
     assert len(resume(folder, progress=False).to_dataframe()) == 4
     assert len(RunFolder(folder).finished()) == 8
 
@@ -72,7 +72,7 @@ def test_older_folders_are_read(bench_folder: Path, tmp_path: Path, monkeypatch:
     RunFolder(tmp_path / "cells").take_over(RunFolder(bench_folder))
     for _ in range(2):
         data = FigureData(quick_plan(), tmp_path, QUICK)
-        assert len(data.result([2]).to_dataframe()) == 4 and not data.computed["trials"]
+        assert len(data.result([2]).to_dataframe()) == 4 and not data.computed["trial"]
     assert len(list(RunFolder(tmp_path).parts.iterdir())) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         draw(first)
     second = FigureData(quick_plan(), tmp_path, QUICK)
     frame = draw(second)
-    assert first.computed == {"maps of sweeps": 2} and second.computed == {"maps of sweeps": 2}
+    assert first.computed == {"sweep map": 2} and second.computed == {"sweep map": 2}
     assert list(dict.fromkeys(frame["model"])) == ["demo", "demo-clip"] and frame["steps"].isna().all()
 
 
@@ -121,7 +121,7 @@ def test_stopped_maps_and_frames_go_on(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         draw(first)
     draw(second)
-    assert (first.computed, second.computed) == ({"maps": 2}, {"maps": 2})
+    assert (first.computed, second.computed) == ({"map": 2}, {"map": 2})
 
 
 # --- before anything is computed ---
@@ -171,6 +171,6 @@ def test_chosen_photos_need_not_be_the_tables(tmp_path: Path) -> None:
     study = data.study(2)
     assert data.photos(study, 3) == [other]
     m = data.map(study, study.models[0], study.methods[1], other, "prediction")
-    assert m.target_class is not None and data.computed == {"maps": 1}
+    assert m.target_class is not None and data.computed == {"map": 1}
     data.map(study, study.models[0], study.methods[1], other)  # what the table explains, the label
-    assert data.computed == {"maps": 2}
+    assert data.computed == {"map": 2}

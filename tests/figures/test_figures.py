@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -142,8 +143,8 @@ def test_files_and_a_second_run_that_computes_nothing(
     written = make(names, data, tmp_path)
     assert_nothing_is_cut_off(saved)
     assert len(saved) == 5
-    assert len(written) == 7 * 3 and all(path.stat().st_size > 500 for path in written)
-    assert {path.suffix for path in written} == {".pdf", ".png", ".csv", ".md", ".tex"}
+    assert len(written) == 5 * 4 + 2 * 3 and all(path.stat().st_size > 500 for path in written)
+    assert {path.suffix for path in written} == {".pdf", ".png", ".csv", ".txt", ".md", ".tex"}
     assert {"score", "row", "column"} <= set(pd.read_csv(tmp_path / "fig01.csv").columns)
     before = {path: path.read_bytes() for path in written if path.suffix in (".csv", ".md")}
 
@@ -225,6 +226,17 @@ def test_figure_6_says_where_no_image_has_two_objects(data: FigureData) -> None:
     assert set(result.data.loc[result.data["kind"] == "inter-object", "n"]) == {0}
 
 
+def test_figures_without_a_single_trial_are_refused_in_words(data: FigureData, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, summary = data.result([1]).to_dataframe(), data.result([4, 5]).summary()
+    nothing = SimpleNamespace(
+        to_dataframe=lambda: rows.assign(error="failed"), summary=lambda: summary.assign(n=0, mean=np.nan, se=np.nan)
+    )
+    monkeypatch.setattr(FigureData, "result", lambda self, tables: nothing)
+    for name, said in (("fig08", "of table 1"), ("fig10", "of tables 4 to 9")):
+        with pytest.raises(cl.InputError, match=f"No trial {said} could be computed"):
+            load_script(name).draw(data)
+
+
 def test_galleries_of_ones_own() -> None:
     model = cl.load_model("demo")
     scenes = [scene.image for scene in cl.demo_images("single", 2, 3)]
@@ -238,8 +250,9 @@ def test_galleries_of_ones_own() -> None:
 def test_names() -> None:
     assert check_names(["all"]) == [*figure_names(), *TABLES] and len(figure_names()) == 11 and len(TABLES) == 15
     assert check_names(["tab02", "fig01", "tab02"]) == ["tab02", "fig01"]
-    with pytest.raises(cl.InputError, match=r"There is no figure or table 'fig11'\. Nearest: fig10, fig01"):
-        check_names(["fig11"])
+    assert check_names(["fig12", "gallery"]) == ["fig12", "gallery"]
+    with pytest.raises(cl.InputError, match=r"There is no figure or table 'fig41'\. Nearest: fig40, "):
+        check_names(["fig41"])
 
 
 def test_scripts_say_what_they_draw_and_how_they_are_called() -> None:
@@ -292,6 +305,6 @@ def test_settings_are_those_of_the_paper_whatever_else_is_known(
 
 @pytest.mark.slow
 def test_all_figures_from_nothing(tmp_path: Path) -> None:
-    """Every figure and table, on one image."""
+    """Every figure and table, on two images, of which figures 11 and 12 show one each."""
     data = FigureData(demo_plan(images=2), tmp_path / "results", {"progress": False}, sweep_images=1)
-    assert len(make(["all"], data, tmp_path)) == 3 * (len(figure_names()) + len(TABLES))
+    assert len(make(["all"], data, tmp_path)) == 4 * (10 + 2) + 3 * len(TABLES)
