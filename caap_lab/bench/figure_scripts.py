@@ -7,8 +7,8 @@ what is found out only from the images. gallery.py's `draw(data, sheets)` takes 
 """
 
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -122,7 +122,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
 
     Raises:
         InputError: there is no figure or table of a name; something that one needs is missing or cannot be used, before
-            anything is computed; or none of a table's trials could be computed.
+            anything is computed; or, when all others are written, that one could not be drawn, for want of trials, say.
     """
     needs = needs_of(names, folder)
     everything = "all" in names
@@ -141,19 +141,39 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
             _leave_out(needs, [name], str(error))
             del scripts[name]
     data.compute([n.table for some in needs.values() for n in some or () if n.what == "trials"])
-    written = []
-    for name, script in tqdm(scripts.items(), desc="figures", unit="figure"):
-        sheets = () if name in needs else tuple(sheet for sheet in SHEETS if sheet in needs)
-        drawn = script.draw(data, sheets) if name == GALLERY else script.draw(data)
-        for result in [drawn] if isinstance(drawn, FigureResult) else drawn:
-            written += _write(result.name or name, result, out, demo=data.plan.profile == "demo")
-            title = (script.__doc__ or "").partition("\n")[0]
-            about = about_figure(f"{result.name or name}: {title}", data, _needs(name, folder) or (), result)
-            written.append(_write_text(out / f"{result.name or name}.txt", about))
+    written: list[Path] = []
+    failed: list[str] = []
+    jobs: dict[str, Callable[[], Iterable[Path]]] = {
+        name: partial(_draw, name, script, data, () if name in needs else [s for s in SHEETS if s in needs], out)
+        for name, script in scripts.items()
+    }
     numbers = [TABLES[name] for name in needs if name in TABLES]
-    written += load_script("tables", folder).write(data, numbers, out) if numbers else []
+    if numbers:
+        jobs["tables"] = partial(load_script("tables", folder).write, data, numbers, out)
+    for name, job in tqdm(jobs.items(), desc="figures", unit="figure"):
+        try:
+            written += job()
+        except InputError as error:  # after days for all others
+            if len(jobs) == 1:
+                raise
+            failed.append(f"{name}: {error}")
     if data.running.get("progress", True):
         tqdm.write(data.progress, sys.stderr)
+    if failed:
+        raise InputError("\n".join([*failed, f"All others are in {out}."]))
+    return written
+
+
+def _draw(name: str, script: ModuleType, data: FigureData, sheets: Sequence[str], out: Path) -> list[Path]:
+    """Write what a script draws."""
+    written = []
+    drawn = script.draw(data, sheets) if name == GALLERY else script.draw(data)
+    for result in [drawn] if isinstance(drawn, FigureResult) else drawn:
+        own = result.name or name
+        written += _write(own, result, out, demo=data.plan.profile == "demo")
+        title = (script.__doc__ or "").partition("\n")[0]
+        about = about_figure(f"{own}: {title}", data, getattr(script, "NEEDS", ()), result)
+        written.append(_write_text(out / f"{own}.txt", about))
     return written
 
 

@@ -14,6 +14,7 @@ from caap_lab.bench import figure_scripts
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.profiles import demo_plan
 from caap_lab.commands.figures import run_script
+from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.plots.style import new_axes
 from helpers.paper_models import vit_folder
@@ -134,3 +135,15 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert run_script(FOLDER / "fig01.py", paper) == 2
     error = capsys.readouterr().err
     assert error.startswith("fig01.py: ") and "There is no folder nowhere" in error
+
+
+def test_one_figure_that_fails_does_not_stop_the_others(
+    drawn: list[FigureData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def fail(data: FigureData, sheets: object) -> FigureResult:
+        raise InputError("No label.")
+
+    monkeypatch.setattr(figure_scripts.load_script("gallery"), "draw", fail)
+    assert cli.main(["figures", "fig12", "fig01", "--images", "2", "--out", str(tmp_path)]) == 2
+    assert f"gallery: No label.\nAll others are in {tmp_path}." in capsys.readouterr().err
+    assert (tmp_path / "fig01.pdf").exists()
