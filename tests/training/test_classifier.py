@@ -29,7 +29,7 @@ from caap_lab.training.classifier_reading import random_crop
 
 COLOURS = {"Sea_blue": (40, 60, 200), "leaf green": (50, 190, 60), "red": (200, 50, 40)}
 EACH = 10
-SIZES: Any = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 4}
+SIZES: Any = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 4}
 
 
 def photo(colour: tuple[int, int, int], number: int) -> Image.Image:
@@ -44,7 +44,7 @@ def train(model: str, data: str, out: Path, **options: object) -> object:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained ViT of two blocks for images of 32 pixels, as timm saves it, with four other classes."""
+    """An untrained ViT of one block for images of 32 pixels, as timm saves it, with four other classes."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "tiny"
     save_for_hf(timm.create_model("vit_tiny_patch16_224", **SIZES), str(path), safe_serialization=True)
@@ -155,23 +155,22 @@ def test_features_are_computed_once(
 def test_fine_tuning_goes_on_as_if_never_stopped(
     tiny: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"mode": "full", "epochs": 3, "learning_rate": 1e-3, "batch_size": 8}
+    options = {"mode": "full", "epochs": 2, "learning_rate": 1e-3, "batch_size": 8}
     whole = train(tiny, f"folder:{photos}", tmp_path / "whole", **options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(TrainingFolder, "keep", stop_after(TrainingFolder.keep, "epoch"))
         train(tiny, f"folder:{photos}", tmp_path / "stopped", **options)
-    monkeypatch.setattr(classifier_full.tqdm, "monitor_interval", 0)
     resumed = train(tiny, f"folder:{photos}", tmp_path / "stopped", **options)
     files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
     same = ("accuracy", "epochs", "settings", "images")
     assert {key: whole.card[key] for key in same} == {key: resumed.card[key] for key in same}
-    assert len(whole.card["epochs"]) == 3 and whole.card["epochs"][-1]["loss"] < whole.card["epochs"][0]["loss"]
+    assert len(whole.card["epochs"]) == 2 and whole.card["epochs"][-1]["loss"] < whole.card["epochs"][0]["loss"]
     assert "; before fine-tuning, the linear classifier had" in str(whole)
     assert whole.accuracy["training"] > 0.8 and whole.card["accuracy"]["training"]["photos"] == 27
 
 
-@pytest.mark.parametrize("name", ["demo-clip", "demo-dinov2", "demo-cnn", "distilled"])
+@pytest.mark.parametrize("name", ["demo-dinov2", "demo-cnn", "distilled"])
 def test_the_classifier_reads_what_the_models_own_head_reads(name: str, tmp_path: Path) -> None:
     """And what was put there comes back from the folder: `finish` compares the two."""
     if name == "distilled":
