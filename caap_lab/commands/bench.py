@@ -18,7 +18,6 @@ from caap_lab.commands.target_flags import FLAGS, with_flags
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from caap_lab.bench.paper_settings import PaperSettings
     from caap_lab.bench.result import BenchmarkResult
 
 HELP = "many models x methods x images, resumable; run it again to go on where it stopped"
@@ -42,7 +41,7 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.profile == "demo":
         result = run_plan(demo_profile(what), parsed.out, **how)
     elif parsed.profile is not None:
-        result = _paper(paper_settings(parsed.profile, what), parsed.out, how)
+        result = _paper(parsed.profile, what, parsed.out, how)
     elif not what and RunFolder(parsed.out).plan_path.exists():
         result = resume(parsed.out, **how)
     else:
@@ -56,7 +55,7 @@ def run(parsed: argparse.Namespace) -> int:
     return 1 if len(failed) else 0
 
 
-def _paper(settings: "PaperSettings", out: Path, how: dict[str, Any]) -> "BenchmarkResult":
+def _paper(profile: str, what: dict[str, Any], out: Path, how: dict[str, Any]) -> "BenchmarkResult":
     """A run of the paper profile, which keeps its settings beside its plan for whoever makes it again."""
     from caap_lab.bench.benchmark import run_plan
     from caap_lab.bench.plan import BenchmarkPlan
@@ -64,16 +63,19 @@ def _paper(settings: "PaperSettings", out: Path, how: dict[str, Any]) -> "Benchm
     from caap_lab.bench.run_folder import RunFolder
     from caap_lab.bench.settings_file import write_settings
 
+    settings = paper_settings(profile, what)
     plan = paper_plan(settings)
     for sentence in left_out(settings):
         print(sentence, flush=True)
     run = RunFolder(out)
+    record = run.folder / "paper.toml"
     try:
         return run_plan(plan, out, **how)
     finally:
-        # Nothing is written where the run was refused: the folder may hold another one.
-        if run.plan_path.exists() and BenchmarkPlan.load(run.plan_path).studies == plan.studies:
-            write_settings(settings, run.folder / "paper.toml")
+        # Nothing is written where the run was refused, as the folder may hold another one, nor over the user's own.
+        ran = run.plan_path.exists() and BenchmarkPlan.load(run.plan_path).studies == plan.studies
+        if ran and not (record.exists() and Path(profile).exists() and record.samefile(profile)):
+            write_settings(settings, record)
 
 
 def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:

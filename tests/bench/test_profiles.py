@@ -176,6 +176,9 @@ def test_bench_says_what_is_left_out_and_keeps_its_settings(
     assert read_settings(out / "paper.toml") == read_settings(tmp_path / "paper.toml")
     assert json.loads((out / "plan.json").read_text())["notes"][-1].startswith("Left out on request")
     assert cli.main(["bench", "--out", str(out)]) == 0  # goes on without settings
+    (out / "paper.toml").write_text(f"# mine\n{(out / 'paper.toml').read_text()}")
+    assert cli.main(["bench", "--profile", str(out / "paper.toml"), "--out", str(out)]) == 0
+    assert (out / "paper.toml").read_text().startswith("# mine\n")
     assert cli.main(["bench", "--profile", "paper", *given[:-4], "--tables", "99", "--out", str(out)]) == 2
     assert tomllib.loads((out / "paper.toml").read_text())["tables"] == [1]  # a refused run changes nothing
     assert "The paper has no table 99" in capsys.readouterr().err
