@@ -14,13 +14,15 @@ from tqdm.auto import tqdm
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import Need
-from caap_lab.bench.figure_options import photo_names
+from caap_lab.bench.figure_options import FigureOptions, photo_names
 from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.bench.pairing import with_model_classes
-from caap_lab.bench.plan import Study
+from caap_lab.bench.plan import Data, Study
 from caap_lab.commands.figures import run_script
 from caap_lab.data.image_set import Sample
 from caap_lab.variant import Variant
+
+_FOUND: dict[tuple[Data, str, FigureOptions], tuple[str, list[int]]] = {}
 
 NEEDS = (Need(2, "maps", models=("CLIP-L/14",)),)
 
@@ -46,15 +48,22 @@ def _model(study: Study) -> Variant:
 
 
 def _photo_of_two_classes(data: FigureData) -> tuple[str, list[int]]:
-    """The first photo with two classes, and these."""
+    """The first photo with two classes, and these; looked for once, as the masks of a whole data set take minutes."""
     study = data.study(2)
+    key = (study.data, _model(study).text, data.options)
+    if key not in _FOUND:
+        _FOUND[key] = _look_for_two_classes(data, study)
+    return _FOUND[key]
+
+
+def _look_for_two_classes(data: FigureData, study: Study) -> tuple[str, list[int]]:
     images, hooked = data.all_images(study), data.model(_model(study))
     looked = 0
     for sample in _photos(data, study):
         looked += 1
         found: dict[int, int] = {}  # one class per mask
         for label, mask in with_model_classes(sample, images, hooked).regions.masks.items():
-            if label is not None:
+            if label is not None and mask.any():
                 found.setdefault(id(mask), label)
         if len(found) > 1:
             return sample.name, list(found.values())[:2]
