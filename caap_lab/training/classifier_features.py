@@ -1,7 +1,5 @@
 """What a model makes of every photo of a set, computed once and kept, so that a stopped run goes on."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +9,7 @@ from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
 from caap_lab.training.classifier_backbone import Backbone
 from caap_lab.training.classifier_folder import TrainingFolder
-from caap_lab.training.classifier_reading import Photo, Reading, pixels_of, read_photos
+from caap_lab.training.classifier_reading import Reading, pixels_of, read_photos
 
 _SHARD = 256
 """Photos in a file: what Ctrl-C loses at most; some seconds on a GPU, about a minute of a ViT-B/16 on a CPU."""
@@ -31,59 +29,64 @@ def compute_features(
         folder: Where features are kept.
 
     Raises:
-        InputError: photos cannot be read; all the others have been by then, and their features are kept.
+        InputError: photos cannot be read; all have been looked at by then, and what was computed before the first of
+            them is kept.
     """
     backbone.body.eval()
-    features: list[Tensor] = []
-    digests: list[str] = []
-    problems: dict[str, str] = {}
-    with tqdm(desc=f"Features of {part} photos", total=len(images), disable=not reading.progress, leave=False) as bar:
-        for start in range(0, len(images), _SHARD):
-            places = range(start, min(start + _SHARD, len(images)))
-            name = f"features-{part}-{start // _SHARD:05d}"
-            kept = folder.kept(name)
-            if kept is None:
-                shard = _shard(backbone, images, places, reading, problems, bar.update)
-                if problems:  # what remains is only looked at
-                    continue
-                folder.keep(name, {"features": shard[0]}, shard[1])
-            else:
-                shard = kept[0]["features"], kept[1]
-                bar.update(len(places))
-            features.append(shard[0])
-            digests += shard[1]
-    if problems:
-        raise _unreadable(images, problems)
-    return torch.cat(features), digests
+    shards = [range(start, min(start + _SHARD, len(images))) for start in range(0, len(images), _SHARD)]
+    missing = [places for places in shards if folder.kept(_name(part, places)) is None]
+    if missing:
+        _compute(backbone, images, missing, part, reading, folder)
+    kept = [found for places in shards if (found := folder.kept(_name(part, places))) is not None]
+    return torch.cat([tensors["features"] for tensors, _ in kept]), [digest for _, some in kept for digest in some]
+
+
+def _name(part: str, places: range) -> str:
+    return f"features-{part}-{places.start:07d}"
 
 
 @torch.inference_mode()
-def _shard(
+def _compute(
     backbone: Backbone,
     images: ImageSet,
-    places: range,
+    shards: list[range],
+    part: str,
     reading: Reading,
-    problems: dict[str, str],
-    advance: Callable[[int], object],
-) -> tuple[Tensor, list[str]]:
+    folder: TrainingFolder,
+) -> None:
+    """Compute and keep shards, all from one stream of photos: processes that read are started once."""
     device = next(backbone.body.parameters()).device
-    features: list[Tensor] = []
+    places = [place for shard in shards for place in shard]
+    waiting = iter(shards)
+    features = torch.empty(0)
     digests: list[str] = []
-    done = places.start
-    for photos in read_photos(images, places, backbone.preprocessing, reading):
-        for place, photo in enumerate(photos, done):
-            if photo.pixels is None:
-                problems[images[place].name] = photo.problem
-        if not problems:
-            features.append(_features(backbone, photos, device))
-        digests += [photo.digest for photo in photos]
-        done += len(photos)
-        advance(len(photos))
-    return torch.cat(features) if features else torch.empty(0), digests
-
-
-def _features(backbone: Backbone, photos: list[Photo], device: torch.device) -> Tensor:
-    return backbone.features(pixels_of(photos, device)).float().cpu()
+    problems: dict[str, str] = {}
+    done = 0
+    with tqdm(
+        desc=f"Features of {part} photos",
+        initial=len(images) - len(places),
+        total=len(images),
+        leave=False,
+        disable=not reading.progress,
+    ) as bar:
+        shard = next(waiting, None)
+        for photos in read_photos(images, places, backbone.preprocessing, reading):
+            for place, photo in zip(places[done : done + len(photos)], photos, strict=True):
+                if photo.pixels is None:
+                    problems[images[place].name] = photo.problem
+            done += len(photos)
+            bar.update(len(photos))
+            if problems:  # what remains is only looked at
+                continue
+            new = backbone.features(pixels_of(photos, device)).float().cpu()
+            features = torch.cat([features, new]) if len(features) else new
+            digests += [photo.digest for photo in photos]
+            while shard is not None and len(features) >= len(shard):
+                folder.keep(_name(part, shard), {"features": features[: len(shard)]}, digests[: len(shard)])
+                features, digests = features[len(shard) :], digests[len(shard) :]
+                shard = next(waiting, None)
+    if problems:
+        raise _unreadable(images, problems)
 
 
 def _unreadable(images: ImageSet, problems: dict[str, str]) -> InputError:
@@ -91,6 +94,6 @@ def _unreadable(images: ImageSet, problems: dict[str, str]) -> InputError:
     more = len(problems) - _SHOWN
     return InputError(
         f"{len(problems)} of {len(images)} photos of {images.source} cannot be read: {some}"
-        f"{f'; and {more} more' if more > 0 else ''}. Get these files again, or take them out of the data set; what "
-        "was computed is kept."
+        f"{f'; and {more} more' if more > 0 else ''}. Get these files again, or take them out of the data set. "
+        "What was computed before the first of them is kept."
     )

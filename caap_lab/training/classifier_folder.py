@@ -29,6 +29,8 @@ from caap_lab.training.classifier_backbone import Backbone
 _AGAIN = "delete the folder, or give another --out"
 _SHOWN_FOR = {"weights": "model", "photos": "data"}
 """Hashes, and the setting whose text is shown for them."""
+_TEXTS = ("model", "data", "tested on")
+"""Settings that may be written in another way, or tell of files that have been moved: their hashes count."""
 
 
 class TrainingFolder:
@@ -93,7 +95,7 @@ class TrainingFolder:
                 )
             return
         before = card["settings"]
-        differ = [name for name in settings if name in before and before[name] != settings[name]]
+        differ = [name for name in settings if name not in _TEXTS and name in before and before[name] != settings[name]]
         if differ:
             shown = dict.fromkeys(_SHOWN_FOR.get(name, name) for name in differ)
             told = ", ".join(f"{name} is {before.get(name)} there and {settings.get(name)} here" for name in shown)

@@ -140,7 +140,7 @@ def test_features_are_computed_once(
 ) -> None:
     monkeypatch.setattr(classifier_features, "_SHARD", 8)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(TrainingFolder, "keep", stop_after(TrainingFolder.keep, "features-training-00001"))
+        patch.setattr(TrainingFolder, "keep", stop_after(TrainingFolder.keep, "features-training-0000008"))
         train(tiny, f"folder:{photos}", tmp_path / "out", batch_size=8)
     seen: list[int] = []
     once = Backbone.features
@@ -326,6 +326,7 @@ def test_a_folder_belongs_to_one_training(linear: Path, tiny: str, photos: Path,
     (tmp_path / "letter.txt").write_text("Dear all")
     with pytest.raises(cl.InputError, match=r"holds other files already \(letter.txt\); give a new folder"):
         train(tiny, data, tmp_path)
+    assert train(f"{tiny}/../tiny", data, linear).card["settings"]["model"] == tiny  # the same in other words
     with pytest.raises(cl.InputError, match="is a file; give a folder"):
         train(tiny, data, tmp_path / "letter.txt")
 
