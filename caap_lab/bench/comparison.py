@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEGEND = (
-    "z is ours minus the paper's number, divided by the standard error of that difference: the root of the sum of both "
-    "squared errors. If nothing but the choice of images differed, about 95 of 100 would lie between -2 and +2."
+    "z is ours minus the paper's number, in standard errors of that difference: between -2 and +2 in about 95 of 100 cells "
+    "if only the choice of images differs."
 )
 FAR = 2.0
 """Standard errors beyond which a difference is named."""

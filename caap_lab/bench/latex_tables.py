@@ -32,7 +32,7 @@ def latex_table(table: "Table") -> str:
     """The float of a table, or the floats: what they rest on stands below the last, whole paths in comments only."""
     cells = table.cells
     floats = _floats(_blocks(cells, lambda text: without_paths(text, table.short)))
-    said = [line for line in table.protocol if line not in (table.notes.reading, LEGEND, *table.notes.sources)]
+    said = [*table.agreement, *table.notes.data, table.notes.models, *table.notes.about]
     lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}"]
     lines += [f"% data: {' '.join(line.split())}" for line in table.notes.data]
     lines += [f"% {' '.join(line.split())}" for line in (*table.notes.about, *table.notes.sources)]
@@ -40,21 +40,24 @@ def latex_table(table: "Table") -> str:
         more = f" ({place + 1} of {len(floats)})" if len(floats) > 1 else ""
         lines += [
             r"\begin{table*}[htbp]",
-            r"\centering",
+            r"\centering\small",
             r"\emergencystretch=3em",
-            r"\setlength{\belowcaptionskip}{6pt}",
+            r"\setlength{\belowcaptionskip}{4pt}",
             *([r"\addtocounter{table}{-1}"] if place else []),
             _caption(table, more),
             *([] if place else [rf"\label{{{_label(table)}}}"]),
             r"\footnotesize",
-            r"\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{0.92}",
+            r"\setlength{\tabcolsep}{4pt}\renewcommand{\arraystretch}{0.9}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             *_tabular(table, blocks),
             "}",
         ]
         if place == len(floats) - 1:
-            notes = " ".join(_prose(table, line) for line in said)
-            lines += [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\scriptsize {notes}\end{{minipage}}"]
+            notes = " ".join(_prose(table, line) for line in said if line)
+            lines += [
+                r"\par\smallskip",
+                rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {notes}\end{{minipage}}",
+            ]
         lines.append(r"\end{table*}")
     return "\n".join(lines) + "\n"
 

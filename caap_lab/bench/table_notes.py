@@ -28,6 +28,8 @@ _PIXELS = {
     frozenset({"target", "all objects"}): "the target where its class is annotated, else of all objects",
 }
 """Which object's pixels maps are compared with, by what rows say about it."""
+_FORMAT = "float32"
+"""Number format in which models run where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Notes:
     """Which images, and what is explained."""
     about: tuple[str, ...]
     """What else was computed, and what was not."""
+    models: str
+    """What the names of models stand for, without their weights' fingerprints; empty if they are what loads them."""
     sources: tuple[str, ...]
     """Which weights, methods, machines and versions: of interest to those who compute it again."""
 
@@ -58,11 +62,21 @@ def notes_of(result: "BenchmarkResult", members: Sequence[int], cells: Cells) ->
     good = rows[rows["error"].isna()]
     studies = [plan.studies[i] for i in members]
     about = [stand_ins(table) for table in dict.fromkeys(study.table for study in studies) if plan.profile == "demo"]
+    about += _formats(studies)
     about += _metrics(plan, studies, good)
     about += [*_unfinished(studies, members, rows), *_left_out(plan, studies)]
     about += [note for note in plan.notes if not tables_left_out(note) - {study.table for study in studies}]
     data = tuple(line for study in studies for line in _data(plan, study))
-    return Notes(_reading(plan, studies, cells), data, tuple(about), (*_models(studies, good), _machines(good)))
+    models = _models(studies, good)
+    named = "; ".join(name for name, _ in models if " is " in name)
+    sources = (f"Models: {'; '.join(f'{name} (weights {found})' for name, found in models)}.", *_methods(studies))
+    return Notes(
+        _reading(plan, studies, cells),
+        data,
+        tuple(about),
+        f"Models: {named}." if named else "",
+        (*sources, _machines(good)),
+    )
 
 
 def tables_left_out(note: str) -> set[int]:
@@ -177,25 +191,36 @@ def _left_out(plan: BenchmarkPlan, studies: Sequence[Study]) -> list[str]:
     return [f"Of the paper's table {table}, this run leaves out {' and '.join(texts)}.{best}"]
 
 
-def _models(studies: Sequence[Study], good: "pd.DataFrame") -> list[str]:
-    """Which weights and methods the names in the table stand for."""
+def _models(studies: Sequence[Study], good: "pd.DataFrame") -> list[tuple[str, str]]:
+    """What each model's name stands for, and the fingerprints of its weights."""
     weights = good.groupby(["data", "model"], sort=False)["fingerprint"].unique()
-    texts: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, tuple[str, str]]] = {}
     for study in studies:
         for model in study.models:
             label, data = model.label, study.data.label
             name = model.text if model.text == label else f"{label} is {model.text}"
-            found = ", ".join(weights.get((data, label), ["not run"]))
-            texts.setdefault(label, {})[data] = f"{name} (weights {found})"
+            texts.setdefault(label, {})[data] = name, ", ".join(weights.get((data, label), ["not run"]))
     models = []
     for by_data in texts.values():
         same = len(set(by_data.values())) == 1  # else each data set has a model of its own under one name
-        models += list(by_data.values())[:1] if same else [f"on {data}, {text}" for data, text in by_data.items()]
-    lines = [f"Models: {'; '.join(models)}."]
+        models += list(by_data.values())[:1] if same else [(f"on {d}, {name}", w) for d, (name, w) in by_data.items()]
+    return models
+
+
+def _methods(studies: Sequence[Study]) -> list[str]:
+    """What the names of methods stand for."""
     renamed = {m.label: m.text for study in studies for m in study.methods if m.label != m.text}
-    if renamed:
-        lines.append(f"Methods: {'; '.join(f'{label} is {text}' for label, text in renamed.items())}.")
-    return lines
+    return [f"Methods: {'; '.join(f'{label} is {text}' for label, text in renamed.items())}."] if renamed else []
+
+
+def _formats(studies: Sequence[Study]) -> list[str]:
+    """In which number formats models ran, where some did not in float32."""
+    models = {model.label: str(model.options.get("dtype", _FORMAT)) for study in studies for model in study.models}
+    if set(models.values()) == {_FORMAT}:
+        return []
+    if len(set(models.values())) == 1:
+        return [f"Number format of all models: {next(iter(models.values()))}."]
+    return [f"Number format of models: {', '.join(f'{label} {dtype}' for label, dtype in models.items())}."]
 
 
 def _machines(good: "pd.DataFrame") -> str:

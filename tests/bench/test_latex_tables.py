@@ -88,7 +88,7 @@ def test_paths_stand_in_comments_only(table: Table) -> None:
     rest = "\n".join(line for line in latex.splitlines() if not line.startswith("%"))
     assert "someone" not in rest and "/etc" not in rest
     assert r"\caption[{folder:val\_1?labels=labels.json (1 of 2)}]" in rest.replace(r"\allowbreak{}", "")
-    assert r"{own \& best}" in rest
+    assert r"{own \& best}" in rest and "Models:" not in rest  # their names are what loads them
 
 
 def test_names_are_said_as_they_are(table: Table) -> None:
@@ -112,7 +112,7 @@ def test_one_document_holds_all_tables_of_a_paper_run(tmp_path: Path) -> None:
     studies = []
     for number in (2, 3, 14):
         for data in names(number, "dataset"):
-            models = tuple(parse_variant(f"{name}=demo") for name in names(number, "model", data))
+            models = tuple(parse_variant(f"{name}=demo:dtype=bfloat16") for name in names(number, "model", data))
             methods = tuple(parse_variant(f"{name}={PAPERS[name]}") for name in names(number, "method", data))
             source = f"{DATASETS[data]}:/data/{data}"
             about = Data(source, ("a", "b"), "2 of 50000, seed 0", data)
@@ -129,6 +129,8 @@ def test_one_document_holds_all_tables_of_a_paper_run(tmp_path: Path) -> None:
         body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
         assert body.count("ours & paper & $z$") == 3 and body.count(r"\multicolumn{10}{l}") == body.count("\\midrule")
         assert r"\resizebox{\ifdim\width>\linewidth" in text and "/data/" not in text[text.index(r"\caption") :]
+        assert "Number format of all models: bfloat16." in text
+    assert "Models: ResNet-18 is demo:dtype=bfloat16;" in text.replace(r"\allowbreak{}", "")
     assert "63.40 $\\pm$ 2.01" in (tmp_path / "table_02.tex").read_text()  # CAAP of ViT-L/16, as published
     assert "Table 5 is left out: no." in page and "Table 5" not in (tmp_path / "table_02.tex").read_text()
     head, _, _ = page.partition(r"\begin{document}")
