@@ -21,13 +21,17 @@ DEMO_SHEETS = 5
 """Of the demo profile, which has few images."""
 
 
-def check(data: FigureData) -> None:
-    """Refuse to explain labels where the photos have none, before anything is drawn.
+def check(data: FigureData, sheets: Sequence[str] = ()) -> None:
+    """Refuse sheets that there are no photos for, and labels where the photos have none, before anything is drawn.
 
     Raises:
         InputError: says which photos, and what to do.
     """
     study = data.study(1)
+    count = len(data.photos(study))
+    for sheet in sheets:
+        if SHEETS.index(sheet) >= count:
+            raise cl.InputError(f"{sheet} shows photo {SHEETS.index(sheet) + 1}, and there are {count}.")
     if data.target("label") == "label" and not data.all_images(study).has_labels:
         raise cl.InputError(
             f"Figures 11 to 40 explain the photos' labels, and {study.data.source} has none: explain the models' own "
@@ -44,14 +48,11 @@ def draw(data: FigureData, sheets: Sequence[str] = ()) -> Iterator[FigureResult]
     """
     study = data.study(1)
     photos = data.photos(study, len(SHEETS))
-    for sheet in sheets or SHEETS[: DEMO_SHEETS if data.plan.profile == "demo" else None]:
-        place = SHEETS.index(sheet)
-        if place >= len(photos):
-            if not sheets:
-                return
-            raise cl.InputError(f"{sheet} shows photo {place + 1}, and there are {len(photos)}.")
+    by_sheet = dict(zip(SHEETS, photos, strict=False))
+    several = DEMO_SHEETS if data.plan.profile == "demo" and not data.options.photos else None
+    for sheet in sheets or list(by_sheet)[:several]:
         rows = [(model, data.target("label")) for model in study.models]
-        yield sheet_of_maps(data, study, photos[place], rows, sheet)
+        yield sheet_of_maps(data, study, by_sheet[sheet], rows, sheet)
 
 
 if __name__ == "__main__":

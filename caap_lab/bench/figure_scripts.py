@@ -3,7 +3,7 @@
 A script of a figure has a function `draw(data)`, which takes a `FigureData` and returns a `FigureResult`, or several of
 them one after the other, each with a name of its own. What it reads of the benchmark's tables stands in its `NEEDS`, so
 that nothing else is asked for, and all of it is checked before anything is computed; a function `check(data)` refuses
-what is found out only from the images. gallery.py's `draw(data, sheets)` takes the names of the wanted figures.
+what is found out only from the images. Those of gallery.py take the names of the wanted figures as well, `sheets`.
 """
 
 import sys
@@ -132,9 +132,10 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     check_figures(data, [need for some in needs.values() for need in some or ()])
     chosen = dict.fromkeys(GALLERY if name in SHEETS else name for name in needs if name not in TABLES)
     scripts = {name: load_script(name, folder) for name in chosen}
+    sheets = () if GALLERY in needs else tuple(sheet for sheet in SHEETS if sheet in needs)
     for name in [name for name, script in scripts.items() if hasattr(script, "check")]:
         try:
-            scripts[name].check(data)
+            scripts[name].check(data, sheets) if name == GALLERY else scripts[name].check(data)
         except InputError as error:
             if not everything:
                 raise
@@ -144,8 +145,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     written: list[Path] = []
     failed: list[str] = []
     jobs: dict[str, Callable[[], Iterable[Path]]] = {
-        name: partial(_draw, name, script, data, () if name in needs else [s for s in SHEETS if s in needs], out)
-        for name, script in scripts.items()
+        name: partial(_draw, name, script, data, sheets, out) for name, script in scripts.items()
     }
     numbers = [TABLES[name] for name in needs if name in TABLES]
     if numbers:

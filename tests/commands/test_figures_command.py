@@ -61,6 +61,8 @@ def test_photos_target_and_images_of_sweeps(drawn: list[FigureData], tmp_path: P
     assert "Images: single-000206\n  Explained: the image's label\n" in about
     assert cli.main(["figures", "fig01", "--photos", "single-0206", "--out", str(tmp_path)]) == 2
     assert "there is no single-0206 in demo:single. Nearest: " in capsys.readouterr().err
+    assert cli.main(["figures", "fig12", "--photos", "single-000206", "--out", str(tmp_path)]) == 2
+    assert "fig12 shows photo 2, and there are 1." in capsys.readouterr().err
     assert cli.main(["figures", "fig01", "--sweep-images", "0", "--out", str(tmp_path)]) == 2
     assert "sweep_images" in capsys.readouterr().err
 
