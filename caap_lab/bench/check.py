@@ -18,6 +18,7 @@ from caap_lab.models.device_dtype import as_device, as_dtype
 from caap_lab.models.hugging_face.folder import names_folder
 from caap_lab.models.load import bundled_models, load_model
 from caap_lab.models.names import nearest
+from caap_lab.models.products import TF32
 from caap_lab.variant import Variant
 
 _OTHER_COLUMNS = ("study", "failed")
@@ -122,7 +123,7 @@ def check_options(spec: Variant, here: bool = True) -> None:
                 f"{spec.text}: a model has no option {option!r}.{nearest(option, _OPTIONS)} "
                 f"Its options are {', '.join(_OPTIONS)}."
             )
-    if "dtype" in spec.options:
+    if spec.options.get("dtype", TF32) != TF32:
         as_dtype(spec.options["dtype"])
     if here and "device" in spec.options:
         as_device(spec.options["device"])

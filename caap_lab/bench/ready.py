@@ -142,7 +142,8 @@ def count_problem(dataset: str, there: int, due: Iterable[int]) -> str:
     if not more:
         return ""
     images = f"{there} image{'s' * (there != 1)}"
-    return f"{dataset} has {images}, and {' and '.join(map(str, more))} are due: --images {there} if that is meant."
+    wanted = " and ".join(filter(None, [", ".join(map(str, more[:-1])), str(more[-1])]))
+    return f"{dataset} has {images}, and {wanted} are due: --images {there} if that is meant."
 
 
 def _image_problems(plan: BenchmarkPlan, waiting: Iterable[Trial], unreadable: Unreadable) -> list[Problem]:

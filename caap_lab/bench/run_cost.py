@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import dataclass
 from itertools import chain
 
 import psutil
@@ -15,11 +16,12 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.models.cnn import cnn_grid
 from caap_lab.models.cnn_steps import CNNS
-from caap_lab.models.device_dtype import as_device, plain_defaults
+from caap_lab.models.device_dtype import as_device, as_dtype, plain_defaults
 from caap_lab.models.families import read_spec
 from caap_lab.models.hugging_face.folder import names_folder
 from caap_lab.models.load import bundled_models, check_name, load_model
 from caap_lab.models.preprocess import Preprocessing
+from caap_lab.models.products import TF32, check_tf32, products
 from caap_lab.variant import Variant
 
 
@@ -60,40 +62,66 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     return body, ModelSize("vit", hooked_spec.image_size, hooked_spec.grid, hooked_spec.d_model)
 
 
-def seconds_per_pass(body: nn.Module, image_size: tuple[int, int], device: str = "cpu") -> float | None:
-    """Seconds that an image's forward pass takes, with weights that mean nothing; their memory is freed again.
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a model on a device, in a number format."""
+
+    seconds: float
+    """An image's forward pass."""
+    weights_bytes: int
+    bytes_per_image: int | None
+    """Of activations, for each image that runs at once; None where it cannot be told, as on a CPU."""
+
+
+def measured(
+    body: nn.Module, image_size: tuple[int, int], device: str = "cpu", precision: str = "float32"
+) -> Measured | None:
+    """What an image's forward pass takes, with weights that mean nothing; their memory is freed again.
 
     Args:
         body: What `architecture` made; it is changed.
         image_size: Pixels as (height, width).
         device: Where to measure. A GPU gets 16 images at once, as it would be idle with one.
+        precision: Number format, as `cl.load_model` takes it.
 
     Returns:
-        The quickest of up to three runs; one run where it takes more than a second, or None where the weights do not
-        fit into the free memory.
+        The time of the quickest of up to three runs, of one run where it takes more than a second; None where the
+        weights do not fit into the free memory.
+
+    Raises:
+        InputError: the device does not have the number format.
     """
     place = as_device(device)
+    if precision == TF32:
+        check_tf32(place)
+    dtype = as_dtype("float32" if precision == TF32 else precision)
+    body = body.to("meta", dtype).eval()
     needed = sum(t.numel() * t.element_size() for t in chain(body.parameters(), body.buffers()))
-    if 1.5 * needed > _free_memory(place):
+    if 1.5 * needed > free_memory(place):
         return None
-    body = body.to_empty(device=place).eval()
-    quickest = math.inf
-    with torch.inference_mode():
+    on_gpu, quickest = place.type == "cuda", math.inf
+    body = body.to_empty(device=place)
+    with torch.inference_mode(), products(tf32=precision == TF32):
         for tensor in chain(body.parameters(), body.buffers()):
             if tensor.is_floating_point():
                 tensor.uniform_(0, 0.02)  # quicker than timm's own, and above what slows arithmetic down
-        images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place, dtype=torch.float32)
+        images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place, dtype=dtype)
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(place)
+        before = torch.cuda.memory_allocated(place) if on_gpu else 0
         for _ in range(3):
             began = time.perf_counter()
             body(images).sum().item()  # waits for a GPU
             quickest = min(quickest, time.perf_counter() - began)
             if quickest > 1:
                 break
+        each = (torch.cuda.max_memory_allocated(place) - before) // len(images) if on_gpu else None
     body.to("meta")
-    return quickest / len(images)
+    return Measured(quickest / len(images), needed, each)
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

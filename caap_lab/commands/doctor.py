@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caap_lab.commands.bench_options import HOW, WHAT, add_bench_arguments, given_options, paper_settings
+from caap_lab.commands.cost_lines import cost_lines
 from caap_lab.cpu_use import contention_now
 from caap_lab.errors import InputError
 
@@ -66,11 +67,10 @@ def run(parsed: argparse.Namespace) -> int:
     print("\n".join(["Settings", *(f"  {line}" for line in _settings(report)), ""]))
     for text in advice(report):
         print(f"{text}\n")
-    print("\n".join(_costs(report, device)))
+    timed = not parsed.no_timing
+    print("\n".join(cost_lines(report.cost, report.tables, device, settings.precision, timed)))
     if threads:
         print(f"  {threads}")
-    if not parsed.no_timing and any(cost.seconds is None for cost in report.costs):
-        print("  A model without a time does not fit into the free memory.")
     if parsed.write:
         print(f"\n{parsed.write} has these settings.")
     if command is None:
@@ -114,31 +114,6 @@ def _settings(report: "Report") -> list[str]:
         f"protocol {settings.protocol}, precision {settings.precision}",
         *report.left_out,
     ]
-
-
-def _costs(report: "Report", device: str) -> list[str]:
-    """The cost of the chosen tables, one line per model."""
-    whole = f"table {report.tables[0]}" if len(report.tables) == 1 else f"{len(report.tables)} tables"
-    lines = [
-        f"Cost of {whole} in forward passes, a backward pass counted as two; time by one process on {device}",
-        f"  {'model':17}{'trials':>9}{'passes':>15}{'s a pass':>12}{'time':>12}",
-    ]
-    for cost in report.costs:
-        each = "" if cost.seconds_per_pass is None else f"{cost.seconds_per_pass:.2g}"
-        lines.append(f"  {cost.model:17}{cost.trials:9,}{cost.passes:15,.0f}{each:>12}{_duration(cost.seconds):>12}")
-    seconds = [cost.seconds for cost in report.costs]
-    total = None if None in seconds else sum(filter(None, seconds))
-    trials, passes = sum(cost.trials for cost in report.costs), sum(cost.passes for cost in report.costs)
-    return [*lines, f"  {'all':17}{trials:9,}{passes:15,.0f}{'':12}{_duration(total):>12}"]
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:

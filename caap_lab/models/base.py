@@ -274,7 +274,7 @@ class HookedModel(HookedRootModule, ABC):
 
     def _in_its_format(self) -> AbstractContextManager[None]:
         """Multiply in TF32 if this model does; else as torch is set."""
-        return products(self.body) if in_tf32(self.body) else nullcontext()
+        return products(tf32=True) if in_tf32(self.body) else nullcontext()
 
     @contextmanager
     def hooks(

@@ -40,13 +40,20 @@ def mark_tf32(body: nn.Module) -> None:
 
 
 def in_tf32(body: nn.Module) -> bool:
-    """True for a timm model that runs in TF32."""
-    return bool(getattr(body, _MARK, False))
+    """True for a timm model that runs in TF32.
+
+    Raises:
+        InputError: it was moved to a device that does not have it.
+    """
+    marked = bool(getattr(body, _MARK, False))
+    if marked:
+        check_tf32(next(body.parameters()).device)
+    return marked
 
 
 @contextmanager
-def products(body: nn.Module | None = None) -> Iterator[None]:
-    """Multiply in the format of a model while it runs, forward and backward; then as the user has set it again.
+def products(tf32: bool = False) -> Iterator[None]:
+    """Multiply in TF32 or float32 while a model runs, forward and backward; then as the user has set it again.
 
     Torch knows one setting for the whole process. So while a model runs in TF32, other threads wait with those that do
     not, and the other way round. For these, cuDNN's convolutions are kept in float32: by default torch lets them round
@@ -54,20 +61,13 @@ def products(body: nn.Module | None = None) -> Iterator[None]:
     TF32 is off unless asked for.
 
     Args:
-        body: The timm model; without one, products are those of float32 models.
-
-    Raises:
-        InputError: it runs in TF32, and was moved to a device without.
+        tf32: True for a model that runs in TF32.
     """
-    short = body is not None and in_tf32(body)
-    if short:
-        assert body is not None
-        check_tf32(next(body.parameters()).device)
     mine = threading.get_ident()
     with _turn:
-        _turn.wait_for(lambda: all(runs[-1] == short for thread, runs in _runs.items() if thread != mine))
-        _runs.setdefault(mine, []).append(short)
-        _set(short)
+        _turn.wait_for(lambda: all(runs[-1] == tf32 for thread, runs in _runs.items() if thread != mine))
+        _runs.setdefault(mine, []).append(tf32)
+        _set(tf32)
     try:
         yield
     finally:

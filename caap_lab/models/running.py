@@ -11,7 +11,7 @@ from torch import nn
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.lock import locked
-from caap_lab.models.products import products
+from caap_lab.models.products import in_tf32, products
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,7 +46,7 @@ def running(model: HookedModel) -> Iterator[None]:
         kept = torch.is_inference_mode_enabled()
         with (
             torch.autocast(model.device.type, enabled=False),
-            products(model.body),
+            products(in_tf32(model.body)),
             torch.inference_mode(False) if kept else nullcontext(),
             torch.no_grad() if kept else nullcontext(),
         ):

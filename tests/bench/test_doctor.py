@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import caap_lab as cl
-from caap_lab import cli
+from caap_lab import InputError, cli
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.bench import run_cost
@@ -18,7 +18,7 @@ from caap_lab.bench.doctor import doctor
 from caap_lab.bench.needs import Checking, data_part
 from caap_lab.bench.paper_settings import PaperSettings, given_settings
 from caap_lab.bench.profiles import paper_plan
-from caap_lab.bench.run_cost import architecture, curve_passes, seconds_per_pass
+from caap_lab.bench.run_cost import architecture, curve_passes, measured
 from caap_lab.metrics.protocol import curve_protocol
 from caap_lab.variant import parse_variant
 from helpers import published_layouts
@@ -73,12 +73,16 @@ def test_sizes_need_no_weights() -> None:
 
 def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     body, size = architecture(parse_variant("resnet18.tv_in1k:image_size=64"))
-    seconds = seconds_per_pass(body, size.image_size)
-    assert seconds is not None and 0 < seconds < 5 and all(p.is_meta for p in body.parameters())
-    monkeypatch.setattr(run_cost, "_free_memory", lambda device: 10**6)
-    assert seconds_per_pass(body, size.image_size) is None
+    found = measured(body, size.image_size)
+    assert found is not None and 0 < found.seconds < 5 and all(p.is_meta for p in body.parameters())
+    half = measured(body, size.image_size, precision="float16")
+    assert half is not None and 1.9 < found.weights_bytes / half.weights_bytes < 2.1 and half.bytes_per_image is None
+    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+        measured(body, size.image_size, precision="tf32")
+    monkeypatch.setattr(run_cost, "free_memory", lambda device: 10**6)
+    assert measured(body, size.image_size) is None
     assert cli.main(["doctor", "--tables", "3"]) == 1
-    assert "A model without a time does not fit into the free memory." in capsys.readouterr().out
+    assert "ViT-B/16 is without a time: its weights do not fit into the free memory of cpu." in capsys.readouterr().out
 
 
 # --- the report ---
@@ -188,14 +192,14 @@ def test_every_photo_that_a_run_draws_is_opened(imagenet: str) -> None:
     last.write_bytes(last.read_bytes()[:200])
     part = data_part(given_settings(data=[imagenet], images=3), "ImageNet-1K", Checking())
     assert part.report.startswith("1 of 3 images cannot be used:") and last.name in part.report and not part.here
-    part = data_part(given_settings(data=[imagenet]), "ImageNet-1K", Checking())
+    part = data_part(given_settings(data=[imagenet], tables=[14]), "ImageNet-1K", Checking())
     assert part.report == "ImageNet-1K has 3 images, and 500 are due: --images 3 if that is meant."
 
 
 def test_classifiers_are_parts_of_their_own(tmp_path: Path, large: list[str]) -> None:
     pet = published_layouts.pet(tmp_path / "pets")
     settings = given_settings(data=[pet], tables=[3], images=2)
-    report = doctor(settings, timing=False)
+    report = doctor(settings, timing=False, quick=True)
     assert [(part.name, part.here) for part in report.classifiers] == [
         ("Oxford-IIIT-Pet/ViT-B/16", False),
         ("Food-101/ViT-B/16", False),
