@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEGEND = (
-    "z is ours minus the paper's number, in standard errors of that difference: between -2 and +2 in about 95 of 100 cells "
-    "if only the choice of images differs."
+    "z is ours minus the paper's number, in standard errors of that difference: between -2 and +2 in about 95 of 100 "
+    "cells if only the choice of images differs."
 )
 FAR = 2.0
 """Standard errors beyond which a difference is named."""

@@ -40,7 +40,7 @@ def latex_table(table: "Table") -> str:
         more = f" ({place + 1} of {len(floats)})" if len(floats) > 1 else ""
         lines += [
             r"\begin{table*}[htbp]",
-            r"\centering\small",
+            r"\centering",
             r"\emergencystretch=3em",
             r"\setlength{\belowcaptionskip}{4pt}",
             *([r"\addtocounter{table}{-1}"] if place else []),
