@@ -15,6 +15,7 @@ from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
     from caap_lab.bench.doctor import Part, Report
+    from caap_lab.bench.paper_settings import PaperSettings
 
 HELP = "what `bench --profile paper` needs, how to get what is missing, and what it costs"
 
@@ -29,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="look for files without opening each model and image")
     parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
+    parser.add_argument(
+        "--compare",
+        type=int,
+        metavar="N",
+        help="compute N images of each data set in the --precision and in float32, and say what changes; kept in --out",
+    )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
 
@@ -41,6 +48,8 @@ def run(parsed: argparse.Namespace) -> int:
     device = parsed.device or "cpu"
     settings = paper_settings(parsed.profile, given_options(parsed, WHAT))
     _check_file(parsed)
+    if parsed.compare is not None:
+        return _compare(parsed, settings)
     report = doctor(
         settings,
         device=device,
@@ -78,6 +87,26 @@ def run(parsed: argparse.Namespace) -> int:
     else:
         print(f"\n{'All is here' if report.complete else 'What is here is enough for this'}:\n  {command}")
     return 0 if report.complete else 1
+
+
+def _compare(parsed: argparse.Namespace, settings: "PaperSettings") -> int:
+    """Print what a number format does to the profile's maps and metrics, on a few images."""
+    from caap_lab.bench.precision import REFERENCE, comparison_lines, precision_effect
+    from caap_lab.checks import check_count
+
+    check_count("--compare", parsed.compare)
+    frame = precision_effect(settings, parsed.compare, parsed.out, **given_options(parsed, HOW))
+    if parsed.json:
+        print(frame.to_json(orient="records", indent=1))
+        return 0
+    heads, *rows = comparison_lines(frame)
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    print(f"{settings.precision} beside {REFERENCE}: changes of metrics in their units, with paired standard errors;")
+    print("rank correlation of maps where both predict the same class, mean (lowest)")
+    for cells in (heads, *rows):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print(f"  The trials are kept in {parsed.out}, where a run with these settings goes on with them.")
+    return 0
 
 
 def _check_file(parsed: argparse.Namespace) -> None:
