@@ -29,7 +29,7 @@ from caap_lab.bench.precision import compared, comparison_lines
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.variant import Variant, parse_variant
 
-METHODS = ("caap", "E-CAAP=caap:attention=cached", "libra_ixg_plus", "grad_cam")
+METHODS = ("CAAP=caap", "E-CAAP=caap:attention=cached", "Libra IxG+=libra_ixg_plus", "Grad-CAM=grad_cam")
 FORMATS = ("tf32", "bfloat16", "float16")
 _PRODUCTS = (
     torch.ops.aten.mm,
