@@ -22,6 +22,7 @@ from caap_lab.bench.paper_parts import HEADS_HOME, OWN_CLASSES
 from caap_lab.bench.paper_settings import PaperSettings, split_model
 from caap_lab.bench.profiles import left_out
 from caap_lab.models.device_dtype import as_device
+from caap_lab.models.products import TF32, check_tf32
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ def doctor(
         progress: Show progress bars.
 
     Raises:
-        InputError: there is no such device; what a part lacks stands in its report.
+        InputError: there is no such device, or it lacks the number format; what a part lacks stands in its report.
     """
     settings = settings or PaperSettings()
-    as_device(device)
+    place = as_device(device)
+    if settings.precision == TF32 and (timing or not quick):
+        check_tf32(place)
     how = Checking(device, batch_size, quick, progress)
     needed = list(dict.fromkeys(dataset for table in settings.wanted for dataset in settings.datasets(table)))
     data = {name: data_part(settings, name, how) for name in needed}

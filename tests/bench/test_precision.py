@@ -7,6 +7,7 @@ import torch
 
 from caap_lab import InputError, cli
 from caap_lab.bench.benchmark import run_plan
+from caap_lab.bench.doctor import doctor
 from caap_lab.bench.paper_settings import given_settings
 from caap_lab.bench.precision import compared, comparison_lines, precision_effect
 from caap_lab.bench.profiles import paper_plan
@@ -77,3 +78,5 @@ def test_tf32_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
         run_plan(paper_plan(settings), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "parts").exists()
+    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+        doctor(settings)
