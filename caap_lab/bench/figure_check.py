@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tqdm.auto import tqdm
 
+from caap_lab.bench.check import check_running
 from caap_lab.bench.figure_data import CAAP, FigureData
 from caap_lab.bench.figure_needs import Need
 from caap_lab.bench.figure_options import check_photos
@@ -26,6 +27,8 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     Raises:
         InputError: says all that is missing or cannot be used.
     """
+    how = {"batch_size": 64, "workers": None, "scheduler": None, "device": "cpu", **data.running}
+    check_running(how["batch_size"], how["workers"], how["scheduler"], how["device"], objects=False)
     needs = [need for need in needs if need.table in data.tables]
     if data.options.photos:
         shown = [data.all_images(data.study(need.table)) for need in needs if need.what == "maps"]
@@ -34,7 +37,7 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     if not pairs:
         return
     images = {study.data.source: data.all_images(study) for _, study in pairs}
-    progress, unreadable = data.running.get("progress", True), Unreadable()
+    progress, unreadable = how.get("progress", True), Unreadable()
     studies = tuple(study for _, study in pairs)
     plan = identified(replace(data.plan, studies=studies), {}, images, progress, unreadable)
     finished = data.finished()
@@ -53,11 +56,9 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
     }
     if progress:
         _tell(data, [trial.key for need, study in pairs if need.what == "trials" for trial in _trials(plan, study)])
-    here = data.running.get("workers") is None and data.running.get("scheduler") is None
+    here = how["workers"] is None and how["scheduler"] is None
     alone = any(need.what != "trials" for need in needs)  # only trials go to workers
-    running = Running(
-        {}, images, data.running.get("device", "cpu"), data.running.get("batch_size", 64), here or alone, progress
-    )
+    running = Running({}, images, how["device"], how["batch_size"], here or alone, progress)
     check_ready(plan, list(waiting.values()), data.run_folder, unreadable, running)
 
 
