@@ -20,7 +20,7 @@ from caap_lab.bench.needs import (
 )
 from caap_lab.bench.paper_parts import HEADS_HOME, OWN_CLASSES
 from caap_lab.bench.paper_settings import PaperSettings, split_model
-from caap_lab.bench.profiles import left_out
+from caap_lab.bench.profiles import check_left, left_out
 from caap_lab.models.device_dtype import as_device
 from caap_lab.models.products import TF32, check_tf32
 
@@ -75,9 +75,11 @@ def doctor(
         progress: Show progress bars.
 
     Raises:
-        InputError: there is no such device, or it lacks the number format; what a part lacks stands in its report.
+        InputError: there is no such device, or it lacks the number format, or the settings leave nothing to compute;
+            what a part lacks stands in its report.
     """
     settings = settings or PaperSettings()
+    check_left(settings)
     place = as_device(device)
     if settings.precision == TF32 and (timing or not quick):
         check_tf32(place)

@@ -29,6 +29,7 @@ DEMO_MODELS = {"ViT": "demo", "CLIP": "demo-clip", "DINOv2": "demo-dinov2", "Dei
 """What stands in for the paper's families."""
 DEMO_CNN = {"ResNet-18": "demo-cnn"}
 DEMO_IMAGES = 12
+_NOTHING_LEFT = "Nothing is left to compute: all data sets, models or methods of the chosen tables are left out."
 
 
 def stand_in(name: str) -> str | None:
@@ -192,8 +193,10 @@ def _parts_of_paper(settings: PaperSettings, problems: dict[str, None]) -> list[
         rest = [table for table in settings.wanted if table not in empty]
         without = f" Without {'them' if len(empty) > 1 else 'it'}: --tables {' '.join(map(str, rest))}." if rest else ""
         which = f"table{'s' * (len(empty) > 1)} {', '.join(map(str, empty))}"
-        what = f"there is no {where}" if where else "all data sets are left out"
-        problems[f"For {which} {what}.{without} `caap-lab doctor` says how to get each."] = None
+        if where:
+            problems[f"For {which} there is no {where}.{without} `caap-lab doctor` says how to get each."] = None
+        else:
+            problems[f"For {which} all data sets are left out.{without}"] = None
     return parts
 
 
@@ -217,9 +220,20 @@ def _methods(settings: PaperSettings, table: int, dataset: str) -> tuple[Variant
     return tuple(parse_variant(f"{name}={METHODS[name]}") for name in settings.method_names(table, dataset))
 
 
+def check_left(settings: PaperSettings) -> None:
+    """Refuse settings that leave nothing to compute.
+
+    Raises:
+        InputError: all that the chosen tables are made of is left out.
+    """
+    parts = [(table, dataset) for table in settings.wanted for dataset in settings.datasets(table)]
+    if not any(settings.model_names(*part) and settings.method_names(*part) for part in parts):
+        raise InputError(_NOTHING_LEFT)
+
+
 def _some(studies: Sequence[Study]) -> tuple[Study, ...]:
     if not studies:
-        raise InputError("Nothing is left to compute: all models or methods of the chosen tables are left out.")
+        raise InputError(_NOTHING_LEFT)
     return tuple(studies)
 
 

@@ -82,6 +82,8 @@ def read_settings(path: str | Path) -> PaperSettings:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as a TOML file of settings ({error}). Save it in UTF-8.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as a TOML file of settings ({error}).") from None
     try:

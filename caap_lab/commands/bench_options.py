@@ -42,22 +42,46 @@ PROFILES = ("demo", "paper")
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what a benchmark computes and how it runs."""
+    """Add the options of what a benchmark computes and how it runs.
+
+    An option that takes several values may be given several times: each adds its own, rather than the last one alone
+    counting without a word.
+    """
     parser.add_argument(
         "--models",
+        action="extend",
         nargs="+",
         metavar="MODEL",
         help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value; for the paper profile "
         "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set",
     )
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="such as caap or E-CAAP=caap:attention=cached")
     parser.add_argument(
-        "--without", nargs="+", metavar="NAME", help="methods, models and data sets that a profile leaves out"
+        "--methods",
+        action="extend",
+        nargs="+",
+        metavar="METHOD",
+        help="such as caap or E-CAAP=caap:attention=cached",
     )
-    parser.add_argument("--data", nargs="+", metavar="KIND:PATH", help="such as imagenet:PATH, masks:PATH, demo:single")
-    parser.add_argument("--tables", nargs="+", type=int, metavar="N", help="of the profile; all by default")
+    parser.add_argument(
+        "--without",
+        action="extend",
+        nargs="+",
+        metavar="NAME",
+        help="methods, models and data sets that a profile leaves out",
+    )
+    parser.add_argument(
+        "--data",
+        action="extend",
+        nargs="+",
+        metavar="KIND:PATH",
+        help="such as imagenet:PATH, masks:PATH, demo:single",
+    )
+    parser.add_argument(
+        "--tables", action="extend", nargs="+", type=int, metavar="N", help="of the profile; all by default"
+    )
     parser.add_argument(
         "--images",
+        action="extend",
         nargs="+",
         metavar="N",
         help="images per data set; all, or as many as the profile has. For the paper profile also faithfulness=N, "
@@ -65,12 +89,22 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="of the draw of images")
     parser.add_argument(
-        "--image-list", nargs="+", metavar="FILE", help="names instead of a draw; for the paper profile NAME=FILE"
+        "--image-list",
+        action="extend",
+        nargs="+",
+        metavar="FILE",
+        help="names instead of a draw; for the paper profile NAME=FILE",
     )
-    parser.add_argument("--metrics", nargs="+", help="faithfulness, localisation, saco")
+    parser.add_argument("--metrics", action="extend", nargs="+", help="faithfulness, localisation, saco")
     add_target_flags(parser, "explain the model's 'prediction' or the image's 'label'")
     parser.add_argument("--protocol", help="of the curves: rise, rise-28, patches, tis, chefer, mutex, xplique, mda")
-    parser.add_argument("--head", nargs="+", metavar="NAME=PATH", help="DINOv2's linear heads, for the paper profile")
+    parser.add_argument(
+        "--head",
+        action="extend",
+        nargs="+",
+        metavar="NAME=PATH",
+        help="DINOv2's linear heads, for the paper profile",
+    )
     parser.add_argument("--precision", help="number format of the paper profile: float32, tf32, bfloat16, float16")
     parser.add_argument("--device", help="such as cuda")
     parser.add_argument("--batch-size", type=int, help="changed images run at once for the curves")
@@ -131,6 +165,10 @@ def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
     from caap_lab.bench.settings_file import read_settings
 
     check_profile(profile)
+    if profile == "demo":
+        raise InputError(
+            "The demo profile needs nothing but this package. Give --profile paper, or a file of settings."
+        )
     refuse_others(options, PAPER, "--profile paper")
     lists = {name: _by_name(options.get(name, []), name) for name in ("head", "image_list")}
     plain = ("data", "models", "tables", "methods", "without", "seed", "protocol", "precision")
@@ -206,6 +244,11 @@ def _counts(texts: Sequence[str]) -> int | dict[str, int]:
     counts = {}
     for text in texts:
         name, _, number = text.partition("=")
+        if len(texts) > 1 and text.isdecimal():
+            raise InputError(
+                f"--images {text} is for all tables, and stands alone; beside others give faithfulness=N, "
+                "localisation=N, table8=N."
+            )
         if not name or not number.isdecimal() or not int(number):
             raise InputError(
                 f"--images {text} has to be a number from 1 on, or faithfulness=N, localisation=N, table8=N."

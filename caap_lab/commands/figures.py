@@ -48,7 +48,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="where results are kept, such as a folder that `bench` filled; OUT/results by default",
     )
     parser.add_argument(
-        "--photos", nargs="+", default=(), metavar="NAME", help="images of figures 1, 2, 3 and 11 to 40, by name"
+        "--photos",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="images of figures 1, 2, 3 and 11 to 40, by name",
     )
     parser.add_argument(
         "--sweep-images", type=int, metavar="N", help="images per data set in figures 4, 5 and 7; 8 for the demo"

@@ -109,8 +109,10 @@ def read_lines(file: Path) -> list[str]:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{file} cannot be read ({error}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} cannot be read as text in UTF-8 ({error}). Save it in UTF-8.") from None
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -1,5 +1,6 @@
 """Food-101: dishes in 101 classes (Bossard et al. 2014)."""
 
+from collections import Counter
 from pathlib import Path
 
 from caap_lab.data.folders import check_listed, layout_error, photo_sample, read_lines
@@ -26,6 +27,9 @@ def open_food101(path: Path, source: str, labels: Path | None = None) -> ImageSe
     if not (root / "images").is_dir() or not (root / "meta" / "classes.txt").is_file() or not file.is_file():
         raise layout_error(root, "images/apple_pie/*.jpg, meta/classes.txt and meta/test.txt", HOME)
     classes = read_lines(root / "meta" / "classes.txt")
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise InputError(f"{root / 'meta' / 'classes.txt'} has the class {twice[0]!r} twice. Get the whole file again.")
     spoken = root / "meta" / "labels.txt"
     names = read_lines(spoken) if spoken.is_file() else [name.replace("_", " ") for name in classes]
     if len(names) != len(classes):

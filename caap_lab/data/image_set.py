@@ -250,8 +250,10 @@ def read_list(path: str | Path) -> list[str]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"The image list {path} cannot be read ({error}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"The image list {path} cannot be read ({error}). Save it as text in UTF-8.") from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f"The image list {path} names no image.")

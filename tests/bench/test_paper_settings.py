@@ -1,5 +1,7 @@
 """Settings of the paper profile: names, files of settings, and what the command line puts over them."""
 
+import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import pytest
 import caap_lab as cl
 from caap_lab.bench.paper_settings import PaperSettings, given_settings
 from caap_lab.bench.settings_file import Missing, read_settings, write_settings
-from caap_lab.commands.bench_options import paper_settings, profile_plan
+from caap_lab.commands.bench_options import WHAT, add_bench_arguments, given_options, paper_settings, profile_plan
+from caap_lab.data.folders import read_lines
+from caap_lab.data.image_set import read_list
 from caap_lab.variant import Variant
 
 ODD = ["a b", 'a "b"', "a=b", "a#b", "a\\b", "a\tb", "Größe 图 😀", "a,b=c", "[a]", "a\x7fb", "a'b"]
@@ -191,6 +195,38 @@ def test_options_go_over_a_file(tmp_path: Path) -> None:
 def test_names_on_the_command_line_are_checked(options: dict[str, list[str]], message: str) -> None:
     with pytest.raises(cl.InputError, match=message):
         paper_settings("paper", options)
+
+
+def test_options_of_several_values_may_be_given_several_times() -> None:
+    parser = argparse.ArgumentParser()
+    add_bench_arguments(parser)
+    texts = [
+        "--data",
+        "imagenet:/a",
+        "--data",
+        "pet:/b",
+        "--without",
+        "MDA",
+        "--without",
+        "TAM",
+        "MUTEX",
+        "--tables",
+        "1",
+    ]
+    options = given_options(
+        parser.parse_args([*texts, "--tables", "3", "--images", "table3=2", "--images", "table1=4"]), WHAT
+    )
+    settings = paper_settings("paper", options)
+    assert settings.data == {"ImageNet-1K": "imagenet:/a", "Oxford-IIIT-Pet": "pet:/b"}
+    assert settings.without == ("MDA", "TAM", "MUTEX") and settings.tables == (1, 3)
+    assert settings.images == {"table 3": 2, "table 1": 4}
+
+
+@pytest.mark.parametrize("read", [read_settings, read_list, read_lines], ids=["settings", "names", "lines"])
+def test_files_in_another_encoding_than_utf8_are_refused(read: Callable[[Path], object], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("tables = [1]", encoding="utf-16")  # as PowerShell writes
+    with pytest.raises(cl.InputError, match=r"file cannot be read .*utf-8.*Save it .*in UTF-8"):
+        read(tmp_path / "file")
 
 
 def test_a_profile_that_is_not_there() -> None:

@@ -99,6 +99,10 @@ def test_a_file_of_settings_is_written_filled_in_and_run(tmp_path: Path, capsys:
         (["--methods", "cap"], "methods: 'cap' is none of the paper's names"),
         (["--metrics", "saco"], "--metrics does not go with --profile paper"),
         (["--protocol", "raise"], "no protocol 'raise'"),
+        (["--profile", "demo"], "The demo profile needs nothing but this package. Give --profile paper, or a file"),
+        (["--tables", "1", "--methods", "CAAP", "--without", "CAAP"], "Nothing is left to compute"),
+        (["--tables", "1", "--without", "ImageNet-1K"], "Nothing is left to compute"),
+        (["--images", "2", "--images", "table8=3"], "--images 2 is for all tables, and stands alone"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, capsys) -> None:

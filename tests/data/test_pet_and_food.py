@@ -75,6 +75,9 @@ def test_food101(tmp_path):
     write_text(test, "")
     with pytest.raises(InputError, match=r"test.txt lists no photos"):
         open_images(f"food101:{root}")
+    write_text(root / "meta" / "classes.txt", "".join(f"{name}\n" for name in (*DISHES[:-1], DISHES[0])))
+    with pytest.raises(InputError, match=r"classes.txt has the class 'apple_pie' twice"):
+        open_images(f"food101:{root}")
     (root / "meta" / "classes.txt").unlink()
     with pytest.raises(InputError, match=r"meta/classes.txt.*Found: .*images/, meta/.*food-101"):
         open_images(f"food101:{root}")
