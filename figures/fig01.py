@@ -7,19 +7,19 @@ and the patch with its highest score.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 
-from caap_lab.bench.figure_data import FigureData, FigureResult, map_scores
+from caap_lab.bench.figure_data import CAAP, FigureData, FigureResult, map_scores
 from caap_lab.bench.figure_needs import Need
 from caap_lab.commands.figures import run_script
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches
 from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.style import ACCENT, new_figure
-from caap_lab.variant import parse_variant
 
 _HEIGHT = 2.3
 
@@ -30,7 +30,7 @@ def draw(data: FigureData) -> FigureResult:
     """CAAP in one picture, from a real run: blank, source, the patched context of one patch, and the map."""
     study = data.study(1)
     (photo,) = data.photos(study, 1)
-    m = data.map(study, study.models[0], parse_variant("CAAP=caap"), photo, data.target())
+    m = data.map(study, study.models[0], CAAP, photo, data.target())
     image = m.image.numpy()
     height, width = image.shape[:2]
     rows, columns = m.grid
@@ -49,8 +49,9 @@ def draw(data: FigureData) -> FigureResult:
     figure = new_figure(PAGE, _HEIGHT)
     blank_ax, source_ax, patched_ax, map_ax = figure.subplots(1, 4)  # what the arrow joins stands side by side
     _picture(blank_ax, white, m.grid, "blank", "its run is the context")
-    blocks = f"residual streams of the outlined\npatches, entering blocks 0 to {m.settings['cutoff'] - 1}"
-    _picture(source_ax, image, m.grid, "source", blocks)
+    last = m.settings["cutoff"] - 1
+    blocks = f"blocks 0 to {last}" if last else "block 0"
+    _picture(source_ax, image, m.grid, "source", f"residual streams of the outlined\npatches, entering {blocks}")
     score = f"score of '{m.target_name}': {m.scores[row, column]:.2f}"
     _picture(patched_ax, patched, m.grid, f"patched context\nof patch ({row}, {column})", score)
     m.overlay(map_ax, label=f"{m.score} of '{m.target_name}'")
@@ -58,13 +59,17 @@ def draw(data: FigureData) -> FigureResult:
 
     for ax in (source_ax, patched_ax):
         outline_patches(ax, m.grid, (height, width), (top, left, bottom, right))
-    middle = (top + bottom + 1) / 2 * height / rows
-    ends = ((right + 1) * width / columns, middle), (left * width / columns, middle)
-    arrow = ConnectionPatch(
-        *ends, "data", "data", axesA=source_ax, axesB=patched_ax, arrowstyle="->", color=ACCENT, linewidth=1.2
-    )
+    middle = (top + bottom + 1) / 2 * height / rows - 0.5
+    ends = ((right + 1) * width / columns - 0.5, middle), (left * width / columns - 0.5, middle)
+    look: dict[str, Any] = {
+        "arrowstyle": "->",
+        "color": ACCENT,
+        "linewidth": 1.2,
+        "annotation_clip": False,
+    }  # also from the rim
+    arrow = ConnectionPatch(*ends, "data", "data", axesA=source_ax, axesB=patched_ax, **look)
     figure.add_artist(arrow)
-    return FigureResult(at_print_size(figure, _HEIGHT), map_scores([[m]]))
+    return FigureResult(at_print_size(figure, _HEIGHT), map_scores([(study.models[0], CAAP, m)]))
 
 
 def _picture(ax: Axes, pixels: np.ndarray, grid: tuple[int, int], title: str, below: str) -> None:

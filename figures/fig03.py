@@ -24,7 +24,7 @@ from caap_lab.variant import Variant
 
 _FOUND: dict[tuple[Data, str, FigureOptions], tuple[str, list[int]]] = {}
 
-NEEDS = (Need(2, "maps", models=("CLIP-L/14",)),)
+NEEDS = (Need(2, "maps", models=("CLIP-L/14",), explained="each of two classes that the photo has masks of"),)
 
 
 def check(data: FigureData) -> None:

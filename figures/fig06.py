@@ -17,6 +17,7 @@ import pandas as pd
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.figure_words import MEANS
 from caap_lab.bench.identity import weights_digest
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.attention import plot_regions
@@ -36,7 +37,7 @@ KINDS = (
     "background-to-background",
 )
 
-_HEIGHT = 3.9
+_HEIGHT = 4.05
 
 
 def _content(data: FigureData, model: Variant) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def draw(data: FigureData) -> FigureResult:
     for ax, label in zip(panels[:, 0], QUANTITIES.values(), strict=True):
         style_axes(ax, ylabel=label)
     shared_legend(figure, columns=3)
+    figure.suptitle(MEANS)
     return FigureResult(at_print_size(figure, _HEIGHT), pd.concat(frames))
 
 

@@ -19,6 +19,7 @@ from caap_lab.commands.figures import run_script
 from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.points import mark_reference
+from caap_lab.plots.spans import PERCENT
 from caap_lab.plots.style import level_styles
 
 NEEDS = sweep_needs(TABLES, "cutoff")
@@ -34,9 +35,8 @@ def draw(data: FigureData) -> FigureResult:
 
     def panel(part: pd.DataFrame, ax: Any, legend: bool) -> None:
         label = "cutoff, share of the blocks"
-        plot_lines(
-            part, "share", hue="model", ax=ax, styles=styles, markers=True, legend=legend, xlabel=label, ylabel=""
-        )
+        looks: dict[str, Any] = {"styles": styles, "markers": True, "natural": PERCENT, "legend": legend}
+        plot_lines(part, "share", hue="model", ax=ax, xlabel=label, ylabel="", **looks)
         for share in part.loc[part["default"], "share"].unique():
             mark_number(ax, share, "default cutoff", colour="0.4")
         for row in part[part["published"].notna()].itertuples():

@@ -18,7 +18,8 @@ import pandas as pd
 import caap_lab as cl
 from caap_lab.bench.figure_data import FigureData, FigureResult
 from caap_lab.bench.figure_needs import trial_needs
-from caap_lab.bench.published_beside import count_text, with_published
+from caap_lab.bench.figure_words import count_text, means_text
+from caap_lab.bench.published_beside import with_published
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.overview import plot_overview
 from caap_lab.plots.style import level_styles
@@ -44,7 +45,13 @@ def draw(data: FigureData) -> FigureResult:
         raise cl.InputError("No trial of tables 4 to 9 could be computed, so there are no means to draw.")
     labels = {name: f"{METRICS[name]}, {count_text(part['n'])}" for name, part in frame.groupby("metric", sort=False)}
     order = [method.label for table in tables for method in data.study(table).methods]
-    figure = plot_overview(frame, labels, styles=level_styles(list(dict.fromkeys(order))), reference_label="published")
+    figure = plot_overview(
+        frame,
+        labels,
+        styles=level_styles(list(dict.fromkeys(order))),
+        reference_label="published",
+        title=means_text(data.plan.protocol.name),
+    )
     return FigureResult(figure, frame.drop(columns="study"))
 
 

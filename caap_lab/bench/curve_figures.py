@@ -3,6 +3,7 @@
 import pandas as pd
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_words import means_text
 from caap_lab.bench.mean_curves import mean_curves
 from caap_lab.bench.published_beside import with_published
 from caap_lab.errors import InputError
@@ -31,7 +32,16 @@ def curve_figure(data: FigureData, kind: Kind) -> FigureResult:
     summary = result.summary()
     areas = with_published(summary[summary["metric"] == kind], TABLES)
     styles = level_styles([method.label for method in study.methods])
-    figure = plot_curves_and_areas(curves, areas, kind, styles=styles, label=_LABELS[kind], reference_label="published")
+    steps = [len(shares) - 1 for shares in trials["shares"].dropna()]
+    figure = plot_curves_and_areas(
+        curves,
+        areas,
+        kind,
+        styles=styles,
+        label=_LABELS[kind],
+        reference_label="published",
+        title=means_text(data.plan.protocol.name, steps),
+    )
     columns = {"mean": "area", "se": "area_se", "published": "published_area", "published_se": "published_area_se"}
     beside = areas.rename(columns=columns)[["model", "method", *columns.values(), "z"]]
     return FigureResult(figure, curves.merge(beside, how="left", on=["model", "method"]))

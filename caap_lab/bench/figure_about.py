@@ -16,6 +16,10 @@ _WHAT = {
     "sweep": "a sweep of CAAP",
     "attention": "attention weights",
 }
+_UNITS = (
+    "Means are over images, se is their standard error (ddof 0). In the CSV, metrics are in percent, and probabilities "
+    "of curves from 0 to 1."
+)
 
 
 def about_figure(title: str, data: FigureData, needs: Sequence[Need], result: FigureResult) -> str:
@@ -51,7 +55,7 @@ def _part(data: FigureData, need: Need, study: Study, result: FigureResult) -> l
         photos = list(result.data["photo"].unique()) if "photo" in result.data else data.photos(study, need.images)
         target = data.target(need.target or None)
         words = target if target not in (None, *WORDS) else rule_words(study.target if target is None else str(target))
-        lines += [f"  Images: {', '.join(photos)}", f"  Explained: {words}"]
+        lines += [f"  Images: {', '.join(photos)}", f"  Explained: {need.explained or words}"]
     else:
         names = study.data.names[: data.sweep_images] if need.what == "sweep" else study.data.names
         first = "" if len(names) == len(study.data.names) else f"the first {len(names)} of "
@@ -72,7 +76,7 @@ def _of_all(data: FigureData, needs: Sequence[Need]) -> list[str]:
     known = [stand_ins(study.table) for study in read] if data.plan.profile == "demo" else []
     return [
         *([f"Curves: protocol {data.plan.protocol.name} ({choices})."] if curves else []),
-        *(["Means are over images; ± is their standard error (ddof 0)."] if measured else []),
+        *([_UNITS] if measured else []),
         *dict.fromkeys(known),
         *data.plan.notes,
         f"Results: {data.folder}",

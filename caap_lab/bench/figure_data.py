@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -316,18 +315,23 @@ class FigureData:
         return result
 
 
-def map_scores(rows: Sequence[Sequence[AttributionMap]]) -> pd.DataFrame:
-    """Scores of the maps in some rows, one line per patch: model, method, target, row, column, score."""
+def map_scores(maps: Iterable[tuple[Variant, Variant, AttributionMap]]) -> pd.DataFrame:
+    """Scores of maps, one line per patch: model, method, target, row, column, score.
+
+    Args:
+        maps: Each with its model and its method, which go by their names in the figure: folders of several models may
+            have one name.
+    """
     lines = [
         {
-            "model": m.model_name,
-            "method": m.method,
+            "model": model.label,
+            "method": method.label,
             "target": m.target_name,
             "row": row,
             "column": column,
             "score": float(score),
         }
-        for m in chain.from_iterable(rows)
+        for model, method, m in maps
         for (row, column), score in np.ndenumerate(m.scores.numpy())
     ]
     return pd.DataFrame(lines)

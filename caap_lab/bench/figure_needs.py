@@ -35,6 +35,8 @@ class Need:
     """Maps of CAAP, whatever the table's methods."""
     target: str = ""
     """What maps explain where the user does not say it, "label" or "prediction"; by default what the table does."""
+    explained: str = ""
+    """The same in words, of a figure that chooses classes of its own."""
     axis: str = ""
     """What a sweep goes over, such as "blank"."""
     values: tuple[str, ...] = ()

@@ -27,7 +27,11 @@ def sheet_of_maps(
     methods = [method.label for method in study.methods]
     maps = [[data.map(study, model, m, photo, target) for m in study.methods] for model, target in rows]
     sheet = [_row(study, model, target, row) for (model, target), row in zip(rows, maps, strict=True)]
-    frame = map_scores(maps)
+    frame = map_scores(
+        (model, method, m)
+        for (model, _), row in zip(rows, maps, strict=True)
+        for method, m in zip(study.methods, row, strict=True)
+    )
     frame.insert(0, "photo", photo)
     return FigureResult(plot_sheet(sheet, methods, title=photo), frame, name)
 

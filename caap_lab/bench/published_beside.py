@@ -18,9 +18,3 @@ def with_published(frame: pd.DataFrame, tables: Sequence[int]) -> pd.DataFrame:
     known = {(p.model, p.method, METRICS[p.metric]): p for p in published() if p.table in tables}
     methods = frame["method"] if "method" in frame else ["CAAP"] * len(frame)
     return beside(frame, [known.get(key) for key in zip(frame["model"], methods, frame["metric"], strict=True)])
-
-
-def count_text(counts: Sequence[int] | pd.Series) -> str:
-    """How many images there are: "n = 500", or "n = 125 to 500" where it is not the same everywhere."""
-    low, high = min(counts), max(counts)
-    return f"n = {low}" if low == high else f"n = {low} to {high}"

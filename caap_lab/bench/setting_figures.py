@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from caap_lab.bench.figure_data import FigureData, FigureResult
+from caap_lab.bench.figure_words import count_text, means_text
 from caap_lab.bench.published import METRICS
-from caap_lab.bench.published_beside import count_text, with_published
+from caap_lab.bench.published_beside import with_published
 from caap_lab.metrics.catalogue import BUILT_IN
 from caap_lab.plots.facets import plot_facets
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import at_print_size
+from caap_lab.plots.spans import PERCENT
 from caap_lab.plots.style import level_styles
 
 if TYPE_CHECKING:
@@ -48,9 +50,7 @@ def plot_panels(frame: pd.DataFrame, draw: Any, data: FigureData, about: str) ->
     """The six panels at print size, with one legend and what was varied above them."""
     known = [reference_key(PUBLISHED)] if frame["published"].notna().any() else []
     figure = plot_facets(metric_panels(frame), draw, column="panel", wrap=3, legend_more=known)
-    steps = sorted({int(count) for count in frame["steps"].dropna()})
-    curves = f"; protocol {data.plan.protocol.name}, {' or '.join(map(str, steps))} steps" if steps else ""
-    figure.suptitle(f"{about}\nmean ± standard error over images{curves}")
+    figure.suptitle(f"{about}\n{means_text(data.plan.protocol.name, frame['steps'].dropna())}")
     return at_print_size(figure, _HEIGHT)
 
 
@@ -70,7 +70,9 @@ def figure_over_names(
     frame = beside_default(frame, frame[axis] == default)
     shown = frame.assign(**{axis: frame[axis].map(names)})
     styles = level_styles(list(shown["model"].unique()))
-    points = partial(plot_points, category=axis, hue="model", reference="published", styles=styles, label="")
+    points = partial(
+        plot_points, category=axis, hue="model", reference="published", styles=styles, natural=PERCENT, label=""
+    )
     about = f"{about} (default: {names[default]})"
     return FigureResult(plot_panels(shown, points, data, about), shown)
 

@@ -3,14 +3,24 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from caap_lab.escaping import for_plot
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import PAGE, at_print_size
-from caap_lab.plots.style import Styles, new_figure, shared_legend, style_axes
+from caap_lab.plots.style import TITLE, Styles, new_figure, shared_legend, style_axes
+
+_HEIGHT = 4.15
 
 
 def plot_curves_and_areas(
-    curves: pd.DataFrame, areas: pd.DataFrame, kind: Kind, *, styles: Styles, label: str, reference_label: str = ""
+    curves: pd.DataFrame,
+    areas: pd.DataFrame,
+    kind: Kind,
+    *,
+    styles: Styles,
+    label: str,
+    reference_label: str = "",
+    title: str = "",
 ) -> Figure:
     """One column per model at print size: curves with bands of one standard error, and the areas under them.
 
@@ -21,9 +31,10 @@ def plot_curves_and_areas(
         styles: Of the methods, in their order.
         label: What the areas are, with their unit.
         reference_label: What hollow marks are, for the legend.
+        title: Above all.
     """
     models = list(dict.fromkeys(curves["model"]))
-    figure = new_figure(PAGE, 4.0)
+    figure = new_figure(PAGE, _HEIGHT)
     panels = figure.subplots(2, len(models), squeeze=False, sharey="row", height_ratios=(1.1, 1))
     for column, (above, below), model in zip(range(len(models)), panels.T, models, strict=True):
         part = curves[curves["model"] == model]
@@ -36,7 +47,9 @@ def plot_curves_and_areas(
         )  # fmt: skip
     known = [reference_key(reference_label)] if areas["published"].notna().any() else []
     shared_legend(figure, 6, styles, known)
-    return at_print_size(figure, 4.0)
+    if title:
+        figure.suptitle(for_plot(title), fontsize=TITLE)
+    return at_print_size(figure, _HEIGHT)
 
 
 def _count(counts: "pd.Series[int]") -> str:

@@ -5,17 +5,18 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from caap_lab.escaping import for_plot
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.radar import plot_radar
-from caap_lab.plots.style import Styles, new_figure, shared_legend
+from caap_lab.plots.style import TITLE, Styles, new_figure, shared_legend
 
 _RADARS, _POINTS, _LEGEND = 2.9, 1.75, 0.5
 """Heights in inches: of the radars, of a row of points, and of the legend."""
 
 
 def plot_overview(
-    frame: pd.DataFrame, metrics: Mapping[str, str], *, styles: Styles, reference_label: str = ""
+    frame: pd.DataFrame, metrics: Mapping[str, str], *, styles: Styles, reference_label: str = "", title: str = ""
 ) -> Figure:
     """Radars beside each other, and below them the same numbers as points, which are easier to compare.
 
@@ -25,6 +26,7 @@ def plot_overview(
         metrics: What each metric is called, with its unit, in order.
         styles: Of the methods, in their order.
         reference_label: What hollow marks are, for the legend.
+        title: Above all.
     """
     height = _RADARS + _POINTS * len(metrics) + _LEGEND
     figure = new_figure(PAGE, height)
@@ -49,4 +51,6 @@ def plot_overview(
             text.set(ha="center")
     known = [reference_key(reference_label)] if frame["published"].notna().any() else []
     shared_legend(figure, 6, styles, known)
+    if title:
+        figure.suptitle(for_plot(title), fontsize=TITLE)
     return at_print_size(figure, height)

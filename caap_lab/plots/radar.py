@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.style import TICK, TITLE, Styles, level_styles
@@ -53,8 +54,18 @@ def plot_radar(
     for label, side in zip(ax.get_xticklabels(), np.sin(angles), strict=True):  # names stay clear of the rim
         label.set_horizontalalignment("left" if side > 0.1 else "right" if side < -0.1 else "center")
     ax.set_ylim(min(0.0, float(np.nanmin(table.to_numpy()))), None)
-    ax.set_rlabel_position(180 / len(table))  # between two spokes
-    ax.tick_params(axis="y", labelsize=7)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    _number_rings(ax, np.pi / len(table))
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE, pad=20)
     return ax
+
+
+def _number_rings(ax: Any, angle: float) -> None:
+    """The rings' numbers in front of the lines, on a light ground, between two spokes."""
+    low, high = ax.get_ylim()
+    ax.set_yticks([ring for ring in ax.get_yticks() if low <= ring <= high], labels=[])
+    ax.set_ylim(low, high)
+    ground: Any = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
+    for ring in ax.get_yticks():
+        ax.text(angle, ring, f"{ring:z.6g}", fontsize=7, ha="center", va="center", zorder=5, bbox=ground)

@@ -82,7 +82,8 @@ def _ends(ax: Axes, limits: tuple[float, float], signed: bool) -> None:
     else:
         pairs = [[short_number(limit, digits) for limit in limits] for digits in (3, 2, 1)]
         low, high = next((pair for pair in pairs if len("".join(pair)) <= _BOTH), pairs[-1])
-        texts = [(0.0, low, "left"), (1.0, high, "right")]
+        alike = low == high and limits[0] != limits[1]  # more digits have no room
+        texts = [(0.5, f"\N{ALMOST EQUAL TO}{low}", "center")] if alike else [(0.0, low, "left"), (1.0, high, "right")]
     for place, text, side in texts:
         ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, color="0.25", transform=ax.transAxes)
 

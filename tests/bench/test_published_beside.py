@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from caap_lab.bench.published_beside import count_text, with_published
+from caap_lab.bench.published_beside import with_published
 
 
 def test_the_papers_number_stands_beside_ours_with_the_difference_in_standard_errors() -> None:
@@ -21,7 +21,3 @@ def test_the_papers_number_stands_beside_ours_with_the_difference_in_standard_er
     assert np.isnan(with_published(frame, (1,))["published"][1])  # AUPR1 stands in table 2
     caap = with_published(frame.drop(columns="method"), (1, 2))  # without the column, all are CAAP's
     np.testing.assert_array_equal(caap["published"], [42.67, 63.40, np.nan])
-
-
-def test_counts_of_images() -> None:
-    assert count_text([500, 500]) == "n = 500" and count_text(pd.Series([125, 500])) == "n = 125 to 500"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
 
 import caap_lab as cl
 from caap_lab import checkout
@@ -18,6 +19,7 @@ from caap_lab.bench.figure_data import FigureData
 from caap_lab.bench.figure_options import FigureOptions
 from caap_lab.bench.figure_scripts import TABLES, check_names, figure_names, load_script, make
 from caap_lab.bench.identity import identified
+from caap_lab.bench.map_figures import sheet_of_maps
 from caap_lab.bench.profiles import demo_plan
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.data.image_set import ImageSet
@@ -75,6 +77,7 @@ def test_mean_curves_are_means_of_stored_curves(data: FigureData) -> None:
     assert set(shown["n"]) == {2}
     curves, areas = result.figure.axes[:4], result.figure.axes[4:]
     assert [ax.get_title() for ax in curves] == [f"{name}, n = 2" for name in MODELS]
+    assert result.figure.get_suptitle() == "mean ± standard error over images; protocol coarse, 8 steps"
     assert all(len(ax.lines) == 10 and "(%)" in ax.get_xlabel() for ax in curves)
     assert len(areas) == 4 and all("(%)" in ax.get_xlabel() for ax in areas)
     area = 100 * rows[(rows["model"] == "demo-deit3") & (rows["method"] == "TAM")]["deletion"].mean()
@@ -87,9 +90,12 @@ def test_mean_curves_are_means_of_stored_curves(data: FigureData) -> None:
 
 def test_radars_and_points_show_the_same_numbers(data: FigureData) -> None:
     result = load_script("fig10").draw(data)
+    assert result.figure.get_suptitle().endswith("; protocol coarse")
     points, radars = result.figure.axes[:2], result.figure.axes[2:]
     for radar, ax, metric in zip(radars, points, ("insdel", "aupr1"), strict=True):
         assert len(radar.lines) == 10
+        rings = [text for text in radar.texts if text.get_text()]
+        assert rings and min(text.get_zorder() for text in rings) > max(line.get_zorder() for line in radar.lines)
         line = radar.lines[3]
         part = result.data[(result.data["metric"] == metric) & (result.data["method"] == line.get_label())]
         shown = part.set_index("model")["mean"].loc[MODELS]
@@ -182,6 +188,32 @@ def test_cells_are_looked_up_in_one_run(data: FigureData, tmp_path: Path, monkey
     )
     make(["fig09", "fig10", "tab01", "tab14"], replace(data), tmp_path)
     assert [sorted(study.table for study in plan.studies) for plan in runs] == [[1, 4, 5, 6, 7, 8, 9, 14]]
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (7, 7), (3, 7)])
+def test_the_arrow_of_figure_1_starts_at_the_outline_wherever_that_is(
+    corner: tuple[int, int], data: FigureData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cl.AttributionMap, "rank", lambda self: np.array([corner]))
+    figure = load_script("fig01").draw(data).figure
+    figure.draw_without_rendering()
+    (arrow,) = (artist for artist in figure.artists if isinstance(artist, ConnectionPatch))
+    source, patched = figure.axes[1:3]
+    assert arrow._check_xy(figure.canvas.get_renderer())  # drawn at all
+    for ax, place in ((source, arrow.xy1), (patched, arrow.xy2)):
+        (outline,) = ax.patches
+        assert outline.get_y() < place[1] < outline.get_y() + outline.get_height()
+        assert place[0] in (outline.get_x(), outline.get_x() + outline.get_width())
+
+
+def test_numbers_of_maps_go_by_the_names_in_the_figure(data: FigureData) -> None:
+    """Several models may come from folders of one name."""
+    study = data.study(1)
+    models = [replace(study.models[0], label=label) for label in ("Base", "Large")]
+    few = replace(study, methods=(replace(study.methods[1], label="Mine"), study.methods[-1]))
+    result = sheet_of_maps(data, few, study.data.names[0], [(model, None) for model in models])
+    assert list(result.data["model"].unique()) == ["Base", "Large"]
+    assert list(result.data["method"].unique()) == ["Mine", "CAAP"]
 
 
 def test_maps_of_several_classes(data: FigureData) -> None:

@@ -70,6 +70,13 @@ def test_few_columns_make_a_narrow_sheet_whose_words_fit() -> None:
     assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)
 
 
+def test_ends_that_are_printed_alike_are_said_once() -> None:
+    scores = np.linspace(1.0201e-4, 1.0204e-4, SCORES.size).reshape(SCORES.shape)
+    row = GalleryRow(IMAGE, ("model",), [scores] * 10, [False] * 10)
+    figure = plot_sheet([row], [f"method {number}" for number in range(10)])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["≈1e-4"]
+
+
 def test_rows_that_do_not_fit_the_titles_are_refused() -> None:
     for rows in ([], [GalleryRow(IMAGE, ("m",), [SCORES], [False])]):
         with pytest.raises(InputError, match="one map per title"):
