@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"caap_lab.commands.{name}")
-        command = commands.add_parser(name, help=module.HELP)
+        about = f"{module.HELP[0].upper()}{module.HELP[1:]}."
+        command = commands.add_parser(name, help=module.HELP, description=about)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser

@@ -20,7 +20,7 @@ from caap_lab.errors import InputError
 if TYPE_CHECKING:
     from caap_lab.bench.result import BenchmarkResult
 
-HELP = "many models x methods x images, resumable; run it again to go on where it stopped"
+HELP = "benchmark many models x methods x images; run it again to go on where it stopped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

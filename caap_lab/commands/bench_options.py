@@ -47,70 +47,86 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     An option that takes several values may be given several times: each adds its own, rather than the last one alone
     counting without a word.
     """
-    parser.add_argument(
+    what = parser.add_argument_group("what is computed")
+    what.add_argument(
         "--models",
         action="extend",
         nargs="+",
         metavar="MODEL",
-        help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value; for the paper profile "
-        "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set",
+        help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value; in the paper profile "
+        "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set alone",
     )
-    parser.add_argument(
+    what.add_argument(
         "--methods",
         action="extend",
         nargs="+",
         metavar="METHOD",
-        help="such as caap or E-CAAP=caap:attention=cached",
+        help="such as caap or E-CAAP=caap:attention=cached; of a profile those to keep, all by default",
     )
-    parser.add_argument(
+    what.add_argument(
         "--without",
         action="extend",
         nargs="+",
         metavar="NAME",
-        help="methods, models and data sets that a profile leaves out",
+        help="methods, models and data sets of a profile to leave out",
     )
-    parser.add_argument(
+    what.add_argument(
         "--data",
         action="extend",
         nargs="+",
         metavar="KIND:PATH",
-        help="such as imagenet:PATH, masks:PATH, demo:single",
+        help="such as imagenet:PATH, pet:PATH, masks:PATH, demo:single; see the page Data",
     )
-    parser.add_argument(
-        "--tables", action="extend", nargs="+", type=int, metavar="N", help="of the profile; all by default"
+    what.add_argument(
+        "--tables",
+        action="extend",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="numbers of the paper's tables, in a profile; all by default",
     )
-    parser.add_argument(
+    what.add_argument(
         "--images",
         action="extend",
         nargs="+",
         metavar="N",
-        help="images per data set; all, or as many as the profile has. For the paper profile also faithfulness=N, "
-        "localisation=N, table8=N",
+        help="images of each data set; by default all, or as many as the profile has. In the paper profile also "
+        "faithfulness=N, localisation=N, table8=N",
     )
-    parser.add_argument("--seed", type=int, help="of the draw of images")
-    parser.add_argument(
+    what.add_argument("--seed", type=int, help="of the draw of images; 0 by default")
+    what.add_argument(
         "--image-list",
         action="extend",
         nargs="+",
         metavar="FILE",
-        help="names instead of a draw; for the paper profile NAME=FILE",
+        help="a file of image names instead of a draw; in the paper profile ImageNet-1K=FILE and so on",
     )
-    parser.add_argument("--metrics", action="extend", nargs="+", help="faithfulness, localisation, saco")
-    add_target_flags(parser, "explain the model's 'prediction' or the image's 'label'")
-    parser.add_argument("--protocol", help="of the curves: rise, rise-28, patches, tis, chefer, mutex, xplique, mda")
-    parser.add_argument(
+    what.add_argument(
+        "--protocol",
+        help="of insertion and deletion: rise (default), rise-28, patches, tis, chefer, mutex, xplique, mda",
+    )
+    what.add_argument(
         "--head",
         action="extend",
         nargs="+",
         metavar="NAME=PATH",
-        help="DINOv2's linear heads, for the paper profile",
+        help="DINOv2's linear heads in the paper profile, as DINOv2-L/14=PATH",
     )
-    parser.add_argument("--precision", help="number format of the paper profile: float32, tf32, bfloat16, float16")
-    parser.add_argument("--device", help="such as cuda")
-    parser.add_argument("--batch-size", type=int, help="changed images run at once for the curves")
-    parser.add_argument("--workers", type=int, help="processes on this machine")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster, such as tcp://host:8786")
-    parser.add_argument("--retry-failed", action="store_true", help="compute failed trials again")
+    what.add_argument(
+        "--precision",
+        help="number format in which models of the paper profile run: float32 (default), tf32, bfloat16, float16",
+    )
+    own = parser.add_argument_group(
+        "what is measured and explained", "for models and images of your own; a profile decides it as the paper does"
+    )
+    own.add_argument("--metrics", action="extend", nargs="+", help="faithfulness, localisation, saco")
+    add_target_flags(own, "explain the model's 'prediction' or the image's 'label'")
+    how = parser.add_argument_group("how it runs", "no result depends on these beyond rounding")
+    how.add_argument("--device", help="such as cuda; cpu by default")
+    how.add_argument("--batch-size", type=int, help="changed images that run at once for the curves; 64 by default")
+    how.add_argument("--workers", type=int, help="processes on this machine that compute trials")
+    how.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask cluster, such as tcp://host:8786")
+    how.add_argument("--retry-failed", action="store_true", help="compute failed trials again")
 
 
 def given_options(parsed: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -22,11 +22,19 @@ HELP = "what `bench --profile paper` needs, how to get what is missing, and what
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--profile", default="paper", metavar="PROFILE", help="paper, or a file of settings")
-    parser.add_argument("--out", type=Path, default=Path("runs/paper"), help="for the command that it prints")
+    parser.add_argument("--profile", default="paper", metavar="PROFILE", help="paper (default), or a file of settings")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/paper"),
+        help="the run's folder, in the command that is printed; default %(default)s",
+    )
     add_bench_arguments(parser)
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write a file of settings, filled as far as it can be; see --profile"
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="write all settings into a file, filled as far as they can be, which --profile reads",
     )
     parser.add_argument("--quick", action="store_true", help="look for files without opening each model and image")
     parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
@@ -34,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         type=int,
         metavar="N",
-        help="compute N images of each data set in the --precision and in float32, and say what changes; kept in --out",
+        help="compute N images of each data set in the number format of --precision and in float32, and say what "
+        "changes; the trials are kept in --out",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
@@ -136,7 +145,8 @@ def _settings(report: "Report") -> list[str]:
         for dataset in settings.datasets(table):
             groups.setdefault(settings.count(table, dataset), {})[str(table)] = None
     images = "; ".join(
-        f"{count} in tables {', '.join(tables)}" if len(groups) > 1 else f"{count}" for count, tables in groups.items()
+        f"{count} in table{'s' * (len(tables) > 1)} {', '.join(tables)}" if len(groups) > 1 else f"{count}"
+        for count, tables in groups.items()
     )
     return [
         f"images of each data set: {images or 'none'}; seed {settings.seed}",

@@ -9,11 +9,11 @@ from caap_lab.errors import InputError
 FLAGS = ("against", "against_all", "logit")
 
 
-def add_target_flags(parser: argparse.ArgumentParser, target: str) -> None:
+def add_target_flags(parser: argparse._ActionsContainer, target: str) -> None:
     """Add --target, --against, --against-all and --logit. Names of classes stand in flags of their own.
 
     Args:
-        parser: Takes the flags.
+        parser: Takes the flags; a group of a parser, too.
         target: What --target is.
     """
     parser.add_argument("--target", metavar="CLASS", help=target)
