@@ -7,7 +7,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 TESTS := -n auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix docs bench figures notebooks slow gpu lab clean
+.PHONY: help demo test lint fix docs bench figures notebooks slow rehearse gpu lab clean
 
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,9 @@ fix: .venv/.dev   ## format, and mend what ruff can
 
 slow: .venv/.dev   ## run the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+rehearse: .venv/.dev   ## run the paper profile, doctor to figures, on made-up copies of its data: some minutes
+	$(BIN)/python -m pytest -m "" tests/bench/test_paper_run.py tests/bench/test_paper_refusals.py
 
 gpu: .venv/.dev   ## on a CUDA device: run its tests, then time CAAP there
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, and a PyTorch built for it")'
