@@ -188,8 +188,8 @@ def _beside_published(table: "Table", blocks: list[Block]) -> tuple[int, list[st
         name = rf"\textbf{{{_cell(table, cells.head(group))}}}"
         lines += [r"\midrule", rf"\multicolumn{{{width + 1}}}{{l}}{{{name}}} \\"]
         for method in methods:
-            numbers = [_number(cells, kind, (*group, m), method) for m in metrics for kind, _ in _BESIDE]
-            lines.append(_row([_cell(table, method), *numbers]))
+            numbers = [_number(cells, kind, (*group, m), method, True) for m in metrics for kind, _ in _BESIDE]
+            lines.append(_row([_cell(table, cells.row_head(group, method)), *numbers]))
     return width, lines
 
 
@@ -203,8 +203,8 @@ def _spanning(table: "Table", spans: Sequence[tuple[str, int]]) -> list[str]:
     return [_row(heads), " ".join(rules)]
 
 
-def _number(cells: Cells, kind: Kind, column: tuple[str, str, str], method: str) -> str:
-    text = _minus(cells.text(kind, column, method)).replace("±", r"$\pm$")
+def _number(cells: Cells, kind: Kind, column: tuple[str, str, str], method: str, below_row_head: bool = False) -> str:
+    text = _minus(cells.text(kind, column, method, below_row_head)).replace("±", r"$\pm$")
     return rf"\textbf{{{text}}}" if kind == "mean" and text and cells.is_best(column, method) else text
 
 

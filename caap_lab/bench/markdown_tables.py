@@ -41,14 +41,14 @@ def _beside_published(cells: Cells) -> str:
     for data, model in cells.groups:
         first = for_markdown(cells.head((data, model)))
         for method in cells.methods:
-            row = [_marked(cells, kind, (data, model, metric), method) for metric in metrics for kind in _BESIDE]
+            row = [_marked(cells, kind, (data, model, metric), method, True) for metric in metrics for kind in _BESIDE]
             if any(row):
-                rows.append([first, for_markdown(method), *row])
+                rows.append([first, for_markdown(cells.row_head((data, model), method)), *row])
     return _table(heads, rows, texts=2)
 
 
-def _marked(cells: Cells, kind: Kind, column: Column, method: str) -> str:
-    text = cells.text(kind, column, method)
+def _marked(cells: Cells, kind: Kind, column: Column, method: str, below_row_head: bool = False) -> str:
+    text = cells.text(kind, column, method, below_row_head)
     return f"**{text}**" if kind == "mean" and cells.is_best(column, method) else text
 
 

@@ -102,8 +102,25 @@ class Cells:
         n = self.images(group)
         return self.name(group) if n == self.usual.get(group[0], self.common) else f"{self.name(group)} (n {n})"
 
-    def text(self, kind: Kind, column: Column, method: str) -> str:
-        """A cell; empty where there is no such number. Means say on how many images they rest if others have more."""
+    def row_head(self, group: Group, method: str) -> str:
+        """A method, with its number of images in a group where all its means rest on as many, and others on more."""
+        n = self._row_images(group, method)
+        return method if n is None else f"{method} (n {n})"
+
+    def _row_images(self, group: Group, method: str) -> int | None:
+        lines = [self._lines.get((*group, metric, method)) for metric in self.metrics(group)]
+        found = {line["n"] for line in lines if line is not None}
+        return found.pop() if len(found) == 1 and found != {self.images(group)} else None
+
+    def text(self, kind: Kind, column: Column, method: str, below_row_head: bool = False) -> str:
+        """A cell; empty where there is no such number. Means say on how many images they rest if others have more.
+
+        Args:
+            kind: What it shows.
+            column: Of the table.
+            method: Its row.
+            below_row_head: Leave out what `row_head` says.
+        """
         line = self._lines.get((*column, method))
         if line is None:
             return ""
@@ -112,6 +129,8 @@ class Cells:
         value, error, sign = _NUMBERS[kind]
         text = self.columns[column[2]].with_error(line[value], line[error], sign)
         fewer = kind == "mean" and line["n"] != self.images(column[:2])
+        if below_row_head and self._row_images(column[:2], method) is not None:
+            fewer = False
         return f"{text} (n {line['n']})" if fewer and text else text
 
     def is_best(self, column: Column, method: str) -> bool:

@@ -162,6 +162,20 @@ def test_published_values_stand_beside_a_paper_run(paper_run: BenchmarkResult, t
     )
 
 
+def test_a_method_on_fewer_images_says_so_once_a_row(paper_run: BenchmarkResult) -> None:
+    table = make_tables(paper_run)[0]
+    frame = table.frame.copy()
+    here = (frame["model"] == "ViT-L/16") & (frame["method"] == "MDA")
+    frame.loc[here, "n"] = 4
+    fewer = replace(table, frame=frame)
+    markdown, latex = fewer.markdown(), fewer.latex()
+    assert markdown.count("(n 4)") == latex.count("(n 4)") == 1
+    assert "| MDA (n 4) | " in markdown and "\nMDA (n 4) & " in latex
+    frame.loc[here & (frame["metric"] == "insdel"), "n"] = 3  # not the same in all columns: each says its own
+    text = replace(table, frame=frame).latex()
+    assert text.count("(n 4)") == 2 and text.count("(n 3)") == 1 and "MDA (n" not in text
+
+
 def test_a_paper_table_says_what_is_left_out(paper_run: BenchmarkResult) -> None:
     one, three, ten = make_tables(paper_run)
     said = "Of the paper's table 1, this run leaves out the model DeiT3-L/16 and the method Grad-CAM."
