@@ -6,6 +6,7 @@ that nothing else is asked for, and all of it is checked before anything is comp
 what is found out only from the images. Those of gallery.py take the names of the wanted figures as well, `sheets`.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -81,8 +82,9 @@ def check_names(names: Sequence[str], folder: Path | None = None) -> list[str]:
         return known
     for name in names:
         if name not in known and name not in SHEETS:
+            written = re.sub(r"(?<!\d)\d(?!\d)", r"0\g<0>", name.lower())  # fig7 means fig07, not fig17
             raise InputError(
-                f"There is no figure or table {name!r}.{nearest(name, [*known, *SHEETS])} There are all, "
+                f"There is no figure or table {name!r}.{nearest(written, [*known, *SHEETS])} There are all, "
                 f"{', '.join(known)}, and of the gallery {SHEETS[0]} to {SHEETS[-1]}."
             )
     return list(dict.fromkeys(names))

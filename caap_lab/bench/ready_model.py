@@ -100,7 +100,7 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
     """Run one image, and as many as curves run at once on a GPU.
 
     Raises:
-        InputError: logits are not finite, or not so many images fit into the memory.
+        InputError: logits are not finite or all the same, or not so many images fit into the memory.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, *model.image_size, generator=generator).to(model.device, model.dtype)
@@ -109,6 +109,11 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
         raise InputError(
             f"Its logits are NaN or infinite for an image of noise, in {str(model.dtype).removeprefix('torch.')} on "
             f"{model.device}. The weights may be damaged, or need another dtype=, such as float32."
+        )
+    if logits.shape[-1] > 1 and bool((logits == logits[..., :1]).all()):
+        raise InputError(
+            "All its classes have the same logit for an image of noise, so that it predicts nothing: its classifier is "
+            "not trained, or not in the weights file."
         )
     if model.device.type == "cpu":
         return

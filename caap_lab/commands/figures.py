@@ -108,12 +108,18 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
         everything: True if what there are no data for is left out rather than refused.
     """
     from caap_lab.bench.figure_data import FigureData
+    from caap_lab.bench.figure_needs import run_in
     from caap_lab.bench.figure_options import FigureOptions
     from caap_lab.checks import check_count
 
     what = given_options(parsed, WHAT)
     options = FigureOptions(tuple(parsed.photos), what.pop("target", None))
     results = parsed.run_folder or parsed.out / "results"
+    if parsed.run_folder is not None and parsed.profile is None and run_in(results) is None:
+        raise InputError(
+            f"There is no run in {results}. Name a folder that `caap-lab bench` filled, or give the profile whose "
+            "results are to be computed and kept there: --profile demo, or --profile paper."
+        )
     plan = _plan(parsed.profile, what, results, needs, everything)
     if parsed.sweep_images is not None:
         check_count("sweep_images", parsed.sweep_images)

@@ -13,7 +13,7 @@ import timm
 import torch
 
 from caap_lab._version import __version__
-from caap_lab.checks import check_choice, check_count, check_seed, is_number
+from caap_lab.checks import check_choice, check_count, check_seed, is_number, is_whole
 from caap_lab.data.image_set import ImageSet
 from caap_lab.digests.hashing import hex_digest, pieces_digest
 from caap_lab.errors import InputError
@@ -116,8 +116,8 @@ def train_classifier(
     """
     place = as_device(device)
     schedule = _checked(mode, epochs, learning_rate, batch_size, seed)
-    if workers is not None:
-        check_count("workers", workers + 1)
+    if workers is not None and (not is_whole(workers) or workers < 0):
+        raise InputError(f"workers must be a whole number from 0 on, not {workers!r}.")
     reading = Reading(batch_size, _default_workers(place) if workers is None else workers, progress)
     photos = open_training_data(data)
     backbone = open_backbone(model, place)

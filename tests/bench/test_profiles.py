@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_alone_if_it_is_all(sources: dict[str, str]) ->
         plan_of(sources, "ImageNet-1K", tables=[1])
     with pytest.raises(cl.InputError, match=r"^For tables 1, 2, .* there is no ImageNet-1K \(--data imagenet:PATH\)"):
         paper_plan(PaperSettings())
-    with pytest.raises(cl.InputError, match="all models or methods of the chosen tables are left out"):
+    with pytest.raises(cl.InputError, match="all data sets, models or methods of the chosen tables are left out"):
         plan_of(sources, "ImageNet-1K", tables=[14], methods=["MDA"])
     with pytest.raises(cl.InputError, match="For table 14 all data sets are left out"):
         plan_of(sources, "ImageNet-1K", tables=[14], without=["ImageNet-1K"])

@@ -67,11 +67,13 @@ def test_every_model_that_cannot_run_is_named_before_the_folder_is_written(tmp_p
     damaged.write_bytes((BUNDLED / "demo.safetensors").read_bytes()[:-100])
     save_file({"weight": torch.ones(10, 7), "bias": torch.zeros(10)}, tmp_path / "wide.safetensors")
     huge = torch.full((10, cl.load_model("demo").spec.d_model), 3e38)
+    parts = ("weight", "bias")
     models = [
         f"missing=demo:checkpoint={tmp_path / 'none.safetensors'}",
         f"damaged=demo:checkpoint={damaged}",
         f"nan={changed(tmp_path / 'nan.safetensors', lambda s: s['norm.weight'].fill_(torch.nan))}",
         f"huge={changed(tmp_path / 'huge.safetensors', lambda s: s.update({'head.weight': huge}))}",
+        f"untrained={changed(tmp_path / 'zero.safetensors', lambda s: [s[f'head.{x}'].zero_() for x in parts])}",
         f"other=resnet18:checkpoint={BUNDLED / 'demo-cnn.safetensors'}",
         f"head=demo:head={tmp_path / 'wide.safetensors'}",
         "demo",
@@ -79,15 +81,16 @@ def test_every_model_that_cannot_run_is_named_before_the_folder_is_written(tmp_p
     with pytest.raises(cl.InputError) as refused:
         cl.benchmark(models, "rollout", out=tmp_path / "run", **QUICK)
     head, *lines = str(refused.value).splitlines()
-    assert head == "Nothing was computed, as 6 things stand in the way:"
+    assert head == "Nothing was computed, as 7 things stand in the way:"
     told = {name: next(line for line in lines if line.startswith(f"  {name}: ")) for name in
-            ("missing", "damaged", "nan", "huge", "other", "head")}  # fmt: skip
+            ("missing", "damaged", "nan", "huge", "untrained", "other", "head")}  # fmt: skip
     assert "none.safetensors cannot be read" in told["missing"]
     assert "damaged" in told["damaged"].partition(":")[2]
     assert "norm.weight in the checkpoint holds NaN or infinity" in told["nan"]
     assert "logits are NaN or infinite for an image of noise, in float32 on cpu" in told["huge"]
     assert "does not fit resnet18" in told["other"] and "reads 7 features" in told["head"]
-    assert not (tmp_path / "run").exists() and len(loads) == 6  # once each, not once per method and image
+    assert "All its classes have the same logit" in told["untrained"]
+    assert not (tmp_path / "run").exists() and len(loads) == 7  # once each, not once per method and image
 
 
 def test_one_problem_is_one_sentence(tmp_path: Path) -> None:

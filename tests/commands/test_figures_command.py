@@ -97,7 +97,16 @@ def test_a_figure_of_the_paper_profile_needs_nothing_else(drawn: list[FigureData
 def test_a_script_as_a_program(
     drawn: list[FigureData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--images", "3", "--out", str(tmp_path / "out"), "--results", str(tmp_path / "kept")]
+    options = [
+        "--profile",
+        "demo",
+        "--images",
+        "3",
+        "--out",
+        str(tmp_path / "out"),
+        "--results",
+        str(tmp_path / "kept"),
+    ]
     monkeypatch.setattr(sys, "argv", ["fig01.py", *options])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(FOLDER / "fig01.py"), run_name="__main__")
@@ -134,6 +143,10 @@ def test_tables_as_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["figures", "fig99"]) == 2
     assert "There is no figure or table 'fig99'" in capsys.readouterr().err
+    assert cli.main(["figures", "Fig7"]) == 2
+    assert "There is no figure or table 'Fig7'. Nearest: fig07" in capsys.readouterr().err
+    assert cli.main(["figures", "tab01", "--results", str(tmp_path / "misspelt"), "--out", str(tmp_path)]) == 2
+    assert "There is no run in" in capsys.readouterr().err and not (tmp_path / "misspelt").exists()
     paper = ["--profile", "paper", "--data", "imagenet:nowhere", "--out", str(tmp_path)]
     assert cli.main(["figures", "fig01", *paper]) == 2
     assert "There is no folder nowhere" in capsys.readouterr().err

@@ -304,7 +304,7 @@ def test_photos_that_no_classifier_can_be_trained_on_are_refused(
         ({"epochs": 3}, "epochs and learning_rate go with mode 'full'"),
         ({"learning_rate": 2, "mode": "full"}, "learning_rate=2 must be above 0 and below 1"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"workers": -1}, "workers must be"),
+        ({"workers": -1}, "workers must be a whole number from 0 on, not -1"),
         ({"seed": -1}, "seed=-1"),
         ({"device": "cuda:99"}, "cuda:99' is not there"),
     ],
