@@ -4,7 +4,8 @@
 
 Above, the mean attention weight of pairs of patches; below, the share of a patch's attention. Means over heads, then
 over the images that have such pairs, with standard errors over these. Only images with several objects have pairs
-between objects: how many there are stands above each panel.
+between objects: how many there are stands above each panel. What the paper calls extra-object attention is shown in its
+two parts: between objects, and from an object to the background.
 """
 
 import sys
