@@ -26,6 +26,27 @@ _LEFTOVER = r"[0-9a-f]{8}(?:-(?P<host>[0-9a-f]{8})-(?P<process>\d+))?"
 """What stands in a temporary name: a random mark, and who wrote it (older versions left that out)."""
 
 
+def folder_problem(folder: Path) -> str:
+    """Why files cannot be written into a folder, which need not be there yet; a sentence, empty if they can."""
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        return f"{place} is a file, and a folder should be there. Choose another place with out=... (--out)."
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"{place} cannot be written. Choose another place with out=... (--out)."
+    return ""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a place into which nothing can be written, before the work whose results would go there.
+
+    Raises:
+        InputError: says why.
+    """
+    problem = folder_problem(folder)
+    if problem:
+        raise InputError(problem)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it takes `path`'s place in one step, on any error it is removed.

@@ -24,7 +24,7 @@ from caap_lab.bench.profiles import DEMO_MODELS
 from caap_lab.bench.published import tables as table_numbers
 from caap_lab.checkout import checkout_folder, installed_folder
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, check_folder
 from caap_lab.models.names import nearest
 from caap_lab.plots.printed import add_caption
 from caap_lab.plots.style import save_figure
@@ -123,9 +123,11 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
         folder: Of the scripts; by default `figures_folder()`.
 
     Raises:
-        InputError: there is no figure or table of a name; something that one needs is missing or cannot be used, before
-            anything is computed; or, when all others are written, that one could not be drawn, for want of trials, say.
+        InputError: there is no figure or table of a name; something that one needs is missing or cannot be used, or
+            nothing can be written into `out`, before anything is computed; or, when all others are written, that one
+            could not be drawn, for want of trials, say.
     """
+    check_folder(out)
     needs = needs_of(names, folder)
     everything = "all" in names
     reads = {name: {need.table for need in some or ()} for name, some in needs.items()}

@@ -1,6 +1,5 @@
 """All that a run needs, opened and tried before its first trial: nothing that can be known then may fail days later."""
 
-import os
 import shutil
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from caap_lab.bench.trial import forget_models
 from caap_lab.data.image_set import ImageSet
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
+from caap_lab.files import folder_problem
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant
 
@@ -113,8 +113,9 @@ def folder_problems(folder: Path, trials: int) -> list[Problem]:
     place = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), None)
     if place is None or not place.is_dir():
         return []  # told when the folder is made
-    if not os.access(place, os.W_OK | os.X_OK):
-        return [Problem(str(folder), f"{place} cannot be written. Choose another place with out=... (--out).")]
+    problem = folder_problem(folder)
+    if problem:
+        return [Problem(str(folder), problem)]
     needed, free = trials * _ROW_BYTES, shutil.disk_usage(place).free
     if needed > free:
         return [

@@ -21,7 +21,7 @@ from caap_lab.bench.table_cells import Cells, Group, Kind
 from caap_lab.bench.table_notes import Notes, notes_of, tables_left_out, usual_images
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html, for_markdown
-from caap_lab.files import atomic_path
+from caap_lab.files import atomic_path, check_folder
 from caap_lab.metrics.metric import PERCENT, MetricColumn
 from caap_lab.tables.html import html_table
 
@@ -166,8 +166,12 @@ def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
 
     Returns:
         The files, `tables.md` first.
+
+    Raises:
+        InputError: nothing can be written into the folder.
     """
     folder = Path(folder)
+    check_folder(folder)
     tables = make_tables(result)
     head = _of_all(result, tables)
     markdown = [*(f"{for_markdown(line)}\n" for line in head), *(table.markdown() for table in tables)]

@@ -123,6 +123,11 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
     plan = _plan(parsed.profile, what, results, needs, everything)
     if parsed.sweep_images is not None:
         check_count("sweep_images", parsed.sweep_images)
+        most = max(len(study.data.names) for study in plan.studies)
+        if parsed.sweep_images > most:
+            raise InputError(
+                f"--sweep-images {parsed.sweep_images}: sweeps take some of the tables' images, {most} here."
+            )
     count = parsed.sweep_images or SWEEP_IMAGES.get(plan.profile)
     return FigureData(plan, results, given_options(parsed, HOW), count, options)
 

@@ -65,6 +65,8 @@ def test_photos_target_and_images_of_sweeps(drawn: list[FigureData], tmp_path: P
     assert "fig12 shows photo 2, and there are 1." in capsys.readouterr().err
     assert cli.main(["figures", "fig01", "--sweep-images", "0", "--out", str(tmp_path)]) == 2
     assert "sweep_images" in capsys.readouterr().err
+    assert cli.main(["figures", "fig04", "--sweep-images", "3", "--images", "2", "--out", str(tmp_path)]) == 2
+    assert "--sweep-images 3: sweeps take some of the tables' images, 2 here" in capsys.readouterr().err
 
 
 def test_the_run_in_the_folder_decides_what_the_options_leave_open(
@@ -147,6 +149,12 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert "There is no figure or table 'Fig7'. Nearest: fig07" in capsys.readouterr().err
     assert cli.main(["figures", "tab01", "--results", str(tmp_path / "misspelt"), "--out", str(tmp_path)]) == 2
     assert "There is no run in" in capsys.readouterr().err and not (tmp_path / "misspelt").exists()
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        kept = ["--images", "1", "--results", str(tmp_path / "kept"), "--profile", "demo"]
+        assert cli.main(["figures", "tab01", "--out", str(out), *kept]) == 2
+        assert "file is a file, and a folder should be there" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
     paper = ["--profile", "paper", "--data", "imagenet:nowhere", "--out", str(tmp_path)]
     assert cli.main(["figures", "fig01", *paper]) == 2
     assert "There is no folder nowhere" in capsys.readouterr().err
