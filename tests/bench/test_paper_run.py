@@ -12,7 +12,7 @@ from caap_lab import cli
 from caap_lab.bench import benchmark
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.published import tables
-from helpers.published_layouts import BREEDS, write_photo
+from helpers.published_layouts import BREEDS, IMAGENET, imagenet_s_zipped, write_photo
 from helpers.stranger import PET, Stranger, stranger
 
 FIGURES = tuple(f"fig{number:02d}" for number in range(1, 13))
@@ -120,6 +120,19 @@ def test_from_the_settings_to_the_figures(
     files = drawn("fig03 fig10 tab03", tmp_path, computed, capsys)
     figures = [f"{name}.{ending}" for name in ("fig03", "fig10") for ending in ("png", "pdf", "csv", "txt")]
     assert files == [*figures, "table_03.md", "table_03.tex", "table_03.csv"]
+
+
+def test_photos_in_another_layout_are_the_same_trials(
+    world: Stranger, tmp_path: Path, computed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--tables", "1", "2", "--without", "CLIP-L/14", "DINOv2-L/14", "DeiT3-L/16", "--methods", "Rollout"]
+    for name, layout in IMAGENET.items():
+        imagenet = layout(tmp_path / name)
+        masks = imagenet_s_zipped(tmp_path / f"{name}, masks", imagenet)
+        given = [*world.given(data={"ImageNet-1K": imagenet, "ImageNet-S": masks}), *few, "--protocol", "patches"]
+        assert cli.main(["bench", "--profile", "paper", *given, "--out", str(tmp_path / "run")]) == 0
+        assert "4 of 4 trials are computed" in capsys.readouterr().out
+        assert len(computed) == 4, name  # in the first layout
 
 
 @pytest.mark.slow
