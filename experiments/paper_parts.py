@@ -12,16 +12,13 @@ from statistics import median
 from caap_lab.bench.implied_images import implied_images
 from caap_lab.bench.paper_parts import HEADS, IMAGES, MODELS, group_of
 from caap_lab.bench.published import names, tables
-from caap_lab.variant import parse_variant
 
 
 def models_table() -> str:
     """The paper's models as timm's weights."""
-    lines = ["| Paper | timm | Options | Beside |", "|---|---|---|---|"]
+    lines = ["| Paper | Weights of timm, with options | Head |", "|---|---|---|"]
     for name, text in MODELS.items():
-        spec = parse_variant(text)
-        options = ", ".join(f"`{key}={value}`" for key, value in spec.options.items())
-        lines.append(f"| {name} | `{spec.name}` | {options} | {f'`{HEADS[name]}`' if name in HEADS else ''} |")
+        lines.append(f"| {name} | `{text}` | {f'`{HEADS[name]}`' if name in HEADS else 'its own'} |")
     return "\n".join(lines) + "\n"
 
 
