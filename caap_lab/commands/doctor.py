@@ -57,6 +57,9 @@ def run(parsed: argparse.Namespace) -> int:
     device = parsed.device or "cpu"
     settings = paper_settings(parsed.profile, given_options(parsed, WHAT))
     _check_file(parsed)
+    for name in ("write", "quick", "no_timing"):
+        if parsed.compare is not None and getattr(parsed, name):
+            raise InputError(f"--{name.replace('_', '-')} does not go with --compare, which only compares.")
     if parsed.compare is not None:
         return _compare(parsed, settings)
     report = doctor(

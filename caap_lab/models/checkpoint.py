@@ -221,7 +221,21 @@ def _check_unpacked(path: Path) -> None:
 
 def _read(path: Path, start: int = 0) -> Any:
     check_file(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, start)
+    safe = path.suffix == ".safetensors"
+    if safe and zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is a PyTorch checkpoint with another ending: rename it to {path.stem}.pth.")
+    if not safe and _is_safetensors(path):
+        raise CheckpointError(
+            f"{path} is a safetensors file with another ending: rename it to {path.stem}.safetensors."
+        )
+    return _read_safetensors(path) if safe else _read_pickle(path, start)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """True if a file begins as safetensors do: eight bytes with the length of a JSON text, and the text."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _read_safetensors(path: Path) -> Any:

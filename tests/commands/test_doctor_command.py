@@ -102,6 +102,7 @@ def test_a_file_of_settings_is_written_filled_in_and_run(tmp_path: Path, capsys:
         (["--profile", "demo"], "The demo profile needs nothing but this package. Give --profile paper, or a file"),
         (["--tables", "1", "--methods", "CAAP", "--without", "CAAP"], "Nothing is left to compute"),
         (["--tables", "1", "--without", "ImageNet-1K"], "Nothing is left to compute"),
+        (["--compare", "2", "--precision", "bfloat16"], "--no-timing does not go with --compare"),
         (["--images", "2", "--images", "table8=3"], "--images 2 is for all tables, and stands alone"),
     ],
 )

@@ -141,6 +141,11 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
             "git lfs pull",
         ),
         "weights.npz": (b"PK", r"ending \.npz"),
+        "safe.pth": (whole.read_bytes(), r"is a safetensors file .* rename it to safe\.safetensors"),
+        "torch.safetensors": (
+            (tmp_path / "whole.pth").read_bytes(),
+            r"a PyTorch checkpoint .* rename it to torch\.pth",
+        ),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
