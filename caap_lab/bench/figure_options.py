@@ -22,7 +22,8 @@ class FigureOptions:
 def photo_names(images: ImageSet, photos: Iterable[str]) -> dict[str, str]:
     """A data set's names of the photos that a user named in full, or by the file's name with or without its ending.
 
-    Photos that the data set does not have are left out; see `check_photos`.
+    Where a data set's names have no ending, as ImageNet's, the file's name or path will do, too. Photos that the data
+    set does not have are left out; see `check_photos`.
 
     Raises:
         InputError: a name fits several photos.
@@ -35,7 +36,8 @@ def photo_names(images: ImageSet, photos: Iterable[str]) -> dict[str, str]:
     names |= {sample.name: {sample.name: None} for sample in images}
     found = {}
     for photo in photos:
-        fits = list(names.get(photo, ()))
+        bare = PurePosixPath(photo).stem
+        fits = list(names.get(photo) or (name for name in names.get(bare, ()) if not PurePosixPath(name).suffix))
         if len(fits) > 1:
             more = ", ..." if len(fits) > 3 else ""
             raise InputError(f"--photos {photo} can be any of {len(fits)} images: {', '.join(fits[:3])}{more}.")

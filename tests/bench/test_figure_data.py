@@ -156,8 +156,12 @@ def test_targets_are_classes_of_the_models(target: str, refused: str | None, tmp
 def test_photos_by_the_name_of_their_file(tmp_path: Path) -> None:
     images = cl.open_images(class_folders(tmp_path))
     first = next(iter(images)).name
-    for typed in (first, Path(first).name, Path(first).stem):
+    for typed in (first, f"{first}.JPEG", f"val/n01443537/{first}.JPEG"):
         assert photo_names(images, [typed]) == {typed: first}
+    ending = replace(images, samples=tuple(replace(one, name=f"a/{one.name}.png") for one in images))
+    for typed in (f"a/{first}.png", f"{first}.png", first):
+        assert photo_names(ending, [typed]) == {typed: f"a/{first}.png"}
+    assert not photo_names(ending, [f"{first}.JPEG"])
     same = replace(images, samples=tuple(replace(one, name=f"{k}/a.png") for k, one in enumerate(images)))
     with pytest.raises(cl.InputError, match=r"--photos a can be any of 4 images: 0/a\.png, 1/a\.png, 2/a\.png, "):
         photo_names(same, ["a"])
