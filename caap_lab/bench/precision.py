@@ -95,7 +95,10 @@ def comparison_lines(frame: "pd.DataFrame") -> list[list[str]]:
     rows = [["data", "model", "method", "n", "same prediction", "Spearman (lowest)", *metrics]]
     for who, part in frame.groupby(["data", "model", "method"], sort=False):
         first = part.iloc[0]
-        change = {line.metric: f"{line.difference:+.2f} ± {line.difference_se:.2f}" for line in part.itertuples()}
+        change = {
+            line.metric: f"{round(line.difference, 2) + 0.0:+.2f} ± {line.difference_se:.2f}"  # no -0.00
+            for line in part.itertuples()
+        }
         rows.append(
             [
                 *map(str, who),

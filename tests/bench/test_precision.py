@@ -42,6 +42,7 @@ def test_doctor_compares_a_number_format(tmp_path: Path, capsys: pytest.CaptureF
     same = compared(whole, whole)
     assert set(same["same_prediction"]) == set(same["spearman_lowest"]) == {1.0} and set(same["difference_se"]) == {0.0}
     assert comparison_lines(same)[1][3:6] == ["2", "100%", "1.0000 (1.0000)"]
+    assert "-0.00" not in str(comparison_lines(same.assign(difference=-1e-9)))
 
 
 def test_products_as_gpus_make_them() -> None:
