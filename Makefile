@@ -38,7 +38,7 @@ slow: .venv/.dev   ## run the slow tests
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 rehearse: .venv/.dev   ## run the paper profile, doctor to figures, on made-up copies of its data: some minutes
-	$(BIN)/python -m pytest -m "" tests/bench/test_paper_run.py tests/bench/test_paper_refusals.py
+	$(BIN)/python -m pytest -m "" tests/bench/paper/test_paper_run.py tests/bench/paper/test_paper_refusals.py
 
 gpu: .venv/.dev   ## on a CUDA device: run its tests, then time CAAP there
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, and a PyTorch built for it")'

@@ -2,16 +2,16 @@
 
     python -m experiments.paper_parts --out docs/tables
 
-Writes `paper_models.md` and `paper_images.md`, from `caap_lab.bench.paper_parts` and the paper's standard errors.
+Writes `paper_models.md` and `paper_images.md`, from `caap_lab.bench.paper.parts` and the paper's standard errors.
 """
 
 import argparse
 from pathlib import Path
 from statistics import median
 
-from caap_lab.bench.implied_images import implied_images
-from caap_lab.bench.paper_parts import HEADS, IMAGES, MODELS, group_of
-from caap_lab.bench.published import names, tables
+from caap_lab.bench.paper.implied_images import implied_images
+from caap_lab.bench.paper.parts import HEADS, IMAGES, MODELS, group_of
+from caap_lab.bench.paper.published import names, tables
 
 
 def models_table() -> str:

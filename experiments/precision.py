@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.bench.precision import compared, comparison_lines
+from caap_lab.bench.paper.precision import compared, comparison_lines
 from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.variant import Variant, parse_variant
 

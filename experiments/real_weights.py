@@ -14,7 +14,7 @@ import pandas as pd
 
 import caap_lab as cl
 from benchmarks.machine import describe
-from caap_lab.bench.published import METRICS
+from caap_lab.bench.paper.published import METRICS
 from caap_lab.variant import parse_variant
 
 QUICK = (

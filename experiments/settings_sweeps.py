@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import caap_lab as cl
-from caap_lab.bench.published import METRICS as PAPER_METRICS
+from caap_lab.bench.paper.published import METRICS as PAPER_METRICS
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol

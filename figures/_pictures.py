@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from caap_lab.bench.figure_scripts import GALLERY, SHEETS, figure_names
+from caap_lab.bench.figures.scripts import GALLERY, SHEETS, figure_names
 
 WIDTH = 1000
 """Of the pictures, in pixels at most."""

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch
 
-from caap_lab.bench.figure_data import CAAP, FigureData, FigureResult, map_scores
-from caap_lab.bench.figure_needs import Need
+from caap_lab.bench.figures.data import CAAP, FigureData, FigureResult, map_scores
+from caap_lab.bench.figures.needs import Need
 from caap_lab.commands.figures import run_script
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches

@@ -8,9 +8,9 @@ table 1, or `--target`. Every map has its own range of colours.
 
 import sys
 
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import Need
-from caap_lab.bench.map_figures import sheet_of_maps
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.map_figures import sheet_of_maps
+from caap_lab.bench.figures.needs import Need
 from caap_lab.commands.figures import run_script
 
 NEEDS = (Need(1, "maps", images=1),)

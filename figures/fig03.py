@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from tqdm.auto import tqdm
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import Need
-from caap_lab.bench.figure_options import FigureOptions, photo_names
-from caap_lab.bench.map_figures import sheet_of_maps
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.map_figures import sheet_of_maps
+from caap_lab.bench.figures.needs import Need
+from caap_lab.bench.figures.options import FigureOptions, photo_names
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Data, Study
 from caap_lab.commands.figures import run_script

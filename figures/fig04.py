@@ -8,9 +8,9 @@ Hollow marks are the paper's numbers at the default, white.
 import sys
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import sweep_needs
-from caap_lab.bench.setting_figures import TABLES, figure_over_names
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import sweep_needs
+from caap_lab.bench.figures.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
 
 BLANKS = {"white": "White", "black": "Black", "mean": "Mean", "noise": "Noisy", "blurred_noise": "Blur Noisy"}

@@ -10,9 +10,9 @@ at the default.
 import sys
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import sweep_needs
-from caap_lab.bench.setting_figures import TABLES, figure_over_names
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import sweep_needs
+from caap_lab.bench.figures.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
 
 NEIGHBOURHOODS = {

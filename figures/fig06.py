@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import Need
-from caap_lab.bench.figure_words import MEANS
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import Need
+from caap_lab.bench.figures.words import MEANS
 from caap_lab.bench.identity import weights_digest
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.attention import plot_regions

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import sweep_needs
-from caap_lab.bench.setting_figures import TABLES, beside_default, models_of, plot_panels
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import sweep_needs
+from caap_lab.bench.figures.setting_figures import TABLES, beside_default, models_of, plot_panels
 from caap_lab.commands.figures import run_script
 from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.plots.lines import mark_number, plot_lines

@@ -7,10 +7,10 @@ The lower the curve, the better. Bands and bars are standard errors; hollow mark
 
 import sys
 
-from caap_lab.bench.curve_figures import TABLES as TABLES
-from caap_lab.bench.curve_figures import curve_figure
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import trial_needs
+from caap_lab.bench.figures.curve_figures import TABLES as TABLES
+from caap_lab.bench.figures.curve_figures import curve_figure
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import trial_needs
 from caap_lab.commands.figures import run_script
 
 NEEDS = trial_needs(TABLES)

@@ -16,10 +16,10 @@ import sys
 import pandas as pd
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import trial_needs
-from caap_lab.bench.figure_words import count_text, means_text
-from caap_lab.bench.published_beside import with_published
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.needs import trial_needs
+from caap_lab.bench.figures.published_beside import with_published
+from caap_lab.bench.figures.words import count_text, means_text
 from caap_lab.commands.figures import run_script
 from caap_lab.plots.overview import plot_overview
 from caap_lab.plots.style import level_styles

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.figure_needs import Need
-from caap_lab.bench.figure_scripts import SHEETS
-from caap_lab.bench.map_figures import sheet_of_maps
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.figures.map_figures import sheet_of_maps
+from caap_lab.bench.figures.needs import Need
+from caap_lab.bench.figures.scripts import SHEETS
 from caap_lab.commands.figures import run_script
 
 NEEDS = (Need(1, "maps", images=len(SHEETS), target="label"),)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import caap_lab as cl
-from caap_lab.bench.figure_data import FigureData
-from caap_lab.bench.tables import make_tables
+from caap_lab.bench.figures.data import FigureData
+from caap_lab.bench.tables.table import make_tables
 from caap_lab.commands.figures import run_script
 
 

@@ -17,11 +17,11 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune  # as noteb
 
 import caap_lab as cl
 from caap_lab.attribution.gallery import gallery
-from caap_lab.bench.mean_curves import mean_curves
+from caap_lab.bench.figures.mean_curves import mean_curves
 from caap_lab.bench.plan import BenchmarkPlan, Data, Study
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.tables import make_tables
+from caap_lab.bench.tables.table import make_tables
 from caap_lab.escaping import for_html, for_latex, for_markdown, for_plot
 from caap_lab.plots.curves import plot_mean_curves
 from caap_lab.plots.points import plot_points

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caap_lab.attribution.registry import RUN_OPTIONS, find_method
 from caap_lab.bench.pairing import label_of, with_model_classes
-from caap_lab.bench.paper_classes import class_problem
+from caap_lab.bench.paper.classes import class_problem
 from caap_lab.bench.plan import Study
 from caap_lab.bench.target_rule import OwnTarget, fixed_classes, has_probability, reads_label
 from caap_lab.bench.trial import GB, forget_failures, forget_unused, model_of, seen_masks

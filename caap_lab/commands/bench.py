@@ -58,10 +58,10 @@ def run(parsed: argparse.Namespace) -> int:
 def _paper(profile: str, what: dict[str, Any], out: Path, how: dict[str, Any]) -> "BenchmarkResult":
     """A run of the paper profile, which keeps its settings beside its plan for whoever makes it again."""
     from caap_lab.bench.benchmark import run_plan
+    from caap_lab.bench.paper.profiles import left_out, paper_plan
+    from caap_lab.bench.paper.settings_file import write_settings
     from caap_lab.bench.plan import BenchmarkPlan
-    from caap_lab.bench.profiles import left_out, paper_plan
     from caap_lab.bench.run_folder import RunFolder
-    from caap_lab.bench.settings_file import write_settings
 
     settings = paper_settings(profile, what)
     plan = paper_plan(settings)

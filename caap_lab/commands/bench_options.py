@@ -9,7 +9,7 @@ from caap_lab.commands.target_flags import FLAGS, add_target_flags
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from caap_lab.bench.paper_settings import PaperSettings
+    from caap_lab.bench.paper.settings import PaperSettings
     from caap_lab.bench.plan import BenchmarkPlan
 
 HOW = ("device", "batch_size", "workers", "scheduler", "retry_failed")
@@ -144,7 +144,7 @@ def profile_plan(profile: str, options: dict[str, Any]) -> "BenchmarkPlan":
     Raises:
         InputError: an option does not go with the profile, or something that it needs is missing.
     """
-    from caap_lab.bench.profiles import paper_plan
+    from caap_lab.bench.paper.profiles import paper_plan
 
     return demo_profile(options) if profile == "demo" else paper_plan(paper_settings(profile, options))
 
@@ -158,7 +158,7 @@ def demo_profile(options: dict[str, Any]) -> "BenchmarkPlan":
     Raises:
         InputError: an option does not go with the demo profile.
     """
-    from caap_lab.bench.profiles import demo_plan
+    from caap_lab.bench.paper.profiles import demo_plan
 
     refuse_others(options, DEMO, "--profile demo")
     given: dict[str, Any] = {name: options[name] for name in ("methods", "without") if name in options}
@@ -177,8 +177,8 @@ def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
     Raises:
         InputError: an option does not go with the paper profile, or does not have its form.
     """
-    from caap_lab.bench.paper_settings import given_settings
-    from caap_lab.bench.settings_file import read_settings
+    from caap_lab.bench.paper.settings import given_settings
+    from caap_lab.bench.paper.settings_file import read_settings
 
     check_profile(profile)
     if profile == "demo":

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from caap_lab.bench.cost_report import CostReport
-    from caap_lab.bench.costs import Share
+    from caap_lab.bench.paper.cost_report import CostReport
+    from caap_lab.bench.paper.costs import Share
 
 _NOTES = {
     "--protocol": " (other numbers than with rise; compare within one protocol)",

@@ -14,8 +14,8 @@ from caap_lab.cpu_use import contention_now
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from caap_lab.bench.doctor import Part, Report
-    from caap_lab.bench.paper_settings import PaperSettings
+    from caap_lab.bench.paper.doctor import Part, Report
+    from caap_lab.bench.paper.settings import PaperSettings
 
 HELP = "what `bench --profile paper` needs, how to get what is missing, and what it costs"
 
@@ -52,7 +52,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Print what the paper profile needs, what is here and what a run costs; returns 1 if something is missing."""
     from torch import get_num_threads
 
-    from caap_lab.bench.doctor import advice, doctor
+    from caap_lab.bench.paper.doctor import advice, doctor
 
     device = parsed.device or "cpu"
     settings = paper_settings(parsed.profile, given_options(parsed, WHAT))
@@ -103,7 +103,7 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _compare(parsed: argparse.Namespace, settings: "PaperSettings") -> int:
     """Print what a number format does to the profile's maps and metrics, on a few images."""
-    from caap_lab.bench.precision import REFERENCE, comparison_lines, precision_effect
+    from caap_lab.bench.paper.precision import REFERENCE, comparison_lines, precision_effect
     from caap_lab.checks import check_count
 
     check_count("--compare", parsed.compare)
@@ -129,8 +129,8 @@ def _check_file(parsed: argparse.Namespace) -> None:
 
 
 def _write(report: "Report", file: Path) -> None:
-    from caap_lab.bench.filled_settings import filled, missing
-    from caap_lab.bench.settings_file import write_settings
+    from caap_lab.bench.paper.filled_settings import filled, missing
+    from caap_lab.bench.paper.settings_file import write_settings
 
     write_settings(filled(report), file, missing(report))
 
@@ -160,7 +160,7 @@ def _settings(report: "Report") -> list[str]:
 
 def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:
     """The command that makes these tables, with the options that `doctor` was given or the file that holds them."""
-    from caap_lab.bench.published import tables
+    from caap_lab.bench.paper.published import tables
 
     profile = parsed.write or parsed.profile
     words = ["caap-lab", "bench", "--profile", str(profile), "--out", str(parsed.out)]

@@ -18,9 +18,9 @@ from caap_lab.commands.bench_options import (
 from caap_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from caap_lab.bench.figure_data import FigureData
-    from caap_lab.bench.figure_needs import Need
-    from caap_lab.bench.paper_settings import PaperSettings
+    from caap_lab.bench.figures.data import FigureData
+    from caap_lab.bench.figures.needs import Need
+    from caap_lab.bench.paper.settings import PaperSettings
     from caap_lab.bench.plan import BenchmarkPlan
 
 SWEEP_IMAGES = {"demo": 8}
@@ -63,7 +63,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Draw figures and tables of a profile, computing what is missing; prints the files."""
-    from caap_lab.bench.figure_scripts import make, needs_of
+    from caap_lab.bench.figures.scripts import make, needs_of
 
     needs = needs_of(parsed.names)
     for path in make(parsed.names, _data(parsed, needs, everything="all" in parsed.names), parsed.out):
@@ -81,7 +81,7 @@ def run_script(script: str | Path, arguments: Sequence[str] | None = None) -> in
     Returns:
         The exit status, 2 for input that cannot be used.
     """
-    from caap_lab.bench.figure_scripts import make, needs_of
+    from caap_lab.bench.figures.scripts import make, needs_of
 
     path = Path(script)
     parser = argparse.ArgumentParser(prog=path.name)
@@ -107,9 +107,9 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
         needs: Of the figures, by name; None for one that reads the whole profile, as without any.
         everything: True if what there are no data for is left out rather than refused.
     """
-    from caap_lab.bench.figure_data import FigureData
-    from caap_lab.bench.figure_needs import run_in
-    from caap_lab.bench.figure_options import FigureOptions
+    from caap_lab.bench.figures.data import FigureData
+    from caap_lab.bench.figures.needs import run_in
+    from caap_lab.bench.figures.options import FigureOptions
     from caap_lab.checks import check_count
 
     what = given_options(parsed, WHAT)
@@ -140,7 +140,7 @@ def _plan(
     everything: bool,
 ) -> "BenchmarkPlan":
     """The plan of the profile, or of the run that fills the results' folder, as far as the figures need it."""
-    from caap_lab.bench.figure_needs import check_tables, completed_demo, narrowed, run_in
+    from caap_lab.bench.figures.needs import check_tables, completed_demo, narrowed, run_in
 
     known = None if None in needs.values() or not needs else [need for some in needs.values() for need in some or ()]
     there = run_in(results)
@@ -173,8 +173,8 @@ def _paper_plan(
         must: What is refused rather than left out, by the figure's name.
         known: What all figures need; None for the whole profile.
     """
-    from caap_lab.bench.figure_needs import check_tables, paper_figure_plan, settings_for
-    from caap_lab.bench.profiles import left_out, paper_plan
+    from caap_lab.bench.figures.needs import check_tables, paper_figure_plan, settings_for
+    from caap_lab.bench.paper.profiles import left_out, paper_plan
 
     check_tables(must, settings.wanted, "Leave --tables out, or name it there.")
     asked = settings if known is None else settings_for(settings, known)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Write a run's tables, a page and a LaTeX document with all of them; prints the page."""
     from caap_lab.bench.result import BenchmarkResult
-    from caap_lab.bench.tables import write_tables
+    from caap_lab.bench.tables.table import write_tables
 
     result = BenchmarkResult.open(parsed.run_folder)
     folder = parsed.out or result.folder / "tables"

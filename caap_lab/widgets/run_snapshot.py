@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from caap_lab.bench.mean_curves import mean_curves
+from caap_lab.bench.figures.mean_curves import mean_curves
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.tables import Table, make_tables
+from caap_lab.bench.tables.table import Table, make_tables
 from caap_lab.escaping import for_html, for_plot
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import caap_lab as cl
-from caap_lab.bench.doctor import doctor
 from caap_lab.bench.identity import weights_digest
-from caap_lab.bench.paper_settings import given_settings
+from caap_lab.bench.paper.doctor import doctor
+from caap_lab.bench.paper.settings import given_settings
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.variant import parse_variant
 from helpers.checkpoints import PROCESSOR, change_json, put_in_cache, save_transformers

@@ -15,7 +15,7 @@ from caap_lab.bench import own_code
 from caap_lab.bench.benchmark import resume
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
-from caap_lab.bench.tables import make_tables
+from caap_lab.bench.tables.table import make_tables
 from caap_lab.metrics.catalogue import METRICS
 from caap_lab.metrics.metric import MetricInput
 from caap_lab.metrics.protocol import CurveProtocol

@@ -20,8 +20,8 @@ import caap_lab as cl
 from caap_lab.bench import benchmark as running_module
 from caap_lab.bench import ready, trial
 from caap_lab.bench.benchmark import run_plan
-from caap_lab.bench.paper_settings import given_settings
-from caap_lab.bench.profiles import demo_plan, paper_plan
+from caap_lab.bench.paper.profiles import demo_plan, paper_plan
+from caap_lab.bench.paper.settings import given_settings
 from caap_lab.bench.ready import count_problem, folder_problems
 from caap_lab.bench.ready_model import how_many_fit, model_problems
 from caap_lab.bench.run_folder import RunFolder

@@ -12,11 +12,11 @@ import caap_lab as cl
 from caap_lab.bench.benchmark import resume
 from caap_lab.bench.identity import classes_are_texts
 from caap_lab.bench.map_rows import map_to_row, row_to_map
+from caap_lab.bench.paper.profiles import _by_own_logit, demo_plan
 from caap_lab.bench.plan import BenchmarkPlan, Trial
-from caap_lab.bench.profiles import _by_own_logit, demo_plan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
-from caap_lab.bench.tables import make_tables
+from caap_lab.bench.tables.table import make_tables
 from caap_lab.bench.target_rule import OwnTarget, rule_from_json, rule_to_json, rule_words
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import CurveProtocol

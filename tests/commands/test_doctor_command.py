@@ -8,7 +8,7 @@ import huggingface_hub
 import pytest
 
 from caap_lab import cli
-from caap_lab.bench.profiles import HEADS
+from caap_lab.bench.paper.profiles import HEADS
 from caap_lab.data.imagenet import HOME as IMAGENET_HOME
 from helpers.imagenet import imagenet_folder
 from helpers.paper_models import cnn_folder

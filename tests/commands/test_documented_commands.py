@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from caap_lab.bench.paper_settings import PaperSettings
-from caap_lab.bench.settings_file import read_settings
+from caap_lab.bench.paper.settings import PaperSettings
+from caap_lab.bench.paper.settings_file import read_settings
 from caap_lab.cli import _parser
 from experiments.paper_parts import TABLES
 

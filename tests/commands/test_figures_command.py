@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from caap_lab import cli
-from caap_lab.bench import figure_scripts
-from caap_lab.bench.figure_data import FigureData, FigureResult
-from caap_lab.bench.profiles import demo_plan
+from caap_lab.bench.figures import scripts as figure_scripts
+from caap_lab.bench.figures.data import FigureData, FigureResult
+from caap_lab.bench.paper.profiles import demo_plan
 from caap_lab.commands.figures import run_script
 from caap_lab.errors import InputError
 from caap_lab.metrics.protocol import curve_protocol
@@ -118,7 +118,7 @@ def test_a_script_as_a_program(
 
 OWN_SCRIPT = """
 import pandas as pd
-from caap_lab.bench.figure_data import FigureResult
+from caap_lab.bench.figures.data import FigureResult
 from caap_lab.plots.style import new_axes
 
 def draw(data):

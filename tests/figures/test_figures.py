@@ -14,13 +14,15 @@ from matplotlib.patches import ConnectionPatch
 import caap_lab as cl
 from caap_lab import checkout
 from caap_lab.attribution.gallery import gallery
-from caap_lab.bench import benchmark, figure_data, figure_scripts
-from caap_lab.bench.figure_data import FigureData
-from caap_lab.bench.figure_options import FigureOptions
-from caap_lab.bench.figure_scripts import TABLES, check_names, figure_names, load_script, make
+from caap_lab.bench import benchmark
+from caap_lab.bench.figures import data as figure_data
+from caap_lab.bench.figures import scripts as figure_scripts
+from caap_lab.bench.figures.data import FigureData
+from caap_lab.bench.figures.map_figures import sheet_of_maps
+from caap_lab.bench.figures.options import FigureOptions
+from caap_lab.bench.figures.scripts import TABLES, check_names, figure_names, load_script, make
 from caap_lab.bench.identity import identified
-from caap_lab.bench.map_figures import sheet_of_maps
-from caap_lab.bench.profiles import demo_plan
+from caap_lab.bench.paper.profiles import demo_plan
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.data.image_set import ImageSet
 from caap_lab.metrics.protocol import CurveProtocol

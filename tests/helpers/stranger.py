@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from caap_lab.bench.paper_parts import HEADS, MODELS
+from caap_lab.bench.paper.parts import HEADS, MODELS
 from helpers import published_layouts as layouts
 from helpers.paper_models import cnn_folder, head_file, vit_folder
 

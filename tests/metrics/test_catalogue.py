@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 import caap_lab as cl
+from caap_lab.bench.paper.published import METRICS as PAPER_METRICS
+from caap_lab.bench.paper.published import published
 from caap_lab.bench.plan import Study
-from caap_lab.bench.published import METRICS as PAPER_METRICS
-from caap_lab.bench.published import published
 from caap_lab.bench.run_folder import SCHEMA
 from caap_lab.metrics.catalogue import BUILT_IN, METRICS, default_metrics, metric_column, metric_digest, parse_metric
 from caap_lab.metrics.localisation import LOCALISATION, Localisation

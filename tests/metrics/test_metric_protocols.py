@@ -17,7 +17,7 @@ from caap_lab.attribution.mda_blur import KERNELS, mda_blur
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_cost import curve_passes
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
-from caap_lab.bench.tables import make_tables
+from caap_lab.bench.tables.table import make_tables
 from caap_lab.metrics.protocol import PROTOCOLS, CurveProtocol, curve_protocol
 from helpers.models import build, random_images
 from helpers.targets import of_classes

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from caap_lab.bench.published import METHODS as PAPER_METHODS
+from caap_lab.bench.paper.published import METHODS as PAPER_METHODS
 from caap_lab.plots.style import (
     COLOURS,
     DASHES,

@@ -1,0 +1,1 @@
+"""Tables of a benchmark as Markdown, LaTeX, CSV and HTML, with the paper's numbers beside them."""
