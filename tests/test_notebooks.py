@@ -162,9 +162,15 @@ def test_runs_from_top_to_bottom(path: Path, kernel: str, tmp_path: Path, monkey
     for cell in _code(notebook):
         printed = [output for output in cell.outputs if output.output_type == "stream" and output.name == "stderr"]
         assert printed == [], f"{cell.source}\n{printed}"
-        if _shows_a_picture(cell.source):
+        if _shows_a_picture(cell.source) and not _says_that_weights_are_missing(cell):
             shown = [set(output.data) for output in cell.outputs if "data" in output]
             assert any("image/png" in kinds for kinds in shown), f"{cell.source}\n{shown}"
+
+
+def _says_that_weights_are_missing(cell: NotebookNode) -> bool:
+    """A cell on photographs, which says what it needs where that is not at hand."""
+    texts = [output.text for output in cell.outputs if output.output_type == "stream"]
+    return not WEIGHTS.is_file() and any(text.startswith("Skipped, as its weights are not") for text in texts)
 
 
 def _shows_a_picture(source: str) -> bool:

@@ -102,8 +102,9 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
     Raises:
         InputError: logits are not finite or all the same, or not so many images fit into the memory.
     """
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, *model.image_size, generator=generator).to(model.device, model.dtype)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    noise = torch.randn(1, 3, *model.image_size, generator=generator, dtype=torch.float32, device="cpu")
+    image = noise.to(model.device, model.dtype)
     logits = _run(model, image)
     if not bool(logits.isfinite().all()):
         raise InputError(

@@ -58,7 +58,7 @@ def _compute(
     device = next(backbone.body.parameters()).device
     places = [place for shard in shards for place in shard]
     waiting = iter(shards)
-    features = torch.empty(0)
+    features = torch.empty(0, dtype=torch.float32, device="cpu")
     digests: list[str] = []
     problems: dict[str, str] = {}
     done = 0

@@ -163,8 +163,9 @@ def _write_model(backbone: Backbone, names: ClassNames, path: Path) -> None:
 
 def _check_same(backbone: Backbone, names: ClassNames, opened: HookedModel) -> None:
     body = backbone.body.cpu().eval()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((2, 3, *backbone.preprocessing.image_size), generator=generator)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    size = backbone.preprocessing.image_size
+    noise = torch.randn((2, 3, *size), generator=generator, dtype=torch.float32, device="cpu")
     with torch.inference_mode():
         expected, given = body(noise), opened.body(noise)
     same = torch.allclose(expected, given, rtol=1e-4, atol=1e-4)

@@ -158,7 +158,10 @@ def test_what_can_be_read_in_two_ways_is_refused(form: str) -> None:
 
 def test_a_mask_of_another_kind_is_no_imagenet_s_mask(tmp_path: Path) -> None:
     root = tmp_path / "ImageNetS50"
-    for place, name in (("validation", "a.JPEG"), ("validation-segmentation", "a.png")):
+    for place, name in (
+        ("validation", "ILSVRC2012_val_00000001.JPEG"),
+        ("validation-segmentation", "ILSVRC2012_val_00000001.png"),
+    ):
         (root / place / "n01440764").mkdir(parents=True)
         Image.fromarray(INSIDE.astype(np.uint8)).save(root / place / "n01440764" / name)
     (root / "ImageNetS_categories_im50.txt").write_text("n01440764\n")
