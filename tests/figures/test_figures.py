@@ -144,6 +144,7 @@ def assert_nothing_is_cut_off(figures: dict[str, Figure]) -> None:
         assert min(left, bottom, width - right, height - top) >= 0, name
 
 
+@pytest.mark.slow  # a stopped and a second run of other figures are tested in bench/figures and bench/paper
 def test_files_and_a_second_run_that_computes_nothing(
     data: FigureData, tmp_path: Path, saved: dict[str, Figure], monkeypatch: pytest.MonkeyPatch
 ) -> None:
