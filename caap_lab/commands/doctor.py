@@ -137,7 +137,8 @@ def _write(report: "Report", file: Path) -> None:
 
 def _line(part: "Part", width: int) -> str:
     report = "\n            ".join(part.report.splitlines())
-    return f"  {'here' if part.here else 'missing':8}{part.name:{width}} {report}"
+    state = "here" if part.here else "unfit" if part.unfit else "missing"
+    return f"  {state:8}{part.name:{width}} {report}"
 
 
 def _settings(report: "Report") -> list[str]:

@@ -57,6 +57,7 @@ def test_the_printed_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
         "here": True,
         "report": f"3 images without masks in {imagenet.partition(':')[2]}",
         "images": 3,
+        "unfit": False,
     }
     assert found["costs"][0]["model"] == "ResNet-18" and found["costs"][0]["seconds"] is None
     assert found["settings"]["protocol"] == "chefer" and found["classifiers"] == [] == found["left_out"]

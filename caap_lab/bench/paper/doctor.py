@@ -96,8 +96,12 @@ def doctor(
             name: spec for name, spec in known.items() if models[name].here and (name not in heads or heads[name].here)
         }
         wrong = opened(settings, loadable, {name for name, part in data.items() if part.here}, how)
-        models |= {name: replace(models[name], here=False, report=wrong[name]) for name in models if name in wrong}
-        data |= {name: replace(data[name], here=False, report=wrong[name]) for name in data if name in wrong}
+        models |= {
+            name: replace(models[name], here=False, unfit=True, report=wrong[name]) for name in models if name in wrong
+        }
+        data |= {
+            name: replace(data[name], here=False, unfit=True, report=wrong[name]) for name in data if name in wrong
+        }
     absent = {
         *(name for parts in (models, heads) for name, part in parts.items() if not part.here),
         *(name for name, part in data.items() if name in settings.data and not part.here),

@@ -44,6 +44,8 @@ class Part:
     """Where it is, or what is wrong and how to get it."""
     images: int | None = None
     """Images of a data set that is here."""
+    unfit: bool = False
+    """True for what is there and cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def head_part(name: str, spec: Variant, built: Built) -> Part | None:
     try:
         read_head(path, body)  # an ordinary head is put into it
     except InputError as error:
-        return Part(name, False, str(error))
+        return Part(name, False, str(error), unfit=Path(str(path)).is_file())
     return Part(name, True, f"in {path}")
 
 
@@ -131,12 +133,12 @@ def data_part(settings: PaperSettings, name: str, how: Checking) -> Part:
         return Part(name, False, str(error))
     few = few_images(settings, name, len(images))
     if few:
-        return Part(name, False, few, len(images))
+        return Part(name, False, few, len(images), unfit=True)
     used = drawn(settings, name, images, max(due(settings, name)))
     used = used[:1] if how.quick else used  # opening reads none, so that a list without its photos looks fine
     problems = image_problems(used, how.progress)
     if problems:
-        return Part(name, False, images_text(problems, len(used)), len(images))
+        return Part(name, False, images_text(problems, len(used)), len(images), unfit=True)
     masks = "with masks" if images.has_masks else "without masks"
     return Part(name, True, f"{len(images)} images {masks} in {source.partition(':')[2]}", len(images))
 

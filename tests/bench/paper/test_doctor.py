@@ -141,6 +141,7 @@ def test_a_file_for_another_model_or_other_classes_is_not_here(imagenet: str, tm
     settings = given_settings(data=[imagenet], models=models, tables=[14], images=2)
     report = doctor(settings, timing=False)
     assert [part.here for part in report.weights] == [False, False, False, True]
+    assert [part.unfit for part in report.weights] == [True, True, False, False]  # a misspelt option is no file
     told = [part.report for part in report.weights]
     assert "does not fit" in told[0] or "layer1" in told[0]
     assert told[1].startswith("It has 10 classes, and ImageNet has 1,000. Give a model with its classes: --models")
