@@ -22,6 +22,7 @@ def caap(
     start: int = 0,
     neighbourhood: str = "box1",
     blank: Blank = "white",
+    direction: str = "insert",
     context: str | None = None,
     attention: str = "exact",
     tail: str = "exact",
@@ -38,10 +39,15 @@ def caap(
     m = cl.caap(model, image)    # of the model's own prediction
     m.plot(), m.scores           # scores are [row, col]
     cl.caap(model, images, cl.contrast(4, 9), cutoff=5)    # several images: why 4 rather than 9
+    cl.caap(model, image, direction="remove")    # what the image loses without the patch
     ```
 
     For every patch, the residual streams of the patch and its neighbours entering blocks start to cutoff - 1 are put
     into a blank image's run, and the target's score is read. Scores of all classes come from the same pass.
+
+    This asks what a patch can do alone. `direction="remove"` asks what the image needs it for: the two runs change
+    roles, the blank's streams are put into the image's run, and the score is what the target loses by that,
+    f(image) - f(image without the patch and its neighbours).
 
     On a CNN (appendix B.3), patches are cells of `model.grid`, and the streams are the maps entering those blocks:
     block 0 reads the stem's output. All places that a cell touches count as the cell's.
@@ -59,6 +65,9 @@ def caap(
             `cl.register_neighbourhood`.
         blank: "white" (default), "black", "mean", "noise", "blurred_noise", "zero_activations" (on a CNN: of the maps
             entering block `start`), `cl.blanks.mean_activations(images)` (not on a CNN), or any image.
+        direction: "insert" (default) puts patches of the image into the blank; "remove" puts patches of the blank into
+            the image. With "remove", read "the image's" for "the blank's" in the options below, and the other way
+            round; scores are differences, positive where the target loses.
         context: What the other tokens do. "clamped" (default): keys and values of blank tokens stay the blank run's.
             "free": they evolve and take up patched information (one forward pass per patch); the only one on a CNN, and
             the default there. "dropped": after the cutoff the patched tokens are the blank's again. "frozen": the
@@ -95,6 +104,7 @@ def caap(
         start=start,
         neighbourhood=neighbourhood,
         blank=blank,
+        direction=direction,
         context=context,
         attention=attention,
         tail=tail,
@@ -113,7 +123,13 @@ CAAP = Method(
     source="CAAP, arXiv 2603.13652",
     needs="forward passes",
     forwards=Passes(
-        lambda size, options: size.n_patches + 1 if size.kind == "cnn" or options["context"] == "free" else 4.2,
+        lambda size, options: (
+            size.n_patches + 1
+            if size.kind == "cnn" or options["context"] == "free"
+            else 4.6
+            if options.get("direction") == "remove"  # the image runs to its end
+            else 4.2
+        ),
         "about 5 (clamped); N (free, CNNs)",
     ),
     backwards=Passes.of(0, {}),

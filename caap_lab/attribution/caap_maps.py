@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caap_lab.attribution.map import AttributionMap
+from caap_lab.attribution.map import AttributionMap, Sign
 from caap_lab.attribution.runner import BatchScores, MapJob, run_maps
 from caap_lab.engine.patched_logits import patched_logits, sizes_of
 from caap_lab.engine.plan import check_ready, joined, plan_of, written_settings
@@ -78,14 +78,21 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
             scores = SCORES[one.score].of_logits(patched[..., : model.n_classes])
             if patched.is_cuda and one.score != "logit":  # a probability of infinity is a number, and is to be refused
                 scores = scores.where(patched[..., : model.n_classes].isfinite(), torch.nan)
+            of_targets = torch.stack([target_score(target, of_image, one.score) for target, of_image in of_images])
+            if plan.direction == "remove":
+                assert logits.own is not None
+                own = logits.own[:, None, None]
+                scores = SCORES[one.score].of_logits(own[..., : model.n_classes]) - scores
+                whole = [target_score(t, of_image, one.score) for t, of_image in zip(targets, own, strict=True)]
+                of_targets = torch.stack(whole) - of_targets
             maps.append(
                 BatchScores(
                     scores,
                     targets,
-                    score_read(one.score, model.n_classes),
+                    score_read(one.score, model.n_classes, plan.direction),
                     _of_map(written_settings(model, one, plan, logits.blank)),
                     logits.fingerprint,
-                    torch.stack([target_score(target, of_image, one.score) for target, of_image in of_images]),
+                    of_targets,
                 )
             )
         return maps
@@ -96,7 +103,8 @@ def prepare_settings(model: HookedModel, settings: Sequence[CaapSettings], batch
 
     in_full = model.kind == "cnn" or plans[0].context == "free"  # as `CAAP` states its cost
     passes = 1 + model.grid[0] * model.grid[1] if in_full else 5
-    return MapJob("caap", "level", sizes.images, compute, check_target=check_target, passes=len(plans) * passes)
+    sign: Sign = "signed" if first.direction == "remove" else "level"
+    return MapJob("caap", sign, sizes.images, compute, check_target=check_target, passes=len(plans) * passes)
 
 
 def _of_map(written: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from caap_lab.attribution.enlarge import MODES, enlarged
 from caap_lab.attribution.map_difference import DIFFERENCE, RANK, difference, ranks_of
 from caap_lab.attribution.map_target import of_all_scores, score_of
 from caap_lab.digests.tensors import tensor_digest
-from caap_lab.engine.scores import SCORES
+from caap_lab.engine.scores import DROP, SCORES
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.targets import (
@@ -80,8 +80,8 @@ class AttributionMap:
     """For captions."""
     method: str
     score: str
-    """What a score is: "logit", "prob", "logprob", "sigmoid" or "logsigmoid" of the target with the patch inserted, or
-    "attribution to" one."""
+    """What a score is: "logit", "prob", "logprob", "sigmoid" or "logsigmoid" of the target with the patch inserted, the
+    "drop in" one with the patch removed, or "attribution to" one."""
     sign: Sign
     """What its sign means. "signed": negative scores speak against the target; "positive": scores are never negative,
     as after a ReLU; "level": only differences between patches count, as with the logits of CAAP."""
@@ -265,7 +265,7 @@ class AttributionMap:
         return plot_image_and_map(
             self.scores.double().numpy(),
             self.image.numpy(),
-            label=f"{self.unit}, patch inserted" if self.score in SCORES else self.unit,
+            label=f"{self.unit}{_done_to_patch(self.score)}",
             titles=(self.model_name, f"{self.method} for {self.caption}"),
             note=settings_text(self.settings),
             signed=self.sign == "signed",
@@ -373,6 +373,11 @@ def settings_text(settings: Mapping[str, Any], sign: str = " ") -> str:
         elif own := {name: given for name, given in value.items() if name not in both}:
             parts.append(f"{key} ({settings_text(own, sign)})")
     return ", ".join(parts + [f"{key}{sign}{value}" for key, value in both.items()])
+
+
+def _done_to_patch(score: str) -> str:
+    """What is done to a patch to read its score, as it stands behind the unit."""
+    return ", patch inserted" if score in SCORES else ", patch removed" if score.startswith(DROP) else ""
 
 
 @cache

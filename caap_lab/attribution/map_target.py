@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from caap_lab.engine.scores import SCORES
+from caap_lab.engine.scores import SCORES, score_of_run
 from caap_lab.errors import InputError
 from caap_lab.files import has_form
 from caap_lab.models.base import HookedModel
@@ -69,7 +69,7 @@ def of_all_scores(
     match target.given:
         case int(index) | Logit(int(index)):
             return scores[..., index]
-        case Contrast(int(of), None) if softmax:
+        case Contrast(int(of), None) if score_of_run(score) in ("prob", "logprob"):
             return scores[..., of]
         case Contrast(int(of), int(against)) if softmax:
             logs = scores if score == "logprob" else scores.log()
@@ -88,7 +88,7 @@ def of_all_scores(
 
 def score_of(score: str, target: Target) -> str:
     """What a score of a target is, where a method attributes to a class's probability: what has none is its value."""
-    if target.index is not None or score in SCORES:
+    if target.index is not None or score_of_run(score) in SCORES:
         return score
     return score.replace("logprob", "value").replace("prob", "value")
 

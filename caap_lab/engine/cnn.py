@@ -72,6 +72,15 @@ def entering_maps(
     return kept, model.unembed(x) if logits else None
 
 
+@torch.no_grad()
+def maps_from(model: HookedCNN, maps: Float[Tensor, "image channel row col"], start: int, stop: int) -> list[Tensor]:
+    """Maps entering blocks start to stop - 1, from those entering the first of them."""
+    found = [maps]
+    for layer in range(start, stop - 1):
+        found.append(model.run_block(layer, found[-1]))
+    return found
+
+
 def blank_maps(model: HookedCNN, blank: Blank, seed: int, start: int) -> tuple[Float[Tensor, "1 channel row col"], str]:
     """A blank's maps entering block `start`, and what results call the blank; "zero_activations" are zero there.
 

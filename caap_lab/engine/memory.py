@@ -41,7 +41,8 @@ def sizes_within(
     """
     bound = max_memory * GIB
     of_image = _image_bytes(model, plans)
-    images = int(min(batch_size, max(1, bound / 2 // of_image)))
+    # Patches are put into one image at a time.
+    images = 1 if plans[0].direction == "remove" else int(min(batch_size, max(1, bound / 2 // of_image)))
     if chunk_size is not None:
         return Sizes(images, chunk_size)
     patches = int(max(1, (bound - images * of_image) // max(_patch_bytes(model, plan) for plan in plans)))
@@ -54,7 +55,8 @@ def sizes_within(
 def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
     """Of an image's source run: what is kept, and its largest step."""
     spec = model.spec
-    layers = spec.n_layers if plans[0].context == "frozen" else max(max(plan.cutoffs) for plan in plans)
+    whole = plans[0].context == "frozen" or plans[0].direction == "remove"
+    layers = spec.n_layers if whole else max(max(plan.cutoffs) for plan in plans)
     width = spec.d_model if plans[0].context == "free" else 3 * spec.n_heads * spec.d_head + spec.d_model
     pixels = 3 * spec.image_size[0] * spec.image_size[1]
     return model.dtype.itemsize * (spec.n_tokens * (layers * width + _row_floats(model)) + 3 * pixels)

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.engine.blanks import Blank, BlankRun, blank_run
-from caap_lab.engine.cnn import blank_maps, entering_maps, score_cells
+from caap_lab.engine.cnn import blank_maps, entering_maps, maps_from, score_cells
 from caap_lab.engine.free import score_patches_free
 from caap_lab.engine.memory import Sizes, sizes_within
 from caap_lab.engine.patched_runs import score_patches
 from caap_lab.engine.plan import CaapPlan
+from caap_lab.engine.removal import as_source, run_receiver
 from caap_lab.engine.settings import DEFAULT_CELLS, DEFAULT_MEMORY, CaapSettings
-from caap_lab.engine.source import run_source
+from caap_lab.engine.source import SourceRun, run_source
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.cnn import HookedCNN
@@ -28,7 +30,7 @@ class PatchedLogits:
     by_range: dict[tuple[int, int], Float[Tensor, "image patch classes"]]
     """Logits of the patched runs by (start, cutoff)."""
     own: Float[Tensor, "image classes"] | None
-    """The images' own logits, where they were asked for."""
+    """The images' own logits, where they were asked for or patches are removed."""
     blank: str
     """What results call the blank."""
     fingerprint: str
@@ -49,7 +51,8 @@ def patched_logits(
     Args:
         model: A Vision Transformer or CNN without hooks.
         images: As the model gets them.
-        plans: What to compute; plans differ in start and cutoffs alone.
+        plans: What to compute; plans differ in start and cutoffs alone. With the direction "remove" the logits are
+            those of the images' runs with the blank put in.
         blank: The blank.
         seed: Of the noise blanks.
         chunk_size: Patches scored at once.
@@ -89,14 +92,44 @@ def logits_of_vit(
     own: bool,
 ) -> PatchedLogits:
     """As `patched_logits`, with the blank's run given: nothing in it waits for a GPU."""
+    if plans[0].direction == "remove":
+        return _removed(model, images, plans, run, chunk_size)
     ranges = [(plan.start, cutoff) for plan in plans for cutoff in plan.cutoffs]
     source = run_source(model, images, plans[0].context, ranges, own)
     logits: dict[tuple[int, int], Tensor] = {}
     for plan in plans:
-        score = score_patches_free if plan.context == "free" else score_patches
-        for cutoff, part in zip(plan.cutoffs, score(model, run, source, plan, chunk_size), strict=True):
+        for cutoff, part in zip(plan.cutoffs, _score(model, run, source, plan, chunk_size), strict=True):
             logits[plan.start, cutoff] = part
     return PatchedLogits(logits, source.logits, run.label, run.fingerprint)
+
+
+def _score(
+    model: HookedViT, receiver: BlankRun, source: SourceRun, plan: CaapPlan, chunk_size: int
+) -> Float[Tensor, "cutoff image patch classes"]:
+    score = score_patches_free if plan.context == "free" else score_patches
+    return score(model, receiver, source, plan, chunk_size)
+
+
+def _removed(
+    model: HookedViT,
+    images: Float[Tensor, "image 3 height width"],
+    plans: Sequence[CaapPlan],
+    blank: BlankRun,
+    chunk_size: int,
+) -> PatchedLogits:
+    """The same with the runs' roles swapped: image after image, as each is a receiver of its own."""
+    context = plans[0].context
+    source = as_source(blank, plans)
+    parts: dict[tuple[int, int], list[Tensor]] = {}
+    own = []
+    for image in images.split(1):
+        receiver, logits = run_receiver(model, image, context)
+        own.append(logits)
+        for plan in plans:
+            for cutoff, part in zip(plan.cutoffs, _score(model, receiver, source, plan, chunk_size), strict=True):
+                parts.setdefault((plan.start, cutoff), []).append(part)
+    joined = {of_range: torch.cat(images_parts) for of_range, images_parts in parts.items()}
+    return PatchedLogits(joined, torch.cat(own), blank.label, blank.fingerprint)
 
 
 def _of_cnn(
@@ -111,9 +144,20 @@ def _of_cnn(
     (plan,) = plans  # sweeps over ranges are for Vision Transformers
     masks = table_masks(neighbourhood_table(model.grid, plan.neighbourhood))
     empty, label = blank_maps(model, blank, seed, plan.start)
-    sources, own_logits = entering_maps(model, images, plan.start, max(plan.cutoffs), own)
+    removes = plan.direction == "remove"
+    stop = max(plan.cutoffs)
+    sources, own_logits = entering_maps(model, images, plan.start, plan.start + 1 if removes else stop, own or removes)
+    if removes:
+        given = maps_from(model, empty, plan.start, stop)
+        receivers, shown = sources[0].split(1), [given] * len(images)
+    else:
+        receivers, shown = [empty] * len(images), [[maps[i : i + 1] for maps in sources] for i in range(len(images))]
     logits: dict[tuple[int, int], Tensor] = {}
     for cutoff in plan.cutoffs:
-        patched = sources[: max(0, cutoff - plan.start)]
-        logits[plan.start, cutoff] = score_cells(model, empty, patched, len(images), masks, plan.start, chunk_size)
+        used = max(0, cutoff - plan.start)
+        of_images = [
+            score_cells(model, receiver, maps[:used], 1, masks, plan.start, chunk_size)
+            for receiver, maps in zip(receivers, shown, strict=True)
+        ]
+        logits[plan.start, cutoff] = torch.cat(of_images)
     return PatchedLogits(logits, own_logits, label, model.fingerprint)

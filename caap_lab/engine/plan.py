@@ -23,6 +23,7 @@ class CaapPlan:
     context: str
     attention: str
     tail: str
+    direction: str = "insert"
 
 
 def plan_of(model: HookedModel, settings: CaapSettings) -> CaapPlan:
@@ -39,7 +40,9 @@ def plan_of(model: HookedModel, settings: CaapSettings) -> CaapPlan:
     _check_start(model, settings.start, stop)
     _check_context(model, settings, context)
     neighbourhood = find_neighbourhood(settings.neighbourhood)
-    return CaapPlan(settings.start, (stop,), neighbourhood, context, settings.attention, settings.tail)
+    return CaapPlan(
+        settings.start, (stop,), neighbourhood, context, settings.attention, settings.tail, settings.direction
+    )
 
 
 def check_ready(model: HookedModel) -> None:
@@ -65,6 +68,9 @@ def joined(plans: Iterable[CaapPlan]) -> list[CaapPlan]:
 def written_settings(model: HookedModel, settings: CaapSettings, plan: CaapPlan, blank: str) -> dict[str, Any]:
     """The settings that decide a map's numbers, as maps and cells keep them.
 
+    The direction stands there only if it is "remove": without it a map, or a key, means what it did before there were
+    two.
+
     Args:
         model: The model, whose own values stand in the place of None: the cutoff in blocks, the context by name.
         settings: The settings.
@@ -75,7 +81,9 @@ def written_settings(model: HookedModel, settings: CaapSettings, plan: CaapPlan,
     return {
         name: value
         for name, value in values.items()
-        if SETTINGS[name].metadata["decides"] and (model.kind != "cnn" or SETTINGS[name].metadata["cnn"])
+        if SETTINGS[name].metadata["decides"]
+        and (name, value) != ("direction", "insert")
+        and (model.kind != "cnn" or SETTINGS[name].metadata["cnn"])
     }
 
 

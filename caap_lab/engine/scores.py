@@ -81,6 +81,19 @@ def check_score(target: "Target", score: str) -> None:
         )
 
 
-def score_read(score: str, n_classes: int) -> str:
-    """What is read where a score is asked for: sigmoids for a head with one output, whose softmax is always 1."""
-    return (SCORES[score].one_output or score) if n_classes == 1 else score
+DROP = "drop in "
+"""Before a score's name: what it loses when a patch is removed."""
+
+
+def score_read(score: str, n_classes: int, direction: str = "insert") -> str:
+    """What a map's score is. "drop in" it where patches are removed.
+
+    Of a head with one output, whose softmax is always 1, sigmoids are read.
+    """
+    read = (SCORES[score].one_output or score) if n_classes == 1 else score
+    return DROP + read if direction == "remove" else read
+
+
+def score_of_run(score: str) -> str:
+    """The score that is read of a patched run, from a map's score: "logit" for "drop in logit"."""
+    return score.removeprefix(DROP)

@@ -40,12 +40,17 @@ class PatchSets:
         """Settings, checked against a model.
 
         Raises:
-            InputError: they do not fit it, or ask for an approximate tail.
+            InputError: they do not fit it, or ask for an approximate tail or removal.
         """
         if settings.tail != "exact":
             raise InputError(
                 f"tail={settings.tail!r} lends rows between the neighbourhoods of single patches, which sets of "
                 "several do not have; leave tail out."
+            )
+        if settings.direction != "insert":
+            raise InputError(
+                f"direction={settings.direction!r} is for maps; joint effects of several patches are measured in the "
+                "blank. Leave direction out."
             )
         return cls(model, settings, plan_of(model, settings))
 

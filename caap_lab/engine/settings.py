@@ -14,6 +14,7 @@ from caap_lab.engine.scores import SCORES
 from caap_lab.errors import InputError
 from caap_lab.models.neighbourhoods import NEIGHBOURHOODS, find_neighbourhood
 
+DIRECTIONS = ("insert", "remove")
 CONTEXTS = ("clamped", "free", "dropped", "frozen")
 ATTENTIONS = ("exact", "cached", "cached_all")
 TAILS = ("exact", "shared", "interpolated")
@@ -76,6 +77,10 @@ class CaapSettings:
         default="white",
         metadata=_about("white, black, mean, noise, blurred_noise, zero_activations or an image file"),
     )
+    direction: str = field(
+        default="insert",
+        metadata=_about("patches of the image into the blank, or of the blank into the image", choices=DIRECTIONS),
+    )
     context: str | None = field(
         default=None, metadata=_about("what the other tokens do; on a CNN always free", choices=CONTEXTS)
     )
@@ -105,6 +110,7 @@ class CaapSettings:
         self._set("start", int(self.start))
         neighbourhood = find_neighbourhood(self.neighbourhood)
         check_blank(self.blank)
+        check_choice("direction", self.direction, DIRECTIONS)
         if self.context is not None:
             check_choice("context", self.context, CONTEXTS)
         check_choice("attention", self.attention, ATTENTIONS)
@@ -151,6 +157,7 @@ class CaapOptions(TypedDict, total=False):
     start: int
     neighbourhood: str
     blank: Any
+    direction: str
     context: str | None
     attention: str
     tail: str

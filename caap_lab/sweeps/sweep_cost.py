@@ -37,7 +37,11 @@ def _source_steps(model: HookedViT, plans: Sequence[CaapPlan], prediction: bool)
     """Tokens x blocks of the image's own run."""
     spec = model.spec
     patched = [plan.cutoffs[0] for plan in plans if plan.cutoffs[0] > plan.start]
-    if prediction or (patched and plans[0].context == "frozen" and spec.reads_patches):
+    if (
+        prediction
+        or plans[0].direction == "remove"
+        or (patched and plans[0].context == "frozen" and spec.reads_patches)
+    ):
         return spec.n_layers * spec.n_tokens
     if not patched:
         return 0

@@ -61,6 +61,6 @@ def settings_of(model: HookedViT, changes: Mapping[Label, dict[str, Any]], fixed
         caap = CaapSettings(**{**fixed, **change})
         plan = plan_of(model, caap)
         written = written_settings(model, caap, plan, blank_name(model, caap.blank, caap.seed))
-        differing = {name: value for name, value in written.items() if value != usual[name]}
+        differing = {name: value for name, value in written.items() if value != usual.get(name)}
         settings.append(Setting(label, caap, plan, Variant("caap", differing)))
     return settings

@@ -24,6 +24,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "start": ("1", 1),
     "neighbourhood": ("cross1", "cross1"),
     "blank": ("black", "black"),
+    "direction": ("remove", "remove"),
     "context": ("clamped", "clamped"),
     "attention": ("cached", "cached"),
     "tail": ("interpolated", "interpolated"),
@@ -38,6 +39,7 @@ WRONG: dict[str, list[Any]] = {
     "start": [-1, 1.0, "1", True, None],
     "neighbourhood": ["box9", None, ["box1"]],
     "blank": ["purple", [torch.zeros(3, 8, 8), torch.zeros(3, 8, 8)]],
+    "direction": ["out", None, ["insert"]],
     "context": ["open", 1],
     "attention": ["flash", None],
     "tail": ["long", None],
@@ -134,6 +136,8 @@ def test_what_is_written_is_what_decides_with_the_models_own_values() -> None:
         "score": "logit",
         "seed": 2,
     }
+    removed = CaapSettings(direction="remove")
+    assert written_settings(model, removed, plan_of(model, removed), "white")["direction"] == "remove"
     cnn = cl.load_model("demo-cnn")
     written = written_settings(cnn, CaapSettings(), plan_of(cnn, CaapSettings()), "white")
     assert written["context"] == "free" and not {"attention", "tail", "max_memory"} & set(written)
