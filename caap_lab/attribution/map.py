@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caap_lab._version import __version__
 from caap_lab.attribution.enlarge import MODES, enlarged
-from caap_lab.attribution.map_difference import DIFFERENCE, RANK, difference, ranks_of
+from caap_lab.attribution.map_difference import DIFFERENCE, RANK, RANK_SUM, difference, ranks_of
 from caap_lab.attribution.map_target import of_all_scores, score_of
 from caap_lab.digests.tensors import tensor_digest
 from caap_lab.engine.scores import DROP, SCORES
@@ -344,6 +344,8 @@ class AttributionMap:
         """What a score is, as below a colour bar: "logit of tabby". The title says of what where that is no class."""
         if self.score == RANK:
             return "rank, 0 the lowest to 1 the highest"
+        if self.score == RANK_SUM:
+            return "sum of two ranks, each from 0 to 1"
         if self.score.startswith(DIFFERENCE) or isinstance(self.target, (Direction, Logit)):
             return self.score
         if isinstance(self.target, int):

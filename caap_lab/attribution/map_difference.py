@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import rankdata
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
 
 RANK = "rank"
 """What a score is after `AttributionMap.ranks`."""
+RANK_SUM = "rank sum"
+"""What a score of two maps' rank sum is."""
 DIFFERENCE = "difference in "
 """Before what a score of both maps is."""
 _SHOWN = 2
@@ -29,9 +30,15 @@ def ranks_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
 
     NaN has no rank, and is no other patch to the rest.
     """
+    places = places_of(scores)
+    known = int(places.isfinite().sum())
+    return (places / max(known - 1, 1)).float()
+
+
+def places_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
+    """How many patches lie lower, half of the ties among them: 0 for the lowest. In float64 on the CPU."""
     places = rankdata(scores.detach().cpu().double().numpy(), axis=None, nan_policy="omit")
-    known = int(np.isfinite(places).sum())
-    return torch.from_numpy((places - 1) / max(known - 1, 1)).reshape(scores.shape).float()
+    return torch.from_numpy(places - 1).reshape(scores.shape)
 
 
 def difference(a: "AttributionMap", b: "AttributionMap") -> "AttributionMap":

@@ -54,7 +54,7 @@ class Method:
 
     name: str
     family: str
-    """What it is made of: gradient, attention, relevance, masking or activation patching."""
+    """What it is made of: gradient, attention, relevance, masking, activation patching, or a combination of methods."""
     source: str
     """Paper, with its arXiv number or venue."""
     needs: str

@@ -27,6 +27,7 @@ from caap_lab.attribution.mda import MDA
 from caap_lab.attribution.method import METHODS, Compute, Method, check_options, method
 from caap_lab.attribution.mutex import MUTEX
 from caap_lab.attribution.occlusion import OCCLUSION
+from caap_lab.attribution.rank_sum import RANK_SUM_METHOD, parts_of
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
 from caap_lab.attribution.score_cam import SCORE_CAM
@@ -80,6 +81,8 @@ METHODS |= {
         ATMAN,
         LEGRAD,
         ATTN_LRP,
+        # combinations
+        RANK_SUM_METHOD,
     )
 }
 
@@ -250,11 +253,14 @@ def registered(name: str) -> tuple[Compute, dict[str, Any]] | None:
 def method_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
     """Hash of the code of a method of the user's own, as it is now; empty for a built-in one.
 
-    The offsets of a neighbourhood of the user's own are a part of it, where the options name one.
+    The offsets of a neighbourhood of the user's own are a part of it, where the options name one; of a rank sum, the
+    code of its parts.
 
     Raises:
         InputError: the method depends on something whose content cannot be told.
     """
+    if name == "rank_sum":
+        return " ".join(filter(None, (method_digest(part.name, part.options) for part in parts_of(options or {}))))
     code = code_digest(_OWN[name][0], f"The method {name!r}", identity=fingerprint_of) if name in _OWN else ""
     neighbourhood, own = (options or {}).get("neighbourhood"), own_neighbourhoods()
     return f"{code} {sorted(own[neighbourhood])}" if isinstance(neighbourhood, str) and neighbourhood in own else code

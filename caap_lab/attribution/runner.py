@@ -181,12 +181,7 @@ class _Finisher:
             for one, (scores, of_targets) in zip(batch.computed, checked, strict=True):
                 target = one.targets[row]
                 every_class = scores[row] if scores.ndim == 4 else None
-                if of_targets is not None:
-                    of_target = of_targets[row]
-                elif every_class is not None:
-                    of_target = of_all_scores(target, every_class, one.score, job.method)
-                else:
-                    of_target = scores[row]
+                of_target = _of_target(row, one, scores, of_targets, job.method)
                 maps[-1].append(
                     AttributionMap.of_model(
                         model,
@@ -216,6 +211,32 @@ def _fingerprint_read_once(model: HookedModel) -> Iterator[None]:
         yield
     finally:
         model._fingerprint_of = before
+
+
+def scores_of_targets(computed: BatchScores, n_classes: int, method: str) -> Float[Tensor, "image _ _"]:
+    """The targets' scores of a batch, on the CPU.
+
+    Raises:
+        InputError: scores are not finite, have another shape than they should, or a target does not follow from them.
+    """
+    count = len(computed.targets)
+    scores, of_targets = _checked(computed, count, n_classes, method)
+    return torch.stack([_of_target(row, computed, scores, of_targets, method) for row in range(count)])
+
+
+def _of_target(
+    row: int,
+    computed: BatchScores,
+    scores: Float[Tensor, "image row col *classes"],
+    of_targets: Float[Tensor, "image row col"] | None,
+    method: str,
+) -> Float[Tensor, "row col"]:
+    """An image's scores of its target, from what `_checked` gives."""
+    if of_targets is not None:
+        return of_targets[row]
+    return (
+        scores[row] if scores.ndim == 3 else of_all_scores(computed.targets[row], scores[row], computed.score, method)
+    )
 
 
 def _checked(

@@ -40,15 +40,15 @@ def options_on(name: str, options: Options, kind: str) -> Options:
 
 
 ONE_OF_A_KIND = ("dinov2_registers", "resnet18", "mixer", "mixer odd_grid", "plain_net")
-"""Enough for a method that gives images and reads logits, whatever is between them."""
+"""Enough for a method that gives images and reads logits, whatever is between them, or that combines others."""
 TWO_VITS = ("dinov2_registers", "rope_mixed")
 """Enough for a variant of a method that is tested on all of them; they have no trait in common."""
 
 
 def is_quick(name: str, options: Options, subject: str) -> bool:
     """Whether a case among the quick subjects says what no other one says."""
-    by_pixels = METHODS[name].reads == "pixels"
-    return (subject in ONE_OF_A_KIND or not by_pixels) and (options == QUICK[name] or subject in TWO_VITS)
+    reads_little = METHODS[name].reads == "pixels" or METHODS[name].family == "combination"
+    return (subject in ONE_OF_A_KIND or not reads_little) and (options == QUICK[name] or subject in TWO_VITS)
 
 
 def cases() -> list:

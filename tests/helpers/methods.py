@@ -34,6 +34,11 @@ def _caap(counted: float, stated: float, size: ModelSize) -> bool:
     return math.isclose(counted, stated - 1) if size.kind == "cnn" else math.isclose(counted, stated, rel_tol=0.15)
 
 
+def _rank_sum(counted: float, stated: float, size: ModelSize) -> bool:
+    """CAAP's, and a pass of LibraGrad's or Grad-CAM's."""
+    return _caap(counted - 1, stated - 1, size)
+
+
 @dataclass(frozen=True)
 class Facts:
     """Of one method."""
@@ -72,7 +77,13 @@ CHUNK = "chunk_size must be a whole number of at least 1"
 
 FACTS: dict[str, Facts] = {
     "caap": Facts(
-        others=({"tail": "interpolated"}, {"attention": "cached"}, {"context": "free"}, {"context": "frozen"}),
+        others=(
+            {"tail": "interpolated"},
+            {"attention": "cached"},
+            {"context": "free"},
+            {"context": "frozen"},
+            {"direction": "remove"},
+        ),
         seeded={"blank": "noise"},
         cost_of={"img_size": 64, "depth": 12},
         keeps_blank_runs=True,
@@ -242,6 +253,16 @@ FACTS: dict[str, Facts] = {
             ({"patch_gamma": math.inf}, "patch_gamma=inf must be a number"),
             ({"patch_gamma": 0.25}, "give at='pixels' with it"),
             ({"at": "tokens"}, "at='tokens' is not known; use one of embedding, pixels"),
+        ),
+    ),
+    "rank_sum": Facts(
+        cost_of={"img_size": 64, "depth": 12},
+        keeps_blank_runs=True,
+        cost_fits=_rank_sum,
+        wrong=(
+            ({"first": "capp"}, "there is no method 'capp'. Nearest: caap"),
+            ({"second": 3}, "second=3 is not a method as text"),
+            ({"second": "caap:cutof=3"}, "caap has no option 'cutof'"),
         ),
     ),
 }
