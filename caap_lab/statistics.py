@@ -115,3 +115,51 @@ def sign_flip_p(
     exact = count <= _MOST_EXACT
     p = as_large / len(signs) if exact else (as_large + 1) / (len(signs) + 1)
     return np.where(np.isnan(seen), np.nan, p).reshape(paired.shape[1:])
+
+
+def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """P-values of several tests, corrected so that an error in any of them is as rare as the level says (Holm 1979).
+
+    The smallest is multiplied by the number of tests, the next one by one less, and so on; none may come out smaller
+    than one before it, or above 1.
+
+    Args:
+        p: P-values; NaN marks tests that were not made, which do not count.
+
+    Returns:
+        In the same order, NaN where p is NaN.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.full(p.shape, np.nan)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return corrected
+
+
+def rank_rows(values: Float[np.ndarray, "image method"], *, lowest_first: bool) -> Float[np.ndarray, "image method"]:
+    """Ranks within each row, 1 for the best; equal values share the mean of their ranks."""
+    from scipy.stats import rankdata
+
+    return rankdata(values if lowest_first else -values, axis=1)
+
+
+def critical_difference(methods: int, images: int, level: float = 0.05) -> float:
+    """The difference of two mean ranks from which on the methods are told apart: Nemenyi's test, as in Demsar 2006.
+
+    Over all pairs of methods together, a difference as large comes about by chance in `level` of the cases at most.
+
+    Args:
+        methods: How many are ranked on each image.
+        images: How many images were ranked.
+        level: Share of cases.
+
+    Returns:
+        In ranks; NaN where there are fewer than two methods, or no image.
+    """
+    from scipy.stats import studentized_range
+
+    if methods < 2 or images < 1:
+        return float("nan")
+    q = studentized_range.ppf(1 - level, methods, np.inf) / np.sqrt(2)
+    return float(q * np.sqrt(methods * (methods + 1) / (6 * images)))

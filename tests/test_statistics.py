@@ -7,7 +7,16 @@ import pytest
 from scipy.stats import permutation_test
 
 from caap_lab.errors import InputError
-from caap_lab.statistics import bootstrap_interval, over_present, paired_statistics, sign_flip_p, standard_error
+from caap_lab.statistics import (
+    bootstrap_interval,
+    critical_difference,
+    holm,
+    over_present,
+    paired_statistics,
+    rank_rows,
+    sign_flip_p,
+    standard_error,
+)
 
 
 def test_standard_errors_are_those_of_plain_loops() -> None:
@@ -72,3 +81,29 @@ def test_bootstrap_interval_is_near_the_normal_one() -> None:
     assert np.allclose(high, values.mean(0) + half, atol=0.01)
     with pytest.raises(InputError, match="between 0 and 1"):
         bootstrap_interval(values, 95)
+
+
+def test_holm_is_the_closed_test_of_all_subsets() -> None:
+    p = np.array([0.01, 0.4, np.nan, 0.03, 0.02, 0.9])
+    there = [place for place in range(6) if place != 2]
+    found = holm(p)
+    assert np.isnan(found[2])
+    for place in there:  # the largest Bonferroni p-value of all sets of tests that hold this one
+        others = [other for other in there if other != place]
+        sets = [[place, *(o for o, kept in zip(others, chosen, strict=True) if kept)]
+                for chosen in product([False, True], repeat=4)]  # fmt: skip
+        assert found[place] == pytest.approx(max(min(1, len(one) * p[one].min()) for one in sets))
+    assert np.isnan(holm(np.array([np.nan]))).all() and not len(holm(np.array([])))
+
+
+def test_equal_values_share_their_ranks() -> None:
+    values = np.array([[0.5, 0.9, 0.5], [3.0, 1.0, 2.0]])
+    assert rank_rows(values, lowest_first=False).tolist() == [[2.5, 1, 2.5], [1, 3, 2]]
+    assert rank_rows(values, lowest_first=True).tolist() == [[1.5, 3, 1.5], [3, 1, 2]]
+
+
+def test_critical_differences_are_those_of_demsars_table() -> None:
+    for methods, q in {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 10: 3.164}.items():
+        assert critical_difference(methods, 14) == pytest.approx(q * (methods * (methods + 1) / 84) ** 0.5, abs=2e-3)
+    assert critical_difference(4, 14, level=0.1) == pytest.approx(2.291 * (20 / 84) ** 0.5, abs=2e-3)
+    assert np.isnan(critical_difference(1, 14)) and np.isnan(critical_difference(3, 0))

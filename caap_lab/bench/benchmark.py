@@ -48,6 +48,7 @@ def benchmark(
     workers: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
+    compute: bool = True,
     progress: bool = True,
 ) -> BenchmarkResult:
     """Run models x methods x images, trial by trial, and keep each as it finishes; run it again to go on.
@@ -78,6 +79,8 @@ def benchmark(
         workers: Spread the trials over this many processes of this machine, through Dask.
         scheduler: Spread them over a running Dask cluster, such as "tcp://host:8786".
         retry_failed: Compute trials again that failed before.
+        compute: With False, only read which of these trials the folder has: nothing runs and nothing is written, so
+            that another process may be at work in it.
         progress: Show a progress bar.
 
     Returns:
@@ -103,8 +106,11 @@ def benchmark(
         )
         for one in chosen
     )
+    plan = BenchmarkPlan(studies, curve_protocol(protocol))
+    if not compute:
+        return _read(plan, out, given, _by_source(chosen), progress)
     return run_plan(
-        BenchmarkPlan(studies, curve_protocol(protocol)),
+        plan,
         out,
         device=device,
         batch_size=batch_size,
@@ -195,6 +201,22 @@ def run_plan(
         tqdm.write(f"Stopped. {result.progress} Run the same again to go on.", sys.stderr)
         raise KeyboardInterrupt
     return result
+
+
+def _read(
+    plan: BenchmarkPlan,
+    out: str | Path,
+    models: Mapping[str, HookedModel],
+    images: Mapping[str, ImageSet],
+    progress: bool,
+) -> BenchmarkResult:
+    """What a folder has of a plan."""
+    check_metrics(text for study in plan.studies for text in study.metrics)
+    for method in {spec.text: spec for study in plan.studies for spec in study.methods}.values():
+        check_variant(method)
+    if not RunFolder(out).parts.is_dir():
+        raise InputError(f"compute=False reads the folder of a run, and {out} is none.")
+    return BenchmarkResult(identified(plan, models, images, progress), RunFolder(out).folder)
 
 
 def resume(out: str | Path, **options: Any) -> BenchmarkResult:

@@ -1,21 +1,25 @@
 """Results of a benchmark: rows, means with standard errors, paired differences."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caap_lab.bench.comparing import compared, labels_of, one_comparison, ranked, ranks
+from caap_lab.bench.joined import joined
 from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.run_folder import SCHEMA, RunFolder
 from caap_lab.digests.fingerprint import same_model
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html
 from caap_lab.metrics.metric import MetricColumn, units
-from caap_lab.statistics import paired_statistics
+from caap_lab.statistics import critical_difference, paired_statistics
 from caap_lab.tables.html import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,26 +29,62 @@ class BenchmarkResult:
     ```python
     result = cl.BenchmarkResult.open("run")
     result.summary(), result.to_dataframe(), result.failed
+    result.compare(to="caap"), result.ranks()
     ```
     """
 
     plan: BenchmarkPlan
     folder: Path
+    beside: tuple[Path, ...] = ()
+    """Further folders that are read with it, see `join`."""
 
     @classmethod
-    def open(cls, folder: str | Path) -> "BenchmarkResult":
-        """Results of a run's folder, finished or not.
+    def open(cls, folder: str | Path, *more: str | Path) -> "BenchmarkResult":
+        """Results of a run's folder, finished or not; of several folders as one, see `join`.
+
+        A folder's plan is that of the last call of `cl.benchmark` on it: for the results of an earlier one, call it
+        again with the same arguments and `compute=False`.
 
         Raises:
-            InputError: it is none.
+            InputError: it is none; or the folders do not go together.
         """
         run = RunFolder(folder)
-        return cls(BenchmarkPlan.load(run.plan_path), run.folder)
+        first = cls(BenchmarkPlan.load(run.plan_path), run.folder)
+        return first.join(*map(cls.open, more))
+
+    def join(self, *others: "BenchmarkResult") -> "BenchmarkResult":
+        """These results and others as one, as of runs that computed other methods, models or images at the same time.
+
+        ```python
+        result = quick.join(expensive)      # both are results of `cl.benchmark`
+        result.compare(to="caap")           # all methods, over the images that both of a pair have
+        ```
+
+        Nothing is copied. Trials that several have count once.
+
+        Raises:
+            InputError: the curves' protocols differ, or a name (of a model, a method, an image) stood for something
+                else in another run, such as other weights.
+        """
+        results = (self, *others)
+        folders = dict.fromkeys(folder for result in results for folder in (result.folder, *result.beside))
+        first, *rest = folders
+        return BenchmarkResult(joined([result.plan for result in results]), first, tuple(rest))
 
     @cached_property
     def _contents(self) -> "tuple[pd.DataFrame, list[Path]]":
-        rows, damaged = RunFolder(self.folder).contents()
-        return rows.set_index("key"), damaged
+        import pandas as pd
+
+        found = [RunFolder(folder).contents() for folder in (self.folder, *self.beside)]
+        rows = pd.concat([rows for rows, _ in found], ignore_index=True) if self.beside else found[0][0]
+        if self.beside:
+            rows = rows.sort_values("error", kind="stable", key=lambda error: error.notna()).drop_duplicates("key")
+        return rows.set_index("key"), [path for _, damaged in found for path in damaged]
+
+    @property
+    def _place(self) -> str:
+        """Where it is, in words."""
+        return " and ".join(map(str, (self.folder, *self.beside)))
 
     @property
     def _rows(self) -> "pd.DataFrame":
@@ -87,7 +127,7 @@ class BenchmarkResult:
 
         computed = self._planned[self._planned["key"].isin(self._rows.index)].reset_index(drop=True)
         rows = self._rows.loc[computed["key"]]
-        _check_one_model_each(rows, self.folder)
+        _check_one_model_each(rows, self.folder, self._place)
         names = [name for name in (*SCHEMA.names, *self.columns) if name not in computed]
         rest = rows.reindex(columns=list(dict.fromkeys(names))).reset_index(drop=True)
         return pd.concat([computed.drop(columns="key"), rest], axis=1)
@@ -177,9 +217,88 @@ class BenchmarkResult:
         everywhere = all(any(method.name == "caap" for method in study.methods) for study in self.plan.studies)
         return found.saying(difference="reference") if everywhere else found
 
+    def compare(self, to: str = "caap", methods: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Paired differences of all methods to one of them, with a test that is corrected for their number.
+
+        ```python
+        found = result.compare(to="caap")
+        found[found["metric"] == "insdel"]
+        ```
+
+        One row per data set, model, metric and method: `to`; n, the images that both have; difference (method minus
+        `to`) and its standard error (ddof 0), in the metric's unit as in `summary`; p, of the two-sided sign-flip test
+        (do the differences' signs come about by chance?); p_holm, corrected after Holm over the methods that are
+        compared on this data set, model and metric; and the verdict, "better" or "worse" where p_holm is below 0.05,
+        else "not distinguishable", whichever values the metric prefers.
+
+        Args:
+            to: The method to compare with: its label in this result, or its name in `cl.methods()`.
+            methods: Labels of those to compare, which decide the correction; all by default.
+
+        Raises:
+            InputError: there is no such method, or one label stands for two methods.
+        """
+        return compared(self, to, methods)
+
+    def ranks(self, methods: Sequence[str] | None = None) -> "pd.DataFrame":
+        """Mean rank of each method over images, 1 for the best of an image, with its standard error (ddof 0).
+
+        One row per data set, model, metric and method, the best one first: n, mean_rank, se. Images are ranked that
+        all methods have, and n says how many; methods without any value stand last, with n = 0. Equal values share the
+        mean of their ranks.
+
+        Args:
+            methods: Labels of those to rank against each other; all by default.
+
+        Raises:
+            InputError: there is no such method, or one label stands for two methods.
+        """
+        return ranks(self, methods)
+
+    def plot_ranks(
+        self,
+        metric: str = "insdel",
+        *,
+        data: str | None = None,
+        model: str | None = None,
+        methods: Sequence[str] | None = None,
+        ax: "Axes | None" = None,
+    ) -> "Axes":
+        """Methods by their mean rank in a metric, with bars that join those that cannot be told apart.
+
+        ```python
+        result.plot_ranks("aupr1", model="demo")
+        ```
+
+        A bar spans less than the critical difference of Nemenyi's test at 0.05, which holds for all pairs at once
+        (Demsar 2006, JMLR 7, "Statistical comparisons of classifiers over multiple data sets"; images take the place
+        of data sets). Ranks depend on which methods are ranked (Benavoli et al. 2016, JMLR 17): whether one method is
+        better than another, `compare` says from the two alone.
+
+        Args:
+            metric: Column of the metric.
+            data: Label of the data set, where there are several.
+            model: Label of the model, where there are several.
+            methods: Labels of those to rank; all by default.
+            ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper.
+
+        Raises:
+            InputError: something is not in this result, or is to be chosen.
+        """
+        from caap_lab.plots.ranks import plot_ranks
+
+        one = one_comparison(self, metric, data, model, methods)
+        table = ranked(one).dropna(subset=["mean_rank"])
+        if table.empty:
+            raise InputError(f"No image has {metric} of all methods yet, so that none can be ranked. {self.progress}")
+        n = int(table["n"].iloc[0])
+        highlighted = (labels_of(self, "caap") or ["caap"])[0]
+        difference = critical_difference(len(table), n)
+        return plot_ranks(table, difference, highlighted=highlighted, title=f"{one.column.title}, n = {n}", ax=ax)
+
     def __repr__(self) -> str:
         """Where it is and how far it came."""
-        return f"BenchmarkResult in {self.folder}: {self.progress}"
+        return f"BenchmarkResult in {self._place}: {self.progress}"
 
     def _repr_html_(self) -> str:
         frame = self.summary()
@@ -196,7 +315,7 @@ class BenchmarkResult:
         return html_table(heads, cells, caption=caption, text_columns=len(names))
 
 
-def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
+def _check_one_model_each(rows: "pd.DataFrame", folder: Path, place: str) -> None:
     """Refuse rows that are called by one model's name and were made by several."""
     for name, part in rows[rows["fingerprint"].notna()].groupby("model"):
         counts = part["fingerprint"].value_counts()
@@ -205,7 +324,7 @@ def _check_one_model_each(rows: "pd.DataFrame", folder: Path) -> None:
         if others:
             machines = ", ".join(part.loc[part["fingerprint"].isin(others), "machine"].dropna().unique())
             raise InputError(
-                f"{folder} holds trials of {name} that were made with different weights: {len(part)} trials, "
+                f"{place} holds trials of {name} that were made with different weights: {len(part)} trials, "
                 f"{counts[others].sum()} of them not with the weights {first} but with {', '.join(others)}"
                 f"{f' (on {machines})' if machines else ''}. A mean over both would belong to no model: take the parts "
                 f"of one of them out of {folder / 'parts'}, or run it again into another folder."

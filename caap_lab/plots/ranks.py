@@ -1,0 +1,92 @@
+"""Methods by their mean rank over images, with bars that join those that cannot be told apart."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from caap_lab.escaping import for_plot
+from caap_lab.plots.style import COLOURS, HIGHLIGHT, new_axes, style_axes
+
+_WIDTH, _HEAD, _ROW = 3.35, 0.85, 0.135
+"""Inches: of a paper's column; above and below the methods; of a method."""
+_NAME = 6.5
+"""Size of letters in points: no smaller than publishers ask for, at this width."""
+_BAR = 0.03
+"""From one bar to the next, as a part of the axes' width."""
+
+
+def plot_ranks(
+    frame: pd.DataFrame, difference: float, *, highlighted: str = "CAAP", title: str = "", ax: Axes | None = None
+) -> Axes:
+    """One point per method at its mean rank, the best on top, with a bar of one standard error to both sides.
+
+    The bars on the right join methods whose mean ranks differ by less than the critical difference: no two methods of
+    one bar can be told apart, and of two methods that share no bar the upper one is better.
+
+    Args:
+        frame: One row per method: `method`, `mean_rank` and its standard error `se`.
+        difference: The critical difference, in ranks.
+        highlighted: The method, in any case, with a star, and a band as wide as the critical difference to both sides.
+        title: Above the axes.
+        ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper.
+    """
+    table = frame.sort_values("mean_rank", kind="stable", ignore_index=True)
+    ax = new_axes(ax, _WIDTH, _HEAD + _ROW * len(table))
+    means, places = table["mean_rank"].to_numpy(float), np.arange(len(table))
+    chosen = [str(name).lower() == highlighted.lower() for name in table["method"]]
+    for mean, error, place, star in zip(means, table["se"], places, chosen, strict=True):
+        colour = HIGHLIGHT if star else COLOURS[0]
+        ax.errorbar(
+            mean, place, xerr=error, fmt="*" if star else "o", color=colour, markersize=8 if star else 3.5,
+            elinewidth=1, zorder=4 if star else 3,
+        )  # fmt: skip
+        if star:
+            ax.axvspan(mean - difference, mean + difference, color="0.93", linewidth=0, zorder=0)
+    known = np.concatenate([means - table["se"], means + table["se"]])
+    room = 0.04 * max(np.ptp(known), 1.0)
+    ax.set_xlim(max(known.min(), 1.0) - room, known.max() + room)
+    ax.set_yticks(places, [for_plot(str(name)) for name in table["method"]])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for column, (first, last) in _columns(joining_bars(means, difference)):
+        x = 1.04 + _BAR * column
+        ax.plot(
+            [x, x], [first - 0.25, last + 0.25], color="0.25", linewidth=1.6, solid_capstyle="butt",
+            transform=ax.get_yaxis_transform(), clip_on=False,
+        )  # fmt: skip
+    style_axes(ax, xlabel=f"mean rank, 1 is best (critical difference {difference:.1f})", title=title)
+    ax.grid(axis="y", color="0.95")
+    ax.tick_params(axis="both", labelsize=_NAME, length=2)
+    for label, star in zip(ax.get_yticklabels(), chosen, strict=True):
+        label.set_fontweight("bold" if star else "normal")
+    ax.xaxis.label.set_size(_NAME + 0.5)
+    ax.title.set_size(_NAME + 1)
+    return ax
+
+
+def joining_bars(ranks: Float[np.ndarray, " method"], difference: float) -> list[tuple[int, int]]:
+    """First and last place of each bar: as many methods as lie within the critical difference, none inside another.
+
+    Args:
+        ranks: Mean ranks in rising order.
+        difference: From which on two methods are told apart.
+    """
+    bars: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        last = int(np.flatnonzero(ranks - rank < difference)[-1])
+        if last > first and (not bars or last > bars[-1][1]):
+            bars.append((first, last))
+    return bars
+
+
+def _columns(bars: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    """Each bar with the first column where it has room."""
+    ends: list[int] = []
+    placed = []
+    for bar in bars:
+        column = next((place for place, end in enumerate(ends) if end < bar[0]), len(ends))
+        ends[column : column + 1] = [bar[1]]
+        placed.append((column, bar))
+    return placed
