@@ -56,8 +56,9 @@ figures: .venv/.installed   ## draw the paper's figures in the demo profile, and
 notebooks: .venv/.dev   ## run the notebooks that are stored with outputs, and store them
 	$(BIN)/python -m experiments.notebook_outputs
 
-docs: .venv/.docs   ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+docs: .venv/.docs   ## run the notebooks, and build the documentation into site/
+	$(BIN)/python -m experiments.site_notebooks
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lab: .venv/.installed   ## open JupyterLab with the tour, on this computer only
 	$(BIN)/caap-lab lab

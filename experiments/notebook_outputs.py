@@ -42,11 +42,23 @@ def main() -> None:
 
 def store_outputs(path: Path) -> None:
     """Run a notebook in an empty folder, and write it with its outputs."""
+    notebook = executed(path)
+    nbformat.write(notebook, path)
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def executed(path: Path) -> NotebookNode:
+    """A notebook with the outputs of a run in an empty folder, as they are stored."""
     notebook = nbformat.read(path, as_version=4)
     os.environ["OMP_NUM_THREADS"] = "1"  # a note about busy cores is nothing to store
     with tempfile.TemporaryDirectory() as work:
         client = NotebookClient(
-            notebook, timeout=1800, kernel_name="python3", record_timing=False, resources={"metadata": {"path": work}}
+            notebook,
+            timeout=1800,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            record_timing=False,
+            resources={"metadata": {"path": work}},
         )
         client.execute()
     for cell in notebook.cells:
@@ -57,8 +69,7 @@ def store_outputs(path: Path) -> None:
         "language_info": {"name": "python"},
         "caap_lab": {"outputs_of": sources_digest(notebook)},
     }
-    nbformat.write(notebook, path)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+    return notebook
 
 
 def small(output: NotebookNode) -> NotebookNode | None:
