@@ -11,7 +11,7 @@ from caap_lab.attribution.map_target import map_targets
 from caap_lab.checks import check_count
 from caap_lab.digests.tensors import tensor_digest
 from caap_lab.engine.plan import check_ready
-from caap_lab.engine.scores import target_score
+from caap_lab.engine.scores import score_of_run, target_score
 from caap_lab.engine.sets import PatchSets
 from caap_lab.engine.settings import CaapSettings
 from caap_lab.errors import InputError
@@ -117,7 +117,7 @@ def _settings(m: AttributionMap, blank: Any) -> CaapSettings:
         raise InputError(f"The map's blank was of your own ({named}): give it again, blank=...")
     if m.settings.get("context") == "frozen":  # which has the number of all blocks as its cutoff
         kept["cutoff"] = None
-    return CaapSettings(**kept | {"blank": named if blank is None else blank, "score": m.score})
+    return CaapSettings(**kept | {"blank": named if blank is None else blank, "score": score_of_run(m.score)})
 
 
 def _image(model: HookedModel, m: AttributionMap, image: Images) -> Float[Tensor, "1 3 height width"]:
