@@ -34,7 +34,7 @@ _COMPACT_AFTER = 64  # trials between two goes at compacting parts
 def benchmark(
     models: str | Variant | HookedModel | Sequence[str | Variant | HookedModel],
     methods: str | Variant | Sequence[str | Variant],
-    data: str | ImageSet | Sequence[str | ImageSet],
+    data: str | ImageSet | Sequence[str | ImageSet] | Mapping[str, str | ImageSet],
     *,
     out: str | Path,
     images: int | None = None,
@@ -62,7 +62,8 @@ def benchmark(
         models: Names for `cl.load_model` with options as text ("vit_tiny_patch16_224:checkpoint=weights.safetensors"),
             or hooked models. "LABEL=..." sets what tables call it.
         methods: Names from `cl.methods()` with options as text ("E-CAAP=caap:attention=cached").
-        data: What `cl.open_images` opens ("imagenet:PATH", "demo:single"), or an image set.
+        data: What `cl.open_images` opens ("imagenet:PATH", "demo:single"), or an image set; several as a list, or as
+            a dictionary with what tables call each ({"ImageNet": "imagenet:PATH"}).
         out: The run's folder. What is finished there is kept, and not computed again.
         images: How many images of each data set, drawn with `seed`; all by default.
         seed: Of the draw.
@@ -93,18 +94,20 @@ def benchmark(
     """
     given: dict[str, HookedModel] = {}
     specs = tuple(_model(model, given) for model in _several(models))
-    sets = [open_images(one) if isinstance(one, str) else one for one in _several(data)]
+    labels = list(data) if isinstance(data, Mapping) else None
+    given_sets = data.values() if isinstance(data, Mapping) else _several(data)
+    sets = [open_images(one) if isinstance(one, str) else one for one in given_sets]
     chosen = [_choose(one, images, seed, image_list) for one in sets]
     method_variants = tuple(parse_variant(one) for one in _several(methods))
     studies = tuple(
         Study(
-            Data(one.source, tuple(sample.name for sample in one), one.chosen),
+            Data(one.source, tuple(sample.name for sample in one), one.chosen, label),
             specs,
             method_variants,
             default_metrics(one.has_masks) if metrics is None else tuple(metrics),
             target,
         )
-        for one in chosen
+        for one, label in zip(chosen, labels or [""] * len(chosen), strict=True)
     )
     plan = BenchmarkPlan(studies, curve_protocol(protocol))
     if not compute:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,37 +39,38 @@ class BenchmarkResult:
     """Further folders that are read with it, see `join`."""
 
     @classmethod
-    def open(cls, folder: str | Path, *more: str | Path) -> "BenchmarkResult":
-        """Results of a run's folder, finished or not; of several folders as one, see `join`.
+    def open(cls, folder: str | Path | Sequence[str | Path]) -> "BenchmarkResult":
+        """Results of a run's folder, finished or not; of a list of folders as one, see `join`.
 
         A folder's plan is that of the last call of `cl.benchmark` on it: for the results of an earlier one, call it
         again with the same arguments and `compute=False`.
 
         Raises:
-            InputError: it is none; or the folders do not go together.
+            InputError: it is none; or several do not go together.
         """
+        if not isinstance(folder, (str, Path)):
+            if not folder:
+                raise InputError("Give the folders of one run or of several.")
+            return reduce(cls.join, map(cls.open, folder))
         run = RunFolder(folder)
-        first = cls(BenchmarkPlan.load(run.plan_path), run.folder)
-        return first.join(*map(cls.open, more))
+        return cls(BenchmarkPlan.load(run.plan_path), run.folder)
 
-    def join(self, *others: "BenchmarkResult") -> "BenchmarkResult":
-        """These results and others as one, as of runs that computed other methods, models or images at the same time.
+    def join(self, other: "BenchmarkResult") -> "BenchmarkResult":
+        """These results and another run's as one, as of runs that computed other methods, models or images at the same time.
 
         ```python
         result = quick.join(expensive)      # both are results of `cl.benchmark`
         result.compare(to="caap")           # all methods, over the images that both of a pair have
         ```
 
-        Nothing is copied. Trials that several have count once.
+        Nothing is copied. Trials that both have count once.
 
         Raises:
             InputError: the curves' protocols differ, or a name (of a model, a method, an image) stood for something
                 else in another run, such as other weights.
         """
-        results = (self, *others)
-        folders = dict.fromkeys(folder for result in results for folder in (result.folder, *result.beside))
-        first, *rest = folders
-        return BenchmarkResult(joined([result.plan for result in results]), first, tuple(rest))
+        first, *rest = dict.fromkeys([self.folder, *self.beside, other.folder, *other.beside])
+        return BenchmarkResult(joined([self.plan, other.plan]), first, tuple(rest))
 
     @cached_property
     def _contents(self) -> "tuple[pd.DataFrame, list[Path]]":

@@ -27,7 +27,7 @@ def plot_ranks(
 
     Args:
         frame: One row per method: `method`, `mean_rank` and its standard error `se`.
-        difference: The critical difference, in ranks.
+        difference: The critical difference, in ranks; NaN where there is none, as for one method alone.
         highlighted: The method, in any case, with a star, and a band as wide as the critical difference to both sides.
         title: Above the axes.
         ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper.
@@ -42,7 +42,7 @@ def plot_ranks(
             mean, place, xerr=error, fmt="*" if star else "o", color=colour, markersize=8 if star else 3.5,
             elinewidth=1, zorder=4 if star else 3,
         )  # fmt: skip
-        if star:
+        if star and not np.isnan(difference):
             ax.axvspan(mean - difference, mean + difference, color="0.93", linewidth=0, zorder=0)
     known = np.concatenate([means - table["se"], means + table["se"]])
     room = 0.04 * max(np.ptp(known), 1.0)
@@ -56,13 +56,14 @@ def plot_ranks(
             [x, x], [first - 0.25, last + 0.25], color="0.25", linewidth=1.6, solid_capstyle="butt",
             transform=ax.get_yaxis_transform(), clip_on=False,
         )  # fmt: skip
-    style_axes(ax, xlabel=f"mean rank, 1 is best (critical difference {difference:.1f})", title=title)
+    told = "" if np.isnan(difference) else f" (critical difference {difference:.1f})"
+    style_axes(ax, xlabel=f"mean rank, 1 is best{told}", title=title)
     ax.grid(axis="y", color="0.95")
     ax.tick_params(axis="both", labelsize=_NAME, length=2)
     for label, star in zip(ax.get_yticklabels(), chosen, strict=True):
         label.set_fontweight("bold" if star else "normal")
-    ax.xaxis.label.set_size(_NAME + 0.5)
-    ax.title.set_size(_NAME + 1)
+    ax.xaxis.label.set_fontsize(_NAME + 0.5)
+    ax.title.set_fontsize(_NAME + 1)
     return ax
 
 
@@ -75,7 +76,7 @@ def joining_bars(ranks: Float[np.ndarray, " method"], difference: float) -> list
     """
     bars: list[tuple[int, int]] = []
     for first, rank in enumerate(ranks):
-        last = int(np.flatnonzero(ranks - rank < difference)[-1])
+        last = int(np.flatnonzero((ranks - rank < difference) | (ranks == rank))[-1])
         if last > first and (not bars or last > bars[-1][1]):
             bars.append((first, last))
     return bars

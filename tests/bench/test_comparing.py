@@ -140,7 +140,7 @@ def test_what_is_not_there_is_refused_in_words(result: cl.BenchmarkResult) -> No
 def test_results_of_several_folders_are_read_as_one(tmp_path: Path) -> None:
     filled(BenchmarkPlan((study(METHODS[:2]),)), tmp_path / "quick")
     filled(BenchmarkPlan((study(METHODS[1:], IMAGES[:3]),)), tmp_path / "slow", seed=1)
-    both = cl.BenchmarkResult.open(tmp_path / "quick", tmp_path / "slow")
+    both = cl.BenchmarkResult.open([tmp_path / "quick", tmp_path / "slow"])
     assert both.progress == "22 of 22 trials are computed."  # grad_cam of three images counts once
     assert f"{tmp_path / 'quick'} and {tmp_path / 'slow'}" in repr(both)
     found = both.compare()
@@ -165,6 +165,16 @@ def test_results_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     for words, plan in others.items():
         with pytest.raises(cl.InputError, match=words):
             first.join(replace(first, plan=plan, folder=tmp_path / "two"))
+
+
+def test_data_sets_have_the_names_that_a_dictionary_gives_them(tmp_path: Path) -> None:
+    options = {"out": tmp_path / "run", "images": 1, "metrics": ["localisation"], "progress": False}
+    plain = cl.benchmark("demo", "rollout", ["demo:single", "demo:two"], **options)
+    named = cl.benchmark("demo", "rollout", {"One": "demo:single", "Two": "demo:two"}, compute=False, **options)
+    assert named.progress == "2 of 2 trials are computed."  # a name is no part of a trial's key
+    assert list(named.summary()["data"].unique()) == ["One", "Two"]
+    np.testing.assert_array_equal(named.summary()["mean"], plain.summary()["mean"])
+    assert named.plot_ranks("aupr1", data="Two").get_title().endswith("n = 1")
 
 
 def test_a_run_is_read_while_another_process_is_at_work(tmp_path: Path) -> None:
