@@ -103,6 +103,8 @@ class AttributionMap:
     """False if the method gives the same map for all targets."""
     contrasts: bool = False
     """True if the model explains a class by its contrast to all classes, where no other target is given."""
+    standard_errors: Float[Tensor, "row col"] | None = None
+    """Of the scores, where the method estimates them from random samples and says how far off they may be."""
 
     @classmethod
     def of_model(
@@ -121,6 +123,7 @@ class AttributionMap:
         all_scores: Float[Tensor, "row col classes"] | None = None,
         class_specific: bool = True,
         seen: "Seen | None" = None,
+        standard_errors: Float[Tensor, "row col"] | None = None,
     ) -> "AttributionMap":
         """A map of a model's image; a target that is a number is a class's own logit. `seen` is the image's."""
         (seen,) = Seen.of_all(model, image[None]) if seen is None else (seen,)
@@ -143,6 +146,7 @@ class AttributionMap:
             image_digest=seen.digest,
             class_specific=class_specific,
             contrasts=by_contrast(model),
+            standard_errors=standard_errors,
         )
 
     @property
@@ -186,7 +190,7 @@ class AttributionMap:
             )
         found = resolved_target(target, self.class_names, contrasts=self.contrasts)
         scores = of_all_scores(found, self.all_scores, self.score, self.method).clone()
-        return replace(self, scores=scores, target=found.given, target_name=found.name)
+        return replace(self, scores=scores, target=found.given, target_name=found.name, standard_errors=None)
 
     def rank(self) -> list[tuple[int, int]]:
         """Cells (row, column) from the highest score to the lowest; ties in reading order."""
@@ -218,7 +222,8 @@ class AttributionMap:
 
         A rank is the share of the other patches whose score is lower; ties have the mean of their places.
         """
-        return replace(self, scores=ranks_of(self.scores), score=RANK, sign="level", all_scores=None)
+        ranks = ranks_of(self.scores)
+        return replace(self, scores=ranks, score=RANK, sign="level", all_scores=None, standard_errors=None)
 
     def __sub__(self, other: object) -> "AttributionMap":
         """What this map says more than another of the same image, patch by patch; `a - b` shows itself as any map.
@@ -229,11 +234,16 @@ class AttributionMap:
         return difference(self, other) if isinstance(other, AttributionMap) else NotImplemented
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row per patch, in reading order: row, col, score, and its rank from 0 to 1 as `ranks` has it."""
+        """One row per patch, in reading order: row, col, score, and its rank from 0 to 1 as `ranks` has it.
+
+        Where there are standard errors, they are a column "standard_error".
+        """
         import pandas as pd
 
         rows, cols = torch.meshgrid(*(torch.arange(size, device="cpu") for size in self.grid), indexing="ij")
         columns = {"row": rows, "col": cols, "score": self.scores.cpu().double(), "rank": ranks_of(self.scores)}
+        if self.standard_errors is not None:
+            columns["standard_error"] = self.standard_errors.cpu().double()
         return pd.DataFrame({name: values.flatten().numpy() for name, values in columns.items()})
 
     def plot(

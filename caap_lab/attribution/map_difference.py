@@ -66,6 +66,7 @@ def difference(a: "AttributionMap", b: "AttributionMap") -> "AttributionMap":
         model_name=a.model_name if same_model else f"{a.model_name} - {b.model_name}",
         fingerprint=a.fingerprint if a.fingerprint == b.fingerprint else "",
         all_scores=None,
+        standard_errors=None,
         seconds=a.seconds + b.seconds,
         image_digest=a.image_digest if a.image_digest == b.image_digest else "",
         class_specific=a.class_specific or b.class_specific,

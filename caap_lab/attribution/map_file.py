@@ -48,6 +48,8 @@ def write_map(m: AttributionMap, path: str | Path) -> Path:
     tensors = {"scores": m.scores, "image": m.image, **vector_of(m.target)}
     if m.all_scores is not None:
         tensors["all_scores"] = m.all_scores
+    if m.standard_errors is not None:
+        tensors["standard_errors"] = m.standard_errors
     names = m.class_names
     about = {
         "format": FORMAT,
@@ -90,6 +92,7 @@ def read_map(path: str | Path) -> dict[str, Any]:
         "scores": tensors["scores"],
         "image": tensors["image"],
         "all_scores": tensors.get("all_scores"),
+        "standard_errors": tensors.get("standard_errors"),
         "class_names": None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
         "image_digest": str(about.get("image_digest", "")),  # earlier versions wrote none
         **{key: about[key] for key in _ABOUT},

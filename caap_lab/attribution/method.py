@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,19 +28,30 @@ from caap_lab.models.running import check_gradients
 from caap_lab.models.targets import TargetLike, Targets, predicted_targets
 from caap_lab.models.vit import HookedViT
 
-Compute = Callable[..., Tensor]
+Compute = Callable[..., "Tensor | Estimate"]
 """(model, images [batch, 3, height, width], `Targets`, **options) -> scores [batch, row, col].
 
 What is explained is `targets.value(logits)`, one number per image, of the model's logits. A method that has the scores
 of all classes at once may return them as [batch, row, col, classes]. Rows and columns are the model's grid, or others
 where the method says so. Images are preprocessed, on the model's device and in its format. Scores of one image must not
-depend on the others.
+depend on the others. A method that samples may return an `Estimate`.
 """
 Prepare = Callable[[HookedModel, Mapping[str, Any], int], MapJob]
 """(model, options, batch_size) -> job for `run_maps`. It refuses what does not fit, before anything runs."""
 METHODS: "dict[str, Method]" = {}
 """All methods by name; `registry` puts them in."""
 _MODELS: tuple[type[HookedModel], ...] = (HookedViT, HookedCNN, HookedMixer, BlackBoxModel)
+
+
+class Estimate(NamedTuple):
+    """Scores of a batch that are estimated from samples."""
+
+    scores: Tensor
+    """[batch, row, col], of each image's target."""
+    standard_errors: Tensor
+    """Of the scores, in the same shape."""
+    score: str
+    """What a score is, see `AttributionMap`."""
 
 
 def kinds_that_give(what: str) -> tuple[str, ...]:
@@ -205,8 +216,13 @@ def method(
             if targets is None:
                 with torch.no_grad():
                     targets = predicted_targets(model, model(images))
-            scores = chosen(model, images, targets, **settings).detach().float()
-            return [BatchScores(scores, targets, score, written)]
+            found = chosen(model, images, targets, **settings)
+            if isinstance(found, Estimate):
+                errors = found.standard_errors.detach().float()
+                return [
+                    BatchScores(found.scores.detach().float(), targets, found.score, written, standard_errors=errors)
+                ]
+            return [BatchScores(found.detach().float(), targets, score, written)]
 
         passes = _shown_passes(stated.forwards, model, settings)
         sign_now: Sign = "signed" if changes_sign else sign

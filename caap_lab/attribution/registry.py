@@ -24,13 +24,14 @@ from caap_lab.attribution.legrad import LEGRAD
 from caap_lab.attribution.map import AttributionMap, Sign
 from caap_lab.attribution.map_list import MapList
 from caap_lab.attribution.mda import MDA
-from caap_lab.attribution.method import METHODS, Compute, Method, check_options, method
+from caap_lab.attribution.method import METHODS, Compute, Estimate, Method, check_options, method
 from caap_lab.attribution.mutex import MUTEX
 from caap_lab.attribution.occlusion import OCCLUSION
 from caap_lab.attribution.rank_sum import RANK_SUM_METHOD, parts_of
 from caap_lab.attribution.rise import RISE
 from caap_lab.attribution.rollout import ROLLOUT
 from caap_lab.attribution.score_cam import SCORE_CAM
+from caap_lab.attribution.shapley import SHAPLEY
 from caap_lab.attribution.simple import SIMPLE_DELETION, SIMPLE_INSERTION
 from caap_lab.attribution.smoothgrad import SMOOTHGRAD
 from caap_lab.attribution.tam import TAM
@@ -81,6 +82,7 @@ METHODS |= {
         ATMAN,
         LEGRAD,
         ATTN_LRP,
+        SHAPLEY,
         # combinations
         RANK_SUM_METHOD,
     )
@@ -227,7 +229,7 @@ def _with_indices(name: str, compute: Compute) -> Compute:
     """A user's function that gets indices of classes where all targets are classes."""
 
     @wraps(compute)
-    def with_indices(model: HookedModel, images: Tensor, targets: Targets, **options: Any) -> Tensor:
+    def with_indices(model: HookedModel, images: Tensor, targets: Targets, **options: Any) -> Tensor | Estimate:
         indices = targets.indices
         if indices is not None:
             return compute(model, images, torch.tensor(indices, device=model.device, dtype=torch.long), **options)

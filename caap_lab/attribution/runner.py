@@ -40,6 +40,8 @@ class BatchScores:
     """The model's, where the method has read it; else the runner reads it, which takes a few hundredths of a map."""
     of_targets: Float[Tensor, "image row col"] | None = None
     """Scores of the targets beside those of all classes, where the method has read them itself."""
+    standard_errors: Float[Tensor, "image row col"] | None = None
+    """Of the targets' scores, where the method estimates them from samples."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ class _Finisher:
                         fingerprint=fingerprint,
                         all_scores=every_class,
                         seen=seen[row],
+                        standard_errors=None if one.standard_errors is None else one.standard_errors[row].cpu().clone(),
                     )
                 )
         return maps

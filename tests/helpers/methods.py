@@ -219,6 +219,20 @@ FACTS: dict[str, Facts] = {
             ({"chunk_size": 0}, CHUNK),
         ),
     ),
+    "shapley": Facts(
+        {"samples": 20},
+        others=({"samples": 20, "score": "prob", "blank": "mean"},),
+        seeded={},
+        wrong=(
+            ({"samples": 0}, "samples must be a whole number"),
+            ({"samples": 7}, "samples=7 must be an even number of at least 4"),
+            ({"until": 0}, "until=0 must be a number above 0"),
+            ({"score": "margin"}, "score='margin' is not known"),
+            ({"blank": "zero_activations"}, "made of activations"),
+            ({"seed": -1}, "seed=-1"),
+            ({"chunk_size": 0}, CHUNK),
+        ),
+    ),
     "tis": Facts(
         {"clusters": 5},
         seeded={},
