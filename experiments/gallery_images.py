@@ -1,0 +1,85 @@
+"""Photos and scenes that the pictures of the documentation show, their maps, and how a picture is written."""
+
+import json
+import os
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import sklearn
+from PIL import Image
+
+import caap_lab as cl
+from experiments.photos import one
+
+WEIGHTS = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+PHOTOS = {
+    "china": Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg",
+    "flower": Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg",
+    "hopper": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
+}
+"""Photos that come with scikit-learn and matplotlib."""
+CREDITS = (
+    "*Photos: china.jpg by danielbuechele and flower.jpg by vultilion (both CC BY 2.0, from scikit-learn); "
+    "Grace Hopper by the US Navy (public domain, from matplotlib).*"
+)
+SEED = 5
+"""Of the generated scenes."""
+PALETTE = 160
+"""Colours of a PNG."""
+
+
+class Shown(NamedTuple):
+    """An image, the model that looks at it, and what is explained."""
+
+    name: str
+    model: cl.HookedViT
+    image: Image.Image
+    target: int | None
+    """A class; None is the model's prediction."""
+
+
+def photo_model() -> cl.HookedViT | None:
+    """ViT-tiny from `weights/` of the folder that CAAP_LAB_TEST_DATA names; None without it."""
+    folder = Path(os.environ.get("CAAP_LAB_TEST_DATA", "")) / "weights" / WEIGHTS
+    if not folder.is_dir():
+        return None
+    about = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    weights: dict[str, Any] = {"checkpoint": folder / "model.safetensors", "mean": about["mean"], "std": about["std"]}
+    return cl.load_model(about["timm_model"], **weights)  # type: ignore[return-value]
+
+
+def photo(name: str, model: cl.HookedViT) -> Shown:
+    """One of `PHOTOS` and the model's prediction for it."""
+    return Shown(name, model, cl.load_image(PHOTOS[name]), None)
+
+
+def three_images() -> list[Shown]:
+    """A scene and two objects under the bundled model, and a photo under ViT-tiny, or a scene where it is not there."""
+    demo, real = cl.load_model("demo"), photo_model()
+    (single, other), two = cl.demo_images("single", 2, seed=SEED), cl.demo_images("two", 2, seed=SEED)[1]
+    assert isinstance(demo, cl.HookedViT)
+    if real is None:
+        print("No weights in CAAP_LAB_TEST_DATA: scenes only.", flush=True)
+    middle = Shown("other", demo, other.image, other.label) if real is None else photo("china", real)
+    return [Shown("single", demo, single.image, single.label), middle, Shown("two", demo, two.image, two.labels[0])]
+
+
+def kept_map(shown: Shown, method: str, folder: Path) -> cl.AttributionMap:
+    """The map of a method (with options, as "caap:cutoff=3"), from its file if it was made before."""
+    path = folder / shown.name / (re.sub(r"[^\w=.]", "_", method) + ".safetensors")
+    if not path.exists():
+        print(shown.name, method, flush=True)
+        one(cl.attribute(shown.model, shown.image, method, shown.target, progress=False)).save(path)
+    return cl.AttributionMap.load(path)
+
+
+def write_png(png: bytes, path: Path, colours: int = PALETTE) -> None:
+    """Write a picture with a palette, which makes it a third as large."""
+    with Image.open(BytesIO(png)) as picture:
+        small = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small.save(path, optimize=True)
+    print(path, f"{path.stat().st_size / 1024:.0f} kB", flush=True)
