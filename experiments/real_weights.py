@@ -1,115 +1,116 @@
-"""All methods on real ImageNet weights and photos: insertion, deletion, AUPR and the pointing game.
+"""All methods on real weights and held-out photos: insertion, deletion, AUPR, the pointing game, and who is ahead.
 
-    python -m experiments.real_weights --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
-        --photos folder:PATH --masks masks:PATH --run runs/real --out docs/tables/real_weights.md
+    python -m experiments.real_weights quick --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
+        --masks masks:PATH --photos folder:PATH --run runs/real \
+        --out docs/tables/real_weights_quick.md --figures docs/images
 
-Photos give insertion and deletion, photos with masks the rest as well. Stop it at any time; the same command goes on.
-Methods that take many passes get fewer of the same images, and only those with masks; n in the table says how many.
+The first word says which methods, on how many photos: `GROUPS` below. Stop it at any time; the same command goes on.
+`--read` makes the tables of trials that one or several folders have, while other processes may be writing there.
 """
 
 import argparse
+from functools import reduce
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import pandas as pd
+import timm
 
 import caap_lab as cl
-from benchmarks.machine import describe
-from caap_lab.bench.paper.published import METRICS
-from caap_lab.variant import parse_variant
+from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from caap_lab.models.base import HookedModel
+from caap_lab.models.checkpoint import read_state_dict
+from caap_lab.variant import Variant, parse_variant
+from experiments.controls import register_random
+from experiments.photos import held_out
+from experiments.real_weights_tables import write
 
 QUICK = (
-    "caap",
-    "E-CAAP=caap:attention=cached",
-    "grad_cam",
-    "rollout",
-    "transformer_attribution",
-    "tam",
-    "ixg_plus",
-    "libra_ixg_plus",
-    "mutex",
-    "input_x_gradient",
-    "grad_cam_plus_plus",
-    "attcat",
-    "grad_sam",
-    "gen_att",
-    "legrad",
-    "attn_lrp",
-    "full_grad_plus",
+    *("caap", "E-CAAP=caap:attention=cached", "grad_cam", "rollout", "transformer_attribution", "tam", "ixg_plus"),
+    *("libra_ixg_plus", "mutex", "input_x_gradient", "grad_cam_plus_plus", "attcat", "grad_sam", "gen_att", "legrad"),
+    *("attn_lrp", "full_grad_plus", "random"),
 )
-SLOW = (
-    "vit_cx",
-    "simple_insertion",
-    "simple_deletion",
-    "integrated_gradients",
-    "smoothgrad",
-    "score_cam",
-    "tis",
-    "atman",
+EXPENSIVE = (
+    *("vit_cx", "simple_insertion", "simple_deletion", "occlusion", "integrated_gradients", "smoothgrad", "score_cam"),
+    *("tis", "atman", "rise:samples=1000", "mda"),
 )
-SLOWEST = ("rise:samples=1000", "mda")
-SHOWN = {name: label for label, name in METRICS.items()}
+BLACK_BOX = (
+    *("simple_insertion", "simple_deletion", "grad_cam", "grad_cam_plus_plus", "input_x_gradient", "occlusion"),
+    *("rise:samples=1000", "random"),
+)
+
+
+class Group(NamedTuple):
+    """Methods that are measured on the same photos."""
+
+    methods: tuple[str, ...]
+    images: int
+    reference: str = "caap"
+    """The method that differences are taken to."""
+    step: int | None = None
+    """Pixels between two points of a curve; None for RISE's own rows of 8 (28 steps at 224 pixels)."""
+    black_box: bool = False
+    """Models are wrapped, and show their pixels, logits and feature maps alone."""
+
+
+GROUPS = {
+    "quick": Group(QUICK, 64),
+    "expensive": Group((*QUICK, *EXPENSIVE), 24),
+    "large": Group((*QUICK, "vit_cx"), 24, step=16 * 224),
+    "black_box": Group(BLACK_BOX, 16, reference="simple_insertion", black_box=True),
+}
+GRID = 7
+"""Rows and columns of a wrapped CNN's maps: those of its last feature maps at 224 pixels."""
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("python -m experiments.real_weights", description=__doc__)
+    parser.add_argument("group", choices=list(GROUPS), help="which methods, on how many photos")
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
-    parser.add_argument("--photos", required=True, help="what cl.open_images opens")
-    parser.add_argument("--masks", required=True, help="the same, with masks")
-    parser.add_argument(
-        "--images",
-        type=int,
-        nargs=3,
-        default=[16, 8, 4],
-        metavar=("QUICK", "SLOW", "SLOWEST"),
-        help="images; 0 leaves methods out",
-    )
-    parser.add_argument("--protocol", default="rise-28", help="of the curves; default %(default)s")
+    parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")
+    parser.add_argument("--photos", help="the same; masks are not read")
+    parser.add_argument("--names", nargs=2, default=["ECSSD", "ImageNet validation"], help="of the two sets of photos")
+    parser.add_argument("--methods", nargs="+", help="compute these of the group alone, and write no table")
+    parser.add_argument("--images", type=int, help="photos of each set; by default the group's")
     parser.add_argument("--run", type=Path, default=Path("runs/real"), help="where results are kept")
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    parser.add_argument("--read", type=Path, nargs="+", metavar="RUN", help="compute nothing: read these folders")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--out", type=Path, help="the table, as Markdown; a CSV with all numbers comes beside it")
+    parser.add_argument("--figures", type=Path, help="folder for the plots of ranks")
     args = parser.parse_args()
-    models = [parse_variant(text) for text in args.models]
-    frames = []
-    for methods, count in zip((QUICK, SLOW, SLOWEST), args.images, strict=True):
-        if count == 0:
-            continue
-        for data in (args.photos, args.masks) if methods == QUICK else (args.masks,):
-            result = cl.benchmark(
-                models, methods, data, images=count, seed=0, protocol=args.protocol, out=args.run, progress=True
-            )
-            frames.append(result.summary().assign(data="masks" if data == args.masks else "photos"))
-            for row in result.failed.itertuples():
-                print(f"failed: {row.method} of {row.model} on {row.image}: {row.error}")
-    text = table(pd.concat(frames), [model.label for model in models], result, args)
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text, encoding="utf-8")
+    register_random()
+    group = GROUPS[args.group]
+    data = {name: held_out(cl.open_images(text), args.images or group.images)
+            for name, text in zip(args.names, (args.masks, args.photos), strict=True) if text}  # fmt: skip
+    variants = [parse_variant(text) for text in args.models]
+    models = [wrapped(variant) for variant in variants] if group.black_box else variants
+    options: dict[str, Any] = {"protocol": protocol(group), "batch_size": args.batch_size}
+    methods = args.methods or group.methods
+    if args.read:
+        found = [cl.benchmark(models, methods, data, out=folder, compute=False, **options) for folder in args.read]
+        result = reduce(cl.BenchmarkResult.join, found)
+    else:
+        result = cl.benchmark(models, methods, data, out=args.run, **options)
+    for row in result.failed.itertuples():
+        print(f"failed: {row.method} of {row.model} on {row.image}: {row.error}")
+    print(result.progress)
+    if not args.methods:
+        write(result, group.reference, args.out, args.figures)
 
 
-def table(frame: pd.DataFrame, models: list[str], result: cl.BenchmarkResult, args: argparse.Namespace) -> str:
-    """Markdown: one table a model, methods in the order of their InsDel on the photos with masks."""
-    protocol = ", ".join(f"{k} {v}" for k, v in result.plan.protocol.to_dict().items() if k != "name")
-    lines = [
-        f"In percent, mean ± standard error (ddof 0). Explained class: the model's own prediction. Curves: protocol "
-        f"{result.plan.protocol.name} ({protocol}). Images drawn with seed 0; n in the table; methods with "
-        f"fewer images have the first of the same draw. {describe()}.",
-    ]
-    wanted = [("photos", m) for m in ("insertion", "deletion", "insdel")]
-    wanted += [("masks", m) for m in ("insdel", "aupr1", "aupr0", "pointing")]
-    for model in models:
-        part = frame[frame["model"] == model].set_index(["data", "metric", "method"])
-        order = part.loc[("masks", "insdel")]["mean"].sort_values(ascending=False).index
-        heads = [f"{data}: {SHOWN[metric]}" for data, metric in wanted]
-        lines += ["", f"**{model}**", "", f"| method | n | {' | '.join(heads)} |", f"|---|---|{'---|' * len(heads)}"]
-        for method in order:
-            cells = []
-            for data, metric in wanted:
-                known = (data, metric, method) in part.index
-                line = part.loc[(data, metric, method)] if known else None
-                cells.append("" if line is None else f"{line['mean']:.1f} ± {line['se']:.1f}")
-            n = int(part.loc[("masks", "insdel", method)]["n"])
-            lines.append(f"| {method} | {n} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def protocol(group: Group) -> CurveProtocol:
+    """Of the curves."""
+    return curve_protocol("rise-28") if group.step is None else CurveProtocol("rise", step=group.step)
+
+
+def wrapped(variant: Variant) -> HookedModel:
+    """A CNN of timm's as a black box, from "NAME:checkpoint=PATH,mean=[...],std=[...],crop_pct=..."."""
+    options = dict(variant.options)
+    net = timm.create_model(variant.name)
+    net.load_state_dict(read_state_dict(options.pop("checkpoint")))
+    net = net.float()
+    preprocessing = cl.Preprocessing((224, 224), **options)
+    return cl.BlackBoxModel(net, grid=(GRID, GRID), preprocessing=preprocessing, name=variant.label)
 
 
 if __name__ == "__main__":

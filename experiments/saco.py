@@ -13,33 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS
 from caap_lab.metrics.saco import GROUPS
-from caap_lab.models.base import HookedModel
 from caap_lab.variant import parse_variant
+from experiments.controls import register_random
 
 E_CAAP = "E-CAAP=caap:attention=cached"
 QUICK, SLOW = 80, 1100
 """Passes of a map on a ViT-tiny at 224 pixels, up to which a method is quick, and slow; the rest are the slowest."""
 METRICS = ["saco", "faithfulness"]
-
-
-def random(
-    model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch row col"]:
-    """A control: random scores, which an image's pixels seed."""
-    maps = []
-    for image in images:
-        seed = int((image.double().abs().sum() * 1e6).item()) % 2**31
-        maps.append(torch.rand(model.grid, generator=torch.Generator().manual_seed(seed)))
-    return torch.stack(maps)
 
 
 def main() -> None:
@@ -61,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     methods = [E_CAAP, *(name for name, method in METHODS.items() if "vit" in method.models)]
-    cl.register("random", random, family="control", source="", class_specific=False, forwards=0, reads="pixels")
+    register_random()
     options: dict[str, Any] = {"seed": 0, "progress": True, "protocol": "rise-28"}
     text = _note()
     scenes = cl.benchmark(

@@ -56,7 +56,7 @@ class BenchmarkResult:
         return cls(BenchmarkPlan.load(run.plan_path), run.folder)
 
     def join(self, other: "BenchmarkResult") -> "BenchmarkResult":
-        """These results and another run's as one, as of runs that computed other methods, models or images at the same time.
+        """These results and another run's as one, as where two runs computed other methods at the same time.
 
         ```python
         result = quick.join(expensive)      # both are results of `cl.benchmark`
