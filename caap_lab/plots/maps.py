@@ -1,6 +1,7 @@
 """Scores of patches over their image."""
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Literal, cast
 
 import numpy as np
@@ -20,6 +21,8 @@ ROBUST = (2.0, 98.0)
 """Percentiles of the scores at the ends of the colours of a robust range."""
 _TITLE_LETTERS = 46
 """Above a map of 3 inches, in letters of the usual size."""
+_NOTE_LETTERS = 150
+"""In a line below a map and its image."""
 Scores = Float[np.ndarray, "row col"]
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -135,7 +138,7 @@ def plot_image_and_map(
     plot_map(scores, image, right, signed=signed, label=label, **look._asdict())
     caption, size = one_line(titles[1], _TITLE_LETTERS)
     right.set_title(for_plot(caption), fontsize=size)
-    figure.supxlabel(for_plot(note), fontsize=6, color="0.35")
+    figure.supxlabel(for_plot(fill(note, _NOTE_LETTERS)), fontsize=6, color="0.35")
     return figure
 
 

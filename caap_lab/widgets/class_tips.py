@@ -12,10 +12,10 @@ def class_tips(m: AttributionMap, names: ClassNames) -> list[str]:
     """One phrase per patch, in reading order: the likeliest classes of the blank with this patch inserted.
 
     Args:
-        m: CAAP's map with the scores of all classes; of any other map nothing is said.
+        m: CAAP's map with the scores of all classes; of any other map, and where patches are removed, nothing is said.
         names: Of the classes.
     """
-    if m.all_scores is None:
+    if m.all_scores is None or m.settings.get("direction") == "remove":
         return []
     best = probabilities(m.all_scores.flatten(0, 1)).topk(min(LIKELIEST, m.all_scores.shape[-1]))
     return [

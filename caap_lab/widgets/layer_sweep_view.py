@@ -13,7 +13,7 @@ from torch import Tensor
 from caap_lab.attribution.caap import caap
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.engine.blanks import BLANKS
-from caap_lab.engine.settings import CONTEXTS, DEFAULTS, cutoff_blocks
+from caap_lab.engine.settings import CONTEXTS, DEFAULTS, DIRECTIONS, cutoff_blocks
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_column
 from caap_lab.metrics.perturbation import FAITHFULNESS, PerturbationCurves, insertion_deletion
@@ -40,7 +40,7 @@ from caap_lab.widgets.target_box import TargetBox, target_call
 PROTOCOL = "rise-28"
 """Curves of 28 steps, as the sweeps draw them."""
 SECONDS_PER_STEP = 0.6
-_OTHER_SETTINGS = ("start", "neighbourhood", "blank", "context")
+_OTHER_SETTINGS = ("start", "neighbourhood", "blank", "direction", "context")
 """All that a map depends on, besides the cutoff."""
 KEPT = 16
 """Settings whose maps stay in memory."""
@@ -49,7 +49,7 @@ FIRST = 2
 
 
 def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = None) -> "LayerSweep":
-    """Follow CAAP's map over cutoffs and first blocks, for any blank, neighbourhood and context.
+    """Follow CAAP's map over cutoffs and first blocks, for any blank, neighbourhood, direction and context.
 
     ```python
     cl.widgets.layer_sweep(model, "cat.jpg", "tabby")
@@ -102,6 +102,7 @@ class LayerSweep(Panel):
         self.neighbourhood = ipywidgets.Dropdown(
             options=list(NEIGHBOURHOODS), value=DEFAULTS["neighbourhood"], description="neighbours"
         )
+        self.direction = ipywidgets.Dropdown(options=DIRECTIONS, description="direction")
         self.context = ipywidgets.Dropdown(options=_contexts(model), description="context")
         metrics = [(column.title, column.name) for column in FAITHFULNESS.columns]
         self.metric = ipywidgets.Dropdown(options=metrics, value="insdel", description="metric")
@@ -118,7 +119,7 @@ class LayerSweep(Panel):
             [
                 group("Blocks", self.cutoff, self.start, self.play),
                 group("Class", self.target_box),
-                group("CAAP", self.blank, self.neighbourhood, self.context),
+                group("CAAP", self.blank, self.neighbourhood, self.direction, self.context),
                 group("Chart", self.metric),
             ],
             self.strip,
@@ -128,7 +129,7 @@ class LayerSweep(Panel):
         self._on(self.curve, "current", lambda: self._go(self.curve.current))
         self._on(self.strip, "chosen", lambda: self._go(self.strip.chosen[1]))
         self._on(self.start, "value", self._limit)
-        for control in (self.cutoff, self.start, self.blank, self.neighbourhood, self.context):
+        for control in (self.cutoff, self.start, self.blank, self.neighbourhood, self.direction, self.context):
             self._on(control, "value", self._update)
         self.target_box.on_choice(self._update, self._on)
         self._on(self.metric, "value", self._draw_chosen_metric)
@@ -147,6 +148,7 @@ class LayerSweep(Panel):
             "start": self.start.value,
             "neighbourhood": self.neighbourhood.value,
             "blank": self.blank.value,
+            "direction": self.direction.value,
             "context": self.context.value,
         }
 
@@ -181,7 +183,7 @@ class LayerSweep(Panel):
     def to_figure(self) -> Figure:
         """The map with its scale beside the metric over cutoffs, as they look in the browser."""
         m = self.map
-        start, neighbourhood, blank, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
+        start, neighbourhood, blank, direction, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
         return sweep_figure(
             self.photo,
             m,
@@ -192,7 +194,7 @@ class LayerSweep(Panel):
             cutoff=self.cutoff.value,
             last=self.model.n_layers,
             labels=(self.curve.x_label, self.curve.y_label),
-            settings=f"{start}, {neighbourhood}\n{blank}, {context}; {PROTOCOL} curves",
+            settings=f"{start}, {neighbourhood}\n{blank}, {direction}, {context}; {PROTOCOL} curves",
             natural=self._natural,
         )
 

@@ -28,7 +28,7 @@ def sweep(model: cl.HookedViT, scenes: list[Any]) -> Iterator[LayerSweep]:
 
 def test_slider_shows_the_single_call(sweep: LayerSweep, model: cl.HookedViT, scenes: list[Any]) -> None:
     changes: list[dict[str, Any]] = [{"cutoff": 3}, {"blank": "noise"}, {"neighbourhood": "none"}, {"context": "free"}]
-    for change in [*changes, {"start": 2}, {"context": "clamped"}]:
+    for change in [*changes, {"start": 2}, {"context": "clamped", "direction": "remove"}]:
         for name, value in change.items():
             getattr(sweep, name).value = value
         finished(sweep)
@@ -39,7 +39,8 @@ def test_slider_shows_the_single_call(sweep: LayerSweep, model: cl.HookedViT, sc
             sweep.link.split("\n")[0].removeprefix("m = "), {"cl": cl, "model": model, "image": scenes[0].image}
         )
         assert torch.equal(said.scores, expected.scores)
-    for name, value in {"start": 0, "blank": "white", "neighbourhood": "box1", "cutoff": 5}.items():
+    usual = {"start": 0, "blank": "white", "neighbourhood": "box1", "direction": "insert", "cutoff": 5}
+    for name, value in usual.items():
         getattr(sweep, name).value = value
     finished(sweep)
 
