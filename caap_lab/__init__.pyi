@@ -64,8 +64,13 @@ from .metrics.localisation import localisation as localisation
 from .metrics.metric import MetricColumn as MetricColumn
 from .metrics.perturbation import insertion_deletion as insertion_deletion
 from .metrics.protocol import CurveProtocol as CurveProtocol
+from .metrics.quantus import quantus_inputs as quantus_inputs
+from .metrics.randomisation import RandomisationCheck as RandomisationCheck
+from .metrics.randomisation import randomisation_check as randomisation_check
 from .metrics.saco import Saco as Saco
 from .metrics.saco import saco as saco
+from .metrics.sensitivity import SensitivityCheck as SensitivityCheck
+from .metrics.sensitivity import sensitivity_check as sensitivity_check
 from .models import tokens as tokens
 from .models.black_box import BlackBoxModel as BlackBoxModel
 from .models.cnn import HookedCNN as HookedCNN

@@ -1,0 +1,59 @@
+"""How far maps stay what they were while a model's weights are shuffled, group by group."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from caap_lab.plots.heat import plot_heat
+from caap_lab.plots.lines import plot_lines
+from caap_lab.plots.spans import CORRELATION
+from caap_lab.plots.style import TICK, level_styles, new_axes
+
+MOST_LINES = 9
+"""Methods up to which each has a line; more are rows of a heat map."""
+TRAINED = "none"
+"""The step before the first: nothing is shuffled."""
+
+
+def plot_shuffled(
+    frame: pd.DataFrame, steps: Sequence[str], ax: Axes | None = None, *, label: str, xlabel: str, title: str = ""
+) -> Axes:
+    """One line per method over the steps; of many methods, a heat map with one row per method.
+
+    Args:
+        frame: One row per method and step, with the columns method, step, mean and se.
+        steps: Their names, in order.
+        ax: Axes to draw in; by default those of a new figure.
+        label: What the means are.
+        xlabel: What the steps are.
+        title: Above the axes.
+    """
+    methods = list(dict.fromkeys(frame["method"]))
+    if len(methods) > MOST_LINES:
+        cells = frame.pivot(index="method", columns="step", values="mean").reindex(index=methods, columns=list(steps))
+        ax = new_axes(ax, max(4.8, 0.42 * len(steps) + 2.8), max(3.2, 0.2 * len(methods) + 1.4))
+        ax = plot_heat(cells, ax, label=label, signed=True, limits=CORRELATION, xlabel=xlabel, ylabel="", title=title)
+        ax.tick_params(axis="x", labelrotation=90)
+        return ax
+    places = {step: place for place, step in enumerate(steps, start=1)}
+    first = pd.DataFrame({"method": methods, "place": 0, "mean": 1.0, "se": 0.0})
+    rows = pd.concat([first, frame.assign(place=frame["step"].map(places))], ignore_index=True)
+    ax = plot_lines(
+        rows,
+        "place",
+        hue="method",
+        ax=new_axes(ax, max(4.8, 0.36 * len(steps) + 2.4), 3.6),
+        styles=level_styles(methods),
+        markers=True,
+        natural=CORRELATION,
+        xlabel=xlabel,
+        ylabel=label,
+        title=title,
+        legend=False,
+    )
+    ax.axhline(0, color="0.4", linewidth=0.8, zorder=1)
+    ax.set_xticks(range(len(steps) + 1), [TRAINED, *steps], rotation=60, ha="right", rotation_mode="anchor")
+    ax.tick_params(labelsize=TICK)
+    ax.legend(fontsize=TICK, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
