@@ -139,7 +139,7 @@ def test_torch_hooks_that_would_not_run_are_refused(part: str) -> None:
     handle = module.register_forward_hook(lambda *a: None)
     with pytest.raises(InputError, match=rf"blocks\[2\]{part} would not run"):
         model(image)
-    with pytest.raises(InputError, match="carries hooks"):
+    with pytest.raises(InputError, match="has hooks"):
         cl.caap(model, image, 0)
     handle.remove()
     seen = []
@@ -193,7 +193,7 @@ def test_arguments_of_other_kinds() -> None:
     for options in ({"start": "1"}, {"start": 1.0}, {"neighbourhood": ["none"]}, {"seed": "a"}, {"seed": 10**30}):
         with pytest.raises(InputError):
             cl.caap(model, image, 0, **options)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="is not available"):
         model.record(image, "resid_pre", device="cuda:7")
     with pytest.raises(InputError, match=r"is not \(height, width\)"):
         cl.caap(model, image, 0).upsample(100)

@@ -1,4 +1,4 @@
-"""What `run_with_cache` gives: activations by full name, and by TransformerLens's short ones."""
+"""The result of `run_with_cache`: activations by full hook name or TransformerLens's short names."""
 
 from typing import Any
 
@@ -23,31 +23,31 @@ class ActivationCache(dict[str, Tensor]):
     """
 
     def __init__(self, model_name: str, n_layers: int) -> None:
-        """An empty one; hooks put activations into it.
+        """An empty cache; hooks fill it.
 
         Args:
-            model_name: Of the model that runs.
-            n_layers: Its number of blocks, from whose end negative layers count.
+            model_name: Name of the model that runs.
+            n_layers: Its number of blocks; negative layers count from the last one.
         """
         super().__init__()
         self.model_name = model_name
         self.n_layers = n_layers
 
     def __missing__(self, key: Any) -> Tensor:
-        """What a short name stands for.
+        """The activation that a short name refers to.
 
         Raises:
-            InputError: there is no such activation, or the name fits several.
+            InputError: there is no such activation, or the name matches several.
         """
         return self[find_stored(self.keys(), key, self.n_layers, "this cache")]
 
     def __contains__(self, key: Any) -> bool:
-        """True if a full or short name is there."""
+        """True if there is an activation of this full or short name."""
         return super().__contains__(key) or is_stored(self.keys(), key, self.n_layers)
 
     def get(self, key: Any, default: Any = None) -> Any:
         """An activation, or the default if it is not there."""
-        return self[key] if key in self else default  # noqa: SIM401  # dict's own knows no short names
+        return self[key] if key in self else default  # noqa: SIM401  # dict.get does not know short names
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What is kept of a run, in one line for each kind of activation: its name, layers, shape and memory."""
+"""A summary of recorded activations, one line per kind: its name, layers, shape and memory."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Kept(NamedTuple):
 
 
 def text_summary(title: str, kept: Iterable[Kept]) -> str:
-    """Lines of text: the title, then one for each kind."""
+    """Lines of text: the title, then one line per kind of activation."""
     rows = _rows(kept)
     name, layers, shape, size = (max(map(len, column)) for column in zip(_HEADS, *rows, strict=True))
     lines = (f"  {row[0]:<{name}}  {row[1]:<{layers}}  {row[2]:<{shape}}  {row[3]:>{size}}" for row in rows)
@@ -28,13 +28,13 @@ def text_summary(title: str, kept: Iterable[Kept]) -> str:
 
 
 def html_summary(title: str, kept: Iterable[Kept]) -> str:
-    """The same as an HTML table."""
+    """The summary as an HTML table."""
     rows = [[for_html(cell) for cell in row] for row in _rows(kept)]
     return html_table(_HEADS, rows, caption=title, text_columns=3)
 
 
 def memory(nbytes: int) -> str:
-    """Bytes in a unit that suits them."""
+    """A number of bytes in a readable unit."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
         if nbytes >= size:
             return f"{nbytes / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What the package has to know of a family of Vision Transformers: one subclass of `Architecture` in one file each."""
+"""The interface to a family of Vision Transformers; each family is a subclass of `Architecture` in its own file."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from caap_lab.models.spec import ViTSpec
 
 
 class Architecture(ABC):
-    """A model of one family, taken apart into the steps that hook points stand between.
+    """A model of one family, split into the steps between hook points.
 
-    `HookedViT`, CAAP's engine, sweeps, diagnostics and attribution methods know models by this interface alone. What is
-    not abstract here goes by the names that timm's Vision Transformers share. A family's file is listed in
+    `HookedViT`, CAAP's engine, sweeps, diagnostics and attribution methods use models through this interface only.
+    Methods that are not abstract read the attribute names that timm's Vision Transformers share. Families are listed in
     `caap_lab.models.families`.
     """
 
     containers: ClassVar[Sequence[type[nn.Module]]] = ()
-    """Classes that only call their own parts, so that rules for the parts (LibraGrad's, LRP's) say all of them."""
+    """Classes that only call their own submodules, so that backward rules (LibraGrad's, LRP's) for those suffice."""
 
     def __init__(self, vit: Any) -> None:
-        """Look at a model; nothing in it is changed.
+        """Read a model, which is not changed.
 
         Args:
-            vit: A model that `fits` has taken.
+            vit: A model for which `fits` is True.
 
         Raises:
-            InputError: the model is of the family, and something in it is not supported.
+            InputError: the model belongs to the family, but a part of it is not supported.
         """
         self.vit = vit
 
@@ -47,14 +47,14 @@ class Architecture(ABC):
         """Sizes and token roles.
 
         Args:
-            d_mlp: The width between an MLP's layers where it is known; None to measure it.
+            d_mlp: The hidden width of the MLPs if known; None to measure it.
 
         Raises:
-            InputError: the model has been changed into one that is not supported.
+            InputError: the model was changed in a way that is not supported.
         """
 
     def _spec(self, d_mlp: int | None, prefix: Sequence[str], read_tokens: Sequence[int], **own: Any) -> ViTSpec:
-        """A spec whose other sizes go by the names that timm's Vision Transformers share, or are the family's own."""
+        """A spec; sizes not given in `own` are read from the attribute names that timm's Vision Transformers share."""
         vit = self.vit
         block, embed = vit.blocks[0], vit.patch_embed
         sizes: dict[str, Any] = {
@@ -78,15 +78,15 @@ class Architecture(ABC):
 
     @abstractmethod
     def add_positions(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """All tokens, with what positions add to them here."""
+        """All tokens, with position embeddings added where the family has them."""
 
     def before_blocks(self, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """What stands between the embeddings and block 0."""
+        """The steps between the embeddings and block 0."""
         return self.vit.norm_pre(tokens)
 
     @property
     def has_norm_pre(self) -> bool:
-        """True if a norm stands there, as in CLIP."""
+        """True if there is a norm before block 0, as in CLIP."""
         return not isinstance(self.vit.norm_pre, nn.Identity)
 
     # -- blocks ---------------------------------------------------------------------------------------------------
@@ -96,25 +96,25 @@ class Architecture(ABC):
         """The parts of one block."""
 
     def biases_apart(self) -> dict[nn.Module, Tensor]:
-        """Biases that the family adds to the outputs of linear layers, by layer, which are not the layers' own."""
+        """Biases added to the outputs of linear layers that are not parameters of those layers, by layer."""
         return {}
 
     # -- from the residual stream to class scores ----------------------------------------------------------------
 
     def final_norm(self, tokens: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """The norm behind the last block."""
+        """The norm after the last block."""
         return self.vit.norm(tokens)
 
     def feature_readout(self) -> OwnReadout:
-        """Timm's own head as it is, whose output another head may read."""
+        """Timm's own head, whose output another head may read."""
         return OwnReadout(self.vit)
 
     def own_readout(self) -> Readout:
-        """The head that gives the model's scores where it has no other."""
+        """The head that computes the model's scores unless another one is given."""
         return self.feature_readout()
 
     def readout(self, head: nn.Module | None, n_prefix: int) -> Readout:
-        """The model's own head, or a head of `caap_lab.models.heads` in its place or on its features.
+        """The model's own head, or a head from `caap_lab.models.heads` that replaces it or reads its features.
 
         Args:
             head: A head; None for the model's own.

@@ -1,8 +1,8 @@
-"""Attention of one block as the rest of the package sees it, whatever the family of the Vision Transformer.
+"""The attention of one block, with the same interface for all families of Vision Transformers.
 
-A family says how its queries, keys and values are projected and where positions enter: by rotation, in `project_qkv`,
-or by a term added to the scores, in `position_bias`. Everything that reads scores (hooks, CAAP's engine) gets them from
-`scores`, so that scale and positions stand in one place.
+A family defines how queries, keys and values are projected and where positions enter: by rotation, in `project_qkv`, or
+    as a term added to the scores, in `position_bias`. Everything that reads scores (hooks, CAAP's engine) calls
+    `scores`, so that scale and positions are handled in one place.
 
 Shapes: q, k, v and z are [..., head, token, d_head]; scores are [..., head, query, key].
 """
@@ -28,17 +28,17 @@ class Attention(ABC):
     """Attention of one block; `tokens` are always token numbers in the model's full sequence."""
 
     scale: float
-    """Factor of q . k."""
+    """Factor by which q . k is multiplied."""
     fused: bool
-    """Whether timm would run its fused kernel, which rounds in another way than the explicit softmax."""
+    """Whether timm would run its fused kernel, which rounds differently from the explicit softmax."""
     gated: bool
-    """Whether `output` reads attention's input again."""
+    """Whether `output` also reads the input of attention."""
     dropout: float = 0.0
-    """Share of attention weights that the fused kernel drops; above 0 in training only."""
+    """Fraction of attention weights that the fused kernel drops; above 0 in training only."""
 
     @property
     def rotation(self) -> Rotation | None:
-        """How `project_qkv` turns queries and keys of all tokens; None where positions are not rotary."""
+        """How `project_qkv` rotates queries and keys of all tokens; None if positions are not rotary."""
         return None
 
     @abstractmethod
@@ -47,17 +47,17 @@ class Attention(ABC):
         x: Float[Tensor, "batch token d_model"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Heads:
-        """Queries, keys and values as their products are taken: after q/k norm and rotation.
+        """Queries, keys and values as attention multiplies them: after q/k norm and rotation.
 
         Args:
-            x: Attention's input, behind its norm.
-            tokens: Which tokens the rows are; None for all, in order.
+            x: Input of attention, after its norm.
+            tokens: Token number of each row; None for all tokens, in order.
         """
 
     def project_kv(
         self, x: Float[Tensor, "batch token d_model"], tokens: Int[Tensor, " token"] | None = None
     ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
-        """Keys and values alone, for tokens whose queries nothing reads."""
+        """Only keys and values, for tokens whose queries are not needed."""
         _, k, v = self.project_qkv(x, tokens)
         return k, v
 
@@ -66,7 +66,7 @@ class Attention(ABC):
         queries: Int[Tensor, "*group query"] | None,
         keys: Int[Tensor, "*group key"] | None,
     ) -> Float[Tensor, "head *group query key"] | None:
-        """What positions add to the scores; None for nothing. Token numbers None are all tokens, in order."""
+        """The term that positions add to the scores, or None; token numbers of None mean all tokens, in order."""
         return None
 
     def scores(
@@ -81,8 +81,8 @@ class Attention(ABC):
         Args:
             q: Queries [..., head, *group, query, d_head].
             k: Keys [..., head, *group, key, d_head].
-            queries: Which tokens ask, alike in all heads; None for all, in order.
-            keys: Which tokens are read.
+            queries: Token numbers of the queries, the same in all heads; None for all, in order.
+            keys: Token numbers of the keys.
         """
         scores = (q * self.scale) @ k.transpose(-2, -1)
         bias = self.position_bias(queries, keys)
@@ -95,29 +95,29 @@ class Attention(ABC):
         v: Float[Tensor, "batch head key d_head"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch head query d_head"]:
-        """What each query's heads read, by torch's fused kernel."""
+        """The attention output of each query and head, by torch's fused kernel."""
         bias = self.position_bias(tokens, tokens)
         if bias is not None:
             bias = by_image(bias, tokens).to(q.dtype)
-            bias = bias if bias.ndim == 4 else bias[None]  # a mask of three axes has no fused kernel
+            bias = bias if bias.ndim == 4 else bias[None]  # there is no fused kernel for a mask of three axes
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout)
 
     def drop(self, pattern: Float[Tensor, "batch head query key"]) -> Float[Tensor, "batch head query key"]:
-        """Attention weights behind their dropout, which does something in training only."""
+        """Attention weights after dropout, which is active in training only."""
         return pattern
 
     @abstractmethod
     def output(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token d_model"]:
-        """The heads' output projection; `x` is attention's input, which a gated one reads again."""
+        """The output projection of the heads; `x` is the input of attention, which gated attention reads again."""
 
     def head_results(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token head d_model"]:
-        """What each head adds to `output`; with its bias they add up to it.
+        """The contribution of each head to `output`; with the bias they sum to it.
 
-        As it stands here it is for an output that is linear in z: what a head gives alone, less what no head gives.
+        This default is for an output that is linear in z: the output of one head alone minus the output of no head.
         """
         each = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:, :, None, None]
         nothing = self.output(torch.zeros_like(z), x)
@@ -125,5 +125,5 @@ class Attention(ABC):
 
 
 def by_image(bias: Float[Tensor, "head ..."], tokens: Int[Tensor, "..."] | None) -> Float[Tensor, "..."]:
-    """A position bias [head, image, query, key] as [image, head, query, key]; one for all images as it is."""
+    """A position bias [head, image, query, key] as [image, head, query, key]; a shared bias is unchanged."""
     return bias.transpose(0, 1) if tokens is not None and tokens.ndim == 2 else bias

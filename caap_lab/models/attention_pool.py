@@ -1,7 +1,7 @@
-"""Heads that pool by attention: their queries, keys and weights by the interface that attention in blocks has.
+"""Heads that pool by attention, with the same interface as the attention of blocks.
 
-timm has two. In one (SigLIP, Perception Encoder) learned latents ask and the tokens answer; in the other (LocAtViT)
-every token asks, without any projection.
+timm has two kinds. In one (SigLIP, Perception Encoder) the queries are learned latents; in the other (LocAtViT) every
+token is a query, without any projection.
 """
 
 from abc import abstractmethod
@@ -20,14 +20,14 @@ from caap_lab.models.block import AttentionPoints, read_heads
 
 
 class PoolingAttention(Attention):
-    """The attention of a pooling head; its tokens are those that the head reads."""
+    """The attention of a pooling head, over the tokens that the head reads."""
 
     gated = False
     n_latents: int | None
-    """Number of learned queries; None where every token asks."""
+    """Number of learned queries; None if every token is a query."""
 
     def __init__(self, pool: Any, n_skipped: int) -> None:
-        """Look at timm's module, which is not changed; `n_skipped` prefix tokens are not given to it."""
+        """Read timm's module, which is not changed and does not get the first `n_skipped` prefix tokens."""
         self.pool = pool
         self.n_skipped = n_skipped
         self.scale = pool.scale
@@ -36,7 +36,7 @@ class PoolingAttention(Attention):
         self.d_head: int = pool.head_dim
 
     def shape(self, leaf: str, n_tokens: int) -> tuple[int, ...]:
-        """Shape of one image's activation at a hook point ("q", "pattern"), if the head reads a number of tokens."""
+        """Shape of one image's activation at a hook point ("q", "pattern"), if the head reads `n_tokens` tokens."""
         n_queries = n_tokens if self.n_latents is None else self.n_latents
         if leaf in ("attn_scores", "pattern"):
             return (self.n_heads, n_queries, n_tokens)
@@ -49,7 +49,7 @@ class PoolingAttention(Attention):
 
     @property
     def mlp(self) -> nn.Module | None:
-        """The MLP behind the attention, if there is one: besides norms, the one step of `output` that is not linear."""
+        """The MLP after the attention, if any: apart from norms, the only step of `output` that is not linear."""
         return getattr(self.pool, "mlp", None)
 
     @abstractmethod
@@ -59,12 +59,12 @@ class PoolingAttention(Attention):
         """The pooled features."""
 
     def _pooled(self, x: Float[Tensor, "batch query d_pooled"]) -> Float[Tensor, "batch d_pooled"]:
-        """One value per channel, as timm's module takes it."""
+        """One value per channel, pooled as timm's module does."""
         return x[:, 0] if self.pool.pool == "token" else x.mean(1)
 
 
 class LatentPooling(PoolingAttention):
-    """timm's AttentionPoolLatent: learned latents ask."""
+    """timm's AttentionPoolLatent: the queries are learned latents."""
 
     def __init__(self, pool: Any, n_skipped: int) -> None:
         super().__init__(pool, n_skipped)
@@ -91,7 +91,7 @@ class LatentPooling(PoolingAttention):
     def output(
         self, z: Float[Tensor, "batch head latent d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch d_pooled"]:
-        """Projection and MLP of what the latents have read, then the first of them or their mean."""
+        """Projection and MLP of the latents' attention output, then the first latent or their mean."""
         pool = self.pool
         out = pool.proj_drop(pool.proj(z.transpose(1, 2).flatten(2)))
         if pool.mlp is not None:
@@ -100,7 +100,7 @@ class LatentPooling(PoolingAttention):
 
 
 class TokenPooling(PoolingAttention):
-    """timm's AttentionPoolPrr: tokens ask each other, and are queries, keys and values as they are."""
+    """timm's AttentionPoolPrr: the tokens themselves are queries, keys and values, without projection."""
 
     n_latents = None
 
@@ -113,14 +113,14 @@ class TokenPooling(PoolingAttention):
         Float[Tensor, "batch head token d_head"],
         Float[Tensor, "batch head token d_head"],
     ]:
-        """The tokens, behind a norm if there is one, three times."""
+        """The tokens, after the norm if there is one, three times."""
         heads = self.pool.pre_norm(x).unflatten(2, (self.n_heads, self.d_head)).transpose(1, 2)
         return heads, heads, heads
 
     def output(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch d_pooled"]:
-        """The first token of what they have read, or the mean."""
+        """The attention output of the first token, or the mean over tokens."""
         return self._pooled(self.pool.post_norm(z.transpose(1, 2).flatten(2)))
 
 
@@ -131,11 +131,11 @@ _KINDS: dict[type[nn.Module], type[PoolingAttention]] = {
 
 
 def pooling_attention(pool: nn.Module | None, n_skipped: int) -> PoolingAttention | None:
-    """The attention of a timm model's pooling; None where it does not pool by attention, or by a module of one's own.
+    """The attention of a timm model's pooling; None if it does not pool by attention, or by a custom module.
 
     Args:
-        pool: The model's module that pools, if it has one.
-        n_skipped: Number of prefix tokens that it does not get.
+        pool: The model's pooling module, if it has one.
+        n_skipped: Number of prefix tokens that it does not read.
     """
     kind = None if pool is None else _KINDS.get(type(pool))
     known = kind is not None and getattr(pool, "pool", None) in ("token", "avg")
@@ -145,15 +145,15 @@ def pooling_attention(pool: nn.Module | None, n_skipped: int) -> PoolingAttentio
 def run_pooling(
     attention: PoolingAttention, points: AttentionPoints, normalized: Float[Tensor, "batch token d_model"]
 ) -> Float[Tensor, "batch d_pooled"]:
-    """The pooled features of all tokens behind the final norm, through the pooling's hook points.
+    """The pooled features of all tokens after the final norm, through the hook points of the pooling.
 
     Raises:
-        InputError: a torch hook sits on the module, or its forward was replaced; neither would be run.
+        InputError: a torch hook is on the module, or its forward was replaced; neither would run.
     """
     if is_watched(attention.pool) or is_replaced(attention.pool):
         raise InputError(
-            "A torch hook on model.vit.attn_pool, or a forward put in the place of its own, would not run: while a "
-            "hook point of attn_pool is used, the hooked model takes its steps one by one. Use hook_pooled, or hook a "
+            "A torch hook on model.vit.attn_pool, or a forward that replaces its own, would not run: while a hook "
+            "point of attn_pool is in use, the hooked model runs its steps one by one. Use hook_pooled, or hook a "
             "module inside it, such as kv."
         )
     x = normalized[:, attention.n_skipped :]

@@ -1,4 +1,4 @@
-"""What all hooked models share: images in, classes by name, identity, and hooks whose names are checked."""
+"""Base class of all hooked models: image input, class names, fingerprint, and hooks with checked names."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,52 +29,52 @@ from caap_lab.models.width import Measured, output_width
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
 NamedHook = tuple[str | Callable[[str], bool], Callable[..., Any]]
-"""A hook point's full name, or a filter of names, and the function that is called with (activation, hook)."""
+"""A full hook name, or a filter of names, and a function called as function(activation, hook)."""
 
 
 class HookedModel(HookedRootModule, ABC):
-    """A timm model between whose modules stand TransformerLens hook points.
+    """A timm model with TransformerLens hook points between its modules.
 
-    `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
+    `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are those of TransformerLens.
     """
 
     kind: ClassVar[str]
-    """What it is: "vit", "cnn", "mixer" or "black_box"."""
+    """The kind of model: "vit", "cnn", "mixer" or "black_box"."""
     readable: ClassVar[frozenset[str]] = frozenset({"pixels"})
-    """What methods can read of models of this kind, among `READS`."""
+    """What methods can read from models of this kind; a subset of `READS`."""
     preprocessing: Preprocessing
     model_name: str
     _fingerprint: tuple[bytes, str] | None = None
     _given_names: ClassNames | None = None
-    """Class names that were given; None for the default ones."""
+    """Class names set by the user; None for the default ones."""
     directions: tuple[Any, ...] = ()
-    """Whose columns of logits stand behind those of the classes, see `caap_lab.models.directions.with_directions`."""
+    """Directions whose logits follow those of the classes; see `caap_lab.models.directions.with_directions`."""
     _fingerprint_of: str = ""
-    """The fingerprint of the model that this one is with directions."""
+    """The fingerprint of the model to which the directions were added."""
 
     @property
     @abstractmethod
     def n_classes(self) -> int:
-        """Number of scores that the head gives, measured by running it."""
+        """Number of scores that the head outputs, measured by running it."""
 
     @property
     def class_names(self) -> ClassNames:
-        """One name per score of the head; assign a list of names, or None for the default ones.
+        """One name per score of the head; assign a list of names, or None for the defaults.
 
-        Without names of its own a model with 1000 scores has ImageNet-1k's, any other "class 0", "class 1" and so on.
+        The defaults are the ImageNet-1k names for a model with 1000 scores, otherwise "class 0", "class 1" and so on.
 
         Raises:
-            InputError: the names do not fit the head, which was replaced after they were given.
+            InputError: the head was replaced after the names were set, and no longer matches them.
         """
         return as_class_names(self._given_names, self.n_classes)
 
     @class_names.setter
     def class_names(self, names: Sequence[str] | ClassNames | None) -> None:
-        checked = as_class_names(names, self.n_classes)  # a head that gives no logits is refused here
+        checked = as_class_names(names, self.n_classes)  # raises an error for a head that outputs no logits
         self._given_names = None if names is None else checked
 
     def _outputs(self, chain: Sequence[nn.Module], features: int, head: str = "head") -> int:
-        """Class scores that the modules of a head give for `features` values; see `output_width`."""
+        """Number of class scores that the modules of a head output for `features` values; see `output_width`."""
         measured: dict[str, Measured[int]] = self.__dict__.setdefault("_head_widths", {})
         like = next(self.parameters())
         width = measured.setdefault(head, Measured()).of(chain, [features], lambda: output_width(chain, features, like))
@@ -82,11 +82,11 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """The modules that make the scores, each of which reads a feature; none where that is not known."""
+        """The modules that compute the scores from features; empty if they are not known."""
         return ()
 
     def _through_hook_logits(self, logits: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-        """Logits with those of the classes passed through `hook_logits`, which sees no directions."""
+        """Logits, with those of the classes passed through `hook_logits`; directions do not pass through it."""
         hook = cast(HookPoint, self.hook_logits)
         if not self.directions:
             return hook(logits)
@@ -101,7 +101,7 @@ class HookedModel(HookedRootModule, ABC):
     @property
     @abstractmethod
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the maps that methods give."""
+        """Rows and columns of the maps that methods compute."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -109,10 +109,10 @@ class HookedModel(HookedRootModule, ABC):
         return self.preprocessing.image_size
 
     def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedModel":
-        """This model for images of another size, with hook points of its own; this one stays as it is.
+        """This model for images of another size, with its own hook points; this one is unchanged.
 
         Raises:
-            InputError: it takes images of one size only.
+            InputError: the model takes images of one size only.
         """
         height, width = self.image_size
         raise InputError(
@@ -128,15 +128,15 @@ class HookedModel(HookedRootModule, ABC):
     @property
     @abstractmethod
     def patch_size(self) -> tuple[int, int]:
-        """Pixels of a cell of that grid as (height, width)."""
+        """Pixels of one cell of that grid as (height, width)."""
 
     def gives(self, what: str) -> bool:
-        """True if methods can read this of the model, one of `READS`."""
+        """True if methods can read `what`, one of `READS`, from the model."""
         return what in self.readable
 
     @property
     def why_no_gradient(self) -> str:
-        """What stands in the way of a gradient by pixels, as its reader would say it; empty if there is one."""
+        """Why there is no gradient with respect to pixels, as a phrase for messages; empty if there is one."""
         return why_no_gradient(self.body)
 
     @property
@@ -146,7 +146,7 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What was chosen when it was wrapped and changes maps, but no logits; by name, as JSON has it."""
+        """Settings of the wrapping that change maps but not logits, by name, as values that JSON can hold."""
         return {}
 
     @property
@@ -156,7 +156,7 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def containers(self) -> tuple[type[nn.Module], ...]:
-        """Classes of modules that only call their own parts, so that rules for the parts say all of them."""
+        """Classes of modules that only call their own submodules, so that backward rules for those suffice."""
         return (nn.Sequential,)
 
     @property
@@ -171,15 +171,15 @@ class HookedModel(HookedRootModule, ABC):
 
     @property
     def number_format(self) -> str:
-        """Name of the format in which it computes: that of its weights, or "tf32"."""
+        """Name of the number format of computations: that of the weights, or "tf32"."""
         return TF32 if in_tf32(self.body) else str(self.dtype).removeprefix("torch.")
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights and structure; ties stores and maps to the model that made them.
+        """Hash of weights and structure; stores and maps keep it to identify the model that made them.
 
-        The structure is all else that decides outputs: classes of the modules, their settings such as a LayerNorm's
-        eps, and functions put in the place of theirs. Hooks are no part of it.
+        The structure is everything else that determines outputs: classes of the modules, their settings such as a
+            LayerNorm's eps, and functions that replace their own. Hooks are not part of it.
         """
         if self._fingerprint_of:
             return self._fingerprint_of
@@ -204,14 +204,14 @@ class HookedModel(HookedRootModule, ABC):
         self._check_unchanged()
         check_format(self.body, self.dtype)
         batch = as_batch(images, self.preprocessing).to(self.device, self.dtype)
-        # A tensor made in inference mode could be neither kept for later nor differentiated through.
+        # Tensors made in inference mode cannot be saved for a later backward pass.
         return batch.clone() if batch.is_inference() and not torch.is_inference_mode_enabled() else batch
 
     def _check_unchanged(self) -> None:
-        """Refuse the timm model if it was changed after it was wrapped in a way that this model would not follow.
+        """Raise InputError if the timm model was changed after wrapping in a way that this model would not follow.
 
         Raises:
-            InputError: what was changed, and what to do.
+            InputError: it was; the message names the change and what to do.
         """
         embed: Any = next((part for part in self.body.modules() if isinstance(part, PatchEmbed)), None)
         size = None if embed is None or embed.img_size is None else tuple(embed.img_size)
@@ -222,19 +222,19 @@ class HookedModel(HookedRootModule, ABC):
             )
         if is_watched(self.body):
             raise InputError(
-                f"A torch hook on model.{self.kind} would not run: the hooked model takes its steps one by one. Remove "
-                "it, by handle.remove(), or use a hook point, such as hook_logits."
+                f"A torch hook on model.{self.kind} would not run: the hooked model runs its steps one by one. Remove "
+                "it with handle.remove(), or use a hook point, such as hook_logits."
             )
         for name, module in self._stepped_through():
             for method in ("forward", "forward_features", "forward_head"):
                 if is_replaced(module, method):
                     raise InputError(
-                        f"{name}.{method} was replaced, and the hooked model would not run it: it takes its steps one "
+                        f"{name}.{method} was replaced, and the hooked model would not run it: it runs its steps one "
                         "by one. Replace the forward of a module inside it, such as norm1, or use a hook point."
                     )
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
-        """Modules, by name, whose parts this model calls in place of their own forward."""
+        """Modules, by name, whose submodules this model calls directly instead of their forward."""
         yield f"model.{self.kind}", self.body
 
     def target(self, target: int | str) -> int:
@@ -247,7 +247,7 @@ class HookedModel(HookedRootModule, ABC):
         return self.class_names.find(target)
 
     def targets(self, targets: Any, count: int) -> list[int]:
-        """Class indices for a number of images, from one target for all or a sequence of one each."""
+        """Class indices for `count` images, from one target for all images or one per image."""
         self._require_classifier()
         return self.class_names.find_many(targets, count)
 
@@ -268,12 +268,12 @@ class HookedModel(HookedRootModule, ABC):
             WATCH.look()
         with locked(self.body, self.model_name), self._in_its_format():
             outputs = super().__call__(*args, **options)
-        if self.kind != "vit":  # whose blocks count themselves, as many runs are of some of them
+        if self.kind != "vit":  # a ViT's blocks count themselves, since many runs use only some of them
             count_passes(len(outputs))
         return outputs
 
     def _in_its_format(self) -> AbstractContextManager[None]:
-        """Multiply in TF32 if this model does; else as torch is set."""
+        """Multiply in TF32 if this model does, otherwise with torch's settings."""
         return products(tf32=True) if in_tf32(self.body) else nullcontext()
 
     @contextmanager
@@ -284,7 +284,7 @@ class HookedModel(HookedRootModule, ABC):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator[Any]:
-        """TransformerLens's `hooks`; within it, other threads wait for the model."""
+        """TransformerLens's `hooks`; inside the context, other threads wait for the model."""
         given: Any = (list(fwd_hooks), list(bwd_hooks), reset_hooks_end, clear_contexts)
         with locked(self.body, self.model_name), self._in_its_format(), super().hooks(*given) as hooked:
             yield hooked
@@ -292,7 +292,7 @@ class HookedModel(HookedRootModule, ABC):
     # -- hooks: TransformerLens's own, with names checked ---------------------------------------------------------
 
     def has_hooks(self) -> bool:
-        """True if any hook point, or any module of timm's model, is being read or edited."""
+        """True if there is a hook on any hook point or on any module of timm's model."""
         return any(is_watched(module) for module in self.modules())
 
     def add_hook(
@@ -304,7 +304,7 @@ class HookedModel(HookedRootModule, ABC):
         level: int | None = None,
         prepend: bool = False,
     ) -> None:
-        """TransformerLens's `add_hook`; a name that does not exist, or a filter that fits none, is an error."""
+        """TransformerLens's `add_hook`; a name that does not exist, or a filter that matches none, is an error."""
         self._require(name)
         super().add_hook(name, hook, dir, is_permanent, level, prepend)
 
@@ -321,7 +321,7 @@ class HookedModel(HookedRootModule, ABC):
         cache: dict[str, Tensor] | None = None,
         pos_slice: Any = None,
     ) -> Any:
-        """TransformerLens's own, into an `ActivationCache`; a name that does not exist is an error."""
+        """TransformerLens's `get_caching_hooks` for an `ActivationCache`; a name that does not exist is an error."""
         if names_filter is not None and not isinstance(names_filter, str) and not callable(names_filter):
             names_filter = list(names_filter)  # a generator would be empty the second time
             if not all(isinstance(name, str) for name in names_filter):
@@ -337,40 +337,38 @@ class HookedModel(HookedRootModule, ABC):
             if name not in self.hook_dict:
                 raise InputError(unknown_name(name, list(self.hook_dict)))
         elif not any(name(known) for known in self.hook_dict):
-            raise InputError("The filter fits no hook point; all names are in model.hook_dict.")
+            raise InputError("The filter matches no hook point; all names are in model.hook_dict.")
 
 
 def n_hooks(module: nn.Module) -> int:
-    """How many of torch's hooks are on a module; TransformerLens's are among them."""
+    """Number of torch hooks on a module, those of TransformerLens included."""
     kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return sum(map(len, kinds))
 
 
 def is_watched(module: nn.Module) -> bool:
-    """True if anything reads or edits at a hook point or module, added by TransformerLens's or torch's own calls."""
+    """True if a hook is on a hook point or module, added through TransformerLens or torch."""
     return n_hooks(module) > 0
 
 
 def check_no_hooks(model: HookedModel, what: str) -> None:
-    """Refuse a model at which anything reads or edits.
+    """Raise InputError if a model has any hooks.
 
     Raises:
-        InputError: naming the hooks and how to remove them.
+        InputError: it has; the message names the hooks and how to remove them.
     """
     points = [point for point in model.modules() if isinstance(point, HookPoint)]
     permanent = any(hook.is_permanent for point in points for hook in (*point.fwd_hooks, *point.bwd_hooks))
     torch_hooks = [name for name, part in model.named_modules() if is_watched(part) and part not in points]
-    # a hook point may hold torch's own hooks too, which reset_hooks leaves
+    # a hook point may also hold torch's own hooks, which reset_hooks does not remove
     torch_hooks += [point.name or "" for point in points if n_hooks(point) > len(point.fwd_hooks + point.bwd_hooks)]
     ways = []
     if any(point.fwd_hooks or point.bwd_hooks for point in points):
         ways.append(f"call model.reset_hooks({'including_permanent=True' if permanent else ''})")
     if torch_hooks:
-        ways.append(f"remove the torch hook on {torch_hooks[0]}, by handle.remove()")
+        ways.append(f"remove the torch hook on {torch_hooks[0]} with handle.remove()")
     if ways:
-        raise InputError(
-            f"The model carries hooks, which {what} would not run as they are meant; {' and '.join(ways)} first."
-        )
+        raise InputError(f"The model has hooks, which {what} would not run as intended; {' and '.join(ways)} first.")
 
 
 KINDS = {
@@ -379,7 +377,7 @@ KINDS = {
     "mixer": ("Mixer", "Mixers"),
     "black_box": ("black box", "black boxes"),
 }
-"""What one model of a kind is called, and several."""
+"""Name of each kind of model, singular and plural."""
 READS = {
     "pixels": "scores of changed images, or their gradient by pixels",
     "feature maps": "activations on a grid of places, and their gradient",
@@ -387,14 +385,14 @@ READS = {
     "attention": "tokens that meet in attention and nowhere else",
     "patched contexts": "runs in which single patches are live, block by block",
 }
-"""What methods may read of a model."""
+"""What methods may read from a model, with a description."""
 
 
 def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
-    """Refuse anything but a hooked model of some kinds.
+    """Raise InputError unless `model` is a hooked model of one of some kinds.
 
     Raises:
-        InputError: with what to do instead.
+        InputError: it is not; the message says what to do instead.
     """
     if not isinstance(model, HookedModel):
         raise InputError(f"{what} needs a hooked model, not {type(model).__name__}: wrap it, cl.wrap(model).")
@@ -403,13 +401,13 @@ def check_kind(model: Any, what: str, kinds: Sequence[str] = ("vit",)) -> None:
 
 
 def works_on(what: str, kinds: Sequence[str]) -> str:
-    """The sentence that says which kinds of models something works on, without its full stop."""
+    """A sentence that says which kinds of models `what` works on, without the final full stop."""
     *most, last = [KINDS[kind][1] for kind in kinds]
     return f"{what} works on {' and '.join([', '.join(most), last] if most else [last])}"
 
 
 def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
-    """Class names for a head; None means ImageNet's for 1000 classes, and numbers else."""
+    """Class names for a head; None means ImageNet's for 1000 classes, otherwise numbered ones."""
     if names is None:
         return ClassNames.for_model(n_classes)
     given = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`

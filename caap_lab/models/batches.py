@@ -1,4 +1,4 @@
-"""Any number of images, a batch at a time, without holding them all as tensors."""
+"""Batches of any number of images, without keeping them all in memory as tensors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def single_images(images: "Images") -> "list[Images]":
-    """One entry an image: lists flattened, batches [B, 3, H, W] split into views."""
+    """One entry per image: lists are flattened, batches [B, 3, H, W] split into views."""
     if isinstance(images, Tensor):
         return list(images) if images.ndim == 4 else [images]
     if isinstance(images, (list, tuple)):
@@ -25,7 +25,7 @@ def single_images(images: "Images") -> "list[Images]":
 
 
 def check_images(images: "Images") -> "list[Images]":
-    """One entry an image, after looking that there are any and that every file is there and starts as a picture."""
+    """One entry per image, after a check that there are images and that every file exists and looks like one."""
     singles = single_images(images)
     if not singles:
         raise InputError("No images were given.")
@@ -36,16 +36,16 @@ def check_images(images: "Images") -> "list[Images]":
 
 
 def is_single(images: "Images") -> bool:
-    """True for one image on its own: not a list, and not a tensor of several images."""
+    """True for a single image: not a list, and not a tensor of several images."""
     if isinstance(images, (list, tuple)):
         return False
     return not (isinstance(images, Tensor) and images.ndim == 4 and len(images) != 1)
 
 
 def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator[Tensor]:
-    """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch comes.
+    """Preprocessed batches [<= batch_size, 3, H, W], in order; files are read when their batch is due.
 
-    A quantised model gets its images one by one, as it would round each by what the others hold.
+    A quantised model gets its images one by one, because the other images of a batch would affect its rounding.
     """
     check_count("batch_size", batch_size)
     batch_size = images_at_once(model.body, batch_size)

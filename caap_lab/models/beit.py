@@ -1,4 +1,4 @@
-"""timm's Beit: BEiT and BEiT v2, whose attention adds a learned term for the offset between two tokens."""
+"""timm's Beit: BEiT and BEiT v2, whose attention adds a learned term for each offset between two tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +28,7 @@ from caap_lab.models.supported import SUPPORTED
 
 
 class BeitViT(Architecture):
-    """BEiT and BEiT v2: relative positions of each block's own, shared by all, or both; absolute ones or none."""
+    """BEiT and BEiT v2: relative positions per block, shared by all blocks, or both; absolute positions or none."""
 
     containers = (TimmBlock, TimmAttention, RelativePositionBias, Mlp, SwiGLU, PatchEmbed)
 
@@ -38,7 +38,7 @@ class BeitViT(Architecture):
 
     @classmethod
     def fits(cls, vit: nn.Module) -> bool:
-        """True for timm's Beit and what is derived from it."""
+        """True for timm's Beit and its subclasses."""
         return isinstance(vit, Beit)
 
     def spec(self, d_mlp: int | None = None) -> ViTSpec:
@@ -48,7 +48,7 @@ class BeitViT(Architecture):
         rows, cols = vit.patch_embed.grid_size
         n_prefix = vit.num_prefix_tokens
         read = range(1) if vit.global_pool == "token" else range(n_prefix, n_prefix + rows * cols)
-        prefix = ("cls",) + ("reg",) * (n_prefix - 1)  # of tokens that were added
+        prefix = ("cls",) + ("reg",) * (n_prefix - 1)  # registers are tokens added by with_extra_tokens
         return self._spec(d_mlp, prefix, read, d_head=vit.embed_dim // vit.blocks[0].attn.num_heads)
 
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
@@ -56,7 +56,7 @@ class BeitViT(Architecture):
         return self.vit.patch_embed(images)
 
     def add_positions(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """All tokens, with absolute positions where there are such."""
+        """All tokens, with absolute positions if the model has them."""
         vit = self.vit
         tokens = torch.cat((vit.cls_token.expand(len(patches), -1, -1), patches), dim=1)
         if vit.pos_embed is not None:
@@ -64,7 +64,7 @@ class BeitViT(Architecture):
         return vit.pos_drop(tokens)
 
     def before_blocks(self, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """Nothing stands between the embeddings and block 0."""
+        """The tokens unchanged: there is no step between the embeddings and block 0."""
         return tokens
 
     @property
@@ -86,7 +86,7 @@ class BeitViT(Architecture):
         )
 
     def biases_apart(self) -> dict[nn.Module, Tensor]:
-        """Biases of queries and values, which the layer `qkv` does not have."""
+        """Biases of queries and values, which are not parameters of the layer `qkv`."""
         found = {block.attn.qkv: bias_apart(block.attn) for block in self.vit.blocks}
         return {layer: bias for layer, bias in found.items() if bias is not None}
 
@@ -96,7 +96,7 @@ class BeitViT(Architecture):
 
 
 class BeitReadout(OwnReadout):
-    """timm's head of a Beit, whose pooling is no method of its own."""
+    """timm's head of a Beit, which has no separate method for pooling."""
 
     @property
     def adds_positions(self) -> bool:
@@ -105,7 +105,7 @@ class BeitReadout(OwnReadout):
 
     @property
     def attention(self) -> None:
-        """None: no attention pools."""
+        """None: there is no attention pooling."""
         return None
 
     def pool(
@@ -117,14 +117,14 @@ class BeitReadout(OwnReadout):
 
 
 class BeitAttention(Attention):
-    """timm's attention of a Beit: biases of its own for queries and values, and relative positions in the scores."""
+    """timm's attention of a Beit: separate biases for queries and values, and relative positions in the scores."""
 
     def __init__(self, attn: Any, shared: Any) -> None:
-        """Look at one block's attention.
+        """Read the attention of one block.
 
         Args:
             attn: timm's module.
-            shared: timm's RelativePositionBias that all blocks share, if there is one.
+            shared: timm's RelativePositionBias shared by all blocks, if there is one.
         """
         self.attn = attn
         self.scale = attn.scale
@@ -132,14 +132,14 @@ class BeitAttention(Attention):
         self.gated = False
         self.dropout = attn.attn_drop.p if attn.training else 0.0
         self.positions = [part for part in (attn, shared) if part is not None and part.window_size is not None]
-        """Parts that hold a table of offsets, in the order in which timm adds them."""
+        """Modules that hold a table of offsets, in the order in which timm adds them."""
 
     def project_qkv(
         self,
         x: Float[Tensor, "batch token d_model"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Heads:
-        """Queries, keys and values: the same for a token wherever it stands."""
+        """Queries, keys and values, which do not depend on a token's position."""
         batch, rows, _ = x.shape
         qkv = qkv_product(self.attn, x).reshape(batch, rows, 3, self.attn.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -148,9 +148,9 @@ class BeitAttention(Attention):
     def project_kv(
         self, x: Float[Tensor, "batch token d_model"], tokens: Int[Tensor, " token"] | None = None
     ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
-        """Keys and values alone: their two thirds of the product."""
+        """Only keys and values: two thirds of the product."""
         kv = kv_product(self.attn, x)
-        if kv is None:  # changed from outside: run as it is
+        if kv is None:  # modified from outside: run the layer itself
             return super().project_kv(x, tokens)
         k, v = kv.unflatten(-1, (2, self.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return k, v
@@ -158,7 +158,7 @@ class BeitAttention(Attention):
     def position_bias(
         self, queries: Int[Tensor, "*group query"] | None, keys: Int[Tensor, "*group key"] | None
     ) -> Float[Tensor, "head *group query key"] | None:
-        """What the offsets of the keys from the queries add to the scores, in each head."""
+        """The term for the offsets between keys and queries that is added to the scores, in each head."""
         biases = [_of_offsets(part, queries, keys) for part in self.positions]
         return sum(biases[1:], biases[0]) if biases else None
 
@@ -169,7 +169,7 @@ class BeitAttention(Attention):
         queries: Int[Tensor, "*group query"] | None = None,
         keys: Int[Tensor, "*group key"] | None = None,
     ) -> Float[Tensor, "... query key"]:
-        """Scores before the softmax; two tables are added one after the other, as timm's explicit attention does."""
+        """Scores before the softmax; two tables are added one after the other, as in timm's explicit attention."""
         scores = (q * self.scale) @ k.transpose(-2, -1)
         for part in self.positions:
             scores = scores + _of_offsets(part, queries, keys).to(scores.dtype)
@@ -182,10 +182,10 @@ class BeitAttention(Attention):
         v: Float[Tensor, "batch head token d_head"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch head token d_head"]:
-        """What each query's heads read, by the kernel that timm's call comes to."""
+        """The attention output of each query and head, by the kernel that timm's call selects."""
         if tokens is not None or len(self.positions) != 1 or self.positions[0] is self.attn:
             return super().fused_read(q, k, v, tokens)
-        # timm's shared table has no batch axis; for a mask of three axes torch takes a kernel that rounds otherwise.
+        # timm's shared table has no batch axis; for a mask of three axes torch uses a kernel that rounds differently.
         bias = _of_offsets(self.positions[0], None, None)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout)
 
@@ -196,20 +196,20 @@ class BeitAttention(Attention):
     def output(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token d_model"]:
-        """The heads' output projection."""
+        """The output projection of the heads."""
         return self.attn.proj_drop(self.attn.proj(z.transpose(1, 2).flatten(2)))
 
     def head_results(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token head d_model"]:
-        """What each head adds to `output`."""
+        """The contribution of each head to `output`."""
         return head_results(self.attn, z, x)
 
 
 def _of_offsets(
     part: Any, queries: Int[Tensor, "*group query"] | None, keys: Int[Tensor, "*group key"] | None
 ) -> Float[Tensor, "head *group query key"]:
-    """Entries of a table [offset, head] for pairs of tokens; the class token has entries of its own."""
+    """Entries of a table [offset, head] for pairs of tokens; the class token has its own entries."""
     offsets = part.relative_position_index
     if queries is not None or keys is not None:
         every = torch.arange(len(offsets), device=offsets.device)
@@ -223,15 +223,15 @@ def _refuse_unsupported(vit: Any) -> None:
     kind = type(vit).__name__
     for method in ("forward", "forward_features", "forward_head"):
         if getattr(type(vit), method) is not getattr(Beit, method):
-            raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
+            raise InputError(f"{kind} overrides {method}, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
-        raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='avg'.")
+        raise InputError(f"This {kind} has no pooling, so it has no class scores; build it with global_pool='avg'.")
     if vit.patch_embed.grid_size is None:
         raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
     shared = vit.rel_pos_bias
     if shared is not None and (is_watched(shared) or is_replaced(shared)):
         raise InputError(
-            "A torch hook on model.vit.rel_pos_bias, or a forward put in its place, would not run: the hooked model "
+            "A torch hook on model.vit.rel_pos_bias, or a replaced forward, would not run: the hooked model "
             "reads its table. Change relative_position_bias_table instead, or hook blocks.0.attn.hook_attn_scores."
         )
     for index, block in enumerate(vit.blocks):

@@ -1,4 +1,4 @@
-"""BlackBoxModel: any image classifier, for the methods that need no tokens."""
+"""BlackBoxModel: any image classifier, for methods that do not need tokens."""
 
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +27,16 @@ Maps = Float[Tensor, "batch channel row col"]
 
 
 class BlackBoxModel(HookedModel):
-    """Any module that makes logits of images, with a grid of cells for the maps of methods.
+    """Any module that maps images to logits, with a grid of cells for the maps of methods.
 
     ```python
     model = cl.BlackBoxModel(module, grid=(8, 8), image_size=64)
     m = cl.attribute(model, x, "occlusion")
     ```
 
-    Its inside is not known, so that there are two hook points, `hook_input` [batch, 3, height, width] and
-    `hook_logits` [batch, class]. Methods that read pixels run, and those that read feature maps, at a layer of
-    the module that has some. The module stays as it is, in `model.black_box`, and its own forward runs.
+    The internals are not known, so there are two hook points only: `hook_input` [batch, 3, height, width] and
+        `hook_logits` [batch, class]. Methods that read pixels run on it, and those that read feature maps if a layer of
+        the module produces some. The module is kept unchanged as `model.black_box`, and its own forward runs.
     """
 
     kind = "black_box"
@@ -52,26 +52,27 @@ class BlackBoxModel(HookedModel):
         class_names: Sequence[str] | ClassNames | None = None,
         name: str | None = None,
     ) -> None:
-        """Wrap an image classifier; it is put into evaluation mode, and run on two images of random numbers.
+        """Wrap an image classifier; it is set to evaluation mode and run once on two random images.
 
         Args:
-            model: A module of images [batch, 3, height, width] that gives logits [batch, class]: as a tensor, as
-                `.logits` or under the key "logits", or as the only such tensor of a tuple.
-            grid: Rows and columns of the maps' cells; they have to divide the image size.
-            image_size: Pixels or (height, width), where they differ from those of `preprocessing`.
-            preprocessing: How photos become tensors. By default that of the module's timm configuration; a module
-                without one is taken for an ImageNet model: 224 pixels, and ImageNet's mean and deviation.
+            model: A module that takes images [batch, 3, height, width] and returns logits [batch, class]: as a tensor,
+                as `.logits`, under the key "logits", or as the only such tensor of a tuple.
+            grid: Rows and columns of the cells of maps; they have to divide the image size.
+            image_size: Pixels or (height, width), if different from the size in `preprocessing`.
+            preprocessing: How photos become tensors. By default taken from the module's timm configuration; without
+                one, ImageNet's: 224 pixels, and ImageNet's mean and standard deviation.
             class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name, or the class of the module.
 
         Raises:
-            InputError: the grid does not fit, the module does not run on such images, or it gives no logits.
+            InputError: the grid does not divide the image size, the module does not run on such images, or it returns
+                no logits.
         """
         super().__init__()
         if not isinstance(model, nn.Module):
             raise InputError(
-                f"BlackBoxModel wraps a torch.nn.Module, not {type(model).__name__}; put a function into the forward "
-                "of a module."
+                f"BlackBoxModel wraps a torch.nn.Module, not {type(model).__name__}; call a function in the forward of "
+                "a module."
             )
         chosen = preprocessing or Preprocessing.from_timm(model)
         if image_size is not None:
@@ -82,14 +83,14 @@ class BlackBoxModel(HookedModel):
         self._probes: tuple[Measured[Probed], Measured[str]] = (Measured(), Measured())
         self.hook_input = HookPoint()
         self.hook_logits = HookPoint()
-        self.setup()  # before the module is there, so that TransformerLens does not put a `name` on each of its parts
+        self.setup()  # before the module is set, so that TransformerLens does not add a `name` to its submodules
         self.black_box = model
         self.eval()
         self.class_names = class_names
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the module gives, measured by running it."""
+        """Number of scores that the module outputs, measured by running it."""
         return self.probed.n_classes
 
     @property
@@ -104,7 +105,7 @@ class BlackBoxModel(HookedModel):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells that maps are made of."""
+        """Rows and columns of the cells of maps."""
         return self._grid
 
     @property
@@ -114,7 +115,7 @@ class BlackBoxModel(HookedModel):
 
     @property
     def channels(self) -> int:
-        """Channels of the last maps that the module makes; 0 where it makes none."""
+        """Channels of the last feature maps in the module; 0 if there are none."""
         return 0 if self.probed.last_maps is None else self.map_form(self.probed.last_maps).channels
 
     @property
@@ -129,28 +130,28 @@ class BlackBoxModel(HookedModel):
 
     @property
     def choices(self) -> dict[str, Any]:
-        """The grid, on which maps depend and logits do not."""
+        """The grid, which changes maps but not logits."""
         return {"grid": list(self._grid)}
 
     @property
     def probed(self) -> Probed:
-        """What a forward pass told about the module; run again when its parts have changed."""
+        """What a forward pass showed about the module; repeated when its submodules have changed."""
         return self._measured(self._probes[0], probe)
 
     @property
     def why_no_gradient(self) -> str:
-        """What stands in the way of a gradient by pixels; empty if there is one."""
+        """Why there is no gradient with respect to pixels; empty if there is one."""
         return self._measured(self._probes[1], why_no_gradient)
 
     def gives(self, what: str) -> bool:
-        """True if methods can read this of the model; feature maps only where the module makes some."""
+        """True if methods can read `what` from the model; feature maps only if the module produces some."""
         return super().gives(what) and (what != "feature maps" or self.probed.last_maps is not None)
 
     def forward(self, images: Images) -> Float[Tensor, "batch classes"]:
         """Logits [batch, class] of images.
 
         Raises:
-            InputError: the module gives something else.
+            InputError: the module returns something else.
         """
         inputs = self.hook_input(self.preprocess(images))
         return self.hook_logits(logits_of(self.black_box(inputs), len(inputs)))
@@ -158,20 +159,20 @@ class BlackBoxModel(HookedModel):
     # -- maps inside the module ------------------------------------------------------------------------------------
 
     def find_layer(self, layer: str | float | None = None) -> str:
-        """The name of a layer whose maps can be read, such as "features.7"; None is the one that makes the last maps.
+        """The name of a layer whose maps can be read, such as "features.7"; None means the layer with the last maps.
 
-        A number counts as its text: modules in `nn.Sequential` are called "4" and, one deeper, "4.1".
+        A number is read as text: modules in `nn.Sequential` are named "4" and, one level deeper, "4.1".
 
         Raises:
-            InputError: there is no such module, it makes no maps [batch, channel, row, col] (or with the channels
-                last), or it runs more than once.
+            InputError: there is no such module, it does not return maps [batch, channel, row, col] (or channels last),
+                or it runs more than once.
         """
         probed = self.probed
         able = [name for name, found in probed.outputs.items() if found.maps is not None and found.runs == 1]
-        these = f"Maps are made by {', '.join(able[-6:])}{' and others' if len(able) > 6 else ''}."
+        these = f"Layers with maps: {', '.join(able[-6:])}{' and others' if len(able) > 6 else ''}."
         if layer is None:
             if probed.last_maps is None:
-                raise InputError(f"No module of {self.model_name} makes maps [batch, channel, row, col].")
+                raise InputError(f"No module of {self.model_name} returns maps [batch, channel, row, col].")
             return probed.last_maps
         layer = str(layer)
         if layer not in dict(self.black_box.named_modules()):
@@ -182,27 +183,27 @@ class BlackBoxModel(HookedModel):
             raise InputError(f"The layer {layer!r} of {self.model_name} does not run when the model does. {these}")
         if found.maps is None:
             raise InputError(
-                f"The layer {layer!r} of {self.model_name} gives {found.text} for two images, and no maps [batch, "
-                f"channel, row, col] (rows and columns in the proportion of the image's). {these if able else ''}"
+                f"The layer {layer!r} of {self.model_name} returns {found.text} for two images, which are not maps "
+                f"[batch, channel, row, col] with the aspect ratio of the image. {these if able else ''}"
             )
         if found.runs > 1:
             raise InputError(
-                f"The layer {layer!r} of {self.model_name} runs {found.runs} times in a forward pass, so that its maps "
-                f"are several. {these}"
+                f"The layer {layer!r} of {self.model_name} runs {found.runs} times in a forward pass, so it is not "
+                f"clear which of its maps to read. {these}"
             )
         return layer
 
     def map_form(self, layer: str) -> MapForm:
-        """Form of the maps that a layer gives, for names from `find_layer`."""
+        """Axis order of the maps of a layer, for names from `find_layer`."""
         form = self.probed.outputs[layer].maps
         assert form is not None
         return form
 
     @contextmanager
     def edited_layer(self, layer: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Within it, a layer's output is what `edit` makes of it.
+        """Context in which a layer's output is replaced by `edit(output)`.
 
-        What `edit` returns is copied, so that it stays as it is where the next module works in place, as many ReLUs do.
+        The returned tensor is copied, so that a following in-place module, such as many ReLUs, does not change it.
         """
         with locked(self.body, self.model_name):
             handle = self.black_box.get_submodule(layer).register_forward_hook(
@@ -231,7 +232,7 @@ class BlackBoxModel(HookedModel):
             return kept.of([self.black_box], [like.dtype, *size], lambda: measure(self.black_box, like, size))
 
     def _check_unchanged(self) -> None:
-        """Nothing to check: the module's own forward runs, whatever was put in its place."""
+        """Nothing to check: the module's own forward runs, also if it was replaced."""
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.black_box)`)."""
@@ -246,17 +247,17 @@ def _checked_grid(grid: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns that divide an image size.
 
     Raises:
-        InputError: they do not; with those near them that do.
+        InputError: they do not; the message gives the nearest ones that do.
     """
     given = tuple(grid) if isinstance(grid, (tuple, list)) else ()
     if len(given) != 2 or not all(type(count) is int and count > 0 for count in given):
-        raise InputError(f"grid={grid!r} is not the (rows, columns) of the maps' cells, such as (14, 14).")
+        raise InputError(f"grid={grid!r} is not a pair (rows, columns) of cells, such as (14, 14).")
     for what, count, pixels in zip(("rows", "columns"), given, size, strict=True):
         if pixels % count:
             able = [n for n in range(1, pixels + 1) if pixels % n == 0]
             near = [str(n) for n in (*able[: bisect(able, count)][-1:], *able[bisect(able, count) :][:1])]
             raise InputError(
                 f"grid={given} does not divide images of {size[0]} x {size[1]} pixels into equal cells: {count} {what} "
-                f"do not go into {pixels} pixels; {' or '.join(near)} do."
+                f"do not divide {pixels} pixels; {' or '.join(near)} do."
             )
     return cast(tuple[int, int], given)

@@ -1,11 +1,11 @@
-"""One pre-norm transformer block, run through HookPoints, whatever its family.
+"""One pre-norm transformer block of any family, run through hook points.
 
-A `Block` names the parts of one block of timm's, which are called in timm's own order, so that outputs are bit-equal to
-timm in the same attention mode. timm's modules are not changed: any number of hooked models may share one timm model.
+A `Block` names the parts of a timm block, which are called in timm's order, so that outputs are bit-equal to timm's in
+the same attention mode. timm's modules are not changed: any number of hooked models may share one timm model.
 
 Activation shapes follow TransformerLens: q, k, v, z are [batch, token, head, d_head]; attn_scores and pattern are
-[batch, head, query, key]; result is [batch, token, head, d_model]: what each head adds to the stream, behind LayerScale
-and before the output projection's bias. It is computed while something reads or edits it.
+[batch, head, query, key]; result is [batch, token, head, d_model]: the contribution of each head to the residual
+stream, after LayerScale and without the output projection's bias. It is computed only while a hook reads or edits it.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from caap_lab.models.base import is_watched
 from caap_lab.models.mlp import MlpPoints
 
 Tokens = Int[Tensor, " token"] | Int[Tensor, "batch token"] | None
-"""Which tokens the rows of a stream are, alike in all images or for each; None for all, in order."""
+"""Token number of each row of a stream, for all images or per image; None for all tokens, in order."""
 
 
 class NormPoints(nn.Module):
@@ -45,7 +45,7 @@ class AttentionPoints(nn.Module):
 
 
 class BlockAttentionPoints(AttentionPoints):
-    """Hook points inside a block's attention, and behind it each head's own output."""
+    """Hook points inside a block's attention, and of each head's output after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class Block:
     norm1: Step
     attention: Attention
     scale_attention: Step
-    """LayerScale and the like."""
+    """LayerScale or a similar step."""
     norm2: Step
     mlp: Callable[[MlpPoints, Tensor], Tensor]
     """The MLP through its hook points; see `caap_lab.models.mlp.run_mlp`."""
     scale_mlp: Step
     stepped_through: tuple[tuple[str, nn.Module], ...]
-    """Modules, by their name within the block, whose steps are taken here in the place of their own forward."""
+    """Modules, by their name within the block, whose steps are run here instead of their forward."""
 
 
 def run_block(
@@ -103,20 +103,20 @@ def after_heads(
     normalized: Float[Tensor, "batch token d_model"],
     z: Float[Tensor, "batch head token d_head"],
 ) -> Float[Tensor, "batch token d_model"]:
-    """The rest of a block behind its heads.
+    """The rest of a block, after its heads.
 
     Args:
         block: The block.
         points: Its hook points.
         resid: The stream that entered it.
-        normalized: What attention got, which a gated one reads again.
-        z: What the heads have read.
+        normalized: The input of attention, which gated attention reads again.
+        z: The outputs of the heads, before the output projection.
     """
     attn_out = block.scale_attention(block.attention.output(z, normalized))
     if is_watched(points.attn.hook_result):
         results = block.scale_attention(block.attention.head_results(z, normalized))
-        # Only what is changed is added, so that reading alone leaves the output bit-equal. The hook gets a view, whose
-        # gradient is that of what leaves the hook point and not the difference of both, which is 0.
+        # Only the change is added, so that the output stays bit-equal if the hook only reads. The hook gets a view, so
+        # that its gradient is that of the hook point's output and not of the difference, which is 0.
         attn_out = attn_out + (points.attn.hook_result(results.view_as(results)) - results).sum(dim=2)
     attn_out = points.hook_attn_out(attn_out)
     resid = points.hook_resid_mid(resid + attn_out)
@@ -128,7 +128,7 @@ def after_heads(
 def read_heads(
     attention: Attention, points: AttentionPoints, x: Float[Tensor, "batch token d_model"], tokens: Tokens = None
 ) -> Float[Tensor, "batch head query d_head"]:
-    """What the heads read; explicit softmax only while scores or pattern are read or edited."""
+    """The outputs of the heads; explicit softmax only while scores or pattern are read or edited."""
     q, k, v = attention.project_qkv(x, tokens)
     q = _hook_heads(points.hook_q, q)
     k = _hook_heads(points.hook_k, k)
@@ -148,7 +148,7 @@ def _self_scores(
     k: Float[Tensor, "batch head key d_head"],
     tokens: Tokens,
 ) -> Float[Tensor, "batch head query key"]:
-    """Scores of all tokens for each other; where images have tokens of their own, each image is a group."""
+    """Scores between all tokens; if token numbers differ between images, each image is a group."""
     if tokens is None or tokens.ndim == 1:
         return attention.scores(q, k, tokens, tokens)
     return by_image(attention.scores(q.transpose(0, 1), k.transpose(0, 1), tokens, tokens), tokens)

@@ -1,4 +1,4 @@
-"""The bundled demo backbones: timm architectures at a size that two CPU cores train, with their families' traits."""
+"""The bundled demo backbones: timm architectures small enough to train on two CPU cores."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,18 +26,18 @@ _VIT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """A timm architecture and its arguments; both are written on the model card, and loading reads them from there."""
+    """A timm architecture and its arguments, as the model card records them and loading reads them."""
 
     family: str
-    """What it stands for."""
+    """The kind of model that it represents."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture."""
     architecture: str = "VisionTransformer"
     """ "VisionTransformer" or "ResNet", timm's."""
     head: str = "linear"
-    """ "linear", in timm's model, or "cls+mean": a linear layer on the class token and the mean patch, as DINOv2's."""
+    """ "linear", in timm's model, or "cls+mean": a linear layer on class token and mean patch, as in DINOv2."""
     start: str | None = None
-    """Backbone whose bundled weights training starts from."""
+    """Backbone from whose bundled weights training starts."""
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -72,16 +72,16 @@ BACKBONES: dict[str, Backbone] = {
 def build(architecture: str, arguments: dict[str, Any]) -> VisionTransformer | ResNet:
     """The untrained timm model that a `Backbone`, or a model card, describes."""
     if architecture == "ResNet":
-        return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]  # timm means the class
+        return ResNet(block=BasicBlock, **arguments)  # type: ignore[arg-type]  # timm expects the class
     if architecture == "VisionTransformer":
         return VisionTransformer(**arguments)
     raise ValueError(f"unknown architecture {architecture!r}")
 
 
 class TrainedBackbone(nn.Module):
-    """A backbone with what training needs: class scores, and scores of each patch from an auxiliary layer.
+    """A backbone for training: class scores, and scores of each patch from an auxiliary layer.
 
-    The auxiliary layer is thrown away after training.
+    The auxiliary layer is discarded after training.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -104,7 +104,7 @@ class TrainedBackbone(nn.Module):
         return self.head(torch.cat([features[:, 0], patches.mean(1)], dim=1)), self.patch_head(patches)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is kept: the body's weights under timm's names, and the head's as head.weight and head.bias."""
+        """The tensors to save: the body's weights under timm's names, and the head's as head.weight and head.bias."""
         kept = dict(self.body.state_dict())
         if self.head is not None:
             kept |= {f"head.{name}": value for name, value in self.head.state_dict().items()}

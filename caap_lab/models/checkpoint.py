@@ -1,4 +1,4 @@
-"""Weights from files: read without running code, and loaded all or not at all."""
+"""Weights from files: read without running code, and loaded completely or not at all."""
 
 import argparse
 import pickle
@@ -25,7 +25,7 @@ _TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 class _PathParts(tuple[str, ...]):
-    """In place of a path among hyper-parameters."""
+    """Stand-in for a path among hyper-parameters."""
 
     def __new__(cls, *parts: str) -> "_PathParts":
         return super().__new__(cls, parts)
@@ -33,10 +33,10 @@ class _PathParts(tuple[str, ...]):
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _MOST_UNPACKED = 20
-"""How many times its own size a file may unpack to: PyTorch does not compress, and weights hardly can be."""
+"""Largest allowed ratio of unpacked to packed size: PyTorch does not compress, and weights barely compress."""
 _CLASSIFIERS = [(f"{module}.weight", 0) for module in ("head", "head.fc", "fc", "classifier")]
 _PROJECTIONS = (("visual.head.proj.weight", 0), ("visual.proj", 1), ("image_encoder.model.classifier.proj", 1))
-"""Of CLIP's image towers, in the layouts of open_clip, OpenAI and MobileCLIP; with the axis of the outputs."""
+"""Projections of CLIP's image towers, as named by open_clip, OpenAI and MobileCLIP, with their output axis."""
 _MOST_SHOWN = 4
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -49,26 +49,26 @@ _HARMLESS: list[Any] = [
     ),
     *((_PathParts, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name in _PATHS),
 ]
-"""What training scripts put beside the weights: arguments, Lightning's hyper-parameters, paths. A Namespace only holds
-values; in the place of the others, something is made that only holds values."""
+"""Classes that training scripts save with the weights: arguments, Lightning's hyper-parameters, paths. A Namespace
+only holds values; the others are replaced by classes that only hold values."""
 _LFS_POINTER = b"version https://git-lfs"
 
 
 def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, on the CPU.
 
-    Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code. Weights are
-    taken out of what training scripts put around them: keys such as "state_dict_ema", "model" or "teacher" (of several
-    that timm knows, the one that timm takes), and "module.", "_orig_mod.", "backbone." and the like in front of names.
+    Reads .safetensors, and .pth, .pt, .bin, .ckpt with PyTorch's restricted unpickler, which runs no code. Wrappers of
+    training scripts are removed: keys such as "state_dict_ema", "model" or "teacher" (of several known to timm, the one
+    that timm prefers), and name prefixes such as "module.", "_orig_mod." and "backbone.".
 
     Args:
         path: The file.
-        key: Which set of weights to take where the file holds several, such as a teacher's and a student's: its key, or
-            what stands in front of its names.
+        key: Which set of weights to load from a file with several, such as a teacher's and a student's: its key, or the
+            prefix of its names.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, without tensors, or has code in it; or holds
-            several sets of weights of which timm would not choose one, or tensors that are larger than it.
+        CheckpointError: the file is missing, damaged, of another format, without tensors, or contains code; or it holds
+            several sets of weights none of which timm prefers, or tensors larger than the file.
     """
     path = Path(path)
     state = find_weights(_read(path), path, key)
@@ -77,29 +77,29 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, Tenso
 
 
 def read_tensors(path: Path, start: int = 0) -> dict[str, Tensor]:
-    """Tensors of a file that holds nothing else, under the names that stand in it, on the CPU.
+    """Tensors of a file that holds nothing else, under the names in the file, on the CPU.
 
     Args:
         path: The file.
-        start: Bytes in front of what PyTorch has written.
+        start: Number of bytes before the part that PyTorch wrote.
 
     Raises:
-        CheckpointError: as `read_state_dict`; also where something else than tensors is in it.
+        CheckpointError: as `read_state_dict`; also if the file holds anything but tensors.
     """
     content = _read(path, start)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds something else than weights by name.")
+        raise CheckpointError(f"{path} holds something other than weights by name.")
     _check_held(path, content)
     return content
 
 
 def load_into(vit: nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """Load weights into a timm ViT, strictly; other layouts that timm knows are converted first.
+    """Load weights into a timm ViT strictly; other layouts that timm knows are converted first.
 
     Position embeddings of another image size are resampled to the model's grid.
 
     Raises:
-        CheckpointError: a weight is missing, left over, misshapen or not finite; the model is unchanged.
+        CheckpointError: a weight is missing, unexpected, of the wrong shape or not finite; the model is unchanged.
     """
     _check_patch_size(vit, state_dict)
     try:
@@ -112,10 +112,10 @@ def load_into(vit: nn.Module, state_dict: dict[str, Tensor]) -> None:
 
 
 def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load weights whose names and shapes are the model's own.
+    """Load weights whose names and shapes are exactly the model's.
 
     Raises:
-        CheckpointError: a weight is missing, left over, misshapen or not finite; the model is unchanged.
+        CheckpointError: a weight is missing, unexpected, of the wrong shape or not finite; the model is unchanged.
     """
     own = model.state_dict()
     _check_fit(model, own, state)
@@ -128,23 +128,23 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def as_timm_cnn(cnn: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A CNN's weights under timm's names, from these or torchvision's; counters of batches may be missing.
+    """A CNN's weights under timm's names, from timm's or torchvision's; batch counters may be missing.
 
     Raises:
-        CheckpointError: weights with torchvision's names have other shapes.
+        CheckpointError: weights with torchvision's names have the wrong shapes.
     """
     convert = {DenseNet: _filter_torchvision_pretrained, VGG: _filter_fn}.get(type(cnn), dict)
     try:
         state = convert(dict(state))
     except RuntimeError as error:
         raise CheckpointError(f"The checkpoint does not fit {model_label(cnn)}: {error}.") from error
-    # Only training with another momentum reads them, and files from before 2018 have none.
+    # Batch counters matter only for training with another momentum; files from before 2018 have none.
     counters = [name for name in cnn.state_dict() if name.endswith("num_batches_tracked")]
     return {name: torch.tensor(0, dtype=torch.long, device="cpu") for name in counters} | state
 
 
 def count_classes(state_dict: dict[str, Tensor]) -> int:
-    """Rows of the classifier (or of CLIP's projection) in a checkpoint; 0 if it has none."""
+    """Number of rows of the classifier (or of CLIP's projection) in a checkpoint; 0 if it has none."""
     for name, axis in (*_CLASSIFIERS, *_PROJECTIONS):
         if name in state_dict and state_dict[name].ndim == 2:
             return state_dict[name].shape[axis]
@@ -152,19 +152,19 @@ def count_classes(state_dict: dict[str, Tensor]) -> int:
 
 
 def model_label(model: nn.Module) -> str:
-    """Name of a model in timm, or its class."""
+    """Timm's name of a model, or its class."""
     return (getattr(model, "pretrained_cfg", None) or {}).get("architecture") or type(model).__name__
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a checkpoint, without reading it.
+    """Raise CheckpointError for what cannot be a checkpoint file, without reading it.
 
     Raises:
-        CheckpointError: there is no such file, it has another ending, it is empty, or Git LFS has not fetched it.
+        CheckpointError: there is no such file, it has another extension, is empty, or was not fetched by Git LFS.
     """
     try:
         there = path.exists()
-    except OSError as error:  # a name that is too long, or a folder that may not be read
+    except OSError as error:  # a name that is too long, or a folder without read permission
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not there:
         raise CheckpointError(f"There is no checkpoint file {path}.")
@@ -179,8 +179,8 @@ def check_file(path: Path) -> None:
         raise CheckpointError(f"{path} is a folder; give the weights file in it.{whole}")
     if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
         kinds = ", ".join((".safetensors", *_TORCH_SUFFIXES))
-        raise CheckpointError(f"{path} has the ending {path.suffix or '(none)'}; known are {kinds}.")
-    if not path.is_file():  # reading a pipe would wait for ever
+        raise CheckpointError(f"{path} has the extension {path.suffix or '(none)'}; expected one of {kinds}.")
+    if not path.is_file():  # reading a pipe would wait forever
         raise CheckpointError(f"{path} is a pipe or a device, not a weights file.")
     try:
         with path.open("rb") as file:
@@ -194,19 +194,19 @@ def check_file(path: Path) -> None:
 
 
 def _check_held(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse tensors whose shape says more than the file holds: a few bytes repeated, sparse or without content."""
+    """Raise CheckpointError for tensors larger than the file can hold: repeated bytes, sparse or without content."""
     size = path.stat().st_size
     for name, value in state.items():
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise CheckpointError(f"{name} in {path} is sparse, quantised or without content, not plain weights.")
         if value.numel() * value.element_size() > max(_MOST_UNPACKED * size, value.untyped_storage().nbytes()):
             raise CheckpointError(
-                f"{name} in {path} says {list(value.shape)}, and the file of {size:,} bytes cannot hold so much."
+                f"{name} in {path} has shape {list(value.shape)}, which a file of {size:,} bytes cannot hold."
             )
 
 
 def _check_unpacked(path: Path) -> None:
-    """Refuse an archive that unpacks to far more than its size, before any memory is taken."""
+    """Raise CheckpointError for an archive that unpacks to far more than its size, before it is unpacked."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -214,7 +214,7 @@ def _check_unpacked(path: Path) -> None:
     size = path.stat().st_size
     if unpacked > _MOST_UNPACKED * size:
         raise CheckpointError(
-            f"{path} has {size:,} bytes and would unpack to {unpacked:,}; weights do not shrink like that, so nothing "
+            f"{path} has {size:,} bytes and would unpack to {unpacked:,}; weights do not compress so well, so nothing "
             "was read. If you trust it, unpack it and save it with torch.save, which does not compress."
         )
 
@@ -223,16 +223,16 @@ def _read(path: Path, start: int = 0) -> Any:
     check_file(path)
     safe = path.suffix == ".safetensors"
     if safe and zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is a PyTorch checkpoint with another ending: rename it to {path.stem}.pth.")
+        raise CheckpointError(f"{path} is a PyTorch checkpoint with the wrong extension: rename it to {path.stem}.pth.")
     if not safe and _is_safetensors(path):
         raise CheckpointError(
-            f"{path} is a safetensors file with another ending: rename it to {path.stem}.safetensors."
+            f"{path} is a safetensors file with the wrong extension: rename it to {path.stem}.safetensors."
         )
     return _read_safetensors(path) if safe else _read_pickle(path, start)
 
 
 def _is_safetensors(path: Path) -> bool:
-    """True if a file begins as safetensors do: eight bytes with the length of a JSON text, and the text."""
+    """True if a file starts like a safetensors file: eight bytes with the length of a JSON text, then the text."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
@@ -242,13 +242,13 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _read_pickle(path: Path, start: int = 0) -> Any:
     try:
         _check_unpacked(path)
-        # PyTorch warns about pickles that it has not written; what it cannot read is an error anyway.
+        # PyTorch warns about pickles that it did not write; unreadable ones are an error anyway.
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             file = BytesIO(path.read_bytes()[start:]) if start else path
@@ -259,23 +259,23 @@ def _read_pickle(path: Path, start: int = 0) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
             raise CheckpointError(
-                f"{path} is damaged, no PyTorch checkpoint, or holds Python objects; nothing in it was run."
+                f"{path} is damaged, not a PyTorch checkpoint, or holds Python objects; nothing in it was run."
             ) from error
         raise CheckpointError(
-            f"{path} holds Python objects beside weights ({named.group(1)}). Reading them could run code, so "
-            "nothing in it was run. Save the weights alone, best as safetensors: "
+            f"{path} holds Python objects besides weights ({named.group(1)}). Reading them could run code, so "
+            "nothing in it was run. Save only the weights, preferably as safetensors: "
             "safetensors.torch.save_file(model.state_dict(), ...)."
         ) from error
-    except Exception as error:  # damaged archives raise errors of many kinds
+    except Exception as error:  # damaged archives raise many kinds of errors
         if "TorchScript" in str(error):
-            raise CheckpointError(f"{path} is a TorchScript program; save its weights (state_dict) alone.") from error
+            raise CheckpointError(f"{path} is a TorchScript program; save only its weights (state_dict).") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or no PyTorch checkpoint: {reason}") from error
+        raise CheckpointError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from error
 
 
 def _check_patch_size(vit: Any, state: dict[str, Tensor]) -> None:
-    """Refuse patches of another size, which timm would resample to something that was never trained."""
-    if isinstance(vit.patch_embed, HybridEmbed):  # reads patches of feature maps, if it projects them at all
+    """Raise CheckpointError for another patch size: timm would resample to patches that were never trained."""
+    if isinstance(vit.patch_embed, HybridEmbed):  # reads patches of feature maps, if it projects them
         return
     wanted = tuple(vit.patch_embed.proj.weight.shape[-2:])
     for name, value in state.items():
@@ -307,7 +307,7 @@ def _check_fit(vit: nn.Module, own: dict[str, Tensor], state: dict[str, Tensor])
 
 
 def _sizes(vit: nn.Module, state: dict[str, Tensor]) -> str:
-    """A sentence about width and depth, if they are not the model's; empty if they are, or cannot be seen."""
+    """A sentence about width and depth if they differ from the model's; empty if equal or unknown."""
     given, wanted = _width_and_depth(state), _width_and_depth(vit.state_dict())
     if given is None or wanted is None or given == wanted:
         return ""

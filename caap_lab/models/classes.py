@@ -1,4 +1,4 @@
-"""Names of the classes, and from what a person types to the index of a class."""
+"""Class names, and the class index for an index, WordNet id or word that a user types."""
 
 import operator
 import re
@@ -23,14 +23,14 @@ class ClassNames:
     """One name per class, in the order of the model's scores.
 
     Raises:
-        InputError: there is no name, a name is not text, the names have no order, or the ids are not as many as they.
+        InputError: there is no name, a name is not text, the names have no order, or the number of ids differs.
     """
 
     names: tuple[str, ...]
-    """Each may hold several synonyms with commas between them: "tabby, tabby cat". Given as in `ordered_names`: also an
-    array, or a mapping between indices and names."""
+    """Each may hold several synonyms separated by commas: "tabby, tabby cat". Any container that `ordered_names`
+    accepts, such as a list, an array, or a mapping between indices and names."""
     ids: tuple[str, ...] = ()
-    """WordNet ids, or nothing."""
+    """WordNet ids, or empty."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", ordered_names(self.names))
@@ -52,7 +52,7 @@ class ClassNames:
 
     @classmethod
     def for_model(cls, vit_or_n_classes: nn.Module | int) -> "ClassNames":
-        """ImageNet-1k names for 1000 classes, else numbers; for a timm model or a number of classes.
+        """ImageNet-1k names for 1000 classes, otherwise numbered ones; for a timm model or a number of classes.
 
         A model without a classifier counts its features as classes.
         """
@@ -68,7 +68,7 @@ class ClassNames:
         return len(self.names)
 
     def __repr__(self) -> str:
-        """How many, and the first ones."""
+        """The number of names, and the first ones."""
         few = ", ".join(repr(self.name(index)) for index in range(min(len(self), _MOST_SHOWN)))
         more = ", ..." * (len(self) > _MOST_SHOWN)
         return f"ClassNames: {len(self)}{' with WordNet ids' * bool(self.ids)}: {few}{more}"
@@ -83,10 +83,10 @@ class ClassNames:
 
         Args:
             target: An index (also as digits), a WordNet id such as "n02123045", a synonym, or a word that
-                occurs in the names of one class only. Capital letters make no difference.
+                occurs in the names of one class only. Case is ignored.
 
         Raises:
-            InputError: no class fits, or several do; the message lists them.
+            InputError: no class matches, or several do; the message lists them.
         """
         if not isinstance(target, str):
             return self._checked(target)
@@ -99,7 +99,7 @@ class ClassNames:
         pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
         fits = exact or ([i for i, name in enumerate(self.names) if pattern.search(name)] if word else [])
         if len(fits) > 1:
-            raise InputError(f"{target!r} fits {len(fits)} classes: {self._list(fits)}. Give the index of one.")
+            raise InputError(f"{target!r} matches {len(fits)} classes: {self._list(fits)}. Give the index of one.")
         if not fits:
             raise InputError(f"There is no class {target!r}.{self._nearest(word)}")
         return fits[0]
@@ -112,14 +112,14 @@ class ClassNames:
             n: Number of images.
 
         Raises:
-            InputError: the number of targets is another, or one is no class.
+            InputError: the number of targets is not n, or one of them is not a class.
         """
         if isinstance(targets, (np.ndarray, Tensor)) and targets.ndim == 1:
             targets = list(targets)
         if not isinstance(targets, (list, tuple, range)):
             return [self.find(targets)] * n
         if len(targets) != n:
-            raise InputError(f"{len(targets)} targets were given for {n} images; give one for all, or one each.")
+            raise InputError(f"{len(targets)} targets were given for {n} images; give one for all, or one per image.")
         return [self.find(target) for target in targets]
 
     def _checked(self, index: Any) -> int:
@@ -155,7 +155,7 @@ class ClassNames:
 
 @cache
 def _synonyms(names: tuple[str, ...]) -> tuple[frozenset[str], ...]:
-    """For every class its whole name and each of its synonyms, in small letters."""
+    """For every class its full name and each of its synonyms, in lower case."""
     return tuple(
         frozenset(part for part in (" ".join(s.lower().split()) for s in (name, *name.split(","))) if part)
         for name in names

@@ -1,4 +1,4 @@
-"""HookedCNN: a timm ResNet, DenseNet or VGG with TransformerLens hook points behind its blocks."""
+"""HookedCNN: a timm ResNet, DenseNet or VGG with TransformerLens hook points after its blocks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ class CNNBlockPoints(nn.Module):
 
 
 class HookedCNN(HookedModel):
-    """A timm ResNet, DenseNet or VGG that can be read and edited behind its stem and every block.
+    """A timm ResNet, DenseNet or VGG that can be read and edited after its stem and after every block.
 
     ```python
     model = cl.load_model("demo-cnn")
@@ -35,8 +35,8 @@ class HookedCNN(HookedModel):
     ```
 
     Hook points: `hook_embed` (the stem's output) and `blocks.{l}.hook_resid_post`, both [batch, channel, height,
-    width]; `hook_pooled` [batch, channel]; `hook_logits` [batch, class]. What a block is, `cnn_steps.read_steps` says.
-    The timm model stays as it is, in `model.cnn`; logits are bit-equal to its own.
+    width]; `hook_pooled` [batch, channel]; `hook_logits` [batch, class]. `cnn_steps.read_steps` defines the blocks. The
+    timm model is kept unchanged as `model.cnn`; logits are bit-equal to its own.
     """
 
     kind = "cnn"
@@ -51,12 +51,12 @@ class HookedCNN(HookedModel):
         class_names: Sequence[str] | ClassNames | None = None,
         name: str | None = None,
     ) -> None:
-        """Wrap a timm CNN, trained or not; it is put into evaluation mode.
+        """Wrap a timm CNN, trained or not; it is set to evaluation mode.
 
         Args:
             cnn: A timm ResNet, DenseNet or VGG.
-            grid: Rows and columns of the maps that methods give; they have to divide the image size. By default
-                the resolution of the second to last stage, 14 x 14 for an ImageNet model at 224 px.
+            grid: Rows and columns of the maps that methods compute; they have to divide the image size. By default the
+                resolution of the second to last stage, 14 x 14 for an ImageNet model at 224 px.
             preprocessing: How photos become tensors; by default the model's own timm configuration.
             class_names: One name per class; by default ImageNet-1k names for 1000 classes.
             name: What results call the model; by default timm's name.
@@ -65,9 +65,9 @@ class HookedCNN(HookedModel):
             InputError: the architecture or the image size is not supported.
         """
         super().__init__()
-        steps = read_steps(cnn)  # refuses other architectures
+        steps = read_steps(cnn)  # raises InputError for other architectures
         if not getattr(steps.pool[-1], "pool_type", ""):
-            raise InputError(f"This {type(cnn).__name__} has no pooling, so it gives no class scores.")
+            raise InputError(f"This {type(cnn).__name__} has no pooling, so it has no class scores.")
         self.cnn = cnn
         self.preprocessing = preprocessing or Preprocessing.from_timm(cnn)
         self._grid = cnn_grid(cnn, self.preprocessing.image_size, grid)
@@ -81,16 +81,16 @@ class HookedCNN(HookedModel):
         self.eval()
 
     def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedCNN":
-        """This model for images of another size, with hook points of its own; this one stays as it is.
+        """This model for images of another size, with its own hook points; this one is unchanged.
 
-        Both share all weights. The grid is the default one of that size; another that was chosen grows with the image,
-        so that its cells keep their pixels.
+        Both share all weights. The grid is the default one for that size; a custom grid grows with the image, so that
+        its cells keep their size in pixels.
 
         Args:
             image_size: Pixels, or (height, width).
 
         Raises:
-            InputError: the size is too small, or cells do not fill it.
+            InputError: the size is too small, or is not a whole number of cells.
         """
         size = as_image_size(image_size)
         default = self._grid == cnn_grid(self.cnn, self.image_size)
@@ -112,14 +112,14 @@ class HookedCNN(HookedModel):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """The module behind the pooling that classifies; an Identity where none does."""
+        """The classifier after the pooling; an Identity if there is none."""
         steps = self._steps.classifier
         working = [step for step in steps if not passes_on(step)]
         return (working or [step for step in steps if isinstance(step, nn.Identity)])[-1:]
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives, measured by running it."""
+        """Number of scores that the head outputs, measured by running it."""
         steps, cnn = self._steps, cast(Any, self.cnn)
         return self._outputs(steps.classifier, cnn.head_hidden_size * cast(Any, steps.pool[-1]).feat_mult())
 
@@ -130,7 +130,7 @@ class HookedCNN(HookedModel):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of cells that maps are made of."""
+        """Rows and columns of the cells of maps."""
         return self._grid
 
     @property
@@ -142,12 +142,12 @@ class HookedCNN(HookedModel):
         """Logits [batch, class] of images.
 
         Raises:
-            InputError: a torch hook sits on a module that holds others, where it would not be run.
+            InputError: a torch hook is on a module that contains others, where it would not run.
         """
         for name, module in self._stepped_through():
             if is_watched(module):
                 raise InputError(
-                    f"A torch hook on {name} would not run: the hooked model takes its blocks one by one. Use a hook "
+                    f"A torch hook on {name} would not run: the hooked model runs its blocks one by one. Use a hook "
                     "point, such as blocks.{l}.hook_resid_post, or hook a module inside it."
                 )
         x = self.embed(self.preprocess(images))
@@ -176,7 +176,7 @@ class HookedCNN(HookedModel):
 
     @property
     def _steps(self) -> CNNSteps:
-        return read_steps(self.cnn)  # read anew, so that a module replaced in model.cnn counts
+        return read_steps(self.cnn)  # read again each time, so that a module replaced in model.cnn counts
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.cnn)`)."""
@@ -191,7 +191,7 @@ def cnn_grid(cnn: nn.Module, size: tuple[int, int], grid: tuple[int, int] | None
     """Rows and columns of maps for an image size in pixels (height, width); see `HookedCNN`.
 
     Raises:
-        InputError: cells would not be whole pixels, or the image is too small for the network.
+        InputError: cells would not have a whole number of pixels, or the image is too small for the network.
     """
     stages: Any = cnn.feature_info
     stride, whole = stages[-2]["reduction"], stages[-1]["reduction"]
@@ -206,6 +206,6 @@ def cnn_grid(cnn: nn.Module, size: tuple[int, int], grid: tuple[int, int] | None
     if grid is None and (size[0] % stride or size[1] % stride):
         raise InputError(
             f"Images of {size[0]} x {size[1]} pixels are not a whole number of {model_label(cnn)}'s cells of "
-            f"{stride} x {stride} pixels; take another image size, or HookedCNN(..., grid=(rows, columns))."
+            f"{stride} x {stride} pixels; use another image size, or HookedCNN(..., grid=(rows, columns))."
         )
     return rows, cols

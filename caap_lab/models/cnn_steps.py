@@ -1,4 +1,4 @@
-"""In which order timm's CNNs call their modules, cut into stem, blocks, pooling and classifier."""
+"""The modules of timm's CNNs in the order in which they run, split into stem, blocks, pooling and classifier."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ Steps = tuple[nn.Module, ...]
 
 @dataclass(frozen=True)
 class CNNSteps:
-    """Modules in the order in which they are called, each by `run_steps`."""
+    """Modules in the order in which they run, for `run_steps`."""
 
     stem: Steps
-    """Up to the maps that enter block 0."""
+    """The modules before block 0."""
     blocks: list[Steps]
-    """One entry a block. What lowers the resolution between two blocks belongs to the second."""
+    """One entry per block. Modules that lower the resolution between two blocks belong to the second."""
     pool: Steps
     """From the last block's maps to one vector per image."""
     classifier: Steps
@@ -40,12 +40,12 @@ def read_steps(cnn: nn.Module) -> CNNSteps:
     """The steps of a timm CNN.
 
     - ResNet: a block is a residual block, after its addition; the stem ends with the first pooling.
-    - DenseNet: a block is a dense layer, after its concatenation, which is what the addition is to a ResNet. The last
+    - DenseNet: a block is a dense layer, after its concatenation, which corresponds to a ResNet's addition. The last
       one ends with the final normalisation, so that its output is what the head pools.
-    - VGG: the stem is the first convolution, a block each other one, after its activation.
+    - VGG: the stem is the first convolution; a block is any other convolution, after its activation.
 
     Raises:
-        InputError: the architecture is not supported; the message says what is.
+        InputError: the architecture is not supported; the message lists those that are.
     """
     net: Any = cnn
     if type(cnn) is ResNet:
@@ -67,14 +67,14 @@ def read_steps(cnn: nn.Module) -> CNNSteps:
 
 
 def run_steps(steps: Steps, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """The steps one after the other; a dense layer puts its new maps behind those that it reads."""
+    """The output of the steps, run one after the other; a dense layer appends its new maps to those that it reads."""
     for step in steps:
         x = torch.cat([x, step(x)], dim=1) if isinstance(step, DenseLayer) else step(x)
     return x
 
 
 def _dense_layers(features: nn.Sequential) -> tuple[Steps, list[Steps]]:
-    """The stem, and one entry a dense layer with the transition before it."""
+    """The stem, and one entry per dense layer, with the transition before it."""
     blocks: list[Steps] = []
     waiting: Steps = ()
     stem: Steps = ()
@@ -92,7 +92,7 @@ def _dense_layers(features: nn.Sequential) -> tuple[Steps, list[Steps]]:
 
 
 def _convolutions(features: nn.Sequential) -> list[Steps]:
-    """One entry a convolution, with the pooling before it and what follows it; then the last pooling."""
+    """One entry per convolution, with the pooling before it and the layers after it; then the last pooling."""
     groups: list[Steps] = []
     for part in features:
         opens = isinstance(part, nn.MaxPool2d) or (

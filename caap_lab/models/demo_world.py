@@ -1,4 +1,4 @@
-"""What the demo scenes and the bundled backbones, which are trained on them, have in common."""
+"""Constants shared by the demo scenes and the bundled backbones, which are trained on them."""
 
 IMAGE_SIZE = 64
 """Pixels of a scene's side."""

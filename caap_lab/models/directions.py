@@ -1,4 +1,4 @@
-"""A model whose head reads directions as well: columns of logits behind those of its classes."""
+"""Directions of the head's feature as targets: a model with extra logits after those of its classes."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -27,28 +27,28 @@ class Direction:
 
     vector: Float[Tensor, " width"] = field(repr=False)
     name: str
-    """What maps and captions call it."""
+    """Name in maps and captions."""
 
 
 def direction(vector: Float[Tensor, " width"] | Float[np.ndarray, " width"], name: str) -> Direction:
-    """A direction of the feature that the model's head reads, as a target: `vector` times the feature.
+    """A direction of the feature that the model's head reads, as a target: the dot product of `vector` and the feature.
 
     ```python
     probe = cl.direction(weights, "striped")
     cl.attribute(model, image, "libra_ixg_plus", probe)    # where does the model see stripes?
     ```
 
-    The feature is what the head's last linear layer reads; a distilled DeiT's two heads read one each, and the score is
-    their mean. With text embeddings as classes (CLIP) it is what the head gives a class of that embedding: a scaled
-    cosine. A model without a classifier takes directions too: the feature is its output. There is no bias, and no
-    probability. Black boxes, whose feature is not known, refuse directions.
+    The feature is the input of the head's last linear layer; the two heads of a distilled DeiT have one each, and the
+    score is the mean of both. With text embeddings as classes (CLIP), the score is that of a class with this embedding:
+    a scaled cosine. For a model without a classifier the feature is its output. There is no bias and no probability.
+    Black boxes do not support directions, because their feature is not known.
 
     Args:
-        vector: As many values as the head reads; normalised for text embeddings alone.
-        name: What maps and captions call it.
+        vector: As many values as the head reads; normalised only if the classes are text embeddings.
+        name: Name in maps and captions.
 
     Raises:
-        InputError: `vector` is no vector of finite numbers, or is zero; or there is no name.
+        InputError: `vector` is not a vector of finite numbers, or is zero; or there is no name.
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"A direction needs a name for captions, such as 'striped', not {name!r}.")
@@ -56,32 +56,32 @@ def direction(vector: Float[Tensor, " width"] | Float[np.ndarray, " width"], nam
         vector = torch.from_numpy(vector)
     if not isinstance(vector, Tensor) or not vector.is_floating_point() or vector.ndim != 1:
         given = f"{vector.dtype} {list(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
-        raise InputError(f"The direction {name!r} is {given}; a floating-point tensor [width] is needed.")
+        raise InputError(f"The direction {name!r} is {given}; expected a floating-point tensor [width].")
     if not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise InputError(f"The direction {name!r} is zero, or holds NaN or infinity.")
     return Direction(vector.detach().clone(), name)
 
 
 def with_directions(model: Model, directions: Sequence[Direction]) -> Model:
-    """A model with one more column of logits for each direction of the feature that its head reads.
+    """A model with one more logit for each direction of the feature that its head reads.
 
-    It shares the given model's weights, hook points and lock, and has its fingerprint and classes: `n_classes` counts
-    no directions, and `hook_logits` sees none. Only the classifier's own weights are copied, and rows added to them.
-    A model without a classifier gets one whose classes are the features. The given model stays as it is.
+    It shares the given model's weights, hook points and lock, and has its fingerprint and classes: `n_classes` does not
+    count directions, and `hook_logits` does not include them. Only the classifier's own weights are copied and get
+    additional rows. A model without a classifier gets one whose classes are the features. The given model is unchanged.
 
     Args:
         model: The model.
-        directions: What the columns are of, in their order.
+        directions: The directions, in the order of their logits.
 
     Raises:
-        InputError: what is inside the model is not known, its head does not end with a linear layer or text
-            embeddings, or a direction has another width than it reads.
+        InputError: the model's internals are not known, its head does not end with a linear layer or text embeddings,
+            or a direction does not have the width that the head reads.
     """
     classifiers = model.classifiers
     if not classifiers:
         raise InputError(
-            f"{model.model_name} is a {KINDS[model.kind][0]}, of which the feature that the head reads is not known: a "
-            "direction cannot be its target. Take a class, a contrast or a function of its logits."
+            f"{model.model_name} is a {KINDS[model.kind][0]}: the feature that its head reads is not known, so a "
+            "direction cannot be its target. Use a class, a contrast or a function of its logits."
         )
     changes: dict[int, nn.Module] = {}
     with torch.inference_mode(False), torch.no_grad():
@@ -90,20 +90,20 @@ def with_directions(model: Model, directions: Sequence[Direction]) -> Model:
     other = cast(Model, _exchanged(model, changes))
     other.directions = (*model.directions, *directions)
     other._fingerprint_of = model.fingerprint
-    other.__dict__.pop("_head_widths", None)  # the model's own, measured on its head
+    other.__dict__.pop("_head_widths", None)  # measured on the head of the given model
     share_lock(model.body, other.body)
     return other
 
 
 def _last(head: nn.Module) -> nn.Module:
-    """The part of a head that makes its scores."""
+    """The part of a head that computes its scores."""
     if isinstance(head, nn.Sequential) and not passes_on(head):
         return _last(next(part for part in reversed(list(head)) if not passes_on(part)))
     return head
 
 
 def _with_rows(model: HookedModel, part: nn.Module, directions: Sequence[Direction]) -> nn.Module:
-    """A classifier with a row for each direction, which has no bias; the hooks on it are on both."""
+    """A copy of a classifier with one more row per direction, without bias, and with the same hooks."""
     if isinstance(part, ZeroShotHead):
         texts = part.text_embeddings
         longer: nn.Module = copy.copy(part)
@@ -115,9 +115,9 @@ def _with_rows(model: HookedModel, part: nn.Module, directions: Sequence[Directi
         return _linear(part, torch.cat([weight, _rows(directions, model.n_classes).to(weight)]), None)
     if is_replaced(part) or type(part).forward is not nn.Linear.forward:
         raise InputError(
-            "A direction is added to the linear layer (torch.nn.Linear) or the text embeddings that a head ends with, "
-            f"and this model's head ends with {type(part).__name__}. Take a class, a contrast or a function of the "
-            "logits; or give the model a linear head, with adapters merged and not quantised."
+            "A direction needs a head that ends with a linear layer (torch.nn.Linear) or text embeddings; this "
+            f"model's head ends with {type(part).__name__}. Use a class, a contrast or a function of the logits; or "
+            "give the model a linear head, with adapters merged and not quantised."
         )
     weight, bias = cast(Tensor, part.weight), cast(Tensor | None, part.bias)
     rows = _rows(directions, weight.shape[1]).to(weight)
@@ -126,7 +126,7 @@ def _with_rows(model: HookedModel, part: nn.Module, directions: Sequence[Directi
 
 
 def _linear(part: nn.Module, weight: Float[Tensor, "row width"], bias: Float[Tensor, " row"] | None) -> nn.Linear:
-    """A linear layer in the place of another part."""
+    """A linear layer that replaces another part."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight)
     linear.bias = None if bias is None else nn.Parameter(bias)  # type: ignore[assignment]
@@ -135,10 +135,10 @@ def _linear(part: nn.Module, weight: Float[Tensor, "row width"], bias: Float[Ten
 
 
 def _rows(directions: Sequence[Direction], width: int) -> Float[Tensor, "direction width"]:
-    """Directions as rows, in float64 on the CPU.
+    """Directions as the rows of a matrix, in float64 on the CPU.
 
     Raises:
-        InputError: one has another width.
+        InputError: a direction has the wrong width.
     """
     for one in directions:
         if len(one.vector) != width:
@@ -150,7 +150,7 @@ def _rows(directions: Sequence[Direction], width: int) -> Float[Tensor, "directi
 
 
 def _exchanged(module: nn.Module, changes: Mapping[int, nn.Module]) -> nn.Module:
-    """A module with some parts exchanged, by id: itself if it holds none of them, else a shallow copy."""
+    """A module with some submodules replaced, by id: itself if it contains none of them, else a shallow copy."""
     if id(module) in changes:
         return changes[id(module)]
     parts = {name: None if part is None else _exchanged(part, changes) for name, part in module._modules.items()}

@@ -26,7 +26,7 @@ from caap_lab.models.supported import SUPPORTED
 
 
 class EvaViT(Architecture):
-    """DINOv3, Perception Encoder, EVA, EVA-02 and ViTs with rotary positions, plain or of each block's own."""
+    """DINOv3, Perception Encoder, EVA, EVA-02 and ViTs with rotary positions, shared by all blocks or per block."""
 
     containers = (EvaBlock, EvaAttention, AttentionRope, Mlp, GluMlp, SwiGLU, AttentionPoolLatent, PatchEmbed, *ROTARY)
 
@@ -37,7 +37,7 @@ class EvaViT(Architecture):
 
     @classmethod
     def fits(cls, vit: nn.Module) -> bool:
-        """True for timm's Eva and what is derived from it."""
+        """True for timm's Eva and its subclasses."""
         return isinstance(vit, Eva)
 
     def spec(self, d_mlp: int | None = None) -> ViTSpec:
@@ -57,19 +57,20 @@ class EvaViT(Architecture):
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""
         patches = self.vit.patch_embed(images)
-        # A model built for dynamic sizes keeps the grid as axes until positions are added.
+        # A model built for dynamic sizes keeps the grid axes until positions are added.
         return patches.reshape(len(patches), -1, patches.shape[-1])
 
     def add_positions(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """All tokens, with the positions that are added to them, if any.
+        """All tokens, with absolute positions added if the model has them.
 
         Raises:
-            InputError: in training, patches are dropped or their places shaken, which the rotation would not follow.
+            InputError: in training mode patches are dropped or their positions jittered, which the rotation would not
+                follow.
         """
         vit = self.vit
         if vit.training and (vit.patch_drop is not None or getattr(vit.rope, "aug_active", False)):
             raise InputError(
-                "In training this model drops patches or shakes their rotary positions, which the hooked model does "
+                "In training this model drops patches or jitters their rotary positions, which the hooked model does "
                 "not follow; call model.eval() first."
             )
         if vit.dynamic_img_size:
@@ -92,13 +93,13 @@ class EvaViT(Architecture):
         )
 
     def biases_apart(self) -> dict[nn.Module, Tensor]:
-        """EvaAttention's biases of queries and values, which its layer `qkv` does not have."""
+        """EvaAttention's biases of queries and values, which are not parameters of its layer `qkv`."""
         found = {block.attn.qkv: bias_apart(block.attn) for block in self.vit.blocks}
         return {layer: bias for layer, bias in found.items() if bias is not None}
 
 
 class RotaryAttention(Attention):
-    """timm's EvaAttention and AttentionRope: queries and keys of patches are rotated by their places."""
+    """timm's EvaAttention and AttentionRope: queries and keys of patches are rotated by their positions."""
 
     def __init__(self, attn: Any, rotation: Callable[[], Rotation | None]) -> None:
         self.attn = attn
@@ -113,7 +114,7 @@ class RotaryAttention(Attention):
         x: Float[Tensor, "batch token d_model"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Heads:
-        """Queries and keys, behind q/k norm and rotation, and values."""
+        """Queries and keys, after q/k norm and rotation, and values."""
         attn: Any = self.attn
         if attn.qkv is None:
             q, k, v = (self._split(layer(x)) for layer in (attn.q_proj, attn.k_proj, attn.v_proj))
@@ -125,13 +126,13 @@ class RotaryAttention(Attention):
     def project_kv(
         self, x: Float[Tensor, "batch token d_model"], tokens: Int[Tensor, " token"] | None = None
     ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
-        """Keys and values alone: by layers of their own, or by their two thirds of the product."""
+        """Only keys and values: by separate layers, or as two thirds of the product."""
         attn: Any = self.attn
         if attn.qkv is None:
             k, v = (self._split(layer(x)) for layer in (attn.k_proj, attn.v_proj))
         else:
             kv = kv_product(attn, x)
-            if kv is None:  # changed from outside, as adapters do: run as it is
+            if kv is None:  # modified from outside, for example by adapters: run the layer itself
                 return super().project_kv(x, tokens)
             k, v = (self._split(part) for part in kv.chunk(2, dim=-1))
         (k,) = self._turned([attn.k_norm(k)], v, tokens)
@@ -144,7 +145,7 @@ class RotaryAttention(Attention):
     def output(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token d_model"]:
-        """The heads' output projection, behind a norm and a gate where there are such."""
+        """The output projection of the heads, after norm and gate if there are any."""
         attn = self.attn
         out = attn.norm(z.transpose(1, 2).flatten(2))
         if attn.gate is not None:
@@ -154,7 +155,7 @@ class RotaryAttention(Attention):
     def head_results(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token head d_model"]:
-        """What each head adds to `output`, behind norm and gate."""
+        """The contribution of each head to `output`, after norm and gate."""
         return head_results(self.attn, z, x)
 
     def _split(self, x: Float[Tensor, "batch token d_heads"]) -> Float[Tensor, "batch head token d_head"]:
@@ -162,7 +163,7 @@ class RotaryAttention(Attention):
 
     @property
     def rotation(self) -> Rotation | None:
-        """How queries and keys of all tokens are turned; made when it is asked for."""
+        """The rotation of the queries and keys of all tokens; created on first use."""
         return self._rotation()
 
     def _turned(
@@ -171,19 +172,19 @@ class RotaryAttention(Attention):
         like: Float[Tensor, "batch kv_head token d_head"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None,
     ) -> list[Tensor]:
-        """Queries or keys [batch, head, token, d_head] turned by their places, in the number format of the values."""
+        """Queries or keys [batch, head, token, d_head] rotated by their positions, in the format of the values."""
         rotation = self.rotation
         if rotation is None:
             return heads
         rotation = rotation.of_rows(tokens)
         if tokens is None:
-            # All rows as timm's lie in memory: explicit products are rounded by how their factors lie.
+            # All rows, laid out in memory as in timm: the rounding of explicit products depends on the memory layout.
             heads = [x.clone(memory_format=torch.contiguous_format) for x in heads]
         in_place = tokens is None or self._projects_to_new_memory()
         return [(rotation.turn_ if in_place else rotation.turn)(x).type_as(like) for x in heads]
 
     def _projects_to_new_memory(self) -> bool:
-        """Whether nobody else can hold the queries and keys: torch's own layers put them out, and nothing watches."""
+        """Whether nothing else can hold the queries and keys: they come from torch's own layers, without hooks."""
         attn = self.attn
         products = (attn.q_proj, attn.k_proj) if attn.qkv is None else (attn.qkv,)
         norms = (attn.q_norm, attn.k_norm)
@@ -195,7 +196,7 @@ class RotaryAttention(Attention):
         )
 
     def _for_heads(self, x: Float[Tensor, "batch kv_head token d_head"]) -> Float[Tensor, "batch head token d_head"]:
-        """Keys or values as the heads read them: several may share one."""
+        """Keys or values for each head; several heads may share one."""
         shared_by = self.attn.num_heads // x.shape[1]
         return x if shared_by == 1 else x.repeat_interleave(shared_by, dim=1)
 
@@ -204,20 +205,20 @@ def _refuse_unsupported(vit: Any) -> None:
     kind = type(vit).__name__
     for method in ("forward", "forward_features", "forward_head", "pool"):
         if getattr(type(vit), method) is not getattr(Eva, method):
-            raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
+            raise InputError(f"{kind} overrides {method}, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
-        raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='token'.")
+        raise InputError(f"This {kind} has no pooling, so it has no class scores; build it with global_pool='token'.")
     if vit.patch_embed.grid_size is None:
         raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
     if pads_images(vit.patch_embed):
-        raise InputError(f"This {kind} pads its images (dynamic_img_pad); build it with img_size=... a whole grid.")
+        raise InputError(f"This {kind} pads its images (dynamic_img_pad); set img_size=... to whole patches.")
     if vit.rope is not None and type(vit.rope) not in ROTARY:
         raise InputError(f"The rotary positions of this {kind} are {type(vit.rope).__name__}. {SUPPORTED}")
     for index, block in enumerate(vit.blocks):
         if isinstance(block, EvaBlockPostNorm):
             raise InputError(
-                f"Block {index} of this {kind} is an EvaBlockPostNorm: its norms stand behind attention and MLP, where "
-                f"the hook points of pre-norm blocks would not hold what their names say. {SUPPORTED}"
+                f"Block {index} of this {kind} is an EvaBlockPostNorm: its norms follow attention and MLP, so the hook "
+                f"points of pre-norm blocks would not hold what their names say. {SUPPORTED}"
             )
         attn = getattr(block, "attn", None)
         mlp = getattr(block, "mlp", None)

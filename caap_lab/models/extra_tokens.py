@@ -1,4 +1,4 @@
-"""timm's Vision Transformers with more tokens than they were trained with, as registers at test time."""
+"""timm's Vision Transformers with more tokens than they were trained with, as test-time registers."""
 
 import copy
 from typing import Any, TypeVar
@@ -16,23 +16,23 @@ Body = TypeVar("Body", bound=nn.Module)
 
 
 def extended(vit: Body, count: int) -> Body:
-    """A timm Vision Transformer with tokens of zeros and without positions behind its other prefix tokens.
+    """A timm Vision Transformer with zero tokens, without positions, after its other prefix tokens.
 
-    timm's own forward runs it. It shares all weights but those of prefix tokens and positions, which get rows of zeros;
-    the given model stays as it is. Relative positions (BEiT) take the new tokens for class tokens.
+    timm's own forward runs it. It shares all weights except prefix tokens and positions, which get rows of zeros; the
+    given model is unchanged. Relative positions (BEiT) treat the new tokens as class tokens.
 
     Args:
         vit: The model.
         count: Number of new tokens.
 
     Raises:
-        InputError: the head adds positions to all tokens, and has none for new ones.
+        InputError: the head adds positions to all tokens, and has none for the new ones.
     """
     check_count("count", count)
     pool: Any = getattr(vit, "attn_pool", None)
     if getattr(pool, "pos_embed", None) is not None:
         kind = type(vit).__name__
-        raise InputError(f"The head of this {kind} adds positions to all tokens, and has none for new ones.")
+        raise InputError(f"The head of this {kind} adds positions to all tokens, and has none for the new ones.")
     other: Any = copy.deepcopy(vit, {id(parameter): parameter for parameter in vit.parameters()})
     n_prefix = int(other.num_prefix_tokens)
     with torch.inference_mode(False), torch.no_grad():
@@ -49,7 +49,7 @@ def extended(vit: Body, count: int) -> Body:
             if getattr(part, "relative_position_index", None) is not None:
                 part.relative_position_index = _as_class_token(part.relative_position_index, count)
                 rows, cols = part.window_size
-                part.window_size = (rows * cols + count, 1)  # of which timm reads the product, or has it as window_area
+                part.window_size = (rows * cols + count, 1)  # timm uses only the product, here or as window_area
                 if hasattr(part, "window_area"):
                     part.window_area += count
             if hasattr(part, "num_prefix_tokens"):
@@ -61,17 +61,17 @@ def extended(vit: Body, count: int) -> Body:
 
 
 def refuse_extra_tokens(vit: nn.Module, what: str) -> None:
-    """Refuse a model with new tokens.
+    """Raise InputError for a model with added tokens.
 
     Raises:
-        InputError: with the order of calls that works.
+        InputError: it has some; the message gives the order of calls that works.
     """
     if getattr(vit, "n_extra_tokens", 0):
-        raise InputError(f"{what} is not for a model with extra tokens: take it first, and add the tokens then.")
+        raise InputError(f"{what} does not work on a model with extra tokens: do it first, then add the tokens.")
 
 
 def _holder(vit: nn.Module) -> str:
-    """The parameter that timm puts last among prefix tokens."""
+    """Name of the parameter that is last among timm's prefix tokens."""
     if isinstance(vit, VisionTransformerDistilled):
         return "dist_token"
     return "cls_token" if isinstance(vit, Beit) else "reg_token"
@@ -83,7 +83,7 @@ def _with_zeros(rows: Float[Tensor, "1 row d_model"], place: int, count: int) ->
 
 
 def _as_class_token(offsets: Tensor, count: int) -> Tensor:
-    """A table of offsets between tokens, [token, token], with more class tokens behind the first."""
+    """A table of offsets between tokens, [token, token], with `count` more class tokens after the first."""
     tokens = torch.arange(len(offsets), device=offsets.device)
     tokens = torch.cat([tokens[:1].repeat(count + 1), tokens[1:]])
     return offsets[tokens][:, tokens].contiguous()

@@ -13,21 +13,21 @@ from caap_lab.models.supported import refusal_of
 from caap_lab.models.unwrap import way_into
 
 FAMILIES: list[type[Architecture]] = [PlainViT, EvaViT, BeitViT]
-"""In the order in which they are asked whether a model is theirs."""
+"""In the order in which `fits` is called."""
 
 
 def architecture_of(vit: nn.Module) -> Architecture:
-    """The family's view of a model.
+    """The `Architecture` of a model.
 
     Raises:
-        InputError: the architecture is not supported; the message says what is.
+        InputError: the architecture is not supported; the message lists those that are.
     """
     for family in FAMILIES:
         if family.fits(vit):
             return family(vit)
     kind = type(vit).__name__
     if isinstance(vit, CNNS):
-        raise InputError(f"{kind} is not supported by HookedViT, as it is a CNN; wrap it with HookedCNN.")
+        raise InputError(f"{kind} is a CNN, which HookedViT does not support; wrap it with HookedCNN.")
     raise InputError(way_into(vit) or refusal_of(vit))
 
 

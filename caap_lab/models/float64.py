@@ -1,4 +1,4 @@
-"""A model in float64, for what magnifies rounding."""
+"""A model in float64, for computations that amplify rounding errors."""
 
 import copy
 from collections import OrderedDict
@@ -15,14 +15,14 @@ Model = TypeVar("Model", bound=HookedModel)
 
 
 def in_float64(model: Model) -> Model:
-    """A copy of a model in float64, hooks included; the model itself if it is in float64.
+    """A copy of a model in float64, hooks included; the model itself if it is in float64 already.
 
-    It is on the model's device, or on the CPU where that has no float64.
+    It is on the model's device, or on the CPU if the device has no float64.
     """
     if model.dtype == torch.float64:
         return model
     kept_runs = getattr(model, "kept_runs", None)
-    copied = copy.deepcopy(model, {id(kept_runs): OrderedDict()})  # without the blank runs that are kept with it
+    copied = copy.deepcopy(model, {id(kept_runs): OrderedDict()})  # without the cached blank runs
     copied.to(model.device if has_float64(model.device) else torch.device("cpu"), torch.float64)
     for module in copied.modules():
         if isinstance(module, HookPoint) and is_watched(module):
@@ -31,5 +31,5 @@ def in_float64(model: Model) -> Model:
 
 
 def _widen(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    """What a hook put in place of an activation, such as one kept from a float32 run, as the copy computes."""
+    """Convert what a hook returned, such as an activation saved from a float32 run, to the copy's format."""
     return output.to(inputs[0].device, inputs[0].dtype)

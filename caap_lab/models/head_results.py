@@ -1,4 +1,4 @@
-"""What each head of timm's attention modules adds to their output, with the scale of norms kept at the tokens' own."""
+"""The contribution of each head to the output of timm's attention modules, with the scale of norms held fixed."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,7 +12,7 @@ from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
-"""Norms of the last axis: a scale of each token's own, weights, and perhaps a bias."""
+"""Norms over the last axis: a scale per token, weights, and perhaps a bias."""
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -23,26 +23,26 @@ def is_norm(module: nn.Module) -> bool:
 def frozen_norm(
     norm: nn.Module, x: Float[Tensor, "*batch width"]
 ) -> Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]:
-    """The linear map that a norm is at x once its scale is kept: norm(x) is the map's value at x plus the norm's bias.
+    """The linear map of a norm with its scale held fixed at x: norm(x) is the map's value at x plus the norm's bias.
 
     Subtracting the mean is linear; only the division by the standard deviation (or root mean square) is frozen.
 
     Args:
         norm: One of `NORMS`, or an Identity.
-        x: What the scale is taken from.
+        x: Input at which the scale is computed.
 
     Raises:
-        InputError: another kind of norm.
+        InputError: `norm` is of another kind.
     """
     if type(norm) is nn.Identity:
         return lambda part: part
     if not is_norm(norm):
-        raise InputError(f"{type(norm).__name__} is no norm whose scale could be kept; LayerNorm and RMSNorm are.")
+        raise InputError(f"{type(norm).__name__} is not a norm with a known scale; LayerNorm and RMSNorm are.")
     known = cast(Any, norm)
     centred = isinstance(norm, nn.LayerNorm)
     with torch.no_grad():
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        eps = torch.finfo(x.dtype).eps if known.eps is None else known.eps  # torch's RMSNorm leaves it to the format
+        eps = torch.finfo(x.dtype).eps if known.eps is None else known.eps  # torch's RMSNorm uses the format's eps
         square = wide.var(-1, keepdim=True, unbiased=False) if centred else wide.square().mean(-1, keepdim=True)
         size = (square + eps).sqrt()
 
@@ -57,12 +57,12 @@ def frozen_norm(
 def head_results(
     attn: Any, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
 ) -> Float[Tensor, "batch token head d_model"]:
-    """What each head adds to the output of an attention that is made of timm's parts: norm, gate and projection.
+    """The contribution of each head to the output of timm's attention, through its norm, gate and projection.
 
     Args:
-        attn: timm's module; its norm, whose scale is kept, and its gate may be missing.
-        z: What the heads have read.
-        x: Attention's input, which a gate reads.
+        attn: timm's module; its norm, whose scale is held fixed, and its gate may be missing.
+        z: Outputs of the heads.
+        x: Input of attention, which a gate reads.
     """
     norm, gate = getattr(attn, "norm", None), getattr(attn, "gate", None)
     norm = None if type(norm) is nn.Identity else norm
@@ -73,10 +73,10 @@ def head_results(
     joined = z.transpose(1, 2)
     each = torch.eye(heads, dtype=z.dtype, device=z.device)[:, :, None]
     alone = (joined[:, :, None] * each).flatten(3)
-    if norm is not None:  # a norm over all heads: its mean carries each head into the channels of the others
+    if norm is not None:  # a norm over all heads: its mean mixes each head into the channels of the others
         alone = frozen_norm(norm, joined.flatten(2)[:, :, None])(alone)
     if gate is not None:
         alone = alone * gate(x).sigmoid()[:, :, None]
     if plain:
         return alone @ proj.weight.T
-    return proj(alone) - proj(alone.new_zeros(1, 1, 1, alone.shape[-1]))  # adapters, or a class of one's own
+    return proj(alone) - proj(alone.new_zeros(1, 1, 1, alone.shape[-1]))  # adapters, or a custom class

@@ -1,4 +1,4 @@
-"""Classification heads that timm's checkpoints do not carry: DINOv2's public linear heads, zero-shot text heads."""
+"""Classification heads that timm's checkpoints do not include: DINOv2's linear heads, zero-shot text heads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class ClassAndMeanHead(nn.Module):
     def __init__(self, weight: Float[Tensor, "classes width"], bias: Float[Tensor, " classes"], d_model: int) -> None:
         super().__init__()
         self.class_layers = weight.shape[1] // d_model - 1
-        """How many blocks' class tokens the head reads."""
+        """Number of blocks whose class tokens the head reads."""
         self.linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=torch.float32)
         self.linear.load_state_dict({"weight": weight, "bias": bias})
 
@@ -57,7 +57,7 @@ class ZeroShotHead(nn.Module):
     def __init__(self, text_embeddings: Float[Tensor, "classes width"], logit_scale: float) -> None:
         super().__init__()
         self.register_buffer("text_embeddings", F.normalize(text_embeddings.float(), dim=-1))
-        # A buffer, which is a part of the model's fingerprint.
+        # A buffer, so that it is part of the model's fingerprint.
         self.register_buffer("logit_scale", torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"))
 
     def forward(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
@@ -71,7 +71,7 @@ def save_zero_shot_head(
     names: Sequence[str],
     logit_scale: float = 100.0,
 ) -> None:
-    """Write text embeddings and class names as a safetensors file for `load_model(head=...)`.
+    """Save text embeddings and class names as a safetensors file for `load_model(head=...)`.
 
     ```python
     cl.save_zero_shot_head("head.safetensors", text_embeddings, ["a photo of a cat", "a photo of a dog"])
@@ -79,13 +79,13 @@ def save_zero_shot_head(
     ```
 
     Args:
-        path: Where to write.
+        path: File to write.
         text_embeddings: One row per class; they are normalised when read.
         names: Class names in the same order.
         logit_scale: CLIP's learned temperature, about 100.
     """
     if len(names) != len(text_embeddings):
-        raise InputError(f"{len(text_embeddings)} text embeddings need as many names; {len(names)} were given.")
+        raise InputError(f"{len(names)} names were given for {len(text_embeddings)} text embeddings; give one each.")
     tensors = {
         "text_embeddings": text_embeddings,
         "logit_scale": torch.tensor(float(logit_scale), dtype=torch.float32, device="cpu"),
@@ -95,10 +95,10 @@ def save_zero_shot_head(
 
 
 def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) -> ZeroShotHead:
-    """A zero-shot head for text embeddings by prompt.
+    """A zero-shot head from text embeddings by prompt.
 
     Raises:
-        InputError: no prompts, or an embedding that is not the text tower's to this image tower.
+        InputError: there are no prompts, or an embedding does not fit this image tower.
     """
     if not isinstance(prompts, Mapping) or not prompts:
         raise InputError("Give prompts with their text embeddings: {'a photo of a cat': embedding, ...}.")
@@ -107,8 +107,8 @@ def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) ->
         if not isinstance(text, Tensor) or not text.is_floating_point() or text.shape != (width,):
             given = f"{text.dtype} {list(text.shape)}" if isinstance(text, Tensor) else type(text).__name__
             raise InputError(
-                f"The text embedding of {prompt!r} is {given}; this model's image embedding has {width} values, so a "
-                f"floating-point tensor [{width}] of the same CLIP model's text encoder is needed."
+                f"The text embedding of {prompt!r} is {given}; this model's image embedding has {width} values, so "
+                f"give a floating-point tensor [{width}] from the text encoder of the same CLIP model."
             )
         if not bool(text.isfinite().all()) or not bool(text.any()):
             raise InputError(f"The text embedding of {prompt!r} is zero, or holds NaN or infinity.")
@@ -116,21 +116,22 @@ def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) ->
 
 
 def embedding_width(vit: nn.Module) -> int:
-    """Values of a timm ViT's image embedding: what its projection gives, or d_model without one."""
+    """Width of a timm ViT's image embedding: that of its projection, or d_model without one."""
     parts: Any = vit
     return output_width([parts.fc_norm, parts.head], parts.embed_dim, next(vit.parameters()))
 
 
 def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple[str, ...] | None]:
-    """Read a head file made for a timm ViT.
+    """Read a head from a file made for a timm ViT.
 
     Args:
-        path: A file with "text_embeddings" (zero-shot; see `save_zero_shot_head`), or a linear layer's "weight" and
-            "bias" whose width is d_model (an ordinary head, put into timm's model), 2 d_model or 5 d_model (DINOv2).
-        vit: The timm model; changed only when the file holds an ordinary head.
+        path: A file with "text_embeddings" (zero-shot; see `save_zero_shot_head`), or with the "weight" and "bias" of a
+            linear layer with d_model (an ordinary head, loaded into timm's model), 2 d_model or 5 d_model inputs
+            (DINOv2).
+        vit: The timm model; changed only if the file holds an ordinary head.
 
     Returns:
-        The head, or None when timm's model now carries it, and class names if the file has them.
+        The head, or None if it was loaded into timm's model, and class names if the file has them.
     """
     state = read_state_dict(path)
     d_model = int(vit.embed_dim)  # type: ignore[arg-type]
@@ -139,7 +140,7 @@ def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple
     linear = {key.rsplit(".", 1)[-1]: value for key, value in state.items()}
     if set(linear) != {"weight", "bias"} or linear["weight"].ndim != 2:
         raise CheckpointError(
-            f"{path} is not a head: expected text_embeddings, or the weight and bias of one linear layer; "
+            f"{path} is not a head file: expected text_embeddings, or the weight and bias of one linear layer; "
             f"found {', '.join(list(state)[:5])}."
         )
     weight, bias = linear["weight"].float(), linear["bias"].float()
@@ -155,7 +156,7 @@ def read_head(path: str | Path, vit: nn.Module) -> tuple[nn.Module | None, tuple
             raise CheckpointError("A DINOv2 head needs a model with a class token and a final LayerNorm.")
         return ClassAndMeanHead(weight, bias, d_model), None
     raise CheckpointError(
-        f"{path} reads {width} features; this model gives {d_model} (own head), {2 * d_model} "
+        f"{path} reads {width} features; this model has {d_model} (own head), {2 * d_model} "
         f"(class token and mean patch) or {5 * d_model} (last four class tokens and mean patch)."
     )
 
@@ -166,7 +167,7 @@ def _zero_shot(path: Path, state: dict[str, Tensor], vit: nn.Module) -> tuple[nn
     if texts.ndim != 2 or texts.shape[1] != width:
         raise CheckpointError(
             f"{path} holds text embeddings of shape {tuple(texts.shape)}; this model's image embedding has {width} "
-            f"values, so [classes, {width}] is needed."
+            f"values, so the shape must be [classes, {width}]."
         )
     names = None
     try:
@@ -174,7 +175,7 @@ def _zero_shot(path: Path, state: dict[str, Tensor], vit: nn.Module) -> tuple[nn
             stored = (file.metadata() or {}).get("class_names")
         names = tuple(json.loads(stored)) if stored else None
     except SafetensorError:
-        pass  # a .pth file carries no names
+        pass  # a .pth file has no names
     if names is not None and len(names) != len(texts):
         raise CheckpointError(f"{path} has {len(texts)} text embeddings but {len(names)} names.")
     return ZeroShotHead(texts, float(state["logit_scale"]) if "logit_scale" in state else 100.0), names

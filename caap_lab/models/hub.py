@@ -1,4 +1,4 @@
-"""Files from the Hugging Face cache, or from the hub when it can be reached."""
+"""Files from the Hugging Face cache, or from the hub if it can be reached."""
 
 import contextlib
 import threading
@@ -23,15 +23,15 @@ _FILES = (
 
 
 def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
-    """Path of a repository's weights file: from the cache without asking the network, else downloaded.
+    """Path of a repository's weights file: from the cache without using the network, otherwise downloaded.
 
     Args:
         model: The model's name, for messages.
-        hub_id: Repository, with "@revision" behind it if not the newest.
-        filename: The file, if it has none of the usual names.
+        hub_id: Repository, followed by "@revision" if not the newest.
+        filename: The file, if it does not have one of the usual names.
 
     Raises:
-        InputError: the hub cannot be reached within a few seconds, or does not give out the file.
+        InputError: the hub cannot be reached within a few seconds, or denies access to the file.
     """
     cached = cached_weights(hub_id, filename)
     if cached is not None:
@@ -39,7 +39,7 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
     repository, _, revision = hub_id.partition("@")
     names = _names(filename)
     way_out = (
-        f"Give a local file with load_model({model!r}, checkpoint=...), or download {repository} once where "
+        f"Give a local file with load_model({model!r}, checkpoint=...), or download {repository} once while "
         "there is a network: its files are then found in the Hugging Face cache (HF_HOME)."
     )
     path = _from_hub(repository, revision or None, names, way_out)
@@ -49,31 +49,31 @@ def fetch_weights(model: str, hub_id: str, filename: str | None = None) -> Path:
 
 
 def cached_weights(hub_id: str, filename: str | None = None) -> Path | None:
-    """Path of a repository's weights file in the Hugging Face cache, or None; arguments are `fetch_weights`'s."""
+    """Path of a repository's weights file in the Hugging Face cache, or None; arguments as for `fetch_weights`."""
     return _from_cache(hub_id, _names(filename))[0]
 
 
 def find_file(hub_id: str, names: Sequence[str], *, download: bool = True) -> Path | None:
-    """Path of the first of these files that a repository has, or None: from the cache without asking the network.
+    """Path of the first of these files that a repository has, or None: from the cache without using the network.
 
     Args:
-        hub_id: Repository, with "@revision" behind it if not the newest.
-        names: Files, in the order in which they are wanted.
-        download: False looks in the cache only.
+        hub_id: Repository, followed by "@revision" if not the newest.
+        names: Files, in order of preference.
+        download: False to look only in the cache.
 
     Raises:
-        InputError: the hub cannot be reached within a few seconds, or does not give out the file.
+        InputError: the hub cannot be reached within a few seconds, or denies access to the file.
     """
     cached, known = _from_cache(hub_id, names)
     if cached is not None or known or not download:
         return cached
     repository, _, revision = hub_id.partition("@")
     way_out = (
-        f"Give a local folder with the same files, load_model('FOLDER'), or download {repository} once where there is "
+        f"Give a local folder with the same files, load_model('FOLDER'), or download {repository} once while there is "
         f"a network (`hf download {repository}`): its files are then found in the Hugging Face cache (HF_HOME)."
     )
     found = _from_hub(repository, revision or None, names, way_out)
-    for name in names if found is None else ():  # leaves a mark in the cache, so that nobody asks again
+    for name in names if found is None else ():  # leaves a marker in the cache, so that the hub is not asked again
         with contextlib.suppress(Exception):
             huggingface_hub.hf_hub_download(repository, name, revision=revision or None)
     return found
@@ -87,7 +87,7 @@ def _from_cache(hub_id: str, names: Sequence[str]) -> tuple[Path | None, bool]:
         cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached), False
-        missing += cached is not None  # a mark that the hub has no such file
+        missing += cached is not None  # a marker that the hub has no such file
     return None, missing == len(names)
 
 
@@ -102,7 +102,7 @@ def _from_hub(repository: str, revision: str | None, names: Sequence[str], way_o
         return None
     try:
         return Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
-    except Exception as error:  # told on with its reason; the hub lets through errors of the HTTP library it uses
+    except Exception as error:  # reported with its reason; the hub passes on errors of its HTTP library
         raise InputError(f"Downloading {name} of {repository} failed: {_first_line(error)} {way_out}") from error
 
 
@@ -117,18 +117,18 @@ def _first_on_hub(repository: str, revision: str | None, names: Sequence[str], w
             raise InputError(f"{repository} has no revision {revision!r} on the Hugging Face hub.") from error
         except errors.GatedRepoError as error:
             raise InputError(
-                f"{repository} is open only to who accepted its terms on the Hugging Face hub. {way_out}"
+                f"{repository} is open only to users who accepted its terms on the Hugging Face hub. {way_out}"
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise InputError(
-                f"The Hugging Face hub has no repository {repository}, or shows it only to who is logged in (`hf auth "
+                f"The Hugging Face hub has no repository {repository}, or shows it only to logged-in users (`hf auth "
                 f"login`). {way_out}"
             ) from error
         except errors.OfflineModeIsEnabled as error:
             raise InputError(
-                f"{name} of {repository} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. {way_out}"
+                f"{name} of {repository} is not in the cache, and HF_HUB_OFFLINE forbids downloading it. {way_out}"
             ) from error
-        except Exception as error:  # likewise: without a network the error is the HTTP library's own
+        except Exception as error:  # likewise: without a network the error comes from the HTTP library
             raise InputError(
                 f"The Hugging Face hub cannot be reached for {name} of {repository}: {_first_line(error)} {way_out}"
             ) from error
@@ -137,7 +137,7 @@ def _first_on_hub(repository: str, revision: str | None, names: Sequence[str], w
 
 
 def _with_patience(ask: Callable[[], Any]) -> None:
-    """Ask in a thread: looking up the hub's address may hang for longer than any timeout of the request."""
+    """Call `ask` in a thread, because looking up the hub's address may hang for longer than a request's timeout."""
     problems: list[Exception] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Other image sizes: what fits a model's patches, and timm's models at another size than they were built for."""
+"""Image sizes: which sizes fit a model's patches, and timm's models at other sizes than they were built for."""
 
 import copy
 import warnings
@@ -20,7 +20,7 @@ def as_image_size(size: Any) -> tuple[int, int]:
         size: Pixels, or (height, width).
 
     Raises:
-        InputError: it is neither, or more than any model reads.
+        InputError: it is neither, or larger than any model accepts.
     """
     pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
@@ -30,10 +30,10 @@ def as_image_size(size: Any) -> tuple[int, int]:
 
 
 def check_whole_patches(size: tuple[int, int], patch: tuple[int, int], name: str, word: str = "patches") -> None:
-    """Refuse an image size that patches do not fill.
+    """Raise InputError unless an image size is a whole number of patches.
 
     Raises:
-        InputError: with the nearest sizes that they do.
+        InputError: it is not; the message gives the nearest sizes that are.
     """
     if any(side % pixels for side, pixels in zip(size, patch, strict=True)):
         low = [max(side // pixels, 1) * pixels for side, pixels in zip(size, patch, strict=True)]
@@ -41,12 +41,12 @@ def check_whole_patches(size: tuple[int, int], patch: tuple[int, int], name: str
         nearest = " or ".join(f"({height}, {width})" for height, width in dict.fromkeys([tuple(low), tuple(high)]))
         raise InputError(
             f"image_size={size} is not a whole number of {word}: those of {name} have {patch[0]} x {patch[1]} pixels. "
-            f"{nearest} would do."
+            f"Use {nearest}."
         )
 
 
 def pads_images(patch_embed: Any) -> bool:
-    """True for a timm model that fills up its images with zeros to whole patches (dynamic_img_pad)."""
+    """True for a timm model that pads its images with zeros to whole patches (dynamic_img_pad)."""
     whole = all(side % pixels == 0 for side, pixels in zip(patch_embed.img_size, patch_embed.patch_size, strict=True))
     return bool(getattr(patch_embed, "dynamic_img_pad", False)) and not whole
 
@@ -54,14 +54,14 @@ def pads_images(patch_embed: Any) -> bool:
 def resized(vit: Body, size: tuple[int, int]) -> Body:
     """A timm Vision Transformer for another image size, by timm's own `set_input_size`.
 
-    It shares all weights but those of positions, which timm resamples; the given model stays as it is.
+    It shares all weights except positions, which timm resamples; the given model is unchanged.
 
     Args:
         vit: The model.
-        size: Height and width in pixels, in whole patches.
+        size: Height and width in pixels, a whole number of patches.
 
     Raises:
-        InputError: the model has positions that timm does not resample.
+        InputError: the model has positions that timm cannot resample.
     """
     kind = type(vit).__name__
     pool: Any = getattr(vit, "attn_pool", None)
@@ -69,7 +69,7 @@ def resized(vit: Body, size: tuple[int, int]) -> Body:
         where = "has no set_input_size" if pool is None else "adds positions in its head, which timm does not resample"
         raise InputError(f"This {kind} {where}, so it takes images of one size only.")
     other: Any = copy.deepcopy(vit, {id(parameter): parameter for parameter in vit.parameters()})
-    # Positions made in inference mode could not be differentiated through.
+    # No gradient could be taken through positions made in inference mode.
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore", UserWarning)  # torch's, about how timm resamples relative positions
         other.set_input_size(img_size=size)

@@ -1,4 +1,4 @@
-"""Photos from files, whatever their colour mode or rotation; what is unusable is refused with the reason."""
+"""Photos from files of any colour mode and orientation, with an error that says why if one is unusable."""
 
 import re
 import struct
@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from caap_lab.errors import InputError
 
 MAX_ASPECT_RATIO = 50
-"""Longest over shortest side. Resizing the short side to 1024 pixels then needs at most 160 MB."""
+"""Longest divided by shortest side. Resizing the short side to 1024 pixels then needs at most 160 MB."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,7 +21,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation."""
+"""The transpose that undoes each EXIF orientation."""
 
 
 def load_image(source: str | Path | Image.Image) -> Image.Image:
@@ -31,22 +31,22 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
     photo = cl.load_image("photo.png")
     ```
 
-    Greyscale (8 and 16 bit), palette, CMYK and YCbCr are converted; transparency is laid over white; the EXIF
-    rotation is applied; of an animated file, the first frame is taken. 16-bit files that hold 8-bit values keep them;
-    between that and half of white they are refused, since how many bits make white is not known. A PIL image given is
-    not changed.
+    Greyscale (8 and 16 bit), palette, CMYK and YCbCr images are converted; transparent pixels are blended with white;
+    the EXIF orientation is applied; the first frame of an animated file is used. A 16-bit file with 8-bit values keeps
+    them; one whose maximum lies between that and half of white is an error, since its bit depth is not known. A given
+    PIL image is not changed.
 
     Args:
         source: Path of an image file, or a PIL image.
 
     Raises:
-        InputError: the file is missing, no image, damaged, too large to decode safely, too thin, or deeper than 8 bits
-            with no agreed white.
+        InputError: the file is missing, not an image, damaged, too large to decode safely, too thin, or deeper than 8
+            bits with an unknown white level.
     """
     if not isinstance(source, (str, Path, Image.Image)):
         raise InputError(f"Expected the path of an image or a PIL image, not {type(source).__name__}.")
     with warnings.catch_warnings():
-        # Pillow warns about photos of half its limit and about damaged EXIF data; their pixels are fine.
+        # Pillow warns about photos above half its limit and about damaged EXIF data; their pixels are fine.
         warnings.simplefilter("ignore")
         if isinstance(source, Image.Image):
             return _to_rgb(source, "The image")
@@ -56,7 +56,7 @@ def load_image(source: str | Path | Image.Image) -> Image.Image:
 
 
 def check_photo(path: str | Path) -> None:
-    """Refuse a file that is missing, no image, too large or too thin, from its first bytes; pixels are not decoded."""
+    """Raise InputError if a file is missing, not an image, too large or too thin, without decoding its pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _open(Path(path)) as image:
@@ -66,7 +66,7 @@ def check_photo(path: str | Path) -> None:
 def _open(path: Path) -> Image.Image:
     try:
         _check_file(path)
-    except OSError as error:  # a name that is too long, or a folder that may not be looked at
+    except OSError as error:  # a name that is too long, or a folder without permission
         raise InputError(f"{str(path)[:200]} cannot be read: {error.strerror}.") from error
     try:
         return Image.open(path)
@@ -75,7 +75,7 @@ def _open(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         pixels = int(re.findall(r"\d+", str(error))[0])
         raise InputError(_too_large(str(path), f"{pixels:,} pixels")) from error
-    except Exception as error:  # each of Pillow's formats has errors of its own
+    except Exception as error:  # each of Pillow's formats raises its own errors
         raise InputError(f"{path} cannot be read as an image: {error}") from error
 
 
@@ -84,20 +84,20 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is a folder, not an image file.")
     if not path.exists():
         if str(path).startswith(("http:", "https:")):
-            raise InputError(f"{path} is an address; download the image first and give its path.")
+            raise InputError(f"{path} is a URL; download the image first and give its path.")
         if path.is_symlink():
             raise InputError(f"{path} is a link to {path.readlink()}, which does not exist.")
         raise InputError(f"There is no image file {path}.")
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would wait forever
         raise InputError(f"{path} is a pipe or a device, not an image file.")
 
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
     _check_size(image, label)
-    stored_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # Pillow's mark of 16 bits
+    stored_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # how Pillow marks 16 bits
     try:
         image.load()
-    except Exception as error:  # each of Pillow's formats has errors of its own
+    except Exception as error:  # each of Pillow's formats raises its own errors
         raise InputError(f"{label} is truncated or damaged: {error}") from error
     if stored_deep and not image.mode.startswith(("I", "F")):
         _check_white(int(np.asarray(image.convert("RGB")).max()), 255, label)  # Pillow keeps the upper 8 bits
@@ -119,15 +119,13 @@ def _check_size(image: Image.Image, label: str) -> None:
     if limit is not None and width * height > limit:
         raise InputError(_too_large(label, f"{width} x {height} = {width * height:,} pixels"))
     if min(width, height) < 2:
-        raise InputError(f"{label} is {width} x {height} pixels: there is nothing to see in it.")
+        raise InputError(f"{label} is {width} x {height} pixels, which is too small.")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise InputError(
-            f"{label} is {width} x {height} pixels, thinner than 1 : {MAX_ASPECT_RATIO}; cut out the part to look at."
-        )
+        raise InputError(f"{label} is {width} x {height} pixels, thinner than 1 : {MAX_ASPECT_RATIO}; crop it first.")
 
 
 def _pixel_limit() -> int | None:
-    # Pillow warns from MAX_IMAGE_PIXELS on and refuses from twice that number on.
+    # Pillow warns above MAX_IMAGE_PIXELS and raises an error above twice that number.
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
@@ -142,10 +140,10 @@ def _from_deep_grey(image: Image.Image, label: str) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         kind = "floating-point" if image.mode == "F" else "32-bit"
-        raise InputError(f"{label} holds {kind} values, which have no agreed white; save it with 8 or 16 bits.")
+        raise InputError(f"{label} holds {kind} values, whose white level is not defined; save it with 8 or 16 bits.")
     transparent = image.info.get("transparency")
     brightest = int(values.max(initial=0, where=values != transparent if isinstance(transparent, int) else True))
-    if brightest > 255:  # else 16- or 32-bit pixels hold 8-bit values
+    if brightest > 255:  # otherwise 16- or 32-bit pixels hold 8-bit values
         _check_white(brightest, 65535, label)
         grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     else:
@@ -156,11 +154,11 @@ def _from_deep_grey(image: Image.Image, label: str) -> Image.Image:
 
 
 def _check_white(brightest: int, white: int, label: str) -> None:
-    """Refuse 16-bit files that probably hold 10- to 14-bit values, which would come out nearly black."""
+    """Raise InputError for 16-bit files that probably hold 10- to 14-bit values, which would look nearly black."""
     if brightest <= white // 2:
         raise InputError(
-            f"{label} is stored with 16 bits and reaches {brightest / white:.1%} of their white, so that it would come "
-            "out dark. If it holds values of fewer bits, scale them: save it with 8 bits, or stretched to 0 to 65535."
+            f"{label} is stored with 16 bits but reaches only {brightest / white:.1%} of white, so it would look dark. "
+            "If it holds values of fewer bits, scale them: save it with 8 bits, or stretched to 0 to 65535."
         )
 
 
@@ -173,9 +171,9 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
-    rgb.info = {}  # else the rotation would be applied again when this image is given to load_image
+    rgb.info = {}  # otherwise the rotation would be applied again if this image is passed to load_image
     try:
         orientation = original.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, OSError, ValueError, KeyError, TypeError, struct.error):
-        return rgb  # damaged EXIF data holds no rotation that could be applied
+        return rgb  # damaged EXIF data has no usable rotation
     return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb

@@ -1,4 +1,4 @@
-"""Results of a GPU, read on the CPU while the GPU is at what comes next."""
+"""Read results of a GPU on the CPU while the GPU computes what comes next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class Later:
-    """Marks what a GPU has been told to do so far, and reads its results without waiting for what it was told since.
+    """Marks the work queued on a GPU so far, and reads its results without waiting for work queued later.
 
-    A GPU works while the processor goes on, until the processor reads a result: then it waits for all that was asked
-    of the GPU before, and the GPU has nothing to do until more is asked. So a result is read after the next work was
-    handed over, from a stream of its own. Devices that compute at once are read at once.
+    A GPU works asynchronously until the CPU reads a result: then the CPU waits for all queued work, and the GPU is idle
+    until more is queued. So a result is read on a separate stream after the next piece of work was queued. Devices that
+    compute synchronously are read at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -21,16 +21,16 @@ class Later:
 
     @property
     def ahead(self) -> int:
-        """Pieces of work to hand over before the first one's results are read."""
+        """Number of pieces of work to queue before the results of the first are read."""
         return 0 if self._stream is None else 1
 
     def mark(self) -> torch.cuda.Event | None:
-        """What was handed over so far."""
+        """An event after the work queued so far."""
         return None if self._stream is None else torch.cuda.current_stream(self.device).record_event()
 
     @contextmanager
     def reading(self, mark: torch.cuda.Event | None) -> Iterator[None]:
-        """Within it, `.cpu()` waits for what was handed over before the mark, and nothing else."""
+        """Context in which `.cpu()` waits only for work queued before the mark."""
         if self._stream is None or mark is None:
             yield
             return
@@ -40,5 +40,5 @@ class Later:
 
 
 def handed_over(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU's tensor on a device, without waiting for what the device is at."""
+    """A CPU tensor on a device, without waiting for the device's queued work."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -69,29 +69,30 @@ def load_model(
     ```
 
     Args:
-        name: A bundled model, which needs no network ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
+        name: A bundled model, which needs no network access ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
             "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
-            also with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) load as well, for gradient
-            methods. Or a folder with config.json and weights, as timm, transformers or PEFT save it, or
+            optionally with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) are also supported, for
+            gradient methods. Or a folder with config.json and weights, as saved by timm, transformers or PEFT, or
             "hf-hub:OWNER/NAME" (also "hf-hub:OWNER/NAME@REVISION") for such a repository. No code in it is run.
-        checkpoint: Local weights file. By default they come from the Hugging Face cache, else from the hub.
-        checkpoint_key: Which weights to take where the file holds several, such as "teacher" or "ema": their key, or
-            what stands in front of their names.
+        checkpoint: Local weights file. By default the weights come from the Hugging Face cache or, if not there, the
+            hub.
+        checkpoint_key: Which weights to load from a file with several sets, such as "teacher" or "ema": their key, or
+            the prefix of their names.
         head: Local file of a Vision Transformer's classification head; see `caap_lab.models.heads`.
-        mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong one costs accuracy.
+        mean: Mean of each colour on the scale 0 to 1, instead of the model's own. A wrong value lowers accuracy.
         std: Standard deviation of each colour, instead of the model's own.
         image_size: Pixels or (height, width), instead of the model's own; a ViT's positions are resampled.
-        crop_pct: Share of the resized photo's short side that the crop keeps, instead of the model's own: 0.875 resizes
-            to 256 pixels and crops 224.
+        crop_pct: Fraction of the resized photo's short side that the crop keeps, instead of the model's own: 0.875
+            resizes to 256 pixels and crops 224.
         class_names: One name per class, instead of those in a folder's files, or ImageNet's for 1000 classes.
         device: Where to put the model.
-        dtype: Number format of the weights, such as "float16"; or "tf32": weights in float32, and products in TF32 on
-            GPUs that have it, while a method or metric runs the model, or you do. It sets nothing else in torch, so
-            gradients that you take yourself of `model(x)` are made as torch is set.
+        dtype: Number format of the weights, such as "float16"; or "tf32": weights in float32, and matrix products in
+            TF32 on GPUs that support it, whenever the model runs. Torch's global settings are not changed, so gradients
+            that you compute yourself from `model(x)` follow those.
 
     Raises:
         CheckpointError: the weights file does not fit, or is not safe to read.
-        InputError: anything else cannot be used; the message says what can.
+        InputError: another argument is invalid; the message says what is valid.
     """
     device, short = as_device(device), dtype == TF32
     dtype = as_dtype(torch.float32 if short else dtype)
@@ -101,7 +102,7 @@ def load_model(
     for what, path in (("checkpoint", checkpoint), ("head", head)):
         if path is not None and not _is_file(path):
             if what == "checkpoint":
-                check_file(Path(path))  # which says what it is instead
+                check_file(Path(path))  # whose error says what it is instead
             raise CheckpointError(f"There is no {what} file {path}.")
     if checkpoint_key is not None and checkpoint is None:
         raise InputError("checkpoint_key=... chooses among the weights in a file; give the file as checkpoint=...")
@@ -141,7 +142,7 @@ def list_models(pattern: str = "*") -> list[str]:
             weights tags ("vit_base_patch16_224.*").
 
     Returns:
-        A list, which shows itself by family; of long lists, the first names of each.
+        A list, which is displayed by family; a long list shows only the first names of each.
     """
     names = fnmatch.filter([*bundled_models(), *supported_names(tags="." in pattern)], pattern)
     return ModelNames(names, _family)
@@ -204,9 +205,9 @@ def _load_timm(
     size: tuple[int, int] | None,
     make: Callable[..., nn.Module] | None = None,
 ) -> nn.Module:
-    """A model of timm with its weights; `make` builds it without them, if its name does not say how."""
+    """A timm model with its weights; `make` builds it without weights, if its name is not enough."""
     make = make or partial(timm.create_model, name, pretrained=False)
-    with torch.device("meta"):  # shapes only: unsupported names are refused before any weight is read
+    with torch.device("meta"):  # shapes only: an unsupported name is an error before any weights are read
         blank = make()
     options: dict[str, Any] = {} if size is None else {"img_size": size}
     if isinstance(blank, CNNS):
@@ -218,7 +219,7 @@ def _load_timm(
         _check_no_head(name, "Mixer", head)
         if size not in (None, blank.stem.img_size):
             raise InputError(
-                f"image_size={size} cannot be had: {name} mixes its patches with weights that are made for images of "
+                f"image_size={size} is not possible: {name} mixes its patches with weights made for images of "
                 f"{blank.stem.img_size} pixels."
             )
     else:
@@ -284,7 +285,7 @@ def _with_head(
     preprocessing: Preprocessing,
     class_names: Sequence[str] | ClassNames | None,
 ) -> HookedViT:
-    """The hooked model, with the head file's head and class names where one is given."""
+    """The hooked model, with the head and class names of the head file if one is given."""
     if head is not None:
         own_head, names = read_head(head, vit)
         class_names = names if class_names is None else class_names
@@ -312,15 +313,16 @@ def bundled_models() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is neither a bundled model, nor timm's, nor a folder or a repository's id; nothing is loaded.
+    """Raise InputError for an unknown model name, without loading anything.
 
     Raises:
-        InputError: with the nearest names, or the weights tags that timm knows.
+        InputError: the name is neither a bundled model, nor timm's, nor a folder or a repository's id; the message
+            gives the nearest names, or the weights tags that timm knows.
     """
     if not isinstance(name, str):
         raise InputError(
             f"Expected the name of a model, not {type(name).__name__}; "
-            "for a model that you already have, use cl.wrap(model)."
+            "for a model that is already in memory, use cl.wrap(model)."
         )
     if name in bundled_models():
         return
@@ -351,5 +353,5 @@ def _tags(name: str) -> str:
 def _is_file(path: str | Path) -> bool:
     try:
         return Path(path).is_file()
-    except OSError:  # a name that is too long, or a folder that may not be read
+    except OSError:  # a name that is too long, or a folder without read permission
         return False

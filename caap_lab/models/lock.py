@@ -1,4 +1,4 @@
-"""One thread at a time in a model: hooks set in one would change what another reads."""
+"""Locks that let only one thread at a time use a model: its hooks would affect other threads."""
 
 import threading
 import warnings
@@ -12,23 +12,23 @@ from torch import nn
 _SECONDS_UNTIL_WARNING = 120.0
 
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-"""By timm's model, which several hooked models may share; not kept in it, so that it can be copied and pickled."""
+"""By timm model, which several hooked models may share; not stored in the model, so that it can be pickled."""
 _making = threading.Lock()
 
 
 def share_lock(body: nn.Module, other: nn.Module) -> None:
-    """Let two modules that share parts be held as one."""
+    """Make two modules that share submodules use the same lock."""
     with _making:
         _locks[other] = _locks.setdefault(body, threading.RLock())
 
 
 @contextmanager
 def locked(body: nn.Module, name: str) -> Iterator[None]:
-    """Keep a model to this thread; another one waits, and this one may take it again.
+    """Context in which only this thread may use a model; others wait. The same thread may enter it again.
 
     Args:
         body: timm's model.
-        name: What a thread that waits for long calls it.
+        name: Name of the model in the warning of a thread that waits for long.
     """
     with _making:
         lock = _locks.setdefault(body, threading.RLock())

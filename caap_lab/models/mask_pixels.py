@@ -1,7 +1,7 @@
-"""Which pixels a mask marks as the object, whatever form the mask is stored in.
+"""Which pixels a mask marks as the object, for any way of storing masks.
 
-What a mask shows counts, not how its file numbers the colours: anything that is not black, or, where the picture is
-partly transparent, anything that is not transparent. Along soft edges, half covered is the border.
+The colours that a mask shows count, not the palette indices in its file: the object is everything that is not black or,
+in a partly transparent picture, everything that is not transparent. Along soft edges the threshold is one half.
 """
 
 from typing import NamedTuple
@@ -15,35 +15,35 @@ from caap_lab.errors import InputError
 
 VOID, _VOC_CLASSES = 255, 20
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
-_NEAR = 8 / 255  # how far lossy compression takes the even areas of a mask off black and white
-_MOST_NUMBERS = 16  # more values than this, none of them with areas of its own, are shades
-_EVEN = 0.1  # share of the pixels between black and white that lie in even areas, beyond which these are no edges
+_NEAR = 8 / 255  # how far lossy compression moves uniform areas of a mask away from black and white
+_MOST_NUMBERS = 16  # more values than this, none of which fills an area, are shades
+_EVEN = 0.1  # if a larger fraction of the grey pixels lies in uniform areas, these are not edges
 
 Pixels = Bool[np.ndarray, "height width"]
 
 
 class MaskPixels(NamedTuple):
-    """A mask's object and what it leaves open."""
+    """The object of a mask, and the pixels that the mask leaves undecided."""
 
     inside: Pixels
     void: Pixels | None = None
 
 
 def object_pixels(mask: Image.Image | Num[np.ndarray, "height width"] | Pixels, label: str) -> MaskPixels:
-    """The object's pixels, and those that the mask leaves open.
+    """The pixels of the object, and those that the mask leaves undecided.
 
-    - Two values: the one that is not zero is the object.
-    - Class numbers up to 20 with 255, as PASCAL VOC has them: 255 is left open, all other numbers are the object.
-    - Other numbers, below white: all but zero are the object.
-    - Shades between black and white along edges: the object from half of white on.
-    - Colours: all that is not black. A picture that is partly transparent: all that is not transparent.
+    - Two values: the object is the one that is not zero.
+    - Class numbers up to 20 and 255, as in PASCAL VOC: 255 is undecided, all other numbers except 0 are the object.
+    - Other numbers, below white: the object is everything except zero.
+    - Shades between black and white along edges: the object is everything from half of white.
+    - Colours: everything that is not black. A partly transparent picture: everything that is not transparent.
 
     Args:
         mask: A PIL image of any colour mode, or one channel of numbers.
-        label: What messages call it.
+        label: Name of the mask in messages.
 
     Raises:
-        InputError: what the mask shows can be read in more than one way, or it holds NaN or negative numbers.
+        InputError: the mask is ambiguous, or holds NaN or negative numbers.
     """
     if isinstance(mask, np.ndarray):
         return _from_values(mask, label, lossy=False)
@@ -62,7 +62,7 @@ def object_pixels(mask: Image.Image | Num[np.ndarray, "height width"] | Pixels, 
             raise InputError(f"{label} is transparent everywhere, so it shows no object.")
     rgb = np.asarray(mask.convert("RGB"))
     if mask.mode == "P" and not rgb.any() and np.asarray(mask).any():
-        raise InputError(f"{label} has several colours in its palette that are all black. Save it in grey: 0 and 255.")
+        raise InputError(f"{label} has several black colours in its palette. Save it in greyscale: 0 and 255.")
     if (rgb == rgb[..., :1]).all():
         return _from_values(rgb[..., 0], label, lossy)
     return MaskPixels(_from_colours(rgb, label, lossy))
@@ -90,12 +90,12 @@ def _from_values(values: np.ndarray, label: str, lossy: bool) -> MaskPixels:
     slack = _NEAR if reaches_white or lossy else 0.0
     scale = white if reaches_white else top
     if reaches_white and present[0] >= white * (1 - _NEAR):
-        return MaskPixels(values != 0)  # white everywhere, but for compression
+        return MaskPixels(values != 0)  # white everywhere, apart from compression artefacts
     even = _has_even_areas(values, scale * slack, scale * (1 - slack))
     if even and reaches_white:
         raise InputError(
-            f"{label} has areas in shades between black and white, so that its object cannot be told: these may be "
-            "objects, or pixels left open. Save the object as 255 and all else as 0, or give class numbers below 255."
+            f"{label} has grey areas between black and white, so its object is ambiguous: these may be objects or "
+            "undecided pixels. Save the object as 255 and the rest as 0, or use class numbers below 255."
         )
     few = not reaches_white and not lossy and (top <= _VOC_CLASSES or len(present) <= _MOST_NUMBERS)
     inside = values != 0 if even or few else 2 * values.astype(np.float64) >= scale
@@ -103,7 +103,7 @@ def _from_values(values: np.ndarray, label: str, lossy: bool) -> MaskPixels:
 
 
 def _voc(values: np.ndarray, present: np.ndarray) -> MaskPixels | None:
-    """Class numbers the way of PASCAL VOC, where 255 is the border left open; None if it is another mask."""
+    """A mask with class numbers as in PASCAL VOC, where 255 is the undecided border; None for any other mask."""
     others = np.setdiff1d(present, [0, VOID])
     if len(others) == 0 or others.max() > _VOC_CLASSES or not (others == np.rint(others)).all():
         return None
@@ -118,7 +118,7 @@ def _opaque(rgba: UInt8[np.ndarray, "height width 4"], label: str) -> Pixels:
     seen = np.unique(rgb @ (1 << 16, 1 << 8, 1))
     if len(seen) == 2 and seen[0] == 0 and seen[1] % 0x010101 == 0:
         raise InputError(
-            f"{label} is black and white, and transparent at other places, so that its object can be either. Save it "
+            f"{label} is black and white with transparent areas elsewhere, so its object is ambiguous. Save it "
             "without transparency, or with the object in one colour."
         )
     return inside
@@ -134,7 +134,7 @@ def _from_colours(rgb: UInt8[np.ndarray, "height width 3"], label: str, lossy: b
 
 
 def _has_even_areas(values: np.ndarray, low: float, high: float) -> bool:
-    """True if what lies between black and white forms areas; along soft edges, neighbours differ."""
+    """True if values between black and white fill areas; along soft edges, neighbouring pixels differ."""
     between = (values > low) & (values < high)
     if not between.any():
         return False
@@ -145,7 +145,7 @@ def _has_even_areas(values: np.ndarray, low: float, high: float) -> bool:
 def _not_everywhere(inside: Pixels, label: str) -> Pixels:
     if inside.all():
         raise InputError(
-            f"{label} shows several values or colours, none of which is black, so that its object cannot be told. Save "
-            "the object as 255 and all else as 0."
+            f"{label} has several values or colours, none of which is black, so its object is ambiguous. Save the "
+            "object as 255 and the rest as 0."
         )
     return inside

@@ -1,4 +1,4 @@
-"""HookedMixer: a timm MLP-Mixer with TransformerLens hook points between its blocks' halves."""
+"""HookedMixer: a timm MLP-Mixer with TransformerLens hook points between the halves of its blocks."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -19,7 +19,7 @@ from caap_lab.models.width import passes_on
 
 
 class MixerBlockPoints(nn.Module):
-    """Hook points of one block, named as in a ViT: the mid stream lies between token mixing and channel mixing."""
+    """Hook points of one block, named as in a ViT: resid_mid is between token mixing and channel mixing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,9 +38,9 @@ class HookedMixer(HookedModel):
     m = cl.attribute(model, torch.zeros(3, 224, 224), "input_x_gradient")
     ```
 
-    Hook points, of [batch, patch, d_model]: `hook_embed`, `blocks.{l}.hook_resid_pre`, `.ln1.hook_normalized`,
+    Hook points of shape [batch, patch, d_model]: `hook_embed`, `blocks.{l}.hook_resid_pre`, `.ln1.hook_normalized`,
     `.hook_resid_mid`, `.ln2.hook_normalized`, `.hook_resid_post`, and `ln_final.hook_normalized`. `hook_pooled` is
-    [batch, d_model] and `hook_logits` [batch, class]. The timm model stays as it is, in `model.mixer`; logits are
+    [batch, d_model] and `hook_logits` [batch, class]. The timm model is kept unchanged as `model.mixer`; logits are
     bit-equal to its own. All tokens are patches, row by row.
     """
 
@@ -55,7 +55,7 @@ class HookedMixer(HookedModel):
         class_names: Sequence[str] | ClassNames | None = None,
         name: str | None = None,
     ) -> None:
-        """Wrap a timm MLP-Mixer, trained or not; it is put into evaluation mode.
+        """Wrap a timm MLP-Mixer, trained or not; it is set to evaluation mode.
 
         Args:
             mixer: A timm MlpMixer of MixerBlocks: mixer_* and gmixer_*.
@@ -87,7 +87,7 @@ class HookedMixer(HookedModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives, measured by running it."""
+        """Number of scores that the head outputs, measured by running it."""
         mixer = cast(MlpMixer, self.mixer)
         return self._outputs([mixer.head], mixer.embed_dim)
 
@@ -122,14 +122,14 @@ class HookedMixer(HookedModel):
         """Logits [batch, class] of images.
 
         Raises:
-            InputError: a torch hook sits on a block, where it would not be run.
+            InputError: a torch hook is on a block, where it would not run.
         """
         mixer: Any = self.mixer
         resid = self.hook_embed(mixer.stem(self.preprocess(images)))
         for layer, (block, points) in enumerate(zip(mixer.blocks, self.blocks, strict=True)):
             if is_watched(mixer.blocks) or is_watched(block):
                 raise InputError(
-                    f"A torch hook on model.mixer.blocks or its block {layer} would not run: the hooked model takes "
+                    f"A torch hook on model.mixer.blocks or its block {layer} would not run: the hooked model runs "
                     f"its steps one by one. Use a hook point, such as blocks.{layer}.hook_resid_post, or hook a module "
                     "inside the block, such as mlp_tokens."
                 )
@@ -153,7 +153,7 @@ class HookedMixer(HookedModel):
 def _run_block(
     block: Any, points: MixerBlockPoints, resid: Float[Tensor, "batch patch d_model"]
 ) -> Float[Tensor, "batch patch d_model"]:
-    """A timm MixerBlock in timm's own order."""
+    """The output of a timm MixerBlock, run in timm's order."""
     resid = points.hook_resid_pre(resid)
     normalized = points.ln1.hook_normalized(block.norm1(resid))
     mixed = block.mlp_tokens(normalized.transpose(1, 2)).transpose(1, 2)
@@ -163,10 +163,10 @@ def _run_block(
 
 
 def refuse_unsupported(mixer: nn.Module) -> None:
-    """Refuse anything but timm's MlpMixer of MixerBlocks with LayerNorms.
+    """Raise InputError for anything but timm's MlpMixer of MixerBlocks with LayerNorms.
 
     Raises:
-        InputError: the message says what stands in the way.
+        InputError: the model is not supported; the message says why.
     """
     kind = type(mixer).__name__
     if not isinstance(mixer, MlpMixer):
@@ -174,13 +174,13 @@ def refuse_unsupported(mixer: nn.Module) -> None:
     for index, block in enumerate(mixer.blocks):
         if type(block) is not MixerBlock:
             raise InputError(
-                f"Block {index} of this {kind} is a {type(block).__name__}; supported are MixerBlocks, which timm's "
-                "mixer_* and gmixer_* models are made of, and not gmlp_* and resmlp_*."
+                f"Block {index} of this {kind} is a {type(block).__name__}; only the MixerBlocks of timm's mixer_* and "
+                "gmixer_* models are supported, not gmlp_* and resmlp_*."
             )
         for part in (block.norm1, block.norm2, block.mlp_tokens, block.mlp_channels):
             if not isinstance(part, (nn.LayerNorm, Mlp, GluMlp)):
                 raise InputError(f"Block {index} of this {kind} has a {type(part).__name__}, which is not supported.")
     if not isinstance(mixer.norm, nn.LayerNorm):
-        raise InputError(f"This {kind} ends with a {type(mixer.norm).__name__}; a LayerNorm is supported.")
+        raise InputError(f"This {kind} ends with a {type(mixer.norm).__name__}; only a LayerNorm is supported.")
     if mixer.global_pool != "avg":
-        raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='avg'.")
+        raise InputError(f"This {kind} has no pooling, so it has no class scores; build it with global_pool='avg'.")

@@ -10,11 +10,11 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.models.width import output_width
 
 MLPS = (Mlp, GluMlp, SwiGLU)
-"""timm's classes that `run_mlp` knows."""
+"""timm's classes that `run_mlp` supports."""
 
 
 class MlpPoints(nn.Module):
-    """Hook points inside the MLP; a gated MLP has the linear branch as `hook_pre_linear`."""
+    """Hook points inside the MLP; for a gated MLP, `hook_pre_linear` is the linear branch."""
 
     def __init__(self, gated: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class MlpPoints(nn.Module):
 def run_mlp(
     mlp: nn.Module, points: MlpPoints, x: Float[Tensor, "batch token d_model"]
 ) -> Float[Tensor, "batch token d_model"]:
-    """An MLP's steps in timm's own order."""
+    """The output of an MLP, run in timm's order."""
     if isinstance(mlp, Mlp):
         post = mlp.act(points.hook_pre(mlp.fc1(x)))
     else:
@@ -42,11 +42,11 @@ def run_mlp(
 
 
 def mlp_width(mlp: Any, d_model: int, like: Tensor) -> int:
-    """Width between an MLP's layers, measured: something else may stand in a layer's place.
+    """Hidden width of an MLP, measured because a layer may have been replaced.
 
     Args:
         mlp: One of `MLPS`.
-        d_model: Values that its first layer reads.
+        d_model: Number of inputs of its first layer.
         like: A tensor on the model's device, in its number format.
     """
     first = mlp.fc1_x if isinstance(mlp, SwiGLU) else mlp.fc1

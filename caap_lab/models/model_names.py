@@ -1,25 +1,25 @@
-"""Names of models as a list that shows itself in families."""
+"""Names of models as a list that is displayed by family."""
 
 import textwrap
 from collections.abc import Callable, Iterable
 
 _WIDTH = 110
-"""Characters of a line."""
+"""Characters per line."""
 _FEW = 60
-"""Names that are all shown; of more, some of each family."""
+"""Up to this many names, all are shown; of more, some of each family."""
 _OF_EACH = 6
-"""Names of a family that are shown then."""
+"""Names per family that are shown then."""
 
 
 class ModelNames(list[str]):
-    """Names for `load_model`: a list, which shows itself by family."""
+    """Names for `load_model`: a list that is displayed by family."""
 
     def __init__(self, names: Iterable[str], family: Callable[[str], str]) -> None:
         super().__init__(names)
         self._family = family
 
     def __repr__(self) -> str:
-        """How many there are; of each family all names, or the first ones where there are many."""
+        """The number of names, then those of each family, or the first ones if there are many."""
         if not self:
             return "[]"
         lines = [f"{len(self)} model{'s' * (len(self) != 1)}"]

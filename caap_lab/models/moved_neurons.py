@@ -1,4 +1,4 @@
-"""Neurons of an MLP that act on an added token in the place of all others: test-time registers (arXiv 2506.08010)."""
+"""Neurons of an MLP moved from all other tokens to an added one: test-time registers (arXiv 2506.08010)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _some_rows: ContextVar[bool] = ContextVar("some_rows", default=False)
 
 @contextmanager
 def some_rows() -> Iterator[None]:
-    """While rows of other runs, and not one run's tokens, go through MLPs: the added token is not among them."""
+    """Context for MLPs that run on rows of other runs, not on all tokens of one: the added token is not among them."""
     token = _some_rows.set(True)
     try:
         yield
@@ -23,18 +23,18 @@ def some_rows() -> Iterator[None]:
 
 
 class MoveNeurons(nn.Module):
-    """A step of an MLP behind which some neurons are 0 at all tokens but one, which gets their extreme over patches."""
+    """A step of an MLP after which some neurons are 0 at all tokens but one, which gets their extreme over patches."""
 
     neurons: Int[Tensor, " neuron"]
     signs: Float[Tensor, " neuron"]
 
     def __init__(self, step: nn.Module, signs: Mapping[int, int], to: int, like: Tensor) -> None:
-        """Put it in the place of a step.
+        """Replace a step of an MLP.
 
         Args:
-            step: The step that it follows.
-            signs: Neuron to 1, where its maximum moves, or -1, where its minimum does.
-            to: The token that gets it, the last prefix token.
+            step: The step after which neurons move.
+            signs: For each neuron 1 if its maximum moves, or -1 if its minimum does.
+            to: The token that gets it: the last prefix token.
             like: A tensor on the model's device, in its number format.
         """
         super().__init__()
@@ -44,13 +44,13 @@ class MoveNeurons(nn.Module):
         self.register_buffer("signs", torch.tensor(list(signs.values()), device=like.device, dtype=like.dtype))
 
     def forward(self, x: Float[Tensor, "batch token d_mlp"]) -> Float[Tensor, "batch token d_mlp"]:
-        """The step's output, moved."""
+        """The step's output after moving the neurons."""
         post = self.step(x)
         moved = post.clone()
         moved[..., self.neurons] = 0
         if not _some_rows.get():
             signs = self.signs.to(post.dtype)
-            # With the token's own, as what earlier neurons wrote into it makes later ones active there.
+            # Including the token itself, because what earlier neurons wrote into it activates later ones there.
             found = post[:, self.to_token :, self.neurons] * signs
             moved[:, self.to_token, self.neurons] = found.amax(dim=1) * signs
         return moved
@@ -59,11 +59,11 @@ class MoveNeurons(nn.Module):
 def move_neurons(vit: Any, neurons: Mapping[int, Mapping[int, int]]) -> None:
     """Move neurons of some layers to the last prefix token of a timm model, which is changed.
 
-    They move where the MLP drops neurons in training: hook point "pre" is before that, "post" behind it.
+    They move at the MLP's dropout: hook point "pre" is before it, "post" after it.
 
     Args:
-        vit: A timm model with a token for them; see `caap_lab.models.extra_tokens`.
-        neurons: Layer to neurons, with the signs of their activation.
+        vit: A timm model with an added token; see `caap_lab.models.extra_tokens`.
+        neurons: Neurons by layer, with the signs of their activations.
     """
     like = next(vit.parameters())
     for layer, signs in neurons.items():

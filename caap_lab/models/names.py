@@ -1,4 +1,4 @@
-"""From the names that a person types to hook points, with the nearest names when there is none."""
+"""Hook points by the names that users type, with the nearest names in the error for an unknown one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Site:
     layer: int | None
 
     def block(self, n_layers: int) -> int:
-        """The block that the point belongs to: -1 before the first, n_layers behind the last."""
+        """The block that the hook point belongs to: -1 before the first block, n_layers after the last."""
         if self.layer is not None:
             return self.layer
         return -1 if self.short in ("embed", "full_embed") else n_layers
@@ -31,25 +31,25 @@ def short_name(hook: str) -> str:
 
 
 def layer_of(hook: str) -> int | None:
-    """Layer in a full hook name, None outside the blocks."""
+    """Layer in a full hook name; None outside the blocks."""
     return int(hook.split(".")[1]) if hook.startswith("blocks.") else None
 
 
 def find_sites(
     hook_dict: Mapping[str, Any], n_layers: int, name: str, layers: int | Iterable[int] | None = None
 ) -> list[Site]:
-    """Hook points for a name and layers.
+    """The hook points for a name and layers.
 
     A name is a full TransformerLens name ("blocks.3.attn.hook_q"), or a short one for all given layers: "resid_pre",
-    "attn.q" or just "q" where that is unambiguous: "pattern" is that of the blocks, and "attn_pool.pattern" that of a
+    "attn.q" or just "q" if that is unambiguous: "pattern" means that of the blocks, and "attn_pool.pattern" that of a
     head that pools by attention. `layers=None` means all layers.
 
     Raises:
-        InputError: no such name or layer, or the short name fits several points.
+        InputError: there is no such name or layer, or the short name matches several points.
     """
     if name in hook_dict:
         if layers is not None:
-            raise InputError(f"{name!r} already says its layer; leave layers out.")
+            raise InputError(f"{name!r} already includes its layer; omit layers.")
         return [Site(name, short_name(name), layer_of(name))]
     shorts = {short_name(hook): layer_of(hook) is not None for hook in hook_dict}
     wanted = name.replace("hook_", "")
@@ -62,7 +62,7 @@ def find_sites(
     (short,) = fits
     if not shorts[short]:
         if layers is not None:
-            raise InputError(f"{name!r} is not inside a block; leave layers out.")
+            raise InputError(f"{name!r} is not inside a block; omit layers.")
         return [Site(next(h for h in hook_dict if short_name(h) == short), short, None)]
     chosen = check_layers(layers, n_layers)
     by_layer = {layer_of(hook): hook for hook in hook_dict if short_name(hook) == short}
@@ -78,23 +78,23 @@ def check_layers(layers: Any, n_layers: int) -> list[int]:
     if wrong:
         raise InputError(f"Layer {wrong[0]} does not exist: this model has layers 0 to {n_layers - 1}.")
     if not chosen:
-        raise InputError("No layers were given; leave layers out for all of them.")
+        raise InputError("No layers were given; omit layers to select all of them.")
     return chosen
 
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
-    """Message for a name that does not exist, with the nearest ones."""
+    """The error message for an unknown name, with the nearest names."""
     return f"There is no hook point named {name!r}.{nearest(name, known)} All names are in model.hook_dict."
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A sentence with the names nearest to one that is not known, led by a blank; empty if none is near."""
+    """A sentence with the names nearest to an unknown one, with a leading space; empty if none is near."""
     near = get_close_matches(name, known, n=4, cutoff=0.4)
     return f" Nearest: {', '.join(near)}." if near else ""
 
 
 def activation_shape(spec: ViTSpec, short: str, d_pooled: tuple[int, ...], n_classes: int) -> tuple[int, ...]:
-    """Shape of one image's activation at a hook point, without the batch axis."""
+    """Shape of the activation at a hook point for one image, without the batch axis."""
     leaf = short.split(".")[-1]
     if leaf in ("q", "k", "v", "z"):
         return (spec.n_tokens, spec.n_heads, spec.d_head)

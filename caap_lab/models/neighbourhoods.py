@@ -1,6 +1,6 @@
-"""Neighbourhoods: which patches go together with a patch (paper section 3.1 and Fig. 5).
+"""Neighbourhoods: which patches are live together with a patch (paper section 3.1 and Fig. 5).
 
-Only names and offsets, without torch, so that the command line can list them at once.
+Only names and offsets, without torch, so that the command line can list them quickly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from caap_lab.errors import InputError
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Offsets (row, column) around a patch; clipped at the border, never wrapped.
+    """Offsets (row, column) around a patch; clipped at the border of the grid, never wrapped around.
 
     Raises:
         InputError: the patch itself is not among them.
@@ -22,7 +22,7 @@ class Neighbourhood:
 
     def __post_init__(self) -> None:
         if (0, 0) not in self.offsets:
-            raise InputError("A neighbourhood holds the patch itself: add (0, 0) to its offsets.")
+            raise InputError("A neighbourhood must contain the patch itself: add (0, 0) to its offsets.")
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self.offsets)
@@ -32,10 +32,10 @@ class Neighbourhood:
 
     @property
     def can_be_interpolated(self) -> bool:
-        """Whether the interpolated tail knows it: with each offset, the opposite one has to be there.
+        """Whether the interpolated tail supports it: for each offset, the opposite one must be included.
 
-        That tail sums the rows of a token over the groups that hold it. Of token j, those are the groups of the patches
-        j - (row, column); only in a symmetric neighbourhood are they the neighbours of j.
+        That tail sums a token's rows over the groups that contain it. For token j, those are the groups of the patches
+        j - (row, column), which are the neighbours of j only in a symmetric neighbourhood.
         """
         return all((-row, -col) in self.offsets for row, col in self.offsets)
 
@@ -47,12 +47,12 @@ NEIGHBOURHOODS: dict[str, Neighbourhood] = {
     "diamond2": Neighbourhood(tuple((r, c) for r in range(-2, 3) for c in range(-2, 3) if abs(r) + abs(c) <= 2)),
     "box2": Neighbourhood(tuple((r, c) for r in range(-2, 3) for c in range(-2, 3))),
 }
-"""All that have a name."""
+"""All named neighbourhoods."""
 _BUILT_IN = tuple(NEIGHBOURHOODS)
 
 
 def find_neighbourhood(name: str) -> Neighbourhood:
-    """The neighbourhood of that name.
+    """The neighbourhood with this name.
 
     Raises:
         InputError: there is none.
@@ -63,12 +63,12 @@ def find_neighbourhood(name: str) -> Neighbourhood:
 
 
 def own_neighbourhoods() -> dict[str, Neighbourhood]:
-    """Those that users registered, by name."""
+    """The neighbourhoods that users registered, by name."""
     return {name: kind for name, kind in NEIGHBOURHOODS.items() if name not in _BUILT_IN}
 
 
 def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> None:
-    """Give a neighbourhood of your own a name: `cl.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])`.
+    """Register a neighbourhood under a name.
 
     ```python
     cl.register_neighbourhood("row3", [(0, -1), (0, 0), (0, 1)])
@@ -76,11 +76,11 @@ def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> Non
     ```
 
     Args:
-        name: What `caap`, `tokens.neighbourhood` and others call it; a name of your own may be registered again.
-        offsets: Pairs (row, column) around a patch; (0, 0), the patch itself, has to be among them.
+        name: Name for `caap`, `tokens.neighbourhood` and others; your own names may be registered again.
+        offsets: Pairs (row, column) around a patch; (0, 0), the patch itself, must be one of them.
 
     Raises:
-        InputError: the name is built in, or the offsets are no such pairs.
+        InputError: the name is built in, or the offsets are not such pairs.
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"A neighbourhood needs a name, such as 'row3', not {name!r}.")
@@ -88,7 +88,7 @@ def register_neighbourhood(name: str, offsets: Iterable[tuple[int, int]]) -> Non
         raise InputError(f"{name!r} is a built-in neighbourhood; register yours under another name.")
     pairs = list(offsets) if isinstance(offsets, Iterable) else []
     if not pairs or not all(_is_pair(pair) for pair in pairs):
-        raise InputError("A neighbourhood is a list of pairs of whole numbers (row, column), such as [(0, 0), (0, 1)].")
+        raise InputError("A neighbourhood is a list of pairs of integers (row, column), such as [(0, 0), (0, 1)].")
     whole = tuple(dict.fromkeys((int(row), int(col)) for row, col in pairs))
     NEIGHBOURHOODS[name] = Neighbourhood(whole)
 

@@ -1,4 +1,4 @@
-"""A supported model inside a module of the user's own: which it is, and whether the module only passes on to it."""
+"""Supported models inside a user's module: which they are, and whether the module only forwards to one of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,12 +14,12 @@ from caap_lab.models.unwrap import path_of
 from caap_lab.models.width import evaluated
 
 _MOST_DIFFERENCE = 1e-4
-"""Of the largest logit, in float32; other kernels may run in the place of the same ones."""
+"""As a fraction of the largest logit, in float32; other kernels may run."""
 _MOST_OF_SHORT_FORMATS = 1e-2
 
 
 def find_inside(module: nn.Module, is_known: Callable[[nn.Module], bool]) -> dict[str, nn.Module]:
-    """Supported models inside a module, by name; of those that hold each other, the outer one."""
+    """Supported models inside a module, by name; of nested ones, the outermost."""
     found: dict[str, nn.Module] = {}
     for name, part in module.named_modules():
         if name and not any(name.startswith(f"{outer}.") for outer in found) and is_known(part):
@@ -28,14 +28,14 @@ def find_inside(module: nn.Module, is_known: Callable[[nn.Module], bool]) -> dic
 
 
 def passes_on_to(module: nn.Module, hooked: HookedModel) -> bool:
-    """True if a module gives the outputs of the model inside it, on random images."""
+    """True if a module returns the outputs of the model inside it, on random images."""
     with _comparing(module):
         images = _random_images(hooked)
         return _same(_outputs(module, images), hooked(images))
 
 
 def head_behind(module: nn.Module, name: str, hooked: HookedModel) -> str | None:
-    """As code, the part of a module that makes its outputs of the features of the model inside it; None for none."""
+    """The part of a module that maps features of the model inside it to its outputs, as code; None if there is none."""
     if "." in name:
         return None
     others = {path_of(other): part for other, part in module.named_children() if other != name}
@@ -49,10 +49,10 @@ def head_behind(module: nn.Module, name: str, hooked: HookedModel) -> str | None
 
 
 def _outputs(module: Any, x: Tensor) -> Tensor | None:
-    """Logits that a module gives; None if it does not run or gives something else."""
+    """Logits of a module; None if it does not run or returns something else."""
     try:
         return logits_of(module(x), len(x))
-    except Exception:  # whatever the code of the user's own raises
+    except Exception:  # user code may raise anything
         return None
 
 
@@ -71,7 +71,7 @@ def _random_images(hooked: HookedModel) -> Float[Tensor, "2 3 height width"]:
 
 @contextmanager
 def _comparing(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode and without compiling anything."""
+    """Context in evaluation mode and without compilation."""
     compiled = any(type(part).__name__ == "OptimizedModule" for part in module.modules())
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     with torch.no_grad(), evaluated([module]), eager:

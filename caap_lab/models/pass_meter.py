@@ -1,4 +1,4 @@
-"""Progress of long computations, counted in forward passes: what is done, how far it is, and the time that is left."""
+"""Progress of long computations, counted in forward passes: what is computed, how far, and the time left."""
 
 import threading
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 _HERE = threading.local()
-"""The bar of each thread, while one is shown."""
+"""The progress bar of each thread, while one is shown."""
 _DELAY = 1.0
-"""Seconds before a bar is shown: what is done by then needs none."""
+"""Seconds before a bar is shown; shorter computations show none."""
 
 
 class _Meter:
@@ -26,12 +26,12 @@ class _Meter:
 
 @contextmanager
 def passes_shown(what: str, total: float | None, progress: bool) -> Iterator[None]:
-    """Show a bar of the forward passes that models run within this context, if it takes more than a moment.
+    """Context with a progress bar over the forward passes that models run in it, if it takes more than a second.
 
     Args:
-        what: What is computed, before the bar.
-        total: Passes of one image that it takes, about; None where that is not known.
-        progress: False shows nothing.
+        what: What is computed; the text before the bar.
+        total: Approximate number of passes of one image; None if not known.
+        progress: False to show nothing.
     """
     if not progress or getattr(_HERE, "meter", None) is not None:
         yield
@@ -46,14 +46,14 @@ def passes_shown(what: str, total: float | None, progress: bool) -> Iterator[Non
 
 
 def count_passes(passes: float) -> None:
-    """Say that so much of a forward pass of one image was run; parts of a pass add up."""
+    """Count forward passes of one image towards the bar; fractions of a pass add up."""
     meter = getattr(_HERE, "meter", None)
     if meter is not None:
         meter.count(passes)
 
 
 class _Steps:
-    """A bar over images or maps that moves on within each of them, as the model runs."""
+    """A bar over images or maps that also advances within each of them, as the model runs."""
 
     def __init__(self, bar: Any, passes: float | None, at_once: int) -> None:
         self.bar, self.passes, self.at_once = bar, passes, at_once
@@ -61,14 +61,14 @@ class _Steps:
 
     @property
     def n(self) -> int:
-        """How many are finished."""
+        """Number of finished images or maps."""
         return self.finished
 
     def count(self, passes: float) -> None:
         if self.passes is not None:
             self.part += passes / self.passes
             left = min(self.at_once, self.bar.total - self.finished)
-            self._show(self.finished + min(self.part, left - 0.1))  # what is not handed over is not finished
+            self._show(self.finished + min(self.part, left - 0.1))  # not finished until its result is returned
 
     def update(self, count: int = 1) -> None:
         self.finished, self.part = self.finished + count, 0.0
@@ -78,22 +78,22 @@ class _Steps:
         tenths = int(10 * place + 1e-9)
         if not self.bar.disable and tenths / 10 > self.bar.n:
             self.bar.n = tenths // 10 if tenths % 10 == 0 else tenths / 10
-            self.bar.update(0)  # draws it, if it is time to
+            self.bar.update(0)  # redraws the bar if enough time has passed
 
 
 @contextmanager
 def images_shown(
     what: str, count: int, per_batch: int, progress: bool, unit: str = "image", passes: float | None = 1.0
 ) -> Iterator[Any]:
-    """A bar over images; where they are a single batch, one over its passes, if it takes more than a moment.
+    """A progress bar over images, or over the passes of a single batch, if it takes more than a second.
 
     Args:
-        what: What is computed, before the bar.
+        what: What is computed; the text before the bar.
         count: Number of images.
         per_batch: Images run at once.
-        progress: False shows nothing.
-        unit: What is counted.
-        passes: Forward passes that one of them takes, about; None where that is not known.
+        progress: False to show nothing.
+        unit: Name of what is counted.
+        passes: Approximate number of forward passes per image; None if not known.
     """
     single, outer = count <= per_batch, getattr(_HERE, "meter", None)
     total = None if passes is None else passes * count

@@ -26,9 +26,9 @@ from caap_lab.models.supported import SUPPORTED
 
 
 class PlainViT(Architecture):
-    """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are added to the tokens, and nowhere else.
+    """ViT/AugReg, DeiT, DeiT3, CLIP, DINOv2, SigLIP: positions are only added to the tokens.
 
-    Patches are those of the image, or of the feature map of a convolutional stem; see `caap_lab.models.stem`.
+    Patches are taken from the image, or from the feature map of a convolutional stem; see `caap_lab.models.stem`.
     """
 
     containers = (TimmBlock, TimmAttention, Mlp, GluMlp, SwiGLU, AttentionPoolLatent, PatchEmbed)
@@ -40,7 +40,7 @@ class PlainViT(Architecture):
 
     @classmethod
     def fits(cls, vit: nn.Module) -> bool:
-        """True for timm's VisionTransformer and what is derived from it."""
+        """True for timm's VisionTransformer and its subclasses."""
         return isinstance(vit, VisionTransformer)
 
     def spec(self, d_mlp: int | None = None) -> ViTSpec:
@@ -64,7 +64,7 @@ class PlainViT(Architecture):
     def read_patches(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patch d_model"]:
         """Patch embeddings, row by row, before positions."""
         patches = self.vit.patch_embed(images)
-        # A model built for dynamic sizes keeps the grid as axes until positions are added.
+        # A model built for dynamic sizes keeps the grid axes until positions are added.
         return patches.reshape(len(patches), -1, patches.shape[-1])
 
     def add_positions(self, patches: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch token d_model"]:
@@ -74,7 +74,7 @@ class PlainViT(Architecture):
         return self.vit._pos_embed(patches)
 
     def before_blocks(self, tokens: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_model"]:
-        """Dropout of patches, in training only, and CLIP's norm."""
+        """Patch dropout, in training only, and CLIP's norm."""
         return self.vit.norm_pre(self.vit.patch_drop(tokens))
 
     def block(self, layer: int) -> Block:
@@ -111,7 +111,7 @@ class PlainAttention(Attention):
         x: Float[Tensor, "batch token d_model"],
         tokens: Int[Tensor, " token"] | Int[Tensor, "batch token"] | None = None,
     ) -> Heads:
-        """Queries and keys, behind q/k norm, and values: the same for a token wherever it stands."""
+        """Queries and keys, after q/k norm, and values; they do not depend on a token's position."""
         attn, (batch, rows, _) = self.attn, x.shape
         qkv = attn.qkv(x).reshape(batch, rows, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
@@ -120,10 +120,10 @@ class PlainAttention(Attention):
     def project_kv(
         self, x: Float[Tensor, "batch token d_model"], tokens: Int[Tensor, " token"] | None = None
     ) -> tuple[Float[Tensor, "batch head token d_head"], Float[Tensor, "batch head token d_head"]]:
-        """Keys and values alone: their two thirds of the product."""
+        """Only keys and values: two thirds of the product."""
         attn = self.attn
         own = type(attn.qkv) is nn.Linear and "forward" not in vars(attn.qkv)
-        if not own:  # changed from outside, as adapters do: run as it is
+        if not own:  # modified from outside, for example by adapters: run the layer itself
             return super().project_kv(x, tokens)
         width = attn.attn_dim
         bias = None if attn.qkv.bias is None else attn.qkv.bias[width:]
@@ -138,7 +138,7 @@ class PlainAttention(Attention):
     def output(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token d_model"]:
-        """The heads' output projection, behind a gate where there is one."""
+        """The output projection of the heads, after a gate if there is one."""
         attn, (batch, _, rows, _) = self.attn, z.shape
         out = attn.norm(z.transpose(1, 2).reshape(batch, rows, attn.attn_dim))
         if attn.gate is not None:
@@ -148,7 +148,7 @@ class PlainAttention(Attention):
     def head_results(
         self, z: Float[Tensor, "batch head token d_head"], x: Float[Tensor, "batch token d_model"]
     ) -> Float[Tensor, "batch token head d_model"]:
-        """What each head adds to `output`, behind norm and gate."""
+        """The contribution of each head to `output`, after norm and gate."""
         return head_results(self.attn, z, x)
 
 
@@ -157,13 +157,13 @@ def _refuse_unsupported(vit: Any) -> None:
     original = VisionTransformerDistilled if isinstance(vit, VisionTransformerDistilled) else VisionTransformer
     for method in ("forward", "forward_features", "forward_head", "pool"):
         if getattr(type(vit), method) is not getattr(original, method):
-            raise InputError(f"{kind} has a {method} of its own, which the hooks would not follow. {SUPPORTED}")
+            raise InputError(f"{kind} overrides {method}, which the hooks would not follow. {SUPPORTED}")
     if vit.global_pool == "":
-        raise InputError(f"This {kind} has no pooling, so it gives no class scores; build it with global_pool='token'.")
+        raise InputError(f"This {kind} has no pooling, so it has no class scores; build it with global_pool='token'.")
     if vit.patch_embed.grid_size is None:
         raise InputError(f"This {kind} has no fixed image size; build it with img_size=..., or call set_input_size.")
     if pads_images(vit.patch_embed):
-        raise InputError(f"This {kind} pads its images (dynamic_img_pad); build it with img_size=... a whole grid.")
+        raise InputError(f"This {kind} pads its images (dynamic_img_pad); set img_size=... to whole patches.")
     for index, block in enumerate(vit.blocks):
         attn = getattr(block, "attn", None)
         mlp = getattr(block, "mlp", None)

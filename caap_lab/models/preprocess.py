@@ -1,4 +1,4 @@
-"""From photos to the model's input tensor and back, with the geometry of timm's own evaluation transform."""
+"""From photos to a model's input tensor and back, with the geometry of timm's evaluation transform."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,20 +25,20 @@ CROP_MODES = ("center", "squash", "border")
 
 
 MOST_PIXELS = 8192
-"""Longest side of a model's input; more is a slip, and would fill the memory before anything could be said."""
+"""Longest side of a model's input; a larger one is a mistake that would fill the memory."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How photos become a model's input.
+    """The preprocessing of a model: how photos become input tensors.
 
     ```python
-    x = model.preprocessing(image)                # [3, height, width], as the model reads it
-    inside = model.preprocessing.mask(mask)       # of the same crop
+    x = model.preprocessing(image)                # [3, height, width], the model's input
+    inside = model.preprocessing.mask(mask)       # the mask, cropped in the same way
     ```
 
     Raises:
-        InputError: a setting makes no sense; the message says which.
+        InputError: a setting is invalid; the message says which.
     """
 
     image_size: tuple[int, int]
@@ -49,7 +49,7 @@ class Preprocessing:
     """Then divided by."""
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
-    """Share of the resized short side that the crop keeps."""
+    """Fraction of the resized short side that the crop keeps."""
     crop_mode: str = "center"
     """As in timm: "center" crops the middle, "squash" ignores the aspect ratio, "border" pads."""
 
@@ -70,32 +70,32 @@ class Preprocessing:
         if not number or not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct={self.crop_pct!r} is not a number above 0 and at most 1.")
         if self.interpolation not in INTERPOLATIONS:
-            raise InputError(f"interpolation={self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}.")
+            raise InputError(f"interpolation={self.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}.")
         if self.crop_mode not in CROP_MODES:
-            raise InputError(f"crop_mode={self.crop_mode!r} is none of {', '.join(CROP_MODES)}.")
+            raise InputError(f"crop_mode={self.crop_mode!r} is not one of {', '.join(CROP_MODES)}.")
 
     @classmethod
     def from_timm(
         cls, model: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> "Preprocessing":
-        """The preprocessing in a timm model's configuration, at the image size that the model is built for.
+        """The preprocessing in a timm model's configuration, at the image size that the model was built for.
 
         Args:
-            model: A timm model; its patch embedding, where it has one, says its image size, else the configuration.
-            mean: Instead of the configured mean.
-            std: Instead of the configured standard deviation.
+            model: A timm model; its image size is read from its patch embedding, or else from its configuration.
+            mean: Mean of each colour, instead of the configured one.
+            std: Standard deviation of each colour, instead of the configured one.
         """
         config = resolve_model_data_config(model)
         channels, *size = config["input_size"]
         patch_embed: Any = getattr(model, "patch_embed", None)
-        if isinstance(getattr(model, "stem", None), PatchEmbed):  # an MLP-Mixer's name for it
+        if isinstance(getattr(model, "stem", None), PatchEmbed):  # the name in an MLP-Mixer
             patch_embed = model.stem
         if patch_embed is not None:
             size = to_2tuple(getattr(patch_embed, "img_size", None) or size)
             projection = getattr(patch_embed, "proj", None)
             if isinstance(patch_embed, HybridEmbed):  # which projects feature maps
                 projection, channels = None, patch_embed.in_chans
-            weight = getattr(projection, "weight", None)  # adapters show it, unlike the number of channels
+            weight = getattr(projection, "weight", None)  # adapters expose it, unlike the number of channels
             channels = channels if weight is None or weight.ndim != 4 else weight.shape[1]
         if channels != 3:
             raise InputError(f"This model reads {channels} channels; photos have 3.")
@@ -109,7 +109,7 @@ class Preprocessing:
         )
 
     def __call__(self, image: str | Path | Image.Image) -> Float[Tensor, "3 height width"]:
-        """One photo as a float32 tensor, the same as timm's transform makes it.
+        """One photo as a float32 tensor, identical to the result of timm's transform.
 
         Raises:
             InputError: the photo cannot be read; see `load_image`.
@@ -118,16 +118,15 @@ class Preprocessing:
         return (pixels.float().div(255) - self._column(self.mean)) / self._column(self.std)
 
     def mask(self, mask: Image.Image | np.ndarray | Tensor) -> Bool[Tensor, "height width"]:
-        """A mask of a photo, resized and cropped as the photo is; True where its object is.
+        """A mask of a photo, resized and cropped like the photo; True where the object is.
 
         Args:
-            mask: Of the photo's own size: a PIL image, turned as its EXIF data say, or one channel of numbers.
-                `caap_lab.models.mask_pixels.object_pixels` says what the object is: what is not zero, from half of
-                white on where edges are soft. Padding of crop mode "border" is outside the mask.
+            mask: A mask of the photo's size: a PIL image, whose EXIF orientation is applied, or one channel of numbers.
+                The object is everything that is not zero, or at least half of white along soft edges; see
+                `caap_lab.models.mask_pixels.object_pixels`. The padding of crop mode "border" is outside the object.
 
         Raises:
-            InputError: the mask has several channels, no pixels, NaN or negative numbers, or can be read in more than
-                one way.
+            InputError: the mask has several channels, no pixels, NaN or negative numbers, or is ambiguous.
         """
         if isinstance(mask, Image.Image):
             image_format, mask = mask.format, ImageOps.exif_transpose(mask)
@@ -137,14 +136,14 @@ class Preprocessing:
         elif not isinstance(mask, np.ndarray):
             raise InputError(f"Expected a mask as a PIL image, array or tensor, not {type(mask).__name__}.")
         if isinstance(mask, np.ndarray) and (mask.ndim != 2 or 0 in mask.shape):
-            raise InputError(f"A mask has shape [height, width] and one channel; this one is {list(mask.shape)}.")
+            raise InputError(f"A mask must have one channel, [height, width]; this one is {list(mask.shape)}.")
         inside = object_pixels(mask, "The mask").inside
-        # Three equal channels, as timm pads "border" with one value per channel.
+        # Three equal channels, because timm pads "border" with one value per channel.
         image = Image.fromarray(np.where(inside, np.uint8(255), np.uint8(0))).convert("RGB")
         return self._geometry(image, "nearest", (0.0, 0.0, 0.0))[0] > 0
 
     def to_rgb(self, tensor: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
-        """The picture in a preprocessed tensor: normalisation undone, values clipped to 0 to 255."""
+        """The picture in a preprocessed tensor: without normalisation, values clipped to 0 to 255."""
         if not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[0] != 3:
             shape = list(getattr(tensor, "shape", ()))
             raise InputError(f"Expected one preprocessed image [3, height, width], not {shape}.")
@@ -163,9 +162,9 @@ class Preprocessing:
             crop_mode=self.crop_mode,
             interpolation=interpolation,
             mean=border,
-            use_prefetcher=True,  # leaves out conversion to float and normalisation
+            use_prefetcher=True,  # skips conversion to float and normalisation
         )
-        with plain_defaults():  # the transform leaves its tensors to torch's defaults
+        with plain_defaults():  # the transform creates tensors with torch's defaults
             return transform(image)
 
     @staticmethod
@@ -174,20 +173,20 @@ class Preprocessing:
 
 
 def check_image_size(size: tuple[int, int]) -> None:
-    """Refuse an input size that no model runs on.
+    """Raise InputError for an input size that no model runs on.
 
     Raises:
         InputError: a side is longer than `MOST_PIXELS`.
     """
     if max(size) > MOST_PIXELS:
-        raise InputError(f"image_size={size} is more than {MOST_PIXELS} pixels a side; models read some hundreds.")
+        raise InputError(f"image_size={size} is more than {MOST_PIXELS} pixels per side; models use a few hundred.")
 
 
 def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 3 height width"]:
     """Images in any accepted form as one batch.
 
-    Photos become float32 on the CPU. Tensors count as preprocessed: they keep their device and number format,
-    and photos in a list with them go to their device.
+    Photos become float32 on the CPU. Tensors count as preprocessed: they keep their device and number format, and
+    photos in the same list are moved to their device.
 
     Args:
         images: A path, a PIL image, a uint8 array [height, width, 3], a preprocessed tensor [3, H, W] or
@@ -195,7 +194,7 @@ def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 
         preprocessing: What the model expects.
 
     Raises:
-        InputError: nothing was given, or another kind, size or number format, or NaN or infinity.
+        InputError: there are no images, or one has the wrong type, size or number format, or holds NaN or infinity.
     """
     parts = list(_parts(images, preprocessing))
     if not parts:
@@ -208,7 +207,7 @@ def as_batch(images: Any, preprocessing: Preprocessing) -> Float[Tensor, "batch 
 
 def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
     if isinstance(images, (list, tuple)):
-        if _alike(images, preprocessing):  # looked at together: each look waits for a GPU
+        if _alike(images, preprocessing):  # checked together, since each check waits for a GPU
             yield _checked(torch.stack(list(images)), preprocessing)
             return
         for image in images:
@@ -227,7 +226,7 @@ def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
 
 
 def _alike(images: Sequence[Any], preprocessing: Preprocessing) -> bool:
-    """True for single preprocessed images in one format and place."""
+    """True for single preprocessed images in one number format on one device."""
     shape = (3, *preprocessing.image_size)
     if not all(isinstance(image, Tensor) and image.shape == shape for image in images):
         return False
@@ -237,8 +236,8 @@ def _alike(images: Sequence[Any], preprocessing: Preprocessing) -> bool:
 def _photo(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise InputError(
-            f"An array counts as a photo and has to be uint8 [height, width, 3]; this one is {array.dtype} "
-            f"{list(array.shape)}. A preprocessed image has to be a torch tensor [3, H, W]."
+            f"An array counts as a photo and must be uint8 [height, width, 3]; this one is {array.dtype} "
+            f"{list(array.shape)}. A preprocessed image must be a torch tensor [3, H, W]."
         )
     return Image.fromarray(array)
 
@@ -248,13 +247,13 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     if tensor.ndim not in (3, 4) or tuple(tensor.shape[-3:]) != (3, height, width):
         raise InputError(
             f"This model takes preprocessed tensors [3, {height}, {width}] or [batch, 3, {height}, {width}]; "
-            f"this one is {list(tensor.shape)}. Photos of any size go in as a path, PIL image or uint8 array, and are "
-            "resized. For tensors of another size, load the model with image_size=(height, width), or take "
+            f"this one is {list(tensor.shape)}. Photos of any size can be given as a path, PIL image or uint8 array, "
+            "and are resized. For tensors of another size, load the model with image_size=(height, width), or use "
             "model.at_image_size((height, width))."
         )
     if not tensor.is_floating_point():
         raise InputError(
-            f"A preprocessed tensor holds floating-point numbers; this one is {tensor.dtype}. "
+            f"A preprocessed tensor must hold floating-point numbers; this one is {tensor.dtype}. "
             "Give pixels as a PIL image or as a uint8 array [height, width, 3], so that they are normalised."
         )
     if tensor.numel() == 0:
@@ -268,14 +267,14 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 _FAR = 16
-"""Times white: above what random inputs reach, and below all but the darkest photo on the scale 0 to 255."""
+"""Multiple of white: above the values of random inputs, and below all but very dark photos on the scale 0 to 255."""
 
 
 def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Preprocessing) -> None:
-    """Refuse an image whose numbers are pixels from 0 to 255 and were never normalised.
+    """Raise InputError for an image of pixel values from 0 to 255 that was not normalised.
 
-    White, the brightest pixel, is at most `white` after normalisation. Pixels are never negative, and exceed it: far,
-    or in whole numbers where the picture is dark.
+    White, the brightest pixel, is at most `white` after normalisation. Pixel values are never negative and exceed it:
+    by far, or as whole numbers if the picture is dark.
     """
     white = max((1 - mean) / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
     bright = (low >= 0) & (high > white * 1.01)
@@ -284,7 +283,7 @@ def _refuse_pixels(batch: Tensor, low: Tensor, high: Tensor, preprocessing: Prep
     for image, highest in zip(batch[bright].detach(), high[bright], strict=True):
         if highest > _FAR * max(white, 1) or bool((image == image.round()).all()):
             raise InputError(
-                f"This tensor's numbers go from {float(image.min()):.4g} to {float(highest):.4g}, like pixels from 0 "
+                f"This tensor's values range from {float(image.min()):.4g} to {float(highest):.4g}, like pixels from 0 "
                 f"to 255; tensors count as preprocessed, and white is at most {white:.3g} for this model. Give pixels "
                 "as a PIL image or as a uint8 array [height, width, 3], or normalise them: (pixels / 255 - mean) / "
                 "std, with mean and std of model.preprocessing."
@@ -295,7 +294,7 @@ def _three_numbers(field: str, values: Any) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
-        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.") from None
+        raise InputError(f"{field}={values!r} is not three numbers, one each for red, green and blue.") from None
     if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
-        raise InputError(f"{field}={values!r} is not three numbers, one for each of red, green and blue.")
+        raise InputError(f"{field}={values!r} is not three numbers, one each for red, green and blue.")
     return numbers

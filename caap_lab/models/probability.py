@@ -1,4 +1,4 @@
-"""From logits to probabilities, in one place for all methods, metrics and pictures."""
+"""From logits to probabilities, for all methods, metrics and plots."""
 
 import torch
 from jaxtyping import Float
@@ -9,15 +9,15 @@ from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
 
 PROBABILITIES = ("auto", "softmax", "sigmoid")
-"""How logits become probabilities. "softmax": classes exclude each other. "sigmoid": each class is a question of its
-own, as in a multi-label head. "auto": a sigmoid for a head with one output, whose softmax is always 1, else softmax."""
+"""How logits become probabilities. "softmax": classes are mutually exclusive. "sigmoid": each class is independent, as
+in a multi-label head. "auto": sigmoid for a head with one output, whose softmax is always 1, otherwise softmax."""
 
 
 def resolved_probability(probability: str, n_classes: int) -> str:
-    """The word "softmax" or "sigmoid" for one of `PROBABILITIES` and a number of outputs.
+    """Either "softmax" or "sigmoid", for one of `PROBABILITIES` and a number of outputs.
 
     Raises:
-        InputError: the word is not known, or the softmax of one output is asked for.
+        InputError: the word is unknown, or it is "softmax" for a head with one output.
     """
     check_choice("probability", probability, PROBABILITIES)
     if probability == "auto":
@@ -32,12 +32,12 @@ def resolved_probability(probability: str, n_classes: int) -> str:
 def probabilities(
     logits: Float[Tensor, "*cell classes"], probability: str = "auto", *, log: bool = False
 ) -> Float[Tensor, "*cell classes"]:
-    """Probabilities of classes, in float32 at least.
+    """Probabilities of classes, in at least float32.
 
     Args:
         logits: Classes on the last axis.
         probability: One of `PROBABILITIES`.
-        log: Give their logarithms instead, without loss at small ones.
+        log: Return their logarithms instead, without loss of precision at small values.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if resolved_probability(probability, logits.shape[-1]) == "sigmoid":

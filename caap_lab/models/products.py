@@ -1,4 +1,4 @@
-"""The number format in which a GPU multiplies float32: float32 itself or TF32, for the model that runs and no other."""
+"""The number format in which a GPU multiplies float32, float32 itself or TF32, set only for the model that runs."""
 
 import threading
 from collections.abc import Iterator
@@ -10,32 +10,32 @@ from torch import nn
 from caap_lab.errors import InputError
 
 TF32 = "tf32"
-"""The name of the format: weights and activations in float32, multiplied with 10 bits behind the leading one."""
+"""Name of the format: weights and activations in float32, multiplied with 10 mantissa bits."""
 _MARK = "products_in_tf32"
-"""Attribute of a timm model that runs in it. It goes with copies, and the model's fingerprint tells it."""
+"""Attribute that marks a timm model as running in TF32. It is copied with the model and part of its fingerprint."""
 
 _turn = threading.Condition()
 _runs: dict[int, list[bool]] = {}
-"""Runs in progress by thread, the outer ones first: True for those in TF32."""
+"""Runs in progress by thread, outer ones first: True for those in TF32."""
 _before: dict[str, str] = {}
-"""What convolutions were set to when the first run began, and matrix products when one in TF32 did."""
+"""Torch's setting for convolutions before the first run, and for matrix products before the first one in TF32."""
 
 
 def check_tf32(device: torch.device) -> None:
-    """Refuse TF32 on a device that does not have it, where it would be float32 under another name.
+    """Raise InputError for TF32 on a device without it, where it would be float32 under another name.
 
     Raises:
-        InputError: says which devices have it.
+        InputError: the device has no TF32; the message says which devices have it.
     """
     if device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
         raise InputError(
-            f"TF32 is a format of NVIDIA's GPUs from Ampere on (A100, RTX 30, H100), and {str(device)!r} is none. Use "
-            "float32 there, or bfloat16, which is nearly as quick on GPUs that have it."
+            f"TF32 needs an NVIDIA GPU from Ampere on (A100, RTX 30, H100), and {str(device)!r} is not one. Use "
+            "float32 there, or bfloat16, which is nearly as fast on GPUs that support it."
         )
 
 
 def mark_tf32(body: nn.Module) -> None:
-    """Let a timm model run in TF32, see `products`."""
+    """Make a timm model run in TF32; see `products`."""
     setattr(body, _MARK, True)
 
 
@@ -43,7 +43,7 @@ def in_tf32(body: nn.Module) -> bool:
     """True for a timm model that runs in TF32.
 
     Raises:
-        InputError: it was moved to a device that does not have it.
+        InputError: it was moved to a device without TF32.
     """
     marked = bool(getattr(body, _MARK, False))
     if marked:
@@ -53,12 +53,12 @@ def in_tf32(body: nn.Module) -> bool:
 
 @contextmanager
 def products(tf32: bool = False) -> Iterator[None]:
-    """Multiply in TF32 or float32 while a model runs, forward and backward; then as the user has set it again.
+    """Context that multiplies in TF32 or float32 while a model runs, forward and backward, then restores the settings.
 
-    Torch knows one setting for the whole process. So while a model runs in TF32, other threads wait with those that do
-    not, and the other way round. For these, cuDNN's convolutions are kept in float32: by default torch lets them round
-    to TF32, which moves gradients of pixels by a percent. Their matrix products are left as the user wants them: there
-    TF32 is off unless asked for.
+    Torch has one setting per process. So while a model runs in TF32, threads with models in other formats wait, and
+    vice versa. For those other models, cuDNN convolutions run in float32: by default torch lets them round to TF32,
+    which changes pixel gradients by about a percent. Their matrix products follow the user's setting, which is off by
+    default.
 
     Args:
         tf32: True for a model that runs in TF32.

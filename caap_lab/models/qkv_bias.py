@@ -1,4 +1,4 @@
-"""Parts that timm's Beit and Eva have in common: biases of q, k and v beside their layer, and LayerScale as numbers."""
+"""What timm's Beit and Eva share: biases of q, k and v that are not in their layer, and LayerScale as parameters."""
 
 from typing import Any
 
@@ -13,24 +13,24 @@ from caap_lab.models.base import is_watched
 
 
 def bias_apart(attn: Any) -> Float[Tensor, " d_qkv"] | None:
-    """The bias of queries, keys and values where it is not that of the layer which projects them."""
+    """The bias of queries, keys and values if it is not a parameter of the layer that projects them."""
     if getattr(attn, "q_bias", None) is None:
         return None
     return torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
 
 
 def qkv_product(attn: Any, x: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_qkv"]:
-    """Queries, keys and values in one, with biases as timm adds them."""
+    """Queries, keys and values in one tensor, with biases added as in timm."""
     bias = bias_apart(attn)
     if bias is None:
         return attn.qkv(x)
-    if attn.qkv_bias_separate or is_watched(attn.qkv):  # a torch hook on the layer runs, as on any other
+    if attn.qkv_bias_separate or is_watched(attn.qkv):  # a torch hook on the layer runs, as on any other layer
         return attn.qkv(x) + bias
     return F.linear(x, attn.qkv.weight, bias)
 
 
 def kv_product(attn: Any, x: Float[Tensor, "batch token d_model"]) -> Float[Tensor, "batch token d_kv"] | None:
-    """Keys and values alone: their two thirds of the product; None where something else stands in the layer's place."""
+    """Only keys and values: two thirds of the product; None if the layer was replaced."""
     layer = attn.qkv
     if type(layer) is not nn.Linear or "forward" in vars(layer):
         return None
@@ -40,34 +40,34 @@ def kv_product(attn: Any, x: Float[Tensor, "batch token d_model"]) -> Float[Tens
 
 
 def refuse_silent_qkv(attn: Any, name: str) -> None:
-    """Refuse what stands in the place of a layer `qkv` of which timm reads the weight alone.
+    """Raise InputError if a layer `qkv` of which timm only reads the weight was replaced.
 
     Args:
         attn: timm's attention.
-        name: What to call it.
+        name: Its name in messages.
 
     Raises:
-        InputError: an adapter or the like, which would have no effect.
+        InputError: it was, for example by an adapter, which would have no effect.
     """
     layer = getattr(attn, "qkv", None)
     if layer is None or getattr(attn, "q_bias", None) is None or attn.qkv_bias_separate:
         return
     if not isinstance(getattr(layer, "weight", None), Tensor):
         raise InputError(
-            f"{name}.qkv is quantised or has no weight to read, and timm's own model does not run so: it reads that "
-            f"layer's weight, and adds biases of its own. Set {name}.qkv_bias_separate = True, and that of every other "
-            "block, with which timm runs the layer."
+            f"{name}.qkv is quantised or has no weight, but timm's model reads that layer's weight and adds separate "
+            f"biases. Set {name}.qkv_bias_separate = True, and that of every other block, so that timm runs the "
+            "layer."
         )
     if type(layer).forward is not nn.Linear.forward or is_replaced(layer):
         raise InputError(
-            f"{type(layer).__name__} stands in the place of {name}.qkv, and has no effect: timm reads that layer's "
-            "weight alone, and adds biases of its own. Merge adapters into it (peft: model.merge_and_unload()), or "
-            f"set {name}.qkv_bias_separate = True, with which timm runs the layer."
+            f"{type(layer).__name__} replaces {name}.qkv but has no effect: timm reads only that layer's weight and "
+            "adds separate biases. Merge adapters into it (peft: model.merge_and_unload()), or set "
+            f"{name}.qkv_bias_separate = True, so that timm runs the layer."
         )
 
 
 def scaled(
     gamma: Float[Tensor, " d_model"] | None, x: Float[Tensor, "batch token *head d_model"]
 ) -> Float[Tensor, "batch token *head d_model"]:
-    """What a block adds to the stream, behind its LayerScale if it has one."""
+    """The contribution of a block to the residual stream, after LayerScale if it has one."""
     return x if gamma is None else gamma * x

@@ -1,4 +1,4 @@
-"""From the last tokens to class scores: what the kinds of heads have in common, so that nothing asks which it is."""
+"""From the last tokens to class scores: a common interface for all kinds of heads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,39 +15,39 @@ from caap_lab.models.spec import ViTSpec
 from caap_lab.models.width import passes_on
 
 Measure = Callable[[Sequence[nn.Module], int, str], int]
-"""Measures the width of what modules give, run one after the other on a number of values; a head's name in errors."""
+"""Measures the output width of a chain of modules: (modules, number of input values, head's name for errors)."""
 
 
 class Readout(ABC):
-    """A model's head: it pools normalised tokens, and turns what it has pooled into class scores."""
+    """A model's head: it pools normalised tokens and computes class scores from the result."""
 
     class_layers: int = 1
-    """How many of the last blocks' class tokens it reads."""
+    """Number of last blocks whose class tokens it reads."""
 
     @property
     def has_classifier(self) -> bool:
-        """False where a model ends with its features."""
+        """False for a model that ends with its features."""
         return True
 
     @property
     def adds_positions(self) -> bool:
-        """True for a pooling that adds positions again, and so needs all tokens."""
+        """True if pooling adds positions again, and so needs all tokens."""
         return False
 
     @property
     def attention(self) -> PoolingAttention | None:
-        """The attention that pools, where one does."""
+        """The attention that pools, or None."""
         return None
 
     @abstractmethod
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
     ) -> Float[Tensor, "batch *pooled"]:
-        """What the class scores are made of.
+        """The pooled features from which class scores are computed.
 
         Args:
-            normalized: All tokens behind the final norm.
-            earlier: Class tokens of the `class_layers - 1` blocks before the last, oldest first, behind that norm.
+            normalized: All tokens after the final norm.
+            earlier: Class tokens of the `class_layers - 1` blocks before the last, earliest first, after that norm.
         """
 
     @abstractmethod
@@ -56,15 +56,15 @@ class Readout(ABC):
 
     @abstractmethod
     def n_classes(self, d_model: int, measure: Measure) -> int:
-        """Number of scores, measured: a head may have been replaced without timm's model knowing."""
+        """Number of scores, measured because a head may have been replaced without updating timm's model."""
 
     @property
     @abstractmethod
     def classifiers(self) -> Sequence[nn.Module]:
-        """The modules that make class scores, whose mean is the model's where they are two."""
+        """The modules that compute class scores; if there are two, the model's scores are their mean."""
 
     def pooled_shape(self, d_model: int) -> tuple[int, ...]:
-        """Shape of what is pooled from one image."""
+        """Shape of the pooled features of one image."""
         return (d_model,)
 
     def adapt(self, spec: ViTSpec) -> ViTSpec:
@@ -80,7 +80,7 @@ class OwnReadout(Readout):
 
     @property
     def has_classifier(self) -> bool:
-        """False where timm's model was built without a classifier."""
+        """False if timm's model was built without a classifier."""
         return not passes_on(self.vit.head)
 
     @property
@@ -90,18 +90,18 @@ class OwnReadout(Readout):
 
     @property
     def attention(self) -> PoolingAttention | None:
-        """Timm's pooling by attention, which some families give no prefix tokens."""
+        """Timm's pooling by attention, which in some families does not read prefix tokens."""
         reads_prefix = getattr(self.vit, "pool_include_prefix", True)
         return pooling_attention(self.vit.attn_pool, 0 if reads_prefix else self.vit.num_prefix_tokens)
 
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
     ) -> Float[Tensor, "batch d_pooled"]:
-        """Timm's own pooling."""
+        """The result of timm's own pooling."""
         return self.vit.pool(normalized)
 
     def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
-        """Logits, or the image's features where timm's model has no classifier."""
+        """Logits, or the image's features if timm's model has no classifier."""
         return self.vit.head(self.vit.head_drop(self.vit.fc_norm(pooled)))
 
     def n_classes(self, d_model: int, measure: Measure) -> int:
@@ -110,24 +110,24 @@ class OwnReadout(Readout):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """Timm's head behind its norm."""
+        """Timm's head after its norm."""
         return (self.vit.head,)
 
     @property
     def modules(self) -> list[nn.Module]:
-        """What turns the pooled values into scores."""
+        """The modules that compute scores from the pooled features."""
         return [self.vit.fc_norm, self.vit.head]
 
 
 class DistilledReadout(Readout):
-    """The two heads of a distilled DeiT, on the class and the distillation token; their mean is the score."""
+    """The two heads of a distilled DeiT, on the class and the distillation token; the score is their mean."""
 
     def __init__(self, vit: Any) -> None:
         self.vit = vit
 
     @property
     def has_classifier(self) -> bool:
-        """False where timm's model was built without a classifier."""
+        """False if timm's model was built without a classifier."""
         return not passes_on(self.vit.head)
 
     def pool(
@@ -142,7 +142,7 @@ class DistilledReadout(Readout):
         return (vit.head(vit.head_drop(pooled[:, 0])) + vit.head_dist(vit.head_drop(pooled[:, 1]))) / 2
 
     def n_classes(self, d_model: int, measure: Measure) -> int:
-        """Number of scores of either head.
+        """Number of scores of each head.
 
         Raises:
             InputError: the two differ.
@@ -151,8 +151,8 @@ class DistilledReadout(Readout):
         distilled = measure([self.vit.head_dist], d_model, "head_dist")
         if own != distilled:
             raise InputError(
-                f"This distilled model's head gives {own} scores and its head_dist {distilled}, and the model's "
-                "are their mean: replace both with heads for the same classes."
+                f"This distilled model's head returns {own} scores and its head_dist {distilled}, but the model's "
+                "scores are their mean: replace both with heads for the same classes."
             )
         return own
 
@@ -167,7 +167,7 @@ class DistilledReadout(Readout):
 
 
 class FeatureReadout(Readout):
-    """A head on the features that a timm model's own head gives, such as zero-shot classification."""
+    """A head on the features that a timm model's own head returns, such as zero-shot classification."""
 
     def __init__(self, own: OwnReadout, head: nn.Module) -> None:
         self.own = own
@@ -180,13 +180,13 @@ class FeatureReadout(Readout):
 
     @property
     def attention(self) -> PoolingAttention | None:
-        """Timm's own pooling by attention, where it has one."""
+        """Timm's own pooling by attention, or None."""
         return self.own.attention
 
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
     ) -> Float[Tensor, "batch d_pooled"]:
-        """Timm's own pooling."""
+        """The result of timm's own pooling."""
         return self.own.pool(normalized, earlier)
 
     def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
@@ -204,7 +204,7 @@ class FeatureReadout(Readout):
 
 
 class ClassAndMeanReadout(Readout):
-    """DINOv2's public classifiers: class tokens of the last blocks, and the mean of the last one's patches."""
+    """DINOv2's public classifiers: class tokens of the last blocks, and the mean patch of the last one."""
 
     def __init__(self, head: ClassAndMeanHead, n_prefix: int) -> None:
         self.head = head
@@ -214,13 +214,13 @@ class ClassAndMeanReadout(Readout):
     def pool(
         self, normalized: Float[Tensor, "batch token d_model"], earlier: Sequence[Float[Tensor, "batch d_model"]] = ()
     ) -> Float[Tensor, "batch d_pooled"]:
-        """Class tokens, oldest block first, then the mean patch.
+        """Class tokens, earliest block first, then the mean patch.
 
         Raises:
-            InputError: another number of class tokens than the head reads.
+            InputError: the number of class tokens is not the one that the head reads.
         """
         if len(earlier) != self.class_layers - 1:
-            raise InputError(f"This head reads {self.class_layers - 1} class tokens of earlier blocks as well.")
+            raise InputError(f"This head also needs the class tokens of {self.class_layers - 1} earlier blocks.")
         return self.head.pool(normalized, earlier, self.n_prefix)
 
     def scores(self, pooled: Float[Tensor, "batch d_pooled"]) -> Float[Tensor, "batch classes"]:
@@ -233,13 +233,13 @@ class ClassAndMeanReadout(Readout):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """The linear layer on what was pooled."""
+        """The linear layer on the pooled features."""
         return (self.head.linear,)
 
     def pooled_shape(self, d_model: int) -> tuple[int, ...]:
-        """All class tokens and the mean patch in one vector."""
+        """Length of all class tokens and the mean patch in one vector."""
         return ((self.class_layers + 1) * d_model,)
 
     def adapt(self, spec: ViTSpec) -> ViTSpec:
-        """The head reads the class token and all patches."""
+        """The spec of a model whose head reads the class token and all patches."""
         return replace(spec, pool="cls+mean", read_tokens=(0, *range(spec.n_prefix, spec.n_tokens)))

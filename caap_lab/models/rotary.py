@@ -1,7 +1,7 @@
-"""Rotary positions: queries and keys of patches are turned by their places, pair of channels by pair of channels.
+"""Rotary positions: queries and keys of patches are rotated by their positions, one pair of channels at a time.
 
-In timm's notation a row x becomes x cos + rot(x) sin, where rot swaps the two channels of every pair and negates one of
-them. Here the sign goes with the sine and the swap comes last, which is exact and reads the rows less often.
+In timm's notation a row x becomes x cos + rot(x) sin, where rot swaps the two channels of each pair and negates one of
+them. Here the sign is included in the sine and the swap comes last, which is exact and reads the rows fewer times.
 """
 
 from dataclasses import dataclass, field
@@ -20,26 +20,26 @@ from timm.layers.pos_embed_sincos import (
 from torch import Tensor
 
 ROTARY = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
-"""timm's classes whose tables `RotaryTables` reads."""
+"""timm's classes whose tables `RotaryTables` supports."""
 _AT_ONCE = 400
-"""Rows that a processor turns at once."""
+"""Number of rows that a CPU rotates at once."""
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """How one block turns queries and keys: alike in all heads, or in each by angles of its own."""
+    """How one block rotates queries and keys: by the same angles in all heads, or by angles per head."""
 
     cos: Float[Tensor, "*batch_and_head token d_head"]
     sin: Float[Tensor, "*batch_and_head token d_head"]
-    """What each channel is multiplied by before it is added to the other one of its pair."""
+    """The factor of each channel before it is added to the other channel of its pair."""
     halves: bool
-    """Whether a pair is made of channels i and i + d_head / 2, rather than of neighbours."""
+    """Whether pairs are channels i and i + d_head / 2, rather than neighbouring channels."""
     n_still: int
-    """Number of rows in front whose angles are 0."""
+    """Number of leading rows whose angles are 0."""
     _of_rows: list[tuple[Tensor, int, "Rotation"]] = field(default_factory=list, repr=False, compare=False)
 
     def turn(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
-        """Rows, turned; bit-equal to timm's `apply_rot_embed_cat`."""
+        """Rotated rows; bit-equal to timm's `apply_rot_embed_cat`."""
         turned = x * self.cos
         across = x[..., self.n_still :, :] * self.sin[..., self.n_still :, :]
         one, other = _pairs(turned.shape[-1], self.halves)
@@ -48,9 +48,9 @@ class Rotation:
         return turned.to(x.dtype)
 
     def turn_(self, x: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
-        """The same in the rows' own memory where the formats allow it, without gradients; a few rows at a time.
+        """Rotated rows, in place if the number formats allow it, without gradients; a few rows at a time.
 
-        New memory of the rows' size, several times in every block, would cost more than the arithmetic.
+        Allocating memory of the rows' size several times per block would cost more than the arithmetic.
         """
         if self.n_still == x.shape[-2]:
             return x
@@ -67,22 +67,22 @@ class Rotation:
         return x
 
     def pull_back(self, slope: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
-        """A gradient at turned rows, taken to the rows before: the transposed map."""
+        """The gradient at the rows before rotation, from the gradient at rotated rows: the transposed map."""
         one, other = _pairs(slope.shape[-1], self.halves)
         swapped = torch.empty_like(slope)
         swapped[..., one], swapped[..., other] = slope[..., other], slope[..., one]
         return slope * self.cos + swapped * self.sin
 
     def turn_back(self, turned: Float[Tensor, "*batch token d_head"]) -> Float[Tensor, "*batch token d_head"]:
-        """The rows before they were turned; cos^2 + sin^2 is 1 as nearly as the table is rounded."""
+        """The rows before rotation; cos^2 + sin^2 is 1 up to the rounding of the table."""
         return self.pull_back(turned) / (self.cos.square() + self.sin.square())
 
     def of_rows(self, tokens: Int[Tensor, " row"] | Int[Tensor, "batch row"] | None) -> "Rotation":
-        """The rotation of rows that are these tokens, alike in all images or in each; None for all, in order."""
+        """The rotation of the rows of some tokens, the same for all images or per image; None for all, in order."""
         if tokens is None:
             return self
         alike = self.cos.ndim == 2 and tokens.ndim == 1
-        if alike:  # all blocks of a model ask for the same rows one after the other
+        if alike:  # all blocks of a model ask for the same rows in turn
             for kept, version, rotation in self._of_rows:
                 same = kept.data_ptr() == tokens.data_ptr() and kept.stride() == tokens.stride()
                 if same and kept.shape == tokens.shape and version == _version(tokens):
@@ -99,7 +99,7 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _n_still(tokens: Int[Tensor, " row"], n_prefix: int) -> int:
-    """How many rows in front are prefix tokens."""
+    """Number of leading rows that are prefix tokens."""
     patches = (tokens >= n_prefix).nonzero()
     return int(patches[0]) if len(patches) else len(tokens)
 
@@ -112,15 +112,15 @@ def _pairs(width: int, halves: bool) -> tuple[slice, slice]:
 def _rows(table: Tensor, tokens: Tensor) -> Tensor:
     if tokens.ndim == 1:
         return table.index_select(-2, tokens)
-    chosen = table[..., tokens, :]  # [image, row, d_head], or with heads in front
+    chosen = table[..., tokens, :]  # [image, row, d_head], or with a leading head axis
     return chosen[:, None] if chosen.ndim == 3 else chosen.transpose(0, 1)
 
 
 class RotaryTables:
-    """Rotations of all blocks of one timm model, made when first needed and again when what they are made of changes.
+    """Rotations of all blocks of one timm model, computed when first needed and again when their inputs change.
 
-    With frequencies that train (mixed rotary positions) and gradients on, a block's table is made anew each time, so
-    that gradients reach them.
+    With trainable frequencies (mixed rotary positions) and gradients enabled, a block's table is recomputed each time,
+    so that gradients reach them.
     """
 
     def __init__(self) -> None:
@@ -130,17 +130,17 @@ class RotaryTables:
         self._rotations: dict[int, Rotation] = {}
 
     def keep(self, vit: Any, table: Tensor | None) -> None:
-        """Take the table that timm has just made for images, which is the newest there is."""
+        """Use the table that timm has just computed for images."""
         if table is None:
             return
-        if table.is_inference():  # which a later run with gradients could not read
+        if table.is_inference():  # which a later run with gradients could not use
             with torch.inference_mode(False):
                 table = table.clone()
         self._made_of = [tensor.detach() for tensor in _made_of(vit)]
         self._state, self._table, self._rotations = _state(vit), table.detach(), {}
 
     def of_block(self, vit: Any, layer: int) -> Rotation | None:
-        """The rotation of a block; None where the model has no rotary positions."""
+        """The rotation of a block; None if the model has no rotary positions."""
         rope = vit.rope
         if rope is None:
             return None
@@ -162,7 +162,7 @@ class RotaryTables:
 
 
 def _rotation(table: Float[Tensor, "*head patch sin_cos"], n_prefix: int, halves: bool) -> Rotation:
-    """From timm's table of patches; angles of prefix tokens are 0."""
+    """A rotation from timm's table of patches; angles of prefix tokens are 0."""
     sin, cos = table.chunk(2, dim=-1)
     one, other = _pairs(sin.shape[-1], halves)
     across = torch.empty_like(sin)
@@ -172,14 +172,14 @@ def _rotation(table: Float[Tensor, "*head patch sin_cos"], n_prefix: int, halves
 
 
 def _table(vit: Any) -> Tensor:
-    """Timm's sines and cosines of all patches, and of all blocks and heads where they have their own."""
-    # Of a model for dynamic sizes, and of some classes, timm keeps none.
+    """Timm's sines and cosines of all patches, and of all blocks and heads if these have their own."""
+    # timm stores none for a model with dynamic sizes and for some classes.
     by_shape = vit.dynamic_img_size or not hasattr(vit.rope, "feat_shape")
     return vit.rope.get_embed(shape=vit.patch_embed.grid_size) if by_shape else vit.rope.get_embed()
 
 
 def _mixed_table(vit: Any, layer: int) -> Float[Tensor, "head patch sin_cos"]:
-    """One block's part of that table, by timm's own function."""
+    """The part of that table for one block, by timm's own function."""
     rope = vit.rope
     t_x, t_y = rope.t_x, rope.t_y
     if vit.dynamic_img_size or t_x is None:
@@ -192,7 +192,7 @@ def _made_of(vit: Any) -> list[Tensor]:
 
 
 def _state(vit: Any) -> Any:
-    """What changes with the table. `keep` holds the tensors, so that no other can take the place of one in memory."""
+    """A value that changes with the table. `keep` holds the tensors, so that their addresses are not reused."""
     tensors = [
         (t.data_ptr(), None if t.is_inference() else t._version, t.dtype, t.device, t.shape) for t in _made_of(vit)
     ]

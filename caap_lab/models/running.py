@@ -1,4 +1,4 @@
-"""The state in which a model runs: one thread at a time, in evaluation mode, in the model's own number format."""
+"""The state in which a model runs: one thread at a time, evaluation mode, the model's own number format."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,26 +17,26 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def held(model: HookedModel) -> AbstractContextManager[None]:
-    """Keep a model to this thread: hooks set on it here would change what another thread reads.
+    """Context in which only this thread may use a model: its hooks would affect other threads.
 
-    Another thread waits; this one may hold the model again.
+    Other threads wait; the same thread may enter it again.
     """
     return locked(model.body, model.model_name)
 
 
 def check_eval(model: nn.Module) -> None:
-    """Refuse a model in training mode."""
+    """Raise InputError for a model in training mode."""
     if any(module.training for module in model.modules()):
         raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
 
 
 @contextmanager
 def running(model: HookedModel) -> Iterator[None]:
-    """Hold a model and run it in one well-defined state, whatever the caller's is.
+    """Context that holds a model and runs it in a well-defined state, whatever the caller's state is.
 
-    Autocast is off, and products of float32 are made in the model's format, see `products`. Under
-    `torch.inference_mode()` tensors are made as under `torch.no_grad()`, so that they can be kept and differentiated
-    through later.
+    Autocast is off, and float32 products are computed in the model's format; see `products`. Under
+    `torch.inference_mode()` tensors are created as under `torch.no_grad()`, so that they can be stored and used in a
+    later backward pass.
 
     Raises:
         InputError: the model is in training mode.
@@ -54,13 +54,13 @@ def running(model: HookedModel) -> Iterator[None]:
 
 
 def runs_model(function: Function) -> Function:
-    """Let a function whose first argument is a hooked model run under `running`."""
+    """Decorate a function whose first argument is a hooked model, so that it runs under `running`."""
 
     @wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         model = args[0] if args else options.get("model")
         if not isinstance(model, HookedModel):
-            return function(*args, **options)  # which refuses it in words of its own
+            return function(*args, **options)  # which raises its own error
         with running(model):
             return function(*args, **options)
 
@@ -68,15 +68,16 @@ def runs_model(function: Function) -> Function:
 
 
 def check_gradients(model: HookedModel, what: str = "This method") -> None:
-    """Refuse a model that torch does not differentiate through.
+    """Raise InputError for a model that torch cannot differentiate.
 
     Raises:
-        InputError: it gives no gradient by pixels, or its weights were made under `torch.inference_mode()`.
+        InputError: it has no gradient with respect to pixels, or its weights were created under
+            `torch.inference_mode()`.
     """
     if reason := model.why_no_gradient:
-        raise InputError(f"{what} takes gradients, and {model.model_name} gives none ({reason}).")
+        raise InputError(f"{what} needs gradients, but {model.model_name} has none ({reason}).")
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
-            "The model was made under torch.inference_mode(), so no gradient can be taken through its weights; load "
-            "it outside of inference mode."
+            "The model was created under torch.inference_mode(), so its weights cannot be used in a backward pass; "
+            "load it outside of inference mode."
         )

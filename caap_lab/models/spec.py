@@ -1,4 +1,4 @@
-"""The facts of a Vision Transformer that everything else needs, read from timm's model and nowhere else guessed."""
+"""The sizes and token roles of a Vision Transformer, read from timm's model and never guessed."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class ViTSpec:
     prefix: tuple[str, ...]
     """Role of each prefix token: "cls", "dist" or "reg"."""
     pool: str
-    """timm's name of the pooling: token, avg, avgmax, max, map, prr, or "cls+mean" for a DINOv2 linear head."""
+    """timm's name for the pooling: token, avg, avgmax, max, map, prr, or "cls+mean" for a DINOv2 linear head."""
     read_tokens: tuple[int, ...]
     """Tokens of the last block's output that the head reads."""
     gated_mlp: bool
@@ -38,19 +38,19 @@ class ViTSpec:
 
     @property
     def n_tokens(self) -> int:
-        """Prefix and patch tokens together."""
+        """Number of prefix and patch tokens together."""
         return self.n_prefix + self.n_patches
 
     @property
     def reads_patches(self) -> bool:
-        """True if the head reads patch tokens, so that a class token alone does not decide the score."""
+        """True if the head reads patch tokens, so that the class token alone does not determine the score."""
         return any(token >= self.n_prefix for token in self.read_tokens)
 
     @property
     def live_prefix(self) -> tuple[int, ...]:
-        """Prefix tokens that carry the prediction: class and distillation tokens, and any other that the head reads.
+        """Prefix tokens that carry the prediction: class and distillation tokens, and any others that the head reads.
 
-        They are the first tokens: timm puts registers behind class tokens, and a head reads all registers or none.
+        They are the first tokens: timm puts registers after class tokens, and a head reads all registers or none.
         """
         read = set(self.read_tokens)
         return tuple(i for i, role in enumerate(self.prefix) if role in ("cls", "dist") or i in read)

@@ -1,4 +1,4 @@
-"""From the names that a person types to activations that are kept: TransformerLens's short names, and ours."""
+"""Stored activations by the names that users type: TransformerLens's short names, and those of this package."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -18,25 +18,25 @@ _ALIASES = {
     "mlp_post": "post",
 }
 _FEW = 8
-"""Kinds of activations that a message lists."""
+"""Largest number of kinds of activations that a message lists."""
 _PARTS = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
 
 
 def find_stored(hooks: Collection[str], key: Any, n_layers: int | None, where: str) -> str:
-    """The full name of a kept activation.
+    """The full name of a stored activation.
 
-    A key is a full name ("blocks.3.attn.hook_q"), a short one of a point outside the blocks ("embed", "logits"), or a
-    short one with its layer, ("q", 3) or ("normalized", 3, "ln1"); ("q", -1) is the last layer of the model. "q3",
-    "query" and the like are read as TransformerLens reads them.
+    A key is a full name ("blocks.3.attn.hook_q"), the short name of a hook point outside the blocks ("embed",
+    "logits"), or a short name with its layer, ("q", 3) or ("normalized", 3, "ln1"); ("q", -1) is the last layer of the
+    model. Forms such as "q3" and "query" mean the same as in TransformerLens.
 
     Args:
-        hooks: Full names of what is kept.
-        key: What was asked for.
-        n_layers: Blocks of the model, from whose end negative layers count; None where that is not known.
-        where: What holds them, for messages: "this cache".
+        hooks: Full names of the stored activations.
+        key: The requested key.
+        n_layers: Number of blocks of the model, for negative layers; None if not known.
+        where: What holds the activations, for messages: "this cache".
 
     Raises:
-        InputError: there is no such activation, or the key fits several.
+        InputError: there is no such activation, or the key matches several.
     """
     name, layer, fits = _fits(hooks, key, n_layers, where)
     if len(fits) == 1:
@@ -45,9 +45,9 @@ def find_stored(hooks: Collection[str], key: Any, n_layers: int | None, where: s
         raise InputError(f"{name!r} could be any of {', '.join(map(short_name, fits))}; write one of these.")
     layers = sorted({n for hook in hooks if _is_called(hook, name) and (n := layer_of(hook)) is not None})
     if layers and layer is None:
-        raise InputError(f"{name!r} is an activation of every layer; say which, as in [{name!r}, {layers[0]}].")
+        raise InputError(f"{name!r} is an activation of every layer; give the layer, as in [{name!r}, {layers[0]}].")
     if layers:
-        raise InputError(f"{name!r} of layer {layer} is not in {where}, which has it of layers {ranges(layers)}.")
+        raise InputError(f"{name!r} of layer {layer} is not in {where}, which has it for layers {ranges(layers)}.")
     kinds = list(dict.fromkeys(map(short_name, hooks)))
     held = contents(hooks) if len(kinds) <= _FEW else f"{len(hooks)} activations of {len(kinds)} kinds"
     at = "" if layer is None else f" of layer {layer}"
@@ -55,7 +55,7 @@ def find_stored(hooks: Collection[str], key: Any, n_layers: int | None, where: s
 
 
 def is_stored(hooks: Collection[str], key: Any, n_layers: int | None) -> bool:
-    """True if a key finds anything; see `find_stored`."""
+    """True if a key matches an activation; see `find_stored`."""
     try:
         return bool(_fits(hooks, key, n_layers, "")[2])
     except InputError:
@@ -63,7 +63,7 @@ def is_stored(hooks: Collection[str], key: Any, n_layers: int | None) -> bool:
 
 
 def contents(hooks: Collection[str]) -> str:
-    """Short names and layers, as a phrase: "resid_pre (layers 0-3), logits"."""
+    """Short names and layers as text: "resid_pre (layers 0-3), logits"."""
     layers: dict[str, list[int]] = {}
     for hook in hooks:
         layer = layer_of(hook)
@@ -73,7 +73,7 @@ def contents(hooks: Collection[str]) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """0, 1, 2, 5 -> "0-2, 5"."""
+    """Numbers as ranges: 0, 1, 2, 5 -> "0-2, 5"."""
     parts: list[list[int]] = []
     for n in numbers:
         if parts and n == parts[-1][-1] + 1:
@@ -84,13 +84,13 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _fits(hooks: Collection[str], key: Any, n_layers: int | None, where: str) -> tuple[str, int | None, list[str]]:
-    """The name and layer that a key asks for, and the full names that have them."""
+    """The name and layer in a key, and the full names that match them."""
     name, layer, part = (*(key if isinstance(key, tuple) else (key,)), None, None, None)[:3]
     fitting = isinstance(name, str) and (layer is None or (isinstance(layer, Integral) and not isinstance(layer, bool)))
     if not fitting or not isinstance(part, str | None) or (isinstance(key, tuple) and len(key) > 3):
         raise InputError(
-            f"{key!r} is no name of an activation; write 'logits', ('pattern', 3), ('normalized', 3, 'ln1') or a full "
-            "name."
+            f"{key!r} is not the name of an activation; write 'logits', ('pattern', 3), ('normalized', 3, 'ln1') or a "
+            "full name."
         )
     if name in hooks and layer is None:
         return name, None, [name]
@@ -100,8 +100,8 @@ def _fits(hooks: Collection[str], key: Any, n_layers: int | None, where: str) ->
     if layer is not None and layer < 0:
         if n_layers is None:
             raise InputError(
-                f"{where[:1].upper() + where[1:]} does not know how many layers the model has, as an older version "
-                f"wrote it; say the number of the layer instead of {layer}."
+                f"{where[:1].upper() + where[1:]} was written by an older version and does not know the number of "
+                f"layers; give a layer from 0 instead of {layer}."
             )
         if layer < -n_layers:
             raise InputError(f"Layer {layer} does not exist: this model has {n_layers} layers.")
@@ -114,6 +114,6 @@ def _fits(hooks: Collection[str], key: Any, n_layers: int | None, where: str) ->
 
 
 def _is_called(hook: str, name: str) -> bool:
-    """Whether a short name, or its last part, is this one."""
+    """Whether `name` is the short name of a hook, or its last part."""
     short, wanted = short_name(hook), name.replace("hook_", "")
     return wanted in (short, short.rsplit(".", 1)[-1])

@@ -1,6 +1,6 @@
-"""Which of timm's models the package works with, and why it does not with the others: said here alone.
+"""Which of timm's models the package supports, and why it does not support the others.
 
-`load_model`, `list_models`, error messages and the table in the documentation all read this file.
+`load_model`, `list_models`, error messages and the table in the documentation all read this file only.
 """
 
 import fnmatch
@@ -13,11 +13,11 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Kind:
-    """Models under the name that their users know."""
+    """A kind of models, under its common name."""
 
     title: str
     file: str
-    """timm's file that builds them."""
+    """The file of timm that builds them."""
     names: tuple[str, ...]
     """Wildcards for timm's names, as in file names."""
 
@@ -50,7 +50,7 @@ VITS = (
     Kind("ViT behind a convolutional stem", "vision_transformer_hybrid", ("vit_*_r*",)),
     Kind("MobileCLIP-B", "vision_transformer_hybrid", ("vit_*_mci_*",)),
 )
-"""Vision Transformers; a name belongs to the last of its file's kinds that it fits."""
+"""Vision Transformers; a name belongs to the last kind of its file that it matches."""
 
 _SAID = [kind.title for kind in VITS if kind.title != "small test models"]
 
@@ -75,7 +75,7 @@ REFUSED_NAMES = {
     "gmlp_*": "its MLP blocks have a gate between patches, which has no rules here",
     "resmlp_*": "its blocks scale and shift in the place of norms, which has no rules here",
 }
-"""Names in files of supported kinds whose models are refused, with the reason."""
+"""Names in files of supported kinds whose models are not supported, with the reason."""
 
 _STAGES = "it merges patches from stage to stage, so no token stands for one patch through all blocks"
 _WINDOWS = f"its attention stays within windows, and {_STAGES}"
@@ -115,7 +115,7 @@ REFUSED_FILES = {
     "qwen3_vit": _ENCODER,
     "sequencer": "it mixes patches with recurrent layers and has no attention",
 }
-"""timm's files of models with tokens that are refused, with the reason; the rest of timm are other networks."""
+"""timm's files of models with tokens that are not supported, with the reason; the rest are other networks."""
 
 _NO_TOKENS = "it is a network without a stream of tokens"
 BLACK_BOX = "`cl.wrap(model, grid=(14, 14))` runs on it the methods that need no tokens."
@@ -125,21 +125,21 @@ SUPPORTED = (
     f"{', '.join(kind.title for kind in CNNS)} and {MIXERS[0].title}, and, by `cl.wrap`, with Vision Transformers of "
     f"transformers and torchvision. `caap-lab models` lists timm's names. {BLACK_BOX}"
 )
-"""The supported kinds in a sentence, for error messages."""
+"""The supported kinds in one sentence, for error messages."""
 
 
 def supported_names(tags: bool = False) -> list[str]:
-    """Timm's names that `load_model` takes.
+    """Timm's names that `load_model` accepts.
 
     Args:
-        tags: Whether they come with their weights tags, such as "vit_base_patch16_224.augreg_in1k".
+        tags: Whether to include weights tags, such as "vit_base_patch16_224.augreg_in1k".
     """
     files = sorted({kind.file for kind in KINDS})
     return timm.list_models(module=files, exclude_filters=[*REFUSED_NAMES], pretrained=tags, include_tags=tags)
 
 
 def kind_of(name: str) -> Kind | None:
-    """The kind that a timm name belongs to; None if it is refused."""
+    """The kind that a timm name belongs to; None if it is not supported."""
     if refusal(name) is not None:
         return None
     file = file_of(name)
@@ -147,7 +147,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 def refusal(name: str) -> str | None:
-    """Why `load_model` does not take one of timm's names, in a sentence; None where it does."""
+    """A sentence that says why `load_model` does not accept one of timm's names; None if it does."""
     file = file_of(name)
     reasons = [reason for pattern, reason in REFUSED_NAMES.items() if _fits(name, (pattern,))]
     if not reasons and any(kind.file == file for kind in KINDS):
@@ -157,7 +157,7 @@ def refusal(name: str) -> str | None:
 
 
 def refusal_of(model: nn.Module) -> str:
-    """Why a model that belongs to no supported family is refused, in a sentence."""
+    """A sentence that says why a model of no supported family is not supported."""
     kind, file = type(model).__name__, type(model).__module__.rsplit(".", 1)[-1]
     if type(model).__module__ == f"timm.models.{file}" and file in REFUSED_FILES:
         return f"{kind} is not supported: {REFUSED_FILES[file]}. {BLACK_BOX}"
@@ -165,12 +165,12 @@ def refusal_of(model: nn.Module) -> str:
 
 
 def file_of(name: str) -> str:
-    """Timm's file that builds a model of this name, with or without a weights tag."""
+    """The file of timm that builds a model of this name, with or without a weights tag."""
     return timm.model_entrypoint(name).__module__.rsplit(".", 1)[-1]
 
 
 def names_by_kind() -> Iterator[tuple[Kind, list[str]]]:
-    """Each kind with timm's names of it."""
+    """Each kind with its names in timm."""
     names = {name: kind_of(name) for name in supported_names()}
     for kind in KINDS:
         yield kind, [name for name, its_kind in names.items() if its_kind is kind]

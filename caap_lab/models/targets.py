@@ -1,6 +1,6 @@
-"""What is explained: a class, a contrast of classes, a direction of the head's feature, or any function of the logits.
+"""Targets of explanations: a class, a contrast of classes, a direction of the head's feature, or a function of logits.
 
-A user gives a target of any of these kinds; `Target` is one as a model's logits are read for it.
+Users give a target of any of these kinds; a `Target` computes its value from a model's logits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,17 +25,17 @@ Model = TypeVar("Model", bound=HookedModel)
 
 @dataclass(frozen=True)
 class Contrast:
-    """Why one class rather than another: the difference of their logits."""
+    """A contrast, one class rather than another: the difference of their logits."""
 
     of: int | str
-    """The class that is spoken for: index, WordNet id or word."""
+    """The class in favour: index, WordNet id or word."""
     against: int | str | None = None
-    """The class that is spoken against; None for the mean of all classes' logits."""
+    """The class against; None for the mean of all classes' logits."""
 
 
 @dataclass(frozen=True)
 class Logit:
-    """A class's own logit, also where the default is its contrast to all classes."""
+    """A class's own logit, also for models whose default is its contrast to all classes."""
 
     of: int | str
     """The class: index, WordNet id or word."""
@@ -43,29 +43,29 @@ class Logit:
 
 @dataclass(frozen=True)
 class UnsavedFunction:
-    """What a map's target was before the map was saved: a function of the logits, which files do not hold."""
+    """The target of a loaded map that was a function of the logits, which files do not store."""
 
     name: str
 
 
 FunctionOfLogits = Callable[[Float[Tensor, "row classes"]], Float[Tensor, " row"]]
-"""Logits [row, class] -> one number per row; rows must not depend on each other."""
+"""A function from logits [row, class] to one number per row; rows must not affect each other."""
 Given = int | Contrast | Logit | Direction | FunctionOfLogits
-"""A target with classes as indices."""
+"""A target whose classes are indices."""
 TargetLike = int | str | Contrast | Logit | Direction | FunctionOfLogits
-"""What users give for one image. For several images: one for all, or a sequence of one each."""
+"""A target as users give it for one image. For several images: one for all, or a sequence with one per image."""
 
 
 def contrast(of: int | str, against: int | str | None = None) -> Contrast:
-    """Why `of` rather than `against`: a target for every method, sweep, trace and metric.
+    """A target that asks why `of` rather than `against`, for every method, sweep, trace and metric.
 
     ```python
     cl.caap(model, image, target=cl.contrast("tabby", "tiger cat"))
     cl.caap(model, image, target=cl.contrast("tabby"))     # against the mean of all classes
     ```
 
-    The score is the difference of the two logits. As a probability it is their sigmoid, p(of) / (p(of) + p(against)) of
-    a softmax; against the mean of all classes it is the class's own probability, which a softmax gives unchanged.
+    The score is the difference of the two logits. Its probability is the sigmoid of the difference, p(of) / (p(of) +
+    p(against)) of a softmax; against the mean of all classes it is the class's own softmax probability.
 
     Args:
         of: Class index, WordNet id or word.
@@ -75,15 +75,16 @@ def contrast(of: int | str, against: int | str | None = None) -> Contrast:
 
 
 def logit(of: int | str) -> Logit:
-    """A class's own logit: what models with text embeddings as classes explain only if asked.
+    """A class's own logit as a target, which is not the default for models with text embeddings as classes.
 
     ```python
     m = cl.caap(model, image, cl.logit(4))
     ```
 
-    There all logits share a large part, the cosine of any text with any photo, which says nothing of the class and
-    which gradient methods follow. So such a model explains a class by its contrast to the mean of all classes, as if
-    `cl.contrast(of)` were given. For other models, and for a head with one text, this is the class itself.
+    In those models all logits share a large common term, the cosine of any text with any photo, which says nothing
+    about the class and dominates gradient methods. So for such a model a class means its contrast to the mean of all
+    classes, as if `cl.contrast(of)` were given. For other models, and for a head with a single text, this is the same
+    as the class itself.
 
     Args:
         of: Class index, WordNet id or word.
@@ -93,22 +94,22 @@ def logit(of: int | str) -> Logit:
 
 @dataclass(frozen=True)
 class Target:
-    """A target as a model's logits are read for it."""
+    """A resolved target, which computes its value from a model's logits."""
 
     given: Given
-    """What was given, with classes as indices. The same model takes it again as a target."""
+    """The target as given, with classes as indices. The same model accepts it again as a target."""
     name: str
     """For captions: "tabby", "tabby rather than tiger cat", "tabby against the mean of all classes"."""
     n_classes: int
-    """Scores of the model's head; logits may have columns for directions behind them."""
+    """Number of scores of the model's head; logits may have further columns for directions."""
     column: int = -1
-    """Of a direction: its column among the logits."""
+    """For a direction: its column in the logits."""
     tried_in: torch.dtype | None = None
-    """Of a function: the format of logits that it takes, as it may hold constants; None for any."""
+    """For a function: the number format of logits that it needs, because it may hold constants; None for any."""
 
     @property
     def index(self) -> int | None:
-        """The class that is spoken for; None where it is no class."""
+        """The class in favour; None if the target is not about a class."""
         return class_of(self.given)
 
     @property
@@ -117,9 +118,9 @@ class Target:
         return self.index is not None
 
     def value(self, logits: Float[Tensor, "*cell columns"]) -> Float[Tensor, "*cell"]:
-        """The score that is explained, linear in the logits but for functions.
+        """The score that is explained; linear in the logits, except for functions.
 
-        What takes several logits is computed in float32 at least, so that a half format's rounding comes in only once.
+        Targets of several logits are computed in at least float32, so that a half-precision format rounds only once.
         """
         wide = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
         match self.given:
@@ -137,14 +138,14 @@ class Target:
     def probability(
         self, logits: Float[Tensor, "*cell columns"], probability: str = "auto", *, log: bool = False
     ) -> Float[Tensor, "*cell"]:
-        """The target as a probability, in float32 at least; see `contrast`.
+        """The target as a probability, in at least float32; see `contrast`.
 
-        Directions and functions have none: what is read is their value, also as a logarithm.
+        Directions and functions have no probability: their value is returned, also for `log`.
 
         Args:
             logits: Logits of the model.
-            probability: How logits become probabilities, see `caap_lab.models.probability`.
-            log: Give its logarithm.
+            probability: How logits become probabilities; see `caap_lab.models.probability`.
+            log: Return its logarithm.
         """
         classes = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
         match self.given:
@@ -164,8 +165,8 @@ class Target:
         if not isinstance(value, Tensor) or value.shape != rows.shape[:1]:
             given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(
-                f"The target {self.name!r} must give one number per row of logits, a tensor [{len(rows)}] for logits "
-                f"{list(rows.shape)}; it gave {given}."
+                f"The target {self.name!r} must return one number per row of logits, a tensor [{len(rows)}] for logits "
+                f"{list(rows.shape)}; it returned {given}."
             )
         return (value if value.is_floating_point() else value.to(rows.dtype)).reshape(logits.shape[:-1])
 
@@ -185,37 +186,37 @@ class Targets(Sequence[Target]):
     @overload
     def __getitem__(self, key: slice) -> "Targets": ...
     def __getitem__(self, key: int | slice) -> "Target | Targets":
-        """One image's target, or those of a slice of images."""
+        """The target of one image, or the targets of a slice of images."""
         return Targets(self.each[key]) if isinstance(key, slice) else self.each[key]
 
     def __iter__(self) -> Iterator[Target]:
-        """One target per image."""
+        """Iterate over the targets, one per image."""
         return iter(self.each)
 
     @property
     def name(self) -> str:
-        """For captions: the name of all, or those there are, each once; if they are many, only how many."""
+        """For captions: the common name, or each distinct name; if there are many, only their number."""
         return named(target.name for target in self.each)
 
     @property
     def indices(self) -> list[int] | None:
-        """The classes, where every target is the logit of one; None if any is something else."""
+        """The class indices if every target is the logit of a class; otherwise None."""
         found = [target.index for target in self.each if not isinstance(target.given, Contrast)]
         classes = [index for index in found if index is not None]
         return classes if len(classes) == len(self) else None
 
     def repeat(self, times: int) -> "Targets":
-        """These targets one after the other, several times: for a batch of copies of the images."""
+        """These targets, repeated: for a batch of several copies of the images."""
         return Targets(self.each * times)
 
     def value(self, logits: Float[Tensor, "batch columns"]) -> Float[Tensor, " batch"]:
-        """Each image's score that is explained; see `Target.value`."""
+        """The score of each image that is explained; see `Target.value`."""
         return self._read(logits, lambda target, rows: target.value(rows))
 
     def probability(
         self, logits: Float[Tensor, "batch columns"], probability: str = "auto", *, log: bool = False
     ) -> Float[Tensor, " batch"]:
-        """Each image's target as a probability; see `Target.probability`."""
+        """The target of each image as a probability; see `Target.probability`."""
         return self._read(logits, lambda target, rows: target.probability(rows, probability, log=log))
 
     def _read(
@@ -235,7 +236,7 @@ class Targets(Sequence[Target]):
 
 
 def class_of(given: Any) -> int | None:
-    """The class that a target with classes as indices speaks for; None for a direction or a function."""
+    """The class in favour of a target with classes as indices; None for a direction or a function."""
     match given:
         case int(index) | Contrast(int(index)) | Logit(int(index)):
             return index
@@ -244,52 +245,52 @@ def class_of(given: Any) -> int | None:
 
 
 def explained(model: Model, given: Any, count: int) -> tuple[Model, Targets]:
-    """The model to run, and what reads its logits: the one door for all that takes a target.
+    """The model to run, and the resolved targets; everything that accepts a target calls this.
 
-    The model is the given one, or where a target is a direction one that shares all its weights and hook points, has
-    the same fingerprint and classes, and a column of logits for each direction behind those of its classes.
+    The model is the given one, unless a target is a direction: then it is a model with the same weights, hook points,
+    fingerprint and classes, whose logits have a column for each direction after those of the classes.
 
     Args:
         model: The model.
-        given: See `TargetLike`; one for all images or one each.
+        given: See `TargetLike`; one for all images, or one per image.
         count: Number of images.
 
     Raises:
-        InputError: one is no target of this model, or they are not as many as images; also for a model that has no
-            classifier, unless all are directions.
+        InputError: a target is invalid for this model, or their number is not that of the images; also for a model
+            without a classifier, unless all targets are directions.
     """
     model, (targets,) = _explained(model, [given], count)
     return model, targets
 
 
 def several_explained(model: Model, given: Any, count: int) -> tuple[Model, dict[str, Targets]]:
-    """As `explained`, for a mapping from a name to a target, which are all read from one pass.
+    """As `explained`, for a mapping from names to targets, which are all computed from the same pass.
 
-    Anything but a mapping is one target, under its own name.
+    Anything but a mapping is a single target, under its own name.
     """
     if not isinstance(given, Mapping):
         model, targets = explained(model, given, count)
         return model, {targets.name: targets}
     if not given:
-        raise InputError("No target was given: {'a name': a target, ...}.")
+        raise InputError("No targets were given; expected {'a name': a target, ...}.")
     model, each = _explained(model, list(given.values()), count)
     return model, dict(zip(map(str, given), each, strict=True))
 
 
 def targets_of(model: HookedModel, given: Any, count: int) -> Targets:
-    """Targets for a number of images, where none is a direction that the model has no column for; see `explained`."""
+    """Targets for `count` images; a direction must have a column in the model's logits. See `explained`."""
     other, targets = explained(model, given, count)
     assert other is model
     return targets
 
 
 def predicted_targets(model: HookedModel, logits: Float[Tensor, "batch classes"]) -> Targets:
-    """The model's own prediction for each image, as a target."""
+    """The model's prediction for each image, as targets."""
     return targets_of(model, logits[:, : model.n_classes].argmax(dim=1).tolist(), len(logits))
 
 
 def by_contrast(model: HookedModel) -> bool:
-    """True where a class stands for its contrast to the mean of all: with several text embeddings as classes."""
+    """True if a class means its contrast to the mean of all: for several text embeddings as classes."""
     return isinstance(getattr(model, "head", None), ZeroShotHead) and model.n_classes > 1
 
 
@@ -301,17 +302,17 @@ def resolved_target(
     directions: Sequence[Any] = (),
     like: Tensor | None = None,
 ) -> Target:
-    """One target, with classes as indices.
+    """A resolved target, with classes as indices.
 
     Args:
         given: See `TargetLike`.
         names: Names of the classes.
-        contrasts: Whether a class stands for its contrast to all, see `by_contrast`.
-        directions: Those that have columns of logits behind the classes.
-        like: A tensor in the format and place of the logits, on which functions are tried.
+        contrasts: Whether a class means its contrast to all; see `by_contrast`.
+        directions: Directions that have columns of logits after the classes.
+        like: A tensor with the number format and device of the logits, on which functions are tried.
 
     Raises:
-        InputError: it is no target.
+        InputError: it is not a valid target.
     """
     count = len(names)
     match given:
@@ -332,7 +333,7 @@ def resolved_target(
             return Target(given, given.name, count, count + list(directions).index(given))
         case UnsavedFunction(name):
             raise InputError(
-                f"The target was a function of the logits, {name!r}, which files do not hold: give it again, target=..."
+                f"The target was a function of the logits, {name!r}, which files do not hold: pass it again, target=..."
             )
         case _ if callable(given):
             return _function(given, count, like)
@@ -352,7 +353,7 @@ def _explained(model: Model, several: Sequence[Any], count: int) -> tuple[Model,
     if new:
         model = with_directions(model, new)
     names, contrasts = model.class_names, by_contrast(model)
-    resolved: dict[int, Target] = {}  # by id: all are kept in `flat` meanwhile
+    resolved: dict[int, Target] = {}  # by id: `flat` keeps all of them alive
     for one in flat:
         if id(one) not in resolved:
             like = torch.zeros(0, device=model.device, dtype=model.dtype)
@@ -362,12 +363,12 @@ def _explained(model: Model, several: Sequence[Any], count: int) -> tuple[Model,
 
 
 def _one_each(model: HookedModel, given: Any, count: int) -> list[Any]:
-    """What was given for each image."""
+    """The given target of each image."""
     if isinstance(given, (Contrast, Logit, Direction, UnsavedFunction)) or callable(given):
         return [given] * count
     if isinstance(given, (list, tuple)) and any(not isinstance(one, (int, str)) for one in given):
         if len(given) != count:
-            raise InputError(f"{len(given)} targets were given for {count} images; give one for all, or one each.")
+            raise InputError(f"{len(given)} targets were given for {count} images; give one for all, or one per image.")
         return list(given)
     return list(model.targets(given, count))
 
@@ -376,7 +377,7 @@ def _function(function: FunctionOfLogits, n_classes: int, like: Tensor | None) -
     """A function of the logits as a target.
 
     Raises:
-        InputError: it does not give one number per row, or a row's depends on others.
+        InputError: it does not return one number per row, or a row's number depends on other rows.
     """
     name = getattr(function, "__name__", type(function).__name__)
     tried_in = None if like is None else torch.promote_types(like.dtype, torch.float32)
@@ -398,7 +399,7 @@ def _function(function: FunctionOfLogits, n_classes: int, like: Tensor | None) -
         ) from error
     if not torch.allclose(together[1:2].float(), alone.float(), rtol=0.01, atol=0.01, equal_nan=True):
         raise InputError(
-            f"The target {target.name!r} gives a row of logits another number when other rows stand beside it; each "
-            "row is an image of its own, so reduce over the last axis alone."
+            f"The target {target.name!r} returns a number for a row of logits that depends on other rows; each row is "
+            "a separate image, so reduce over the last axis only."
         )
     return target

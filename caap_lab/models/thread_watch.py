@@ -1,4 +1,4 @@
-"""A look at PyTorch's threads while models run: said once, where they wait for cores that other programs use."""
+"""A warning, given once, if PyTorch's threads wait for cores that other programs use."""
 
 import time
 
@@ -8,13 +8,13 @@ from caap_lab.cpu_use import CpuTimes, contention, read_cpu_times
 from caap_lab.notes import note
 
 _SECONDS = 1.0
-"""Between two looks: shorter ones would see chance."""
+"""Seconds between two looks; shorter intervals would be too noisy."""
 _TWICE = 2
-"""Looks in a row that have to agree, so that a short task of the system is no reason."""
+"""Consecutive looks that must agree, so that a short system task does not trigger the warning."""
 
 
 class ThreadWatch:
-    """Looks at the counters now and then, and says at most once what is wrong."""
+    """Looks at the counters from time to time, and warns at most once."""
 
     def __init__(self) -> None:
         self._last: CpuTimes | None = None
@@ -23,7 +23,7 @@ class ThreadWatch:
         self.said = False
 
     def look(self) -> None:
-        """Look if it is time; costs nothing else, so that every run of a model may call it."""
+        """Look if enough time has passed; otherwise costs nothing, so that every run of a model may call it."""
         now = time.monotonic()
         if self.said or now < self._next:
             return
@@ -38,4 +38,4 @@ class ThreadWatch:
 
 
 WATCH = ThreadWatch()
-"""Of this process."""
+"""The watch of this process."""

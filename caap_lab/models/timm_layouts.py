@@ -1,4 +1,4 @@
-"""A checkpoint's weights as timm names and shapes them for a Vision Transformer, by the filter of the model's file."""
+"""A checkpoint's weights under timm's names and shapes for a Vision Transformer, by timm's checkpoint filters."""
 
 import warnings
 from typing import Any
@@ -8,27 +8,27 @@ from timm.models import beit, eva, vision_transformer, vision_transformer_hybrid
 from torch import Tensor
 
 _OF_RESAMPLING = r"Using a non-tuple sequence for multi|torch.searchsorted\(\): input value tensor is non-con"
-"""Torch's warnings about how timm resamples tables of relative positions."""
+"""torch's warnings about how timm resamples tables of relative positions."""
 
 
 def as_timm_vit(vit: Any, state: dict[str, Tensor], label: str) -> dict[str, Tensor]:
-    """Weights under timm's names, from these or from another layout that timm knows.
+    """Weights under timm's names, from timm's or another layout that timm knows.
 
-    Positions of another image size, absolute ones or tables of relative ones, are resampled to the model's grid.
+    Positions for another image size, absolute or relative, are resampled to the model's grid.
 
     Args:
-        vit: The timm model that they are for.
+        vit: The timm model to load them into.
         state: Weights by name.
         label: The model's name in timm, or its class.
 
     Raises:
-        KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError: timm's filter does not fit.
+        KeyError, RuntimeError, ValueError, AssertionError, AttributeError, IndexError: timm's filter fails.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", _OF_RESAMPLING)
         converted = _filtered(vit, dict(state), label)
     if "siglip" in label and getattr(vit, "attn_pool", None) is None:
-        # timm's average-pooled SigLIP models share the files of the attention-pooled ones.
+        # timm's average-pooled SigLIP models use the files of the attention-pooled ones.
         return {name: value for name, value in converted.items() if not name.startswith("attn_pool.")}
     return converted
 

@@ -1,7 +1,7 @@
-"""Choosing tokens as a person sees them: a grid cell, a box, an object mask, a neighbourhood, the prefix.
+"""Ways to choose tokens: a grid cell, a box, an object mask, a neighbourhood, the prefix.
 
-A choice knows no model; `indices(spec)` turns it into token numbers of one (prefix tokens first, then patches row by
-row).
+A choice does not depend on a model; `indices(spec)` gives its token numbers in a model (prefix tokens first, then
+patches row by row).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ __all__ = ["NEIGHBOURHOODS", "all", "box", "cell", "cls", "mask", "neighbourhood
 
 
 def __dir__() -> list[str]:
-    """What completion offers: the choices, without what they are made of."""
+    """Names for completion: only the choices."""
     return __all__
 
 
@@ -47,7 +47,7 @@ class Tokens:
         return tokens
 
     def __repr__(self) -> str:
-        """The call that makes it."""
+        """The call that creates it."""
         return f"tokens.{self.label}"
 
 
@@ -62,7 +62,7 @@ def cell(row: int, col: int) -> Tokens:
 
 
 def box(top: int, left: int, bottom: int, right: int) -> Tokens:
-    """Patches in rows top to bottom - 1 and columns left to right - 1, as in Python slices.
+    """The patches in rows top to bottom - 1 and columns left to right - 1, as in Python slices.
 
     ```python
     cl.Patch("resid_pre", 3, tokens=cl.tokens.box(0, 0, 2, 4))    # two rows of four patches
@@ -87,12 +87,12 @@ def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
     cl.Patch("resid_pre", 3, tokens=cl.tokens.neighbourhood(2, 5, "cross1"))
     ```
 
-    It is clipped at the border.
+    It is clipped at the border of the grid.
     """
     offsets = find_neighbourhood(kind)
 
     def choose(spec: ViTSpec) -> list[int]:
-        patch_token(spec, row, col)  # refuses a centre outside the grid
+        patch_token(spec, row, col)  # raises InputError for a centre outside the grid
         rows, cols = spec.grid
         near = [(row + dr, col + dc) for dr, dc in offsets]
         return [patch_token(spec, r, c) for r, c in near if 0 <= r < rows and 0 <= c < cols]
@@ -101,7 +101,7 @@ def neighbourhood(row: int, col: int, kind: str = "box1") -> Tokens:
 
 
 def mask(mask: Any, threshold: float = 0.5) -> Tokens:
-    """Patches of which at least a share `threshold` lies in a mask.
+    """The patches of which at least a fraction `threshold` lies in a mask.
 
     ```python
     cl.Patch("resid_pre", 3, tokens=cl.tokens.mask(model.preprocessing.mask(mask)))
@@ -110,10 +110,10 @@ def mask(mask: Any, threshold: float = 0.5) -> Tokens:
     Args:
         mask: Array or tensor [H, W] of the model's input size (see `model.preprocessing.mask`) or of its grid size;
             non-zero is inside.
-        threshold: Share of a patch's pixels, above 0 and at most 1.
+        threshold: Fraction of a patch's pixels, above 0 and at most 1.
     """
     if not 0 < threshold <= 1:
-        raise InputError(f"threshold must lie above 0 and be at most 1, not {threshold}.")
+        raise InputError(f"threshold must be above 0 and at most 1, not {threshold}.")
     array = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise InputError("The mask holds NaN.")
@@ -176,11 +176,11 @@ def patch_token(spec: ViTSpec, row: int, col: int) -> int:
 
 Numbers = Sequence[int] | Int[Tensor | np.ndarray, " token"] | Bool[Tensor | np.ndarray, " token"]
 TokensLike = Tokens | int | Numbers | None
-"""Tokens as users choose them, alike in all images: a chooser, token numbers, booleans, or None for all."""
+"""Tokens as users give them, the same for all images: a choice, token numbers, booleans, or None for all."""
 
 
 def token_numbers(spec: ViTSpec, given: TokensLike) -> list[int]:
-    """Token numbers of a choice, in its order, each once.
+    """Token numbers of a choice, in its order, without repeats.
 
     Raises:
         InputError: there are no such tokens, or none is chosen.
@@ -195,7 +195,7 @@ def token_numbers(spec: ViTSpec, given: TokensLike) -> list[int]:
     if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
         raise InputError(
             f"tokens must be a choice from cl.tokens, token numbers, or {spec.n_tokens} booleans, and choose at least "
-            "one; leave tokens out for all of them."
+            "one; omit tokens to select all of them."
         )
     numbers = list(dict.fromkeys(chosen.tolist()))
     wrong = [number for number in numbers if not 0 <= number < spec.n_tokens]
@@ -205,13 +205,13 @@ def token_numbers(spec: ViTSpec, given: TokensLike) -> list[int]:
 
 
 def mask_share(mask: np.ndarray, spec: "ViTSpec | HookedModel") -> np.ndarray:
-    """Share of each patch, or cell of a CNN, inside a boolean mask [H, W] of input or grid size; [rows, columns]."""
+    """Fraction [rows, columns] of each patch, or cell of a CNN, inside a boolean mask [H, W] of input or grid size."""
     if mask.shape == spec.grid:
         return mask.astype(float)
     if mask.shape != spec.image_size:
         raise InputError(
             f"The mask is {' x '.join(map(str, mask.shape))}; the model's input is {spec.image_size[0]} x "
-            f"{spec.image_size[1]} (and its grid {spec.grid[0]} x {spec.grid[1]}). For a mask of the photo's own size "
+            f"{spec.image_size[1]} (and its grid {spec.grid[0]} x {spec.grid[1]}). For a mask of the photo's size "
             "call model.preprocessing.mask(mask) first."
         )
     (rows, cols), (height, width) = spec.grid, spec.patch_size

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 Stream = Float[Tensor, "batch token d_model"]
 """The residual stream."""
 ClassTokens = Sequence[Float[Tensor, "batch d_model"]]
-"""Class tokens that blocks before the last put out, oldest first, as far as the head reads them."""
+"""Class tokens leaving blocks before the last, earliest first, if the head reads them."""
 
 
 class HookedViT(HookedModel):
-    """A timm ViT that can be read and edited at every named activation.
+    """A timm Vision Transformer whose activations can be read and edited at named hook points.
 
     ```python
     model = cl.load_model("demo")    # or cl.wrap(module)
@@ -49,9 +49,9 @@ class HookedViT(HookedModel):
     model.record(images, ["q", "resid_post"]), model.run_patched(images, cl.Patch("z", 3, heads=0))
     ```
 
-    The timm model stays as it is, in `model.vit`: its modules are called in its own order, so logits are bit-equal to
-    its own in the same attention mode. Fused attention is used except in blocks whose scores or pattern are being read
-    or edited. `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are TransformerLens's.
+    The timm model is kept unchanged as `model.vit`: its modules are called in the same order, so logits are bit-equal
+    to its own in the same attention mode. Fused attention is used except in blocks whose scores or pattern are read or
+    edited. `run_with_hooks`, `run_with_cache`, `hooks`, `add_hook` and `hook_dict` are those of TransformerLens.
     """
 
     kind = "vit"
@@ -68,7 +68,7 @@ class HookedViT(HookedModel):
         class_names: Sequence[str] | ClassNames | None = None,
         name: str | None = None,
     ) -> None:
-        """Wrap a timm ViT, trained or not; it is put into evaluation mode.
+        """Wrap a timm ViT, trained or not; it is set to evaluation mode.
 
         Args:
             vit: A timm VisionTransformer of a supported family.
@@ -98,20 +98,20 @@ class HookedViT(HookedModel):
         self.setup()
         self.eval()
         self.kept_runs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        """Runs that are kept with the model and go with it: CAAP's blanks."""
+        """Runs cached with the model: CAAP's blanks."""
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
     @property
     def architecture(self) -> Architecture:
-        """The steps of timm's model, by the one interface that all families have."""
+        """The steps of timm's model, through the common interface of all families."""
         if self._architecture.vit is not self.vit:
             self._architecture = architecture_of(self.vit)
         return self._architecture
 
     @property
     def readout(self) -> Readout:
-        """What makes class scores of the last tokens: timm's own head, or `head` with it or in its place."""
+        """The head that computes class scores: timm's own, `head`, or `head` on timm's features."""
         return self.architecture.readout(self.head, self.spec.n_prefix)
 
     @property
@@ -130,7 +130,7 @@ class HookedViT(HookedModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of scores that the head gives, measured by running it."""
+        """Number of scores that the head outputs, measured by running it."""
         return self.readout.n_classes(self.spec.d_model, self._outputs)
 
     @property
@@ -140,16 +140,16 @@ class HookedViT(HookedModel):
 
     @property
     def classifiers(self) -> Sequence[nn.Module]:
-        """The head's last parts; two for a distilled DeiT."""
+        """The last modules of the head; two for a distilled DeiT."""
         return self.readout.classifiers
 
     @property
     def class_layers(self) -> int:
-        """How many of the last blocks' class tokens the head reads (4 for one DINOv2 head, else 1)."""
+        """Number of last blocks whose class tokens the head reads (4 for one DINOv2 head, otherwise 1)."""
         return self.readout.class_layers
 
     def reads_class_token(self, layer: int) -> bool:
-        """True if the head reads the class token leaving this block, besides the last block's."""
+        """True if the head reads the class token leaving this block, in addition to the last block's."""
         return self.spec.n_layers - self.class_layers <= layer < self.spec.n_layers - 1
 
     @property
@@ -168,7 +168,7 @@ class HookedViT(HookedModel):
         return self.spec.patch_size
 
     def activation_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one image's activation at a hook point (full or short name), without the batch axis."""
+        """Shape of the activation at a hook point (full or short name) for one image, without the batch axis."""
         short = self.find(name)[0].short
         pooling, point = self.readout.attention, short.removeprefix("attn_pool.")
         if pooling is not None and point != short:
@@ -176,22 +176,22 @@ class HookedViT(HookedModel):
         return activation_shape(self.spec, short, self.readout.pooled_shape(self.spec.d_model), self.n_classes)
 
     def at_image_size(self, image_size: int | tuple[int, int]) -> "HookedViT":
-        """This model for images of another size, with hook points of its own; this one stays as it is.
+        """This model for images of another size, with its own hook points; this one is unchanged.
 
         ```python
         fine = model.at_image_size(448)        # a model for 224 pixels: 4 times the patches
         wide = model.at_image_size((224, 448))
         ```
 
-        Both share all weights but positions, which timm resamples (`set_input_size`), as it does in the forward pass of
-        a model with dynamic_img_size. To resample twice loses detail: take every size from the first model. Nothing is
-        trained; the page "Image sizes" of the documentation shows what that costs.
+        Both share all weights except positions, which timm resamples (`set_input_size`), as in the forward pass of a
+        model with dynamic_img_size. Resampling twice loses detail: make every size from the original model. Nothing is
+        trained; the page "Image sizes" of the documentation shows the effect on accuracy.
 
         Args:
-            image_size: Pixels, or (height, width); in whole patches.
+            image_size: Pixels, or (height, width); a whole number of patches.
 
         Raises:
-            InputError: patches do not fill images of this size, or positions cannot be resampled.
+            InputError: the size is not a whole number of patches, or positions cannot be resampled.
         """
         refuse_extra_tokens(self.vit, "Another image size")
         size = as_image_size(image_size)
@@ -199,38 +199,38 @@ class HookedViT(HookedModel):
         return self.rewrapped(resized(self.vit, size), preprocessing=replace(self.preprocessing, image_size=size))
 
     def with_extra_tokens(self, count: int = 1) -> "HookedViT":
-        """This model with more tokens than it was trained with, as registers at test time (arXiv 2506.08010).
+        """This model with more tokens than it was trained with, as test-time registers (arXiv 2506.08010).
 
-        They stand behind the other prefix tokens, are zeros without positions (relative and rotary positions take them
-        for class tokens), and heads do not read them, but for pooling by attention over all tokens. Hook points,
-        methods and CAAP take them for registers. The new model shares this one's weights and has hook points of its
-        own; this one stays as it is.
+        They follow the other prefix tokens and are zeros without positions (relative and rotary positions treat them as
+        class tokens); heads do not read them, except for attention pooling over all tokens. Hook points, methods and
+        CAAP treat them as registers. The new model shares this one's weights and has its own hook points; this one is
+        unchanged.
 
         Args:
             count: Number of new tokens.
 
         Raises:
-            InputError: the head adds positions to all tokens, and has none for new ones.
+            InputError: the head adds positions to all tokens, and has none for the new ones.
         """
         return self.rewrapped(extended(self.vit, count), name=f"{self.model_name} + {count} token{'s' * (count != 1)}")
 
     def rewrapped(self, vit: nn.Module, **changes: Any) -> "HookedViT":
-        """This head, preprocessing, class names and name, or others, around another timm model."""
+        """Another timm model with this model's head, preprocessing, class names and name, except for `changes`."""
         own = {"head": self.head, "preprocessing": self.preprocessing, "class_names": self._given_names}
         return HookedViT(vit, **{"name": self.model_name, **own, **changes})
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
         """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
 
-        A class's score is `logit_scale` times the cosine of the image embedding with the prompt's text embedding. The
-        new model shares this one's weights and has hook points of its own; this one stays as it is.
+        The score of a class is `logit_scale` times the cosine similarity of image and text embedding. The new model
+        shares this one's weights and has its own hook points; this one is unchanged.
 
         Args:
-            prompts: Text embeddings [width] of the same CLIP model's text encoder, by prompt; they are normalised.
+            prompts: Text embeddings [width] from the same CLIP model's text encoder, by prompt; they are normalised.
             logit_scale: CLIP's learned temperature, about 100.
 
         Raises:
-            InputError: no prompts, or an embedding of another width.
+            InputError: there are no prompts, or an embedding has the wrong width.
         """
         head = prompt_head(prompts, self.vit, logit_scale)
         return self.rewrapped(self.vit, head=head, class_names=tuple(prompts)).to(self.device, self.dtype)
@@ -256,16 +256,16 @@ class HookedViT(HookedModel):
         class_tokens: ClassTokens = (),
         tokens: Tokens = None,
     ) -> Float[Tensor, "batch classes"] | Stream:
-        """Logits [batch, class]; or a part of the way, as in TransformerLens.
+        """Logits [batch, class], or the result of some of the blocks, as in TransformerLens.
 
         Args:
             images: Images, or with `start_at_layer` the residual stream [batch, token, d_model] entering that block.
-            start_at_layer: First block to run; n_layers runs the head only.
+            start_at_layer: First block to run; with n_layers only the head runs.
             stop_at_layer: Stop before this block and return the residual stream entering it.
-            class_tokens: With `start_at_layer`, class tokens [batch, d_model] that blocks before it put out, where the
-                head reads them (DINOv2 head on four blocks).
-            tokens: With `start_at_layer`, which tokens the stream holds, [token] or [batch, token], where they are not
-                all: attention may read positions. Prefix tokens have to come first, and all of them.
+            class_tokens: With `start_at_layer`, class tokens [batch, d_model] leaving the blocks before it, if the head
+                reads them (DINOv2 head on four blocks).
+            tokens: With `start_at_layer`, the token numbers in the stream, [token] or [batch, token], if it does not
+                hold all tokens: attention may depend on positions. All prefix tokens must be included, first.
         """
         n_layers = self.spec.n_layers
         stop = n_layers if stop_at_layer is None else stop_at_layer
@@ -294,14 +294,14 @@ class HookedViT(HookedModel):
         step: Callable[[int, Tensor], Tensor] | None = None,
         class_token: Callable[[Tensor], Tensor] = lambda x: x[:, 0],
     ) -> tuple[Tensor, list[Float[Tensor, "batch d_model"]]]:
-        """What leaves the last of some blocks, and all class tokens so far that the head reads besides its own.
+        """The stream leaving the last of some blocks, and all class tokens of earlier blocks that the head reads.
 
         Args:
-            x: What enters the first of them.
+            x: The stream entering the first of them.
             layers: The blocks, in order.
-            class_tokens: What blocks before them put out.
-            step: What runs a block on what enters it; by default `run_block`.
-            class_token: Takes the class tokens from what leaves a block.
+            class_tokens: Class tokens leaving the blocks before them.
+            step: Function that runs a block on the stream entering it; by default `run_block`.
+            class_token: Function that takes the class tokens from the stream leaving a block.
         """
         collected = list(class_tokens)
         for layer in layers:
@@ -311,20 +311,20 @@ class HookedViT(HookedModel):
         return x, collected
 
     def run_block(self, layer: int, resid: Stream, tokens: Tokens = None) -> Stream:
-        """One block, through its hook points.
+        """The stream leaving one block, run through its hook points.
 
         Args:
             layer: The block.
             resid: The residual stream entering it.
-            tokens: Which tokens that stream holds, where they are not all; see `forward`.
+            tokens: The token numbers in that stream, if it does not hold all tokens; see `forward`.
 
         Raises:
-            InputError: a torch hook sits on the block, its attention or its MLP, where it would not be run.
+            InputError: a torch hook is on the block, its attention or its MLP, where it would not run.
         """
         for name, module in [("model.vit.blocks", cast(Any, self.vit).blocks), *self._parts(layer)]:
             if is_watched(module):
                 raise InputError(
-                    f"A torch hook on {name} would not run: the hooked model takes its steps one by one. "
+                    f"A torch hook on {name} would not run: the hooked model runs its steps one by one. "
                     f"Use a hook point, such as blocks.{layer}.hook_resid_post, .hook_attn_out or .hook_mlp_out, or "
                     "hook a module inside it, such as norm1."
                 )
@@ -334,14 +334,14 @@ class HookedViT(HookedModel):
     def after_heads(
         self, layer: int, resid: Stream, normalized: Stream, z: Float[Tensor, "batch head token d_head"]
     ) -> Stream:
-        """The rest of a block behind its heads, for any rows; see `caap_lab.models.block.after_heads`."""
+        """The rest of a block after its heads, for any rows; see `caap_lab.models.block.after_heads`."""
         self._count(resid)
         points = cast(BlockPoints, self.blocks[layer])
         with some_rows():
             return after_heads(self.architecture.block(layer), points, resid, normalized, z)
 
     def _count(self, resid: Stream) -> None:
-        """A block's share of a forward pass, by the tokens that it runs."""
+        """Count a block's part of a forward pass, in proportion to the number of tokens."""
         batch, tokens = resid.shape[:2]
         count_passes(batch * tokens / (self.spec.n_tokens * self.spec.n_layers))
 
@@ -374,16 +374,16 @@ class HookedViT(HookedModel):
 
     def _stepped_through(self) -> Iterator[tuple[str, nn.Module]]:
         yield from super()._stepped_through()
-        still_there = len(getattr(self.vit, "blocks", ()))  # blocks may have been taken out, or another model put in
+        still_there = len(getattr(self.vit, "blocks", ()))  # blocks may have been removed, or the model replaced
         for layer in range(min(self.n_layers, still_there)):
             yield from self._parts(layer)
 
     def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:
-        """A block, its attention and its MLP by name, whose steps `run_block` takes one by one."""
+        """A block, its attention and its MLP, whose steps `run_block` runs one by one, by name."""
         parts = self.architecture.block(layer).stepped_through
         return [(f"model.vit.blocks[{layer}]{name}", module) for name, module in parts]
 
-    # -- recording and patching: the one place where models import what stands below them -------------------------
+    # -- recording and patching: the only place where models import a package that builds on them -----------------
 
     def record(
         self,

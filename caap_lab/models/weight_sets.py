@@ -1,4 +1,4 @@
-"""Which of a checkpoint's tensors are the model's: sets of weights under keys, and prefixes in front of names."""
+"""Which tensors of a checkpoint are the model's weights: sets of weights under keys, and prefixes of names."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,45 +9,45 @@ from torch import Tensor
 from caap_lab.errors import CheckpointError
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "model_state_dict")
-"""Where training scripts put weights; of several, the first is taken, in timm's order: averaged ones come first."""
+"""Keys under which training scripts save weights, in timm's order of preference: averaged ones first."""
 _CHOSEN_BY_TIMM = {"state_dict_ema", "model_ema", "state_dict", "model"}
 _PREFIXES = (
     *("module", "model", "backbone", "encoder", "net", "network", "vit", "cnn", "base_model", "timm_model"),
     *("teacher", "student", "ema", "model_ema", "ema_model", "online_model"),
 )
-"""What wrappers put in front of the names of all their model's weights."""
+"""Prefixes that wrappers add to the names of their model's weights."""
 _PATCHES = ".patch_embed.proj.weight"
 _CONVERTED_BY_TIMM = {"visual"}
-"""In front of names in layouts that timm converts."""
+"""Prefixes of names in layouts that timm converts."""
 _IN_FRONT = re.compile(rf"^(({'|'.join(_PREFIXES)})\.)+")
 _INSIDE_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch's compiler and training wrappers put into names, wherever they wrap."""
+"""What torch's compiler and training wrappers insert into names."""
 _OF_TRAINING = re.compile(r"(loss|criterion|optim|sched|scaler|metric)", re.IGNORECASE)
-"""In the first part of a name or in a key: what training keeps beside the model."""
+"""Patterns in keys, or in the first part of names, of training state that is not the model."""
 _COUNTERS = {"n_averaged", "initted", "step", "global_step", "num_updates", "epoch"}
 _PROJECTION_HEADS = re.compile(r"(head\.(mlp|last_layer)|dino_head|ibot_head)\.")
-"""DINO's and iBOT's heads, which only their training reads: class scores are made of the backbone's features."""
+"""DINO's and iBOT's heads, which only training uses: class scores are computed from the backbone's features."""
 _ADAPTERS = re.compile(r"\.(lora_\w+|hada_\w+|lokr_\w+|ia3_\w+|oft_\w+|vera_\w+|base_layer)\.|\.(ia3_\w+|lora_\w+)$")
 _OF_MODELS = re.compile(
     r"(cls_token|pos_embed|patch_embed\.proj\.weight|blocks\.0\..+|conv1\.weight|layer1\.0\..+|stem\.proj\.weight"
     r"|features\.(0|conv0)\..+)$"
 )
-"""Names by which a supported timm model's weights are known."""
+"""Names that identify the weights of a supported timm model."""
 _MOST_SHOWN = 4
 _MOST_SETS_SHOWN = 6
 
 
 def find_weights(content: Any, file: object, key: str | None = None) -> dict[str, Tensor]:
-    """A model's tensors by its own names, out of what a checkpoint holds.
+    """A model's tensors under its own names, from the content of a checkpoint.
 
     Args:
-        content: What was read.
-        file: What errors call it.
-        key: Which set of weights: a key at any depth, or a prefix of names; None where there is one set alone.
+        content: The content of the file.
+        file: The file's name in errors.
+        key: Which set of weights: a key at any depth, or a prefix of names; None if there is only one set.
 
     Raises:
-        CheckpointError: there are no weights; several sets, and no key that chooses; or weights beside the model's
-            that are not known to be training's alone.
+        CheckpointError: there are no weights; there are several sets and no key to choose; or there are other weights
+            that may not belong to training only.
     """
     if isinstance(content, dict) and key is not None:
         content = _chosen(content, key, file)
@@ -61,15 +61,15 @@ def find_weights(content: Any, file: object, key: str | None = None) -> dict[str
     adapters = [name for name in state if _ADAPTERS.search(name)]
     if adapters:
         raise CheckpointError(
-            f"{file} holds adapters ({adapters[0]}), whose scale and base model are not in it. Load them with peft and "
-            "wrap the model, cl.wrap(peft.PeftModel.from_pretrained(base_model, folder)); or save the weights of "
+            f"{file} holds adapters ({adapters[0]}) without their scale and base model. Load them with peft and wrap "
+            "the model, cl.wrap(peft.PeftModel.from_pretrained(base_model, folder)); or save the weights of "
             "model.merge_and_unload()."
         )
     return _by_own_names(state, file)
 
 
 def _unwrapped(content: Any, file: object) -> Any:
-    """What lies under the keys of training scripts."""
+    """The content under the keys of training scripts."""
     while isinstance(content, dict):
         key: Any = next((key for key in _WRAPPERS if _holds_tensors(content.get(key))), None)
         if key is not None:
@@ -79,7 +79,7 @@ def _unwrapped(content: Any, file: object) -> Any:
             sets = [name for name in sets if not _OF_TRAINING.search(str(name))]
             if len(sets) > 1:
                 raise CheckpointError(
-                    f"{file} holds weights as {_several(sets)}, and which to load is not known.{_choose(sets[0])}"
+                    f"{file} holds weights as {_several(sets)}; it is not clear which to load.{_choose(sets[0])}"
                 )
             key = next(iter(sets), None)
         if key is None:
@@ -89,7 +89,7 @@ def _unwrapped(content: Any, file: object) -> Any:
 
 
 def _check_one_set(content: Mapping[Any, Any], key: str, file: object) -> None:
-    """Refuse a second set of the same weights under a key that timm does not know, such as "ema" or "teacher"."""
+    """Raise CheckpointError for a second set of the same weights under a key unknown to timm, such as "ema"."""
     chosen = _bare_names(content[key])
     for other, value in content.items():
         if other == key or (other in _CHOSEN_BY_TIMM and key in _CHOSEN_BY_TIMM):
@@ -99,31 +99,31 @@ def _check_one_set(content: Mapping[Any, Any], key: str, file: object) -> None:
 
 
 def _by_own_names(state: dict[str, Tensor], file: object) -> dict[str, Tensor]:
-    """Weights without what wrappers put in front of their names, and without what only training reads."""
+    """Weights without the prefixes of wrappers, and without those that only training uses."""
     while True:
         if any(_OF_MODELS.match(name) for name in state):
             return {name: value for name, value in state.items() if not _is_of_training(name)}
         groups = {prefix: under for prefix in _prefixes(state) if (under := _under(state, prefix))}
         known = {prefix: under for prefix, under in groups.items() if _is_model(under)}
         if len(groups) == 1 and len(next(iter(groups.values()))) == len(state):
-            state = next(iter(groups.values()))  # all names have it, whatever they are
+            state = next(iter(groups.values()))  # all names have this prefix
             continue
         if not known:
             return state
         first = next(iter(known))
         if len(known) > 1:
             raise CheckpointError(
-                f"{file} holds weights as {_several(known)} in front of their names, and which to load is not known."
+                f"{file} holds weights with the prefixes {_several(known)}; it is not clear which to load."
                 f"{_choose(first)}"
             )
         others = [name for name in state if not name.startswith(f"{first}.") and not _is_of_training(name)]
         if others:
             more = f" and {len(others) - _MOST_SHOWN} others" if len(others) > _MOST_SHOWN else ""
             raise CheckpointError(
-                f"{file} holds a model's weights under {first!r} and others beside them: "
-                f"{', '.join(others[:_MOST_SHOWN])}{more}. How the two work together is not in the file. "
-                f"checkpoint_key={first!r} loads the first alone; with a head of your own behind them, build your "
-                f"model, load the weights into it, and call cl.wrap(model.{first}, head=model.head)."
+                f"{file} holds a model's weights under {first!r}, and other weights: "
+                f"{', '.join(others[:_MOST_SHOWN])}{more}. The file does not say how they work together. "
+                f"checkpoint_key={first!r} loads only the former; if the others are a head, build your model, load "
+                f"the weights into it, and call cl.wrap(model.{first}, head=model.head)."
             )
         state = known[first]
 
@@ -133,14 +133,14 @@ def _is_of_training(name: str) -> bool:
 
 
 def _is_model(state: Mapping[str, Tensor]) -> bool:
-    """True if names, behind any prefixes, are those of a supported model."""
+    """True if the names, after any prefixes, are those of a supported model."""
     return any(_OF_MODELS.match(name) for name in state) or any(
         _is_model(under) for prefix in _prefixes(state) if (under := _under(state, prefix))
     )
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """Known prefixes, and others right in front of a Vision Transformer's names: attributes of the user's own."""
+    """Known prefixes, and custom ones directly before a Vision Transformer's names."""
     own = {name.removesuffix(_PATCHES): None for name in names if name.endswith(_PATCHES)}
     return [
         *_PREFIXES,
@@ -154,7 +154,7 @@ def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Tensors by name, without what torch's compiler and training wrappers put into the names."""
+    """Tensors by name, without what torch's compiler and training wrappers insert into the names."""
     named = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     return {_INSIDE_NAMES.sub("", name): value for name, value in named.items()}
 
@@ -165,7 +165,7 @@ def _holds_tensors(content: Any) -> bool:
 
 
 def _bare_names(content: Any) -> set[str]:
-    """Names of the tensors in what a checkpoint has under a key, at any depth, without prefixes."""
+    """Names of the tensors under a key of a checkpoint, at any depth, without prefixes."""
     if not isinstance(content, dict):
         return set()
     inner = (_bare_names(value) for value in content.values())
@@ -173,15 +173,15 @@ def _bare_names(content: Any) -> set[str]:
 
 
 def _alike(one: set[str], other: set[str]) -> bool:
-    """True if two sets of names are of the same model."""
+    """True if two sets of names belong to the same model."""
     return bool(one and other) and 2 * len(one & other) >= min(len(one), len(other))
 
 
 def _chosen(content: Mapping[Any, Any], key: str, file: object) -> dict[Any, Any]:
-    """What a checkpoint has under a key, or under a prefix of names.
+    """The content of a checkpoint under a key, or under a prefix of names.
 
     Raises:
-        CheckpointError: neither is there.
+        CheckpointError: there is neither.
     """
     found = _search(content, key)
     if found is None:

@@ -1,4 +1,4 @@
-"""How many values a head gives: measured by running it, since a head may be replaced without timm's model knowing."""
+"""The output width of a head, measured by running it: a head may be replaced without updating timm's model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ Found = TypeVar("Found")
 
 
 class Measured(Generic[Found]):
-    """What was measured on a chain of modules; measured anew when the chain has changed."""
+    """A measurement on a chain of modules, repeated when the chain has changed."""
 
     def __init__(self) -> None:
         self._measured: tuple[list[Any], Found] | None = None
 
     def of(self, chain: Sequence[nn.Module], settings: Sequence[Any], measure: Callable[[], Found]) -> Found:
-        """What `measure` gives for these modules and settings."""
-        # The modules themselves are kept, not their ids, which Python gives out again.
+        """The result of `measure` for these modules and settings."""
+        # The modules themselves are stored, not their ids, which Python reuses.
         parts: list[Any] = [part for module in chain for part in module.modules()]
         shapes = [tuple(t.shape) for module in chain for t in (*module.parameters(), *module.buffers())]
         if self._measured is None or not _same([*parts, *settings, *shapes], self._measured[0]):
@@ -29,25 +29,25 @@ class Measured(Generic[Found]):
 
 
 def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: str = "head") -> int:
-    """Values for one image that modules give, run one after the other on `features` values.
+    """Number of values per image that a chain of modules outputs for `features` inputs.
 
     Args:
         chain: Modules, the last of which is the head.
-        features: Values that the first module reads.
+        features: Number of inputs of the first module.
         like: A tensor on the modules' device, in their number format.
-        what: What the last module is called in errors.
+        what: Name of the last module in errors.
 
     Raises:
-        InputError: the head does not take these features, or does not give [batch, class].
+        InputError: the head does not accept these features, or does not return [batch, class].
     """
     head = type(chain[-1]).__name__
     x: Any = torch.zeros(1, features, device=like.device, dtype=like.dtype)
     try:
         with torch.no_grad(), evaluated(chain):
             for module in chain:
-                # A head may be in another format or place until the model that it was given to is moved.
+                # A head may have another format or device until the model that it was given to is moved.
                 own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), like)
-                x = module.forward(x.to(own.device, own.dtype))  # without hooks, which a method may have set
+                x = module.forward(x.to(own.device, own.dtype))  # without hooks that a method may have set
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
             f"The {what} ({head}) cannot read the model's features, {features} values per image: {error}. Give it "
@@ -55,17 +55,15 @@ def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: 
         ) from None
     if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != 1 or not x.shape[1]:
         result = (
-            "logits [batch, class] are needed, [batch, 1] for one output"
-            if what == "head"
-            else "[batch, width] is needed"
+            "expected logits [batch, class], [batch, 1] for one output" if what == "head" else "expected [batch, width]"
         )
         shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"The {what} ({head}) gives {shape} for one image; {result}.")
+        raise InputError(f"The {what} ({head}) returns {shape} for one image; {result}.")
     return x.shape[1]
 
 
 def passes_on(module: nn.Module) -> bool:
-    """True for a head that classifies nothing: an Identity, alone or among dropouts."""
+    """True for a head that does not classify: an Identity, perhaps with dropouts."""
     leaves = (part for part in module.modules() if not list(part.children()))
     return all(isinstance(part, (nn.Identity, nn.Dropout, nn.Sequential, nn.Flatten)) for part in leaves)
 
@@ -78,7 +76,7 @@ def _same(now: list[Any], before: list[Any]) -> bool:
 
 @contextmanager
 def evaluated(chain: Sequence[nn.Module]) -> Iterator[None]:
-    """Modules in evaluation mode, so that measuring changes no running statistics and draws no random numbers."""
+    """Context with modules in evaluation mode, so that measuring changes no statistics and draws no random numbers."""
     training = [part for module in chain for part in module.modules() if part.training]
     for part in training:
         part.training = False

@@ -1,4 +1,4 @@
-"""Any model that a user has as a hooked one: `cl.wrap`."""
+"""`cl.wrap`: hooked models from any model in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,12 +31,12 @@ from caap_lab.models.vit import HookedViT
 from caap_lab.notes import note
 
 _MODELS_INSIDE = ("model", "module", "ema", "backbone", "visual")
-"""Attributes under which objects that are no modules keep theirs: pipelines, trainers, averages."""
+"""Attributes with which pipelines, trainers and averages, which are not modules, hold their model."""
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What was given beside the model."""
+    """The options that were given with the model."""
 
     head: nn.Module | None
     grid: tuple[int, int] | None
@@ -57,7 +57,7 @@ def wrap(
     class_names: Sequence[str] | ClassNames | None = None,
     name: str | None = None,
 ) -> HookedModel:
-    """Any model that you have, with hook points: what `load_model` is for names, for a module in memory.
+    """A hooked model of any module in memory; `load_model` does the same for names.
 
     ```python
     model = cl.wrap(module)    # of timm, transformers, torchvision, or your own
@@ -65,26 +65,26 @@ def wrap(
     ```
 
     A timm Vision Transformer becomes a `HookedViT`, a timm ResNet, DenseNet or VGG a `HookedCNN`, an MLP-Mixer a
-    `HookedMixer`; the model itself stays in it, on its device and in its number format, and is put into evaluation
-    mode. A Vision Transformer of transformers or torchvision becomes a `HookedViT` of its timm twin, which has copies
-    of the weights and was compared with it. Compiled, parallel and averaged models and those with PEFT's adapters are
-    taken out of their wrappers; so is a model in a module of your own that gives the same outputs. A wrapper that does
-    something itself is refused. With `grid`, any other image classifier becomes a `BlackBoxModel`.
+    `HookedMixer`; the model is kept inside, on its device and in its number format, and set to evaluation mode. A
+    Vision Transformer of transformers or torchvision becomes a `HookedViT` of its timm twin, which has copies of the
+    weights and is checked against the original. Compiled, parallel and averaged models and those with PEFT adapters are
+    unwrapped; so is a model inside your own module that returns the same outputs. A wrapper that changes the
+    computation is an error. With `grid`, any other image classifier becomes a `BlackBoxModel`.
 
     Args:
-        model: A module that makes class scores, or features, of images [batch, 3, height, width].
-        head: A module to use in place of a Vision Transformer's own head or, where that gives features, behind them: a
-            linear layer, for example, or a head of `caap_lab.models.heads`.
-        grid: Rows and columns of the maps' cells, for CNNs and black boxes.
-        image_size: Pixels or (height, width), where they differ from the model's own; a Vision Transformer's positions
-            are resampled.
-        preprocessing: How photos become tensors, as a `Preprocessing` or an image processor of transformers. By default
-            what the model's timm configuration or its checkpoint's files say.
+        model: A module that computes class scores, or features, from images [batch, 3, height, width].
+        head: A module to use instead of a Vision Transformer's own head or, if that returns features, on these
+            features: for example a linear layer, or a head from `caap_lab.models.heads`.
+        grid: Rows and columns of the cells of maps, for CNNs and black boxes.
+        image_size: Pixels or (height, width), if different from the model's own; a Vision Transformer's positions are
+            resampled.
+        preprocessing: How photos become tensors: a `Preprocessing` or an image processor of transformers. By default
+            from the model's timm configuration or its checkpoint's files.
         class_names: One name per class; by default the checkpoint's own, or ImageNet-1k names for 1000 classes.
-        name: What results call the model.
+        name: Name of the model in results.
 
     Raises:
-        InputError: the model is not supported; the message says what is, and which part of the model to pass.
+        InputError: the model is not supported; the message says which models are, and which part of the model to pass.
     """
     size = None if image_size is None else as_image_size(image_size)
     options = _Options(head, grid, size, _as_preprocessing(preprocessing), class_names, name)
@@ -94,8 +94,8 @@ def wrap(
         given = [field for field, value in vars(options).items() if value is not None]
         if given:
             raise InputError(
-                f"This {type(module).__name__} is wrapped already, so {given[0]}=... cannot be changed here. Wrap the "
-                f"model in it: cl.wrap(model.body, {given[0]}=...)."
+                f"This {type(module).__name__} is already wrapped, so {given[0]}=... cannot be changed here. Wrap the "
+                f"model inside: cl.wrap(model.body, {given[0]}=...)."
             )
         return module
     if not isinstance(module, nn.Module):
@@ -107,7 +107,7 @@ def wrap(
 
 
 def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
-    """The hooked model of a class that is known; None for others, and for refused ones that `grid` is given for."""
+    """The hooked model of a module of a known class; None for others, and for unsupported ones if `grid` is given."""
     twin: HookedViT | None = None
     try:
         if any(family.fits(module) for family in FAMILIES):
@@ -125,8 +125,8 @@ def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
         if compiled is None:
             raise
         raise InputError(
-            f"{compiled} is compiled on its own, and hook points stand inside it. Put the original back, {compiled} = "
-            f"{compiled}._orig_mod, or compile that in place: {compiled}._orig_mod.compile()."
+            f"{compiled} is compiled separately, but contains hook points. Restore the original, {compiled} = "
+            f"{compiled}._orig_mod, or compile it in place: {compiled}._orig_mod.compile()."
         ) from error
     if twin is not None:
         return _with_its_grid(twin, options)
@@ -170,7 +170,7 @@ def _black_box(module: nn.Module, options: _Options) -> BlackBoxModel:
 
 
 def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
-    """The timm twin of a model of transformers or torchvision; None if its class has none."""
+    """The hooked timm twin of a transformers or torchvision model; None if its class has none."""
     if family_of_class(type(module)) is None:
         return None
     own = options.preprocessing or _read_own(module)
@@ -183,9 +183,9 @@ def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
     if own is None:
         own = Preprocessing.from_timm(twin.model)
         note(
-            f"Nothing says how photos were preprocessed for this {type(module).__name__}: they are normalised as for "
-            f"the family's published checkpoints, with mean {list(own.mean)} and std {list(own.std)}. If it was "
-            "trained with others, give preprocessing=..."
+            f"The preprocessing of this {type(module).__name__} is not known: photos are normalised as for the "
+            f"family's published checkpoints, with mean {list(own.mean)} and std {list(own.std)}. If it was "
+            "trained with other values, give preprocessing=..."
         )
     names = named_classes(twin.class_names) if options.head is None else None
     return HookedViT(
@@ -198,20 +198,20 @@ def _of_twin(module: nn.Module, options: _Options) -> HookedViT | None:
 
 
 def _inside(module: nn.Module, options: _Options) -> HookedModel:
-    """The model inside a module of the user's own, if that module gives the same outputs.
+    """The hooked model inside a user's module, if that module returns the same outputs.
 
     Raises:
-        InputError: it does not, or no model inside is supported, or several are.
+        InputError: it does not, or it contains no supported model or several.
     """
     kind, found = type(module).__name__, find_inside(module, _is_known)
-    black_box = "cl.wrap(model, grid=(14, 14)) makes a black box of the whole, for the methods that need no tokens."
+    black_box = "cl.wrap(model, grid=(14, 14)) wraps all of it as a black box, for methods that do not need tokens."
     if not found:
         held = [path_of(name) for name, _ in module.named_children()]
         parts = f" It holds {', '.join(held[:6])}{' and others' if len(held) > 6 else ''}." if held else ""
         raise InputError(f"{refusal_of(module)}{parts}")
     if len(found) > 1:
         raise InputError(
-            f"This {kind} holds several models: {', '.join(path_of(name) for name in found)}. Pass the one that you "
+            f"This {kind} contains several models: {', '.join(path_of(name) for name in found)}. Pass the one that you "
             f"mean, as in cl.wrap({path_of(next(iter(found)))}); or {black_box}"
         )
     ((name, part),) = found.items()
@@ -219,23 +219,23 @@ def _inside(module: nn.Module, options: _Options) -> HookedModel:
     hooked = _hooked(part, options)
     assert hooked is not None
     if passes_on_to(module, hooked):
-        names = named_classes(configured_names(module, hooked.n_classes))  # of timm's models inside transformers'
+        names = named_classes(configured_names(module, hooked.n_classes))  # for timm models inside transformers models
         if names is not None and options.class_names is None and options.head is None:
             hooked.class_names = names
         return hooked
     head = None if options.head is not None else head_behind(module, name, hooked)
-    for one in training:  # as it was
+    for one in training:  # restore the mode
         one.training = True
     inner = path_of(name)
     way = (
-        f"cl.wrap({inner}, head={head}) gives the outputs of the whole."
+        f"cl.wrap({inner}, head={head}) returns the same outputs."
         if head is not None
-        else f"Pass that part, cl.wrap({inner}), with what stands around it as preprocessing=... (a normalisation "
-        "before it) or head=... (a layer behind its features)."
+        else f"Pass that part, cl.wrap({inner}), and what surrounds it as preprocessing=... (a normalisation before "
+        "it) or head=... (a layer after its features)."
     )
     raise InputError(
-        f"This {kind} does something itself: on random images its outputs are not those of {inner}, the "
-        f"{type(part).__name__} in it. {way} Or {black_box}"
+        f"This {kind} changes the computation: on random images its outputs are not those of {inner}, the "
+        f"{type(part).__name__} inside. {way} Or {black_box}"
     )
 
 
@@ -251,8 +251,8 @@ def _is_known(module: nn.Module) -> bool:
 def _with_its_grid(hooked: Any, options: _Options) -> Any:
     if options.grid is not None and tuple(options.grid) != hooked.grid:
         raise InputError(
-            f"grid={options.grid}: maps of {hooked.model_name} have a cell for each of its {hooked.grid[0]} x "
-            f"{hooked.grid[1]} patches. Leave grid out; cl.BlackBoxModel(model, grid=...) makes a black box of it."
+            f"grid={options.grid}: maps of {hooked.model_name} have one cell per patch, {hooked.grid[0]} x "
+            f"{hooked.grid[1]}. Omit grid; cl.BlackBoxModel(model, grid=...) wraps it as a black box."
         )
     return hooked
 
@@ -263,20 +263,20 @@ def _check_no_head(module: nn.Module, options: _Options) -> None:
 
 
 def _as_preprocessing(given: Any) -> Preprocessing | None:
-    """A `Preprocessing`, or what an image processor of transformers does."""
+    """A `Preprocessing` from a given one or an image processor of transformers."""
     if given is None or isinstance(given, Preprocessing):
         return given
-    processor = getattr(given, "image_processor", given)  # of a processor of images and text
+    processor = getattr(given, "image_processor", given)  # a processor of images and text
     if type(processor).__module__.split(".")[0] == "transformers" and hasattr(processor, "to_dict"):
         return from_settings(processor.to_dict(), type(processor).__name__)
     raise InputError(
         f"preprocessing={type(given).__name__} is neither a cl.Preprocessing nor an image processor of transformers. "
-        "Give its numbers: cl.Preprocessing(image_size, mean, std)."
+        "Give its values: cl.Preprocessing(image_size, mean, std)."
     )
 
 
 def _read_own(module: nn.Module) -> Preprocessing | None:
-    """What the files say of a checkpoint that transformers has loaded: its folder's, or those in the hub's cache."""
+    """The preprocessing in the files of a checkpoint loaded by transformers: in its folder, or in the hub's cache."""
     where = str(getattr(getattr(module, "config", None), "name_or_path", "") or "")
     if not where:
         return None
@@ -287,26 +287,26 @@ def _read_own(module: nn.Module) -> Preprocessing | None:
 
     try:
         cached = try_to_load_from_cache(where, "preprocessor_config.json")
-    except HFValidationError:  # a name that is no repository's
+    except HFValidationError:  # a name that is not a repository's
         return None
     return read_preprocessing(Path(cached).parent) if isinstance(cached, str) else None
 
 
 def _no_module(given: Any) -> InputError:
-    """The error for what is no module, with what to pass instead."""
+    """The error for an argument that is not a module, with what to pass instead."""
     kind = type(given).__name__
     if isinstance(given, (str, Path)):
         return InputError(f"{str(given)!r} is a name; cl.load_model loads models by name or folder.")
     if isinstance(given, dict):
         return InputError(
-            "These are weights or settings in a dict, and no model: load them into a module, or give their file to "
+            "This is a dict of weights or settings, not a model: load them into a module, or pass their file to "
             "cl.load_model(name, checkpoint=...)."
         )
     inside = [name for name in _MODELS_INSIDE if isinstance(getattr(given, name, None), nn.Module)]
     if inside:
-        return InputError(f"{kind} is no torch.nn.Module, and holds one: cl.wrap(model.{inside[0]}).")
+        return InputError(f"{kind} is not a torch.nn.Module but holds one: cl.wrap(model.{inside[0]}).")
     if isinstance(given, (tuple, list)):
         places = [place for place, value in enumerate(given) if isinstance(value, nn.Module)]
         hint = f": cl.wrap(model[{places[0]}])" if places else ""
         return InputError(f"Expected one model, not a {kind}{hint}.")
-    return InputError(f"cl.wrap takes a torch.nn.Module, not {kind}; put a function into the forward of a module.")
+    return InputError(f"cl.wrap takes a torch.nn.Module, not {kind}; call a function in the forward of a module.")

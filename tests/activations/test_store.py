@@ -103,7 +103,7 @@ def test_what_is_not_there_is_named() -> None:
     for key, message in [
         (("resid_post", 1), r"holds resid_pre \(layers 0-3\), ln1.normalized"),
         (("resid_pre", 4), "not in this store"),
-        ("resid_pre", r"of every layer; say which, as in \['resid_pre', 0\]"),
+        ("resid_pre", r"of every layer; give the layer, as in \['resid_pre', 0\]"),
         (("normalized", 1), "could be any of"),
         (2, "Image 2 is not in this store of 2"),
         (slice(0, 2, 2), "steps of one"),
@@ -155,11 +155,11 @@ def test_negative_layers_count_from_the_last_of_the_model(tmp_path: Path) -> Non
     assert torch.equal(store["resid_pre", -1], store["resid_pre", 3]) and ("resid_pre", -2) not in store
     opened = ActivationStore.open(store.save(tmp_path / "store"))
     assert torch.equal(opened["resid_pre", -1], store["resid_pre", 3])
-    with pytest.raises(InputError, match="of layer 2 is not in this store, which has it of layers 1, 3"):
+    with pytest.raises(InputError, match="of layer 2 is not in this store, which has it for layers 1, 3"):
         store["resid_pre", -2]
     with pytest.raises(InputError, match="Layer -5 does not exist: this model has 4 layers"):
         store["resid_pre", -5]
-    with pytest.raises(InputError, match="does not know how many layers"):
+    with pytest.raises(InputError, match="does not know the number of layers"):
         replace(store, n_layers=None)["resid_pre", -1]
 
 

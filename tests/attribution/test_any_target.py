@@ -89,7 +89,7 @@ def test_targets_on_every_kind_of_head(subject: str) -> None:
     assert same(difference, maps(model, image, name, lambda logits: logits[:, 4] - logits[:, 1]))
     heads = model.classifiers
     if not heads:
-        with pytest.raises(cl.InputError, match="of which the feature that the head reads is not known"):
+        with pytest.raises(cl.InputError, match="the feature that its head reads is not known"):
             maps(model, image, name, cl.direction(torch.ones(4), "ones"))
     elif all(isinstance(part, nn.Linear) for part in heads):
         row = heads[0].weight.detach()[3]
@@ -230,7 +230,7 @@ def test_maps_keep_their_target_in_files(tmp_path: Path) -> None:
         assert saved.target_name == m.target_name == name and saved.target_class == m.target_class
         assert name in repr(m) and name in m.plot().axes[1].get_title().replace("\n", " ")
         if name == "a function of the logits":
-            with pytest.raises(cl.InputError, match="'<lambda>', which files do not hold: give it again, target="):
+            with pytest.raises(cl.InputError, match="'<lambda>', which files do not hold: pass it again, target="):
                 map_targets(model, saved)
             continue
         assert saved.target == target if target is not direction else torch.equal(saved.target.vector, direction.vector)

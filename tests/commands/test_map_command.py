@@ -120,7 +120,7 @@ def test_cutoff_may_be_written_in_any_way(photo: Path, tmp_path: Path, capsys) -
 
 def test_a_huge_image_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["map", "--demo", "--image-size", "100000000", "--out", str(tmp_path)]) == 2
-    assert "is more than 8192 pixels a side" in capsys.readouterr().err
+    assert "is more than 8192 pixels per side" in capsys.readouterr().err
 
 
 def test_flags_of_caap_reach_the_map(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

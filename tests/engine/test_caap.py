@@ -319,7 +319,7 @@ def test_dropped_needs_a_class_token(family: str) -> None:
 def test_hooks_on_the_model_are_refused_not_ignored() -> None:
     model = build("vit")
     model.add_hook("blocks.0.hook_mlp_out", lambda activation, hook: activation * 0)
-    with pytest.raises(InputError, match="carries hooks"):
+    with pytest.raises(InputError, match="has hooks"):
         cl.caap(model, random_images(model, 1), 0)
 
 

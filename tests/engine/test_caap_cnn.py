@@ -149,7 +149,7 @@ def test_what_does_not_fit_a_cnn_is_refused(name: str, options: dict[str, Any], 
 def test_a_cnn_with_hooks_or_in_training_is_refused() -> None:
     model = small_cnn("vgg")
     model.add_hook("hook_embed", lambda x, hook: x)
-    with pytest.raises(cl.InputError, match="carries hooks"):
+    with pytest.raises(cl.InputError, match="has hooks"):
         cl.caap(model, images(1), 0)
     model.reset_hooks()
     with pytest.raises(cl.InputError, match="training mode"):

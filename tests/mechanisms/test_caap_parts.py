@@ -174,7 +174,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"layers": 4}, "Layer 4 does not exist"),
     ({"heads": {"a": [(4, 0)]}}, r"\(4, 0\) is no head"),
     ({"heads": {"a": []}}, "names no head"),
-    ({"heads": {"a": [(0, 0)]}, "layers": 1}, "leave layers out"),
+    ({"heads": {"a": [(0, 0)]}, "layers": 1}, "omit layers"),
     ({"blank": "zero_activations"}, "made of activations"),
     ({"patches": "top0"}, "use 'top10', 'all', or a list"),
     ({"neighbourhood": "big"}, "There is no neighbourhood"),

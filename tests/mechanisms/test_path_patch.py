@@ -217,6 +217,6 @@ def test_a_model_with_hooks_is_refused() -> None:
     images = random_images(model, 1)
     with (
         model.hooks(fwd_hooks=[("hook_embed", lambda x, hook: x)]),
-        pytest.raises(cl.InputError, match="carries hooks"),
+        pytest.raises(cl.InputError, match="has hooks"),
     ):
         cl.path_patch(model, images, images, "0.1", "logits", 1, progress=False)

@@ -186,9 +186,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     refused("activation='gelu' is not known", activation="gelu")
     refused("subtract_bias is for saev files", activation="relu", subtract_bias=True)
     torch.save(nn.Linear(3, 3), tmp_path / "whole.pt")
-    refused("holds Python objects beside weights .*nothing in it was run", "whole.pt", activation="relu")
+    refused("holds Python objects besides weights .*nothing in it was run", "whole.pt", activation="relu")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps({"a": Path("/")}))
-    refused("holds Python objects|something else than weights", "bare.pt", activation="relu")
+    refused("holds Python objects|something other than weights", "bare.pt", activation="relu")
     refused("no checkpoint file", "missing.pt")
     torch.save({"weight": X}, tmp_path / "other.pt")
     refused(

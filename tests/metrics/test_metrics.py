@@ -304,7 +304,7 @@ def test_what_cannot_be_used_is_refused(demo: cl.HookedViT) -> None:
         cl.insertion_deletion(build("vit"), random_images(build("vit"), 1), m)
     with pytest.raises(cl.InputError, match="Expected attribution maps"):
         cl.insertion_deletion(demo, scene.image, [m.scores])
-    with pytest.raises(cl.InputError, match=r"mask has to be bool \[64, 64\].*this is float32 \[64, 64\]"):
+    with pytest.raises(cl.InputError, match=r"mask must be bool \[64, 64\].*this is float32 \[64, 64\]"):
         cl.localisation(m, np.zeros((64, 64), dtype=np.float32))
     with pytest.raises(cl.InputError, match="this is Image"):
         cl.localisation(m, scene.image)

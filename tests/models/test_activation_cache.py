@@ -62,14 +62,14 @@ def test_it_is_a_dict_of_full_names(cache: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("pattern", r"is an activation of every layer; say which, as in \['pattern', 0\]"),
-        (("pattern", 9), "of layer 9 is not in this cache, which has it of layers 0-3"),
+        ("pattern", r"is an activation of every layer; give the layer, as in \['pattern', 0\]"),
+        (("pattern", 9), "of layer 9 is not in this cache, which has it for layers 0-3"),
         (("pattern", -5), "Layer -5 does not exist: this model has 4 layers"),
         (("patern", 1), "Nearest: attn.pattern"),
         (("normalized", 1), "could be any of ln1.normalized, ln2.normalized"),
-        (3, "is no name of an activation"),
-        (("q", "1"), "is no name of an activation"),
-        (("q", 1, "attn", 2), "is no name of an activation"),
+        (3, "is not the name of an activation"),
+        (("q", "1"), "is not the name of an activation"),
+        (("q", 1, "attn", 2), "is not the name of an activation"),
     ],
     ids=str,
 )

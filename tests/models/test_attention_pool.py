@@ -133,7 +133,7 @@ def test_patches_and_sweeps_of_the_pooling() -> None:
         model.run_patched(first, Patch("attn_pool.pattern", tokens=tokens.cls()))
     with pytest.raises(InputError, match="heads 0 to 2"):
         model.run_patched(first, Patch("attn_pool.pattern", heads=3))
-    with pytest.raises(InputError, match="leave layers out"):
+    with pytest.raises(InputError, match="omit layers"):
         model.run_patched(first, Patch("attn_pool.pattern", layers=[1]))
 
 

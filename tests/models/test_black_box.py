@@ -111,16 +111,19 @@ def test_logits_are_found_where_they_cannot_be_mistaken(change: Callable[[Tensor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda logits: (logits, logits), r"gives tuple of \[2, 7\], \[2, 7\] for 2 images; logits \[batch, class\]"),
-        (lambda logits: {"a": logits, "b": logits}, r"gives dict with a: \[2, 7\], b: \[2, 7\] for 2 images"),
-        (lambda logits: logits[:, 0], r"gives \[2\] .* are needed, \[batch, 1\] for one output"),
-        (lambda logits: logits[..., None, None], r"gives \[2, 7, 1, 1\] for 2 images"),
-        (lambda logits: logits.argmax(1, keepdim=True), r"gives torch.int64; logits .* in floating point"),
-        (lambda logits: SimpleNamespace(), r"gives SimpleNamespace for 2 images"),
-        (lambda logits: logits.softmax(1), "gives probabilities, which add up to 1"),
-        (lambda logits: logits - logits.mean(0), "other logits in a batch than alone"),
+        (
+            lambda logits: (logits, logits),
+            r"returns tuple of \[2, 7\], \[2, 7\] for 2 images; expected logits \[batch, class\]",
+        ),
+        (lambda logits: {"a": logits, "b": logits}, r"returns dict with a: \[2, 7\], b: \[2, 7\] for 2 images"),
+        (lambda logits: logits[:, 0], r"returns \[2\] .* expected logits .*, \[batch, 1\] for one output"),
+        (lambda logits: logits[..., None, None], r"returns \[2, 7, 1, 1\] for 2 images"),
+        (lambda logits: logits.argmax(1, keepdim=True), r"returns torch.int64; expected floating-point logits"),
+        (lambda logits: SimpleNamespace(), r"returns SimpleNamespace for 2 images"),
+        (lambda logits: logits.softmax(1), "returns probabilities, which sum to 1"),
+        (lambda logits: logits - logits.mean(0), "depend on the rest of the batch"),
         (lambda logits: logits + 100 * torch.rand_like(logits), "draws random numbers in evaluation mode"),
-        (lambda logits: logits * float("nan"), "gives NaN or infinity on random images"),
+        (lambda logits: logits * float("nan"), "returns NaN or infinity on random images"),
     ],
 )
 def test_what_gives_no_logits_is_refused(change: Callable[[Tensor], Any], message: str) -> None:
@@ -131,11 +134,11 @@ def test_what_gives_no_logits_is_refused(change: Callable[[Tensor], Any], messag
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grid": (5, 4)}, r"grid=\(5, 4\) does not divide images of 24 x 32 .*: 5 rows do not go .*; 4 or 6 do"),
-        ({"grid": (3, 5)}, r"5 columns do not go into 32 pixels; 4 or 8 do"),
-        ({"grid": 14}, r"grid=14 is not the \(rows, columns\)"),
-        ({"grid": (3, 0)}, r"grid=\(3, 0\) is not the"),
-        ({"grid": (3.0, 4)}, r"is not the \(rows, columns\)"),
+        ({"grid": (5, 4)}, r"grid=\(5, 4\) does not divide images of 24 x 32 .*: 5 rows do not divide .*; 4 or 6 do"),
+        ({"grid": (3, 5)}, r"5 columns do not divide 32 pixels; 4 or 8 do"),
+        ({"grid": 14}, r"grid=14 is not a pair \(rows, columns\)"),
+        ({"grid": (3, 0)}, r"grid=\(3, 0\) is not a pair"),
+        ({"grid": (3.0, 4)}, r"is not a pair \(rows, columns\)"),
         ({"image_size": (24,)}, r"image_size=\(24,\) is not a number of pixels or a \(height, width\)"),
         ({"image_size": "large"}, "image_size='large' is not a number of pixels"),
         ({"class_names": ["cat"]}, "1 class names were given for a head of 7 classes"),
@@ -147,9 +150,9 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 
 
 def test_modules_that_do_not_run() -> None:
-    with pytest.raises(InputError, match=r"Linear does not run on images \[2, 3, 24, 32\] .*\. Give the size"):
+    with pytest.raises(InputError, match=r"Linear does not run on images \[2, 3, 24, 32\] .*\. Give its image size"):
         wrapped(nn.Linear(4, 2))
-    with pytest.raises(InputError, match=r"wraps a torch\.nn\.Module, not function; put a function into the forward"):
+    with pytest.raises(InputError, match=r"wraps a torch\.nn\.Module, not function; call a function in the forward"):
         wrapped(lambda images: images)  # type: ignore[arg-type]
     model = wrapped(PlainNet())
     with pytest.raises(InputError, match="training mode"):
@@ -288,11 +291,14 @@ def test_the_last_maps_are_taken_by_default() -> None:
     [
         (
             "featurs.3",
-            r"plain_net has no layer 'featurs.3'. Nearest: features.3.* Maps are made by features.2.*others",
+            r"plain_net has no layer 'featurs.3'. Nearest: features.3.* Layers with maps: features.2.*others",
         ),
-        ("head", r"The layer 'head' of plain_net gives \[2, 7\] for two images, and no maps \[batch, channel, row"),
+        (
+            "head",
+            r"The layer 'head' of plain_net returns \[2, 7\] for two images, which are not maps \[batch, channel, row",
+        ),
         ("twice", r"The layer 'twice' of plain_net runs 2 times in a forward pass"),
-        ("unused", r"The layer 'unused' of plain_net does not run when the model does. Maps are made by features.2"),
+        ("unused", r"The layer 'unused' of plain_net does not run when the model does. Layers with maps: features.2"),
         (True, "plain_net has no layer 'True'"),
     ],
 )

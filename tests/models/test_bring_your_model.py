@@ -50,7 +50,7 @@ def test_the_snippets_of_the_page_run(files: Path, capsys: pytest.CaptureFixture
         warnings.filterwarnings("ignore", module=r"transformers|peft|torch")
         names = run_snippets("bring_your_model.md", at_least=9)
     printed = capsys.readouterr().out
-    assert "does something itself" in printed and "cl.wrap(model[1])" in printed
+    assert "changes the computation" in printed and "cl.wrap(model[1])" in printed
     model = names["model"]
     assert isinstance(model, cl.BlackBoxModel) and model.grid == (7, 7)
 

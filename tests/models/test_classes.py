@@ -121,7 +121,7 @@ def test_for_model() -> None:
 
 
 def test_bad_names_are_refused() -> None:
-    for names, message in (((), "No class names"), ("cat", "list of texts"), ((1, 2), "list of texts")):
+    for names, message in (((), "No class names"), ("cat", "list of strings"), ((1, 2), "list of strings")):
         with pytest.raises(InputError, match=message):
             ClassNames(names)
     with pytest.raises(InputError, match="1 class ids were given for 2 names"):

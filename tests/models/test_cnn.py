@@ -115,7 +115,7 @@ def test_a_module_put_into_the_timm_model_counts() -> None:
 def test_other_architectures_are_refused() -> None:
     with pytest.raises(InputError, match="wraps timm's ResNet, DenseNet and VGG, not ConvNeXt"):
         HookedCNN(timm.create_model("convnext_atto"))
-    with pytest.raises(InputError, match=r"ResNet is not supported by HookedViT.* HookedCNN"):
+    with pytest.raises(InputError, match=r"ResNet is a CNN, which HookedViT does not support.* HookedCNN"):
         HookedViT(timm.create_model("resnet18"))
     with pytest.raises(InputError, match="no pooling"):
         HookedCNN(timm.create_model("resnet18", global_pool="", num_classes=0))

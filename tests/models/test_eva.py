@@ -83,7 +83,7 @@ def test_every_name_of_timms_is_bit_equal_or_refused(name: str) -> None:
     if "sapiens2" in name:
         small["num_kv_heads"] = (heads, min(block.attn.num_kv_heads for block in whole.blocks))
     if "enormous" in name:
-        with pytest.raises(InputError, match="its norms stand behind attention and MLP"):
+        with pytest.raises(InputError, match="its norms follow attention and MLP"):
             HookedViT(timm.create_model(name, **small))
         return
     model = HookedViT(randomise(lambda: timm.create_model(name, **small)))
@@ -246,7 +246,7 @@ def test_another_grid_is_seen() -> None:
 
 def test_what_cannot_be_followed_is_refused() -> None:
     small: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
-    with pytest.raises(InputError, match="EvaBlockPostNorm: its norms stand behind"):
+    with pytest.raises(InputError, match="EvaBlockPostNorm: its norms follow"):
         HookedViT(Eva(**small, use_post_norm=True))
     with pytest.raises(InputError, match="no pooling"):
         HookedViT(Eva(**small, global_pool=""))
@@ -254,7 +254,7 @@ def test_what_cannot_be_followed_is_refused() -> None:
     images = random_images(model, 1)
     assert equals_timm(model, images)
     model.train()
-    with pytest.raises(InputError, match="drops patches or shakes"):
+    with pytest.raises(InputError, match="drops patches or jitters"):
         model(images)
 
 
@@ -279,7 +279,7 @@ def test_an_adapter_that_timm_does_not_run_is_refused_and_others_run() -> None:
     with torch.no_grad():
         assert torch.equal(model(images), model.vit(images))
     adapt(model, "qkv")
-    with pytest.raises(InputError, match=r"stands in the place of blocks\.0\.attn\.qkv, and has no effect"):
+    with pytest.raises(InputError, match=r"replaces blocks\.0\.attn\.qkv but has no effect"):
         model(images)
     apart = build_eva("eva02")  # whose timm calls the layers
     before = apart(images)

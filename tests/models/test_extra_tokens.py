@@ -58,7 +58,7 @@ def test_what_cannot_have_them_is_refused() -> None:
     model = build("vit")
     with pytest.raises(InputError, match="count"):
         model.with_extra_tokens(0)
-    with pytest.raises(InputError, match="take it first"):
+    with pytest.raises(InputError, match="do it first"):
         model.with_extra_tokens().at_image_size(64)
     assert model.at_image_size(64).with_extra_tokens().spec.n_tokens == 1 + 1 + 64
     prompts = {"a cat": torch.ones(7), "a dog": torch.arange(7.0)}

@@ -138,7 +138,7 @@ WRONG_PROMPTS = [
     ({"cat": [0.1] * 7}, "'cat' is list"),
     ({"cat": torch.zeros(7)}, "'cat' is zero, or holds NaN"),
     ({"cat": torch.full((7,), torch.nan)}, "'cat' is zero, or holds NaN"),
-    ({1: torch.randn(7)}, "have to be a list of texts"),
+    ({1: torch.randn(7)}, "must be a list of strings"),
 ]
 
 
@@ -163,7 +163,7 @@ def test_head_by_load_model(tmp_path: Path, linear) -> None:
 
 def test_heads_that_do_not_fit(tmp_path: Path, linear) -> None:
     vit = timm_model("vit_base_patch16_224")
-    with pytest.raises(CheckpointError, match=r"reads 100 features; this model gives 24"):
+    with pytest.raises(CheckpointError, match=r"reads 100 features; this model has 24"):
         read_head(linear(100), vit)
     with pytest.raises(CheckpointError, match="needs a model with a class token"):
         read_head(linear(2 * WIDTH), timm_model("vit_base_patch16_gap_224"))
@@ -172,9 +172,9 @@ def test_heads_that_do_not_fit(tmp_path: Path, linear) -> None:
     with pytest.raises(CheckpointError, match="is not a head"):
         read_head(path, vit)
     cl.save_zero_shot_head(path, torch.randn(3, 9), ["a", "b", "c"])
-    with pytest.raises(CheckpointError, match=r"\[classes, 7\] is needed"):
+    with pytest.raises(CheckpointError, match=r"must be \[classes, 7\]"):
         read_head(path, vit)
-    with pytest.raises(InputError, match="3 text embeddings need as many names; 1"):
+    with pytest.raises(InputError, match="1 names were given for 3 text embeddings"):
         cl.save_zero_shot_head(path, torch.randn(3, 9), ["a"])
     with pytest.raises(InputError, match="2 class names were given for a head of 7"):
         HookedViT(build("vit").vit, class_names=["a", "b"])

@@ -147,7 +147,7 @@ def test_unknown_names_are_errors_with_the_nearest() -> None:
     images = random_images(model, 1)
     with pytest.raises(InputError, match="hook_resid_pre"):
         model.run_with_hooks(images, fwd_hooks=[("blocks.0.hook_resid_per", print)])
-    with pytest.raises(InputError, match="fits no hook point"):
+    with pytest.raises(InputError, match="matches no hook point"):
         model.run_with_hooks(images, fwd_hooks=[(lambda name: "nothing" in name, print)])
     with pytest.raises(InputError, match="no hook point"):
         model.run_with_cache(images, names_filter=["blocks.9.hook_resid_pre"])

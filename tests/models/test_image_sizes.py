@@ -123,7 +123,7 @@ def test_loading_at_another_size_resamples_as_timm_does(
     other = load_model(name, checkpoint=tmp_path / "model.safetensors").at_image_size(WIDE)
     with torch.no_grad():
         assert torch.allclose(other(x), wanted(x), atol=1e-5)
-    with pytest.raises(InputError, match=r"have 8 x 8 pixels\. \(32, 40\) or \(40, 48\) would do"):
+    with pytest.raises(InputError, match=r"have 8 x 8 pixels\. Use \(32, 40\) or \(40, 48\)"):
         load_model(name, checkpoint=tmp_path / "model.safetensors", image_size=(33, 44))
 
 
@@ -174,7 +174,7 @@ def test_patches_that_are_not_square() -> None:
     with torch.no_grad():
         assert other.grid == (3, 3) and torch.equal(other(x), set_by_timm(vit, (24, 48))(x))
     assert torch.allclose(cl.caap(other, x, 0, cutoff=1).all_scores, plain_scores(other, x, cutoff=1), atol=1e-4)
-    with pytest.raises(InputError, match=r"have 8 x 16 pixels\. \(24, 32\) or \(24, 48\) would do"):
+    with pytest.raises(InputError, match=r"have 8 x 16 pixels\. Use \(24, 32\) or \(24, 48\)"):
         model.at_image_size((24, 40))
 
 
@@ -193,8 +193,8 @@ def test_a_model_that_fills_up_images_is_taken_at_whole_sizes() -> None:
 def test_sizes_that_a_model_does_not_take_are_refused() -> None:
     model = build("vit")
     for size, message in (
-        (33, r"\(32, 32\) or \(40, 40\) would do"),
-        (4, r"\(8, 8\) would do"),
+        (33, r"Use \(32, 32\) or \(40, 40\)"),
+        (4, r"Use \(8, 8\)"),
         (9000, "more than 8192 pixels"),
         ("32", "not a number of pixels"),
         ((32, 32, 3), "not a number of pixels"),

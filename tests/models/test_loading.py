@@ -131,16 +131,16 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     save_file(small_vit().state_dict(), whole)
     torch.save(small_vit().state_dict(), tmp_path / "whole.pth")
     cases: dict[str, tuple[bytes, str]] = {
-        "cut.safetensors": (whole.read_bytes()[:5000], "damaged or no safetensors"),
-        "text.safetensors": (b"hello, this is text", "damaged or no safetensors"),
-        "cut.pth": ((tmp_path / "whole.pth").read_bytes()[:5000], "damaged or no PyTorch"),
-        "text.pth": (b"hello, this is text", "damaged or no PyTorch"),
+        "cut.safetensors": (whole.read_bytes()[:5000], "damaged or not a safetensors"),
+        "text.safetensors": (b"hello, this is text", "damaged or not a safetensors"),
+        "cut.pth": ((tmp_path / "whole.pth").read_bytes()[:5000], "damaged or not a PyTorch"),
+        "text.pth": (b"hello, this is text", "damaged or not a PyTorch"),
         "empty.pth": (b"", "is empty"),
         "pointer.safetensors": (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
             "git lfs pull",
         ),
-        "weights.npz": (b"PK", r"ending \.npz"),
+        "weights.npz": (b"PK", r"extension \.npz"),
         "safe.pth": (whole.read_bytes(), r"is a safetensors file .* rename it to safe\.safetensors"),
         "torch.safetensors": (
             (tmp_path / "whole.pth").read_bytes(),
@@ -326,10 +326,10 @@ def test_a_head_from_a_file(named_file: Path, tmp_path: Path) -> None:
 BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"mean": (0.5, 0.5)}, "mean=.* three numbers"),
     ({"std": (0.5, 0.5, 0)}, "std=.* greater than 0"),
-    ({"dtype": "int8"}, "dtype='int8' is none of float32"),
-    ({"dtype": torch.int32}, "is none of float32"),
-    ({"device": "gpu"}, "is no device"),
-    ({"device": "meta"}, "not there"),
+    ({"dtype": "int8"}, "dtype='int8' is not one of float32"),
+    ({"dtype": torch.int32}, "is not one of float32"),
+    ({"device": "gpu"}, "is not a device"),
+    ({"device": "meta"}, "not available"),
     ({"crop_pct": 87.5}, "crop_pct=87.5 is not a number above 0 and at most 1"),
     ({"crop_pct": "all"}, "crop_pct='all' is not a number"),
     ({"image_size": 100}, "not a whole number of patches"),
@@ -623,7 +623,7 @@ def test_two_sets_of_which_timm_chooses_none_are_refused(tmp_path: Path, key: st
         ):
             read_state_dict(tmp_path / "two.pth")
     torch.save({"student": raw, "teacher": averaged}, tmp_path / "two.pth")
-    with pytest.raises(CheckpointError, match=r"weights as 'student' and 'teacher', and which to load is not known"):
+    with pytest.raises(CheckpointError, match=r"weights as 'student' and 'teacher'; it is not clear which to load"):
         read_state_dict(tmp_path / "two.pth")
     # What else training keeps is no second set.
     torch.save(
@@ -647,7 +647,7 @@ def test_what_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path: Path, m
     assert read_state_dict(stored)["head.weight"].shape == (1000, 1000)
     with monkeypatch.context() as patched:
         patched.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
-        with pytest.raises(CheckpointError, match=r"would unpack to 4,00\d,\d+; weights do not shrink like that"):
+        with pytest.raises(CheckpointError, match=r"would unpack to 4,00\d,\d+; weights do not compress so well"):
             read_state_dict(packed)
     small = {name: value for name, value in small_vit().state_dict().items()}
     for bad in (
@@ -656,9 +656,7 @@ def test_what_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path: Path, m
         torch.empty(9, 24, device="meta"),
     ):
         torch.save({**small, "head.weight": bad}, stored)
-        with pytest.raises(
-            CheckpointError, match=r"head.weight in .*(cannot hold so much|sparse, quantised or without)"
-        ):
+        with pytest.raises(CheckpointError, match=r"head.weight in .*(cannot hold|sparse, quantised or without)"):
             read_state_dict(stored)
 
 

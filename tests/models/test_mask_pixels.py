@@ -134,15 +134,15 @@ def test_numbers_stay_numbers() -> None:
 
 STRIPES = (np.arange(80) // 20 % 3)[None, :].repeat(60, axis=0)
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "trimap": (lambda: Image.fromarray(np.uint8([0, 128, 255])[STRIPES]), "shades between black and white"),
-    "numbers with 255": (lambda: np.uint8([0, 90, 255])[STRIPES], "shades between black and white"),
+    "trimap": (lambda: Image.fromarray(np.uint8([0, 128, 255])[STRIPES]), "grey areas between black and white"),
+    "numbers with 255": (lambda: np.uint8([0, 90, 255])[STRIPES], "grey areas between black and white"),
     "no black": (lambda: Image.fromarray(np.uint8([1, 2, 3])[STRIPES]), "none of which is black"),
     "no black colour": (lambda: with_palette(STRIPES, WHITE, RED, (0, 255, 0)), "none of which is black"),
-    "black palette": (lambda: with_palette(STRIPES, BLACK, BLACK, BLACK), "all black"),
+    "black palette": (lambda: with_palette(STRIPES, BLACK, BLACK, BLACK), "several black colours"),
     "transparent": (lambda: with_alpha(255, alpha=GREY * 0), "transparent everywhere"),
     "alpha or colour": (
         lambda: Image.fromarray(np.dstack([np.uint8([0, 255, 0])[STRIPES]] * 3 + [GREY])),
-        "object can be either",
+        "object is ambiguous",
     ),
     "negative": (lambda: STRIPES - 1, "negative"),
     "NaN": (lambda: np.where(INSIDE, np.nan, 0.0), "NaN"),

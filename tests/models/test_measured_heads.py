@@ -121,8 +121,8 @@ class Squeezed(nn.Linear):
     "new, message",
     [
         (nn.Linear(30, 3), "cannot read the model's features, 24 values per image"),
-        (Squeezed(24, 1), r"gives \[1\] for one image; logits \[batch, class\] are needed"),
-        (nn.LSTM(24, 3), "gives tuple for one image"),
+        (Squeezed(24, 1), r"returns \[1\] for one image; expected logits \[batch, class\]"),
+        (nn.LSTM(24, 3), "returns tuple for one image"),
     ],
 )
 def test_a_head_that_gives_no_logits_is_refused(new: nn.Module, message: str) -> None:
@@ -135,7 +135,7 @@ def test_a_head_that_gives_no_logits_is_refused(new: nn.Module, message: str) ->
 def test_heads_of_a_distilled_model_have_to_agree() -> None:
     vit = build("deit_distilled").vit
     vit.head = nn.Linear(24, 1)  # would be added to all seven by broadcasting
-    with pytest.raises(InputError, match="head gives 1 scores and its head_dist 7"):
+    with pytest.raises(InputError, match="head returns 1 scores and its head_dist 7"):
         HookedViT(vit)
 
 

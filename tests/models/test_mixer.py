@@ -152,7 +152,7 @@ def test_models_that_do_not_fit() -> None:
     for name, block in (("gmlp_ti16_224", "SpatialGatingBlock"), ("resmlp_12_224", "ResBlock")):
         with torch.device("meta"):
             other = timm.create_model(name)
-        with pytest.raises(InputError, match=rf"Block 0 of this MlpMixer is a {block}; supported are MixerBlocks"):
+        with pytest.raises(InputError, match=rf"Block 0 of this MlpMixer is a {block}; only the MixerBlocks"):
             HookedMixer(other)
     with pytest.raises(InputError, match="wraps timm's MlpMixer, not Linear"):
         HookedMixer(nn.Linear(2, 2))
@@ -184,7 +184,7 @@ def test_loading(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(model(images), mixer.eval()(images))
     assert model.model_name == "mixer_s32_224"
-    with pytest.raises(InputError, match=r"image_size=\(256, 256\) cannot be had: mixer_s32_224 mixes its patches"):
+    with pytest.raises(InputError, match=r"image_size=\(256, 256\) is not possible: mixer_s32_224 mixes its patches"):
         cl.load_model("mixer_s32_224", checkpoint=path, image_size=256)
     with pytest.raises(InputError, match=r"is a Mixer and keeps its own head"):
         cl.load_model("mixer_s32_224", checkpoint=path, head=path)

@@ -116,9 +116,9 @@ def test_runs_in_different_formats_wait_for_each_other(tf32: cl.HookedViT) -> No
 
 
 def test_tf32_is_refused_where_it_is_not() -> None:
-    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+    with pytest.raises(InputError, match="TF32 needs an NVIDIA GPU"):
         cl.load_model("demo", dtype="tf32")
     moved = cl.load_model("demo")
     products.mark_tf32(moved.vit)
-    with pytest.raises(InputError, match="'cpu' is none"):
+    with pytest.raises(InputError, match="'cpu' is not one"):
         cl.attribute(moved, random_images(moved, 1), "grad_cam", 0)

@@ -83,7 +83,7 @@ def test_what_runs_forwards_runs_and_methods_with_gradients_are_refused(
         for name in (name for name, method in METHODS.items() if method.backwards.text != "0"):
             with pytest.raises(InputError, match=rf"{name} takes gradients, .*qkv is quantised.*run on it are caap"):
                 cl.attribute(model, images, name, 3, progress=False)
-        with pytest.raises(InputError, match=r"libragrad takes gradients.*qkv is quantised"), cl.libragrad(model):
+        with pytest.raises(InputError, match=r"libragrad needs gradients.*qkv is quantised"), cl.libragrad(model):
             pass
         with pytest.raises(InputError, match=r"completeness_error takes gradients.*qkv is quantised"):
             cl.completeness_error(model, images)
@@ -106,7 +106,7 @@ def test_curves_and_formats(model: HookedViT) -> None:
     together = cl.insertion_deletion(model, list(images), maps, protocol=protocol, progress=False)
     alone = cl.insertion_deletion(model, images[1], maps[1], protocol=protocol, progress=False)
     assert (together[1].insertion, together[1].deletion) == (alone.insertion, alone.deletion)  # type: ignore[index, union-attr]
-    with pytest.raises(InputError, match=r"qkv is quantised and reads float32, not torch.float64: call model\.float"):
+    with pytest.raises(InputError, match=r"qkv is quantised and needs float32, not torch.float64: call model\.float"):
         HookedViT(copy.deepcopy(model.vit)).double()(images.double())
 
 

@@ -133,7 +133,7 @@ def test_images_of_no_whole_number_of_cells_are_refused() -> None:
     assert vit.patch_embed.grid_size == (4, 4) and vit.patch_embed.feature_ratio == (6, 6)
     with pytest.raises(InputError, match="8 x 8 pixels apart"):
         HookedViT(vit)
-    with pytest.raises(InputError, match="no whole number"):
+    with pytest.raises(InputError, match="not a whole number"):
         HookedViT(conv_stem(nn.AdaptiveAvgPool2d(4), depth=1))
     model = build_stem("convolutions")
     model.vit.set_input_size((32, 32))

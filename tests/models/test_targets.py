@@ -164,14 +164,17 @@ WRONG = [
     (lambda: cl.logit(7), "Class 7 does not exist"),
     (lambda: [cl.contrast(1)] * 3, "3 targets were given for 2 images"),
     (lambda: cl.direction(torch.ones(9), "d"), "'d' has 9 values; this model's head reads 24"),
-    (lambda: lambda logits: logits, r"must give one number per row of logits, a tensor \[3\]"),
-    (lambda: lambda logits: 1.0, "it gave float"),
+    (lambda: lambda logits: logits, r"must return one number per row of logits, a tensor \[3\]"),
+    (lambda: lambda logits: 1.0, "it returned float"),
     (lambda: lambda logits: logits[:, 9], "fails on logits .* IndexError"),
-    (lambda: lambda logits: (logits - logits.mean())[:, 0], "reduce over the last axis alone"),
+    (lambda: lambda logits: (logits - logits.mean())[:, 0], "reduce over the last axis only"),
     (lambda: {"a": 1}, "the index or the name of a class, not dict"),
     (lambda: cl.direction(torch.zeros(24), "d"), "'d' is zero, or holds NaN"),
     (lambda: cl.direction(torch.full((24,), torch.nan), "d"), "'d' is zero, or holds NaN"),
-    (lambda: cl.direction(torch.ones(1, 24), "d"), r"torch.float32 \[1, 24\]; a floating-point tensor \[width\]"),
+    (
+        lambda: cl.direction(torch.ones(1, 24), "d"),
+        r"torch.float32 \[1, 24\]; expected a floating-point tensor \[width\]",
+    ),
     (lambda: cl.direction(torch.ones(24), ""), "needs a name for captions"),
 ]
 
@@ -184,11 +187,11 @@ def test_what_is_no_target(model: HookedViT, make, message: str) -> None:
 
 def test_what_directions_need() -> None:
     ones = cl.direction(torch.ones(24), "ones")
-    with pytest.raises(InputError, match="is a black box, of which the feature that the head reads is not known"):
+    with pytest.raises(InputError, match="is a black box: the feature that its head reads is not known"):
         explained(small_black_box(), ones, 1)
     model = build("vit")
     model.vit.head = torch.nn.Sequential(torch.nn.Linear(24, 7), torch.nn.Tanh())
-    with pytest.raises(InputError, match="and this model's head ends with Tanh"):
+    with pytest.raises(InputError, match="this model's head ends with Tanh"):
         explained(model, ones, 1)
     model.vit.head = torch.nn.Sequential(
         torch.nn.Linear(24, 9), torch.nn.GELU(), torch.nn.Linear(9, 7), torch.nn.Identity()

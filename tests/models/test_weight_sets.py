@@ -144,11 +144,11 @@ def test_of_several_the_error_names_the_keys_and_a_key_chooses(tmp_path: Path, k
 def test_a_head_beside_a_backbone_is_named_and_not_left_out_silently(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({**under("backbone.", HEADLESS), "classifier.weight": torch.ones(3, 8)}, path)
-    with pytest.raises(CheckpointError, match=r"under 'backbone' and others beside them: classifier\.weight\."):
+    with pytest.raises(CheckpointError, match=r"under 'backbone', and other weights: classifier\.weight\."):
         read_state_dict(path)
     assert same(read_state_dict(path, "backbone"), HEADLESS)
     torch.save({"backbone": HEADLESS, "classifier": {"weight": torch.ones(3, 8)}}, path)
-    with pytest.raises(CheckpointError, match="'backbone' and 'classifier', and which to load is not known"):
+    with pytest.raises(CheckpointError, match="'backbone' and 'classifier'; it is not clear which to load"):
         read_state_dict(path)
 
 

@@ -132,7 +132,7 @@ def test_compiled_models_are_taken_out_without_compiling() -> None:
         return torch.compile(model, backend=lambda *_: pytest.fail("it was compiled"))  # type: ignore[return-value]
 
     body: Any = vit()
-    with pytest.raises(InputError, match=r"cl\.wrap takes it out, or pass model\.module\._orig_mod\."):
+    with pytest.raises(InputError, match=r"cl\.wrap unwraps it, or pass model\.module\._orig_mod\."):
         HookedViT(DataParallel(compiled(body)))
     fingerprint = cl.wrap(body).fingerprint
     body.blocks[0].compile(backend="eager")  # in place, which changes no result
@@ -140,7 +140,7 @@ def test_compiled_models_are_taken_out_without_compiling() -> None:
     other: Any = vit()
     other.blocks[1] = compiled(other.blocks[1])
     with pytest.raises(
-        InputError, match=r"model\.blocks\[1\] is compiled on its own.* = model\.blocks\[1\]\._orig_mod"
+        InputError, match=r"model\.blocks\[1\] is compiled separately.* = model\.blocks\[1\]\._orig_mod"
     ):
         cl.wrap(other)
     for shell in (compiled(body), DataParallel(compiled(body)), Passes(compiled(body))):
@@ -150,14 +150,14 @@ def test_compiled_models_are_taken_out_without_compiling() -> None:
 
 def test_a_head_of_ones_own_goes_with_the_backbone() -> None:
     probe = Probe(vit(num_classes=0)).eval()
-    with pytest.raises(InputError, match=r"cl\.wrap\(model\.backbone, head=model\.classifier\) gives the outputs of"):
+    with pytest.raises(InputError, match=r"cl\.wrap\(model\.backbone, head=model\.classifier\) returns the same"):
         cl.wrap(probe)
     for model in (cl.wrap(probe.backbone, head=probe.classifier), cl.wrap(probe, head=probe.classifier)):
         images = random_images(model, 2)
         assert torch.equal(model(images), probe(images))
     found = cl.attribute(cl.wrap(probe, head=probe.classifier), images[:1], "libra_ixg_plus", 2, progress=False)
     assert isinstance(found, cl.AttributionMap) and found.scores.isfinite().all()
-    with pytest.raises(InputError, match=r"cl\.wrap\(model\[0\], head=model\[1:\]\) gives the outputs of the whole"):
+    with pytest.raises(InputError, match=r"cl\.wrap\(model\[0\], head=model\[1:\]\) returns the same outputs"):
         cl.wrap(nn.Sequential(probe.backbone, nn.LayerNorm(24), nn.Linear(24, 5)))
 
 
@@ -174,7 +174,7 @@ def test_any_other_classifier_becomes_a_black_box_with_a_grid() -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "normalises": (lambda: nn.Sequential(Normalise(), vit()), r"does something itself.*cl\.wrap\(model\[1\]\), with"),
+    "normalises": (lambda: nn.Sequential(Normalise(), vit()), r"changes the computation.*cl\.wrap\(model\[1\]\), and"),
     "scales": (lambda: Scaled(vit()), r"outputs are not those of model\.model.*VisionTransformer.*grid=\(14, 14\)"),
     "two models": (
         lambda: nn.ModuleDict({"teacher": vit(), "student": vit()}),
@@ -198,10 +198,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "weights": (lambda: vit().state_dict(), r"weights or settings.*cl\.load_model\(name, checkpoint="),
     "an object": (
         lambda: _Trainer(vit()),
-        r"is no torch\.nn\.Module, and holds one: cl\.wrap\(model\.model\)",
+        r"is not a torch\.nn\.Module but holds one: cl\.wrap\(model\.model\)",
     ),
     "a pair": (lambda: (vit(), None), r"one model, not a tuple: cl\.wrap\(model\[0\]\)"),
-    "a function": (lambda: torch.sigmoid, "put a function into the forward of a module"),
+    "a function": (lambda: torch.sigmoid, "call a function in the forward of a module"),
 }
 
 
@@ -237,10 +237,10 @@ def test_refusals_say_what_was_seen_and_what_to_pass(kind: str) -> None:
 
 def test_options_that_do_not_fit_are_refused() -> None:
     model = cl.wrap(vit())
-    with pytest.raises(InputError, match=r"wrapped already, so grid=.*cl\.wrap\(model\.body, grid="):
+    with pytest.raises(InputError, match=r"already wrapped, so grid=.*cl\.wrap\(model\.body, grid="):
         cl.wrap(model, grid=(4, 4))
     assert cl.wrap(model.body, grid=(4, 4)).kind == "vit"
-    with pytest.raises(InputError, match=r"grid=\(2, 2\).*4 x 4 patches.*BlackBoxModel"):
+    with pytest.raises(InputError, match=r"grid=\(2, 2\).*per patch, 4 x 4.*BlackBoxModel"):
         cl.wrap(model.body, grid=(2, 2))
     with pytest.raises(InputError, match="keeps its own head"):
         cl.wrap(small_cnn("resnet18").body, head=nn.Linear(3, 3))
@@ -278,7 +278,7 @@ def test_twins_have_the_names_and_the_preprocessing_of_the_checkpoint(
 
     model = cl.wrap(hugging_face)
     assert isinstance(model, HookedViT) and list(model.class_names.names) == ["cat", "dog", "owl"]
-    assert "Nothing says how photos were preprocessed" in caplog.text
+    assert "The preprocessing of this ViTForImageClassification is not known" in caplog.text
     caplog.clear()
     images = random_images(model, 2)
     with torch.no_grad():
@@ -315,7 +315,7 @@ def test_a_head_behind_a_hugging_face_model_of_features(hugging_face: Any) -> No
             return self.head(self.dino(pixel_values=pixel_values).pooler_output)
 
     probe = Linear().eval()
-    with pytest.raises(InputError, match=r"cl\.wrap\(model\.dino, head=model\.head\) gives the outputs of the whole"):
+    with pytest.raises(InputError, match=r"cl\.wrap\(model\.dino, head=model\.head\) returns the same outputs"):
         cl.wrap(probe)
     model = cl.wrap(probe.dino, head=probe.head)
     images = random_images(model, 2)

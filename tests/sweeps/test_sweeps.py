@@ -427,7 +427,7 @@ def test_bad_input_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPat
     with pytest.raises(cl.InputError, match="a data set has its own masks"):
         cl.sweep_scores(cl.load_model("demo"), sets, masks=[half])
     model.add_hook("blocks.0.hook_mlp_out", lambda activation, hook: activation)
-    with pytest.raises(cl.InputError, match="carries hooks"):
+    with pytest.raises(cl.InputError, match="has hooks"):
         cl.sweep_scores(model, images)
 
 

@@ -306,7 +306,7 @@ def test_photos_that_no_classifier_can_be_trained_on_are_refused(
         ({"batch_size": 0}, "batch_size must be"),
         ({"workers": -1}, "workers must be a whole number from 0 on, not -1"),
         ({"seed": -1}, "seed=-1"),
-        ({"device": "cuda:99"}, "cuda:99' is not there"),
+        ({"device": "cuda:99"}, "cuda:99' is not available"),
     ],
 )
 def test_settings_are_checked_first(options: dict[str, object], expected: str, tmp_path: Path) -> None:

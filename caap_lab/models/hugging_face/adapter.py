@@ -1,4 +1,4 @@
-"""Adapters that PEFT trained, merged into their base model."""
+"""Adapters trained with PEFT, merged into their base model."""
 
 import warnings
 from typing import Any
@@ -10,23 +10,23 @@ from caap_lab.models.checkpoint import read_tensors
 from caap_lab.models.hugging_face.folder import AdapterFolder
 
 _IN_FRONT = "base_model.model."
-"""Of names in an adapter's file."""
+"""Prefix of the names in an adapter's file."""
 _CLASSIFIERS = ("classifier", "head")
 
 
 def trained_modules(folder: AdapterFolder) -> tuple[str, ...]:
-    """Modules that the adapter holds whole, such as the classifier."""
+    """Modules that the adapter stores completely, such as the classifier."""
     return tuple(folder.settings.get("modules_to_save") or ())
 
 
 def base_class(folder: AdapterFolder) -> str | None:
-    """Name of transformers' class that was trained; None for the one that the base model's configuration names."""
+    """Name of the transformers class that was trained; None for the class in the base model's configuration."""
     named = (folder.settings.get("auto_mapping") or {}).get("base_model_class")
     return named if isinstance(named, str) else None
 
 
 def count_trained_classes(folder: AdapterFolder) -> int | None:
-    """Rows of the classifier that the adapter holds; None if it holds none."""
+    """Number of rows of the classifier stored with the adapter; None if there is none."""
     state = read_tensors(folder.weights)
     for module in trained_modules(folder):
         weight = state.get(f"{_IN_FRONT}{module}.weight")
@@ -36,25 +36,25 @@ def count_trained_classes(folder: AdapterFolder) -> int | None:
 
 
 def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
-    """The base model with the adapter's changes in its weights; `base` itself is changed.
+    """The base model with the adapter merged into its weights; `base` itself is changed.
 
     Raises:
-        InputError: PEFT is not installed, or the adapter is of a kind that cannot be merged.
+        InputError: PEFT is not installed, or this kind of adapter cannot be merged.
         CheckpointError: the adapter does not fit the base model.
     """
     try:
         import peft
     except ImportError:
         raise InputError(
-            f"{folder.name} holds an adapter of PEFT, which is not installed: pip install peft. Or merge it elsewhere "
-            "(merge_and_unload of PEFT), save that model, and load its folder."
+            f"{folder.name} holds a PEFT adapter, and PEFT is not installed: pip install peft. Or merge it elsewhere "
+            "(PEFT's merge_and_unload), save the merged model, and load its folder."
         ) from None
     config = peft.PeftConfig.from_pretrained(str(folder.path))
-    config.base_model_name_or_path = None  # it is here, and PEFT would warn that it is another one
-    config.task_type = None  # which only says how the output is used
+    config.base_model_name_or_path = None  # the base model is loaded already, and PEFT would warn about another name
+    config.task_type = None  # it only describes how the output is used
     state = _by_new_names(folder, read_tensors(folder.weights), base, config)
     try:
-        with warnings.catch_warnings():  # PEFT asks transformers for what transformers has renamed
+        with warnings.catch_warnings():  # PEFT uses names that transformers has renamed
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             model: Any = peft.get_peft_model(base, config)
     except (ValueError, TypeError, KeyError) as error:
@@ -62,7 +62,7 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
             f"The adapter {folder.name} does not fit its base model {folder.base.name}: {error}"
         ) from error
     if not hasattr(model, "merge_and_unload"):
-        raise InputError(f"{folder.name} is an adapter of the kind {config.peft_type}, which no weights can take up.")
+        raise InputError(f"{folder.name} is an adapter of the kind {config.peft_type}, which cannot be merged.")
     _check_fit(folder, state, peft.get_peft_model_state_dict(model, save_embedding_layers=False))
     peft.set_peft_model_state_dict(model, state)
     try:
@@ -72,16 +72,16 @@ def merge(folder: AdapterFolder, base: nn.Module) -> nn.Module:
 
 
 def _by_new_names(folder: AdapterFolder, state: dict[str, Tensor], base: Any, config: Any) -> dict[str, Tensor]:
-    """An adapter that was trained when transformers had other names for modules, by those that it has now.
+    """An adapter from a time when transformers had other module names, under today's names.
 
     Args:
-        folder: Where it is from.
+        folder: The adapter's folder.
         state: Its weights.
-        base: The model that it is for.
-        config: Its configuration, which is changed to name the same modules.
+        base: Its base model.
+        config: Its configuration, which is changed to the new names of the same modules.
 
     Raises:
-        InputError: some of the modules have settings of their own, by the old names.
+        InputError: some modules have individual settings under the old names.
     """
     modules = dict(base.named_modules())
     old = {name for name in state if ".lora_" in name and _module(name) not in modules}
@@ -96,20 +96,20 @@ def _by_new_names(folder: AdapterFolder, state: dict[str, Tensor], base: Any, co
         for name in state
     }
     if not all(_module(new[name]) in modules for name in old):
-        return state  # is for another model, as the check that follows says
+        return state  # for another model, as the following check will report
     if config.rank_pattern or config.alpha_pattern:
         raise InputError(
-            f"{folder.name} was trained when transformers had other names for modules, and its rank_pattern or "
-            "alpha_pattern has some of them. Merge it with the version that it was trained with (merge_and_unload of "
-            "PEFT), save that model, and load its folder."
+            f"{folder.name} was trained when transformers had other module names, and its rank_pattern or "
+            "alpha_pattern uses some of them. Merge it with the version that it was trained with (PEFT's "
+            "merge_and_unload), save the merged model, and load its folder."
         )
     config.target_modules = sorted({_module(name) for name in new.values() if ".lora_" in name})
-    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None  # these are all modules, by name
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None  # target_modules lists all
     return {new[name]: value for name, value in state.items()}
 
 
 def _module(name: str) -> str:
-    """The module that a weight of LoRA belongs to."""
+    """The module that a LoRA weight belongs to."""
     return name.removeprefix(_IN_FRONT).split(".lora_")[0]
 
 
@@ -123,5 +123,5 @@ def _check_fit(folder: AdapterFolder, state: dict[str, Tensor], own: dict[str, T
         more = ", ..." if len(wrong) > 4 else ""
         raise CheckpointError(
             f"The adapter {folder.name} does not fit its base model {folder.base.name}: {len(wrong)} weights are "
-            f"missing, left over or of another shape: {', '.join(wrong[:4])}{more}"
+            f"missing, unexpected or of the wrong shape: {', '.join(wrong[:4])}{more}"
         )

@@ -1,4 +1,4 @@
-"""Folders with a config.json and weights, as timm and transformers save them: of this machine, or from the hub."""
+"""Folders with a config.json and weights, as saved by timm and transformers: local, or from the hub."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from caap_lab.models.bundled import BACKBONES
 from caap_lab.models.hub import find_file
 
 HUB = "hf-hub:"
-"""In front of a repository's id, as in timm's own names."""
+"""Prefix of a repository's id, as in timm's names."""
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _INDEX = ".index.json"
@@ -33,52 +33,52 @@ _OTHER_PREFIXES = ("hf_hub:", "local-dir:", "hf-hub/", "hf_hub/", "https://huggi
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A folder that a model is read from; nothing but config.json has been read."""
+    """A folder to read a model from; only config.json has been read."""
 
     name: str
-    """As it was given, for messages."""
+    """The name as given, for messages."""
     path: Path
     settings: dict[str, Any]
-    """What config.json holds."""
+    """The content of config.json."""
     weights: tuple[Path, ...]
-    """One file, or the shards of several."""
+    """One file, or several shards."""
     others: tuple[Path, ...]
-    """Files that say how photos are preprocessed, and the index of the shards."""
+    """Files with preprocessing settings, and the index of the shards."""
 
     @property
     def from_timm(self) -> bool:
-        """True if timm's own names stand in config.json, not those of transformers."""
+        """True if config.json was written by timm, not by transformers."""
         return "architecture" in self.settings
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the model comes from; their content is its identity."""
+        """All files of the model; their content identifies it."""
         return (self.path / CONFIG, *self.others, *self.weights)
 
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """A folder with what PEFT trained, which goes on top of a base model from elsewhere."""
+    """A folder with a PEFT adapter for a base model from elsewhere."""
 
     name: str
     path: Path
     settings: dict[str, Any]
-    """What adapter_config.json holds."""
+    """The content of adapter_config.json."""
     weights: Path
     base: CheckpointFolder
     processors: tuple[Path, ...]
-    """Files of its own that say how photos are preprocessed."""
+    """The adapter's own files with preprocessing settings."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the model comes from."""
+        """All files of the model."""
         return (self.path / ADAPTER, self.weights, *self.processors, *self.base.files)
 
 
 def names_folder(name: str) -> bool:
-    """True if a model's name is a repository's id or the path of a folder, not a name that timm or the package knows.
+    """True if a model's name is a repository's id or the path of a folder, not a name known to timm or the package.
 
-    A name that timm or the package has is theirs, also where a folder is called the same; "./NAME" is the folder then.
+    A name known to timm or the package takes precedence over a folder of the same name; write "./NAME" for the folder.
     """
     if name.startswith((HUB, *_OTHER_PREFIXES)) or "/" in name or os.sep in name or name.startswith(("~", ".")):
         return True
@@ -86,10 +86,10 @@ def names_folder(name: str) -> bool:
 
 
 def check_folder_name(name: str) -> None:
-    """Refuse a folder without a model, or an id that no repository can have; the network is not asked.
+    """Raise InputError for a folder without a model or an invalid repository id, without using the network.
 
     Raises:
-        InputError: says what was found and what to write.
+        InputError: the name is invalid; the message says what was found and what to write.
     """
     if name.startswith(HUB):
         _check_repository(name)
@@ -98,27 +98,27 @@ def check_folder_name(name: str) -> None:
         if name.startswith(prefix):
             rest = name.removeprefix(prefix)
             right = rest if prefix == "local-dir:" else f"{HUB}{rest}"
-            raise InputError(f"{name!r} is written {right!r} here: a folder's path alone, or {HUB}OWNER/NAME.")
+            raise InputError(f"Write {right!r} instead of {name!r}: only the path of a folder, or {HUB}OWNER/NAME.")
     path = Path(name).expanduser()
     if not _is_dir(path):
         raise InputError(_no_folder(name, path))
     if not (path / CONFIG).is_file() and not (path / ADAPTER).is_file():
         found = sorted(entry.name for entry in path.iterdir())
         raise InputError(
-            f"The folder {name} has no {CONFIG}, which says what its weights belong to; found "
+            f"The folder {name} has no {CONFIG}, which describes the model of its weights; found "
             f"{', '.join(found[:6]) or 'nothing'}{', ...' if len(found) > 6 else ''}. Save the model with its "
-            "configuration (save_pretrained of transformers, timm.models.save_for_hf), or give the name of a timm "
-            "model, and the weights with checkpoint=...."
+            "configuration (transformers' save_pretrained, timm.models.save_for_hf), or give the name of a timm "
+            "model, and the weights as checkpoint=...."
         )
 
 
 def open_folder(name: str) -> CheckpointFolder | AdapterFolder:
-    """A model's folder, with the files of a repository brought into the Hugging Face cache first.
+    """A model's folder; the files of a repository are downloaded into the Hugging Face cache first.
 
-    Only what is read comes from the hub, all of one commit.
+    Only files that are needed are downloaded, all of one commit.
 
     Args:
-        name: "hf-hub:OWNER/NAME", with "@REVISION" behind it if not the newest, or the path of a folder.
+        name: "hf-hub:OWNER/NAME", followed by "@REVISION" if not the newest, or the path of a folder.
 
     Raises:
         InputError: there is no such folder or repository, or the hub cannot be reached.
@@ -127,7 +127,7 @@ def open_folder(name: str) -> CheckpointFolder | AdapterFolder:
     check_folder_name(name)
     opened = _open(name, download=True)
     if opened is None:
-        raise InputError(f"{name} has neither {CONFIG} nor {ADAPTER}, so that it holds no model.")
+        raise InputError(f"{name} has neither {CONFIG} nor {ADAPTER}, so it holds no model.")
     return opened
 
 
@@ -147,7 +147,7 @@ def _open(name: str, download: bool) -> CheckpointFolder | AdapterFolder | None:
     if first is None:
         return None
     if isinstance(source, str):
-        source = f"{source.partition('@')[0]}@{first.parent.name}"  # the commit, so that all files go together
+        source = f"{source.partition('@')[0]}@{first.parent.name}"  # the commit, so that all files match
     settings = _read_json(first)
     if first.name == ADAPTER:
         return _adapter(name, source, first, settings, download)
@@ -169,18 +169,18 @@ def _checkpoint(
         if shards is None:
             return None
         weights = shards
-    if "architecture" not in settings:  # timm's config.json says itself how photos are preprocessed
+    if "architecture" not in settings:  # timm's config.json contains the preprocessing
         others += _processors(source, config.parent, download)
     return CheckpointFolder(name, config.parent, settings, weights, tuple(others))
 
 
 def _adapter_beside(name: str, source: Path | str, download: bool) -> AdapterFolder | None:
-    """An adapter whose folder has the base model's config.json as well."""
+    """An adapter whose folder also contains the base model's config.json."""
     config = _find(source, (ADAPTER,), download)
     if config is not None:
         return _adapter(name, source, config, _read_json(config), download)
     if download or isinstance(source, Path):
-        raise CheckpointError(f"{name} has a {CONFIG} and no weights; looked for {', '.join(_WEIGHTS)}.")
+        raise CheckpointError(f"{name} has a {CONFIG} but no weights; looked for {', '.join(_WEIGHTS)}.")
     return None
 
 
@@ -191,12 +191,12 @@ def _adapter(
     if weights is None:
         if isinstance(source, str) and not download:
             return None
-        raise CheckpointError(f"{name} has an {ADAPTER} and no weights; looked for {', '.join(_ADAPTER_WEIGHTS)}.")
+        raise CheckpointError(f"{name} has an {ADAPTER} but no weights; looked for {', '.join(_ADAPTER_WEIGHTS)}.")
     base = settings.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise CheckpointError(
             f"{ADAPTER} of {name} does not name its base model (base_model_name_or_path). Load it with PEFT onto the "
-            "base model and give the result to wrap."
+            "base model and pass the result to cl.wrap."
         )
     revision = settings.get("revision")  # of the base model
     hub_name = f"{HUB}{base}@{revision}" if revision else f"{HUB}{base}"
@@ -205,7 +205,7 @@ def _adapter(
     opened = _open(base_name, download)
     if isinstance(opened, AdapterFolder):
         raise CheckpointError(
-            f"The base model {base} of the adapter {name} is an adapter as well; merge that one first."
+            f"The base model {base} of the adapter {name} is itself an adapter; merge that one first."
         )
     if opened is None:
         return None
@@ -215,18 +215,18 @@ def _adapter(
 
 
 def _processors(source: Path | str, folder: Path, download: bool) -> list[Path]:
-    """Files that say how photos are preprocessed, in the folder where the rest is."""
+    """Files with preprocessing settings, in the same folder as the rest."""
     try:
         first = _find(source, PROCESSORS, download)
     except InputError as error:
-        raise InputError(f"{error} If the cache has all that the repository has, give its folder: {folder}.") from error
+        raise InputError(f"{error} If the cache holds the complete repository, give its folder: {folder}.") from error
     if first is None:
         return []
     return [path for name in PROCESSORS if (path := first.parent / name).is_file()]
 
 
 def _find(source: Path | str, names: tuple[str, ...], download: bool) -> Path | None:
-    """The first of these files that a folder, or a repository, has."""
+    """The first of these files that a folder or repository has."""
     if isinstance(source, str):
         return find_file(source, names, download=download)
     return next((source / name for name in names if (source / name).is_file()), None)
@@ -242,13 +242,13 @@ def _shards(source: Path | str, index: Path, download: bool) -> tuple[Path, ...]
         if path is None and isinstance(source, str) and not download:
             return None
         if path is None:
-            raise CheckpointError(f"{index} names {name}, which is not there.")
+            raise CheckpointError(f"{index} names {name}, which does not exist.")
         shards.append(path)
     return tuple(shards)
 
 
 def _plain(name: Any) -> bool:
-    """True for a file beside the index: a name with a folder in it could lead anywhere."""
+    """True for a file in the folder of the index: a name that contains a folder could lead anywhere."""
     return isinstance(name, str) and Path(name).name == name
 
 
@@ -266,7 +266,7 @@ def _check_repository(name: str) -> None:
     repository = name.removeprefix(HUB)
     if not _REPOSITORY.fullmatch(repository):
         raise InputError(
-            f"{name!r} is no repository of the Hugging Face hub; write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION."
+            f"{name!r} is not a repository of the Hugging Face hub; write {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION."
         )
 
 
@@ -285,5 +285,5 @@ def _no_folder(name: str, path: Path) -> str:
 def _is_dir(path: Path) -> bool:
     try:
         return path.expanduser().is_dir()
-    except (OSError, RuntimeError):  # a name that is too long, or a home that is not there
+    except (OSError, RuntimeError):  # a name that is too long, or a home folder that does not exist
         return False

@@ -1,4 +1,4 @@
-"""transformers' own model from a folder: built from config.json without any code of the checkpoint, loaded strictly."""
+"""The transformers model of a folder: built from config.json without code from the checkpoint, loaded strictly."""
 
 import copy
 import importlib
@@ -18,7 +18,7 @@ from caap_lab.models.twins.families import family_of_class
 
 SUPPORTED = (
     "Supported are transformers' ViT, DeiT, ViT-MSN, I-JEPA, DINOv2 (also with registers), DINOv3, CLIP, MetaCLIP 2, "
-    "SigLIP, BEiT and Data2Vec, and what timm saves. On other image classifiers: "
+    "SigLIP, BEiT and Data2Vec, and models saved by timm. For other image classifiers: "
     f"{BLACK_BOX}"
 )
 _REASONS = {
@@ -27,13 +27,13 @@ _REASONS = {
     **{"focalnet": "focalnet", "swiftformer": "swiftformer", "mvitv2": "mvitv2", "siglip2": "naflexvit"},
     **{"siglip2_vision_model": "naflexvit", "sam": "vision_transformer_sam"},
 }
-"""For some types that are refused: timm's file of the same network, whose reason holds for it too."""
+"""Unsupported types and timm's file of the same network, for which the same reason holds."""
 _TOWERS = {
     "CLIPModel": "CLIPVisionModelWithProjection",
     "MetaClip2Model": "MetaClip2VisionModelWithProjection",
     "SiglipModel": "SiglipVisionModel",
 }
-"""Of models that read images and text: what reads the images."""
+"""The image part of models that read images and text."""
 _OF_TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 _MOST_SHOWN = 4
 
@@ -41,17 +41,17 @@ _MOST_SHOWN = 4
 def build_module(
     folder: CheckpointFolder, class_name: str | None = None, n_classes: int | None = None, untrained: Sequence[str] = ()
 ) -> nn.Module:
-    """Transformers' model in float32 on the CPU, in evaluation mode; of models with text, the part that reads images.
+    """A transformers model in float32 on the CPU, in evaluation mode; of models with text, only the image part.
 
     Args:
-        folder: What was opened.
-        class_name: The class to build instead of the one in config.json.
-        n_classes: Rows of the classifier instead of those in config.json.
-        untrained: Modules whose weights may be missing, as something else will set them.
+        folder: The opened folder.
+        class_name: The class to build, instead of the one in config.json.
+        n_classes: Number of rows of the classifier, instead of the number in config.json.
+        untrained: Modules whose weights may be missing, because they are set later.
 
     Raises:
         InputError: the model is not supported.
-        CheckpointError: a weight is missing, left over, misshapen or not finite.
+        CheckpointError: a weight is missing, unexpected, of the wrong shape or not finite.
     """
     cls, config = _class_and_config(folder, class_name)
     if n_classes is not None:
@@ -64,7 +64,7 @@ def build_module(
             raise CheckpointError(f"{name} of {folder.name} holds NaN or infinity.")
     if cls.__name__ in _TOWERS.values():
         state = {name: value for name, value in state.items() if not name.startswith(_OF_TEXT)}
-    if n_classes is not None:  # replaced, with another number of classes
+    if n_classes is not None:  # the classifier is replaced by one with another number of classes
         state = {name: value for name, value in state.items() if not name.startswith(tuple(untrained))}
     has_option = "add_pooling_layer" in inspect.signature(cls.__init__).parameters
     options = {"add_pooling_layer": False} if has_option and not any("pooler." in name for name in state) else {}
@@ -75,7 +75,7 @@ def build_module(
                 config=config,
                 state_dict=state,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are errors below, with their shapes
+                ignore_mismatched_sizes=True,  # reported below as errors, with their shapes
                 dtype=torch.float32,
                 **options,
             )
@@ -88,23 +88,23 @@ def build_module(
 
 
 def _class_and_config(folder: CheckpointFolder, class_name: str | None) -> tuple[Any, Any]:
-    """Transformers' class and its configuration, without weights; never a class that the checkpoint brings along."""
+    """The transformers class and its configuration, without weights; never a class from the checkpoint's code."""
     import transformers
 
     if class_name is None:
         names = folder.settings.get("architectures")
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
             raise InputError(
-                f"{CONFIG} of {folder.name} does not name the one class of transformers that it belongs to; add it, "
-                'such as "architectures": ["ViTForImageClassification"].'
+                f"{CONFIG} of {folder.name} does not name exactly one transformers class; add it, for example "
+                '"architectures": ["ViTForImageClassification"].'
             )
         class_name = names[0]
     kind = _model_type(folder, class_name)
     for key in ("quantization_config", "compression_config"):
         if folder.settings.get(key):
-            raise InputError(f"{folder.name} holds quantised weights ({key}); load the plain ones.")
+            raise InputError(f"{folder.name} holds quantised weights ({key}); load unquantised ones.")
     cls: Any = getattr(transformers, _TOWERS.get(class_name, class_name), None)
-    code = " Code that comes with a checkpoint is never run here." if "auto_map" in folder.settings else ""
+    code = " Code in a checkpoint is never run." if "auto_map" in folder.settings else ""
     is_model = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
     if not is_model:
         raise InputError(f"{folder.name} is a {class_name}, which transformers does not have.{code} {SUPPORTED}")
@@ -118,38 +118,38 @@ def _class_and_config(folder: CheckpointFolder, class_name: str | None) -> tuple
                 if width is not None:
                     config.projection_dim = width
             if isinstance(config, cls.config_class):
-                with torch.device("meta"):  # shapes only
+                with torch.device("meta"):  # only shapes are needed
                     cls(config)
-    except Exception as error:  # of many kinds: configurations and models check their own values
+    except Exception as error:  # many kinds: configurations and models check their own values
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{CONFIG} of {folder.name} cannot be used: {reason}") from error
     if not isinstance(config, cls.config_class):
-        raise InputError(f"{CONFIG} of {folder.name} is of the type {kind!r}, and {class_name} does not go with it.")
+        raise InputError(f"{CONFIG} of {folder.name} has the type {kind!r}, which does not match {class_name}.")
     return cls, config
 
 
 def _model_type(folder: CheckpointFolder, class_name: str) -> str:
-    """The model type in config.json, if the installed transformers knows it and nothing speaks against it."""
+    """The model type in config.json, if the installed transformers knows it and it is supported."""
     from transformers import CONFIG_MAPPING
 
     kind = folder.settings.get("model_type")
     if kind is None:
         raise InputError(
-            f"{CONFIG} of {folder.name} names neither a timm architecture (architecture) nor a model type of "
-            "transformers (model_type), so that it does not say what the weights belong to."
+            f"{CONFIG} of {folder.name} names neither a timm architecture (architecture) nor a transformers model "
+            "type (model_type), so it is not known which model the weights belong to."
         )
     if kind in _REASONS:
         raise InputError(
             f"{folder.name} is a {class_name}, which is not supported: {REFUSED_FILES[_REASONS[kind]]}. {SUPPORTED}"
         )
     if kind not in CONFIG_MAPPING:
-        raise InputError(f"The model type {kind!r} of {folder.name} is none that transformers knows. {SUPPORTED}")
+        raise InputError(f"transformers does not know the model type {kind!r} of {folder.name}. {SUPPORTED}")
     return str(kind)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report and progress bar: what it would tell of is an error here."""
+    """Context without transformers' report and progress bar; what it would report is an error here."""
     logging: Any = importlib.import_module("transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

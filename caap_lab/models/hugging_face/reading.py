@@ -1,4 +1,4 @@
-"""From a folder of transformers, or of an adapter, to the parts of a `HookedViT`."""
+"""From a transformers or adapter folder to the parts of a `HookedViT`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +17,17 @@ from caap_lab.models.twins import timm_twin
 from caap_lab.notes import note
 
 _ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit")
-"""Types whose model takes photos of the size that the image processor makes, whatever config.json says."""
+"""Types whose model takes photos at the size of the image processor, whatever config.json says."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a `HookedViT` is made of."""
+    """The parts of a `HookedViT`."""
 
     vit: nn.Module
     """timm's model with the checkpoint's weights."""
     head: nn.Module | None
-    """The head where timm has none of that kind."""
+    """The head, if timm has none of that kind."""
     preprocessing: Preprocessing
     class_names: ClassNames | None
     """From the checkpoint; None if it does not name its classes."""
@@ -39,16 +39,15 @@ def read_parts(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Parts:
-    """The parts of a model that transformers saved, or that PEFT trained on one.
+    """The parts of a model that was saved by transformers, or of an adapter for one.
 
-    Without a file for it, photos are preprocessed as the family's published checkpoints are; that is logged.
+    Without preprocessing settings in the folder, those of the family's published checkpoints are used and logged.
 
     Args:
-        folder: What was opened; its base model is transformers' as well, if it is an adapter's.
-        image_size: (height, width) in pixels instead of the checkpoint's own; positions are resampled as transformers
-            resamples them.
-        mean: Instead of the checkpoint's own.
-        std: Instead of the checkpoint's own.
+        folder: The opened folder; the base model of an adapter has to be a transformers model too.
+        image_size: (height, width) in pixels, instead of the checkpoint's; positions are resampled as in transformers.
+        mean: Mean of each colour, instead of the checkpoint's.
+        std: Standard deviation of each colour, instead of the checkpoint's.
 
     Raises:
         InputError: something in the folder is not supported; the message says what.
@@ -68,7 +67,7 @@ def read_parts(
         note(
             f"{folder.name} has no preprocessor_config.json: photos are normalised as for {type(module).__name__}'s "
             f"published checkpoints, with mean {list(preprocessing.mean)} and std {list(preprocessing.std)}. If the "
-            "model was trained with others, give them as mean=... and std=...."
+            "model was trained with other values, give them as mean=... and std=...."
         )
     preprocessing = replace(
         preprocessing,
@@ -80,7 +79,7 @@ def read_parts(
 
 
 def class_names(names: Sequence[str] | None) -> ClassNames | None:
-    """A checkpoint's names, with ImageNet's WordNet ids where they are ImageNet's classes in its order."""
+    """A checkpoint's class names, with WordNet ids if they are ImageNet's classes in ImageNet's order."""
     if names is None:
         return None
     imagenet = ClassNames.imagenet1k()
@@ -92,7 +91,7 @@ def class_names(names: Sequence[str] | None) -> ClassNames | None:
 
 
 _ALIKE = 0.9
-"""Share of ImageNet's first names that a checkpoint has to have: a few are spelt in several ways."""
+"""Fraction of ImageNet's first names that have to match: a few have several spellings."""
 
 
 def _module(folder: CheckpointFolder | AdapterFolder) -> nn.Module:
@@ -104,12 +103,12 @@ def _module(folder: CheckpointFolder | AdapterFolder) -> nn.Module:
 
 
 def own_image_size(name: str, config: Any, own: Preprocessing | None) -> tuple[int, int]:
-    """The size of a model's images that its configuration and its image processor say.
+    """The image size of a model according to its configuration and its image processor.
 
     Args:
-        name: The checkpoint's, for messages.
+        name: Name of the checkpoint, for messages.
         config: The model's configuration.
-        own: What its image processor does; None if it has none.
+        own: The preprocessing of its image processor; None if it has none.
 
     Raises:
         InputError: they disagree, and the model takes one size only.
@@ -120,8 +119,8 @@ def own_image_size(name: str, config: Any, own: Preprocessing | None) -> tuple[i
         return native
     if config.model_type not in _ANY_SIZE:
         raise InputError(
-            f"The model of {name} is built for images of {native[0]} x {native[1]} pixels, and its image "
-            f"processor makes {own.image_size[0]} x {own.image_size[1]}. Say which: image_size={list(native)} or "
+            f"The model of {name} is built for images of {native[0]} x {native[1]} pixels, but its image "
+            f"processor outputs {own.image_size[0]} x {own.image_size[1]}. Choose one: image_size={list(native)} or "
             f"image_size={list(own.image_size)}."
         )
     return own.image_size

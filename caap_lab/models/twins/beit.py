@@ -27,9 +27,9 @@ _TABLE = "relative_position_bias.relative_position_bias_table"
 
 
 def beit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """Positions on tokens, and biases for pairs of tokens in each block or shared: any of them, or none.
+    """The blueprint of a BEiT: absolute positions, and biases for pairs of tokens per block or shared, or none.
 
-    The mean of the patches is pooled and then normalised, or the class token the other way round.
+    The head pools the mean of the patches and then normalises it, or normalises first and then takes the class token.
     """
     base = part(module, "beit", "data2vec_vision") or module
     config, embeddings = module.config, need(base, "embeddings")
@@ -75,7 +75,7 @@ def beit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
 def _take_biases(
     blueprint: Blueprint, own: list[Tensor | None], shared: Tensor | None, native: tuple[int, int]
 ) -> None:
-    """Timm keeps the biases of queries and values apart, and has none of keys."""
+    """Take the biases of queries and values; timm stores them separately and has none for keys."""
     patch, size = blueprint.arguments["patch_size"], blueprint.arguments["img_size"]
     old, new = ((side[0] // patch[0], side[1] // patch[1]) for side in (native, size))
     for index, table in enumerate(own):
@@ -89,9 +89,9 @@ def _take_biases(
 
 
 def _as_read(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """The table of biases as transformers reads it, [distance, head]: always resampled, with the sides exchanged.
+    """The table of biases [distance, head] as transformers uses it: always resampled, with the two axes swapped.
 
-    On a square grid of its own size that changes nothing.
+    For a square grid of the original size that changes nothing.
     """
     rows, cols = 2 * old[0] - 1, 2 * old[1] - 1
     patches, rest = table[: rows * cols], table[rows * cols :]

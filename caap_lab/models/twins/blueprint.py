@@ -1,4 +1,4 @@
-"""What a timm model is built from: arguments of its class, and weights under timm's names."""
+"""The parts to build a timm model from: arguments of its class, and weights under timm's names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,48 +12,48 @@ from caap_lab.errors import InputError
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the original gives for images."""
+    """The original model's outputs for images."""
 
     result: Tensor | None
-    """Class scores, or the pooled features of a model without a classifier; None where it pools nothing."""
+    """Class scores, or the pooled features of a model without a classifier; None if it does not pool."""
     tokens: Tensor | None = None
-    """All its tokens, where there is no result."""
+    """All its tokens, if there is no result."""
 
 
 @dataclass
 class Blueprint:
-    """A timm model in the making. A family's function fills it from the original, part by part."""
+    """A plan for a timm model, which the function of a family fills in from the original, part by part."""
 
     kind: type[nn.Module]
     """timm's class."""
     arguments: dict[str, Any]
-    """How it is called."""
+    """Arguments of the class."""
     blocks: Sequence[nn.Module]
-    """The original's blocks, whose outputs the twin's have to give."""
+    """The original's blocks, whose outputs the twin's must match."""
     run: Callable[[nn.Module, Tensor], Outputs]
     """Runs a model of the original's class on images."""
     photos: dict[str, Any]
-    """What the family's published checkpoints expect of photos, in the words of timm's configurations."""
+    """The preprocessing of the family's published checkpoints, in the terms of timm's configurations."""
     activation: type[nn.Module]
-    """Between the two layers of an MLP."""
+    """The activation function between the two layers of an MLP."""
     own_head: nn.Module | None = None
-    """What stands in the place of timm's classifier; None for one linear layer, or none."""
+    """A module that replaces timm's classifier; None for one linear layer or no classifier."""
     head: nn.Module | None = None
     """A head of `caap_lab.models.heads` in place of timm's."""
     n_classes: int = 0
-    """Number of class scores; 0 where the result is features."""
+    """Number of class scores; 0 if the result is features."""
     absent: tuple[str, ...] = ()
-    """timm's parts that the original does not have, and that pass on what they get."""
+    """Parts of timm's model that the original does not have, replaced by identities."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Weights by timm's names."""
     eps: dict[str, float] = field(default_factory=dict)
-    """What timm's norms add to the variance, by their names."""
+    """The eps of timm's norms, by name."""
 
     def layer(self, name: str, layer: Any) -> None:
-        """Take the weight and bias of a linear, convolutional or norm layer; no bias is a bias of zeros.
+        """Take the weight and bias of a linear, convolutional or norm layer; a missing bias becomes zeros.
 
         Raises:
-            InputError: it is none of these.
+            InputError: the layer is of another kind.
         """
         _check_kind(name, layer)
         self.tensors[f"{name}.weight"] = layer.weight
@@ -63,10 +63,10 @@ class Blueprint:
             self.eps[name] = layer.eps
 
     def fused(self, name: str, layers: Sequence[Any]) -> None:
-        """Take several linear layers as one, whose outputs stand behind each other.
+        """Take several linear layers as one, with concatenated outputs.
 
         Raises:
-            InputError: one is no linear layer.
+            InputError: one of them is not a linear layer.
         """
         for layer in layers:
             _check_kind(name, layer)
@@ -76,7 +76,7 @@ class Blueprint:
         self.tensors[f"{name}.bias"] = torch.cat(biases)
 
     def classifier(self, layer: Any) -> None:
-        """Take the layer that gives class scores; a model with no labels has an Identity there."""
+        """Take the layer that computes class scores; an Identity in a model without labels."""
         if isinstance(layer, nn.Identity):
             return
         if type(layer) is not nn.Linear:
@@ -85,9 +85,9 @@ class Blueprint:
         self.layer("head", layer)
 
     def build(self) -> nn.Module:
-        """The timm model with these weights, which are copied."""
+        """The timm model with a copy of these weights."""
         example = next(iter(self.tensors.values()))
-        with torch.device("meta"):  # shapes only: no time for random weights, and no step of torch's generators
+        with torch.device("meta"):  # shapes only: no random weights, and no change of torch's generators
             model: Any = self.kind(**self.arguments)
         model.to_empty(device=example.device)
         for part in model.modules():
@@ -118,6 +118,6 @@ def _check_kind(name: str, layer: Any) -> None:
     if not isinstance(layer, expected) or layer.weight is None:
         wanted = "LayerNorm with a weight" if expected is nn.LayerNorm else "linear or convolutional layer"
         raise InputError(
-            f"{name} of the timm model would be made of {type(layer).__name__}, and a {wanted} is expected: the "
-            "original was changed, or is built of other parts than published checkpoints."
+            f"{name} of the timm model would be made from {type(layer).__name__}, but a {wanted} is expected: the "
+            "original was changed, or has other parts than published checkpoints."
         )

@@ -1,4 +1,4 @@
-"""Whether a twin gives what the original gives, on a random batch."""
+"""Check on a random batch that a twin computes the same as the original."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +13,19 @@ from caap_lab.models.products import products
 from caap_lab.models.twins.blueprint import Blueprint, Outputs
 
 LIMIT = 1e-4
-"""Largest difference that passes, as a share of the largest value."""
+"""Largest accepted difference, relative to the largest value."""
 _BATCH = 2
 
 
 def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin: nn.Module) -> None:
-    """Run both on a random batch, and compare their results and what leaves each block.
+    """Run both on a random batch, and compare their results and the outputs of each block.
 
-    The blocks are compared too, because a classifier that is still zero would hide all before it.
+    The blocks are compared too, because a classifier of zeros would hide everything before it.
 
     Args:
-        original: In float32 or float64; it is put into evaluation mode for the while.
-        plain: The same, or its copy with merged adapters, which the twin was made of: adapters need not act as merged.
-        blueprint: What the twin was built from.
+        original: The original, in float32 or float64; it is temporarily set to evaluation mode.
+        plain: The same, or its copy with merged adapters from which the twin was made: merging may change the result.
+        blueprint: The blueprint of the twin.
         twin: The timm model.
 
     Raises:
@@ -34,7 +34,7 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
     model: Any = twin
     example = next(twin.parameters())
     shape = (_BATCH, model.in_chans, *model.patch_embed.img_size)
-    # from a generator of its own, so that the user's random numbers are what they would have been
+    # from a separate generator, so that the user's random numbers do not change
     generator = torch.Generator(device="cpu").manual_seed(0)
     drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     images = drawn.to(example.device, example.dtype)
@@ -54,8 +54,8 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
         result, wanted = _results(model, blueprint, tokens, outputs)
     if len(expected) != len(given):
         raise InputError(
-            f"{len(given)} blocks are in this {type(original).__name__}, and {len(expected)} were run: its forward is "
-            "not transformers' or torchvision's own."
+            f"This {type(original).__name__} has {len(given)} blocks, but {len(expected)} were run: its forward is not "
+            "that of transformers or torchvision."
         )
     differences = {
         f"what leaves block {index}": _relative(*pair) for index, pair in enumerate(zip(given, expected, strict=True))
@@ -65,15 +65,15 @@ def check_same(original: nn.Module, plain: nn.Module, blueprint: Blueprint, twin
     if differences[worst] > LIMIT:
         first = next(what for what, value in differences.items() if value > LIMIT)
         raise InputError(
-            f"The timm model made of this {type(original).__name__} does not give what the original gives: on a random "
-            f"batch {worst} differs by {differences[worst]:.2g} of the largest value, where {LIMIT:g} is allowed; the "
+            f"The timm model made from this {type(original).__name__} does not match the original: on a random batch "
+            f"{worst} differs by {differences[worst]:.2g} of the largest value, where {LIMIT:g} is allowed; the "
             f"first difference is in {first}. The original was changed, or computes something that timm's "
             f"{type(twin).__name__} does not."
         )
 
 
 def _results(model: Any, blueprint: Blueprint, tokens: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
-    """What the twin makes of its tokens, and what it should be."""
+    """The twin's result and the expected result."""
     if blueprint.head is None:
         result = model.forward_head(tokens)
     else:
@@ -82,7 +82,7 @@ def _results(model: Any, blueprint: Blueprint, tokens: Tensor, outputs: Outputs)
     if outputs.result is not None:
         return result, outputs.result
     assert outputs.tokens is not None
-    return result, model.forward_head(outputs.tokens)  # timm's pooling alone, as there is no classifier
+    return result, model.forward_head(outputs.tokens)  # only timm's pooling, as there is no classifier
 
 
 def _relative(given: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
@@ -96,7 +96,7 @@ def _relative(given: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"])
 
 @contextmanager
 def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """What leaves some blocks while the model runs, in order; a block that stands in several places, each time."""
+    """Context that collects the outputs of some blocks while the model runs, in order; a reused block several times."""
     seen: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
@@ -112,7 +112,7 @@ def _outputs_of(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it a model is in evaluation mode; afterwards each part is in the mode that it was in."""
+    """Context with a model in evaluation mode; afterwards each submodule is in its previous mode again."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -124,7 +124,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Without autocast and the short formats that a user may have allowed for products in float32."""
+    """Context without autocast and without reduced precision for float32 products."""
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:

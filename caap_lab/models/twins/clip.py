@@ -1,4 +1,4 @@
-"""Image towers of CLIP and its copies in transformers as timm's VisionTransformer."""
+"""Image towers of CLIP and its variants in transformers as timm's VisionTransformer."""
 
 from functools import partial
 from typing import Any
@@ -27,10 +27,10 @@ _PHOTOS = {
 
 
 def clip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """A norm before the blocks, the class token behind another, and a projection if there is one.
+    """The blueprint of a CLIP image tower: a norm before the blocks, another on the class token, perhaps a projection.
 
-    The twin of a whole CLIP is its image tower with the projection, so it gives image embeddings. CLIP's classifier
-    reads the mean of the patches, behind no norm.
+    The twin of a complete CLIP is its image tower with the projection, so it returns image embeddings. CLIP's
+    classifier reads the mean of the patches, without a norm.
     """
     base = part(module, "vision_model") or module
     base = part(base, "vision_model") or base
@@ -48,7 +48,7 @@ def clip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
         photos=_PHOTOS,
         activation=activation(config.hidden_act),
     )
-    blueprint.tensors["patch_embed.proj.weight"] = patch_projection(base).weight  # without a bias, here as in timm
+    blueprint.tensors["patch_embed.proj.weight"] = patch_projection(base).weight  # no bias, as in timm
     blueprint.tensors["cls_token"] = embeddings.class_embedding.reshape(1, 1, -1)
     blueprint.tensors["pos_embed"] = positions(base, config, image_size)
     blueprint.layer("norm_pre", need(base, "pre_layrnorm", "pre_layernorm"))

@@ -26,9 +26,9 @@ _PHOTOS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpo
 
 
 def dinov2(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """LayerScale, positions on class token and patches, registers between them; a head on class token and mean patch.
+    """The blueprint of a DINOv2: LayerScale, registers without positions, a head on class token and mean patch.
 
-    As in timm, the class token of a model with registers has its position added to it beforehand.
+    As in timm, the position of the class token of a model with registers is added to it in advance.
     """
     base = part(module, "dinov2", "dinov2_with_registers") or module
     config, embeddings = module.config, need(base, "embeddings")
@@ -63,7 +63,7 @@ def dinov2(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
     if classifier is not None and type(classifier) is not nn.Linear:
         raise InputError(
             f"The classifier is {type(classifier).__name__}; a linear layer on class token and mean patch is expected. "
-            "A model without labels is Dinov2Model."
+            "Use Dinov2Model for a model without labels."
         )
     if classifier is not None:
         head = ClassAndMeanHead(classifier.weight.detach(), _bias(classifier), blueprint.arguments["embed_dim"])

@@ -23,9 +23,9 @@ _PHOTOS = {
 
 
 def dinov3(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """Rotary positions alone, which fit any size; class token, registers, LayerScale.
+    """The blueprint of a DINOv3: only rotary positions, which fit any size; class token, registers, LayerScale.
 
-    Queries, keys and values have a bias each, or not.
+    Queries, keys and values may each have a bias or not.
     """
     config, embeddings = module.config, need(module, "embeddings")
     registers = embeddings.register_tokens
@@ -33,7 +33,7 @@ def dinov3(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
         kind=Eva,
         arguments={
             **sizes(module, config, image_size),
-            "attn_type": "rope",  # has biases for keys too
+            "attn_type": "rope",  # supports biases for keys too
             "init_values": 1.0,
             "global_pool": "token",
             "num_reg_tokens": registers.shape[1],
@@ -43,7 +43,7 @@ def dinov3(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
             "rope_temperature": _theta(config),
             "rope_rotate_half": True,
             "swiglu_mlp": has_gate(module),
-            "swiglu_align_to": 1,  # any width, in timm's class whose gate is a layer of its own
+            "swiglu_align_to": 1,  # any width, in timm's class with a separate layer for the gate
         },
         blocks=blocks_of(module),
         run=run,

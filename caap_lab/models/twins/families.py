@@ -1,4 +1,4 @@
-"""The classes that have a timm twin, and those of the same families that have none."""
+"""The classes that have a timm twin, and those of the same families without one."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from caap_lab.models.twins.torchvision_vit import torchvision_vit
 from caap_lab.models.twins.vit import vit
 
 Family = Callable[[nn.Module, tuple[int, int] | None], Blueprint]
-"""Reads a model, for images of its own size or of another."""
+"""Makes the blueprint of a model, for images of its own size or another."""
 
 _TRANSFORMERS: dict[str, Family] = {
     **dict.fromkeys(("ViTModel", "ViTForImageClassification"), vit),
@@ -50,10 +50,10 @@ _REFUSED = {
 
 
 def family_of_class(cls: type) -> Family | None:
-    """The function that reads models of a class, or of one that it is derived from; None if none does.
+    """The function that makes blueprints for a class or its base classes; None if there is none.
 
     Raises:
-        InputError: the class is known, and has no twin.
+        InputError: the class is known to have no twin.
     """
     for kind in cls.__mro__:
         library = kind.__module__.split(".")[0]

@@ -1,4 +1,4 @@
-"""What the Vision Transformers of transformers have in common: where their parts are, and how they run."""
+"""Common helpers for the Vision Transformers of transformers: where their parts are, and how they run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +18,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     **dict.fromkeys(("silu", "swish"), nn.SiLU),
     "relu": nn.ReLU,
 }
-"""The functions behind transformers' names; five of them are one and the same approximation of GELU by tanh."""
+"""The functions for transformers' names; five of them are the same tanh approximation of GELU."""
 
-# Where a block has its parts, in each of transformers' layouts; the newer ones stand first.
+# Paths of a block's parts in each of transformers' layouts, newer ones first.
 _PARTS = {
     "norm1": ("layernorm_before", "norm1", "layer_norm1"),
     "query": ("attention.q_proj", "self_attn.q_proj", "attention.attention.query"),
@@ -37,7 +37,7 @@ _PARTS = {
 
 
 def part(module: nn.Module, *paths: str) -> Any:
-    """What stands at the first of some dotted paths; None if there is nothing at any."""
+    """The attribute at the first existing one of some dotted paths; None if none exists."""
     for path in paths:
         found: Any = module
         for name in path.split("."):
@@ -48,28 +48,28 @@ def part(module: nn.Module, *paths: str) -> Any:
 
 
 def need(module: nn.Module, *paths: str) -> Any:
-    """What stands at the first of some dotted paths.
+    """The attribute at the first existing one of some dotted paths.
 
     Raises:
-        InputError: there is nothing at any.
+        InputError: none exists.
     """
     found = part(module, *paths)
     if found is None:
         raise InputError(
-            f"{type(module).__name__} has no {paths[0]}: its parts are not laid out as in the versions of transformers "
-            "that are known here. Build it with the installed transformers, unchanged."
+            f"{type(module).__name__} has no {paths[0]}: its structure is not that of a supported version of "
+            "transformers. Build it with the installed transformers, unchanged."
         )
     return found
 
 
 def activation(name: Any) -> type[nn.Module]:
-    """Timm's or torch's class for a function of transformers.
+    """The timm or torch class for an activation function of transformers.
 
     Raises:
-        InputError: it is not among those that the package's methods know.
+        InputError: the function is not supported.
     """
     if name not in ACTIVATIONS:
-        raise InputError(f"hidden_act={name!r} has no counterpart here; known are {', '.join(ACTIVATIONS)}.")
+        raise InputError(f"hidden_act={name!r} is not supported; choose one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
@@ -84,15 +84,16 @@ def blocks_of(base: nn.Module) -> Sequence[Any]:
 
 
 def sizes(base: nn.Module, config: Any, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """The arguments that all of timm's Vision Transformers share, read from the parts themselves.
+    """The arguments that all of timm's Vision Transformers share, read from the modules themselves.
 
     Raises:
-        InputError: patches overlap or do not fill another size, or heads are wider or narrower than a share of d_model.
+        InputError: patches overlap, an image size is not a whole number of patches, or the heads do not split d_model
+            evenly.
     """
     projection = patch_projection(base)
     if tuple(projection.stride) != tuple(projection.kernel_size):
         raise InputError(f"Patches of {projection.kernel_size} pixels every {projection.stride} overlap or leave gaps.")
-    # of its own size a model may leave out pixels at the edge, as SigLIP with patches of 14 on 384 pixels does
+    # at its own size a model may ignore pixels at the edge, like SigLIP with patches of 14 on 384 pixels
     if image_size not in (None, size_pair(config.image_size)):
         check_whole_patches(image_size, tuple(projection.kernel_size), type(base).__name__)
     block = blocks_of(base)[0]
@@ -100,8 +101,8 @@ def sizes(base: nn.Module, config: Any, image_size: tuple[int, int] | None) -> d
     d_model, n_heads = len(projection.weight), config.num_attention_heads
     if len(query.weight) != d_model:
         raise InputError(
-            f"{n_heads} heads have {len(query.weight)} values together where d_model is {d_model}; only heads that "
-            "share d_model among them are supported."
+            f"{n_heads} heads have {len(query.weight)} values in total, but d_model is {d_model}; only heads that "
+            "split d_model are supported."
         )
     return {
         "img_size": image_size or size_pair(config.image_size),
@@ -110,7 +111,7 @@ def sizes(base: nn.Module, config: Any, image_size: tuple[int, int] | None) -> d
         "embed_dim": d_model,
         "depth": len(blocks_of(base)),
         "num_heads": n_heads,
-        # timm rounds the product down; without the half, rounding of the quotient could lose a unit
+        # timm rounds the product down; without the 0.5, rounding of the quotient could lose one unit
         "mlp_ratio": (len(first.weight) + 0.5) / d_model,
         "qkv_bias": True,
         "num_classes": 0,
@@ -123,7 +124,7 @@ def has_gate(base: nn.Module) -> bool:
 
 
 def has_layer_scale(base: nn.Module) -> bool:
-    """Whether what attention and MLP give is scaled before it is added."""
+    """Whether the outputs of attention and MLP are scaled before they are added."""
     return isinstance(part(blocks_of(base)[0], *_PARTS["scale1"]), Tensor)
 
 
@@ -137,8 +138,8 @@ def take_blocks(blueprint: Blueprint, scales: tuple[str, str] = ("ls1.gamma", "l
     """Take the weights of all blocks.
 
     Args:
-        blueprint: Whose `blocks` are read.
-        scales: timm's names of the LayerScale of attention and MLP.
+        blueprint: The blueprint to fill in, from its `blocks`.
+        scales: timm's names for the LayerScale of attention and MLP.
     """
     for index, block in enumerate(blueprint.blocks):
         name, found = f"blocks.{index}", {role: part(block, *paths) for role, paths in _PARTS.items()}
@@ -167,8 +168,8 @@ def positions(
     Args:
         base: The model without its classifier.
         config: Its configuration.
-        image_size: Another size than the configured one, at which the original resamples them in its own way.
-        always_resampled: Whether the class asks its own resampling at any size.
+        image_size: A size other than the configured one, for which the original's resampling is used.
+        always_resampled: Whether the class resamples at any size.
 
     Raises:
         InputError: the original cannot resample them.
@@ -193,7 +194,7 @@ def positions(
 
 
 def run(module: nn.Module, images: Float[Tensor, "batch channel height width"], **options: Any) -> Outputs:
-    """The output that a user of transformers reads: class scores, embeddings, or pooled features."""
+    """The output that users of transformers read: class scores, embeddings, or pooled features."""
     given = module(pixel_values=images, return_dict=True, **options)
     for name in ("logits", "image_embeds", "pooler_output"):
         result = getattr(given, name, None)
@@ -203,6 +204,6 @@ def run(module: nn.Module, images: Float[Tensor, "batch channel height width"], 
 
 
 def resampling(config: Any, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """The option that asks transformers for positions at another size, where it is another."""
+    """The option that makes transformers resample positions, if the size is not the configured one."""
     native = size_pair(config.image_size)
     return {} if image_size in (None, native) else {"interpolate_pos_encoding": True}

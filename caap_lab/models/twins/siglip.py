@@ -24,9 +24,9 @@ _PHOTOS = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "c
 
 
 def siglip(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """No class token: patches are pooled by attention, or by their mean for SigLIP's classifier.
+    """The blueprint of a SigLIP image tower: no class token; attention pooling, or the mean for SigLIP's classifier.
 
-    A tower built without its pooling head gives all its tokens; the twin's features are their mean.
+    A tower built without its pooling head returns all tokens; the twin's features are their mean.
     """
     base = part(module, "vision_model") or module
     base = part(base, "vision_model") or base

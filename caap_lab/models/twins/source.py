@@ -1,4 +1,4 @@
-"""The model that a twin is made from: in full precision, with its adapters merged, on one device."""
+"""Preparation of the model that a twin is made from: full precision, merged adapters, one device."""
 
 import copy
 from typing import Any
@@ -38,7 +38,7 @@ def check_weights(module: nn.Module) -> torch.dtype:
 
 
 def in_full_precision(module: nn.Module) -> nn.Module:
-    """The model itself, or a copy of it in float32 if its weights are shorter."""
+    """The model itself, or a float32 copy if its weights have lower precision."""
     if check_weights(module) in _FULL:
         return module
     copied = _with_exact_tables(copy.deepcopy(module).float())
@@ -48,12 +48,12 @@ def in_full_precision(module: nn.Module) -> nn.Module:
 
 
 def without_adapters(module: nn.Module) -> nn.Module:
-    """The model itself, or a copy of it with its adapters merged where it has any."""
+    """The model itself, or a copy with merged adapters if it has any."""
     return _merged(copy.deepcopy(module)) if any(map(_is_adapter, module.modules())) else module
 
 
 def _with_exact_tables(copied: Any) -> Any:
-    """A copy whose frequencies of rotary positions are not rounded, as they are once a model is turned to half."""
+    """A copy with exact frequencies of rotary positions, which converting a model to half precision has rounded."""
     for part in copied.modules():
         if hasattr(part, "inv_freq") and hasattr(part, "base") and hasattr(part, "head_dim"):
             exponents = torch.arange(0, 1, 4 / part.head_dim, dtype=torch.float32, device=part.inv_freq.device)
@@ -62,7 +62,7 @@ def _with_exact_tables(copied: Any) -> Any:
 
 
 def _added_by_adapters(module: nn.Module) -> set[int]:
-    """Identities of the parameters that adapters have besides the layer that they wrap."""
+    """Ids of the adapters' own parameters, without those of the layers that they wrap."""
     added: set[int] = set()
     for part in filter(_is_adapter, module.modules()):
         wrapped = getattr(part, "base_layer", None) or getattr(part, "original_module", None)
@@ -76,12 +76,12 @@ def _is_adapter(part: nn.Module) -> bool:
 
 
 def _merged(module: nn.Module) -> nn.Module:
-    """Put plain layers in the place of PEFT's, as they compute now: active adapters added, disabled ones left out."""
+    """Replace PEFT's layers by plain ones that compute the same: active adapters merged, disabled ones left out."""
     for name, part in list(module.named_modules()):
         adapter: Any = part
         if not _is_adapter(part) or not _stands(module, name):
             continue
-        if hasattr(adapter, "modules_to_save"):  # a copy of a layer that was trained as a whole
+        if hasattr(adapter, "modules_to_save"):  # a copy of a layer that was trained completely
             active = [] if adapter.disable_adapters else list(adapter.active_adapters)
             plain = adapter.modules_to_save[active[0]] if active else adapter.original_module
         elif hasattr(adapter, "merge") and hasattr(adapter, "get_base_layer"):
@@ -94,8 +94,8 @@ def _merged(module: nn.Module) -> nn.Module:
             plain = adapter.get_base_layer()
         else:
             raise InputError(
-                f"{name} is an adapter ({type(part).__name__}) that is not added to a layer's weights, so that the "
-                "model has no plain twin."
+                f"{name} is an adapter ({type(part).__name__}) that cannot be merged into a layer's weights, so the "
+                "model has no twin."
             )
         parent, _, own = name.rpartition(".")
         setattr(module.get_submodule(parent), own, plain)
@@ -103,7 +103,7 @@ def _merged(module: nn.Module) -> nn.Module:
 
 
 def _stands(module: nn.Module, name: str) -> bool:
-    """False for parts of a layer that has been replaced already."""
+    """False for submodules of a layer that has already been replaced."""
     try:
         module.get_submodule(name)
     except AttributeError:

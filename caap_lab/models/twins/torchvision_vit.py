@@ -13,10 +13,10 @@ _PHOTOS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpo
 
 
 def torchvision_vit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """Square images of one size; a linear head, or one with a hidden layer."""
+    """The blueprint of torchvision's ViT: square images of one size; a linear head, or one with a hidden layer."""
     size = (module.image_size, module.image_size)
     if image_size not in (None, size):
-        raise InputError(f"torchvision's VisionTransformer reads images of {list(size)} pixels alone.")
+        raise InputError(f"torchvision's VisionTransformer takes only images of {list(size)} pixels.")
     if not isinstance(module.conv_proj, nn.Conv2d):
         raise InputError("This VisionTransformer of torchvision has a convolutional stem (conv_stem_configs).")
     blocks = list(module.encoder.layers)
@@ -57,11 +57,11 @@ def torchvision_vit(module: Any, image_size: tuple[int, int] | None) -> Blueprin
 def _activation(layer: nn.Module) -> type[nn.Module]:
     if type(layer) is nn.GELU and layer.approximate == "none":
         return nn.GELU
-    raise InputError(f"The MLPs of this VisionTransformer have {layer} where torchvision's own have GELU.")
+    raise InputError(f"The MLPs of this VisionTransformer have {layer} instead of torchvision's GELU.")
 
 
 def _take_head(blueprint: Blueprint, heads: nn.Module) -> None:
-    """One linear layer, a chain of layers, or none, where it was replaced by an Identity."""
+    """Take the head: one linear layer, a chain of layers, or none if it was replaced by an Identity."""
     layers = list(heads) if isinstance(heads, nn.Sequential) else [heads]
     layers = [layer for layer in layers if not isinstance(layer, nn.Identity | nn.Dropout)]
     known = (nn.Linear, nn.Tanh, nn.GELU, nn.ReLU, nn.LayerNorm)

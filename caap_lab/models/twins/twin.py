@@ -1,4 +1,4 @@
-"""The timm model that computes what a Hugging Face or torchvision model computes."""
+"""timm models that compute the same as a Hugging Face or torchvision model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,37 +14,38 @@ from caap_lab.models.twins.source import check_weights, in_full_precision, witho
 
 @dataclass(frozen=True)
 class Twin:
-    """A timm model with another model's weights, and what that model says of its classes.
+    """A timm model with another model's weights and class names.
 
     `HookedViT(twin.model, head=twin.head, class_names=twin.class_names, name=twin.name)` wraps it.
     """
 
     model: nn.Module
     """timm's model, in evaluation mode, on the original's device and in its number format. Its `pretrained_cfg` has the
-    mean, the standard deviation and the crop that the family's published checkpoints expect."""
+    mean, standard deviation and crop of the family's published checkpoints."""
     head: nn.Module | None
-    """The head to give to `HookedViT` where timm has no such head of its own (DINOv2's classifier); else None."""
+    """The head to pass to `HookedViT` if timm has no such head itself (DINOv2's classifier); otherwise None."""
     class_names: tuple[str, ...] | None
-    """The names in the original's configuration, if it has a classifier and they are not just numbered."""
+    """The class names in the original's configuration, if it has a classifier and they are not just numbered."""
     name: str
-    """What results call the model: the checkpoint's name or folder if the original knows it, else its class."""
+    """Name of the model in results: the checkpoint's name or folder if the original knows it, otherwise its class."""
 
 
 def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> Twin | None:
-    """A model's twin; None if its class is not among those that have one.
+    """The timm twin of a model; None if its class has none.
 
-    The twin is a snapshot: its weights are copies, and later changes of the original are not seen. Adapters of PEFT
-    inside the model are merged, in a copy, as they are now. The twin's output is what users of the original read: class
-    scores, else image embeddings or pooled features; where it pools nothing, the class token or the mean patch.
+    The twin is a snapshot: its weights are copies, and later changes of the original have no effect. PEFT adapters in
+    the model are merged, in a copy, in their current state. The twin's output is what users of the original read: class
+    scores, or else image embeddings or pooled features; if the original does not pool, the class token or the mean
+    patch.
 
     Args:
-        module: A Vision Transformer of transformers or torchvision, as it is after loading; it stays as it is.
+        module: A Vision Transformer of transformers or torchvision, as loaded; it is not changed.
         image_size: (height, width) of the twin's images in pixels, if not the configured one; positions are resampled
-            as the original does it.
+            as in the original.
 
     Raises:
-        InputError: the class is known, and this model has something that timm's model does not do; or both were run on
-            a random batch, and what they give differs by more than 1e-4 of the largest value.
+        InputError: the model has a feature that timm's model does not support; or their outputs on a random batch
+            differ by more than 1e-4 of the largest value.
     """
     family = family_of_class(type(module))
     if family is None:
@@ -62,7 +63,7 @@ def timm_twin(module: nn.Module, image_size: tuple[int, int] | None = None) -> T
 
 
 def configured_names(module: Any, n_classes: int) -> tuple[str, ...] | None:
-    """Names of classes in a transformers model's configuration; None if they are numbered, or of another number."""
+    """Class names in a transformers model's configuration; None if they are just numbered or their number is wrong."""
     names = getattr(getattr(module, "config", None), "id2label", None) or {}
     if n_classes == 0 or len(names) != n_classes or all(str(name) == f"LABEL_{index}" for index, name in names.items()):
         return None

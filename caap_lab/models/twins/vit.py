@@ -27,9 +27,9 @@ _DEIT_PHOTOS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "in
 
 
 def vit(module: Any, image_size: tuple[int, int] | None) -> Blueprint:
-    """A class token, learned positions on all tokens; a classifier or a pooling layer on the class token, or neither.
+    """The blueprint of a ViT: a class token, learned positions; a classifier or pooling layer on it, or neither.
 
-    DeiT's distillation token is a second prefix token; `...WithTeacher` alone reads it.
+    DeiT's distillation token is a second prefix token; only `...WithTeacher` reads it.
     """
     base = part(module, "vit", "deit", "ijepa") or module
     config, embeddings = module.config, need(base, "embeddings")
@@ -71,7 +71,7 @@ def _take_heads(blueprint: Blueprint, module: Any, base: Any) -> None:
     if base is module and pooler is not None:
         if "cls_token" not in blueprint.tensors:
             raise InputError(
-                f"{type(module).__name__} pools its first patch, as it has no class token; build it with "
+                f"{type(module).__name__} pools its first patch, because it has no class token; build it with "
                 "add_pooling_layer=False."
             )
         act = {"tanh": nn.Tanh}.get(module.config.pooler_act) or activation(module.config.pooler_act)

@@ -77,7 +77,7 @@ def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, c
     assert found is not None and 0 < found.seconds < 5 and all(p.is_meta for p in body.parameters())
     half = measured(body, size.image_size, precision="float16")
     assert half is not None and 1.9 < found.weights_bytes / half.weights_bytes < 2.1 and half.bytes_per_image is None
-    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+    with pytest.raises(InputError, match="TF32 needs an NVIDIA GPU"):
         measured(body, size.image_size, precision="tf32")
     monkeypatch.setattr(run_cost, "free_memory", lambda device: 10**6)
     assert measured(body, size.image_size) is None
@@ -184,7 +184,7 @@ def test_heads_of_models_that_take_none(head: str, tmp_path: Path) -> None:
     settings = given_settings(models=[cnn], heads={"ResNet-18": head}, tables=[14], without=["VGG-16", "DenseNet-161"])
     (part,) = doctor(settings, timing=False, quick=True).heads
     assert not part.here and "is a CNN and keeps its own head" in part.report
-    with pytest.raises(cl.InputError, match="is no device"):
+    with pytest.raises(cl.InputError, match="is not a device"):
         doctor(settings, timing=False, device="gpu")
 
 

@@ -76,8 +76,8 @@ def test_tf32_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
         images=2,
         precision="tf32",
     )
-    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+    with pytest.raises(InputError, match="TF32 needs an NVIDIA GPU"):
         run_plan(paper_plan(settings), tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "parts").exists()
-    with pytest.raises(InputError, match="TF32 is a format of NVIDIA's GPUs"):
+    with pytest.raises(InputError, match="TF32 needs an NVIDIA GPU"):
         doctor(settings)

@@ -88,7 +88,7 @@ def test_an_adapter_from_before_transformers_renamed_modules(trained: tuple[Path
     change_json(settings, target_modules=["query", "value", "intermediate.dense"])
     check(cl.load_model(tmp_path / "older"), live)
     change_json(settings, alpha_pattern={"query": 4})
-    with pytest.raises(InputError, match=r"had other names for modules, and its rank_pattern or alpha_pattern"):
+    with pytest.raises(InputError, match=r"had other module names, and its rank_pattern or alpha_pattern"):
         cl.load_model(tmp_path / "older")
 
 
@@ -150,12 +150,12 @@ def test_adapters_that_cannot_be_loaded_are_told(
     with pytest.raises(CheckpointError, match=r"does not fit its base model .*: 1 weights are .*extra\.lora_A"):
         cl.load_model(changed)
     (changed / "adapter_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"adapter_config\.json and no weights; looked for adapter_model"):
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json but no weights; looked for adapter_model"):
         cl.load_model(changed)
     shutil.copy(folder / "adapter_model.safetensors", changed)
     for change, message in (
         ({"base_model_name_or_path": None}, "does not name its base model"),
-        ({"base_model_name_or_path": str(folder)}, "is an adapter as well"),
+        ({"base_model_name_or_path": str(folder)}, "is itself an adapter"),
         ({"base_model_name_or_path": "/gone/base"}, "base"),
         ({"target_modules": ["nothing"]}, "does not fit its base model"),
     ):
@@ -164,5 +164,5 @@ def test_adapters_that_cannot_be_loaded_are_told(
         with pytest.raises(InputError, match=message):
             cl.load_model(changed)
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(InputError, match="PEFT, which is not installed: pip install peft"):
+    with pytest.raises(InputError, match="PEFT is not installed: pip install peft"):
         cl.load_model(folder)

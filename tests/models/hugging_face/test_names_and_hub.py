@@ -82,7 +82,7 @@ def test_a_cnn_and_what_timm_cannot_build(timm_saved: Path, tmp_path: Path) -> N
         ({"architecture": "vit_tiny_patch16_225"}, r"'vit_tiny_patch16_225', which timm does not have\. Nearest: "),
         ({"architecture": "swin_tiny_patch4_window7_224"}, r"changed: swin_.* its attention stays within windows"),
         ({"model_args": {"depth": 2}}, r"does not fit"),
-        ({"model_args": {"checkpoint_path": "other.pth"}}, r"model_args in .* says checkpoint_path, which is no model"),
+        ({"model_args": {"checkpoint_path": "other.pth"}}, r"model_args in .* has unknown arguments: checkpoint_path"),
         ({"model_args": {"nonsense": 2}}, r"config\.json of .* cannot be used: TypeError.*nonsense"),
         ({"pretrained_cfg": {"label_offset": 1, "input_size": [3, 160, 160]}}, "label_offset"),
     ):
@@ -116,12 +116,12 @@ BAD_NAMES: list[tuple[str, str]] = [
     ),
     ("timm/vit@main", r"write hf-hub:timm/vit@main"),
     ("/gone/folder", r"There is no folder /gone/folder\.$"),
-    ("hf_hub:timm/vit", r"is written 'hf-hub:timm/vit' here"),
-    ("https://huggingface.co/timm/vit", r"is written 'hf-hub:timm/vit' here"),
-    ("local-dir:models/mine", r"is written 'models/mine' here"),
-    ("hf-hub:", "is no repository of the Hugging Face hub; write hf-hub:OWNER/NAME"),
-    ("hf-hub:a/b/c", "is no repository"),
-    ("hf-hub:../secrets", "is no repository"),
+    ("hf_hub:timm/vit", r"Write 'hf-hub:timm/vit' instead"),
+    ("https://huggingface.co/timm/vit", r"Write 'hf-hub:timm/vit' instead"),
+    ("local-dir:models/mine", r"Write 'models/mine' instead"),
+    ("hf-hub:", "is not a repository of the Hugging Face hub; write hf-hub:OWNER/NAME"),
+    ("hf-hub:a/b/c", "is not a repository"),
+    ("hf-hub:../secrets", "is not a repository"),
     ("vit_tiny_patch16_225", "Nearest: .*vit_tiny_patch16_224"),
 ]
 
@@ -237,7 +237,7 @@ def test_a_repository_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Mon
         cl.load_model("hf-hub:someone/vit")
     hub.marks.clear()
     (tmp_path / "config.json").write_text('{"architecture": "test_vit"}')
-    with pytest.raises(CheckpointError, match=r"config\.json and no weights"):
+    with pytest.raises(CheckpointError, match=r"config\.json but no weights"):
         cl.load_model("hf-hub:someone/vit")
     shutil.rmtree(tmp_path / "cache")
     hub.marks.clear()

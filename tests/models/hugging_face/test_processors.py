@@ -102,11 +102,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rescale_offset": True}, "rescale_offset is on"),
     ({"do_resize": False}, "do_resize is off"),
     ({"do_center_crop": False}, r"resized to \{'shortest_edge': 256\}, not cropped"),
-    ({"size": {"shortest_edge": 256, "longest_edge": 512}}, "timm's transform has no such way"),
+    ({"size": {"shortest_edge": 256, "longest_edge": 512}}, "timm's transform cannot do"),
     ({"crop_size": {"height": 224, "width": 192}}, "cropped to 224 x 192"),
-    ({"size": {"shortest_edge": 200}}, "of 200 x 200 are cropped to 224 x 224"),
+    ({"size": {"shortest_edge": 200}}, "of 200 x 200 are cropped unevenly to 224 x 224"),
     ({"image_processor_type": "ConvNextImageProcessor"}, "is ConvNextImageProcessor, whose steps are not known"),
-    ({"resample": 9}, "resample 9 is none"),
+    ({"resample": 9}, "resample 9 is not one"),
     ({"image_mean": [127, 127, 127]}, "divide by 255"),
     ({"image_mean": None}, "mean=.* is not three numbers"),
 ]
@@ -123,5 +123,5 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     for content in ("{", '{"image_processor_type": "Mine", "auto_map": {"AutoImageProcessor": "mine.Mine"}}'):
         path.write_text(content)
         (tmp_path / "mine.py").write_text("raise SystemExit('code of the checkpoint was run')")
-        with pytest.raises(InputError, match=r"image processor in .* cannot be read: .* give it to wrap"):
+        with pytest.raises(InputError, match=r"image processor in .* cannot be read: .* pass it to cl.wrap"):
             read_preprocessing(tmp_path)

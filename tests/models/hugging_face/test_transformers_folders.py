@@ -105,7 +105,9 @@ def test_files_that_disagree_on_the_size_are_refused_until_it_is_said(tmp_path: 
     original.config.name_or_path = str(tmp_path)  # as after from_pretrained
     change_json(tmp_path / "preprocessor_config.json", size={"height": 40, "width": 40})
     for model in (lambda **size: cl.load_model(tmp_path, **size), lambda **size: cl.wrap(original, **size)):
-        with pytest.raises(InputError, match=r"built for images of 32 x 32 .* makes 40 x 40\. Say which: image_size="):
+        with pytest.raises(
+            InputError, match=r"built for images of 32 x 32 .* outputs 40 x 40\. Choose one: image_size="
+        ):
             model()
         assert model(image_size=32).spec.grid == (4, 4)
         assert model(image_size=40).spec.grid == (5, 5)
@@ -181,10 +183,10 @@ def test_weights_in_several_files_or_as_pickles(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not say which file holds which weight"):
         cl.load_model(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
-    with pytest.raises(CheckpointError, match=r"names gone\.safetensors, which is not there"):
+    with pytest.raises(CheckpointError, match=r"names gone\.safetensors, which does not exist"):
         cl.load_model(tmp_path)
     index.unlink()
-    with pytest.raises(CheckpointError, match=r"config\.json and no weights; looked for model\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"config\.json but no weights; looked for model\.safetensors"):
         cl.load_model(tmp_path)
 
 
@@ -230,15 +232,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "hiera", "architectures": ["HieraModel"]}, "within units of a mask"),
     ({"model_type": "siglip2", "architectures": ["Siglip2Model"]}, "not as one grid"),
     ({"model_type": "bert", "architectures": ["BertModel"]}, "BertModel, which is not supported. Supported are"),
-    ({"model_type": "mine", "architectures": ["MyModel"]}, "model type 'mine' .* none that transformers knows"),
+    ({"model_type": "mine", "architectures": ["MyModel"]}, "transformers does not know the model type 'mine'"),
     (
         {"architectures": ["MyModel"], "auto_map": {"AutoModel": "mine.MyModel"}},
-        r"MyModel, which transformers does not have\. Code that comes with a checkpoint is never run",
+        r"MyModel, which transformers does not have\. Code in a checkpoint is never run",
     ),
-    ({"architectures": None}, 'add it, such as "architectures"'),
+    ({"architectures": None}, 'add it, for example "architectures"'),
     ({"model_type": None}, "names neither a timm architecture"),
     ({"architectures": ["ViTForMaskedImageModeling"]}, "predicts masked patches"),
-    ({"architectures": ["DeiTModel"]}, "of the type 'vit', and DeiTModel does not go with it"),
+    ({"architectures": ["DeiTModel"]}, "has the type 'vit', which does not match DeiTModel"),
     ({"hidden_act": "foo"}, r"config\.json of .* cannot be used: KeyError: 'foo'"),
     ({"hidden_size": "wide"}, r"config\.json of .* cannot be used: .*hidden_size"),
     ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised weights"),

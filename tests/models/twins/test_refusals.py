@@ -77,11 +77,11 @@ def test_classes_without_a_twin_are_refused_by_name(class_name: str, reason: str
 
 
 def test_options_that_timm_does_not_have_are_named() -> None:
-    with pytest.raises(InputError, match=r"hidden_act='mish'.*known are gelu"):
+    with pytest.raises(InputError, match=r"hidden_act='mish'.*choose one of gelu"):
         timm_twin(transformers.ViTModel(transformers.ViTConfig(hidden_act="mish", **SMALL)))
     with pytest.raises(InputError, match="pools its first patch"):
         timm_twin(transformers.IJepaModel(transformers.IJepaConfig(**SMALL), add_pooling_layer=True))
-    with pytest.raises(InputError, match="4 heads have 64 values together where d_model is 32"):
+    with pytest.raises(InputError, match="4 heads have 64 values in total, but d_model is 32"):
         timm_twin(transformers.ViTModel(transformers.ViTConfig(head_dim=16, **SMALL)))
     overlapping = build_original("vit")
     overlapping.vit.embeddings.patch_embeddings.projection.stride = (4, 4)
@@ -96,11 +96,11 @@ def test_options_that_timm_does_not_have_are_named() -> None:
 def test_parts_of_another_kind_are_named() -> None:
     dropped = build_original("vit")
     dropped.vit.layernorm = nn.Identity()
-    with pytest.raises(InputError, match="norm of the timm model would be made of Identity, and a LayerNorm"):
+    with pytest.raises(InputError, match="norm of the timm model would be made from Identity, but a LayerNorm"):
         timm_twin(dropped)
     other = build_original("vit")
     other.vit.layers[1].layernorm_before = nn.RMSNorm(32)
-    with pytest.raises(InputError, match=r"blocks.1.norm1 .*RMSNorm, and a LayerNorm"):
+    with pytest.raises(InputError, match=r"blocks.1.norm1 .*RMSNorm, but a LayerNorm"):
         timm_twin(other)
     split = build_original("vit")
     split.vit.layers[0].attention.k_proj = nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 32))
@@ -110,12 +110,12 @@ def test_parts_of_another_kind_are_named() -> None:
         timm_twin(VisionTransformer(24, 8, 1, 4, 32, 52, norm_layer=partial(nn.LayerNorm, elementwise_affine=False)))
     gone = build_original("vit")
     del gone.vit.layers[0].mlp.fc1
-    with pytest.raises(InputError, match=r"mlp\.fc1: its parts are not laid out"):
+    with pytest.raises(InputError, match=r"mlp\.fc1: its structure is not that of"):
         timm_twin(gone)
 
 
 def test_torchvision_s_options_are_named() -> None:
-    with pytest.raises(InputError, match=r"images of \[24, 24\] pixels alone"):
+    with pytest.raises(InputError, match=r"only images of \[24, 24\] pixels"):
         timm_twin(build_original("torchvision"), (32, 32))
     from torchvision.models.vision_transformer import ConvStemConfig
 
@@ -148,5 +148,5 @@ def test_blocks_that_are_shared_or_passed_over() -> None:
     assert timm_twin(shared) is not None
     shortened = build_original("torchvision")
     shortened.encoder.layers.forward = lambda x: shortened.encoder.layers[0](x)
-    with pytest.raises(InputError, match="3 blocks are in this VisionTransformer, and 1 were run"):
+    with pytest.raises(InputError, match="This VisionTransformer has 3 blocks, but 1 were run"):
         timm_twin(shortened)
