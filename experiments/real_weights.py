@@ -2,7 +2,7 @@
 
     python -m experiments.real_weights quick --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --masks masks:PATH --photos folder:PATH --run runs/real \
-        --out docs/tables/real_weights_quick.md --figures docs/images
+        --out docs/tables/real_weights.md --figures docs/images
 
 The first word says which methods, on how many photos: `GROUPS` below. Stop it at any time; the same command goes on.
 `--read` makes the tables of trials that one or several folders have, while other processes may be writing there.
@@ -95,7 +95,7 @@ def main() -> None:
         print(f"failed: {row.method} of {row.model} on {row.image}: {row.error}")
     print(result.progress)
     if not args.methods:
-        write(result, group.reference, args.out, args.figures)
+        write(result, args.group, group.reference, args.out, args.figures)
 
 
 def protocol(group: Group) -> CurveProtocol:

@@ -18,7 +18,7 @@ COMPARED = ("insdel", "aupr1")
 """Metrics whose differences the tables show, and that are ranked."""
 
 
-def write(result: cl.BenchmarkResult, reference: str, out: Path | None, figures: Path | None) -> None:
+def write(result: cl.BenchmarkResult, group: str, reference: str, out: Path | None, figures: Path | None) -> None:
     """Print the tables; write them, all numbers as CSV, and the plots of ranks."""
     lines = numbers(result, reference)
     if lines.empty:
@@ -32,7 +32,7 @@ def write(result: cl.BenchmarkResult, reference: str, out: Path | None, figures:
     if figures is not None:
         figures.mkdir(parents=True, exist_ok=True)
         for model in lines["model"].unique():
-            plot(result, lines[lines["model"] == model], figures / f"ranks_{file_name(out, model)}")
+            plot(result, lines[lines["model"] == model], figures / f"ranks_{group}_{file_name(model)}")
 
 
 def numbers(result: cl.BenchmarkResult, reference: str) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def markdown(result: cl.BenchmarkResult, lines: pd.DataFrame, reference: str) ->
         dict.fromkeys(_weights(model.label, model.name) for s in result.plan.studies for model in s.models)
     )
     against = " against the mean of all classes" if result.plan.identity.by_contrast else ""
-    text = [
+    text: list[str] = [
         "In percent, mean ± standard error over images (ddof 0), methods in the order of their InsDel. "
         f"`- {reference}` is the paired difference to {reference} over the images that both have; `*` where it differs "
         "from 0 at 0.05 (sign-flip test, after Holm's correction over the methods of the table). Photos: the first n "
@@ -109,7 +109,7 @@ def _says(part: pd.DataFrame, reference: str) -> list[str]:
         groups = {verdict: rows[rows["verdict"] == verdict]["method"].tolist() for verdict in ("better", "worse")}
         rest = rows[rows["verdict"] == "not distinguishable"]["method"].tolist()
         sentences.append(
-            f"- {LABELS[metric]}: the highest mean has {rows['method'].iloc[0]}. Better than {reference}: "
+            f"- {LABELS[metric]}: {rows['method'].iloc[0]} has the highest mean. Better than {reference}: "
             f"{_list(groups['better'])}; not distinguishable from it: {_list(rest)}; worse: {_list(groups['worse'])}."
         )
     return sentences
@@ -133,7 +133,6 @@ def plot(result: cl.BenchmarkResult, lines: pd.DataFrame, path: Path) -> None:
     print(*save_figure(figure, path))
 
 
-def file_name(out: Path | None, model: str) -> str:
-    """ "quick_vit_tiny"."""
-    group = "" if out is None else out.stem.removeprefix("real_weights").strip("_") + "_"
-    return group + re.sub(r"[^a-z0-9]+", "_", model.lower().split(",")[0]).strip("_")
+def file_name(label: str) -> str:
+    """ "vit_tiny" of "ViT-tiny", without what stands behind a comma."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower().split(",")[0]).strip("_")
