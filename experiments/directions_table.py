@@ -1,0 +1,149 @@
+"""The table and the figure of `directions`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+import caap_lab as cl
+from caap_lab.plots.points import plot_points
+from caap_lab.plots.style import new_figure
+
+Results = Mapping[tuple[str, str, bool], cl.BenchmarkResult]
+"""By the name of the protocol, what is explained, and whether it is of the free context."""
+NAMES = {
+    "caap": "CAAP",
+    "caap:direction=remove": "CAAP, remove",
+    "caap:context=free": "CAAP, free",
+    "caap:direction=remove,context=free": "CAAP, remove, free",
+    "libra_ixg_plus": "Libra IxG+",
+    "libra_ixg_plus:start_layer=8": "Libra IxG+ from block 8",
+    "transformer_attribution": "T-Attr",
+}
+TARGETS = {"prediction": "prediction", "logit": "the prediction's own logit"}
+SHOWN = ("insdel", "saco", "aupr1", "pointing")
+FREE_REMOVAL = "caap:direction=remove,context=free"
+
+
+def name_of(label: str) -> str:
+    """A method as the table calls it."""
+    if not label.startswith("rank_sum:"):
+        return NAMES.get(label, label)
+    first, second = label.removeprefix("rank_sum:first=").split(",second=")
+    return f"{name_of(first)} + {name_of(second)}"
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """Paired differences to CAAP and means, one row per model, target, protocol's metric and method."""
+    parts = []
+    for (protocol, target, free), result in results.items():
+        if free:
+            continue
+        found = result.compare(to="caap").rename(columns={"se": "difference_se"})
+        means = result.summary()[["model", "metric", "method", "mean", "se"]]
+        found = means.merge(found.drop(columns=["to"], errors="ignore"), on=["model", "metric", "method"], how="left")
+        labels = {name: column.label for name, column in result.columns.items()}
+        titles = [
+            f"{labels[m]}, {protocol}" if m in ("insertion", "deletion", "insdel") else labels[m]
+            for m in found["metric"]
+        ]
+        parts.append(found.assign(target=target, column=titles, protocol=protocol))
+    return pd.concat(parts, ignore_index=True)
+
+
+def table(results: Results, about: str) -> str:
+    """Markdown: CAAP's own values, and the differences to them of all others."""
+    frame = differences(results)
+    lines = [
+        "Held-out photos with masks (the last 64 of a draw with seed 0, or the first of these); in percent, SaCo from "
+        "-1 to 1. CAAP: mean ± standard error. Others: paired difference to CAAP ± its standard error (ddof 0), in bold "
+        f"where the sign-flip test, corrected after Holm over the methods of a column, has p < 0.05. {about}.",
+        "",
+        *_conventions(results),
+    ]
+    for (model, target), part in frame.groupby(["model", "target"], sort=False):
+        columns = list(dict.fromkeys(part["column"]))
+        lines += ["", f"**{model}, {TARGETS[target]}**", "", f"| method | n | {' | '.join(columns)} |"]
+        lines += [f"|---|---|{'---|' * len(columns)}"]
+        for method in dict.fromkeys(part["method"]):
+            rows = part[part["method"] == method].set_index("column")
+            count = "caap" if method == "caap" else "n"
+            numbers = sorted({int(n) for n in (rows["n"] if count == "n" else part["n"]).dropna()})
+            said = "-".join(map(str, dict.fromkeys((numbers[0], numbers[-1])))) if numbers else "0"
+            lines.append(f"| {name_of(method)} | {said} | {' | '.join(_cell(rows, c, method) for c in columns)} |")
+    return "\n".join([*lines, *_agreement(results)]) + "\n"
+
+
+def _conventions(results: Results) -> list[str]:
+    protocols = {name: result.plan.protocol for (name, _, _), result in results.items()}
+    lines = []
+    for name, protocol in protocols.items():
+        choices = ", ".join(f"{key} {value}" for key, value in protocol.to_dict().items() if key != "name")
+        lines.append(f"- {name}: {choices}")
+    return lines
+
+
+def _cell(rows: pd.DataFrame, column: str, method: str) -> str:
+    if column not in rows.index:
+        return ""
+    row = rows.loc[column]
+    digits = 3 if row["metric"] == "saco" else 1
+    if method == "caap":
+        return f"{row['mean']:.{digits}f} ± {row['se']:.{digits}f}"
+    if not np.isfinite(row["difference"]):
+        return ""
+    text = f"{row['difference']:+.{digits}f} ± {row['difference_se']:.{digits}f}"
+    return f"**{text}**" if row["p_holm"] < 0.05 else text
+
+
+def _agreement(results: Results) -> list[str]:
+    """How maps rank patches beside the free removal, on the photos that have one."""
+    lines = []
+    for (protocol, target, free), result in results.items():
+        if not free:
+            continue
+        frames = [result.to_dataframe(), results[protocol, target, False].to_dataframe()]
+        frame = pd.concat(frames, ignore_index=True)
+        frame = frame[frame["error"].isna()]
+        for model, part in frame.groupby("model", sort=False):
+            maps = part.pivot(index="image", columns="method", values="scores")
+            known = maps[maps[FREE_REMOVAL].notna()] if FREE_REMOVAL in maps else maps.iloc[:0]
+            if known.empty:
+                continue
+            lines += ["", f"Spearman's rank correlation with the free removal, {model}, {TARGETS[target]}:", ""]
+            lines += ["| method | n | correlation |", "|---|---|---|"]
+            for method in dict.fromkeys(part["method"]):
+                pairs = known[[FREE_REMOVAL, method]].dropna() if method != FREE_REMOVAL else known.iloc[:0]
+                found = np.array([spearmanr(*pair).statistic for pair in pairs.itertuples(index=False)])
+                if len(found):
+                    mean, error = found.mean(), found.std() / len(found) ** 0.5
+                    lines.append(f"| {name_of(method)} | {len(found)} | {mean:.2f} ± {error:.2f} |")
+    return lines
+
+
+def figure(results: Results, folder: Path) -> Figure:
+    """Differences to CAAP in InsDel, by convention, beside those in AUPR1; one row per model and target."""
+    frame = differences(results)
+    frame = frame[frame["method"] != "caap"].assign(name=frame["method"].map(name_of))
+    groups = list(frame.groupby(["model", "target"], sort=False))
+    drawn = new_figure(7.2, 0.5 + 2.4 * len(groups))
+    axes = drawn.subplots(len(groups), 2, squeeze=False, sharey=True, width_ratios=(3, 2))
+    for row, ((model, target), part) in zip(axes, groups, strict=True):
+        for ax, metric, hue in zip(row, ("insdel", "aupr1"), ("protocol", None), strict=True):
+            plot_points(
+                part[part["metric"] == metric],
+                "name",
+                "difference",
+                error="difference_se",
+                hue=hue,
+                ax=ax,
+                horizontal=True,
+                label=f"{'InsDel' if metric == 'insdel' else 'AUPR1'} less CAAP's (percent)",
+                title=f"{model}, {TARGETS[target]}" if metric == "insdel" else "",
+            )
+            ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    drawn.savefig(folder / "directions.png", dpi=150)
+    return drawn
