@@ -1,11 +1,12 @@
 """CAAP's settings on real weights: cutoff, blank, neighbourhood, and whether its results hang on blank and layer range.
 
     python -m experiments.settings --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
-        --calibration folder:PATH --masks masks:PATH --images 8 6 8 --run runs/settings \
+        --calibration folder:PATH --masks masks:PATH --images 48 48 48 12 --run runs/settings \
         --out docs/tables/settings.md --figures docs/images
 
 The cutoff is chosen on the calibration photos, by the paper's rule: the highest insertion minus deletion, averaged over
-the models. All else is measured on the photos with masks, which the choice never sees. Prints Markdown and draws two
+the models. All else is measured on the last 64 of the photos with masks (drawn with seed 0), which
+the choice never sees. Prints Markdown and draws two
 figures. Stop it at any time; the same command goes on, and a larger --images adds photos to what is there.
 """
 
@@ -28,10 +29,11 @@ def main() -> None:
     parser.add_argument(
         "--images",
         type=int,
-        nargs=3,
-        default=[8, 6, 8],
-        metavar=("CALIBRATION", "METRICS", "MAPS"),
-        help="photos that choose the cutoff; photos with masks that are measured; the same for maps alone",
+        nargs=4,
+        default=[48, 48, 48, 12],
+        metavar=("CALIBRATION", "METRICS", "MAPS", "CHECKS"),
+        help="photos that choose the cutoff; photos with masks that are measured; the same for maps alone, and for "
+        "interactions",
     )
     parser.add_argument("--protocol", default="rise-28", help="of the curves; default %(default)s")
     parser.add_argument("--rows", type=int, help="change this many rows of pixels a step, whatever the protocol says")

@@ -17,16 +17,19 @@ from caap_lab.bench.paper.published import METRICS as PAPER_METRICS
 from caap_lab.engine.blanks import BLANKS, Blank
 from caap_lab.engine.settings import cutoff_blocks
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
+from experiments.photos import HELD_OUT, held_out
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
 """In twelfths of the blocks, as models may differ in depth."""
 RANGES = ((0, 4), (0, 8), (0, 12), (4, 8), (4, 12), (8, 12))
 """Ranges whose metrics are measured, in twelfths: every third of the blocks and what they join to."""
-BASELINES = ("grad_cam", "rollout")
+RIVALS = ("transformer_attribution", "legrad", "grad_sam", "gen_att", "libra_ixg_plus")
+"""The five methods closest to CAAP in InsDel and AUPR1, over both models of `docs/tables/real_weights.md`."""
 METRICS = {name: label for label, name in PAPER_METRICS.items()}
 MAIN = ("insdel", "aupr1", "aupr0", "pointing")
+OTHER_SEED = "noise, another seed"
 N_MEAN, N_CLASS, N_POOL = 32, 8, 64
-"""Photos behind the mean and behind the class-averaged activations; those of each set that the latter come from."""
+"""Photos behind the mean and behind the class-averaged activations; photos of the calibration set for the latter."""
 BATCH = 16
 """Faster than more on one thread, where a batch has to fit the processor's cache."""
 
@@ -44,17 +47,20 @@ class Measured:
     neighbourhoods: Table
     blanks: Table
     ranges: Table
-    baselines: Table
+    rivals: Table
+    """Metrics of other methods."""
     blank_labels: list[str]
     blank_ranks: Float[np.ndarray, "blank blank"]
     range_labels: list[tuple[int, int]]
     range_ranks: Float[np.ndarray, "range range"]
+    checks: dict[str, Float[np.ndarray, "image 2"]]
+    """By setting: effect of the highest patches together, and the sum of their single effects."""
     default_range: tuple[int, int]
 
 
 def measure(label: str, model: cl.HookedViT, args: argparse.Namespace) -> Measured:
     """All sweeps of one model."""
-    n_calibration, n_metrics, n_maps = args.images
+    n_calibration, n_metrics, n_maps, n_checks = args.images
     depth = model.n_layers
     photos, masked = cl.open_images(args.calibration), cl.open_images(args.masks)
     protocol = protocol_of(args, model.image_size[1])
@@ -64,7 +70,7 @@ def measure(label: str, model: cl.HookedViT, args: argparse.Namespace) -> Measur
     cutoffs = cl.sweep_cutoffs(
         model, photos.sample(n_calibration, seed=0), cutoffs=counts, metrics=("faithfulness",), **kept
     )
-    images = masked.sample(n_metrics, seed=0)
+    images = held_out(masked, n_metrics)
     neighbourhoods = cl.sweep_neighbourhoods(model, images, **kept)
     thirds = [(start * depth // 12, cutoff * depth // 12) for start, cutoff in RANGES]
     ranges = cl.sweep_ranges(model, images, ranges=thirds, **kept)
@@ -73,12 +79,14 @@ def measure(label: str, model: cl.HookedViT, args: argparse.Namespace) -> Measur
         cl.sweep_blanks(model, images[i : i + 1], blanks=choose(images[i].image), **kept)
         for i in tqdm(range(len(images)), desc=f"{label}, blanks")
     ]
+    noise = {OTHER_SEED: "noise"}
+    other_noise = [cl.sweep_blanks(model, images[i : i + 1], blanks=noise, seed=1, **kept) for i in range(len(images))]
     names = [sample.name for sample in images]
-    result = cl.benchmark(model, BASELINES, images, **kept)
+    result = cl.benchmark(model, RIVALS, images, **kept)
     frame = result.to_dataframe().set_index(["method", "image"]).sort_index()
-    baselines = {m: {k: frame.loc[m].loc[names][k].to_numpy(float) for k in METRICS} for m in BASELINES}
+    rivals = {m: {k: frame.loc[m].loc[names][k].to_numpy(float) for k in METRICS} for m in RIVALS}
 
-    more = masked.sample(n_maps, seed=0)
+    more = held_out(masked, n_maps)
     alone: Any = {**kept, "metrics": ()}
     step = max(1, depth // 6)  # every second of 12 blocks: enough to see the course, at a quarter of the cost
     pairs = list(combinations(range(0, depth + 1, step), 2))
@@ -91,15 +99,35 @@ def measure(label: str, model: cl.HookedViT, args: argparse.Namespace) -> Measur
         label,
         cutoffs,
         table_of([neighbourhoods]),
-        table_of(blanks),
+        table_of(blanks) | table_of(other_noise),
         table_of([ranges]),
-        baselines,
+        rivals,
         [str(name) for name in blank_maps[0].labels],
         np.mean([one.rank_correlation().to_numpy() for one in blank_maps], axis=0),
         pairs,
         range_maps.rank_correlation().to_numpy(),
+        checks_of(model, images[:n_checks], choose, blanks, ranges),
         (0, cutoff_blocks(None, depth)),
     )
+
+
+def checks_of(
+    model: cl.HookedViT,
+    images: cl.ImageSet,
+    choose: "BlankChooser",
+    blanks: Sequence[cl.CaapSweep],
+    ranges: cl.CaapSweep,
+) -> dict[str, Float[np.ndarray, "image 2"]]:
+    """`cl.interaction_check` of the maps with every blank and every range."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for i, sample in enumerate(tqdm(images, desc=f"{model.model_name}, interactions")):
+        given = choose(sample.image)
+        maps = [(label, blanks[i].map(0, label), given[str(label)]) for label in blanks[i].labels]
+        maps += [(label, ranges.map(i, label), None) for label in ranges.labels]
+        for label, m, blank in maps:
+            check = cl.interaction_check(model, m, sample.image, blank=blank)
+            found.setdefault(name_of(label), []).append((float(check.joint[0]), float(check.singles[0])))
+    return {label: np.array(values) for label, values in found.items()}
 
 
 def protocol_of(args: argparse.Namespace, width: int) -> CurveProtocol:
@@ -131,8 +159,8 @@ def is_plain(blank: str) -> bool:
 class BlankChooser:
     """All blanks for an image; the class-averaged one depends on the class that is explained.
 
-    Photos behind blanks come from the end of a set's draw and measured photos from its start, so that no photo is its
-    own blank and more photos change no blank.
+    Photos behind blanks are never measured: of the calibration set they come from the end of the draw, and the cutoff
+    is chosen on its start; of the set with masks they are those that are not held out.
     """
 
     def __init__(self, model: cl.HookedViT, photos: cl.ImageSet, masked: cl.ImageSet) -> None:
@@ -142,7 +170,7 @@ class BlankChooser:
         self.shared: dict[str, Blank] = {name: name for name in BLANKS}
         self.shared["mean activations"] = cl.blanks.mean_activations(draw[:N_MEAN])
         self.shared |= {"a photo": draw[-1], "another photo": draw[-2]}
-        self.pool = draw + [sample.image for sample in masked.sample(len(masked), seed=0)[-N_POOL:]]
+        self.pool = draw + [sample.image for sample in masked.sample(len(masked), seed=0)[:-HELD_OUT]]
         self.scores = self.score(self.pool)
 
     def __call__(self, image: Image.Image) -> dict[str, Blank]:
