@@ -7,7 +7,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 TESTS := -n auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix docs bench figures notebooks slow rehearse gpu lab clean
+.PHONY: help demo test lint fix docs bench figures notebooks slow rehearse gpu quantus lab clean
 
 help:   ## list the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,13 @@ gpu: .venv/.dev   ## on a CUDA device: run its tests, then time CAAP there
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA device, and a PyTorch built for it")'
 	$(BIN)/python -m pytest -m gpu -n auto --maxprocesses 8
 	$(BIN)/python -m benchmarks.gpu --out docs/tables/gpu.md
+
+# In a folder of its own: Quantus asks for opencv-python, which would overwrite the headless one of the test tools.
+QUANTUS := .venv/quantus
+quantus: .venv/.dev   ## compare our metrics with Quantus's
+	@[ -d $(QUANTUS)/quantus ] || $(INSTALL) --no-deps --target $(QUANTUS) \
+	  quantus==0.6.0 scikit-image==0.26.0 imageio==2.38.1 tifffile==2026.3.3 cachetools==8.0.2
+	PYTHONPATH=$(QUANTUS) $(BIN)/python -m pytest tests/metrics/test_quantus.py
 
 bench: .venv/.installed   ## time CAAP, and what bounds on memory cost
 	$(BIN)/python -m benchmarks.caap

@@ -38,6 +38,8 @@ QUICK, SLOW = 5, 200
 """Passes of a map up to which a method is run on photos, and up to which it is run on all scenes."""
 TEST = 64
 """Photos at the end of the draw that nothing is chosen by."""
+KEPT = 0.8
+"""Mean rank correlation above which a map counts as unchanged."""
 SAMPLES = 5
 """Noisy copies of an image."""
 
@@ -188,10 +190,23 @@ def _table(shuffled: pd.DataFrame, noisy: pd.DataFrame) -> str:
             _spread(last["absolute"]),
             _spread(others["max_sensitivity"], 3),
             _spread(others["correlation"], 3),
-            f"{others['score_change'].mean():.3f}",
+            f"{others['score_change'].mean():.1g}",
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _kept(shuffled, half)]) + "\n"
+
+
+def _kept(shuffled: pd.DataFrame, half: str) -> str:
+    """Which methods still give nearly the trained model's map when the model has lost what it predicted."""
+    rows = shuffled[shuffled["shuffled"] == half]
+    means = rows.groupby("method", sort=False)["similarity"].mean()
+    kept = [f"{name} ({value:.2f})" for name, value in means.sort_values(ascending=False).items() if value > KEPT]
+    each = rows.drop_duplicates("image")
+    before, after = each["trained_score"].mean(), each["score"].mean()
+    return (
+        f"With the head and the blocks down to {half} shuffled, the explained probability is {after:.3f} on average, "
+        f"from {before:.3f}. Maps whose correlation with the trained model's is still above {KEPT}: {', '.join(kept)}."
+    )
 
 
 def _spread(values: pd.Series, digits: int = 2) -> str:
@@ -220,9 +235,9 @@ def draw(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]], path: Path) -> Non
         groups = noisy.groupby("method", sort=False)["max_sensitivity"]
         spread = {name: values.dropna().to_numpy(float) for name, values in groups}
         rows = [{"method": m, "mean": spread[m].mean(), "se": float(standard_error(spread[m]))} for m in methods]
-        plot_points(
-            pd.DataFrame(rows), "method", ax=axes[1], horizontal=True, label="max-sensitivity", title="small noise"
-        )
+        label = "max-sensitivity (log scale)"
+        plot_points(pd.DataFrame(rows), "method", ax=axes[1], horizontal=True, label=label, title="small noise")
+        axes[1].set_xscale("log")
     save_figure(figure, path)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -214,4 +214,4 @@ def _scores(model: HookedModel, runs: MethodRuns, given: Sequence[Any]) -> Float
         target_scores(running, image[None], [target], "prob")
         for image, target in zip(runs.inputs, targets, strict=True)
     ]
-    return cast("np.ndarray", torch.cat(found).numpy())
+    return torch.cat(found).numpy()
