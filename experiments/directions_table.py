@@ -59,8 +59,8 @@ def table(results: Results, about: str) -> str:
     frame = differences(results)
     lines = [
         "Held-out photos with masks (the last 64 of a draw with seed 0, or the first of these); in percent, SaCo from "
-        "-1 to 1. CAAP: mean ± standard error. Others: paired difference to CAAP ± its standard error (ddof 0), in bold "
-        f"where the sign-flip test, corrected after Holm over the methods of a column, has p < 0.05. {about}.",
+        "-1 to 1. CAAP: mean ± standard error. Others: paired difference to CAAP ± its standard error (ddof 0), in "
+        f"bold where the sign-flip test, corrected after Holm over the methods of a column, has p < 0.05. {about}.",
         "",
         *_conventions(results),
     ]

@@ -78,6 +78,30 @@ def test_caap_equals_the_plain_definition(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", THREE)
+def test_removal_is_insertion_with_the_roles_swapped(name: str) -> None:
+    model = small_cnn(name, torch.float64)
+    image, blank = images(2, torch.float64)
+    with torch.no_grad():
+        whole = model(image[None])[0]
+    for start, cutoff in ((0, model.n_layers), (2, 4)):
+        options = {"start": start, "cutoff": cutoff, "neighbourhood": "cross1"}
+        found = cl.caap(model, image, 3, blank=blank, direction="remove", **options)
+        left = plain_scores(model, blank, image[None], start, cutoff, NEIGHBOURHOODS["cross1"])
+        assert_close(found.all_scores, whole - left)
+        assert_close(found.scores, (whole - left)[..., 3])
+    zero = cl.caap(model, image, 3, blank="zero_activations", direction="remove", start=1, cutoff=2).all_scores
+
+    def put(x: Tensor, hook: Any) -> Tensor:
+        places = torch.zeros(1, 1, *model.grid, dtype=x.dtype, device=x.device)
+        places[..., :2, :2] = 1  # the box around the first cell
+        return x.masked_fill(nn.functional.adaptive_max_pool2d(places, x.shape[2:]) > 0, 0)
+
+    with torch.no_grad():
+        left = model.run_with_hooks(image[None], fwd_hooks=[("blocks.0.hook_resid_post", put)])[0]
+    assert_close(zero[0, 0], whole - left)
+
+
+@pytest.mark.parametrize("name", THREE)
 def test_caap_on_grids_that_do_not_fit_the_maps(name: str) -> None:
     """Under 8 x 16 cells: finer maps, maps in which cells share places, and cells that are not square."""
     model = small_cnn(name, torch.float64, grid=(8, 16))

@@ -24,6 +24,8 @@ READING = {
 SETTINGS = [
     *(CaapSettings(context=context, cutoff=2) for context in CONTEXTS),
     *(CaapSettings(tail=tail, attention="cached") for tail in TAILS),
+    CaapSettings(direction="remove", cutoff=2),
+    CaapSettings(direction="remove", tail="interpolated", attention="cached"),
 ]
 
 
