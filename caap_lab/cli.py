@@ -14,7 +14,7 @@ COMMANDS = ("map", "bench", "train", "doctor", "tables", "figures", "lab", "mode
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status (2 for input that cannot be used)."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         status = parsed.run(parsed)
         sys.stdout.flush()
@@ -33,20 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the site's page of the command line is made from it."""
+    whole = argparse.ArgumentParser(
         prog="caap-lab",
         description="Look inside Vision Transformers: causal attribution via activation patching.",
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=__version__)
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"caap_lab.commands.{name}")
         about = f"{module.HELP[0].upper()}{module.HELP[1:]}."
         command = commands.add_parser(name, help=module.HELP, description=about)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from caap_lab.bench.paper.settings import PaperSettings
 from caap_lab.bench.paper.settings_file import read_settings
-from caap_lab.cli import _parser
+from caap_lab.cli import parser
 from experiments.paper_parts import TABLES
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +25,11 @@ def commands(path: Path) -> list[list[str]]:
 
 
 def test_documented_commands_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    parser, count = _parser(), 0
+    caap_lab, count = parser(), 0
     for path in (*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "figures" / "README.md"):
         for words in commands(path):
             try:
-                parser.parse_args(words)
+                caap_lab.parse_args(words)
             except SystemExit:
                 pytest.fail(f"{path.name}: caap-lab {shlex.join(words)}\n{capsys.readouterr().err}")
             count += 1

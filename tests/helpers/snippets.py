@@ -1,25 +1,24 @@
 """Pages of the documentation whose snippets run."""
 
-import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+from tests.helpers.pages import DOCS, snippets
 
 
-def run_snippets(page: str, at_least: int) -> dict[str, object]:
-    """Run a page's Python snippets in order, as one program.
+def run_snippets(page: str | Path, at_least: int) -> dict[str, object]:
+    """Run a page's Python snippets in order, as one program; those that are marked as not run are left out.
 
     Args:
-        page: Name of the file in docs/.
+        page: Its path, or the name of a file in docs/.
         at_least: How many there must be.
 
     Returns:
         The names that they leave.
     """
     path = DOCS / page
-    snippets = re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(snippets) >= at_least, f"{page} has {len(snippets)} snippets"
+    run = [snippet.code for snippet in snippets(path) if not snippet.not_run]
+    assert len(run) >= at_least, f"{path.name} has {len(run)} snippets"
     names: dict[str, object] = {}
-    for snippet in snippets:
-        exec(compile(snippet, str(path), "exec"), names)  # the project's own page
+    for code in run:
+        exec(compile(code, str(path), "exec"), names)  # the project's own page
     return names

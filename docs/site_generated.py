@@ -1,0 +1,85 @@
+"""Puts into the pages of the site what the package says of itself: its command line, CAAP's settings, the changelog.
+
+A page has a comment such as `<!-- generated: command line -->` where the text goes. The text is made when the site is
+built, so it cannot disagree with the code.
+"""
+
+import re
+from argparse import SUPPRESS, Action, ArgumentParser
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+_MARK = re.compile(r"^<!-- generated: ([\w ]+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace each mark by its text; called by MkDocs for each page."""
+    return _MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
+
+
+def command_line() -> str:
+    """One section per command: what it does, how it is called, and a table for each group of its options."""
+    from caap_lab.cli import parser
+
+    (commands,) = (action for action in parser()._actions if isinstance(action.choices, dict))
+    return "\n\n".join(_command(name, command) for name, command in commands.choices.items())
+
+
+def caap_settings() -> str:
+    """A table of CAAP's settings: the name in Python, the flag, the default, and what it means."""
+    from caap_lab.engine.settings import CaapSettings
+
+    rows = [
+        (f"`{f.name}`", f"`--{f.name.replace('_', '-')}`", f"`{f.default!r}`", _meaning(f.metadata))
+        for f in fields(CaapSettings)
+    ]
+    return _table(("Setting", "Flag", "Default", "Meaning"), rows)
+
+
+def changelog() -> str:
+    """The repository's changelog, with links to pages as they are from another page."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
+    return text.split("\n", 1)[1].strip()
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "command line": command_line,
+    "settings of CAAP": caap_settings,
+    "changelog": changelog,
+}
+
+
+def _command(name: str, command: ArgumentParser) -> str:
+    usage = " ".join(command.format_usage().split()).removeprefix("usage: ")
+    parts = [f"## caap-lab {name}", str(command.description), f"<div class=usage markdown>`{usage}`</div>"]
+    for group in command._action_groups:
+        rows = [row for action in group._group_actions for row in _option(action, command.prog)]
+        if rows:
+            title = {"positional arguments": "Argument", "options": "Option"}.get(str(group.title), str(group.title))
+            parts.append(_table((f"{title[0].upper()}{title[1:]}", "Meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _option(action: Action, program: str) -> Iterator[tuple[str, str]]:
+    if action.help == SUPPRESS or "--help" in action.option_strings:
+        return
+    metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    name = action.option_strings[-1] if action.option_strings else metavar
+    value = f" {metavar}" if action.option_strings and action.nargs != 0 and not action.choices else ""
+    meaning = (action.help or "") % {"default": action.default, "prog": program}
+    if action.choices:
+        meaning += f" One of {', '.join(f'`{choice}`' for choice in action.choices)}."
+    yield f"`{name}{value}`", meaning
+
+
+def _meaning(metadata: Any) -> str:
+    choices = ", ".join(f"`{choice}`" for choice in metadata["choices"])
+    return metadata["help"] + (f". One of {choices}" if choices else "")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
