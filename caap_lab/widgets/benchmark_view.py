@@ -142,7 +142,10 @@ class BenchmarkView(Panel):
     @property
     def link(self) -> str:
         """The Python calls that give the table's numbers."""
-        snapshot, lines = self._snapshot, [f"result = cl.BenchmarkResult.open({str(self.folder)!r})"]
+        beside = () if self._given is None else self._given.beside
+        folders = [str(folder) for folder in (self.folder, *beside)]
+        snapshot = self._snapshot
+        lines = [f"result = cl.BenchmarkResult.open({(folders if beside else folders[0])!r})"]
         table = snapshot.table(self.choice) if isinstance(snapshot, RunSnapshot) else None
         if table is not None:
             where = f"metric == {self.choice.metric!r} and study in {list(table.studies)}"

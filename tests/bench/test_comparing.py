@@ -143,6 +143,7 @@ def test_results_of_several_folders_are_read_as_one(tmp_path: Path) -> None:
     both = cl.BenchmarkResult.open([tmp_path / "quick", tmp_path / "slow"])
     assert both.progress == "22 of 22 trials are computed."  # grad_cam of three images counts once
     assert f"{tmp_path / 'quick'} and {tmp_path / 'slow'}" in repr(both)
+    assert f"open([{str(tmp_path / 'quick')!r}, " in cl.widgets.benchmark(both).link
     found = both.compare()
     numbers = found[found["metric"] == "insdel"].set_index("method")["n"].to_dict()
     assert numbers == {"grad_cam": 8, "rollout": 3, "tam": 3}
