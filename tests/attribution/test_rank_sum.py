@@ -89,7 +89,7 @@ def test_on_a_cnn_and_with_a_method_of_ones_own() -> None:
         ("vit", {"second": None}, "second=None is not a method as text"),
         ("vit", {"second": "caap:cutof=3"}, "caap has no option 'cutof'"),
         ("vit", {"second": "caap:cutoff=9"}, "cutoff=9 must lie from 0"),
-        ("vit", {"first": "caap:score=prob"}, "is a probability, and the target"),
+        ("vit", {"first": "caap:score=prob"}, "is a probability, but the target"),
         ("demo-cnn", {"second": "rollout"}, "rollout works on Vision Transformers"),
     ],
 )

@@ -166,7 +166,7 @@ def test_targets_that_follow_from_one_pass() -> None:
     assert_close(p.for_target(cl.contrast(2)).scores, alone.scores, 1e-5)
     assert alone.score == "drop in prob"
     for one, target in ((p, cl.contrast(2, 5)), (m, lambda logits: logits[:, 0])):
-        with pytest.raises(cl.InputError, match="does not follow from caap's scores"):
+        with pytest.raises(cl.InputError, match="cannot be computed from caap's scores"):
             one.for_target(target)
 
 
