@@ -152,7 +152,7 @@ def test_sweep_metric_is_tried_before_the_run(monkeypatch: pytest.MonkeyPatch) -
     model = build("vit")
     image = random_images(model, 1)
     monkeypatch.setattr(type(model), "run_block", lambda *a: pytest.fail("the model ran"))
-    with pytest.raises(InputError, match=r"it gave \[\]"):
+    with pytest.raises(InputError, match=r"it returned \[\]"):
         cl.sweep(model, image, lambda layer: Patch("z", layer), over={"layer": [0]}, metric=lambda logits: logits.sum())
     with pytest.raises(InputError, match="returned None"):
         cl.sweep(model, image, lambda layer: None, over={"layer": [0]}, metric=0)

@@ -1,4 +1,4 @@
-"""Replacing activations in a run, one patch or whole sweeps."""
+"""Recording and replacing activations, in single runs or sweeps."""
 
 import lazy_loader
 

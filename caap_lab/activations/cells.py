@@ -1,4 +1,4 @@
-"""Many patched runs of the same images: cells run together, and the blocks before a cell's first patched one run once.
+"""Many patched runs of the same images: cells run together, and blocks before the first patched one run only once.
 
 A cell is the edits of one patched run. Sweeps, traces and ablations are tables of cells.
 """
@@ -17,11 +17,11 @@ from caap_lab.models.quantised import images_at_once
 from caap_lab.models.vit import HookedViT
 
 Cell = Sequence[tuple[Site, Edit]]
-"""What one run edits; later edits of a hook point win."""
+"""The edits of one run; later edits of a hook point take precedence."""
 
 
 def image_chunks(model: HookedViT, count: int, batch_size: int) -> list[slice]:
-    """Images that are run together, so that `batch_size` bounds the memory for any number of them."""
+    """Slices of images that run together, so that `batch_size` limits the memory for any number of images."""
     size = images_at_once(model.body, batch_size)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -35,19 +35,19 @@ class CellRuns:
         Args:
             model: The model.
             batch: Preprocessed images, at most `batch_size` of them.
-            batch_size: Rows of a run at most: cells times images.
+            batch_size: Largest number of rows per run: cells times images.
         """
         self.model = model
         self.batch = batch
         self.per_run = max(1, images_at_once(model.body, batch_size) // len(batch))
         self.passes = 0.0
-        """Forward passes so far, in whole passes of one image; a block is an equal share of one."""
+        """Forward passes so far, in passes of one image; each block counts as an equal part of a pass."""
         self._layer = 0
         self._class_tokens: list[Tensor] = []
         self._resid = model.embed(batch)
 
     def logits(self, cells: Sequence[Cell]) -> Iterator[tuple[list[int], Float[Tensor, "cell image classes"]]]:
-        """Logits of all cells, several at a time, with their places in `cells`; those patched first come first."""
+        """Logits of all cells, several at a time, with indices into `cells`; cells with earlier patches first."""
         n_layers = self.model.spec.n_layers
         order = sorted((min(site.block(n_layers) for site, _ in cell), place) for place, cell in enumerate(cells))
         for first, group in groupby(order, key=lambda entry: entry[0]):
@@ -58,12 +58,12 @@ class CellRuns:
                 yield run, logits.view(len(run), len(self.batch), -1)
 
     def unpatched(self) -> Float[Tensor, "image classes"]:
-        """Logits without any patch; cells can not be run behind it."""
+        """Logits without any patch; no cells can be run after this call."""
         self._advance(self.model.spec.n_layers)
         return self.model.unembed(self._resid, self._class_tokens)
 
     def _advance(self, layer: int) -> None:
-        """Carry the unpatched run on to the residual stream entering a layer."""
+        """Continue the unpatched run to the residual stream entering a layer."""
         blocks = range(self._layer, layer)
         self._resid, self._class_tokens = self.model.run_blocks(self._resid, blocks, self._class_tokens)
         self._layer = max(self._layer, layer)
@@ -77,7 +77,7 @@ class CellRuns:
             for site, edit in cell:
                 by_hook.setdefault(site.hook, []).append((rows, edit))
         hooks: list[tuple[Any, Any]] = [(hook, _edit_rows(rows)) for hook, rows in by_hook.items()]
-        self._advance(first)  # before the hooks are on
+        self._advance(first)  # before the hooks are added
         n_layers = self.model.spec.n_layers
         self.passes += len(cells) * size * (n_layers - max(0, first)) / n_layers
         with self.model.hooks(fwd_hooks=hooks):

@@ -1,13 +1,13 @@
-"""Edits of activations along directions, as sources of patches: add a vector, project it off, swap two directions.
+"""Edits of activations along directions, as sources of patches: add a vector, project one out, swap two directions.
 
 ```python
 steer = cl.Patch("resid_pre", 6, tokens=cl.tokens.patches(), source=cl.directions.add(vector, 3.0))
 blind = cl.Patch("resid_pre", range(6, 12), source=cl.directions.project_off(probe))
 ```
 
-A vector is as wide as the last axis of the activation (d_model of the residual stream, d_head of z, d_mlp of neurons).
-With more axes it is one vector for each token, [token, width], or for each image, [batch, 1, width] or [batch, token,
-width]; at points with heads, [head, width] and so on.
+A vector has the width of the activation's last axis (d_model of the residual stream, d_head of z, d_mlp of neurons).
+With more axes it is one vector per token, [token, width], or per image, [batch, 1, width] or [batch, token, width]; at
+hook points with heads, [head, width] and so on.
 """
 
 from abc import ABC, abstractmethod
@@ -28,31 +28,31 @@ Vector = Float[Tensor, "*axes width"] | Float[np.ndarray, "*axes width"]
 
 
 def __dir__() -> list[str]:
-    """What completion offers: the edits, without what they are made of."""
+    """Names for completion: only the edits."""
     return __all__
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionEdit(ABC):
-    """A source of a patch that changes the activation along directions, and leaves the rest of it."""
+    """A source of a patch that changes the activation only along directions."""
 
     vectors: tuple[Tensor, ...]
 
     @property
     @abstractmethod
     def replacement(self) -> str:
-        """What results call it."""
+        """Name of the edit in results."""
 
     @abstractmethod
     def __call__(self, activation: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The changed activation; the given one stays as it is."""
+        """The changed activation; the given one is unchanged."""
 
     def check(self, name: str, shape: tuple[int, ...], batch: int) -> None:
-        """Refuse vectors that do not fit an activation.
+        """Raise InputError for vectors that do not fit an activation.
 
         Args:
-            name: Of the hook point.
-            shape: Of one image's activation.
+            name: Name of the hook point.
+            shape: Shape of the activation for one image.
             batch: Number of images.
         """
         for vector in self.vectors:
@@ -77,7 +77,7 @@ class DirectionEdit(ABC):
         return replace(self, vectors=own)
 
     def _wide(self, activation: Tensor) -> tuple[Tensor, ...]:
-        """The activation and the vectors in float64, where the device has it: products are taken in that."""
+        """The activation and the vectors in float64 if the device has it, for exact products."""
         dtype = torch.float64 if has_float64(activation.device) else torch.float32
         return tuple(x.to(activation.device, dtype) for x in (activation, *self.vectors))
 
@@ -105,7 +105,7 @@ class _ProjectOff(DirectionEdit):
     def __call__(self, activation: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         wide, *vectors = self._wide(activation)
         basis = torch.stack(torch.broadcast_tensors(*map(_unit, vectors)), dim=-2)  # [..., direction, width]
-        parts = torch.linalg.pinv(basis)  # which takes vectors that depend on each other, too
+        parts = torch.linalg.pinv(basis)  # which also works for linearly dependent vectors
         if basis.ndim == 2:
             return (wide - wide @ parts @ basis).to(activation)
         return (wide - (wide[..., None, :] @ parts @ basis)[..., 0, :]).to(activation)
@@ -124,7 +124,7 @@ class _Swap(DirectionEdit):
 
 
 def add(vector: Vector, amount: float = 1.0) -> DirectionEdit:
-    """Add a vector times an amount: x + amount * vector.
+    """An edit that adds a vector times an amount: x + amount * vector.
 
     ```python
     steer = cl.Patch("resid_pre", 4, source=cl.directions.add(vector, 3.0))
@@ -133,7 +133,7 @@ def add(vector: Vector, amount: float = 1.0) -> DirectionEdit:
 
     Args:
         vector: See `caap_lab.directions`; not normalised.
-        amount: How much of it.
+        amount: Factor of the vector.
     """
     if not is_number(amount) or not np.isfinite(amount):
         raise InputError(f"amount={amount!r} must be a number.")
@@ -141,32 +141,32 @@ def add(vector: Vector, amount: float = 1.0) -> DirectionEdit:
 
 
 def project_off(vector: Vector, *others: Tensor | np.ndarray) -> DirectionEdit:
-    """Take the components along one or several vectors out of the activation: x - V^+ V x.
+    """An edit that removes the components along one or several vectors: x - V^+ V x.
 
     ```python
     blind = cl.Patch("resid_pre", range(4, 8), source=cl.directions.project_off(vector))
     logits = cl.run_patched(model, images, blind)
     ```
 
-    Several vectors are the subspace that they span; they need be neither orthogonal nor independent.
+    Several vectors stand for the subspace that they span; they need not be orthogonal or independent.
 
     Args:
         vector: See `caap_lab.directions`; its length does not matter.
-        *others: More of them: `project_off(*matrix)` takes the rows of a matrix [direction, width].
+        *others: Further vectors: `project_off(*matrix)` uses the rows of a matrix [direction, width].
     """
     return _ProjectOff(tuple(_checked(one) for one in (vector, *others)))
 
 
 def swap(one: Vector, other: Vector) -> DirectionEdit:
-    """Swap the components along two directions, whose lengths do not matter.
+    """An edit that swaps the components along two directions, whose lengths do not matter.
 
     ```python
     swapped = cl.Patch("resid_pre", 4, source=cl.directions.swap(vector, other))
     logits = cl.run_patched(model, images, swapped)
     ```
 
-    With unit vectors u and v, x = a u + b v + rest becomes b u + a v + rest, the rest being orthogonal to both. That is
-    the reflection that takes u to v, x - 2 (d x) d with d = (u - v) / |u - v|, for vectors of any angle but 0.
+    With unit vectors u and v, x = a u + b v + rest becomes b u + a v + rest, the rest being orthogonal to both. This is
+    the reflection that maps u to v, x - 2 (d x) d with d = (u - v) / |u - v|, for any angle between them except 0.
 
     Args:
         one: See `caap_lab.directions`.
@@ -186,7 +186,7 @@ def _unit(vector: Tensor) -> Tensor:
 
 
 def _checked(vector: Any, zero: bool = False) -> Tensor:
-    """A vector as a tensor of its own."""
+    """A copy of a vector as a tensor."""
     given = torch.from_numpy(np.ascontiguousarray(vector)) if isinstance(vector, np.ndarray) else vector
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.ndim == 0:
         kind = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(vector).__name__
@@ -194,5 +194,5 @@ def _checked(vector: Any, zero: bool = False) -> Tensor:
     if not bool(given.isfinite().all()):
         raise InputError("The direction holds NaN or infinity.")
     if not zero and bool((given == 0).all(dim=-1).any()):
-        raise InputError("The direction is zero, so it has no component to take out.")
+        raise InputError("The direction is zero, so it has no component to remove.")
     return given.detach().clone()

@@ -1,4 +1,4 @@
-"""Results over images and cells, under their labels: means, standard errors, intervals, comparisons, tables, plots."""
+"""Labelled results over images and cells: means, standard errors, intervals, comparisons, tables, plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _AXIS_LABELS = {"layer": "layer (block)"}
 _CHOICES = ("target", "point")
-"""Axes of which a picture shows one label, where there are more than two axes."""
+"""Axes for which a plot shows only one label if there are more than two axes."""
 _LABEL_WIDTH = 44
-"""Letters of a label beside axes of the usual height."""
+"""Characters of an axis label that fit at the usual height."""
 
 
 class Interval(NamedTuple):
-    """Ends of a confidence interval at every cell."""
+    """Bounds of a confidence interval at every cell."""
 
     low: Float[np.ndarray, "*axes"]
     high: Float[np.ndarray, "*axes"]
@@ -35,13 +35,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledResult:
-    """A number for every image and cell. In Jupyter it shows itself as a plot where it has one or two axes."""
+    """A number for every image and cell, displayed in Jupyter as a plot if it has one or two axes."""
 
     data: xr.Dataset
-    """Variables whose first axis is `image`; coordinates are the labels. Attributes: `model`, and what the main
-    variable is as `quantity`, with its unit."""
+    """Variables whose first axis is `image`; coordinates are the labels. Attributes: `model`, and `quantity`, which
+    describes the main variable with its unit."""
     main: ClassVar[str] = "value"
-    """The variable that means, tables and plots are of."""
+    """The variable for means, tables and plots."""
     signed: ClassVar[bool] = True
     """Whether 0 is the middle of a heat map's colours."""
 
@@ -62,12 +62,12 @@ class LabelledResult:
 
     @property
     def quantity(self) -> str:
-        """What the main variable is, with its unit."""
+        """Description of the main variable, with its unit."""
         return str(self.data.attrs["quantity"])
 
     @property
     def condition(self) -> str:
-        """What was done to the model, where that is to stand in titles and texts; empty by default."""
+        """What was done to the model, for titles and texts; empty by default."""
         return ""
 
     @property
@@ -89,22 +89,22 @@ class LabelledResult:
         """Confidence interval of the mean at every cell, by the percentile bootstrap over images.
 
         Args:
-            level: Share of samples inside, between 0 and 1.
-            samples: Times that the images are drawn again, with replacement.
-            seed: Of the draws.
+            level: Confidence level, between 0 and 1.
+            samples: Number of bootstrap samples of the images.
+            seed: Seed of the samples.
         """
         return Interval(*bootstrap_interval(self.per_image, level, samples=samples, seed=seed))
 
     def difference(
         self, other: "LabelledResult", *, level: float = 0.95, samples: int = 10_000, seed: int = 0
     ) -> pd.DataFrame:
-        """This minus another condition on the same images, one row per cell.
+        """A table of this result minus another condition on the same images, one row per cell.
 
         Args:
             other: A result with the same axes and labels, for the same images in the same order.
-            level: Of the bootstrap interval.
-            samples: Sign flips, and times that images are drawn again. Up to 12 images all flips are tried.
-            seed: Of both.
+            level: Confidence level of the bootstrap interval.
+            samples: Number of sign flips and of bootstrap samples. With up to 12 images all sign flips are used.
+            seed: Seed of both.
 
         Returns:
             The labels, then mean `difference`, its `standard_error`, the interval from `low` to `high`, and `p`: the
@@ -115,7 +115,7 @@ class LabelledResult:
         """
         if self.axes != other.axes or self.n_images != other.n_images:
             raise InputError(
-                f"These results do not fit: {self._sizes} against {other._sizes}. Compare results with the same labels "
+                f"These results do not match: {self._sizes} and {other._sizes}. Compare results with the same labels "
                 "for the same images."
             )
         paired = self.per_image - other.per_image
@@ -143,15 +143,14 @@ class LabelledResult:
         return Frame(frame)
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean over images: with standard errors over one axis, as a heat map over two.
+        """Axes with the mean over images: a curve with standard errors for one axis, a heat map for two.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            **at: Axis to a label, where there are more than two axes, or to look at one row of a heat map:
-                `plot(head=3)`.
+            **at: Label per axis, to reduce more than two axes, or to plot one row of a heat map: `plot(head=3)`.
 
         Raises:
-            InputError: there is no such label, or not one or two axes remain.
+            InputError: there is no such label, or more than two axes or none remain.
         """
         place = self._at(at)
         mean, error = self.mean[place], self.standard_error[place]
@@ -187,15 +186,15 @@ class LabelledResult:
         )
 
     def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:
-        """Numbers along one axis as a table, for a heat map in the place of a curve; None keeps the curve."""
+        """Numbers along one axis as a table, for a heat map instead of a curve; None for a curve."""
         return None
 
     def _colours(self, mean: Float[np.ndarray, "row col"]) -> dict[str, Any]:
-        """What a heat map's colours stand for, as `plot_heat` takes it."""
+        """Options of `plot_heat` for the colours of a heat map."""
         return {"signed": self.signed}
 
     def _at(self, at: Mapping[str, Any]) -> tuple[int | slice, ...]:
-        """Index of the cells that have some labels."""
+        """Index of the cells with some labels."""
         for name in at:
             if name not in self.axes:
                 raise InputError(f"There is no axis {name!r}; there are {', '.join(self.axes)}.")
@@ -226,7 +225,7 @@ class LabelledResult:
 
     def _largest(self) -> str:
         if np.isnan(self.mean).all():
-            return "no mean, as every cell has an image without a number"
+            return "no mean, because every cell has an image without a number"
         at = np.unravel_index(np.nanargmax(np.abs(self.mean)), self.mean.shape)
         where = ", ".join(f"{n}={labels[i]}" for (n, labels), i in zip(self.axes.items(), at, strict=True))
         return f"largest mean {self.mean[at]:+.4g} at {where}"
@@ -235,7 +234,7 @@ class LabelledResult:
         from caap_lab.plots.style import figure_png
 
         names = sorted(reversed(self.axes), key=lambda name: name not in _CHOICES)
-        first = {name: self.axes[name][0] for name in names[: max(0, len(names) - 2)]}  # which the title says
+        first = {name: self.axes[name][0] for name in names[: max(0, len(names) - 2)]}  # shown in the title
         picture = cast("Figure", self.plot(**first).figure)
         return {"text/plain": repr(self), "image/png": figure_png(picture)}
 
@@ -250,10 +249,10 @@ def labelled_dataset(
     """The data of a `LabelledResult`.
 
     Args:
-        axes: Axis name to its labels, in the order of the axes of the values.
+        axes: Labels by axis name, in the order of the axes of the values.
         values: Variables with all axes.
-        per_image: Variables with the axis image alone.
-        **attributes: `model` and `quantity`, and anything else that made the numbers.
+        per_image: Variables with only the axis image.
+        **attributes: `model` and `quantity`, and any other information about the numbers.
     """
     dims = ("image", *axes)
     count = len(next(iter(values.values())))

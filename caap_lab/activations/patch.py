@@ -1,4 +1,4 @@
-"""A patch: which activations to replace, and by what. Edits are out of place, so caches and inputs stay whole."""
+"""A patch: which activations to replace, and by what. Edits are out of place: caches and inputs do not change."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from caap_lab.models.tokens import Tokens
 from caap_lab.models.vit import HookedViT
 
 HEADED = ("q", "k", "v", "z", "result", "attn_scores", "pattern")
-"""Last parts of the names of hook points that have heads."""
+"""Last parts of the names of hook points with heads."""
 _AFTER_LAST_MIX = (
     "attn.q",
     "attn.attn_scores",
@@ -36,14 +36,14 @@ _AFTER_LAST_MIX = (
     "mlp_out",
     "resid_post",
 )
-"""Points of the last block behind which no token reads another: only tokens that the head reads matter there."""
+"""Hook points of the last block after which no token reads another: only tokens that the head reads matter there."""
 
 Edit = Callable[[Tensor, HookPoint], Tensor]
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Replace the activations called `name` at some layers and tokens by those of a source.
+    """A replacement of the activations `name` at some layers and tokens by those of a source.
 
     ```python
     zero = cl.Patch("z", 3, heads=[0, 2])    # two heads of layer 3
@@ -55,29 +55,29 @@ class Patch:
     name: str
     """Hook name, full or short: "resid_pre", "z", "pattern", "blocks.3.hook_mlp_out", "logits"."""
     layers: int | Iterable[int] | None = None
-    """Layers, None for all; left out for a full name or a point outside the blocks."""
+    """Layers, None for all; omitted for a full name or a hook point outside the blocks."""
     tokens: (
         Tokens | Sequence[int] | Int[Tensor | np.ndarray, " token"] | Bool[Tensor | np.ndarray, "*batch token"] | None
     ) = None
-    """A chooser from `caap_lab.tokens`, token numbers, or for a choice of its own for each image of the batch a boolean
-    tensor [batch, token]; None for all tokens. For scores and pattern these are the query tokens. A pooling head's
-    learned queries are no tokens: leave tokens out for its q, scores, pattern and z."""
+    """A choice from `caap_lab.tokens`, token numbers, or a boolean tensor [batch, token] for a different choice per
+    image; None for all tokens. For scores and pattern these are the query tokens. The learned queries of a pooling head
+    are not tokens: omit tokens for its q, scores, pattern and z."""
     source: ActivationStore | Tensor | DirectionEdit | Mapping[int, Tensor | DirectionEdit] | float = field(
         default=0.0, kw_only=True
     )
     """A store, a tensor shaped like the activation (with a batch axis of 1 or the batch's size, or none), an edit from
-    `caap_lab.directions`, a tensor or edit for each layer, or a number. Zeros, the default, are far from what a model
-    has met: `store.mean()`, `.shuffled()` and `.noise()` are milder."""
+    `caap_lab.directions`, a tensor or edit per layer, or a number. Zeros, the default, are far from what a model has
+    seen in training: `store.mean()`, `.shuffled()` and `.noise()` are less extreme."""
     heads: int | Sequence[int] | None = field(default=None, kw_only=True)
     """Attention heads, for q, k, v, z, result, attn_scores and pattern; None for all."""
 
     def __post_init__(self) -> None:
-        """Keep layers as a list, so that a generator is not used up by the first run."""
+        """Store layers as a list, so that a generator is not exhausted by the first run."""
         if isinstance(self.layers, Iterable):
             object.__setattr__(self, "layers", list(self.layers))
 
     def __repr__(self) -> str:
-        """The call that makes it, with a source of many numbers in one line."""
+        """The call that creates it, with a large source summarised in one line."""
         source: Any = self.source
         if isinstance(source, ActivationStore):
             source = repr(source).split("\n", 1)[0]
@@ -93,7 +93,7 @@ class Patch:
 
 
 Known = dict[int, dict[str, Tensor]]
-"""Stores (by `id`) that are known to be the model's own, with what was read of them by hook name."""
+"""Stores (by `id`) already checked to be of this model, with the activations read from them, by hook name."""
 
 
 def edits(
@@ -105,12 +105,12 @@ def edits(
         model: The model.
         patch: The patch.
         batch: Number of images.
-        known: Kept between calls for the same rows, so that stores are checked and read once: to check one costs a pass
-            over all weights.
-        rows: Images of the batch that the edits will meet, where they are not all.
+        known: A cache for calls with the same rows, so that stores are checked and read once: a check reads all
+            weights.
+        rows: Images of the batch to which the edits apply, if not all.
 
     Raises:
-        InputError: the patch does not fit the model, or could not change the output.
+        InputError: the patch is invalid for the model, or could not change the output.
     """
     made, reaches = possible_edits(model, patch, batch, known, rows)
     if not reaches:
@@ -124,9 +124,9 @@ def edits(
 def possible_edits(
     model: HookedViT, patch: Patch, batch: int, known: Known | None = None, rows: slice | None = None
 ) -> tuple[list[tuple[Site, Edit]], bool]:
-    """As `edits`, with whether they can reach the logits in the place of a refusal.
+    """As `edits`, but returns whether the edits can affect the logits instead of raising an error.
 
-    They cannot where no token that the head reads is among those patched behind the last block's attention.
+    They cannot if they only patch tokens that the head does not read, after the attention of the last block.
     """
     sites = patch.sites(model)
     known = {} if known is None else known
@@ -145,7 +145,7 @@ def possible_edits(
 
 
 def _of_rows(tensor: Tensor, rows: slice | None) -> Tensor:
-    """Rows of what has one for each image; what has one for all stays as it is."""
+    """Rows of a tensor with one entry per image; a tensor with one entry for all is unchanged."""
     return tensor if rows is None or len(tensor) == 1 else tensor[rows]
 
 
@@ -167,7 +167,7 @@ def _selection(
     leaf = site.short.split(".")[-1]
     if leaf in ("pooled", "logits"):
         if patch.tokens is not None or patch.heads is not None:
-            raise InputError(f"{patch.name!r} has no tokens or heads; leave them out.")
+            raise InputError(f"{patch.name!r} has no tokens or heads; omit them.")
         return torch.ones(1, *[1] * len(shape), dtype=torch.bool, device="cpu"), True
     tokens = token_mask(model, patch, batch)
     pooling = model.readout.attention if site.short.startswith("attn_pool.") else None
@@ -178,8 +178,8 @@ def _selection(
             tokens = tokens[:, :1]
         else:
             raise InputError(
-                f"The queries of the pooling head are {pooling.n_latents} learned latents and no tokens; leave tokens "
-                f"out for {patch.name!r}, or patch attn_pool.k or attn_pool.v of these tokens."
+                f"The queries of the pooling head are {pooling.n_latents} learned latents, not tokens; omit tokens for "
+                f"{patch.name!r}, or patch attn_pool.k or attn_pool.v of these tokens."
             )
         heads = head_mask(model, patch, leaf, pooling.n_heads)
         heard = tokens if leaf in ("k", "v") else tokens[:, pooling.answers]
@@ -189,7 +189,7 @@ def _selection(
         reaches = bool(tokens[:, list(model.spec.read_tokens)].any())
     if leaf == "embed":
         if patch.tokens is not None and tokens[:, : model.spec.n_prefix].any():
-            raise InputError("'embed' holds patch tokens only; prefix tokens join at 'full_embed'.")
+            raise InputError("'embed' holds patch tokens only; prefix tokens are added at 'full_embed'.")
         tokens = tokens[:, model.spec.n_prefix :]
     heads = head_mask(model, patch, leaf, model.spec.n_heads)
     return _headed(tokens, heads, leaf) if leaf in HEADED else tokens[:, :, None], reaches
@@ -205,10 +205,10 @@ def _headed(
 
 
 def token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batch token"]:
-    """Which tokens a patch is for: one row for all images, or one each.
+    """Mask of the tokens of a patch: one row for all images, or one per image.
 
     Raises:
-        InputError: they are no tokens of the model, or none at all.
+        InputError: they are not tokens of the model, or there are none.
     """
     n_tokens = model.spec.n_tokens
     tokens = patch.tokens
@@ -225,10 +225,10 @@ def token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batc
                 f"A boolean token choice must be [{batch} images (or 1), {n_tokens} tokens], not {list(tokens.shape)}."
             )
         if not tokens.any():
-            raise InputError("The boolean token choice chooses no token at all.")
+            raise InputError("The boolean token choice selects no token.")
         return tokens
     if not chosen.size:
-        raise InputError("No tokens were given; leave tokens out for all of them.")
+        raise InputError("No tokens were given; omit tokens to select all of them.")
     if chosen.dtype.kind not in "iu" or chosen.ndim > 1:
         raise InputError(
             "tokens must be one choice from cl.tokens, a list of token numbers, or booleans [token] or [batch, token]."
@@ -243,7 +243,7 @@ def token_mask(model: HookedViT, patch: Patch, batch: int) -> Bool[Tensor, "batc
 
 
 def head_mask(model: HookedViT, patch: Patch, leaf: str, n_heads: int) -> Bool[Tensor, " head"]:
-    """Which heads a patch is for.
+    """Mask of the heads of a patch.
 
     Raises:
         InputError: the point has no heads, or there are no such heads.
@@ -268,7 +268,7 @@ def _source(
     if isinstance(source, ActivationStore):
         _check_source(site, (len(source), *source.shapes.get(site.hook, shape)), shape, batch)
         read = known[id(source)]
-        if site.hook not in read:  # of a store on disk, only these rows are read
+        if site.hook not in read:  # from a store on disk, only these rows are read
             read[site.hook] = (source if rows is None or len(source) == 1 else source[rows])[site.hook]
         return read[site.hook]
     if isinstance(source, Mapping):
@@ -303,10 +303,10 @@ def _check_source(site: Site, given: tuple[int, ...], shape: tuple[int, ...], ba
 
 
 def _from_numpy(patch: Patch, source: np.ndarray) -> Tensor:
-    """An array of numbers as a tensor, however it lies in memory."""
+    """An array of numbers as a tensor, for any memory layout."""
     if source.dtype.kind not in "fiu":
         raise InputError(f"The source of {patch.name} must hold real numbers; this array is {source.dtype}.")
-    # torch takes neither negative strides nor bytes in another machine's order; it has few unsigned formats.
+    # torch supports neither negative strides nor foreign byte order, and few unsigned formats.
     plain = np.dtype(np.int64) if source.dtype.kind == "u" else source.dtype.newbyteorder("=")
     if plain == np.longdouble:
         plain = np.dtype(np.float64)

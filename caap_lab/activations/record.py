@@ -1,4 +1,4 @@
-"""Running images and keeping the named activations, only these."""
+"""Run images and keep only the named activations."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -38,22 +38,22 @@ def record(
     out: str | Path | None = None,
     progress: bool = True,
 ) -> ActivationStore:
-    """Run images and keep the named activations.
+    """A store of the named activations of images.
 
     ```python
     store = model.record(images, ["resid_pre", "pattern"], layers=[0, 3])
     store["pattern", 3]    # [image, head, query, key]
     ```
 
-    Only the named points are kept, and blocks after the last of them are not run.
+    Only these activations are kept, and blocks after the last of them are not run.
 
     Args:
         model: The model.
         images: Any number of images.
         names: Hook names, full or short, such as ["resid_pre", "pattern"].
         layers: Layers for the names inside blocks; None for all.
-        device: Where the activations are kept.
-        dtype: Number format that they are kept in; the model's by default.
+        device: Device on which the activations are kept.
+        dtype: Number format in which they are kept; the model's by default.
         batch_size: Images run at once.
         out: Folder to record into, at most 1 GiB of activations in memory at a time; the result is the opened store.
         progress: Show a progress bar when there is more than one batch.
@@ -103,7 +103,7 @@ def record(
 
 def _sites(model: HookedViT, names: list[str], layers: int | Iterable[int] | None) -> list[Site]:
     if not names:
-        raise InputError("No names to record were given, for example names=['resid_pre', 'pattern'].")
+        raise InputError("No names were given; give some, for example names=['resid_pre', 'pattern'].")
     chosen = list(layers) if isinstance(layers, Iterable) else layers
     sites: dict[str, Site] = {}
     for name in names:
@@ -136,12 +136,12 @@ def _activations(
 
 
 def _check_range(hook: str, activation: Tensor, kept: Tensor) -> None:
-    """Refuse an activation that becomes infinite in the format that it is kept in."""
+    """Raise InputError if an activation becomes infinite in the format in which it is kept."""
     narrower = torch.finfo(kept.dtype).max < torch.finfo(activation.dtype).max
     if narrower and bool(kept.isinf().any()) and not bool(activation.isinf().any()):
         raise InputError(
             f"{hook} reaches {float(activation.abs().max()):.4g}, which dtype="
-            f"{str(kept.dtype).removeprefix('torch.')!r} does not hold: its largest number is "
+            f"{str(kept.dtype).removeprefix('torch.')!r} cannot hold: its largest number is "
             f"{torch.finfo(kept.dtype).max:.4g}. Record with dtype={str(activation.dtype).removeprefix('torch.')!r}."
         )
 

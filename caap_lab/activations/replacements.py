@@ -1,7 +1,7 @@
-"""What stands in for activations that are taken out: means, other images' activations, noise of the same spread.
+"""Replacements for removed activations: means, other images' activations, noise with the same standard deviation.
 
-Zeros are no neutral replacement: a trained network has hardly met them. In DINOv2 and DINOv3 zeroed registers cost up
-to 36 points of accuracy, mean or shuffled ones about 1 (arXiv 2604.14433). So a result says what it replaced by.
+Zeros are not a neutral replacement: a trained network has hardly seen them. In DINOv2 and DINOv3 zeroed registers cost
+up to 36 points of accuracy, mean or shuffled ones about 1 (arXiv 2604.14433). So a result names its replacement.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from caap_lab.models.device_dtype import has_float64
 from caap_lab.models.names import short_name
 
 _PIECE = 2**23
-"""Numbers that are read of a store at once."""
+"""Number of values read from a store at once."""
 OVER = ("image", ("image", "token"))
-"""What means are taken over."""
+"""Axes over which means are computed."""
 
 
 def mean(store: ActivationStore, over: str | Sequence[str] = "image") -> ActivationStore:
@@ -39,18 +39,20 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
     """See `ActivationStore.shuffled`."""
     check_seed(seed)
     if len(store) < 2:
-        raise InputError("This store holds one image, and shuffled() gives each image the activations of another one.")
+        raise InputError(
+            "This store holds one image, but shuffled() swaps activations between images."
+        )
     generator = torch.Generator(device="cpu").manual_seed(seed)
     images = torch.arange(len(store), device="cpu")
     others = images
-    while bool((others == images).any()):  # on average e times; all derangements are equally likely
+    while bool((others == images).any()):  # e times on average; all derangements are equally likely
         others = torch.randperm(len(store), generator=generator, device="cpu")
     text = f"another image's activations ({len(store)} images, seed {seed})"
     return _of_images(store, others.tolist(), text)
 
 
 def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
-    """Activations of images drawn from a store, for a number of other images; each once before any comes again."""
+    """Activations of images drawn from a store, for `count` other images; none repeats before all were drawn."""
     check_seed(seed)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(-(-count // len(store)))]
@@ -67,7 +69,7 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
     """See `ActivationStore.class_mean`."""
     names = _as_labels(labels)
     if len(names) != len(store):
-        raise InputError(f"{len(names)} labels were given for a store of {len(store)} images; give one for each.")
+        raise InputError(f"{len(names)} labels were given for a store of {len(store)} images; give one per image.")
     single = of is not None and (isinstance(of, str) or not isinstance(of, (Sequence, np.ndarray, Tensor)))
     wanted = names if of is None else [of] if single else _as_labels(of)
     known = list(dict.fromkeys(names))
@@ -88,7 +90,7 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
 
 
 def moments_of(store: ActivationStore) -> dict[str, "Moments"]:
-    """Mean and spread over a store's images of each of its activations."""
+    """Mean and standard deviation of each activation of a store, over images."""
     return {hook: Moments.of(_pieces(store, hook)) for hook in store.shapes}
 
 
@@ -97,8 +99,8 @@ def mean_store(like: ActivationStore, moments: Mapping[str, "Moments"], *, token
 
     Args:
         like: A store with the names, the model and the number format.
-        moments: Of each of its activations.
-        tokens: Take the mean over tokens, too.
+        moments: Moments of each of its activations.
+        tokens: Whether to average over tokens as well.
         count: Number of images, for the text.
     """
     tensors = {}
@@ -112,14 +114,14 @@ def mean_store(like: ActivationStore, moments: Mapping[str, "Moments"], *, token
 def noise_store(
     like: ActivationStore, moments: Mapping[str, "Moments"], seed: int, *, images: int, count: int
 ) -> ActivationStore:
-    """Gaussian noise for a number of images, made when it is read.
+    """A store of Gaussian noise for a number of images, generated when it is read.
 
     Args:
         like: A store with the names, the model and the number format.
-        moments: Of each of its activations.
-        seed: Of the noise.
-        images: For how many images.
-        count: Number of images that mean and spread are of, for the text.
+        moments: Moments of each of its activations.
+        seed: Seed of the noise.
+        images: Number of images.
+        count: Number of images from which the moments were computed, for the text.
     """
     check_seed(seed)
     of_channels = {hook: moments[hook].over_tokens(token_axis(hook)) for hook in like.shapes}
@@ -130,7 +132,7 @@ def noise_store(
 
 @dataclass
 class Moments:
-    """Mean and spread over images of every number of an activation, in float64, a few images at a time."""
+    """Mean and standard deviation over images of every value of an activation, in float64, accumulated."""
 
     count: int = 0
     mean: Any = 0.0
@@ -139,14 +141,14 @@ class Moments:
 
     @classmethod
     def of(cls, pieces: Iterator[Float[Tensor, "image *shape"]]) -> "Moments":
-        """Of all images in some pieces."""
+        """The moments of all images in some pieces."""
         moments = cls()
         for piece in pieces:
             moments.add(piece)
         return moments
 
     def add(self, rows: Float[Tensor, "image *shape"]) -> None:
-        """Count in more images, by the pairwise formula of Chan, Golub & LeVeque (1983), which keeps all digits."""
+        """Include more images, by the numerically stable pairwise formula of Chan, Golub & LeVeque (1983)."""
         wide = (rows if has_float64(rows.device) else rows.cpu()).double()
         mean = wide.mean(dim=0)
         squares = (wide - mean).square().sum(dim=0)
@@ -157,7 +159,7 @@ class Moments:
         self.count = total
 
     def over_tokens(self, axis: int | None) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """Mean and standard deviation (ddof 0) over images and tokens, with an axis of 1 in the place of the tokens."""
+        """Mean and standard deviation (ddof 0) over images and tokens, with an axis of length 1 for the tokens."""
         variance = self.squares / self.count
         if axis is None:
             return self.mean, variance.sqrt()
@@ -167,7 +169,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class _Noise:
-    """Gaussian rows: each depends on the seed, its place and its hook point, and on no other row."""
+    """Gaussian rows, each of which depends only on the seed, its index and its hook point."""
 
     of_channels: Mapping[str, tuple[Tensor, Tensor]]
     shapes: Mapping[str, tuple[int, ...]]
@@ -187,7 +189,7 @@ class _Noise:
 
 
 def token_axis(hook: str) -> int | None:
-    """Axis of one image's activation that holds its tokens (of scores and patterns, the queries); None without any."""
+    """The token axis of the activation for one image (for scores and patterns, the queries); None if there is none."""
     leaf = short_name(hook).split(".")[-1]
     if leaf in ("pooled", "logits"):
         return None
@@ -197,7 +199,7 @@ def token_axis(hook: str) -> int | None:
 def _need_tokens(hook: str) -> int:
     axis = token_axis(hook)
     if axis is None:
-        raise InputError(f"{hook} has no tokens to take the mean over; use over='image', or record other names.")
+        raise InputError(f"{hook} has no tokens to average over; use over='image', or record other names.")
     return axis
 
 
@@ -210,7 +212,7 @@ def _pieces(store: ActivationStore, hook: str) -> Iterator[Float[Tensor, "image 
 
 
 def _of_images(store: ActivationStore, images: Sequence[int], text: str) -> ActivationStore:
-    """A store of chosen images, in a chosen order; nothing is read."""
+    """A store of some images, in the given order; nothing is read."""
     places = [replace(s, start=row, stop=row + 1) for s in store.shards for row in range(s.start, s.stop)]
     return replace(store, shards=tuple(places[image] for image in images), replacement=text)
 
@@ -222,7 +224,7 @@ def _as_labels(labels: Any) -> list[Hashable]:
         raise InputError(f"labels={labels!r} must be a sequence: the class of each image, in order.")
     found = list(labels)
     if not all(isinstance(label, Hashable) for label in found):
-        raise InputError("Labels are names or numbers, one for each image; lists and arrays are none.")
+        raise InputError("Labels must be names or numbers, one per image, not lists or arrays.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""One run with patches."""
+"""A single run with patches."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,14 @@ from caap_lab.models.vit import HookedViT
 
 @runs_model
 def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patch]) -> Float[Tensor, "batch classes"]:
-    """Logits of images with activations replaced.
+    """Logits of images with replaced activations.
 
     ```python
     logits = cl.run_patched(model, images, cl.Patch("z", 3, heads=[0]))    # head 3.0 set to 0
     ```
 
-    Where two patches meet at one hook point, the later one wins. Gradients flow, unless called under no_grad.
+    If two patches affect the same hook point, the later one takes precedence. Gradients flow, unless called under
+    no_grad.
 
     Args:
         model: The model.
@@ -28,7 +29,7 @@ def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patc
         patches: One patch or several.
 
     Raises:
-        InputError: a patch does not fit the model, or could not change the output.
+        InputError: a patch is invalid for the model, or could not change the output.
     """
     check_kind(model, "run_patched")
     given = [patches] if isinstance(patches, Patch) else list(patches)

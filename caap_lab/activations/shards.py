@@ -1,4 +1,4 @@
-"""The rows of a store, wherever they are: in memory, in files with checksums, or made when they are read."""
+"""The rows of a store: in memory, in files with checksums, or generated when they are read."""
 
 import shutil
 import zlib
@@ -16,18 +16,18 @@ from caap_lab.files import save_tensors
 
 SHARDS = "shard-*.safetensors"
 SHARD_BYTES = 2**30
-"""Largest shard that is held in memory while writing to disk."""
+"""Largest shard kept in memory while writing to disk."""
 _CHECKSUMS = "checksums of "
-"""In shards, before the name of the activation whose rows the checksums are of."""
+"""In shards, the prefix of the activation's name for the checksums of its rows."""
 _AGAIN = "Open the store again, or record the activations again."
 
 
 class Rows(Protocol):
-    """Rows that are made when they are read."""
+    """Rows that are generated when they are read."""
 
     @property
     def device(self) -> torch.device:
-        """Where they are made."""
+        """The device on which they are generated."""
 
     def read(self, hook: str, start: int, stop: int) -> Tensor:
         """Rows start to stop - 1 of one activation."""
@@ -35,7 +35,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows start to stop - 1 (images) of tensors in memory, in a safetensors file, or made when they are read."""
+    """Rows start to stop - 1 (images) of tensors in memory, in a safetensors file, or generated when they are read."""
 
     source: dict[str, Tensor] | Path | Rows
     start: int
@@ -44,7 +44,7 @@ class Shard:
     """True if the file holds a checksum of every row."""
 
     def read(self, hook: str) -> Tensor:
-        """Rows of one activation; from a file, only these rows are read, and compared with their checksums."""
+        """Rows of one activation; from a file, only these rows are read and checked against their checksums."""
         if isinstance(self.source, dict):
             return self.source[hook][self.start : self.stop]
         if not isinstance(self.source, Path):
@@ -56,31 +56,31 @@ class Shard:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{self.source} cannot be read ({error}): it was replaced or damaged. {_AGAIN}") from error
         if expected is not None and not torch.equal(expected, _checksums(rows)):
-            raise InputError(f"{self.source} is damaged: its values are not those that were written. {_AGAIN}")
+            raise InputError(f"{self.source} is damaged: its values have changed since they were written. {_AGAIN}")
         return rows
 
 
 def bytes_per_image(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> int:
-    """Bytes that one image's activations take."""
+    """Bytes of the activations per image."""
     return sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize
 
 
 def check_disk(path: Path, nbytes: int) -> None:
-    """Refuse to start writing what cannot fit."""
+    """Raise InputError if the disk does not have enough free space."""
     folder = next(p for p in [path.parent, *path.absolute().parents] if p.exists())
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise InputError(
-            f"The store needs {nbytes / 2**20:,.1f} MiB and {folder} has {free / 2**20:,.1f} MiB free. "
+            f"The store needs {nbytes / 2**20:,.1f} MiB, but {folder} has {free / 2**20:,.1f} MiB free. "
             "Record fewer names, layers or images, or dtype='float16'."
         )
 
 
 def write_shard(folder: Path, tensors: dict[str, Tensor], recording: str) -> None:
-    """Write the next shard of a store being made.
+    """Write the next shard of a store.
 
-    `recording` is new for every store written, so that one that is open finds its own shards or none, never those of
-    another that has taken its place.
+    `recording` is unique for every store written, so that an open store finds its own shards or none, never those of a
+    store that replaced it.
     """
     number = len(list(folder.glob(SHARDS)))
     tensors = {**tensors, **{_CHECKSUMS + hook: _checksums(rows) for hook, rows in tensors.items()}}

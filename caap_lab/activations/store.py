@@ -1,4 +1,4 @@
-"""Recorded activations: indexable by name, layer and image; on disk as safetensors shards."""
+"""Recorded activations, indexable by name, layer and image; stored on disk as safetensors shards."""
 
 import json
 from collections.abc import Hashable, Iterator, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 INDEX = "store.json"
 FORMAT = 1
 _FORM = {"format": int, "model": str, "fingerprint": str, "dtype": str, "shapes": {str: [int]}, "shards": [list]}
-"""Of store.json. Its `digest`, which older versions did not write, is of all the rest and promises checksums."""
+"""Types of the fields of store.json. `digest`, missing in older versions, covers all others and implies checksums."""
 _OPTIONAL = {"replacement": str, "n_layers": int}
-"""Further: of a store of replacements what they are, and blocks of the model, which older versions did not write."""
+"""Optional fields: the description of replacements, and the number of blocks, which older versions did not write."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,24 @@ class ActivationStore:
     ```python
     store = model.record(images, ["resid_pre", "pattern", "logits"])
     store["resid_pre", 3]  # [image, token, d_model] of layer 3; -1 is the model's last layer
-    store["logits"]  # a point outside the blocks
-    store[0], store[:2]  # stores of these images alone
+    store["logits"]  # a hook point outside the blocks
+    store[0], store[:2]  # stores of only these images
     ```
 
-    Short names are TransformerLens's, as in `model.run_with_cache`'s cache. In Jupyter it shows itself as a table with
-    one line for each kind of activation.
+    Short names are those of TransformerLens, as in the cache of `model.run_with_cache`. In Jupyter it is displayed as a
+    table with one line per kind of activation.
     """
 
     model_name: str
     fingerprint: str
     shapes: dict[str, tuple[int, ...]]
-    """Full hook name to the shape of one image's activation."""
+    """Shape of the activation for one image, by full hook name."""
     dtype: torch.dtype
     shards: tuple[Shard, ...]
     replacement: str = ""
-    """What it holds instead of its images' own activations: "mean over 32 images"; empty where they are their own."""
+    """Description of replaced activations, such as "mean over 32 images"; empty for the images' own activations."""
     n_layers: int | None = None
-    """Blocks of the model, from whose end negative layers count; None where an older version wrote the store."""
+    """Number of blocks of the model, for negative layers; None if an older version wrote the store."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -64,7 +64,7 @@ class ActivationStore:
 
     @property
     def device(self) -> torch.device:
-        """Where the activations come to when they are read."""
+        """Device of the activations when they are read."""
         source = self.shards[0].source
         if isinstance(source, Path):
             return torch.device("cpu")
@@ -85,7 +85,7 @@ class ActivationStore:
         return is_stored(self.shapes, key, self.n_layers)
 
     def __getitem__(self, key: Any) -> Any:
-        """A tensor for a name or (name, layer); a store for an image number or a slice of images."""
+        """A tensor for a name or (name, layer); a store for an image index or a slice of images."""
         if isinstance(key, (Integral, slice)):
             return self._images(key if isinstance(key, slice) else int(key))
         if not isinstance(key, (str, tuple)):
@@ -115,19 +115,19 @@ class ActivationStore:
             offset += size
         return replace(self, shards=tuple(shards))
 
-    # -- replacements: sources for patches that do not break a model as zeros do -----------------------------------
+    # -- replacements: sources for patches that are less harmful to a model than zeros -----------------------------
 
     def mean(self, over: str | Sequence[str] = "image") -> "ActivationStore":
         """A store of one image: the mean activations, as a source for patches.
 
-        Sums are in float64 and a few images are read at a time, whatever the store's format and size.
+        Sums are computed in float64, reading a few images at a time, for any format and size of the store.
 
         Args:
-            over: "image", which leaves each token its own mean, or ("image", "token"), the same for all tokens; of
+            over: "image", for a separate mean per token, or ("image", "token"), for the same mean for all tokens; for
                 attention scores and patterns the tokens are the queries.
 
         Raises:
-            InputError: the mean over tokens of what has none, such as logits.
+            InputError: an activation has no tokens to average over, such as logits.
         """
         from caap_lab.activations.replacements import mean
 
@@ -137,10 +137,10 @@ class ActivationStore:
         """For each image the activations of another one, never its own; each is used once.
 
         Args:
-            seed: Of the order, among all orders that leave no image in its place.
+            seed: Seed of the order, drawn from all orders that leave no image in its place.
 
         Raises:
-            InputError: there is one image only.
+            InputError: there is only one image.
         """
         from caap_lab.activations.replacements import shuffled
 
@@ -149,39 +149,39 @@ class ActivationStore:
     def noise(self, seed: int = 0) -> "ActivationStore":
         """Gaussian noise with the mean and the standard deviation of each channel, over images and tokens.
 
-        A channel of q, k, v and z is one of a head's, of attention scores and patterns a key of a head's. What stands
-        in an image's place depends on the seed and the place alone, and is made when it is read.
+        A channel is per head for q, k, v and z, and a key per head for attention scores and patterns. The noise of an
+        image depends only on the seed and its index, and is generated when it is read.
 
         Args:
-            seed: Of the noise.
+            seed: Seed of the noise.
         """
         from caap_lab.activations.replacements import noise
 
         return noise(self, seed)
 
     def class_mean(self, labels: Sequence[Hashable], of: Any = None) -> "ActivationStore":
-        """For each image the mean over all images of its class, itself among them.
+        """For each image the mean over all images of its class, itself included.
 
         Args:
             labels: The class of each image, in order.
-            of: Instead, a class, for a store of one image with its mean; or a class for each of some other images.
+            of: A class, for a store of one image with its mean; or one class per image for other images.
 
         Raises:
-            InputError: not as many labels as images, or no image of that class.
+            InputError: the number of labels is not that of the images, or there is no image of a class.
         """
         from caap_lab.activations.replacements import class_mean
 
         return class_mean(self, labels, of)
 
-    # -- which model, and files -----------------------------------------------------------------------------------
+    # -- the model, and files -------------------------------------------------------------------------------------
 
     def require_model(self, model: "HookedViT") -> None:
-        """Refuse to be used with a model other than the one that was recorded."""
+        """Raise InputError for a model other than the recorded one."""
         if not same_model(self.fingerprint, model.fingerprint):
             same = weights_of(self.fingerprint) == weights_of(model.fingerprint)
             differ = (
                 "The weights are the same, but not the structure: a setting, a module or a function inside the model "
-                "was changed, or timm or PyTorch builds it in another way in this version"
+                "was changed, or timm or PyTorch builds it differently in this version"
                 if same
                 else "The weights are not the same"
             )
@@ -191,10 +191,10 @@ class ActivationStore:
             )
 
     def save(self, path: str | Path) -> Path:
-        """Write the store to a folder of safetensors shards; an older store there is replaced in one step.
+        """Save the store as a folder of safetensors shards; an existing store there is replaced atomically.
 
         Raises:
-            InputError: the folder holds something else, or the disk has too little room.
+            InputError: the folder holds something else, or the disk is too full.
         """
         target = Path(path)
         check_target(target)
@@ -211,14 +211,14 @@ class ActivationStore:
 
     @classmethod
     def open(cls, path: str | Path, model: "HookedViT | None" = None) -> "ActivationStore":
-        """Open a saved store; activations are read from disk when they are used, and only those of the images used.
+        """A saved store, opened lazily: activations are read from disk when they are used, only for the images used.
 
         Args:
             path: The folder.
             model: If given, the store must come from this model.
 
         Raises:
-            InputError: not a store, damaged, or from another model.
+            InputError: the folder is not a store, is damaged, or comes from another model.
         """
         folder = Path(path)
         recover(folder)
@@ -242,13 +242,13 @@ class ActivationStore:
         )
         missing = [name for name, _ in index["shards"] if not (folder / name).exists()]
         if missing:
-            raise InputError(f"{folder} lacks {missing[0]}; copy the whole folder, or record the activations again.")
+            raise InputError(f"{folder} lacks {missing[0]}; copy the complete folder, or record the activations again.")
         if model is not None:
             store.require_model(model)
         return store
 
     def _files(self) -> list[list[Shard]]:
-        """Shards that are written into one file: replacements of many images are in as many shards."""
+        """Groups of shards to write into one file each: replacements of many images have as many shards."""
         most = max(1, SHARD_BYTES // max(1, bytes_per_image(self.shapes, self.dtype)))
         groups: list[list[Shard]] = []
         for shard in self.shards:
@@ -278,19 +278,19 @@ class ActivationStore:
 
 
 def check_target(path: Path) -> None:
-    """Refuse to write a store over anything that is not one, or that holds more than one."""
+    """Raise InputError for an existing path that is not exactly an activation store."""
     if not path.exists():
         return
     own = {path / INDEX, *path.glob(SHARDS)} if path.is_dir() else set()
     others = [other for other in path.iterdir() if other not in own] if path.is_dir() else [path]
     if others:
         raise InputError(
-            f"{path} exists and is not an activation store alone ({others[0].name} is there); choose another place."
+            f"{path} exists and is not just an activation store (it has {others[0].name}); choose another path."
         )
 
 
 def write_index(folder: Path, store: ActivationStore) -> None:
-    """Write what the shards hold."""
+    """Write the index of the shards."""
     files = sorted(path.name for path in folder.glob(SHARDS))
     index: dict[str, Any] = {
         "format": FORMAT,
@@ -308,19 +308,21 @@ def write_index(folder: Path, store: ActivationStore) -> None:
 
 
 def _check_index(index: dict[str, Any], folder: Path) -> None:
-    """Refuse a store.json that is damaged, or that names files outside its folder."""
+    """Raise InputError for a store.json that is damaged, or that names files outside its folder."""
     damaged = f"{folder / INDEX} is damaged ({{}}); record the activations again."
     form = _FORM | {name: kind for name, kind in _OPTIONAL.items() if name in index}
     if not has_form(index, form) or not all(has_form(row, [(str, int)]) and len(row) == 2 for row in index["shards"]):
         raise InputError(damaged.format("something in it is missing or of the wrong kind"))
     rest = {key: value for key, value in index.items() if key != "digest"}
     if set(rest) - set(_OPTIONAL) != set(_FORM) or ("digest" in index and index["digest"] != _digest(rest)):
-        raise InputError(damaged.format("it is not what was written"))
+        raise InputError(damaged.format("it has changed since it was written"))
     for name, rows in index["shards"]:
         if not isinstance(name, str) or not isinstance(rows, int) or rows < 1:
-            raise InputError(damaged.format(f"{name!r} with {rows!r} rows is no shard"))
+            raise InputError(damaged.format(f"{name!r} with {rows!r} rows is not a shard"))
         if Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise InputError(f"{folder / INDEX} names {name!r}, which lies outside the store's folder; it is not read.")
+            raise InputError(
+                f"{folder / INDEX} names {name!r}, which is outside the store's folder; it is not read."
+            )
 
 
 def _digest(index: dict[str, Any]) -> str:

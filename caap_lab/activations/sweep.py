@@ -33,7 +33,7 @@ def sweep(
     batch_size: int = 32,
     progress: bool = True,
 ) -> SweepResult:
-    """Patch every combination of labels, and read a metric.
+    """A metric for every combination of labels, each with its own patch.
 
     ```python
     source = model.record(images, "z").mean()
@@ -47,18 +47,18 @@ def sweep(
     result.plot()
     ```
 
-    Cells are run many at a time, and the blocks before a cell's first patched one are run once for each image, not once
-    per cell.
+    Many cells run at once, and the blocks before the first patched block of a cell run once per image, not once per
+    cell.
 
     Args:
         model: The model.
         images: Images that receive the patches, any number of them.
-        patch: Called with one label of each axis, by axis name; gives the cell's patch or patches. A source with a
-            batch axis (a store, say) must have one entry, or one for each image.
-        over: Axis name to labels, for example {"layer": range(12), "head": range(3)}.
-        metric: A target, one for all images or one each: a class, whose logit is read, `cl.contrast(a, b)`, or a
-            function from logits [image, class] to [image], which is called for some of the images at a time. Several
-            by name, {"name": target, ...}, are read in one pass and become the last axis, "target".
+        patch: Called with one label per axis, by axis name; returns the cell's patch or patches. A source with a batch
+            axis (such as a store) must have one entry, or one per image.
+        over: Labels by axis name, for example {"layer": range(12), "head": range(3)}.
+        metric: A target, one for all images or one per image: a class, which means its logit, `cl.contrast(a, b)`, or a
+            function from logits [image, class] to [image], which is called for some of the images at a time. Several by
+            name, {"name": target, ...}, are computed in one pass and become the last axis, "target".
         batch_size: Rows run at once: cells times images. More images than that are run in chunks.
         progress: Show a progress bar.
 
@@ -66,7 +66,7 @@ def sweep(
         Values, effects, means and standard errors, labelled.
 
     Raises:
-        InputError: a cell's patch does not fit the model (all cells are checked before the first run).
+        InputError: a cell's patch is invalid for the model (all cells are checked before the first run).
     """
     check_kind(model, "sweep")
     check_count("batch_size", batch_size)
@@ -76,7 +76,7 @@ def sweep(
     several = isinstance(metric, Mapping)
     taken = {"model", "image", "baseline", "value", "effect", *(["target"] if several else [])} & set(axes)
     if taken:
-        raise InputError(f"An axis cannot be called {taken.pop()!r}: the result table has a column of that name.")
+        raise InputError(f"An axis cannot be named {taken.pop()!r}: the result table has a column of that name.")
     singles = check_images(images)
     count = len(singles)
     chunks = image_chunks(model, count, batch_size)
@@ -114,10 +114,10 @@ def sweep(
 
 
 def _function(model: HookedViT, metric: FunctionOfLogits, count: int, rows: slice) -> dict[str, Targets]:
-    """A function as the target of all images; unlike other targets it may tell them apart by their rows.
+    """A function as the target of all images; unlike other targets it may treat rows differently.
 
     Raises:
-        InputError: it does not give one number per image.
+        InputError: it does not return one number per image.
     """
     name = getattr(metric, "__name__", "<lambda>")
     target = Target(metric, "a function of the logits" if name == "<lambda>" else name, model.n_classes)
@@ -140,7 +140,7 @@ def _patches(patch: Callable[..., Patch | Sequence[Patch]], axes: Mapping[str, S
 
 
 def _cells(model: HookedViT, patches: Sequence[Sequence[Patch]], count: int, rows: slice) -> list[Cell]:
-    """The edits of every cell for some of the images, with what their sources hold for these."""
+    """The edits of every cell for some of the images, with the values of their sources for these."""
     known: Known = {}
     return [[edit for patch in given for edit in edits(model, patch, count, known, rows)] for given in patches]
 

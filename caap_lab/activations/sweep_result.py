@@ -1,4 +1,4 @@
-"""The result of a sweep over hook points: a metric of every image and cell, under its labels."""
+"""The result of a sweep over hook points: a metric for every image and cell, with labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SweepResult(LabelledResult):
-    """A metric for every image and cell, beside the unpatched runs. In Jupyter it shows itself as a plot.
+    """A metric for every image and cell, and for the unpatched runs; displayed in Jupyter as a plot.
 
     ```python
     result = cl.ablate_heads(model, images, replacement="zero")    # or cl.sweep(...)
@@ -24,12 +24,12 @@ class SweepResult(LabelledResult):
     ```
 
     `data` has `value` and `effect` with the axes image and those of the sweep, and `baseline` with the axis image; its
-    attributes say the `metric` and the `model`.
+    attributes are `metric` and `model`.
     """
 
     main: ClassVar[str] = "effect"
     ground: Ground | None = field(default=None, kw_only=True)
-    """What tokens are places of: with it, effects over the axes layer and token are drawn as maps."""
+    """The grid of the tokens, with which effects over the axes layer and token are plotted as maps."""
 
     @classmethod
     def of(
@@ -45,11 +45,11 @@ class SweepResult(LabelledResult):
         """A result from its numbers.
 
         Args:
-            axes: Axis name to its labels, in the order of the axes of `values`.
+            axes: Labels by axis name, in the order of the axes of `values`.
             values: The metric with the cell's patch.
-            baseline: The metric of each image without any patch; with a last axis where the last of `axes` is "target".
-            metric: What the metric is.
-            model_name: Of the model.
+            baseline: The metric of each image without any patch; with a last axis if the last of `axes` is "target".
+            metric: Description of the metric.
+            model_name: Name of the model.
             ground: See the field.
         """
         own = baseline.shape[1:]
@@ -59,14 +59,14 @@ class SweepResult(LabelledResult):
         return cls(data.assign(baseline=(dims, baseline))[["baseline", "value", "effect"]], ground=ground)
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean over images: with standard errors over one axis, as a heat map over two; layer x token as maps.
+        """Axes with the mean over images: a curve for one axis, a heat map for two, maps for layer x token.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            **at: Axis to a label, where there are more than two axes, or to look at one layer or head.
+            **at: Label per axis, to reduce more than two axes, or to plot one layer or head.
 
         Raises:
-            InputError: there is no such label, or not one or two axes remain.
+            InputError: there is no such label, or more than two axes or none remain.
         """
         if self.ground is None or not shows_tokens(self, at, self.ground):
             return super().plot(ax, **at)
@@ -77,7 +77,7 @@ class SweepResult(LabelledResult):
 
     @property
     def quantity(self) -> str:
-        """The effect on the metric."""
+        """Description of the effect on the metric."""
         return f"effect on {self.metric}"
 
     @property
@@ -97,5 +97,5 @@ class SweepResult(LabelledResult):
 
     @property
     def metric(self) -> str:
-        """What the metric is."""
+        """Description of the metric."""
         return str(self.data.attrs["metric"])

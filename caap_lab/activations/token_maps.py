@@ -1,4 +1,4 @@
-"""Results over layers and tokens as small maps: one per layer, with the tokens that are no patches beside it."""
+"""Results over layers and tokens as small maps: one per layer, with the prefix tokens next to it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What tokens of a result are places of."""
+    """The positions of a result's tokens."""
 
     grid: tuple[int, int]
     """Rows and columns of patches."""
     prefix: tuple[str, ...]
     """Roles of the tokens before the patches."""
     pixels: UInt8[np.ndarray, "height width 3"] | None = None
-    """The image as the model sees it, where the result is of one alone."""
+    """The image as the model sees it, if the result is of a single image."""
 
 
 def shows_tokens(result: LabelledResult, at: Mapping[str, Any], ground: Ground) -> bool:
-    """Whether what is left of a result's axes are its tokens, of one layer or several, with patches among them."""
+    """Whether the remaining axes of a result are its tokens, of one or several layers, with patches among them."""
     left = [name for name in result.axes if name not in at]
     if "token" not in left or not {"layer", "token"} >= set(left):
         return False
@@ -45,15 +45,15 @@ def plot_token_maps(
     unpatched: float,
     title: str,
 ) -> "Axes":
-    """Means over images as one map per layer, over the image where there is one.
+    """Axes with the means over images as one map per layer, over the image if there is one.
 
     Args:
-        result: With the axis token and maybe layer, besides those in `at`.
+        result: A result with the axis token and perhaps layer, besides those in `at`.
         ax: Axes to draw in; by default those of a new figure.
-        at: Axis to a label, for the other axes, or for one layer.
-        ground: What the tokens are places of.
+        at: Label per axis, for the other axes, or for one layer.
+        ground: The positions of the tokens.
         unpatched: The value that means no effect, in the middle of the colours.
-        title: Above the maps.
+        title: Title above the maps.
     """
     from caap_lab.plots.trace_maps import plot_trace_maps
 

@@ -1,4 +1,4 @@
-"""Activations inside the model, with or without the gradient of the targets' scores."""
+"""Activations of the model, with or without gradients of the targets' scores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from caap_lab.models.vit import HookedViT
 def read_activations(
     model: HookedModel, images: Float[Tensor, "batch 3 height width"], hooks: Sequence[str]
 ) -> tuple[Float[Tensor, "batch classes"], list[Float[Tensor, "batch ..."]]]:
-    """Logits and the activations at some hook points (full names), in their order; no gradient."""
+    """Logits and the activations at some hook points (full names), in their order, without gradients."""
     kept: dict[str, Tensor] = {}
 
     def keep(x: Tensor, hook: Any) -> None:
@@ -64,7 +64,7 @@ def read_gradients(
 def read_layer(
     model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], layer: str
 ) -> Float[Tensor, "batch channel row col"]:
-    """The maps that a black box's layer gives; no gradient."""
+    """The maps of a black box's layer, without gradients."""
     kept: list[Tensor] = []
 
     def keep(x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def read_layer(
 def read_layer_gradients(
     model: BlackBoxModel, images: Float[Tensor, "batch 3 height width"], targets: Targets, layer: str
 ) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
-    """The maps that a black box's layer gives, and the gradients of each image's target logit with respect to them."""
+    """The maps of a black box's layer, and the gradients of each image's target logit with respect to them."""
     kept: list[Tensor] = []
 
     def keep(x: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ def read_layer_gradients(
 
 
 def differentiable(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """An activation to differentiate by; a hook hands it on in place of `x`."""
-    # A view of its own, so that it counts where one hook point's output is another's.
+    """A copy of an activation to differentiate with respect to; a hook returns it instead of `x`."""
+    # A separate view, so that it works if one hook point's output is the input of another.
     kept = x.view_as(x)
-    if not kept.requires_grad:  # LibraGrad's attention patterns have no graph behind them
+    if not kept.requires_grad:  # LibraGrad's attention patterns have no graph
         kept.requires_grad_()
     return kept
 
@@ -114,15 +114,15 @@ def differentiate(
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        activations: What the model's hooks have kept with `differentiable`; called after the forward pass.
+        activations: Returns what the model's hooks kept with `differentiable`; called after the forward pass.
         score: "logit", the target's value; or "prob", its probability.
 
     Raises:
-        InputError: a target is a function that torch does not differentiate through.
+        InputError: a target is a function that torch cannot differentiate.
     """
     with torch.enable_grad():
         logits = model(images.detach().requires_grad_())
-        total = differentiable_scores(targets, logits, score).sum()  # images do not meet: each gets its own gradient
+        total = differentiable_scores(targets, logits, score).sum()  # images are independent
         inputs = activations()
         gradients = torch.autograd.grad(total, inputs, allow_unused=True)
     return logits.detach(), [
@@ -137,8 +137,8 @@ def differentiable_scores(
     scores = targets.value(logits) if score == "logit" else targets.probability(logits)
     if not scores.requires_grad:
         raise InputError(
-            f"The target {targets.name!r} has no gradient: torch does not differentiate through it. Take a function of "
-            "the logits that it does, or a method that reads forward passes alone."
+            f"The target {targets.name!r} has no gradient: torch cannot differentiate it. Use a differentiable "
+            "function of the logits, or a method that needs forward passes only."
         )
     return scores
 
@@ -149,8 +149,8 @@ def block_hooks(model: HookedModel, short: str) -> list[str]:
 
 
 FIRST_TERMS = ("before_norm_pre", "entering_block")
-"""Where the first of a sum over blocks is read in a model with a norm in front of block 0, as CLIP's have: before that
-norm, as the authors of IxG+ and LibraGrad do, or behind it. In other models these are the same."""
+"""Where the first term of a sum over blocks is read in a model with a norm before block 0, such as CLIP: before that
+norm, like the authors of IxG+ and LibraGrad, or after it. In other models these are the same."""
 
 
 def stream_hooks(model: HookedModel, first_term: str) -> list[str]:
@@ -162,12 +162,12 @@ def stream_hooks(model: HookedModel, first_term: str) -> list[str]:
 
 
 def has_norm_pre(model: HookedModel) -> bool:
-    """True if a norm stands between the embeddings and block 0."""
+    """True if there is a norm between the embeddings and block 0."""
     return isinstance(model, HookedViT) and model.architecture.has_norm_pre
 
 
 def on_grid(model: HookedModel, tokens: Float[Tensor, "batch token *rest"]) -> Float[Tensor, "batch row col *rest"]:
-    """Values of all tokens, or of patches alone, on the grid of patches; prefix tokens are left out."""
+    """Values of all tokens, or of patches only, on the grid of patches, without prefix tokens."""
     rows, cols = model.grid
     return tokens[:, -rows * cols :].unflatten(1, (rows, cols))
 
@@ -175,7 +175,7 @@ def on_grid(model: HookedModel, tokens: Float[Tensor, "batch token *rest"]) -> F
 def sum_patches(model: HookedModel, pixels: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch row col"]:
     """Values of pixels summed over each patch or cell of the grid.
 
-    Pixels beyond the last whole patch, which no model reads, are left out.
+    Pixels after the last whole patch, which no model reads, are left out.
     """
     (rows, cols), (height, width) = model.grid, model.patch_size
     return pixels[:, : rows * height, : cols * width].reshape(-1, rows, height, cols, width).sum((2, 4))

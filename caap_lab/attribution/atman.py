@@ -1,4 +1,4 @@
-"""AtMan: what is lost when attention to a token is turned down (Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110)."""
+"""AtMan: the loss when attention to a token is suppressed (Deiseroth et al. 2023, NeurIPS, arXiv 2301.08110)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,20 +29,20 @@ def atman(
     chunk_size: int = 32,
     probability: str = "auto",
 ) -> Float[Tensor, "batch row col"]:
-    """CE_c(x with attention to patch t and its like turned down) - CE_c(x), where CE_c = -log p_c.
+    """CE_c(x with attention to patch t and similar patches suppressed) - CE_c(x), where CE_c = -log p_c.
 
-    In all blocks and heads the scores before softmax, less their row's minimum, are multiplied by f for key t, and for
-    the patches j like it by f + (1 - f)(1 - cos_tj): see `suppression`. A pooling by attention in the head is left as
-    it is.
+    In all blocks and heads the scores before the softmax, minus the minimum of their row, are multiplied by f for key
+    t, and by f + (1 - f)(1 - cos_tj) for similar patches j: see `suppression`. Attention pooling in the head is not
+    changed.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        factor: What is left of a score, f; 1 changes nothing.
-        similarity: Cosine of embeddings, before positions are added, from which a patch goes down with another; 1 for
-            exact copies only, as far as rounding lets a copy be told.
-        chunk_size: Patches tried at once.
+        factor: The factor f; 1 changes nothing.
+        similarity: Smallest cosine of embeddings, before positions are added, at which patches are suppressed together;
+            1 for exact copies only, up to rounding.
+        chunk_size: Patches evaluated at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("factor", factor)
@@ -66,10 +66,10 @@ def atman(
 def suppression(
     embedded: Float[Tensor, "patch d_model"], factor: float, similarity: float
 ) -> Float[Tensor, "patch patch"]:
-    """Factors of all patches as keys (second axis) when one patch (first axis) is turned down.
+    """Factors of all patches as keys (second axis) when one patch (first axis) is suppressed.
 
     f + (1 - f)(1 - cos) where cos >= similarity, which is f for the patch itself, and 1 elsewhere. A negative cosine
-    counts as 0, so that with a negative `similarity` no attention is turned up.
+    counts as 0, so that a negative `similarity` never increases attention.
     """
     unit = F.normalize(embedded, dim=1)
     cosine = (unit @ unit.T).fill_diagonal_(1).clamp(max=1)

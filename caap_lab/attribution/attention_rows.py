@@ -1,4 +1,4 @@
-"""What the attention methods share: the query rows that stand for the prediction, and products over blocks."""
+"""Helpers of the attention methods: the query rows of the prediction, and products over blocks."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from caap_lab.models.vit import HookedViT
 
 
 def query_row(model: HookedViT, matrices: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch key"]:
-    """The row that a paper calls CLS's: of the token that the head reads.
+    """The row that papers call the CLS row: that of the token that the head reads.
 
-    Where it reads several, this is the mean over them (class and distillation token; all patches); where it reads both
-    class token and patches (DINOv2's linear heads), the two means count half each.
+    If the head reads several, this is their mean (class and distillation token; all patches); if it reads both class
+    token and patches (DINOv2's linear heads), the two means count half each.
     """
     first_patch = model.spec.n_prefix
     kinds = [[t for t in model.spec.read_tokens if (t < first_patch) is prefix] for prefix in (True, False)]
@@ -32,5 +32,5 @@ def row_of_product(
 
 
 def widened(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half-precision values as float32, others as they are."""
+    """Half-precision values as float32, others unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

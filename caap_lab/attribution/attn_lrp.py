@@ -1,7 +1,7 @@
 """AttnLRP (Achtibat et al. 2024, ICML, arXiv 2402.05602): layer-wise relevance propagation through attention.
 
-Written as input times gradient under changed backward rules, as in the authors' library LXT: relevance is what it gives
-where every rule shares out the relevance of an output among its inputs.
+Implemented as input times gradient under changed backward rules, as in the authors' library LXT: the result is the
+relevance if every rule distributes the relevance of an output among its inputs.
 """
 
 from math import isfinite
@@ -43,27 +43,28 @@ def attn_lrp(
     The rules (the paper's equations 8 to 15, with epsilon -> 0):
 
     - norms divide by a constant; an activation function has output / input as its gradient;
-    - linear layers keep their gradient, or follow the gamma rule;
+    - linear layers keep their gradient, or use the gamma rule;
     - products of two variables (gates; with rules="attn_lrp" queries times keys, and pattern times values) give each
       factor half of the gradient; the softmax keeps its gradient;
     - with rules="cp_lrp" (Ali et al. 2022, ICML) attention patterns are constants, and values get all of the gradient.
       With gamma=0 these are LibraGrad's rules.
 
-    Relevance is conserved but for the shares of biases, and with rules="attn_lrp" of each softmax. Queries that a
-    pooling head has learned are constants.
+    Relevance is conserved except for the parts of biases and, with rules="attn_lrp", of each softmax. The learned
+    queries of a pooling head are constants.
 
-    For vision transformers the authors' library takes "cp_lrp" in attention with gamma rules on linear layers and on
-    the convolution that reads patches, and tries gammas of 0 to 1 and 0.1, 0.25 and 100: it calls that easier to tune.
-    In torchvision's model, which it is written for, the gamma rule does not reach attention's own projections; here it
-    is on all linear layers. The default is the paper's rules with nothing to tune; on photos gamma=0.25 is far better.
+    For vision transformers the authors' library uses "cp_lrp" in attention with gamma rules on linear layers and on the
+    patch convolution, and tries gammas of 0 to 1 and 0.1, 0.25 and 100: it calls that easier to tune. In torchvision's
+    model, for which it is written, the gamma rule does not reach the projections of attention; here it applies to all
+    linear layers. The default is the paper's rules with nothing to tune; on photos gamma=0.25 is far better.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        rules: Inside attention: "attn_lrp" or "cp_lrp".
-        gamma: Of the gamma rule in linear layers, which adds gamma times what speaks for an output's sign; 0 leaves it.
-        patch_gamma: The same in the convolution that reads patches, through which relevance goes with at="pixels".
+        rules: Rules inside attention: "attn_lrp" or "cp_lrp".
+        gamma: Parameter of the gamma rule in linear layers, which adds gamma times the terms with the output's sign; 0
+            to keep the gradient.
+        patch_gamma: The same for the patch convolution, which relevance passes with at="pixels".
         at: "embedding", patch embeddings before positions; or "pixels", summed over each patch.
 
     Raises:
@@ -75,7 +76,7 @@ def attn_lrp(
         if not is_number(value) or not isfinite(value) or value < 0:
             raise InputError(f"{name}={value!r} must be a number of at least 0.")
     if patch_gamma and at != "pixels":
-        raise InputError("patch_gamma is of the convolution behind the pixels; give at='pixels' with it.")
+        raise InputError("patch_gamma applies to the patch convolution; it needs at='pixels'.")
     constant = rules == "cp_lrp"
     with ruled(model, Rules("CP-LRP" if constant else "AttnLRP", constant, float(gamma), float(patch_gamma))):
         x, gradient = _read(model, images, targets, at)
@@ -97,7 +98,7 @@ def _read(
     hooks: list[tuple[Any, Any]] = [] if at == "pixels" else [("hook_embed", keep)]
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         logits = model(keep(images) if at == "pixels" else images)
-        (gradient,) = torch.autograd.grad(differentiable_scores(targets, logits).sum(), read)  # images do not meet
+        (gradient,) = torch.autograd.grad(differentiable_scores(targets, logits).sum(), read)  # images are independent
     return read[0].detach(), gradient
 
 

@@ -1,6 +1,6 @@
-"""Backward rules under which gradient times input is conserved: LibraGrad's, and AttnLRP's, which are much the same.
+"""Backward rules that conserve gradient times input: those of LibraGrad and AttnLRP, which are nearly the same.
 
-The forward pass stays as it is. What changes in the backward pass, for both:
+The forward pass does not change. Changes of the backward pass, for both:
 
 - LayerNorm and RMSNorm: the standard deviation is a constant;
 - an activation function x g(x) (GELU in all forms, SiLU): the gate g is a constant, so that the gradient is
@@ -9,11 +9,11 @@ The forward pass stays as it is. What changes in the backward pass, for both:
 - L2 normalisation before a zero-shot head: the norm is a constant.
 
 Attention patterns are constants, or both products of attention are halved and the softmax keeps its gradient. Linear
-layers keep their gradient, or have LRP's gamma rule. LayerScale, rotary positions, residual sums and mean pooling are
-linear. A part that is none of these, say a module of one's own in the head, is run on its input: if it conserves
-gradient times input it stays as it is, else it is refused.
+layers keep their gradient, or use LRP's gamma rule. LayerScale, rotary positions, residual sums and mean pooling are
+linear. Any other module, for example a custom one in the head, is tested on its input: if it conserves gradient times
+input it keeps its gradient, otherwise it is an error.
 
-A convolutional stem stands in front of all tokens: gradients of tokens do not meet it, and those of pixels are refused.
+A convolutional stem comes before all tokens: gradients of tokens do not pass it, and gradients of pixels are an error.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -53,32 +53,32 @@ Hook = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Rules:
-    """Which rules a backward pass follows."""
+    """The rules of a backward pass."""
 
     name: str
-    """What refusals call them."""
+    """Name of the rules in errors."""
     constant_patterns: bool
-    """True: no gradient goes to queries and keys, and values get all of it. False: queries times keys and pattern times
+    """True: queries and keys get no gradient, and values get all of it. False: queries times keys and pattern times
     values are products of two variables, whose factors get half of the gradient each."""
     gamma: float = 0.0
-    """Of LRP's gamma rule for linear layers; 0 leaves them their gradient."""
+    """Parameter of LRP's gamma rule for linear layers; with 0 they keep their gradient."""
     patch_gamma: float = 0.0
-    """The same for the convolution that reads patches."""
+    """The same for the patch convolution."""
 
 
 @contextmanager
 def ruled(model: HookedModel, rules: Rules) -> Iterator[None]:
-    """Within this context every gradient of the model follows some rules; other threads wait for the model meanwhile.
+    """Context in which every gradient of the model follows some rules; other threads wait for the model.
 
     Contexts with the same rules may be nested; they are applied once.
 
     Raises:
-        InputError: the model has a part whose rule is not known, or follows other rules already.
+        InputError: there is no rule for a part of the model, or it already follows other rules.
     """
     with held(model):
         inside = getattr(model, "_backward_rules", rules)
         if inside != rules:
-            raise InputError(f"Gradients of this model follow {inside.name} here; leave that context for {rules.name}.")
+            raise InputError(f"This model already follows {inside.name}; leave that context to use {rules.name}.")
         with ExitStack() as stack:
             if not hasattr(model, "_backward_rules"):
                 _apply(model, rules, stack)
@@ -92,7 +92,7 @@ def _apply(model: HookedModel, rules: Rules, stack: ExitStack) -> None:
         for rule in _of_part(name, module, rules, apart):
             stack.callback(module.register_forward_hook(rule).remove)
     for module in model.modules():
-        if isinstance(module, (GluMlp, SwiGLU)):  # what follows the product, and does nothing else
+        if isinstance(module, (GluMlp, SwiGLU)):  # the steps after the product
             stack.callback(module.drop1.register_forward_hook(_halve_output).remove)
     stack.enter_context(model.hooks(fwd_hooks=points))
     model._backward_rules = rules  # type: ignore[assignment]
@@ -111,13 +111,13 @@ def _attention_points(model: HookedViT, rules: Rules) -> list[tuple[Any, Hook]]:
     if pool is not None:
         if not isinstance(model.readout.attention, LatentPooling):
             raise InputError(f"{rules.name} has no rule for this model's pooling, {type(pool).__name__}.")
-        # Its queries are parameters, so that their product with the keys is linear in the keys.
+        # Its queries are parameters, so their product with the keys is linear in the keys.
         points += [("attn_pool.hook_q", _stop_at), ("attn_pool.hook_z", _halve_at)]
     return points
 
 
 def _of_part(name: str, module: nn.Module, rules: Rules, apart: Mapping[nn.Module, Tensor]) -> list[Hook]:
-    """What is to be done behind a part, in this order."""
+    """The hooks on a part's output, in order."""
     kind = type(module).__name__
     if runs_as(module, NORMS):
         return [_norm]
@@ -143,7 +143,7 @@ def _of_part(name: str, module: nn.Module, rules: Rules, apart: Mapping[nn.Modul
 
 
 def _check(rules: Rules, name: str) -> Hook:
-    """A hook that refuses a part which does not conserve gradient times input; it looks once."""
+    """A hook that checks once that a part conserves gradient times input, and raises InputError if not."""
     checked: list[bool] = []
 
     def check(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -167,7 +167,7 @@ def _same_forward(output: Tensor, ruled: Tensor) -> Tensor:
 def _norm(module: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     (x,) = inputs
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps  # torch's RMSNorm leaves it to the format
+    eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps  # torch's RMSNorm uses the format's eps
     if isinstance(module, nn.LayerNorm):
         centred = wide - wide.mean(-1, keepdim=True)
         size = (wide.detach().var(-1, keepdim=True, unbiased=False) + eps).sqrt()
@@ -178,7 +178,7 @@ def _norm(module: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     if module.weight is not None:
         ruled = ruled * module.weight
     if getattr(module, "bias", None) is not None:
-        ruled = ruled + module.bias  # the bias keeps its gradient: completeness counts it
+        ruled = ruled + module.bias  # the bias keeps its gradient, which completeness counts
     return _same_forward(output, ruled.to(output.dtype))
 
 
@@ -200,7 +200,7 @@ def _stem(name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -
 
 
 class _NoWayBack(torch.autograd.Function):
-    """A convolutional stem stands in front of all tokens: only gradients of pixels go back through it."""
+    """An identity whose backward pass is an error: a convolutional stem, through which only gradients of pixels go."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
@@ -210,19 +210,19 @@ class _NoWayBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         raise InputError(
-            f"{ctx.name} has no rules for this model's convolutional stem (vit.patch_embed), through which gradients "
-            "of pixels go. Take a method that reads tokens, such as libra_ixg_plus."
+            f"{ctx.name} has no rules for this model's convolutional stem (vit.patch_embed), which gradients of pixels "
+            "pass. Use a method that reads tokens, such as libra_ixg_plus."
         )
 
 
 def _gamma(
     gamma: float, apart: Tensor | None, module: Any, inputs: tuple[Tensor], output: Tensor
 ) -> Float[Tensor, "..."]:
-    """The generalised gamma rule: what speaks for an output's sign is weighted 1 + gamma.
+    """The generalised gamma rule: terms with the sign of the output are weighted by 1 + gamma.
 
-    With w+ and w- the positive and negative parts, an output z > 0 of sum_i x_i w_i + b shares its relevance out by
-    x_i (w_i + gamma w_i+) for x_i > 0 and x_i (w_i + gamma w_i-) for x_i < 0, and b + gamma b+ for the bias; z < 0 with
-    the signs the other way round. As a gradient each share is divided by x_i, which it is linear in.
+    With w+ and w- the positive and negative parts, an output z > 0 of sum_i x_i w_i + b distributes its relevance in
+    proportion to x_i (w_i + gamma w_i+) for x_i > 0 and x_i (w_i + gamma w_i-) for x_i < 0, and b + gamma b+ for the
+    bias; for z < 0 the signs are reversed. As a gradient each term is divided by x_i, in which it is linear.
     """
     (x,) = inputs
     weight, bias = module.weight, module.bias if apart is None else apart
@@ -238,7 +238,7 @@ def _gamma(
     falling = run(positive, down) + run(negative, up)
     of_rising = rising.detach() + bias + gamma * bias.clamp(min=0)
     of_falling = falling.detach() + bias + gamma * bias.clamp(max=0)
-    # At least as far from 0 as z is, so that no quotient grows.
+    # At least as far from 0 as z, so that no quotient grows.
     ratio = torch.where(z == 0, 0, z / torch.where(z > 0, of_rising, torch.where(z < 0, of_falling, 1)))
     return _same_forward(output, ratio * torch.where(z > 0, rising, falling))
 

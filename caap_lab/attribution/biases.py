@@ -1,4 +1,4 @@
-"""What every bias adds to a score: the bias times the gradient at the place where it is added."""
+"""The contribution of every bias to a score: the bias times the gradient at the place where it is added."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 POSITIONS = "vit.attn_pool.pos_embed"
-"""A pooling by attention may add positions of its own, which are biases of tokens."""
+"""Attention pooling may add its own positions, which are biases of tokens."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BiasTerm:
     name: str
     """Full name of the module that adds it, or `POSITIONS`."""
     block: int
-    """The block that it belongs to: n_layers behind the last."""
+    """The block that it belongs to: n_layers after the last."""
     products: Float[Tensor, "batch *place channel"]
     """Bias times gradient in the shape of the module's output; [batch, token, channel] for most within blocks."""
 
@@ -46,8 +46,8 @@ def read_biases(
         model: A Vision Transformer or a Mixer.
         images: Preprocessed images.
         targets: What is explained in each image.
-        first_term: Where h^0 is read, see `reading.FIRST_TERMS`. Before a norm in front of block 0, h^0's gradient
-            comes through that norm, whose bias then counts as one of block 0.
+        first_term: Where h^0 is read, see `activations_and_gradients.FIRST_TERMS`. If it is read before a norm, its
+            gradient passes that norm, whose bias then counts as one of block 0.
     """
     hooks = stream_hooks(model, first_term)
     entering: list[Tensor] = []
@@ -75,12 +75,12 @@ def read_biases(
 
     with ExitStack() as stack:
         for name, module, bias in _owners(model, apart, with_norm_pre=hooks[0] == "hook_full_embed"):
-            # LibraGrad cuts the gradient of queries and keys behind a linear layer, so its output is read before that;
-            # of a norm LibraGrad gives another output, through which the bias's gradient goes.
+            # LibraGrad cuts the gradient of queries and keys after a linear layer, so its output is read before that;
+            # LibraGrad replaces the output of a norm, through which the bias's gradient goes.
             handle = module.register_forward_hook(note(name, bias), prepend=not runs_as(module, NORMS))
             stack.callback(handle.remove)
         if POSITIONS in dict(model.named_parameters()):
-            keys = model.get_submodule("vit.attn_pool.kv")  # which reads the tokens with positions added
+            keys = model.get_submodule("vit.attn_pool.kv")  # it reads the tokens with positions added
             stack.callback(keys.register_forward_pre_hook(keep_positions).remove)
         stack.enter_context(model.hooks(fwd_hooks=[(name, enter) for name in hooks]))
         logits, gradients = differentiate(
@@ -96,7 +96,7 @@ def read_biases(
 
 
 def block_of(name: str, n_layers: int) -> int:
-    """The block that a module belongs to: -1 before the first, n_layers behind the last."""
+    """The block that a module belongs to: -1 before the first block, n_layers after the last."""
     _, *inside = name.split(".")  # "vit.blocks.3.norm1", "mixer.stem.proj", "head"
     if inside[:1] == ["blocks"]:
         return int(inside[1])
@@ -106,7 +106,7 @@ def block_of(name: str, n_layers: int) -> int:
 def _owners(
     model: HookedModel, apart: Mapping[nn.Module, Tensor], with_norm_pre: bool
 ) -> Iterator[tuple[str, nn.Module, Tensor | None]]:
-    """Parts that add something; None for the bias of a part that has to be run to know what it adds."""
+    """Modules that add something; None for the bias of a module that has to be run to know what it adds."""
     for name, module in parts(model):
         if block_of(name, model.n_layers) < 0 and not (with_norm_pre and name == "vit.norm_pre"):
             continue

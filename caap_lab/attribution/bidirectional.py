@@ -1,4 +1,4 @@
-"""Bidirectional attention of "Beyond Intuition" (Chen et al. 2023, ICML): what MDA starts from."""
+"""Bidirectional attention of "Beyond Intuition" (Chen et al. 2023, ICML), the reference map of MDA."""
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ def bidirectional(
     Perception: R = I, then R <- R + sum_h I_h A_h R from block start_layer on, where the head's weight I_h is the mean
     of |A_h^T dy_c/dA_h| over all entries, scaled to sum to 1 over heads. Reasoning: W = mean_h ReLU of the mean of
     dy_c/dA^{L-1} over images t x with t = 0 ... 1. The rows of class tokens and those of patches are averaged, and the
-    two added where the head reads both.
+    two are added if the head reads both.
 
     Args:
         model: The model.

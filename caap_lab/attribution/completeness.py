@@ -1,4 +1,4 @@
-"""Completeness of gradient times input: does it, with the biases' share, add up to the logit at every block?"""
+"""Completeness of gradient times input: whether it sums to the logit at every block, with the biases' part."""
 
 from collections.abc import Sequence
 
@@ -33,19 +33,19 @@ def completeness_error(
     ```
 
     y is the target's value, h^l the residual stream entering block l, and b every bias from block l on. Within
-    `libragrad` it is near zero; with plain gradients it is not. One forward and one backward pass an image, and
-    a forward pass more where the target is left out.
+    `libragrad` it is near zero; with plain gradients it is not. One forward and one backward pass per image, and one
+    more forward pass if no target is given.
 
     Args:
         model: A Vision Transformer or a Mixer.
         images: One image, or several.
-        target: One for all images or one each, see `caap_lab.models.targets.TargetLike`; None for the model's own
+        target: One for all images, or one per image; see `caap_lab.models.targets.TargetLike`; None for the model's own
             prediction. The value of a function of the logits is complete only if the function is linear.
-        progress: Show a progress bar, for one image where it takes more than a moment.
+        progress: Show a progress bar, for one image if it takes more than a second.
 
     Returns:
-        Relative errors, on the CPU. Where the head reads class tokens of several blocks (a DINOv2 head of four), only
-        layers up to the first of these: later streams do not hold all that the head reads.
+        Relative errors, on the CPU. If the head reads class tokens of several blocks (a DINOv2 head of four), only
+        layers up to the first of these: later streams do not contain everything that the head reads.
     """
     check_kind(model, "completeness_error", ("vit", "mixer"))
     check_gradients(model, "completeness_error")

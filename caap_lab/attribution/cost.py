@@ -1,4 +1,4 @@
-"""What a map costs: the passes of a method as numbers, which follow from the model's size and the method's options."""
+"""The cost of a map: the number of passes of a method, from the model's size and the method's options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -7,12 +7,12 @@ from typing import Any
 from caap_lab.models.base import HookedModel
 
 BACKWARD = 2
-"""Forward passes that a backward pass counts as."""
+"""Number of forward passes that a backward pass counts as."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What of an architecture decides how many passes one map takes."""
+    """The properties of an architecture that determine how many passes one map takes."""
 
     kind: str
     """"vit", "cnn", "mixer" or "black_box"."""
@@ -21,11 +21,11 @@ class ModelSize:
     grid: tuple[int, int]
     """Cells of a map as (rows, columns)."""
     channels: int
-    """Of the maps that Score-CAM and ViT-CX read: the width of a ViT, or of the last maps of another model."""
+    """Channels of the maps that Score-CAM and ViT-CX read: the width of a ViT, or the channels of the last maps."""
 
     @property
     def n_patches(self) -> int:
-        """Cells of a map, N."""
+        """Number N of cells of a map."""
         return self.grid[0] * self.grid[1]
 
     @classmethod
@@ -36,21 +36,21 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes of one map for a given target. A pass with half of the tokens counts half."""
+    """Passes of one map for a given target. A pass with half of the tokens counts as half."""
 
     count: Callable[[ModelSize, Mapping[str, Any]], float] | None
-    """(size of the model, all options) -> passes; None where nobody has said how many."""
+    """(size of the model, all options) -> passes; None if not known."""
     text: str = ""
-    """How the number reads with the default options, N being the number of patches. It follows from `count` where that
-    reads options alone."""
+    """The number with the default options as text, with N for the number of patches. It is derived from `count` if that
+    only depends on options."""
 
     @classmethod
     def of(cls, given: "float | str | Passes", defaults: Mapping[str, Any]) -> "Passes":
-        """Passes from what a method states: a number, a text for people alone, or both as `Passes`.
+        """`Passes` from what a method declares: a number, a text for humans only, or `Passes` itself.
 
         Args:
-            given: What the method states.
-            defaults: Its options' default values, from which the text follows.
+            given: What the method declares.
+            defaults: The defaults of its options, from which the text is derived.
         """
         if isinstance(given, Passes):
             return given if given.text or given.count is None else replace(given, text=_text(given, defaults))
@@ -65,5 +65,5 @@ def _constant(passes: float) -> Callable[[ModelSize, Mapping[str, Any]], float]:
 
 def _text(passes: Passes, defaults: Mapping[str, Any]) -> str:
     assert passes.count is not None
-    no_size: Any = None  # a count that reads the size fails here, as it needs a text of its own
+    no_size: Any = None  # a count that depends on the size fails here, because it needs a text
     return f"{passes.count(no_size, defaults):g}"

@@ -8,7 +8,7 @@ Curve = Float[np.ndarray, " step"]
 
 def normalised(scores: Curve, zero: float, one: float, falling: bool) -> Curve:
     """(score - zero) / |one - zero|, clipped to [0, 1] and made monotone by a running maximum or minimum."""
-    # Where both ends score the same the published code divides by 0; here rounding is not blown up to a response.
+    # If both ends score the same the published code divides by 0; here rounding is not amplified to a response.
     least = 1e-6 * max(abs(one), abs(zero), np.finfo(float).tiny)
     share = np.clip((scores - zero) / max(abs(one - zero), least), 0, 1)
     return np.minimum.accumulate(share) if falling else np.maximum.accumulate(share)
@@ -20,7 +20,7 @@ def resampled(curve: Curve, count: int) -> Float[np.ndarray, " point"]:
 
 
 def convex_falls(curve: Curve) -> Float[np.ndarray, " fall"]:
-    """The falls y_{n-1} - y_n of the falling convex curve y with this curve's ends that is nearest to it (squares).
+    """The falls y_{n-1} - y_n of the falling convex curve y with this curve's ends that is nearest to it in squares.
 
     Such a curve from a to b in P steps is y_n = b + (a - b) sum_k w_k max(0, 1 - n / k), with k = 1 ... P, w >= 0 and
     sum w = 1, so that its n-th fall is (a - b) sum_{k >= n} w_k / k. Let B's columns be the residuals of the hinges.
@@ -37,5 +37,5 @@ def convex_falls(curve: Curve) -> Float[np.ndarray, " fall"]:
     residuals = hinges - ((curve - last) / (first - last))[:, None]
     system = np.vstack([residuals, np.ones(len(ends))])
     weights, _ = nnls(system, np.append(np.zeros(len(curve)), 1.0), maxiter=100 * len(ends))
-    # Summed from the end, falls are equal where the curve is straight and 0 where it is flat, without rounding.
+    # Summed from the end, falls are exactly equal where the curve is straight and exactly 0 where it is flat.
     return (first - last) / weights.sum() * (weights / ends)[::-1].cumsum()[::-1]

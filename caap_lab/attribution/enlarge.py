@@ -1,4 +1,4 @@
-"""Scores of a grid at pixel resolution, computed so that pixels that must be equal are equal to the last bit."""
+"""Scores of a grid at pixel resolution, such that pixels that should be equal are equal to the last bit."""
 
 import math
 
@@ -15,16 +15,16 @@ def enlarged(
 ) -> Float[Tensor, "height width"]:
     """The scores at `size`, in float64 on the CPU; pixel centres are aligned, and edges are repeated.
 
-    Equal to PyTorch's `interpolate` up to its rounding, which makes a constant grid vary by 1e-8 and so decides ties.
-    Here the weights are whole numbers over one denominator, and scores enter by their differences:
+    Equal to PyTorch's `interpolate` up to rounding, which makes a constant grid vary by 1e-8 and so breaks ties. Here
+    the weights are integers with a common denominator, and scores enter as differences:
 
     - Pixels between equal cells have exactly the cells' score, so that a constant grid stays constant, and plateaus of
-      equal score stay equal wherever they lie.
+      equal scores stay equal everywhere.
     - Bilinear values of float32 scores are exact before the division, unless neighbours differ by a factor of more than
-      about 1000: two pixels are equal exactly where their weighted sums are, as on the two flanks of one cell.
+      about 1000: two pixels are equal exactly if their weighted sums are, as on the two flanks of one cell.
 
     Args:
-        scores: One score a cell.
+        scores: One score per cell.
         size: Height and width in pixels.
         mode: One of `MODES`.
     """
@@ -38,9 +38,9 @@ def enlarged(
 
 
 def _along_rows(lines: Float[Tensor, "row other"], count: int, mode: str) -> tuple[Float[Tensor, "place other"], float]:
-    """Sums over neighbouring rows with whole weights, for `count` places, and what the weights add up to."""
+    """Sums over neighbouring rows with integer weights, at `count` places, and the sum of the weights."""
     cells = len(lines)
-    # Place i lies at ((2 i + 1) cells - count) / (2 count) rows below the first row's centre.
+    # Place i is ((2 i + 1) cells - count) / (2 count) rows below the centre of the first row.
     shared = math.gcd(2 * cells, cells - count, 2 * count)
     parts = 2 * count // shared
     place = ((2 * torch.arange(count, dtype=torch.int64, device="cpu") + 1) * cells - count) // shared

@@ -1,4 +1,4 @@
-"""FullGrad+: IxG+ with what the biases add (FullGrad, Srinivas & Fleuret 2019, NeurIPS, arXiv 1905.00780).
+"""FullGrad+: IxG+ plus the terms of the biases (FullGrad, Srinivas & Fleuret 2019, NeurIPS, arXiv 1905.00780).
 
 As a sum over blocks it is a baseline of Mehri et al. 2024 (CVPR Workshops) and Mehri et al. 2025 (CVPR, LibraGrad).
 """
@@ -25,20 +25,21 @@ def full_grad_plus(
 ) -> Float[Tensor, "batch row col"]:
     """Sum over all blocks l of FullGrad^l_t = sum_d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db_t>; signed.
 
-    h^l enters block l. The b are all biases of block l and of what lies behind it up to the logit: those of linear
-    layers and norms in blocks l ... L-1, of the final norm, and of the head. So the ones in block k count k + 1 times
-    in the map, and the ones behind the last block L times. dy/db_t is the gradient where b is added to token t.
+    h^l enters block l. The b are all biases from block l to the logit: those of linear layers and norms in blocks l ...
+    L-1, of the final norm, and of the head. So the biases in block k count k + 1 times in the map, and those after the
+    last block L times. dy/db_t is the gradient where b is added to token t.
 
-    Biases behind the pooling act on no token. They go to the class token, which the map leaves out as it does all
-    prefix tokens; in a model without one they are spread evenly over the tokens that the head reads. Under `libragrad`
-    all tokens of FullGrad^l, prefix tokens too, add up to the logit y at every l; see `full_grad_of_tokens`.
+    Biases after the pooling do not belong to a token. They are assigned to the class token, which the map leaves out
+    like all prefix tokens; in a model without one they are spread evenly over the tokens that the head reads. Under
+    `libragrad` all tokens of FullGrad^l, prefix tokens included, sum to the logit y at every l; see
+    `full_grad_of_tokens`.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        first_term: Where h^0 is read in models with a norm in front of block 0, see `ixg_plus`. Read before it, as by
-            default, that norm's bias belongs to FullGrad^0.
+        first_term: Where h^0 is read in models with a norm before block 0; see `ixg_plus`. By default it is read before
+            the norm, whose bias then belongs to FullGrad^0.
     """
     return on_grid(model, full_grad_of_tokens(model, images, targets, first_term).sum(1))
 
@@ -61,7 +62,7 @@ def _of_tokens(model: HookedViT, term: BiasTerm) -> Float[Tensor, "batch token"]
     """A bias's products summed over channels, at the tokens to which it is added."""
     products = term.products.sum(-1)
     if products.ndim == 3:
-        products = products.sum(1)  # over heads, behind a norm of queries or keys
+        products = products.sum(1)  # over heads, after a norm of queries or keys
     if term.block < model.n_layers or (term.name == "vit.norm" and products.ndim == 2):
         return products
     found = products.new_zeros(len(products), model.spec.n_tokens)

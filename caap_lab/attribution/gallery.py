@@ -22,9 +22,9 @@ def gallery(
     fade: bool = LOOK.fade,
     colour_map: str | None = LOOK.colour_map,
 ) -> "Figure":
-    """One row per image and model, one column per method: the image, then each map of the row over it with its scale.
+    """A figure with one row per image and model and one column per method: the image, then each map over it.
 
-    Where some maps are signed and others are not, a key below says what the colours of each mean.
+    Each map has its colour scale. If some maps are signed and others are not, a key below explains both.
 
     ```python
     maps = [cl.attribute(model, images, method) for method in ("caap", "rollout")]
@@ -32,25 +32,25 @@ def gallery(
     ```
 
     Args:
-        rows: Maps of one image and model each, as many in every row.
-        titles: Of the columns; by default the methods.
-        models: What each row's model is called; by default the model's own name.
-        opacity: Of the maps over their images, 0 to 1.
+        rows: One list of maps per image and model, all of the same length.
+        titles: Titles of the columns; by default the methods.
+        models: Name of each row's model; by default the model's own name.
+        opacity: Opacity of the maps over their images, 0 to 1.
         smooth: Interpolate between patches instead of showing each patch's own score.
-        robust: The colours of each map end at the 2nd and 98th percentile of its scores; else at the lowest and the
+        robust: End the colours of each map at the 2nd and 98th percentile of its scores instead of the lowest and
             highest.
-        fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
-        colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
+        fade: Let opacity follow the score: low scores, or signed scores near 0, leave the image visible.
+        colour_map: A matplotlib colour map; by default one that suits the sign of the scores.
 
     Raises:
-        InputError: rows differ in length, or there is none.
+        InputError: rows differ in length, or there are none.
     """
     from caap_lab.plots.gallery import GalleryRow, plot_gallery
 
     if isinstance(rows, AttributionMap) or any(isinstance(row, AttributionMap) for row in rows):
         raise InputError("A gallery needs rows of maps, as in cl.gallery([maps]); MapList.plot() draws a list of them.")
     if not rows or not all(rows):
-        raise InputError("A gallery needs rows of maps, as many in every row.")
+        raise InputError("A gallery needs rows of maps of the same length.")
     models = [row[0].model_name for row in rows] if models is None else models
     return plot_gallery(
         [
@@ -69,5 +69,5 @@ def gallery(
 
 
 def row_target(row: Sequence[AttributionMap]) -> str:
-    """What the maps of a row explain: that of the first that is not the same for all targets."""
+    """The target of a row: that of its first map that is class-specific."""
     return next((m.caption for m in row if m.class_specific), row[0].caption)

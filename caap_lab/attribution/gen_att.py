@@ -21,13 +21,13 @@ def gen_att(
 ) -> Float[Tensor, "batch row col"]:
     """R[CLS, patches], where R = I before block start, and R <- R + mean_h (A_h * dy_c/dA_h)^+ R at every block.
 
-    Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
+    If the head reads other tokens than the class token, their rows are used; see `attention_rows.query_row`.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        start_layer: First block that counts; a negative number counts from the end.
+        start_layer: First block; a negative number counts from the end.
     """
     start_layer = first_block(model.n_layers, start_layer)
     hooks = block_hooks(model, "attn.pattern")[start_layer:]

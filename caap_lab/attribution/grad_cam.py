@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on maps, and in the three forms that ViTs know."""
+"""Grad-CAM (Selvaraju et al. 2017, ICCV, arXiv 1610.02391): on feature maps, and in three forms for ViTs."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -33,14 +33,14 @@ def grad_cam(
     Versions:
 
     - "token": a is the last block's first normalisation at the patches p;
-      w_k = mean_p dy/da_{p,k}, map_p = ReLU(sum_k w_k a_{p,k}). It is that of the pytorch-grad-cam package.
+      w_k = mean_p dy/da_{p,k}, map_p = ReLU(sum_k w_k a_{p,k}). This is the version of the pytorch-grad-cam package.
     - "last_input": a enters the last block; the mean goes over all tokens t, prefix tokens too, and there is no ReLU:
       w_k = mean_t dy/da_{t,k}, map_p = sum_k w_k a_{p,k} (LibraGrad, Mehri et al. 2025).
     - "attention": A is the last block's attention from the class token to the patches;
-      w_h = mean_p dy/dA_{h,p}, map_p = ReLU(mean_h w_h A_{h,p}) (Chefer et al. 2021). Where the head reads other tokens
-      than the class token, or more, A and its gradient are means over their query rows; see `query_row`.
+      w_h = mean_p dy/dA_{h,p}, map_p = ReLU(mean_h w_h A_{h,p}) (Chefer et al. 2021). If the head reads other or more
+      tokens than the class token, A and its gradient are means over their query rows; see `query_row`.
 
-    The published min-max to 0..1 is left out: it does not change the order of patches.
+    The published min-max scaling to 0..1 is left out: it does not change the order of patches.
     """
     check_choice("version", version, VERSIONS)
     if version == "attention":
@@ -56,8 +56,8 @@ def cam(
 ) -> Float[Tensor, "batch row col"]:
     """ReLU(sum_k w_k a_k), w_k = mean over the map of dy/da_k, of the maps a of `cam_maps`.
 
-    On a CNN this is the original method; the result has the resolution of the last block. The published min-max to 0..1
-    is left out.
+    On a CNN this is the original method; the result has the resolution of the last block. The published min-max scaling
+    to 0..1 is left out.
     """
     return weighted_maps(*cam_maps(model, images, targets))
 
@@ -69,7 +69,7 @@ def cam_of_layer(
     *,
     layer: str | None = None,
 ) -> Float[Tensor, "batch row col"]:
-    """The original method at a layer of a black box, by its name; None is the one that makes the last maps.
+    """The original method at a layer of a black box, by name; None for the layer with the last maps.
 
     The result has the resolution of the layer.
     """
@@ -84,7 +84,7 @@ def weighted_maps(a: Maps, gradient: Maps) -> Float[Tensor, "batch row col"]:
 def cam_maps(
     model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Targets
 ) -> tuple[Float[Tensor, "batch channel row col"], Float[Tensor, "batch channel row col"]]:
-    """The maps that CAM methods weigh, and the score's gradient there."""
+    """The maps that CAM methods weight, and the gradient of the score with respect to them."""
     _, (a,), (gradient,) = read_gradients(model, images, targets, [cam_hook(model)])
     return as_maps(model, a), as_maps(model, gradient)
 
@@ -92,13 +92,13 @@ def cam_maps(
 def cam_hook(model: HookedModel) -> str:
     """The hook point of those maps: a CNN's last block, or the first normalisation of a ViT's last block.
 
-    Behind the last attention, patches have no gradient where the head reads the class token alone.
+    After the last attention, patches have no gradient if the head reads only the class token.
     """
     return block_hooks(model, "ln1.hook_normalized" if model.kind == "vit" else "resid_post")[-1]
 
 
 def as_maps(model: HookedModel, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch channel row col"]:
-    """An activation at `cam_hook` as maps of its channels; prefix tokens are left out."""
+    """An activation at `cam_hook` as maps of its channels; without prefix tokens."""
     return on_grid(model, x).movedim(3, 1) if model.kind == "vit" else x
 
 

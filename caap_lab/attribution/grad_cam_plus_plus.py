@@ -17,10 +17,10 @@ def grad_cam_plus_plus(
 ) -> Float[Tensor, "batch row col"]:
     """map_p = ReLU(sum_k w_k a_{p,k}), w_k = sum_p alpha_{p,k} ReLU(g_{p,k}), g = dy/da.
 
-    alpha_{p,k} = g^2 / (2 g^2 + (sum_q a_{q,k}) g^3 + 1e-6), where a is what Grad-CAM reads: the last block's maps of a
-    CNN, the last block's first normalisation of a ViT. The 1e-6 is the pytorch-grad-cam package's, and not small beside
-    small gradients. Unlike in a CNN, a ViT's a may be negative: the denominator may come close to zero and one channel
-    outweigh all others.
+    alpha_{p,k} = g^2 / (2 g^2 + (sum_q a_{q,k}) g^3 + 1e-6), where a are the activations that Grad-CAM reads: the last
+    block's maps of a CNN, the last block's first normalisation of a ViT. The 1e-6 is that of the pytorch-grad-cam
+    package, and not small compared with small gradients. Unlike in a CNN, the activations of a ViT may be negative: the
+    denominator may be close to zero, and one channel may dominate all others.
     """
     return _weighted(*cam_maps(model, images, targets))
 
@@ -32,12 +32,12 @@ def grad_cam_plus_plus_of_layer(
     *,
     layer: str | None = None,
 ) -> Float[Tensor, "batch row col"]:
-    """The same at a layer of a black box, by its name; None is the one that makes the last maps."""
+    """Grad-CAM++ at a layer of a black box, by name; None for the layer with the last maps."""
     return _weighted(*read_layer_gradients(model, images, targets, model.find_layer(layer)))
 
 
 def _weighted(a: Maps, g: Maps) -> Float[Tensor, "batch row col"]:
-    a, g = widened(a), widened(g)  # float16 has no room for g^3
+    a, g = widened(a), widened(g)  # g^3 underflows in float16
     alpha = g**2 / (2 * g**2 + a.sum((2, 3), keepdim=True) * g**3 + 1e-6)
     weights = (alpha * g.relu()).sum((2, 3), keepdim=True)
     return (weights * a).sum(1).relu()

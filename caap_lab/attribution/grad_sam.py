@@ -23,9 +23,9 @@ def grad_sam(
 ) -> Float[Tensor, "batch row col"]:
     """Mean over blocks l, heads h and query rows q of A^l_{h,q,t} ReLU(dy/dA^l_{h,q,t}).
 
-    `rows` says which query rows: "all", or "cls" for the class token's alone. Public versions disagree about what a
-    token's score is: the mean over queries, as here, the mean over keys, or the class token's row. Which of them the
-    paper means has not been verified.
+    `rows` selects the query rows: "all", or "cls" for the class token's only. Public implementations disagree about a
+    token's score: the mean over queries, as here, the mean over keys, or the class token's row. Which of them the paper
+    means has not been verified.
     """
     check_choice("rows", rows, ROWS)
     if rows == "cls" and "cls" not in model.spec.prefix:

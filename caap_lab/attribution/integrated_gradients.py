@@ -23,9 +23,9 @@ def integrated_gradients(
 ) -> Float[Tensor, "batch row col"]:
     """Sum over a patch's pixels and channels of x times the mean over alpha in 0..1 of dy/dx at alpha x; signed.
 
-    The baseline is 0 in normalised space, the mean colour of the training images; the mean is Gauss-Legendre's with
-    `steps` nodes. With enough of them the scores add up to y(x) - y(0). `chunk_size` images run at once, at least as
-    many as there are in the batch; it does not change results.
+    The baseline is 0 in normalised space, the mean colour of the training images; the mean is computed by
+    Gauss-Legendre quadrature with `steps` nodes. With enough of them the scores sum to y(x) - y(0). `chunk_size` images
+    run at once, but no fewer than the batch; it does not change results.
     """
     check_count("steps", steps)
     check_count("chunk_size", chunk_size)

@@ -32,8 +32,8 @@ def ixg_plus(
         images: Preprocessed images.
         targets: What is explained in each image.
         start_layer: First block of the sum; a negative number counts from the end.
-        first_term: Where h^0 is read in models with a norm in front of block 0, as CLIP's have: "before_norm_pre", as
-            in the authors' code, or "entering_block", behind it. The maps differ much; other models have no such norm.
+        first_term: Where h^0 is read in models with a norm before block 0, such as CLIP: "before_norm_pre", as in the
+            authors' code, or "entering_block", after it. The maps differ considerably; other models have no such norm.
     """
     start_layer = first_block(model.n_layers, start_layer)
     hooks = stream_hooks(model, first_term)[start_layer:]
@@ -49,7 +49,7 @@ def libra_ixg_plus(
     start_layer: int = 0,
     first_term: str = "before_norm_pre",
 ) -> Float[Tensor, "batch row col"]:
-    """IxG+ under LibraGrad's backward rules; its options are those of `ixg_plus`."""
+    """IxG+ under LibraGrad's backward rules, with the options of `ixg_plus`."""
     with libragrad(model):
         return ixg_plus(model, images, targets, start_layer=start_layer, first_term=first_term)
 

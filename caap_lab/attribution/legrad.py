@@ -1,7 +1,7 @@
-"""LeGrad (Bousselham et al. 2025, ICCV, arXiv 2404.03214): how much each layer's own output gains from each attention.
+"""LeGrad (Bousselham et al. 2025, ICCV, arXiv 2404.03214): gradients of each layer's score by its attention.
 
-Every layer's output is read as if the model ended there. The gradient of that score by the layer's own attention says
-where more attention would raise it.
+Every layer's output is read as if the model ended there. The gradient of that score with respect to the layer's
+attention shows where more attention would increase it.
 """
 
 from collections.abc import Sequence
@@ -36,22 +36,23 @@ def legrad(
     """Sum over blocks l >= start_layer of mean_{h,q} ReLU(ds^l/dA^l_{h,q,t}), heads h, queries q, tokens t.
 
     s^l is the target's score of block l's output, read by the final norm and the head as if it were the last block's.
-    Where an attention pools (SigLIP), A^l is that of the pooling when it reads block l's output, else that of block l.
-    The authors' code does the same, but leaves out the norm in front of the pooling.
+    With attention pooling (SigLIP), A^l is the attention of the pooling on block l's output, otherwise that of block l.
+    The authors' code does the same, but leaves out the norm before the pooling.
 
-    A head that reads class tokens (or a distillation token) has two readings:
+    There are two options for a head that reads class tokens (or a distillation token):
 
-    - class_token="mean": the mean over all tokens, taken before the norm, stands in the class token's place, as in the
-      authors' code for CLIP. All rows of the attention have a gradient.
+    - class_token="mean": the mean over all tokens, taken before the norm, replaces the class token, as in the authors'
+      code for CLIP. All rows of the attention have a gradient.
     - class_token="own": the class token itself, with which s^l of the last block is the model's own score. Only its row
-      of the attention has a gradient, so that the map says what this token reads.
+      of the attention has a gradient, so the map shows what this token reads.
 
-    The first is the default, as the authors take it, and as its maps lie on objects more often. Heads that read patches
-    alone are the same in both. A head that reads class tokens of several blocks (DINOv2's) gets those of block l and of
-    the blocks before it, and what enters block 0 where there are none.
+    The first is the default, because the authors use it and its maps are on objects more often. For heads that read
+    only patches both are the same. A head that reads class tokens of several blocks (DINOv2's) gets those of block l
+    and of the blocks before it, and what enters block 0 where there are none.
 
-    The paper sums over all layers; the authors' code by default over the last two, `start_layer=-2`. Its min-max to
-    0..1 is left out, and so is its correction for SigLIP, which sets cells to 0 that an empty prompt finds as well.
+    The paper sums over all layers; the authors' code by default over the last two, `start_layer=-2`. Its min-max
+    scaling to 0..1 is left out, and so is its correction for SigLIP, which sets cells to 0 that an empty prompt also
+    highlights.
 
     One forward pass, and one backward pass for all layers together: the stream is cut between blocks, so that each
     score goes back through its own block.
@@ -80,7 +81,7 @@ def legrad(
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks + [(name, keep) for name in own]):
         streams = _streams(model, images, model.n_layers if pools else start_layer)
         logits = [_read(model, streams, layer, class_token) for layer in range(start_layer, model.n_layers)]
-        # Images and layers do not meet, so each gets its own gradient.
+        # Images and layers are independent, so each gets its own gradient.
         total = torch.stack([differentiable_scores(targets, of_layer) for of_layer in logits]).sum()
         gradients = torch.autograd.grad(total, patterns)
     return on_grid(model, torch.stack([gradient.relu().mean((1, 2)) for gradient in gradients]).sum(0))
@@ -89,7 +90,7 @@ def legrad(
 def _streams(
     model: HookedViT, images: Float[Tensor, "batch 3 height width"], start_layer: int
 ) -> list[Float[Tensor, "batch token d_model"]]:
-    """What enters block 0, and what leaves each block; with gradients from `start_layer` on."""
+    """The streams entering block 0 and leaving each block; with gradients from `start_layer` on."""
     with torch.no_grad():
         streams = [model.embed(images)]
     for layer in range(model.n_layers):
@@ -101,7 +102,7 @@ def _streams(
 def _read(
     model: HookedViT, streams: Sequence[Float[Tensor, "batch token d_model"]], layer: int, class_token: str
 ) -> Float[Tensor, "batch columns"]:
-    """Logits of what leaves a block, as if it were the last."""
+    """Logits from the stream leaving a block, as if it were the last."""
     spec, stream = model.spec, streams[layer + 1]
     before = [streams[max(0, layer + 1 - back)].detach() for back in range(model.class_layers - 1, 0, -1)]
     reads_class_token = model.readout.attention is None and (spec.pool == "cls+mean" or not spec.reads_patches)

@@ -1,8 +1,8 @@
 """Rules of layer-wise relevance propagation that Chefer et al. (CVPR 2021, arXiv 2012.09838) use, alpha = 1, beta = 0.
 
-Each takes the relevance of an operation's output and gives that of its inputs, with the same total. Relevance is lost
-in quotients R / Z only: all of it where Z = 0 (in the linear rule, where an output has no positive product), and a
-share of 1e-9 / |Z| elsewhere.
+Each maps the relevance of an operation's output to that of its inputs, with the same total. Relevance is lost only in
+quotients R / Z: all of it where Z = 0 (in the linear rule, if an output has no positive product), and a fraction of
+1e-9 / |Z| elsewhere.
 """
 
 import torch
@@ -22,7 +22,7 @@ def quotient(numerator: Float[Tensor, "*#shape"], denominator: Float[Tensor, "*#
 def linear_rule(
     relevance: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_in"], weight: Float[Tensor, "d_out d_in"]
 ) -> Float[Tensor, "*batch d_in"]:
-    """Each output's relevance goes to the inputs in shares of the positive products x_i w_ji; the bias gets none."""
+    """Relevance of inputs: that of each output, in proportion to the positive products x_i w_ji; the bias gets none."""
     x_up, x_down = x.clamp(min=0), x.clamp(max=0)
     w_up, w_down = weight.to(x.dtype).clamp(min=0), weight.to(x.dtype).clamp(max=0)
     share = quotient(relevance, F.linear(x_up, w_up) + F.linear(x_down, w_down))
@@ -46,8 +46,9 @@ def add_rule(
 ) -> tuple[Float[Tensor, "batch *rest"], Float[Tensor, "batch *rest"]]:
     """Relevance of u and v in z = u + v.
 
-    Each element's is first shared as u R/z and v R/z. Where z is near 0 these are large and of opposite signs, so both
-    are then rescaled, image by image, to totals that share sum R as |sum u R/z| and |sum v R/z| do.
+    The relevance of each element is first split into u R/z and v R/z. Where z is near 0 these are large and of opposite
+    signs, so both are then rescaled, per image, so that their totals split sum R in proportion to |sum u R/z| and |sum
+    v R/z|.
     """
     ratio = quotient(relevance, first + second)
     parts = first * ratio, second * ratio
@@ -77,9 +78,9 @@ def matmul_slopes(
     first: Float[Tensor, "*batch row inner"],
     second: Float[Tensor, "*batch inner col"],
 ) -> tuple[Float[Tensor, "*batch row inner"], Float[Tensor, "*batch inner col"]]:
-    """What `matmul_rule` multiplies U and V by.
+    """The factors by which `matmul_rule` multiplies U and V.
 
-    If U = U' M is linear in another U', as turned queries are in those before, the products of Z = U' M V are shared in
+    If U = U' M is linear in another U', like rotated queries in unrotated ones, the products of Z = U' M V are split in
     the same way by U' times these values times M^T.
     """
     ratio = quotient(relevance, first @ second)
@@ -89,11 +90,11 @@ def matmul_slopes(
 def mean_rule(
     relevance: Float[Tensor, "batch d_model"], x: Float[Tensor, "batch token d_model"]
 ) -> Float[Tensor, "batch token d_model"]:
-    """Relevance of tokens in their mean: shares of the values that have the mean's sign.
+    """Relevance of tokens from that of their mean: in proportion to the values with the sign of the mean.
 
-    The paper's models have no mean over tokens. The quotient x / sum x would blow up where values cancel, as a sum of
-    hundreds of tokens does; the linear rule, shares of positive values, would give a negative mean's relevance to the
-    tokens that speak against it.
+    The paper's models have no mean over tokens. The quotient x / sum x would explode where values cancel, as in a sum
+    over hundreds of tokens; the linear rule, which uses positive values, would give the relevance of a negative mean to
+    the tokens that oppose it.
     """
     mean = x.mean(dim=1, keepdim=True)
     agreeing = (x * mean.sign()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The result of every attribution method: scores on the patch grid, with everything that made them."""
+"""The result of every attribution method: scores on the patch grid, with all settings that produced them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -46,22 +46,22 @@ SIGNS: tuple[str, ...] = get_args(Sign)
 
 @dataclass(frozen=True)
 class Seen:
-    """What a map keeps of a model's input."""
+    """The part of a model's input that a map keeps: its pixels and a hash."""
 
     pixels: UInt8[np.ndarray, "height width 3"]
     digest: str
 
     @classmethod
     def of_all(cls, model: "HookedModel", images: Float[Tensor, "image 3 height width"]) -> "list[Seen]":
-        """Of some images as the model gets them."""
+        """One entry per preprocessed image."""
         pictures = model.preprocessing.to_rgb_all(images)
-        # Each on its own, as a map must not hold the pixels of all.
+        # Copied one by one, so that a map does not hold the pixels of all images.
         return [cls(pixels.copy(), tensor_digest(image)) for pixels, image in zip(pictures, images, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class AttributionMap:
-    """Scores of an image's patches for a target. Higher speaks more for the target; nothing is clipped or rescaled.
+    """Scores of an image's patches for a target. Higher scores favour the target; nothing is clipped or rescaled.
 
     ```python
     m = cl.caap(model, image)
@@ -69,31 +69,31 @@ class AttributionMap:
     m.plot(), m.save("map.safetensors")
     ```
 
-    In Jupyter it shows itself as an overlay on the image with its scale.
+    In Jupyter it is displayed as an overlay on the image with a colour scale.
     """
 
     scores: Float[Tensor, "row col"]
     target: Given
-    """What is explained, as any function takes it again: the index of a class, or a contrast, direction or function of
-    the logits. Of a model whose classes are text embeddings a class is a contrast, see `cl.logit`."""
+    """The target, in a form that any function accepts: the index of a class, or a contrast, direction or function of
+    the logits. For a model whose classes are text embeddings a class is a contrast; see `cl.logit`."""
     target_name: str
-    """For captions."""
+    """Name of the target for captions."""
     method: str
     score: str
     """What a score is: "logit", "prob", "logprob", "sigmoid" or "logsigmoid" of the target with the patch inserted, the
     "drop in" one with the patch removed, or "attribution to" one."""
     sign: Sign
-    """What its sign means. "signed": negative scores speak against the target; "positive": scores are never negative,
-    as after a ReLU; "level": only differences between patches count, as with the logits of CAAP."""
+    """The meaning of the sign. "signed": negative scores count against the target; "positive": scores are never
+    negative, as after a ReLU; "level": only differences between patches matter, as for the logits of CAAP."""
     settings: dict[str, Any]
-    """Every argument that the method ran with."""
+    """All arguments with which the method ran."""
     model_name: str
     fingerprint: str
-    """Hash of the model that made it, as `HookedModel.fingerprint`; empty for a map made by hand."""
+    """Hash of the model, as `HookedModel.fingerprint`; empty for a map made by hand."""
     image: UInt8[Tensor, "height width 3"]
-    """What the model saw, as pixels."""
+    """The model's input as pixels."""
     all_scores: Float[Tensor, "row col classes"] | None = None
-    """Scores for every class, where the method gives them from the same pass."""
+    """Scores for every class, if the method computes them in the same pass."""
     class_names: ClassNames | None = field(default=None, repr=False)
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class AttributionMap:
     class_specific: bool = True
     """False if the method gives the same map for all targets."""
     contrasts: bool = False
-    """True if the model explains a class by its contrast to all classes, where no other target is given."""
+    """True if a class means its contrast to all classes for this model."""
     standard_errors: Float[Tensor, "row col"] | None = None
     """Of the scores, where the method estimates them from random samples and says how far off they may be."""
 
@@ -151,12 +151,12 @@ class AttributionMap:
 
     @property
     def target_class(self) -> int | None:
-        """The class that is spoken for; None where the target is a direction or a function of the logits."""
+        """The class in favour; None if the target is a direction or a function of the logits."""
         return self.target if isinstance(self.target, int) else class_of(self.target)
 
     @property
     def caption(self) -> str:
-        """What is explained, in words; "any class" where the map is the same for all."""
+        """The target in words; "any class" if the map is the same for all."""
         if not self.class_specific:
             return "any class"
         return f"'{self.target_name}'" if isinstance(self.target, int) else self.target_name
@@ -174,19 +174,19 @@ class AttributionMap:
         ```
 
         Args:
-            target: A class; a contrast, where a score is linear in the logits or is a softmax's; or, where scores are
-                logits, a function of them. Not a direction, which is no class's.
+            target: A class; a contrast, if scores are linear in the logits or probabilities of a softmax; or, if scores
+                are logits, a function of them. Directions are not possible.
 
         Raises:
-            InputError: the method gives scores of one class only, the target does not follow from them, or there is no
-                such class.
+            InputError: the map has scores for one target only, the target cannot be computed from its scores, or there
+                is no such class.
         """
         if self.all_scores is None or self.class_names is None:
-            raise InputError(f"{self.method} gives scores of one class at a time; run it again with target={target!r}.")
+            raise InputError(f"{self.method} computes one target at a time; run it again with target={target!r}.")
         if isinstance(target, Direction):
             raise InputError(
-                f"The direction {target.name!r} is no class, and this map holds scores of classes: run {self.method} "
-                "again with it, target=..."
+                f"The direction {target.name!r} is not a class, but this map holds scores of classes: run "
+                f"{self.method} again with target=..."
             )
         found = resolved_target(target, self.class_names, contrasts=self.contrasts)
         scores = of_all_scores(found, self.all_scores, self.score, self.method).clone()
@@ -198,7 +198,7 @@ class AttributionMap:
         return [(int(i) // self.grid[1], int(i) % self.grid[1]) for i in order]
 
     def upsample(self, size: tuple[int, int] | None = None, mode: str = "bilinear") -> Float[Tensor, "height width"]:
-        """Scores at pixel resolution, as `caap_lab.attribution.enlarge.enlarged` computes them: ties stay ties.
+        """Scores at pixel resolution, where ties stay ties; see `caap_lab.attribution.enlarge.enlarged`.
 
         Args:
             size: Height and width in pixels; the model's input size by default.
@@ -212,7 +212,7 @@ class AttributionMap:
         return enlarged(self.scores, (height, width), mode).to(self.scores.device, self.scores.dtype)
 
     def ranks(self) -> "AttributionMap":
-        """The map of each patch's rank among all, from 0 for the lowest score to 1 for the highest.
+        """A map of the rank of each patch, from 0 for the lowest score to 1 for the highest.
 
         Ranks have the same meaning for all methods, so that two maps of one image can be subtracted:
 
@@ -220,16 +220,17 @@ class AttributionMap:
         a.ranks() - b.ranks()       # what does a rank higher than b?
         ```
 
-        A rank is the share of the other patches whose score is lower; ties have the mean of their places.
+        A rank is the fraction of the other patches with a lower score; tied patches get their mean rank.
         """
         ranks = ranks_of(self.scores)
         return replace(self, scores=ranks, score=RANK, sign="level", all_scores=None, standard_errors=None)
 
     def __sub__(self, other: object) -> "AttributionMap":
-        """What this map says more than another of the same image, patch by patch; `a - b` shows itself as any map.
+        """The difference of two maps of the same image, patch by patch; `a - b` is displayed like any map.
 
         Raises:
-            InputError: the maps are of two images or grids, or their scores have no common unit; ranks have one.
+            InputError: the maps are of different images or grids, or their scores have different units; ranks always
+                match.
         """
         return difference(self, other) if isinstance(other, AttributionMap) else NotImplemented
 
@@ -255,20 +256,21 @@ class AttributionMap:
         fade: bool = LOOK.fade,
         colour_map: str | None = LOOK.colour_map,
     ) -> "Figure":
-        """The image beside the map laid over it, with the scale of the scores.
+        """A figure with the image, and the map over it with the scale of the scores.
 
         ```python
         m.plot(smooth=True).savefig("map.pdf")
         ```
 
         Args:
-            opacity: Of the map over the image, 0 to 1.
+            opacity: Opacity of the map over the image, 0 to 1.
             smooth: Interpolate between patches instead of showing each patch's own score.
-            robust: The colours end at the 2nd and 98th percentile of the scores, so that one outlier does not paint all
-                others alike; the colour bar has a tip where scores lie beyond. Else at the lowest and the highest.
-            fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
-            colour_map: A matplotlib colour map; by default one that fits the sign of the scores. Signed scores are
-                centred on 0 in any.
+            robust: End the colours at the 2nd and 98th percentile of the scores instead of the lowest and highest, so
+                that an outlier does not make all others look the same; the colour bar has a tip if scores lie beyond
+                its end.
+            fade: Let opacity follow the score: low scores, or signed scores near 0, leave the image visible.
+            colour_map: A matplotlib colour map; by default one that suits the sign of the scores. Signed scores are
+                always centred on 0.
         """
         from caap_lab.plots.maps import plot_image_and_map
 
@@ -296,7 +298,7 @@ class AttributionMap:
         bar: Bar = "right",
         title: str = "",
     ) -> "Axes":
-        """The map over its image in one axes, for figures of your own.
+        """Axes with the map over its image, for your own figures.
 
         ```python
         fig, axes = plt.subplots(1, 2)
@@ -305,15 +307,15 @@ class AttributionMap:
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            opacity: Of the map over the image, 0 to 1.
+            opacity: Opacity of the map over the image, 0 to 1.
             smooth: Interpolate between patches instead of showing each patch's own score.
-            robust: The colours end at the 2nd and 98th percentile of the scores; else at the lowest and the highest.
-            fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
-            colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
-            limits: Scores at the two ends of the colours, such as those of another map to compare with.
-            label: What the scores are; with it a colour bar is drawn. `unit` says it.
-            bar: Where the colour bar is, "right" or "bottom".
-            title: Above the axes.
+            robust: End the colours at the 2nd and 98th percentile of the scores instead of the lowest and highest.
+            fade: Let opacity follow the score: low scores, or signed scores near 0, leave the image visible.
+            colour_map: A matplotlib colour map; by default one that suits the sign of the scores.
+            limits: Scores at the two ends of the colours, for example those of another map to compare with.
+            label: Label of a colour bar, such as `unit`; without it there is no colour bar.
+            bar: Position of the colour bar, "right" or "bottom".
+            title: Title above the axes.
         """
         from caap_lab.plots.maps import plot_map
 
@@ -323,7 +325,7 @@ class AttributionMap:
         return plot_map(self.scores.double().numpy(), self.image.numpy(), ax, signed=signed, **look, **place)  # type: ignore[arg-type]
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one safetensors file, in one step: on any error, what was there before stays whole."""
+        """Save the map as one safetensors file, atomically: on any error, an existing file is left unchanged."""
         from caap_lab.attribution.map_file import write_map
 
         return write_map(self, path)
@@ -333,14 +335,14 @@ class AttributionMap:
         """Read a saved map.
 
         Raises:
-            InputError: the file is missing, damaged, or no map.
+            InputError: the file is missing, damaged, or not a map.
         """
         from caap_lab.attribution.map_file import read_map
 
         return cls(**read_map(path))
 
     def __repr__(self) -> str:
-        """Target, range and settings."""
+        """Method, target, range and settings."""
         row, col = self.rank()[0]
         return (
             f"AttributionMap: {self.method} of {self.model_name} for {self._named_target}, "
@@ -351,7 +353,7 @@ class AttributionMap:
 
     @property
     def unit(self) -> str:
-        """What a score is, as below a colour bar: "logit of tabby". The title says of what where that is no class."""
+        """The quantity of a score, as at a colour bar: "logit of tabby", or without the target if it is not a class."""
         if self.score == RANK:
             return "rank, 0 the lowest to 1 the highest"
         if self.score == RANK_SUM:
@@ -374,7 +376,7 @@ class AttributionMap:
 
 
 def settings_text(settings: Mapping[str, Any], sign: str = " ") -> str:
-    """Settings in one line: "cutoff 8, blank white". What differs between two maps comes first, in brackets."""
+    """Settings in one line: "cutoff 8, blank white". Differences between two maps come first, in brackets."""
     sides = [value for value in settings.values() if isinstance(value, dict)]
     first = sides[0] if len(sides) > 1 else {}
     both = {key: value for key, value in first.items() if all(key in side and side[key] == value for side in sides)}
@@ -394,5 +396,5 @@ def _done_to_patch(score: str) -> str:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Versions that numbers depend on."""
+    """Versions of packages on which numbers depend."""
     return {"caap_lab": __version__, **{name: version(name) for name in ("torch", "timm")}}

@@ -1,4 +1,4 @@
-"""What two maps of one image say differently, patch by patch: as it is, or by ranks."""
+"""Differences of two maps of one image, patch by patch: of scores or of ranks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap
 
 RANK = "rank"
-"""What a score is after `AttributionMap.ranks`."""
+"""The quantity of a score after `AttributionMap.ranks`."""
 RANK_SUM = "rank sum"
 """What a score of two maps' rank sum is."""
 DIFFERENCE = "difference in "
-"""Before what a score of both maps is."""
+"""Prefix of the common quantity of both maps."""
 _SHOWN = 2
-"""Settings that differ, in the name of a difference."""
+"""Largest number of differing settings in the name of a difference."""
 
 
 def ranks_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
-    """The share of the other patches whose score is lower, from 0 to 1; ties have the mean of their places.
+    """The fraction of the other patches with a lower score, from 0 to 1; tied patches get their mean rank.
 
-    NaN has no rank, and is no other patch to the rest.
+    NaN has no rank, and does not count as a patch for the others.
     """
     places = places_of(scores)
     known = int(places.isfinite().sum())
@@ -42,16 +42,16 @@ def places_of(scores: Float[Tensor, "row col"]) -> Float[Tensor, "row col"]:
 
 
 def difference(a: "AttributionMap", b: "AttributionMap") -> "AttributionMap":
-    """The map of a's scores less b's, which says in its names and settings what was subtracted from what.
+    """The map of a's scores minus b's, whose name and settings record both maps.
 
     Raises:
-        InputError: the maps are not of one image, or their scores cannot be subtracted from each other.
+        InputError: the maps are not of the same image, or their scores cannot be subtracted.
     """
     _check(a, b)
     same_method, same_model = a.method == b.method, a.model_name == b.model_name
     differing = [key for key in {**a.settings, **b.settings} if a.settings.get(key) != b.settings.get(key)]
     say = differing if same_method else []
-    # A map of any class takes the other's target.
+    # A map that is the same for any class gets the target of the other.
     targets = (b, b) if b.class_specific and not a.class_specific else (a, b if b.class_specific else a)
     target, name = _target(*targets)
     return replace(
@@ -77,30 +77,30 @@ def _check(a: "AttributionMap", b: "AttributionMap") -> None:
     if a.grid != b.grid:
         raise InputError(
             f"{a.method} has {a.grid[0]} x {a.grid[1]} scores and {b.method} {b.grid[0]} x {b.grid[1]}: only maps on "
-            "one grid can be subtracted."
+            "the same grid can be subtracted."
         )
     if not torch.equal(a.image, b.image):
         raise InputError(
-            "These are maps of two images, whose patches do not show the same: only maps of one image can be "
-            "subtracted. Compare methods over images by a metric, see cl.benchmark."
+            "These are maps of different images: only maps of the same image can be subtracted. To compare methods "
+            "over several images use a metric, see cl.benchmark."
         )
     if a.score != b.score:
         raise InputError(
-            f"A score of {a.method} is {a.score}, and one of {b.method} is {b.score}: they have no common unit. "
+            f"A score of {a.method} is {a.score}, but one of {b.method} is {b.score}: their units differ. "
             "Compare their ranks: a.ranks() - b.ranks()."
         )
 
 
 def _named(method: str, settings: Mapping[str, Any], keys: list[str]) -> str:
-    """A method with the settings in which it differs from the other."""
-    if "second" in settings:  # a difference itself: its name says all, and its parts belong together
+    """Name of a method with the settings in which it differs from the other."""
+    if "second" in settings:  # itself a difference: its name is complete, but needs brackets
         return f"({method})"
     said = [f"{key} {settings.get(key)}" for key in keys[:_SHOWN]] + ["..."] * (len(keys) > _SHOWN)
     return f"{method} ({', '.join(said)})" if said else method
 
 
 def _target(a: "AttributionMap", b: "AttributionMap") -> tuple[Given, str]:
-    """What a difference of two maps explains: what both do; of two classes, the contrast of one with the other."""
+    """Target of a difference of two maps: the common one, or for two classes the contrast of one with the other."""
     if _same(a.target, b.target):
         return a.target, a.target_name
     match a.target, b.target:
@@ -109,7 +109,7 @@ def _target(a: "AttributionMap", b: "AttributionMap") -> tuple[Given, str]:
             one, other = (a.target_name, b.target_name) if names is None else (names.name(of), names.name(against))
             return Contrast(of, against), f"{one} rather than {other}"
     name = f"{a.target_name} - {b.target_name}"
-    return cast(Given, UnsavedFunction(name)), name  # no function of one model's logits
+    return cast(Given, UnsavedFunction(name)), name  # not a function of one model's logits
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -28,7 +28,7 @@ _ABOUT = (
     "versions",
 )
 _LATER = ("class_specific", "contrasts")
-"""What files of earlier versions do not say."""
+"""Fields that files of earlier versions do not have."""
 _FORM = {
     "target": TARGET_FORM,
     **dict.fromkeys(("target_name", "method", "score", "sign", "model_name", "fingerprint"), str),
@@ -37,11 +37,11 @@ _FORM = {
     "versions": {str: str},
     "class_names": ([[str]], None),
 }
-"""Of a map file's text; older files have all of this as well."""
+"""Types of the fields in a map file's text, which older files have as well."""
 
 
 def write_map(m: AttributionMap, path: str | Path) -> Path:
-    """Write everything to one file, in one step; see `AttributionMap.save`."""
+    """Save a map as one file, atomically; see `AttributionMap.save`."""
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{target} is a folder; give a file name such as map.safetensors.")
@@ -69,7 +69,7 @@ def read_map(path: str | Path) -> dict[str, Any]:
     """The fields of a saved map by name.
 
     Raises:
-        InputError: the file is missing, damaged, or no map.
+        InputError: the file is missing, damaged, or not a map.
     """
     try:
         with safe_open(Path(path), framework="pt") as file:
@@ -81,7 +81,7 @@ def read_map(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not an attribution map, or is damaged ({error}).") from None
     if not has_form(about, {}):
-        raise InputError(f"{path} is not an attribution map, or is damaged (it says nothing of itself).")
+        raise InputError(f"{path} is not an attribution map, or is damaged (its description is missing).")
     if about.get("format") != FORMAT:
         raise InputError(
             f"{path} has map format {about.get('format')}; this version reads {FORMAT}. Make the map again."
@@ -94,16 +94,16 @@ def read_map(path: str | Path) -> dict[str, Any]:
         "all_scores": tensors.get("all_scores"),
         "standard_errors": tensors.get("standard_errors"),
         "class_names": None if names is None else ClassNames(tuple(names[0]), tuple(names[1])),
-        "image_digest": str(about.get("image_digest", "")),  # earlier versions wrote none
+        "image_digest": str(about.get("image_digest", "")),  # missing in earlier versions
         **{key: about[key] for key in _ABOUT},
         **{key: about[key] for key in _LATER if key in about},
-        # a function is not in a file: what stands in its place is refused where it is used
+        # a function is not stored in a file: using its placeholder is an error
         "target": target_from_json(about["target"], tensors.get("direction")),
     }
 
 
 def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], written: dict[str, str]) -> None:
-    """Refuse a map file whose text or tensors are not those of a map, or not those that were written."""
+    """Raise InputError for a map file whose text or tensors are not those of a map, or have changed."""
     scores, image = tensors.get("scores"), tensors.get("image")
     whole = (
         has_form(about, _FORM)
@@ -117,6 +117,6 @@ def _check_content(path: str | Path, about: Any, tensors: dict[str, Tensor], wri
         and image.ndim == 3
         and set(written) <= {"caap_lab", "digest"}
     )
-    digest = written.get("digest")  # older versions wrote none
+    digest = written.get("digest")  # missing in older versions
     if not whole or digest not in (None, named_tensors_digest(written["caap_lab"], tensors)):
-        raise InputError(f"{path} is damaged: it does not hold the map that was written. Make the map again.")
+        raise InputError(f"{path} is damaged: its content has changed since it was written. Make the map again.")

@@ -1,4 +1,4 @@
-"""Several attribution maps: a list that shows itself as a gallery."""
+"""A list of attribution maps that is displayed as a gallery."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 24
-"""Maps that a notebook's output shows at most."""
+"""Largest number of maps in a notebook's output."""
 _COLUMNS = 6
-"""Photos and maps in a line."""
+"""Photos and maps per line."""
 _PANEL = 1.8
-"""Inches of a photo or map with the gap beside it."""
+"""Inches per photo or map, gap included."""
 
 
 class MapList(list[AttributionMap]):
-    """Maps as a list, which shows itself in Jupyter as a gallery: each photo, then its maps with their scales.
+    """A list of maps, displayed in Jupyter as a gallery: each photo, then its maps with their scales.
 
     ```python
     maps = cl.caap(model, images)
@@ -66,18 +66,18 @@ class MapList(list[AttributionMap]):
         fade: bool = LOOK.fade,
         colour_map: str | None = LOOK.colour_map,
     ) -> "Figure":
-        """Each photo, then its maps over it, with their scales; `cl.gallery` has one column per method instead.
+        """A figure with each photo, then its maps over it, with scales; `cl.gallery` has one column per method instead.
 
         Args:
-            opacity: Of the maps over their images, 0 to 1.
+            opacity: Opacity of the maps over their images, 0 to 1.
             smooth: Interpolate between patches instead of showing each patch's own score.
-            robust: The colours of each map end at the 2nd and 98th percentile of its scores; else at the lowest and the
+            robust: End the colours of each map at the 2nd and 98th percentile of its scores instead of the lowest and
                 highest.
-            fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
-            colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
+            fade: Let opacity follow the score: low scores, or signed scores near 0, leave the image visible.
+            colour_map: A matplotlib colour map; by default one that suits the sign of the scores.
 
         Raises:
-            InputError: there is no map, or the look cannot be drawn.
+            InputError: there is no map, or an argument is invalid.
         """
         from caap_lab.plots.gallery import Tile, plot_tiles
 
@@ -93,7 +93,7 @@ class MapList(list[AttributionMap]):
             tile = Tile(m.image.numpy(), f"{m.method} for {m.caption}", scores, m.sign == "signed", m.score)
             groups[-1].append(tile)
         lines: list[list[Tile]] = [[]]
-        for group in groups:  # the maps of one image stay in one line where they fit
+        for group in groups:  # the maps of one image stay in one line if they fit
             if lines[-1] and len(lines[-1]) + len(group) > _COLUMNS:
                 lines.append([])
             lines[-1].extend(group)
@@ -116,7 +116,7 @@ class MapList(list[AttributionMap]):
         return pd.concat(frames, ignore_index=True)
 
     def __repr__(self) -> str:
-        """How many maps there are, of what and for what."""
+        """Number of maps, methods, images and targets."""
         if not self:
             return "MapList: no maps"
         said = {
@@ -131,7 +131,7 @@ class MapList(list[AttributionMap]):
         )
 
     def _images(self) -> list[int]:
-        """The number of each map's image among the different images, in order."""
+        """For each map, the index of its image among the distinct images."""
         known: list[torch.Tensor] = []
         found = []
         for m in self:
@@ -152,6 +152,6 @@ class MapList(list[AttributionMap]):
 
 
 def _listed(names: Iterable[str]) -> str:
-    """At most three names, and how many more there are."""
+    """At most three names, and the number of further ones."""
     listed = list(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -1,4 +1,4 @@
-"""What a map explains: read from the scores of all classes, kept in files, and given to what reads logits for a map."""
+"""Targets of maps: computed from the scores of all classes, stored in files, and resolved for a model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,39 +31,39 @@ TARGET_FORM = (
     {"kind": str, "of": int},
     {"kind": str, "name": str},
 )
-"""Of a target in JSON: a class, or what `target_to_json` makes of another."""
+"""The JSON form of a target: a class, or the result of `target_to_json` for other targets."""
 
 
 def map_targets(model: HookedModel, m: "AttributionMap") -> tuple[HookedModel, Targets]:
-    """The model to run, and what reads its logits, for a map's own target; see `explained`.
+    """The model to run and the resolved target of a map; see `explained`.
 
     Args:
         model: The model that made the map, or one with the same classes.
         m: The map.
 
     Raises:
-        InputError: the target was a function and the map comes from a file; or it is no target of this model.
+        InputError: the target was a function and the map comes from a file; or it is invalid for this model.
     """
-    # A map's class is the class's own logit, also where a class that a user gives stands for a contrast.
+    # A map's class means the class's own logit, also for models where a user's class means a contrast.
     return explained(model, Logit(m.target) if isinstance(m.target, int) else m.target, 1)
 
 
 def of_all_scores(
     target: Target, scores: Float[Tensor, "row col classes"], score: str, method: str
 ) -> Float[Tensor, "row col"]:
-    """A target's map from those of all classes.
+    """The map of a target, computed from those of all classes.
 
-    Contrasts are differences of logits, or of attributions to them. Of probabilities a contrast with the mean of all
-    classes is its class's own, and one of two classes p(of) / (p(of) + p(against)).
+    Contrasts are differences of logits, or of attributions to them. For probabilities, a contrast with the mean of all
+    classes is the probability of its class, and one between two classes is p(of) / (p(of) + p(against)).
 
     Args:
-        target: What is explained.
-        scores: Of all classes.
-        score: What a score is, see `AttributionMap.score`.
-        method: What made them.
+        target: The target.
+        scores: Scores of all classes.
+        score: The quantity of a score; see `AttributionMap.score`.
+        method: Name of the method.
 
     Raises:
-        InputError: it does not follow from them.
+        InputError: the target cannot be computed from them.
     """
     softmax = score in ("prob", "logprob")
     match target.given:
@@ -81,20 +81,20 @@ def of_all_scores(
         case given if score == "logit" and not isinstance(given, (Contrast, Direction)):
             return target.value(scores)
     raise InputError(
-        f"{target.name} does not follow from {method}'s scores of all classes, which are each class's {score}: give it "
-        "to the method, target=..."
+        f"{target.name} cannot be computed from {method}'s scores of all classes, which are each class's {score}: pass "
+        "it to the method, target=..."
     )
 
 
 def score_of(score: str, target: Target) -> str:
-    """What a score of a target is, where a method attributes to a class's probability: what has none is its value."""
+    """The quantity of a score for a method that attributes to probabilities: a target without one uses its value."""
     if target.index is not None or score_of_run(score) in SCORES:
         return score
     return score.replace("logprob", "value").replace("prob", "value")
 
 
 def target_to_json(given: Given | UnsavedFunction) -> int | dict[str, Any]:
-    """A target as JSON has it: a class as a number; of a direction and of a function the name alone."""
+    """A target in JSON form: a class as a number; of a direction or a function only the name."""
     match given:
         case int(index):
             return index
@@ -114,7 +114,7 @@ def target_from_json(written: Any, vector: Tensor | None = None) -> Given | Unsa
     """A target from JSON; None if it is damaged.
 
     Args:
-        written: What `target_to_json` gave.
+        written: The result of `target_to_json`.
         vector: A direction's values.
     """
     if not has_form(written, TARGET_FORM):
@@ -134,5 +134,5 @@ def target_from_json(written: Any, vector: Tensor | None = None) -> Given | Unsa
 
 
 def vector_of(target: Any) -> Mapping[str, Tensor]:
-    """A direction's values as a tensor of a map's file; nothing for other targets."""
+    """A direction's values as a tensor for a map's file; empty for other targets."""
     return {"direction": target.vector} if isinstance(target, Direction) else {}

@@ -1,4 +1,4 @@
-"""What the masking methods share: images made of two, and their scores."""
+"""Helpers of the masking methods: composites of two images, and their scores."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from caap_lab.models.targets import Target
 
 
 def pixel_mask(model: HookedModel, patches: Bool[Tensor, "choice patch"]) -> Bool[Tensor, "choice 1 height width"]:
-    """Choices of patches as masks of pixels; pixels beyond the last whole patch, which no model reads, are False."""
+    """Choices of patches as masks of pixels; pixels after the last whole patch, which no model reads, are False."""
     (height, width), size = model.patch_size, model.image_size
     cells = patches.reshape(-1, 1, *model.grid)
     mask = cells.repeat_interleave(height, dim=2).repeat_interleave(width, dim=3)
@@ -28,16 +28,16 @@ def scores_in_chunks(
     score: str = "prob",
     probability: str = "auto",
 ) -> Float[Tensor, " mask"]:
-    """A target's score of the image that each mask makes.
+    """The target's score for the image that each mask makes.
 
     Args:
         model: The model.
         masks: Anything with one entry per image.
-        images_of: A chunk of masks to a batch of images.
-        target: What is explained.
+        images_of: Makes a batch of images from a chunk of masks.
+        target: The target.
         chunk_size: Images run at once.
         score: "logit" or "prob".
-        probability: How logits become a "prob", see `caap_lab.models.probability`.
+        probability: How logits become a "prob"; see `caap_lab.models.probability`.
     """
     found = []
     for part in masks.split(chunk_size):

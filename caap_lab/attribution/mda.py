@@ -1,4 +1,4 @@
-"""MDA: patches in the order of a greedy search for the best insertion and deletion (Walker et al. 2025, ICLR)."""
+"""MDA: patches ordered by a greedy search for the best insertion and deletion (Walker et al. 2025, ICLR)."""
 
 import math
 from collections.abc import Mapping
@@ -39,35 +39,35 @@ def mda(
 ) -> Float[Tensor, "batch row col"]:
     """(1 - gamma) sparse + gamma dense, from the falls of a response curve along an order of the P patches.
 
-    1. A reference map, bidirectional attention, says which patches are tried: K = min(28, 2 floor(sqrt(P))) a step. As
-       in the published code it is blurred first, see `_smoothed`.
-    2. Insertion into the blurred image: of the K highest unused patches, the one that raises p_c most is put in, until
-       p_c - p_blur >= threshold |p_x - p_blur|. These patches come first in the order.
-    3. Deletion backwards, from zeros: of the K lowest unused patches, the one that leaves p_c lowest is put in. These
-       come behind them, the last put in first.
-    4. The insertion and deletion curves of that order, one row of pixels' worth of pixels a step, scaled to [0, 1] and
+    1. A reference map, bidirectional attention, selects the patches to try: K = min(28, 2 floor(sqrt(P))) per step. As
+    in the published code it is blurred first; see `_smoothed`.
+    2. Insertion into the blurred image: of the K highest unused patches, the one that raises p_c most is inserted,
+       until p_c - p_blur >= threshold |p_x - p_blur|. These patches come first in the order.
+    3. Deletion backwards, from zeros: of the K lowest unused patches, the one that leaves p_c lowest is inserted. These
+    come last in the order, in reverse.
+    4. The insertion and deletion curves of that order, one row of pixels per step, scaled to [0, 1] and
        made monotone, are resampled to P + 1 points. y is the convex curve nearest to 1 - mean(ins, 1 - del).
     5. The n-th patch with the fall d = y_{n-1} - y_n gets the value d / |patch| + d (P - n) / P in the sparse map. In
-       the dense map it gets (P - n) / P if that value is kappa or more, and the value else; this map is then scaled to
-       the sparse map's maximum.
+       the dense map it gets (P - n) / P if that value is kappa or more, and the value otherwise; this map is then
+       scaled to the sparse map's maximum.
 
-    Unlike the published code it takes all patches where insertion never reaches the threshold, works for any target and
-    grid, and keeps the widest blur where none brings p_c to 1 %. Segments are the patches; the published SLIC
-    (compactness 10000) finds nearly these, 14 x 14 squares of which about a tenth of the pixels, along the edges, go to
-    a neighbour. The map is that of the patches, before the published code's last step, which resizes it down and up
-    again and so blurs it. The published preliminary map only serves to order pixels, and its values fall along the
-    order found here, so that the order itself is used. As published, responses below a blank's count as
-    the blank's: a target that the image speaks against, compared with both blanks, gets a map of zeros.
+    Unlike the published code this uses all patches if insertion never reaches the threshold, works for any target and
+    grid, and keeps the widest blur if none brings p_c to 1 %. Segments are the patches; the published SLIC (compactness
+    10000) finds nearly these, 14 x 14 squares of which about a tenth of the pixels, along the edges, go to a neighbour.
+    The map is that of the patches, before the published code's last step, which resizes it down and up again and so
+    blurs it. The published preliminary map only orders pixels, and its values decrease along the order found here, so
+    the order itself is used. As published, responses below that of a blank count as the blank's: a target whose score
+    is lower for the image than for both blanks gets a map of zeros.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        gamma: Share of the dense map; the authors use 0, 0.5 and 1.
+        gamma: Weight of the dense map; the authors use 0, 0.5 and 1.
         threshold: Where insertion stops (the paper's tau).
-        kappa: Least value of a patch that the dense map raises.
-        steps: Images in the reference's integral.
-        start_layer: The reference's first block, negative to count from the end; None is a quarter of the blocks.
+        kappa: Smallest value of a patch that the dense map raises.
+        steps: Number of images in the reference map's integral.
+        start_layer: The reference map's first block, negative to count from the end; None is a quarter of the blocks.
         chunk_size: Images run at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
@@ -109,10 +109,10 @@ def mda(
 
 
 def _smoothed(model: HookedViT, reference: Float[Tensor, "1 row col"]) -> Float[Tensor, "1 row col"]:
-    """The reference enlarged to pixels and reduced to patches again, as the published code does before it orders them.
+    """The reference map enlarged to pixels and reduced to patches again, as in the published code.
 
-    Both steps are bilinear and the second has antialiasing, so that a patch's value goes to its neighbours too: with
-    patches of 16 pixels 0.444 stays, 0.111 goes to each of four neighbours and 0.028 to each diagonal one.
+    Both steps are bilinear and the second is antialiased, so a patch's value spreads to its neighbours: with patches of
+    16 pixels 0.444 stays, 0.111 goes to each of four neighbours and 0.028 to each diagonal one.
     """
     size = [cells * pixels for cells, pixels in zip(model.spec.grid, model.spec.patch_size, strict=True)]
     large = F.interpolate(reference[None].cpu().double(), size, mode="bilinear", align_corners=False)
@@ -130,9 +130,9 @@ def _search(
     chunk_size: int,
     probability: str,
 ) -> list[int]:
-    """Patches in the order in which they are put into `start`, until p_c is enough or no candidate is left.
+    """Patches in the order in which they are inserted into `start`, until p_c is high enough or no candidate is left.
 
-    Of patches with the same p_c the first candidate is taken.
+    Among patches with the same p_c the first candidate is chosen.
     """
     n_patches = model.spec.n_patches
     tries = min(28, 2 * math.isqrt(n_patches))
@@ -164,9 +164,9 @@ def _curve(
     chunk_size: int,
     probability: str,
 ) -> list[float]:
-    """p_c as pixels of `inside` come into `outside`, patch by patch in this order; between both ends.
+    """p_c while pixels of `inside` are inserted into `outside`, patch by patch in this order, without both ends.
 
-    A step is as many pixels as a row of patches is wide, which cuts patches: these fill row by row.
+    A step is as many pixels as a row of patches is wide, which splits patches: these are filled row by row.
     """
     (rows, cols), (height, width) = model.spec.grid, model.spec.patch_size
     place = torch.empty(len(order), dtype=torch.long, device="cpu")
@@ -194,7 +194,7 @@ def _values(falls: Float[np.ndarray, "patch"], pixels: int, gamma: float, kappa:
 
 
 def _forwards(size: ModelSize, options: Mapping[str, Any]) -> float:
-    """The search, the two curves of a step a row of patches' pixels, three ends, the blur, and the reference's."""
+    """Forward passes of the search, the two curves, three ends, the blur, and the reference map."""
     tries = min(28, 2 * math.isqrt(size.n_patches))
     search = tries * size.n_patches - tries * (tries - 1) // 2  # the last steps have fewer patches left
     curve = size.image_size[0] // size.grid[0] * size.grid[0] - 1

@@ -1,4 +1,4 @@
-"""The blurred image that MDA starts from: as wide a blur as it takes for the model to lose the target."""
+"""The blurred image that MDA starts from: blurred enough that the model no longer sees the target."""
 
 import torch
 from jaxtyping import Float
@@ -13,21 +13,21 @@ from caap_lab.models.targets import Target
 Image = Float[Tensor, "1 3 height width"]
 
 KERNELS = range(31, 102, 2)
-"""Sizes of the kernel, in pixels, that are tried; sigma is the same number."""
+"""Kernel sizes to try, in pixels; sigma is the same number."""
 
 
 @torch.no_grad()
 def mda_blur(model: HookedModel, image: Image, target: Target, probability: str = "auto") -> Image:
     """The image under RISE's blur of 31 pixels (sigma 31), or the first wider one, up to 101, with p_c <= 1 %.
 
-    As in the code of Walker et al. 2025, which leaves out images where no blur brings p_c to 1 %; here they keep the
-    widest one.
+    As in the code of Walker et al. 2025, except that it leaves out images for which no blur brings p_c to 1 %; here
+    they get the widest one.
 
     Args:
         model: The model.
-        image: In normalised space; the blur pads with zeros there.
-        target: What is explained, c.
-        probability: How logits become p_c, see `caap_lab.models.probability`.
+        image: The image in normalised space, in which the blur pads with zeros.
+        target: The target c.
+        probability: How logits become p_c; see `caap_lab.models.probability`.
     """
     blurred = image
     for size in KERNELS:

@@ -1,4 +1,4 @@
-"""What an attribution method is, and how one is made from a function that scores a batch."""
+"""Attribution methods: their description, and how a function that scores a batch becomes one."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -31,15 +31,15 @@ from caap_lab.models.vit import HookedViT
 Compute = Callable[..., "Tensor | Estimate"]
 """(model, images [batch, 3, height, width], `Targets`, **options) -> scores [batch, row, col].
 
-What is explained is `targets.value(logits)`, one number per image, of the model's logits. A method that has the scores
-of all classes at once may return them as [batch, row, col, classes]. Rows and columns are the model's grid, or others
-where the method says so. Images are preprocessed, on the model's device and in its format. Scores of one image must not
-depend on the others. A method that samples may return an `Estimate`.
+The explained quantity is `targets.value(logits)`, one number per image. A method that computes the scores of all
+classes at once may return them as [batch, row, col, classes]. Rows and columns are the model's grid, unless the method
+documents others. Images are preprocessed, on the model's device and in its format. Scores of one image must not depend
+on the others. A method that samples may return an `Estimate`.
 """
 Prepare = Callable[[HookedModel, Mapping[str, Any], int], MapJob]
-"""(model, options, batch_size) -> job for `run_maps`. It refuses what does not fit, before anything runs."""
+"""(model, options, batch_size) -> job for `run_maps`. It raises InputError for invalid options before anything runs."""
 METHODS: "dict[str, Method]" = {}
-"""All methods by name; `registry` puts them in."""
+"""All methods by name; `registry` adds them."""
 _MODELS: tuple[type[HookedModel], ...] = (HookedViT, HookedCNN, HookedMixer, BlackBoxModel)
 
 
@@ -55,13 +55,13 @@ class Estimate(NamedTuple):
 
 
 def kinds_that_give(what: str) -> tuple[str, ...]:
-    """Kinds of models of which this can be read, one of `caap_lab.models.base.READS`."""
+    """Kinds of models from which `what`, one of `caap_lab.models.base.READS`, can be read."""
     return tuple(model.kind for model in _MODELS if what in model.readable)
 
 
 @dataclass(frozen=True)
 class Method:
-    """An attribution method and what a user wants to know before choosing it."""
+    """An attribution method, with the facts that help to choose one."""
 
     name: str
     family: str
@@ -69,20 +69,20 @@ class Method:
     source: str
     """Paper, with its arXiv number or venue."""
     needs: str
-    """What it reads: "forward passes", "gradient", "attention", or several of these."""
+    """What it needs: "forward passes", "gradient", "attention", or several of these."""
     forwards: Passes
-    """Forward passes of one map."""
+    """Forward passes per map."""
     backwards: Passes
-    """Backward passes of one map."""
+    """Backward passes per map."""
     class_specific: bool
     sign: Sign
-    """What the sign of a score means with the default options; see `AttributionMap`."""
+    """Meaning of the sign of a score with the default options; see `AttributionMap`."""
     reads: str
-    """What of a model it reads, one of `caap_lab.models.base.READS`. It runs on models that give it."""
+    """What it reads from a model, one of `caap_lab.models.base.READS`. It runs on models that provide it."""
     options: Mapping[str, Mapping[str, Any]]
     """Names and defaults of its own options, for each kind of model."""
     prepare: Prepare
-    """What makes it ready to run on a model."""
+    """Prepares it to run on a model."""
 
     def function(
         self,
@@ -94,7 +94,7 @@ class Method:
         progress: bool = True,
         **options: Any,
     ) -> AttributionMap | MapList:
-        """A map for one image, or a list of maps for several; arguments are `attribute`'s."""
+        """A map for one image, or a list of maps for several; arguments as for `attribute`."""
         maps = run_maps(
             model, images, target, lambda *given: self.job(options, *given), batch_size=batch_size, progress=progress
         )
@@ -102,10 +102,10 @@ class Method:
         return firsts[0] if is_single(images) else firsts
 
     def job(self, options: Mapping[str, Any], model: HookedModel, batch_size: int = 1) -> MapJob:
-        """It with options, ready to run on a model.
+        """A job that runs the method with some options on a model.
 
         Raises:
-            InputError: it does not run on the model, or has no such options.
+            InputError: the method does not run on the model, or has no such options.
         """
         self.check(model)
         check_options(self.name, options, self.options[model.kind])
@@ -117,25 +117,25 @@ class Method:
         return kinds_that_give(self.reads)
 
     def check(self, model: HookedModel) -> None:
-        """Refuse a model that it does not run on.
+        """Raise InputError for a model on which the method does not run.
 
         Raises:
-            InputError: with the methods that do.
+            InputError: it does not; the message lists the methods that do.
         """
         check_kind(model, self.name, tuple(KINDS))
         if self.reads not in model.readable:
             said = f"{works_on(self.name, self.models)}; {model.model_name} is a {KINDS[model.kind][0]}"
         elif not model.gives(self.reads):
-            said = f"{self.name} reads {self.reads}, and {model.model_name} has none"
+            said = f"{self.name} needs {self.reads}, but {model.model_name} has none"
         elif self._takes_gradients and model.why_no_gradient:
-            said = f"{self.name} takes gradients, and {model.model_name} gives none ({model.why_no_gradient})"
+            said = f"{self.name} needs gradients, but {model.model_name} has none ({model.why_no_gradient})"
         else:
             return
         able = [name for name, method in METHODS.items() if method.runs_on(model)]
         raise InputError(f"{said}; methods that run on it are {', '.join(able)}.")
 
     def runs_on(self, model: HookedModel) -> bool:
-        """True if a model gives what it reads."""
+        """True if the method runs on a model."""
         return model.gives(self.reads) and not (self._takes_gradients and model.why_no_gradient)
 
     @property
@@ -150,10 +150,10 @@ class Method:
             options: Options that differ from the defaults.
 
         Raises:
-            InputError: the method does not state its cost as a number.
+            InputError: the method does not declare its cost as a number.
         """
         if self.forwards.count is None or self.backwards.count is None:
-            raise InputError(f"{self.name} does not state its passes as numbers; register it with forwards=...")
+            raise InputError(f"{self.name} does not declare its passes as numbers; register it with forwards=...")
         settings = {**self.options[size.kind], **(options or {})}
         return self.forwards.count(size, settings) + BACKWARD * self.backwards.count(size, settings)
 
@@ -174,24 +174,23 @@ def method(
     on: Mapping[str, Compute] | None = None,
     signed_with: Mapping[str, Sequence[str]] | None = None,
 ) -> Method:
-    """A method from a function that scores a batch; its keyword-only parameters are the method's options.
+    """A `Method` from a function that scores a batch; its keyword-only parameters become the method's options.
 
     Args:
         compute: See `Compute`.
-        name: What users call it.
-        family: See `Method`, as for the following.
+        name: Name of the method.
+        family: See `Method`, also for the following.
         source: Paper.
-        needs: What it reads.
-        sign: What the sign of a score means, see `AttributionMap`.
-        forwards: Forward passes of one map: a number, or `Passes` where it depends on the model or the options.
-        backwards: Backward passes of one map, likewise.
+        needs: What it needs.
+        sign: Meaning of the sign of a score; see `AttributionMap`.
+        forwards: Forward passes per map: a number, or `Passes` if it depends on the model or the options.
+        backwards: Backward passes per map, likewise.
         class_specific: False if the map is the same for all targets.
-        score: What a score is, see `AttributionMap`.
-        reads: What of a model it reads, see `caap_lab.models.base.READS`.
-        on: What scores a batch on a kind of model, where that is another function; its options are its own. An option
-            `layer` on black boxes is the name of a module, or None for the last one that makes maps; the function gets
-            its name.
-        signed_with: Values of options with which scores are signed, whatever they are by default.
+        score: The quantity of a score; see `AttributionMap`.
+        reads: What it reads from a model; see `caap_lab.models.base.READS`.
+        on: Functions for kinds of models that need another one, with their own options. An option `layer` on black
+            boxes is the name of a module, or None for the last one with maps; the function gets its name.
+        signed_with: Values of options with which scores are signed, if they are not by default.
     """
     check_choice("sign", sign, SIGNS)
     check_choice("reads", reads, tuple(READS))
@@ -205,7 +204,7 @@ def method(
             check_gradients(model)
         settings = {**options_of[model.kind], **options}
         changes_sign = any(settings.get(option) in values for option, values in signed.items())
-        if isinstance(settings.get("probability"), str):  # the map says which one was read
+        if isinstance(settings.get("probability"), str):  # the map records which one was used
             settings["probability"] = resolved_probability(settings["probability"], model.n_classes)
         if isinstance(model, BlackBoxModel) and "layer" in settings:
             settings["layer"] = model.find_layer(settings["layer"])
@@ -254,10 +253,10 @@ def default_options(compute: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check_options(name: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse an option that a method does not have.
+    """Raise InputError for an option that a method does not have.
 
     Raises:
-        InputError: with the nearest name and all that there are.
+        InputError: there is no such option; the message gives the nearest name and all options.
     """
     for option in options:
         if option not in known:
@@ -266,7 +265,7 @@ def check_options(name: str, options: Mapping[str, Any], known: Collection[str])
 
 
 def _written(value: Any) -> Any:
-    """An option as the map keeps it: as it is, or an image's kind and a hash of its values."""
+    """An option as recorded in a map: itself, or for an image its type and a hash."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
@@ -275,7 +274,7 @@ def _written(value: Any) -> Any:
 
 
 def _shown_passes(forwards: Passes, model: HookedModel, settings: Mapping[str, Any]) -> float | None:
-    """How many passes a progress bar counts to; None if options do not fit, as the method says in its own words."""
+    """Number of passes for a progress bar; None if options are invalid, for which the method raises its own error."""
     try:
         return None if forwards.count is None else forwards.count(ModelSize.of(model), settings)
     except (TypeError, ValueError, ArithmeticError, InputError):

@@ -1,4 +1,4 @@
-"""The smallest parts of a model that backward rules speak of, and what a part that no rule names does."""
+"""The smallest parts of a model, to which backward rules apply, and tests of parts without a rule."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from caap_lab.models.head_results import NORMS as NORMS
 
 LINEAR = (nn.Linear, nn.Conv2d)
 SILENT = (nn.Identity, nn.Dropout, nn.Flatten, DropPath, PatchDropout, LayerScale)
-"""Parts that in evaluation mode do nothing, or scale."""
+"""Parts that in evaluation mode do nothing or only scale."""
 ACTIVATIONS = ("GELU", "GELUTanh", "QuickGELU", "QuickGELUJit", "SiLU", "Swish", "SwishMe", "ReLU")
 """Class names of activation functions x g(x) with a gate g."""
 _LIBRARIES = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
@@ -24,8 +24,8 @@ _LIBRARIES = ("torch.nn.modules.activation", "timm.layers.activations", "timm.la
 def parts(model: HookedModel) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of every smallest part, in the order of the model's modules; each module once.
 
-    The modules of timm's models and `nn.Sequential` are taken apart. Anything else is one part, with all that it holds:
-    what it does with its own modules is not known.
+    The modules of timm's models and `nn.Sequential` are split into their submodules. Any other module is one part,
+    because what it does with its submodules is not known.
     """
     seen: set[int] = {id(model.body)}
     for name, module in model.body.named_children():
@@ -54,24 +54,24 @@ def runs_as(module: nn.Module, kinds: Sequence[type[nn.Module]]) -> bool:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """True for the activation functions of torch and timm, and for those called like a known one."""
+    """True for the activation functions of torch and timm, and for those with the class name of a known one."""
     return type(module).__name__ in ACTIVATIONS or type(module).__module__ in _LIBRARIES
 
 
 def no_rule(method: str, name: str, module: nn.Module) -> InputError:
-    """The refusal of a part."""
+    """The error for a part without a rule."""
     return InputError(
         f"{method} has no rule for {type(module).__name__} in {name}, which is not linear in its input. Build it from "
-        "linear layers, norms and known activation functions in nn.Sequential, or take another method."
+        "linear layers, norms and known activation functions in nn.Sequential, or use another method."
     )
 
 
 def constant_part(method: str, name: str, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
-    """f(0) of a part f that no rule names, as [1, ...]: what it adds, in terms of any parameter of any name.
+    """f(0) of a part f without a rule, as [1, ...]: its additive constant, whatever its parameters are called.
 
     Raises:
-        InputError: input times gradient does not give f(x) - f(0), as it does for linear maps, for f(cx) = c f(x), and
-            for parts that bring a backward rule of their own.
+        InputError: input times gradient is not f(x) - f(0), as it is for linear maps, for f(cx) = c f(x), and for parts
+            with their own backward rule.
     """
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
         raise no_rule(method, name, module)
@@ -81,7 +81,7 @@ def constant_part(method: str, name: str, module: nn.Module, inputs: tuple[Any, 
         y = module.forward(x)
         constant = module.forward(torch.zeros_like(x)).detach()
         changed = y.detach() - constant
-        for _ in range(3):  # one direction might hide a difference by chance
+        for _ in range(3):  # a single direction might hide a difference by chance
             drawn = torch.randn(y.shape, generator=generator, dtype=torch.float32, device="cpu").to(y)
             gradient = torch.autograd.grad(y, x, drawn, retain_graph=True, allow_unused=True)[0] if y.grad_fn else None
             given = 0.0 if gradient is None else float((x.detach() * gradient).sum())
@@ -93,9 +93,9 @@ def constant_part(method: str, name: str, module: nn.Module, inputs: tuple[Any, 
 
 @torch.no_grad()
 def matrix_of(method: str, name: str, module: nn.Module, x: Float[Tensor, "*batch d_in"]) -> Tensor:
-    """The matrix [d_out, d_in] that a part multiplies each of its inputs x by, before it adds a constant.
+    """The matrix [d_out, d_in] by which a part multiplies each of its inputs x, before it adds a constant.
 
-    A linear layer's own weight; of anything else in its place, such as one with adapters, what it does to a basis.
+    The weight of a linear layer; for any other module, such as one with adapters, its effect on a basis.
 
     Raises:
         InputError: the part is not linear in its input.

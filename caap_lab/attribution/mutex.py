@@ -1,4 +1,4 @@
-"""MUTEX: attention as a multiplex network of patches, whose important nodes are tried as inputs.
+"""MUTEX: attention as a multiplex network of patches, whose important nodes are used as inputs.
 
 Marchetti et al. 2025, Neural Computing and Applications 37(29), 24385-24420.
 """
@@ -19,13 +19,11 @@ from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 EQUAL = 1e-6
-"""What differs by less is equal: values of a statistic, as a share of their spread over patches, and strengths, as a
-share of their size.
+"""Tolerance of equality: for values of a statistic relative to their spread over patches, for strengths to their size.
 
-Patches are equal by construction, not by chance: without a class token all heads' attention given sums to the number of
-heads, and links in one block only give the same skewness whatever their strength. Rounding must not choose among them.
-Nor may a tolerance make equal what differs: where attention is nearly uniform, all values of a statistic lie close
-together.
+Patches can be equal by construction: without a class token the attention given by all heads sums to the number of
+heads, and links in a single block give the same skewness for any strength. Rounding must not choose among them. But the
+tolerance must not hide real differences: if attention is nearly uniform, all values of a statistic are close.
 """
 
 
@@ -46,16 +44,16 @@ def mutex(
     Each block's attention among patches is pooled over heads (min, max or sum) into E^l, and entries below
     `min_cut` max(E^l) become 0. A patch's strengths over blocks l >= start (column sums: received; row sums: given) are
     summed up by nine statistics, see `statistics`. Each of the 3 x 2 x 9 makes a mask of the patches whose value is at
-    least the ceil(token_ratio N)-th smallest; of equal values, also up to rounding, it keeps all or none. Masks are the
-    same for all targets, their scores are not.
+    least the ceil(token_ratio N)-th smallest; of equal values, up to rounding, it keeps all or none. Masks are the same
+    for all targets, but not their scores.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        min_cut: Share of a block's strongest link below which links are cut.
-        token_ratio: Share of patches that a mask drops, but for one and for ties.
-        start_layer: First block that counts; a negative number counts from the end.
+        min_cut: Fraction of a block's strongest link below which links are cut.
+        token_ratio: Fraction of patches that a mask drops, except for one and for ties.
+        start_layer: First block; a negative number counts from the end.
         chunk_size: Masks run at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
@@ -64,7 +62,7 @@ def mutex(
     start_layer = first_block(model.n_layers, start_layer)
     check_count("chunk_size", chunk_size)
     found = []
-    for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ
+    for image, target in zip(images[:, None], targets, strict=True):  # one by one, because masks differ
         hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "attn.pattern")[start_layer:]]
         _, (entering, *patterns) = read_activations(model, image, hooks)
         keep = masks(torch.cat(patterns)[..., -model.spec.n_patches :, -model.spec.n_patches :], min_cut, token_ratio)
@@ -80,7 +78,7 @@ def masks(
     n_patches = wide.shape[-1]
     rank = max(1, math.ceil(token_ratio * n_patches - 1e-9))  # 0.1 * 30 is above 3 in floating point
     rows = []
-    # What a softmax's rows add up to where no link is cut: 1 in a single head, and over all heads their number.
+    # The sum of a softmax's rows if no link is cut: 1 in a single head, and over all heads their number.
     for links, whole in ((wide.amin(dim=1), 1), (wide.amax(dim=1), 1), (wide.sum(dim=1), wide.shape[1])):
         kept = torch.where(links < min_cut * links.amax(dim=(1, 2), keepdim=True), 0, links).cpu().double()
         given = kept.sum(dim=2)
@@ -89,8 +87,8 @@ def masks(
     values = torch.cat(rows)
     lowest = values.kthvalue(rank, dim=1, keepdim=True).values
     spread = values.amax(dim=1, keepdim=True) - values.amin(dim=1, keepdim=True)
-    # Of the statistics in float64. The last two divide by a power of the spread, which magnifies it; they are equal for
-    # all patches by construction where there are two or three blocks.
+    # Rounding of the statistics in float64. The last two divide by a power of the spread, which amplifies it; with two
+    # or three blocks they are equal for all patches by construction.
     rounding = values.abs().amax(dim=1, keepdim=True) * values.new_tensor(6 * ([1e-12] * 7 + [EQUAL] * 2))[:, None]
     return (values >= lowest - EQUAL * spread - rounding).to(attention.device)
 
@@ -98,9 +96,9 @@ def masks(
 def statistics(strengths: Float[Tensor, "layer patch"]) -> Float[Tensor, "statistic patch"]:
     """Nine statistics of each patch over layers.
 
-    Entropy of the layers' shares, maximum, minimum, sum, standard deviation (n - 1), sum / (standard deviation + 1e-8),
-    lower median, skewness and excess kurtosis (both with n). What is not defined for equal values is 0: skewness and
-    kurtosis, the standard deviation of one layer, and the entropy of zeros.
+    Entropy of the layers' fractions, maximum, minimum, sum, standard deviation (n - 1), sum / (standard deviation +
+    1e-8), lower median, skewness and excess kurtosis (both with n). Statistics that are undefined for equal values are
+    0: skewness and kurtosis, the standard deviation of one layer, and the entropy of zeros.
     """
     n_layers = len(strengths)
     total = strengths.sum(dim=0)

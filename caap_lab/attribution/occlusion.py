@@ -1,4 +1,4 @@
-"""Occlusion: what the score loses when a window of the image is covered (Zeiler & Fergus 2014, ECCV)."""
+"""Occlusion: how much the score drops when a window of the image is covered (Zeiler & Fergus 2014, ECCV)."""
 
 import math
 from collections.abc import Mapping
@@ -36,18 +36,18 @@ def occlusion(
     """Mean over a patch's pixels u of the mean over windows W around u of p_c(x) - p_c(x with W covered); signed.
 
     Windows begin at pixel 0 and lie `stride` apart, down and across; the last one of a row or column is cut off at the
-    image's edge. Each pixel lies in one window at least. The paper shows p_c(x with W covered) itself at each window's
-    place; the difference, and its mean where windows overlap, are Captum's (`captum.attr.Occlusion`).
+    image's edge. Each pixel lies in at least one window. The paper shows p_c(x with W covered) itself at each window's
+    position; the difference, and its mean over overlapping windows, are those of Captum (`captum.attr.Occlusion`).
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        window: Pixels of a window's side; by default two patches, down and across.
+        window: Side of a window in pixels; by default two patches in both directions.
         stride: Pixels between windows; by default one patch.
-        blank: What covers: "mean" (grey, as in the paper), "white", "black", "noise", "blurred_noise", any image, or
-            "blur", the image itself under RISE's blur.
-        chunk_size: Windows at once; does not change results.
+        blank: What covers a window: "mean" (grey, as in the paper), "white", "black", "noise", "blurred_noise", any
+            image, or "blur", the image itself under RISE's blur.
+        chunk_size: Windows run at once; does not change results.
         seed: Seed of the noise blanks.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
@@ -57,8 +57,8 @@ def occlusion(
     sides, steps = _sizes(model.image_size, model.patch_size, window, stride)
     if any(step > side for step, side in zip(steps, sides, strict=True)):
         raise InputError(
-            f"A stride of {_pixels(steps)} pixels leaves out pixels between windows of {_pixels(sides)}; take a stride "
-            "that is no longer than the window."
+            f"A stride of {_pixels(steps)} pixels skips pixels between windows of {_pixels(sides)}; use a stride that "
+            "is at most the window."
         )
     blurs = isinstance(blank, str) and blank == "blur"
     if not blurs:
@@ -67,7 +67,7 @@ def occlusion(
     check_seed(seed)
     cover = None if blurs else blank_image(model, blank, seed)
     if cover is None and not blurs:
-        raise InputError("This blank is made of activations and no image; give one that is an image, such as 'mean'.")
+        raise InputError("This blank consists of activations, not of an image; use an image, such as 'mean'.")
     rows, cols = (_firsts(*axis) for axis in zip(model.image_size, sides, steps, strict=True))
     corners = torch.tensor([(row, col) for row in rows for col in cols], device=images.device, dtype=torch.long)
     maps = []
@@ -86,7 +86,7 @@ def occlusion(
 def _windows(
     corners: Int[Tensor, "window 2"], sides: tuple[int, int], size: tuple[int, int]
 ) -> Bool[Tensor, "window 1 height width"]:
-    """True in each window."""
+    """Masks of pixels that are True in each window."""
     down, across = (
         (places >= first[:, None]) & (places < first[:, None] + side)
         for places, first, side in zip(
@@ -99,7 +99,7 @@ def _windows(
 def _mean_where_covered(
     losses: Float[Tensor, " window"], corners: Int[Tensor, "window 2"], sides: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "height width"]:
-    """For each pixel, the mean of the losses of the windows that it lies in; in float64 on the CPU."""
+    """For each pixel, the mean loss over the windows that contain it; in float64 on the CPU."""
     total, count = (torch.zeros(size, dtype=torch.float64, device="cpu") for _ in range(2))
     for loss, (row, col) in zip(losses.tolist(), corners.tolist(), strict=True):
         total[row : row + sides[0], col : col + sides[1]] += loss
@@ -125,7 +125,7 @@ def _pixels(pair: tuple[int, int]) -> str:
 
 
 def _forwards(size: ModelSize, options: Mapping[str, Any]) -> float:
-    """One for each window, and one for the image."""
+    """Forward passes: one per window, and one for the image."""
     patch = (size.image_size[0] // size.grid[0], size.image_size[1] // size.grid[1])
     sides, steps = _sizes(size.image_size, patch, options["window"], options["stride"])
     counts = (len(_firsts(*axis)) for axis in zip(size.image_size, sides, steps, strict=True))

@@ -1,4 +1,4 @@
-"""All attribution methods under one call."""
+"""All attribution methods, and `attribute`, which runs any of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -91,9 +91,9 @@ METHODS |= {
 
 _BUILT_IN = frozenset(METHODS)
 RUN_OPTIONS = ("batch_size", "progress")
-"""Of every method; they change no result."""
+"""Options of every method, which do not change results."""
 _OWN: dict[str, tuple[Compute, dict[str, Any]]] = {}
-"""Functions that users registered, with the facts given: what `register` was called with."""
+"""Functions that users registered, with their facts: the arguments of `register`."""
 
 
 def attribute(
@@ -106,7 +106,7 @@ def attribute(
     progress: bool = True,
     **options: Any,
 ) -> AttributionMap | MapList:
-    """Maps by any method.
+    """A map by any method, or a list of maps for several images.
 
     ```python
     m = cl.attribute(model, image, "caap")    # of the model's own prediction
@@ -117,12 +117,13 @@ def attribute(
     Args:
         model: The model.
         images: One image, or several.
-        method: A name from `methods()`, with options or without: "caap:cutoff=3,attention=cached" is short for
+        method: A name from `methods()`, with or without options: "caap:cutoff=3,attention=cached" is short for
             method="caap", cutoff=3, attention="cached".
         target: What is explained: a class (index, WordNet id or word), `cl.contrast(a, b)`, `cl.direction(...)` or a
-            function of the logits [row, class]; one for all images or one each. None is the model's own prediction.
-            Where classes are text embeddings (CLIP), a class is explained by its contrast to all, see `cl.logit`.
-        batch_size: Images run at once; by default the method's own choice. It changes no result.
+            function of the logits [row, class]; one for all images, or one per image. None is the model's own
+            prediction. For models whose classes are text embeddings (CLIP), a class means its contrast to all; see
+            `cl.logit`.
+        batch_size: Images run at once; by default chosen by the method. It does not change results.
         progress: Show a progress bar for more than one image.
         **options: The method's own options: `cutoff` of "caap", `steps` of "integrated_gradients" and so on.
 
@@ -130,7 +131,7 @@ def attribute(
         A map for one image, a list of maps for several.
 
     Raises:
-        InputError: something given does not fit, before anything runs.
+        InputError: an argument is invalid; raised before anything runs.
     """
     options |= {} if batch_size is None else {"batch_size": batch_size}
     options |= {} if progress else {"progress": progress}
@@ -138,16 +139,16 @@ def attribute(
         variant = parse_variant(method)
         for option in options:
             if option in variant.options:
-                raise InputError(f"{option} stands both in method={method!r} and as an argument; give it once.")
+                raise InputError(f"{option} is given both in method={method!r} and as an argument; give it once.")
         method, options = variant.name, {**variant.options, **options}
     return find_method(method).function(model, images, target, **options)
 
 
 def find_method(name: object) -> Method:
-    """The method of that name.
+    """The method with this name.
 
     Raises:
-        InputError: there is none; the nearest names are in the message.
+        InputError: there is none; the message gives the nearest names.
     """
     if not isinstance(name, str) or name not in METHODS:
         raise unknown_method(name)
@@ -155,10 +156,10 @@ def find_method(name: object) -> Method:
 
 
 def check_variant(variant: Variant) -> Method:
-    """The method that a variant names, if it has the variant's options on some kind of model.
+    """The method of a variant, if it has the variant's options on some kind of model.
 
     Raises:
-        InputError: there is no such method, or it has no such option; the nearest names are in the message.
+        InputError: there is no such method, or it has no such option; the message gives the nearest names.
     """
     chosen = find_method(variant.name)
     own = dict.fromkeys(option for options in chosen.options.values() for option in options)
@@ -167,7 +168,7 @@ def check_variant(variant: Variant) -> Method:
 
 
 class MethodFacts(TypedDict, total=False):
-    """What is said of a method of the user's own."""
+    """Facts about a user's own method."""
 
     family: str
     source: str
@@ -192,7 +193,7 @@ _NOT_SAID: MethodFacts = {
 
 @shows_options(_NOT_SAID, method)
 def register(name: str, compute: Compute, **facts: Unpack[MethodFacts]) -> None:
-    """Make a function of your own a method: `cl.register("mine", lambda model, images, targets: scores)`.
+    """Register your own function as a method.
 
     ```python
     cl.register("uniform", lambda model, images, targets: torch.ones(len(images), *model.grid))
@@ -200,16 +201,16 @@ def register(name: str, compute: Compute, **facts: Unpack[MethodFacts]) -> None:
     ```
 
     Args:
-        name: What to call it; a name of your own may be registered again, a built-in one may not.
-        compute: (model, images [batch, 3, height, width], targets, **options) -> scores [batch, row, col], or
-            of all classes at once, [batch, row, col, classes]. Keyword-only parameters are the method's options. Scores
-            of one image must not depend on the others. Where all targets are classes' own logits, `targets` is a tensor
-            [batch] of their indices. Else, for contrasts (as classes of text embeddings are), directions and functions
-            of the logits, it is an object that reads them: `targets.value(model(images))` is [batch], what is explained
-            of each image, with its graph.
-        **facts: What `methods()` shows: family, source, needs, forwards, backwards, class_specific, sign ("level" if
-            left out, which claims least) and `score`; and `reads`, what the function reads of a model. "attention", if
-            left out: it runs on Vision Transformers. "pixels": images and logits alone; it runs on every model.
+        name: Name of the method; your own names may be registered again, built-in ones may not.
+        compute: (model, images [batch, 3, height, width], targets, **options) -> scores [batch, row, col], or scores of
+            all classes at once, [batch, row, col, classes]. Keyword-only parameters become the method's options. Scores
+            of one image must not depend on the others. If all targets are logits of classes, `targets` is a tensor
+            [batch] of their indices. Otherwise, for contrasts (such as classes of text embeddings), directions and
+            functions of the logits, it is an object that computes them: `targets.value(model(images))` is the explained
+            quantity [batch], with its graph.
+        **facts: Facts shown by `methods()`: family, source, needs, forwards, backwards, class_specific, sign (by
+            default "level", which claims least) and `score`; and `reads`, what the function reads from a model:
+            "attention" (the default), for Vision Transformers; or "pixels", only images and logits, for every model.
 
     Raises:
         InputError: the name belongs to a built-in method.
@@ -226,7 +227,7 @@ def register(name: str, compute: Compute, **facts: Unpack[MethodFacts]) -> None:
 
 
 def _with_indices(name: str, compute: Compute) -> Compute:
-    """A user's function that gets indices of classes where all targets are classes."""
+    """A user's function, which gets class indices if all targets are classes."""
 
     @wraps(compute)
     def with_indices(model: HookedModel, images: Tensor, targets: Targets, **options: Any) -> Tensor | Estimate:
@@ -248,18 +249,18 @@ def _with_indices(name: str, compute: Compute) -> Compute:
 
 
 def registered(name: str) -> tuple[Compute, dict[str, Any]] | None:
-    """What `register` was called with for a method of the user's own; None for a built-in one."""
+    """The arguments of `register` for a user's own method; None for a built-in one."""
     return _OWN.get(name)
 
 
 def method_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
-    """Hash of the code of a method of the user's own, as it is now; empty for a built-in one.
+    """Hash of the current code of a user's own method; empty for a built-in one.
 
     The offsets of a neighbourhood of the user's own are a part of it, where the options name one; of a rank sum, the
     code of its parts.
 
     Raises:
-        InputError: the method depends on something whose content cannot be told.
+        InputError: the method depends on an object whose content cannot be hashed.
     """
     if name == "rank_sum":
         return " ".join(filter(None, (method_digest(part.name, part.options) for part in parts_of(options or {}))))
@@ -269,22 +270,22 @@ def method_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
 
 
 def fingerprint_of(value: object) -> str | None:
-    """A hooked model's identity, whatever it keeps of its runs; None for anything else."""
+    """A hooked model's fingerprint, whatever it has cached; None for any other object."""
     return value.fingerprint if isinstance(value, HookedModel) else None
 
 
 def unknown_method(method: object) -> InputError:
-    """The error for what is no method's name, with the nearest names."""
+    """The error for an unknown method name, with the nearest names."""
     if not isinstance(method, str):
         return InputError(
             f"method={method!r} is not the name of a method, such as 'caap'. `cl.methods()` lists them; "
-            "cl.register(name, function) makes a function of your own one."
+            "cl.register(name, function) registers your own."
         )
     return InputError(f"There is no method {method!r}.{nearest(method, list(METHODS))} `caap-lab methods` lists all.")
 
 
 def methods() -> "pd.DataFrame":
-    """All methods: name, family, source, what they need, passes an image, class-specific or not, sign of the scores.
+    """A table of all methods: name, family, source, needs, passes per image, class-specific or not, sign of scores.
 
     ```python
     cl.methods()
@@ -294,7 +295,7 @@ def methods() -> "pd.DataFrame":
     from caap_lab.tables.frame import Frame
 
     names = [field.name for field in fields(Method) if field.name not in ("options", "prepare")]
-    columns = ["models" if name == "reads" else name for name in names]  # the kinds that give what it reads
+    columns = ["models" if name == "reads" else name for name in names]  # the kinds that provide what it reads
     rows = [{column: getattr(one, column) for column in columns} for one in METHODS.values()]
     for row in rows:
         row.update(forwards=row["forwards"].text, backwards=row["backwards"].text)

@@ -1,4 +1,4 @@
-"""RISE: what the model says of randomly masked images (Petsiuk et al. 2018, BMVC, arXiv 1806.07421)."""
+"""RISE: the model's scores for randomly masked images (Petsiuk et al. 2018, BMVC, arXiv 1806.07421)."""
 
 import math
 
@@ -37,9 +37,9 @@ def rise(
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        samples: Masks n, the same for all images.
+        samples: Number n of masks, which are the same for all images.
         cells: Rows and columns of cells in a mask.
-        keep: Chance that a cell is kept.
+        keep: Probability that a cell is kept.
         seed: Seed of the masks.
         chunk_size: Images run at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
@@ -69,7 +69,7 @@ def rise(
             )
         )
     weights = torch.cat(scores, dim=1)
-    # One image at a time: rounding in a product of matrices depends on their sizes.
+    # One image at a time: the rounding of a matrix product depends on its size.
     cover = torch.cat(pooled).to(weights.dtype)
     return on_grid(model, torch.stack([w @ cover for w in weights]) / (samples * keep))
 
@@ -80,7 +80,7 @@ def _enlarge(
     cell: tuple[int, int],
     size: tuple[int, int],
 ) -> Float[Tensor, "mask 1 height width"]:
-    """Masks enlarged to one cell more than the image in both directions, bilinear, and cut out at their corners."""
+    """Masks enlarged bilinearly to one cell more than the image in both directions, cropped at their corners."""
     large = grids
     for axis, pixels in ((1, cell[0]), (2, cell[1])):
         lower, upper, share = _neighbours(grids.shape[axis], (grids.shape[axis] + 1) * pixels)
@@ -91,10 +91,10 @@ def _enlarge(
 
 
 def _neighbours(cells: int, pixels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two cells that each pixel of an enlarged line of cells lies between, and the second one's share.
+    """The two cells between which each pixel of an enlarged line lies, and the weight of the second.
 
-    Positions outside the outermost cells' centres are mirrored there, as scikit-image's mode "reflect" does in the
-    authors' code: a pixel at the border has a share of the second cell.
+    Positions outside the centres of the outermost cells are mirrored, like scikit-image's mode "reflect" in the
+    authors' code: a pixel at the border includes part of the second cell.
     """
     centres = torch.arange(pixels, device="cpu").double().add(0.5).mul(cells / pixels).sub(0.5)
     inside = (cells - 1) - ((cells - 1) - centres.abs()).abs()

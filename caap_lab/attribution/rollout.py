@@ -21,14 +21,14 @@ def rollout(
 ) -> Float[Tensor, "batch row col"]:
     """R[CLS, patches] of R = M^{L-1} ... M^start, where M^l = (mean_h A^l_h + I) / 2.
 
-    The halves stand for attention and for the residual connection; rows of M^l sum to 1. It is the same for all
-    targets. Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
+    The halves represent attention and the residual connection; rows of M^l sum to 1. The map is the same for all
+    targets. If the head reads other tokens than the class token, their rows are used; see `attention_rows.query_row`.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: Not used.
-        start_layer: First block of the product; a negative number counts from the end. The paper takes all blocks;
+        start_layer: First block of the product; a negative number counts from the end. The paper uses all blocks;
             the segmentation script of Chefer et al. (CVPR 2021), which many comparisons use, starts at block 1, which
             gives other maps.
     """

@@ -1,4 +1,4 @@
-"""The one runner of all methods: images in batches, with a progress bar, timing and checks, to maps."""
+"""The runner of all methods: from images to maps, in batches, with a progress bar, timing and checks."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,42 +25,43 @@ from caap_lab.models.targets import Target, TargetLike, Targets, explained
 
 @dataclass(frozen=True)
 class BatchScores:
-    """What a method computed for one map of every image of a batch."""
+    """The scores that a method computed for one map of every image of a batch."""
 
     scores: Float[Tensor, "..."]
     """Scores of the targets, [image, row, col]; or of all classes at once, [image, row, col, classes], from which the
-    runner reads the targets', see `of_all_scores`. It refuses other shapes, as a method may be a user's own."""
+    runner computes the targets' scores, see `of_all_scores`. Other shapes are an error."""
     targets: Targets
-    """What is explained in each image."""
+    """The target of each image."""
     score: str
-    """What a score is, see `AttributionMap`."""
+    """The quantity of a score; see `AttributionMap`."""
     settings: Mapping[str, Any]
-    """Every argument that the method ran with, as maps keep it."""
+    """All arguments with which the method ran, as maps record them."""
     fingerprint: str = ""
-    """The model's, where the method has read it; else the runner reads it, which takes a few hundredths of a map."""
+    """The model's fingerprint if the method computed it; otherwise the runner does, at a few percent of a map's
+    cost."""
     of_targets: Float[Tensor, "image row col"] | None = None
-    """Scores of the targets beside those of all classes, where the method has read them itself."""
+    """Scores of the targets in addition to those of all classes, if the method computed them itself."""
     standard_errors: Float[Tensor, "image row col"] | None = None
     """Of the targets' scores, where the method estimates them from samples."""
 
 
 @dataclass(frozen=True)
 class MapJob:
-    """A method that is ready to run on a model: its options are checked."""
+    """A method with checked options, ready to run on a model."""
 
     method: str
     sign: Sign
     batch_size: int
-    """Images at once."""
+    """Images per batch."""
     compute: Callable[[Float[Tensor, "image 3 height width"], Targets | None], Sequence[BatchScores]]
-    """(images, targets, or None for the model's own predictions) -> scores, for each map that the method makes of an
+    """(images, targets, or None for the model's own predictions) -> scores, for each map that the method makes per
     image."""
     class_specific: bool = True
     """False if the map is the same for all targets."""
     check_target: Callable[[Target], None] = lambda target: None
-    """Refuses a target that the method's options do not fit."""
+    """Raises InputError for a target that does not fit the method's options."""
     passes: float | None = None
-    """Forward passes that one image takes, about; None where that is not known."""
+    """Approximate number of forward passes per image; None if not known."""
 
 
 @runs_model
@@ -73,21 +74,21 @@ def run_maps(
     batch_size: int,
     progress: bool,
 ) -> list[list[AttributionMap]]:
-    """For every image, the maps that a method makes of it.
+    """For each image, the maps that a method makes of it.
 
     The model is held and runs without autocast, from the checks of `prepare` to the last map.
 
     Args:
         model: The model.
         images: One image, or several.
-        target: What to explain, see `caap_lab.models.targets.TargetLike`; one for all images or one each; None for the
+        target: The target, see `caap_lab.models.targets.TargetLike`; one for all images, or one per image; None for the
             model's own prediction.
-        prepare: (model, batch_size) -> the method's job. It refuses what does not fit, before anything runs.
-        batch_size: Images run at once, or fewer if the method says so.
-        progress: Show a progress bar, for one image where it takes more than a moment.
+        prepare: (model, batch_size) -> the method's job. It raises InputError for invalid options before anything runs.
+        batch_size: Images run at once, or fewer if the method requires it.
+        progress: Show a progress bar, for one image if it takes more than a second.
 
     Raises:
-        InputError: something given does not fit; or scores are not finite, or have another shape than they should.
+        InputError: an argument is invalid; or scores are not finite, or have the wrong shape.
     """
     check_count("batch_size", batch_size)
     job = prepare(model, int(batch_size))
@@ -122,7 +123,7 @@ def run_maps(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images whose scores are there, or which a GPU is still at."""
+    """Images whose scores are computed, or queued on a GPU."""
 
     images: Float[Tensor, "image 3 height width"]
     computed: Sequence[BatchScores]
@@ -132,9 +133,9 @@ class _Batch:
 
 
 class _Finisher:
-    """Makes maps of a batch's scores.
+    """Makes maps from the scores of a batch.
 
-    Where a GPU is at the next batch meanwhile, see `Later`, a thread makes what maps keep of their images.
+    While a GPU computes the next batch, see `Later`, a thread prepares the images that maps keep.
     """
 
     def __init__(self, model: HookedModel, job: MapJob) -> None:
@@ -150,7 +151,7 @@ class _Finisher:
             self._thread.shutdown(cancel_futures=True)
 
     def begun(self, images: Float[Tensor, "image 3 height width"], targets: Targets | None) -> _Batch:
-        """A batch whose scores are computed, or on a GPU will be."""
+        """A batch whose scores are computed, or queued on a GPU."""
         began, there = time.perf_counter(), self.later.mark()
         seen = None if self._thread is None else self._thread.submit(self._seen, images, there)
         computed = self.job.compute(images, targets)
@@ -161,10 +162,10 @@ class _Finisher:
             return Seen.of_all(self.model, images.cpu())
 
     def maps(self, batch: _Batch) -> list[list[AttributionMap]]:
-        """For every image of a batch, its maps.
+        """For each image of a batch, its maps.
 
         Raises:
-            InputError: scores are not finite, or have another shape than they should.
+            InputError: scores are not finite, or have the wrong shape.
         """
         with self.later.reading(batch.done):
             return self._maps(batch)
@@ -207,7 +208,7 @@ class _Finisher:
 
 @contextmanager
 def _fingerprint_read_once(model: HookedModel) -> Iterator[None]:
-    """The model is held and stays as it is: to look at all its weights for each batch may take longer than a map."""
+    """Context in which the model is held and its fingerprint cached: hashing all weights may take longer than a map."""
     before = model._fingerprint_of
     model._fingerprint_of = model.fingerprint
     try:
@@ -245,14 +246,14 @@ def _of_target(
 def _checked(
     computed: BatchScores, count: int, n_classes: int, method: str
 ) -> tuple[Float[Tensor, "image row col *classes"], Float[Tensor, "image row col"] | None]:
-    """Scores of `count` images, which have their shape and are finite; and the targets' where they stand apart."""
+    """Checked scores of `count` images, and the targets' scores if they are separate."""
     scores = computed.scores.detach().cpu()
     of_targets = None if computed.of_targets is None else computed.of_targets.detach().cpu()
     if not (scores.ndim == 3 or (scores.ndim == 4 and scores.shape[3] == n_classes)) or len(scores) != count:
-        raise InputError(f"{method} must give scores [{count}, row, col]; it gave {list(scores.shape)}.")
+        raise InputError(f"{method} must return scores [{count}, row, col]; it returned {list(scores.shape)}.")
     if not scores.isfinite().all() or not (of_targets is None or of_targets.isfinite().all()):
         raise InputError(
-            f"{method} gives NaN or infinity on this image: look for extreme values in the image or the weights, "
+            f"{method} returns NaN or infinity on this image: check the image and the weights for extreme values, "
             "or use dtype='float32' instead of float16."
         )
     return scores, of_targets

@@ -26,8 +26,9 @@ def score_cam(
 ) -> Float[Tensor, "batch row col"]:
     """map_p = ReLU(sum_k w_k a_{p,k}), w = softmax_k of y(x * minmax(up(a_k))).
 
-    a are the maps that Grad-CAM reads: a CNN's last block, a ViT's token version; `up` is bilinear to the image's size
-    and `minmax` brings each channel to 0..1. `chunk_size` masked images run at once; it does not change results.
+    a are the maps that Grad-CAM reads: a CNN's last block, or a ViT's as in the version "token"; `up` enlarges
+    bilinearly to the image's size and `minmax` scales each channel to 0..1. `chunk_size` masked images run at once; it
+    does not change results.
     """
     check_count("chunk_size", chunk_size)
     _, (read,) = read_activations(model, images, [cam_hook(model)])
@@ -43,7 +44,7 @@ def score_cam_of_layer(
     layer: str | None = None,
     chunk_size: int = 64,
 ) -> Float[Tensor, "batch row col"]:
-    """The same at a layer of a black box, by its name; None is the one that makes the last maps."""
+    """Score-CAM at a layer of a black box, by name; None for the layer with the last maps."""
     check_count("chunk_size", chunk_size)
     a = read_layer(model, images, model.find_layer(layer))
     return _weighted(model, images, targets, a, chunk_size)

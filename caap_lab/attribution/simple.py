@@ -1,4 +1,4 @@
-"""Controls in input space: a block of the image put into a blank one, or blanked out (CAAP, arXiv 2603.13652)."""
+"""Controls in input space: a block of the image inserted into a blank, or blanked out (CAAP, arXiv 2603.13652)."""
 
 import torch
 from jaxtyping import Float
@@ -27,7 +27,7 @@ def simple_insertion(
 ) -> Float[Tensor, "batch row col"]:
     """f_c(b with x in S_i): the target's logit for the blank with patch i's block S_i of the image in it.
 
-    `neighbourhood` and `blank` are CAAP's, with blanks that are images; `seed` is that of the noise blanks.
+    `neighbourhood` and `blank` are as in CAAP, for blanks that are images; `seed` is that of the noise blanks.
     """
     return _simple(model, images, targets, False, neighbourhood, blank, chunk_size, seed)
 
@@ -44,7 +44,8 @@ def simple_deletion(
 ) -> Float[Tensor, "batch row col"]:
     """-f_c(x with b in S_i): minus the target's logit for the image with patch i's block S_i blanked.
 
-    It is negated, so that a patch whose loss hurts most scores highest. Options are `simple_insertion`'s.
+    It is negated, so that the patch whose removal lowers the logit most scores highest. Options as in
+    `simple_insertion`.
     """
     return -_simple(model, images, targets, True, neighbourhood, blank, chunk_size, seed)
 
@@ -66,7 +67,7 @@ def _simple(
     check_seed(seed)
     empty = blank_image(model, blank, seed)
     if empty is None:
-        raise InputError("This blank is made of activations and no image; give one that is an image, such as 'white'.")
+        raise InputError("This blank consists of activations, not of an image; use an image, such as 'white'.")
     blocks = table_masks(table).to(images.device)
     scores = []
     for image, target in zip(images[:, None], targets, strict=True):

@@ -31,8 +31,8 @@ def smoothgrad(
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        samples: Noisy copies of an image.
-        noise: Standard deviation, as a share of the image's own range of values in normalised space.
+        samples: Noisy copies per image.
+        noise: Standard deviation, as a fraction of the image's range of values in normalised space.
         kind: "absolute": the mean of |dy/dx|; "signed": the mean of dy/dx; "times_input": that mean times x.
         seed: Seed of the noise, which is the same for all images.
         chunk_size: Noisy copies run at once; does not change results.
@@ -49,7 +49,7 @@ def smoothgrad(
         deviation = noise * (image.max() - image.min())
         total = torch.zeros_like(image)
         for first in range(0, samples, chunk_size):
-            # One copy at a time: what a generator draws depends on how many numbers are asked for.
+            # One copy at a time: the numbers from a generator depend on how many are drawn at once.
             count = min(chunk_size, samples - first)
             drawn = torch.stack(
                 [torch.randn(image.shape, generator=generator, dtype=torch.float32, device="cpu") for _ in range(count)]

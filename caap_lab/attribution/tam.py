@@ -27,18 +27,18 @@ def tam(
     With Abar^l = mean_h A^l_h:
 
     - s = Abar^{L-1}[CLS, :], then s <- s Abar^l + s for l = L-2, ..., start;
-    - W = mean_h ReLU(1/T sum_t dy_c(alpha_t x) / dA^{L-1}_h[CLS, :]), with T shares alpha_t from 0 to 1, both included.
+    - W = mean_h ReLU(1/T sum_t dy_c(alpha_t x) / dA^{L-1}_h[CLS, :]), with T values alpha_t from 0 to 1, both included.
 
-    The path starts at 0 in normalised space. Models whose head reads other tokens than the class token have their rows,
-    in s as in the gradient: see `attention.query_row`.
+    The path starts at 0 in normalised space. If the head reads other tokens than the class token, their rows are used
+    in s and in the gradient; see `attention_rows.query_row`.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        steps: Images on the path.
-        start_layer: First block of the chain; a negative number counts from the end, as in all methods. The authors'
-            scripts start at block 4, which gives other maps.
+        steps: Number of images on the path.
+        start_layer: First block of the chain; a negative number counts from the end. The authors' scripts start at
+            block 4, which gives other maps.
     """
     start_layer = first_block(model.n_layers, start_layer)
     check_count("steps", steps)

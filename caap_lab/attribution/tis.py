@@ -1,4 +1,4 @@
-"""Transformer Input Sampling: what the model says of the tokens where a group of channels is strongest.
+"""Transformer Input Sampling: the model's scores for the tokens at which a group of channels is strongest.
 
 Englebert et al. 2023, ICCV Workshops.
 """
@@ -34,16 +34,16 @@ def tis(
 ) -> Float[Tensor, "batch row col"]:
     """sum_m p_m M_m[t] / max(1, sum_m M_m[t]) over masks m of patches, p_m = p_c with the patches of M_m alone.
 
-    The patches' activations leaving all blocks are columns of N values, one a channel and block. k-means groups them,
-    and every centroid makes a mask of the patches with the largest int(kept N) values; of equal ones, the first.
-    Columns are their own centroids where there are no more than `clusters` distinct ones.
+    The patches' activations leaving all blocks are columns of N values, one per channel and block. k-means clusters
+    them, and every centroid makes a mask of the patches with the largest int(kept N) values; of equal ones, the first.
+    If there are no more than `clusters` distinct columns, these are the centroids.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        clusters: Masks.
-        kept: Share of patches that a mask keeps; one at least.
+        clusters: Number of masks.
+        kept: Fraction of patches that a mask keeps; at least one patch.
         seed: Seed of k-means, the same for all images.
         chunk_size: Masks run at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
@@ -55,7 +55,7 @@ def tis(
     count = max(1, int(kept * model.spec.n_patches + 1e-9))
     hooks = ["blocks.0.hook_resid_pre", *block_hooks(model, "resid_post")]
     found = []
-    for image, target in zip(images[:, None], targets, strict=True):  # one by one, as masks differ
+    for image, target in zip(images[:, None], targets, strict=True):  # one by one, because masks differ
         _, (entering, *leaving) = read_activations(model, image, hooks)
         columns = torch.cat(leaving, dim=2)[0, -model.spec.n_patches :].T
         keep = largest(centroids(columns, clusters, seed), count)
@@ -64,14 +64,14 @@ def tis(
 
 
 def centroids(columns: Float[Tensor, "column patch"], clusters: int, seed: int) -> Float[Tensor, "cluster patch"]:
-    """Centres of k-means; the distinct columns themselves where these are not more."""
+    """Centroids of k-means, or the distinct columns if there are no more of them."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     distinct = np.unique(widened(columns).cpu().numpy(), axis=0)
     if len(distinct) > clusters:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal columns leave fewer clusters, no harm
+            warnings.simplefilter("ignore", ConvergenceWarning)  # nearly equal columns give fewer clusters
             distinct = (
                 KMeans(clusters, n_init=1, random_state=seed).fit(widened(columns).cpu().numpy()).cluster_centers_
             )

@@ -1,4 +1,4 @@
-"""What the model says when only some of the patch tokens enter the encoder."""
+"""The model's logits when only some of the patch tokens enter the encoder."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,9 +18,9 @@ def logits_of_subsets(
     keep: Bool[Tensor, "mask patch"],
     chunk_size: int = 32,
 ) -> Float[Tensor, "mask classes"]:
-    """Logits of one image with the patches that each mask keeps, and all prefix tokens; a head's mean is over these.
+    """Logits of one image with the patches that each mask keeps and all prefix tokens; a head pools only these.
 
-    Tokens are dropped, not masked: time goes down with them. Masks of equal size run together, equal masks once.
+    Tokens are dropped, not masked, which saves time. Masks of equal size run together, equal masks once.
 
     Args:
         model: The model.
@@ -29,7 +29,7 @@ def logits_of_subsets(
         chunk_size: Masks run at once.
 
     Raises:
-        InputError: a mask keeps nothing that the head reads, or the head needs all tokens.
+        InputError: a mask keeps no token that the head reads, or the head needs all tokens.
     """
     check_count("chunk_size", chunk_size)
     distinct, which = keep.unique(dim=0, return_inverse=True)

@@ -41,9 +41,9 @@ Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 _NAME = "Transformer attribution"
 _PROJECTIONS = (".qkv", ".q_proj", ".k_proj", ".v_proj", ".proj")
 _LINEAR = (*_PROJECTIONS, ".fc1", ".fc1_g", ".fc1_x", ".fc2", ".attn_pool.q", ".attn_pool.kv")
-"""Parts through which relevance goes by the linear rule; they are refused where they are not linear."""
+"""Parts that use the linear rule; they must be linear."""
 _HEADS = ("head", "vit.head", "vit.patch_embed", "vit.norm_pre")
-"""Parts that `_through_head` knows, and those in front of block 0, where no relevance goes."""
+"""Parts that `_through_head` handles, and those before block 0, which relevance does not reach."""
 
 
 def transformer_attribution(
@@ -58,16 +58,16 @@ def transformer_attribution(
     R^l is the relevance of block l's attention, propagated from 1 at the target's logit by the rules in `lrp`. A target
     of several logits is one output of the head's last layer, whose weights are their combination (a contrast's, the
     difference of two rows; a function's, by its gradient).
-    LayerNorm, activation functions, softmax, q/k norm, LayerScale and a zero-shot head's normalisation hand it on
-    unchanged; the factors of a gated MLP get half each; the latent query of an attention pooling, a parameter, none.
-    Rotary positions are linear in queries and keys, whose products with them are shared as products without are.
-    Relative positions that are added to the scores get none, as biases.
-    Models whose head reads other tokens than the class token have their rows: see `attention.query_row`.
+    LayerNorm, activation functions, softmax, q/k norm, LayerScale and the normalisation of a zero-shot head pass it on
+    unchanged; the factors of a gated MLP get half each; the latent query of attention pooling, a parameter, gets none.
+    Rotary positions are linear in queries and keys, whose products are treated like products without rotation. Relative
+    positions that are added to the scores get none, like biases. If the head reads other tokens than the class token,
+    their rows are used; see `attention_rows.query_row`.
 
-    The rules divide by values that may be near 0, which magnifies rounding: in float32 the map's error reached 88 % of
-    its maximum on photos. So everything is computed in float64, in a copy of the model that is made for the call (twice
-    a float32 model's memory); on a device without float64, Apple's MPS, that copy is on the CPU. What remains is the
-    same magnification of float64's rounding, 1e-9 times as large.
+    The rules divide by values that may be near 0, which amplifies rounding: in float32 the map's error reached 88 % of
+    its maximum on photos. So everything is computed in float64, in a copy of the model made for the call (twice the
+    memory of a float32 model); on a device without float64, Apple's MPS, that copy is on the CPU. The rounding of
+    float64 is amplified in the same way, but is 1e-9 times as large.
 
     Args:
         model: The model.
@@ -101,7 +101,7 @@ def _attribution(
 
 
 def slopes(targets: Targets, logits: Float[Tensor, "batch columns"]) -> Float[Tensor, "batch columns"]:
-    """The gradient of each target by the logits: 1 at a class, and 1 and -1 at those of a contrast."""
+    """The gradient of each target with respect to the logits: 1 at a class, 1 and -1 at those of a contrast."""
     with torch.enable_grad():
         logits = logits.detach().requires_grad_()
         return torch.autograd.grad(differentiable_scores(targets, logits).sum(), logits)[0]
@@ -116,8 +116,8 @@ def propagate(
     Args:
         model: The model.
         residuals: Residual streams entering blocks 0 to L-1 and leaving the last one.
-        of_logits: The targets by the logits, which `slopes` gives.
-        start_layer: Where to stop.
+        of_logits: Gradients of the targets with respect to the logits, from `slopes`.
+        start_layer: The block at which to stop.
     """
     relevance, of_class_tokens = _through_head(model, residuals, of_logits)
     found: list[Tensor] = []
@@ -131,7 +131,7 @@ def propagate(
 
 
 def _through_block(model: HookedViT, layer: int, entering: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
-    """From the residual stream leaving a block to its attention pattern, and to the stream entering it."""
+    """Relevance of a block's attention pattern and of the stream entering it, from that of the stream leaving it."""
     block, name = cast(Any, model.block(layer)), f"vit.blocks.{layer}"
     x = _activations(model, layer, entering)
     skipped, of_mlp = add_rule(relevance, x["resid_mid"], x["mlp_out"])
@@ -140,7 +140,7 @@ def _through_block(model: HookedViT, layer: int, entering: Tensor, relevance: Te
     attn = block.attn
     shape = x["attn.z"].shape
     joined = x["attn.z"].flatten(2).to(model.dtype)
-    if not isinstance(model.architecture, BeitViT):  # which has no norm there
+    if not isinstance(model.architecture, BeitViT):  # Beit has no norm there
         joined = attn.norm(joined)
     of_z = _through_linear(f"{name}.attn.proj", attn.proj, widened(joined), of_attention).reshape(shape)
     q, k, v = (x[short].transpose(1, 2) for short in ("attn.q", "attn.k", "attn.v"))
@@ -152,14 +152,14 @@ def _through_block(model: HookedViT, layer: int, entering: Tensor, relevance: Te
 
 
 def _before_turning(rotation: Rotation | None, turned: Tensor, slope: Tensor) -> Tensor:
-    """Relevance of queries or keys as they were before rotary positions turned them, which is linear."""
+    """Relevance of queries or keys before the rotation by their positions, which is linear."""
     if rotation is None:
         return turned * slope
     return rotation.turn_back(turned) * rotation.pull_back(slope)
 
 
 def _through_projections(name: str, attn: Any, x: Tensor, of_heads: list[Tensor]) -> Tensor:
-    """From queries, keys and values [batch, head, token, d_head] to attention's input."""
+    """Relevance of the input of attention, from that of queries, keys and values [batch, head, token, d_head]."""
     joined = [relevance.transpose(1, 2) for relevance in of_heads]  # [batch, token, head, d_head]
     if attn.qkv is not None:
         return _through_linear(f"{name}.qkv", attn.qkv, x, torch.cat([part.flatten(2) for part in joined], dim=2))
@@ -167,14 +167,14 @@ def _through_projections(name: str, attn: Any, x: Tensor, of_heads: list[Tensor]
     for short, relevance in zip(("q_proj", "k_proj", "v_proj"), joined, strict=True):
         layer = getattr(attn, short)
         n_own = getattr(attn, "num_heads" if short == "q_proj" else "num_kv_heads", attn.num_heads)
-        # Several heads may read one key and its value: theirs is the sum.
+        # Several heads may share a key and its value, which get the sum.
         relevance = relevance.unflatten(2, (n_own, -1)).sum(dim=3).flatten(2)
         of_x = clone_rule(of_x, _through_linear(f"{name}.{short}", layer, x, relevance))
     return of_x
 
 
 def _activations(model: HookedViT, layer: int, entering: Tensor) -> dict[str, Tensor]:
-    """All activations inside one block, run again, so that those of all blocks need not be held at once."""
+    """All activations inside one block, which is run again so that those of all blocks need not be stored at once."""
     kept: dict[str, Tensor] = {}
 
     def keep(x: Tensor, hook: object) -> None:
@@ -200,12 +200,12 @@ def _through_mlp(name: str, mlp: nn.Module, dtype: torch.dtype, x: dict[str, Ten
 
 
 def _through_linear(name: str, module: nn.Module, x: Tensor, relevance: Tensor, rule: Rule = linear_rule) -> Tensor:
-    """From a part's output to its input x, as far as the part is linear: also with adapters, or of another class."""
+    """Relevance of a part's input x, from that of its output; the part may have adapters or be of another class."""
     return rule(relevance, x, matrix_of(_NAME, name, module, x))
 
 
 def _through_module(name: str, module: nn.Module, x: Tensor, relevance: Tensor, rule: Rule = linear_rule) -> Tensor:
-    """Through a head: a linear part, or several parts in nn.Sequential with norms and activation functions.
+    """Relevance through a head: a linear part, or an nn.Sequential of linear parts, norms and activation functions.
 
     `rule` is that of the last linear part.
     """
@@ -222,17 +222,17 @@ def _through_module(name: str, module: nn.Module, x: Tensor, relevance: Tensor, 
 
 
 def _is_handed_on(module: nn.Module) -> bool:
-    """True for a part that hands relevance on unchanged."""
+    """True for a part that passes relevance on unchanged."""
     return runs_as(module, (*NORMS, *SILENT, nn.BatchNorm1d)) or is_activation(module)
 
 
 def _through_head(model: HookedViT, residuals: Sequence[Tensor], of_logits: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-    """From the logits to tokens leaving the last block, and to class tokens leaving earlier ones."""
+    """Relevance of tokens leaving the last block, and of class tokens leaving earlier ones, from the logits."""
     vit, head = model.vit, model.head
     normalized = vit.norm(residuals[-1])
     tokens = widened(normalized)
-    # A target of several logits, say a contrast, is one output of a layer of its own: logits with relevances of both
-    # signs would cancel in the totals that rules keep.
+    # A target of several logits, such as a contrast, is treated as one output of a combined layer: relevances of both
+    # signs would cancel in the totals that rules conserve.
     of_classes = bool(((of_logits == 1).sum(1) == 1).all() and ((of_logits != 0).sum(1) == 1).all())
     relevance = of_logits.to(tokens.dtype) if of_classes else torch.ones_like(tokens[:, 0, :1])
     rule = linear_rule if of_classes else partial(combined_rule, shares=of_logits)
@@ -274,9 +274,9 @@ def _through_head(model: HookedViT, residuals: Sequence[Tensor], of_logits: Tens
 
 
 def _through_attention_pool(pool: AttentionPoolLatent, x: Tensor, relevance: Tensor) -> Tensor:
-    """From an attention pooling's output to the tokens that it reads.
+    """Relevance of the tokens that attention pooling reads, from that of its output.
 
-    timm's module has no hook points, so its steps are taken again. Its query is a parameter: Q K^T is linear in the
+    timm's module has no hook points, so its steps are repeated here. Its query is a parameter: Q K^T is linear in the
     keys, which get all of the relevance.
     """
     batch, tokens, _ = x.shape
@@ -310,7 +310,7 @@ def _through_attention_pool(pool: AttentionPoolLatent, x: Tensor, relevance: Ten
 
 
 def _through_latents(pool: AttentionPoolLatent, latents: Tensor, relevance: Tensor) -> Tensor:
-    """From what an attention pooling puts out to its latents: their mean, or the first."""
+    """Relevance of the latents, from that of the output of attention pooling: their mean, or the first."""
     if pool.pool == "avg":
         return mean_rule(relevance, latents)
     return F.pad(relevance[:, None], (0, 0, 0, pool.latent_len - 1))
@@ -320,8 +320,8 @@ def _refuse_unknown(model: HookedViT) -> None:
     vit = model.vit
     if not isinstance(model.architecture, (PlainViT, EvaViT, BeitViT)):
         raise InputError(
-            f"{_NAME} has no rules for {type(model.architecture).__name__}; it knows timm's VisionTransformer, Eva and "
-            "Beit."
+            f"{_NAME} has no rules for {type(model.architecture).__name__}; it has rules for timm's VisionTransformer, "
+            "Eva and Beit."
         )
     if any(model.architecture.block(layer).attention.gated for layer in range(model.n_layers)):
         raise InputError("Transformer attribution has no rule for gated attention, which this model has.")
@@ -332,7 +332,7 @@ def _refuse_unknown(model: HookedViT) -> None:
                 "torch.nn.utils.parametrizations.weight_norm instead."
             )
         named = name.endswith(_LINEAR) or name.startswith(_HEADS)
-        # A forward put on the module itself stays with the original when the model is copied.
+        # A forward set on the module itself stays with the original when the model is copied.
         if "forward" in vars(module) or not (named or _is_handed_on(module)):
             raise no_rule(_NAME, name, module)
     attn_pool = getattr(vit, "attn_pool", None)

@@ -32,17 +32,17 @@ def vit_cx(
     cosine distance (complete linkage). A mask M_n is a cluster's sum, scaled to [0, 1]. Its weight is
     P_n = p_c(x M_n + e_n) - p_c(x + e_n) + p_c(x), with e_n = noise N(0, 1) (1 - M_n).
 
-    Channels that are the same everywhere have no scale and are left out, as are such sums; with none left the map is 0.
-    So is a pixel that no mask reaches.
+    Channels that are constant cannot be scaled and are left out, as are such sums; with none left the map is 0. A pixel
+    outside all masks is also 0.
 
     Args:
         model: The model.
         images: Preprocessed images.
         targets: What is explained in each image.
-        distance: Channels at this cosine distance or above are not put into one cluster.
+        distance: Channels at this cosine distance or above are not in the same cluster.
         noise: Standard deviation of the noise, in normalised space.
-        seed: Seed of the noise: the n-th mask's is the same in all images.
-        chunk_size: Images, or channels, at once.
+        seed: Seed of the noise, which for the n-th mask is the same in all images.
+        chunk_size: Images, or channels, run at once.
         probability: "softmax", "sigmoid" for a multi-label head, or "auto": a sigmoid for one output, else softmax.
     """
     check_share("distance", distance)
@@ -63,7 +63,7 @@ def vit_cx(
 def _sums_of_clusters(
     model: HookedViT, channels: Float[Tensor, "channel row col"], distance: float, chunk_size: int
 ) -> Float[Tensor, "mask row col"]:
-    """Sums of clusters on the patch grid, from which enlarging, which is linear, makes the paper's sums of pixels."""
+    """Sums of clusters on the patch grid; enlarging, which is linear, turns them into the paper's sums of pixels."""
     channels = _varying(channels)
     if not len(channels):
         return channels
@@ -73,9 +73,9 @@ def _sums_of_clusters(
 
 
 def _clusters(model: HookedViT, scaled: Float[Tensor, "channel row col"], distance: float) -> Int[Tensor, "channel"]:
-    """Cluster of each channel, by cosine distance of the enlarged maps, which are never held all at once.
+    """Cluster of each channel, by cosine distance of the enlarged maps, which are never all in memory at once.
 
-    Enlarging is A Y B^T with fixed A and B, so that maps' inner product over pixels is <Y_i, (A^T A) Y_j (B^T B)>.
+    Enlarging is A Y B^T with fixed A and B, so the inner product of maps over pixels is <Y_i, (A^T A) Y_j (B^T B)>.
     """
     if len(scaled) < 2:
         return torch.zeros(len(scaled), dtype=torch.long, device="cpu")
@@ -132,13 +132,13 @@ def _enlarge(model: HookedViT, grids: Float[Tensor, "map row col"]) -> Float[Ten
 
 
 def _scaled(maps: Float[Tensor, "map row col"], by: Float[Tensor, "map height width"]) -> Tensor:
-    """Maps moved and scaled such that `by` would run from 0 to 1."""
+    """Maps shifted and scaled such that `by` would range from 0 to 1."""
     low, high = by.amin(dim=(1, 2), keepdim=True), by.amax(dim=(1, 2), keepdim=True)
     return (maps - low) / (high - low)
 
 
 def _varying(grids: Float[Tensor, "map row col"]) -> Float[Tensor, "varying row col"]:
-    """The maps that are not the same everywhere, but for rounding."""
+    """The maps that are not constant up to rounding."""
     flat = grids.flatten(1)
     span = flat.amax(dim=1) - flat.amin(dim=1)
     return grids[span > 100 * torch.finfo(grids.dtype).eps * flat.abs().amax(dim=1)]
@@ -151,7 +151,7 @@ VIT_CX = method(
     source="ViT-CX, Xie et al. 2023, arXiv 2211.03064",
     needs="forward passes",
     sign="level",
-    # A mask has about eight channels (on photos and ViTs of width 192, which is what could be measured).
+    # A mask has about eight channels (measured on photos and ViTs of width 192).
     forwards=Passes(lambda size, options: 1 + 2 * size.channels / 8, "1 + 2 a mask (some tens to hundreds)"),
     score="attribution to prob",
 )

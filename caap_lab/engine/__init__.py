@@ -1,4 +1,4 @@
-"""Patched contexts: a blank image's run in which a few tokens are live (arXiv 2603.13652, eqs 1 and 2)."""
+"""Patched contexts: the run of a blank image in which a few tokens are live (arXiv 2603.13652, eqs 1 and 2)."""
 
 import lazy_loader
 

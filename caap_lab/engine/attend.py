@@ -10,7 +10,7 @@ from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
 
 MASKED = -1e30
-"""Score of a key that is not there; finite, so that no row becomes NaN."""
+"""Score of a missing key; finite, so that no row becomes NaN."""
 
 
 def attend(
@@ -24,17 +24,16 @@ def attend(
     layer: int,
     attention: str,
 ) -> Float[Tensor, "image head row d_head"]:
-    """What each row reads.
+    """The attention output of each row.
 
     Args:
         q: Queries of the rows.
         k: Keys of tokens that are not the blank's.
         v: Their values.
-        places: Which of these are each group's own: live prefix, then S_i; without S_i where the blank's own stand
-            there.
+        places: Indices in k and v of each group's own tokens: live prefix, then S_i unless these are the blank's.
         rows: The rows.
         layout: The groups.
-        blank: The blank's run, whose other tokens the rows read.
+        blank: The blank run, whose other tokens the rows read.
         layer: The block.
         attention: "exact", or "cached" or "cached_all" for E-CAAP.
     """
@@ -47,8 +46,8 @@ def attend(
     if attention != "exact":
         return _attend_cached(own_scores, v, rows, layout, blank, layer, subtract=attention == "cached")
 
-    # A group's own tokens take the places of the blank's. Clipped neighbours all go to a spare one behind all tokens,
-    # which is masked.
+    # A group's own tokens replace the blank's. Clipped neighbours all go to an extra place after all tokens, which is
+    # masked.
     k_blank, v_blank = (pad(t, (0, 0, 0, 1)) for t in blank.qkv(layer)[1:])
     scores = score(q, k_blank, rows.tokens, pad(blank.tokens(), (0, 1))).to(own_scores.dtype)
     replaced = layout.replaced[:, :n_own][rows.group].expand(own_scores.shape)
@@ -69,9 +68,9 @@ def _attend_cached(
     layer: int,
     subtract: bool,
 ) -> Float[Tensor, "image head row d_head"]:
-    """E-CAAP (paper appendix B.1, eqs 8 and 9): the blank's attention as the blank's own query at this position had it.
+    """E-CAAP (paper appendix B.1, eqs 8 and 9): the blank is read as by the blank's own query at the row's position.
 
-    With `subtract`, the terms of S_i's blank tokens are taken out; the paper's single constant leaves them in.
+    With `subtract`, the terms of S_i's blank tokens are subtracted; the paper's single constant includes them.
     """
     n_prefix_own = len(blank.model.spec.live_prefix)
     clipped = pad(~layout.inside, (n_prefix_own, 0))[:, : own_scores.shape[-1]]
@@ -87,10 +86,11 @@ def _attend_cached(
 def _background_terms(
     rows: Rows, layout: Layout, blank: BlankRun, layer: int, subtract: bool
 ) -> tuple[Float[Tensor, "head row"], Float[Tensor, "head row"], Float[Tensor, "head row d_head"]]:
-    """What the blank's own queries at the rows' positions read of the blank: log Z_B, the share of it left, vbar_B.
+    """What the blank's own queries at the rows' positions read from the blank: log Z_B, the remaining share, vbar_B.
 
-    With `subtract`, less the terms of each group's S_i. No image is in it, so it is kept with the blank's run, unless
-    bounded memory cuts an image's groups apart. Kept by name: groups that are made anew find it again.
+    With `subtract`, the terms of each group's S_i are subtracted. The result does not depend on the image, so it is
+    cached with the blank run, unless limited memory splits an image's groups. It is cached by name, so that equal
+    groups find it again.
     """
     key = (layer, layout.name, rows is layout.prefix, subtract)
     if layout.name and layout.n_groups == blank.model.spec.n_patches:

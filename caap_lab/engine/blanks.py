@@ -1,4 +1,4 @@
-"""Neutral target contexts: the blank run that patches are inserted into (paper Fig. 4)."""
+"""Neutral contexts: the blank run into which patches are inserted (paper Fig. 4)."""
 
 import hashlib
 from collections.abc import Hashable
@@ -29,21 +29,21 @@ _KEPT_RUNS = 4
 
 
 def __dir__() -> list[str]:
-    """What completion offers: what users give to `caap`, without what it does with that."""
+    """Names for completion: only what users pass to `caap`."""
     return __all__
 
 
 @dataclass(frozen=True, eq=False)
 class MeanActivations:
-    """Blank whose patch tokens hold, at every layer and position, the mean residual stream of some images."""
+    """A blank whose patch tokens are, at every layer and position, the mean residual stream of some images."""
 
     images: Images
     batch_size: int = 32
     _means: dict[tuple[Any, ...], list[Tensor]] = field(default_factory=dict, repr=False)
-    """Kept here, as running the images again costs much more than the blank's run that follows from them."""
+    """Cached here, because running the images again costs much more than the blank run."""
 
     def content(self) -> bytes:
-        """A hash of the images as they are now; of a file, its place, size and time of change."""
+        """A hash of the images; for a file, of its path, size and modification time."""
         digest = hashlib.blake2b(digest_size=16)
         for image in check_images(self.images):
             if isinstance(image, (str, Path)):
@@ -59,7 +59,7 @@ class MeanActivations:
 
 
 def mean_activations(images: Images, batch_size: int = 32) -> MeanActivations:
-    """A blank made of the mean activations over images: `caap(..., blank=cl.blanks.mean_activations(images))`.
+    """A blank that consists of the mean activations over images, for `blank=...` of `caap`.
 
     ```python
     m = cl.caap(model, image, blank=cl.blanks.mean_activations(images))
@@ -69,30 +69,30 @@ def mean_activations(images: Images, batch_size: int = 32) -> MeanActivations:
 
 
 Blank = str | MeanActivations | Any
-"""A name from `BLANKS`, `mean_activations(images)`, or an image of the caller's own."""
+"""A name from `BLANKS`, `mean_activations(images)`, or the caller's own image."""
 
 
 @dataclass(eq=False)
 class BlankRun:
-    """A model's run on a blank, kept for all images.
+    """A model's run on a blank, shared by all images.
 
-    What follows from the residual streams (q, k, v and E-CAAP's background terms) is computed when first used.
+    Values derived from the residual streams (q, k, v and E-CAAP's background terms) are computed when first used.
     """
 
     model: HookedViT
     label: str
     fingerprint: str
-    """Of the model's weights at the time of the run."""
+    """Fingerprint of the model at the time of the run."""
     resid: list[Float[Tensor, "token d_model"]]
     """Residual stream entering block l, for l = 0 to n_layers; the last one leaves the last block."""
     _qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
     _background_terms: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     row_terms: dict[Hashable, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False)
-    """Background terms of the rows of whole images, as `attend` reads them."""
+    """Background terms of the rows of complete images, for `attend`."""
 
     @property
     def background(self) -> slice:
-        """Tokens that stay as they are on the blank: all behind the live prefix tokens (paper's set B)."""
+        """Tokens that keep the blank's activations: all after the live prefix tokens (set B of the paper)."""
         return slice(len(self.model.spec.live_prefix), None)
 
     def attention(self, layer: int) -> Attention:
@@ -104,7 +104,7 @@ class BlankRun:
         return torch.arange(self.model.spec.n_tokens, device=self.resid[0].device)[chosen]
 
     def class_tokens(self, stop: int) -> list[Float[Tensor, "1 d_model"]]:
-        """Class tokens that blocks before `stop` put out, as far as the head reads them."""
+        """Class tokens leaving blocks before `stop`, if the head reads them."""
         _, collected = self.model.run_blocks(
             self.resid[0],
             range(stop),
@@ -141,7 +141,7 @@ class BlankRun:
 
 
 def check_blank(blank: Blank) -> None:
-    """Refuse a blank that cannot be meant, before any work."""
+    """Raise InputError for an invalid blank, before any work."""
     if isinstance(blank, str) and blank not in BLANKS and "." not in blank and "/" not in blank:
         raise InputError(
             f"There is no blank {blank!r}; there are {', '.join(BLANKS)}, cl.blanks.mean_activations(images), "
@@ -153,7 +153,7 @@ def check_blank(blank: Blank) -> None:
 
 @torch.no_grad()
 def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
-    """The model's run on a blank; the last few are kept with the model, until its weights change.
+    """The model's run on a blank; the most recent ones are cached with the model until its weights change.
 
     Args:
         model: The model.
@@ -164,14 +164,14 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
     runs = model.kept_runs
     content: Hashable
     if isinstance(blank, str) and blank in BLANKS:
-        # With the preprocessing these say what it is, without a look at pixels that a GPU holds.
+        # With the preprocessing these identify it, without reading pixels from a GPU.
         content = (blank, seed if "noise" in blank else 0, model.n_classes == 1000)
     elif isinstance(blank, MeanActivations):
         content = blank.content()
     else:
         content = _digest(model.preprocess(blank))
     fingerprint = model.fingerprint
-    # A blank of activations begins with a black image, which the normalisation decides.
+    # A blank of activations starts from a black image, which depends on the normalisation.
     key = (content, fingerprint, model.device, model.dtype, model.preprocessing)
     if key not in runs:
         image = blank_image(model, blank, seed)
@@ -190,14 +190,14 @@ def blank_run(model: HookedViT, blank: Blank, seed: int = 0) -> BlankRun:
 
 
 def blank_name(model: HookedViT, blank: Blank, seed: int = 0) -> str:
-    """What results call a blank on this model, as `blank_run` says it, without a run where there is an image."""
+    """Name of a blank in results, as in `blank_run`, but without a run if the blank is an image."""
     if isinstance(blank, MeanActivations):
         return blank_run(model, blank, seed).label
     return blank_label(blank, blank_image(model, blank, seed))
 
 
 def blank_label(blank: Blank, content: Tensor | None) -> str:
-    """What results call a blank; those of the caller's own are told apart by what is in them."""
+    """Name of a blank in results; the caller's own blanks are distinguished by their content."""
     if isinstance(blank, str) and blank in BLANKS:
         return blank
     assert content is not None
@@ -206,7 +206,7 @@ def blank_label(blank: Blank, content: Tensor | None) -> str:
 
 
 def blank_image(model: HookedModel, blank: Blank, seed: int = 0) -> Float[Tensor, "1 3 height width"] | None:
-    """The blank as the model's input, or None for a blank that is made of activations.
+    """The blank as the model's input, or None for a blank that consists of activations.
 
     ```python
     white = cl.blanks.blank_image(model, "white")    # [1, 3, height, width]
@@ -260,7 +260,7 @@ def _run_image(model: HookedViT, image: Float[Tensor, "1 3 height width"]) -> li
 def _run_activations(
     model: HookedViT, table: list[Float[Tensor, "token d_model"]]
 ) -> list[Float[Tensor, "token d_model"]]:
-    """A run whose patch tokens are held at `table` at every layer while the prefix tokens evolve."""
+    """A run whose patch tokens are fixed to `table` at every layer while the prefix tokens evolve."""
     first = model.spec.n_prefix
     resid = model.embed(black_image(model))
     kept = []

@@ -1,6 +1,6 @@
-"""CAAP on CNNs (paper appendix B.3): cells of the image's maps put into a blank image's run, one forward pass a cell.
+"""CAAP on CNNs (paper appendix B.3): cells of the image's maps inserted into the blank run, one pass per cell.
 
-How the paper does it is not known; this is the free context of a ViT with cells in the place of tokens.
+The paper's implementation is not known; this is the free context of a ViT with cells instead of tokens.
 """
 
 import torch
@@ -52,9 +52,9 @@ def score_cells(
 def cell_masks(
     patched: Bool[Tensor, "run cell"], grid: tuple[int, int], size: tuple[int, int]
 ) -> Bool[Tensor, "run 1 row col"]:
-    """Where each run's cells lie in maps of some size (rows, columns): all places that they touch."""
+    """Masks of each run's cells in maps of some size (rows, columns): all positions that they touch."""
     masks = patched.reshape(-1, 1, *grid)
-    # Adaptive pooling's windows are, for each place, the cells that overlap it, also where maps are finer.
+    # The windows of adaptive pooling are the cells that overlap each position, also for finer maps.
     return F.adaptive_max_pool2d(masks.float(), size) > 0
 
 
@@ -62,7 +62,7 @@ def cell_masks(
 def entering_maps(
     model: HookedCNN, images: Float[Tensor, "image 3 height width"], start: int, stop: int, logits: bool
 ) -> tuple[list[Tensor], Float[Tensor, "image classes"] | None]:
-    """Maps entering blocks start to stop - 1, each [image, channel, row, col]; and the logits, if asked for."""
+    """Maps entering blocks start to stop - 1, each [image, channel, row, col]; and the logits, if requested."""
     x = model.embed(images)
     kept = []
     for layer in range(model.n_layers if logits else stop):
@@ -82,14 +82,14 @@ def maps_from(model: HookedCNN, maps: Float[Tensor, "image channel row col"], st
 
 
 def blank_maps(model: HookedCNN, blank: Blank, seed: int, start: int) -> tuple[Float[Tensor, "1 channel row col"], str]:
-    """A blank's maps entering block `start`, and what results call the blank; "zero_activations" are zero there.
+    """A blank's maps entering block `start`, and its name in results; for "zero_activations" they are zero.
 
     Raises:
-        InputError: the blank is made of mean activations, which a CNN does not take.
+        InputError: the blank consists of mean activations, which a CNN does not support.
     """
     if isinstance(blank, MeanActivations):
         raise InputError(
-            "blank=mean_activations(...) is for Vision Transformers; give a CNN an image, such as 'white'."
+            "blank=mean_activations(...) is for Vision Transformers; use an image for a CNN, such as 'white'."
         )
     image = blank_image(model, blank, seed)
     (maps,), _ = entering_maps(model, black_image(model) if image is None else image, start, start + 1, logits=False)

@@ -40,7 +40,7 @@ def score_patches_free(
 def _patched_tokens(
     spec: ViTSpec, neighbourhood: Neighbourhood, device: torch.device
 ) -> Bool[Tensor, "sequence token"]:
-    """Which tokens are patched with each patch, kept on the device; prefix tokens never are."""
+    """Masks of the tokens that are patched with each patch, cached on the device; prefix tokens never are."""
     return F.pad(table_masks(neighbourhood_table(spec.grid, neighbourhood)), (spec.n_prefix, 0)).to(device)
 
 

@@ -1,4 +1,4 @@
-"""Where attention of groups can run as one kernel: on a CUDA device with Triton, in half precision, without biases."""
+"""Attention of groups as a single kernel: on a CUDA device with Triton, in half precision, without biases."""
 
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from caap_lab.engine.layout import Layout, Rows
 from caap_lab.models.attention import Attention
 
 _WIDEST = 128
-"""Numbers of a head: a program's tiles have to fit a multiprocessor's shared memory."""
+"""Largest width of a head: a program's tiles must fit into a multiprocessor's shared memory."""
 
 
 class Tables(NamedTuple):
-    """What the kernel looks up."""
+    """Lookup tables of the kernel."""
 
     order: Int[Tensor, " row"]
     groups: Int[Tensor, " row"]
@@ -26,7 +26,7 @@ class Tables(NamedTuple):
 
 
 def fits(q: Float[Tensor, "image head row d_head"], attention: Attention) -> bool:
-    """Whether the kernel can run: scores have to be scaled products and nothing else."""
+    """Whether the kernel can run: scores must be only scaled products."""
     kind = type(attention)
     plain = kind.scores is Attention.scores and kind.position_bias is Attention.position_bias
     half = q.dtype in (torch.float16, torch.bfloat16)
@@ -35,14 +35,14 @@ def fits(q: Float[Tensor, "image head row d_head"], attention: Attention) -> boo
 
 @cache
 def _kernel_runs(device: torch.device) -> bool:
-    """Whether Triton is there and compiles, which takes a C compiler too. Plain products do the same elsewhere."""
+    """Whether Triton is installed and compiles, which also needs a C compiler. Otherwise plain products are used."""
     if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
         from caap_lab.engine import kernel
 
         kernel.try_out(device)
-    except Exception:  # whatever Triton raises where something of it is missing
+    except Exception:  # whatever Triton raises if a part of it is missing
         return False
     return True
 
@@ -57,7 +57,7 @@ def attend_fused(
     blank: BlankRun,
     layer: int,
 ) -> Float[Tensor, "image head row d_head"]:
-    """What each row reads; as `attend` with exact attention, which explains the arguments."""
+    """The attention output of each row; arguments as for `attend`, with exact attention."""
     from caap_lab.engine import kernel
 
     _, k_blank, v_blank = blank.qkv(layer)
@@ -68,7 +68,7 @@ def attend_fused(
 
 @lru_cache(maxsize=64)
 def _tables(rows: Rows, layout: Layout, places: Int[Tensor, "group own"], n_tokens: int) -> Tables:
-    """Kept as long as the layout is; a layout's tables are the same objects each time."""
+    """The tables of a layout, cached as long as the layout, so that they are the same objects each time."""
     groups, order = rows.group.sort(stable=True)
     replaced = layout.replaced[:, : places.shape[1]]
     shown = torch.ones(len(places), n_tokens + 1, device=places.device, dtype=torch.uint8).scatter_(1, replaced, 0)

@@ -1,14 +1,14 @@
-"""Which rows of the tail are run, and what stands in for the others.
+"""Which rows of the tail are run, and what replaces the others.
 
-A token j is live in the groups of all patches i whose neighbourhood holds it: up to nine contexts with "box1". The
-exact tail runs j in each of them. The others run it in some and lend to the rest:
+A token j is live in the groups of all patches i whose neighbourhood contains it: up to nine contexts with "box1". The
+exact tail runs j in each of them. The other tails run it in some and reuse the result in the rest:
 
-    shared          j runs in its own group alone, and all groups read that row.
+    shared          j runs in its own group only, and all groups read that row.
     interpolated    j runs in its own group and in the outermost ones (with "box1": the four at the corners). A
                     context between them is a weighted sum of these rows: with the least weights that would be
                     exact if a row were u + v a + w b + z (a^2 + b^2) in the offset (a, b) from j to the group's
-                    patch i (without z where the rows that are run cannot tell it). With "box1", inside the grid, an
-                    edge's weights are 3/8 for each of the two corners beside it, 1/2 for the centre and -1/8 for
+                    patch i (without z if the rows that are run do not determine it). With "box1", inside the grid, an
+                    edge's weights are 3/8 for each of the two adjacent corners, 1/2 for the centre and -1/8 for
                     each of the other two corners.
 """
 
@@ -22,24 +22,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _DIRECTIONS = (torch.arange(64, dtype=torch.float64, device="cpu") + 0.5) * (pi / 32)
-"""None is at right angles to a line through two of a neighbourhood's offsets, so that each has one outermost."""
+"""None is perpendicular to a line through two offsets of a neighbourhood, so each has exactly one outermost offset."""
 
 
 @dataclass(frozen=True, eq=False)
 class TailRows:
-    """Rows that are run, and who reads them. Rows are patch rows, counted from the first."""
+    """Rows that are run, and the groups that read them. Rows are patch rows, numbered from 0."""
 
     run: Int[Tensor, " row"]
-    """Places (group, neighbour) of the rows, counted line after line."""
+    """Flat indices into (group, neighbour) of the rows."""
     reads: Int[Tensor, "group neighbour"]
-    """Rows that a group reads for its S_i; with `weights`, places (patch, context) of what they give."""
+    """Rows that a group reads for its S_i; with `weights`, flat indices into (patch, context) of their sums."""
     rows: Int[Tensor, "patch kept"] | None = None
-    """Rows of each patch, from which its contexts are summed; free places repeat the first."""
+    """Rows of each patch, from which its contexts are summed; unused entries repeat the first."""
     weights: Float[Tensor, "patch context kept"] | None = None
-    """Weights of each patch's rows in each of its contexts, which are in the order of the neighbourhood."""
+    """Weights of each patch's rows in each of its contexts, in the order of the neighbourhood."""
 
     def contexts(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead place width"]:
-        """What `reads` points to: residual streams, keys or values of the rows, or sums of them."""
+        """The values to which `reads` points: residual streams, keys or values of the rows, or sums of them."""
         if self.rows is None or self.weights is None:
             return values
         kept = values.index_select(-2, self.rows.flatten()).unflatten(-2, tuple(self.rows.shape))
@@ -63,7 +63,7 @@ def tail_rows(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int
     if tail == "shared":
         return TailRows(torch.arange(n_patches, device="cpu") * n_neighbours, table.clamp(min=0))
 
-    ordered = tuple(sorted(offsets, key=lambda offset: offset != (0, 0)))  # as the table has them
+    ordered = tuple(sorted(offsets, key=lambda offset: offset != (0, 0)))  # in the order of the table
     opposite = torch.tensor([ordered.index((-a, -b)) for a, b in ordered], dtype=torch.long, device="cpu")
     # Context c of patch j is the group of patch table[j, c], in which j is the neighbour at the opposite offset; and
     # where a group i reads its neighbour table[i, c], that one's context is the opposite one.
@@ -81,7 +81,7 @@ def tail_rows(table: Int[Tensor, "patch neighbour"], offsets: Sequence[tuple[int
 
 
 def _numbers(run: Int[Tensor, " row"], inside: Bool[Tensor, "patch neighbour"]) -> Int[Tensor, "patch neighbour"]:
-    """Row of each place; 0 where there is none."""
+    """Row number of each entry; 0 where there is none."""
     numbers = torch.zeros_like(inside, dtype=torch.long).flatten()
     numbers[run] = torch.arange(len(run), device="cpu")
     return numbers.view(inside.shape)
@@ -91,7 +91,7 @@ def _numbers(run: Int[Tensor, " row"], inside: Bool[Tensor, "patch neighbour"]) 
 def _weights(
     offsets: tuple[tuple[int, int], ...], there: tuple[bool, ...]
 ) -> tuple[Bool[Tensor, " context"], Float[Tensor, "context context"]]:
-    """Which contexts of a token are run, and the weights of those in each context, for the contexts that it has."""
+    """Which contexts of a token are run, and their weights in each of the contexts that the token has."""
     points = torch.tensor(offsets, dtype=torch.float64, device="cpu")
     having = torch.tensor(there, dtype=torch.bool, device="cpu")
     outwards = torch.stack([_DIRECTIONS.cos(), _DIRECTIONS.sin()], dim=1) @ points.T
@@ -101,8 +101,8 @@ def _weights(
     affine = torch.cat([torch.ones_like(points[:, :1]), points], dim=1)
     distance = (points**2).sum(dim=1)
     inverse = torch.linalg.pinv(affine[kept])
-    fitted = affine @ inverse  # of the weights that fit, the least in size
-    # What in the distance over the rows that are run is not affine; nothing, if they are the corners of a rectangle.
+    fitted = affine @ inverse  # the minimum-norm weights that fit
+    # The part of the squared distance over the rows that is not affine; zero for the corners of a rectangle.
     bend = distance[kept] - affine[kept] @ (inverse @ distance[kept])
     if bend.norm() > 1e-6:
         fitted = fitted + torch.outer(distance - fitted @ distance[kept], bend) / (bend @ bend)

@@ -1,8 +1,8 @@
 """Attention of all groups' rows in one Triton kernel, for CUDA devices: no score is ever written to memory.
 
-A program takes some rows, ordered by group, of one head and image. It goes over the blank's tokens, of which each row
-leaves out those that its group replaces, and then over the own tokens of the groups that its rows belong to, with the
-softmax of flash attention (Dao et al. 2022, arXiv 2205.14135): a running maximum and sum, in float32.
+A program handles some rows, ordered by group, of one head and image. It iterates over the blank's tokens, of which each
+row skips those that its group replaces, and then over the own tokens of its rows' groups, with the softmax of flash
+attention (Dao et al. 2022, arXiv 2205.14135): a running maximum and sum, in float32.
 """
 
 from contextlib import nullcontext
@@ -14,12 +14,12 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS, KEYS = 64, 64
-"""Of a program's tile."""
+"""Size of a program's tile."""
 
 
 @triton.jit
 def _step(q, k, v, seen, best, total, read, scale):
-    """One tile of keys: updates the running maximum, the sum of weights, and what is read with them."""
+    """One tile of keys: updates the running maximum, the sum of weights, and the weighted sum of values."""
     scores = tl.where(seen, tl.dot(q, k) * scale, -1e30)
     now = tl.maximum(best, tl.max(scores, 1))
     weights = tl.where(seen, tl.exp2(scores - now[:, None]), 0.0)
@@ -91,26 +91,26 @@ def attend(
     inside: Tensor,
     scale: float,
 ) -> Tensor:
-    """What each row reads, [image, head, row, d_head].
+    """The attention output of each row, [image, head, row, d_head].
 
     Args:
-        q: Queries [image, head, row, d_head]; the last axis of this and of all others lies close.
-        k_own: Keys [image, head, place, d_head] that `places` points into.
+        q: Queries [image, head, row, d_head]; the last axis of all tensors must be contiguous.
+        k_own: Keys [image, head, place, d_head], indexed by `places`.
         v_own: Their values.
         k_blank: The blank's keys [head, token, d_head], contiguous.
         v_blank: Their values.
         order: Rows, ordered by group.
         groups: Group of each of these.
-        shown: [group, token], 1 where the group reads the blank's token.
-        places: [group, own], places of each group's own tokens.
-        inside: [group, own], 0 where there is no such token.
-        scale: Factor of q . k.
+        shown: [group, token], 1 if the group reads the blank's token.
+        places: [group, own], indices of each group's own tokens.
+        inside: [group, own], 0 if there is no such token.
+        scale: Factor by which q . k is multiplied.
     """
     images, heads, n_rows, width = q.shape
     z = torch.empty(images, n_rows, heads, width, device=q.device, dtype=q.dtype).transpose(1, 2)
     strides = [stride for t in (q, k_own, v_own) for stride in t.stride()[:3]]
     tiles = (triton.cdiv(n_rows, ROWS), images * heads)
-    with torch.cuda.device(q.device) if q.is_cuda else nullcontext():  # Triton runs on the current one
+    with torch.cuda.device(q.device) if q.is_cuda else nullcontext():  # Triton runs on the current device
         _attend[tiles](
             q, k_own, v_own, k_blank, v_blank, z, order, groups, shown, places, inside, n_rows, k_blank.shape[1],
             scale * log2(e), *strides, k_blank.stride(0), *z.stride()[:3],
@@ -121,7 +121,7 @@ def attend(
 
 
 def try_out(device: torch.device) -> None:
-    """Run it on next to nothing, which compiles it; raises what Triton raises where it cannot."""
+    """Compile the kernel by running it on tiny tensors; passes on Triton's errors."""
     one = torch.ones(1, 1, 1, 16, device=device, dtype=torch.bfloat16)
     index = torch.zeros(1, 1, device=device, dtype=torch.int32)
     byte = index.to(torch.uint8)

@@ -1,8 +1,8 @@
-"""Where the live rows of CAAP's groups lie, and whose keys and values each group reads.
+"""The layout of the live rows of CAAP's groups, and whose keys and values each group reads.
 
-A group belongs to one patch i. Its rows are kept flat, so that no work goes into neighbours that the border clips:
-first the prefix rows of all groups, then their patch rows. Only the small products of a group with its own keys see a
-table with one line a group.
+A group belongs to one patch i. Rows are stored flat, so that neighbours clipped by the border cost nothing: first the
+prefix rows of all groups, then their patch rows. Only the small products of a group with its own keys use a table with
+one line per group.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -22,15 +22,15 @@ from caap_lab.models.spec import ViTSpec
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Flat rows, and the table of them with one line a group."""
+    """Flat rows, and their table with one line per group."""
 
     tokens: Int[Tensor, " row"]
     """Token number of each row."""
     group: Int[Tensor, " row"]
     slots: Int[Tensor, "group slot"]
-    """Rows of each group; free places repeat row 0."""
+    """Rows of each group; unused entries repeat row 0."""
     places: Int[Tensor, " row"]
-    """Place of each row in `slots`, counted line after line."""
+    """Flat index of each row in `slots`."""
 
     @property
     def grouped_tokens(self) -> Int[Tensor, "group slot"]:
@@ -51,28 +51,28 @@ class Layout:
     """The groups of some patches of an image; the same for every image."""
 
     patches: Int[Tensor, "group neighbour"]
-    """Patch numbers of S_i, the patch itself first; clipped neighbours repeat patch 0."""
+    """Patch numbers of S_i, the patch itself first; entries of clipped neighbours are 0."""
     inside: Bool[Tensor, "group neighbour"]
     """False where the border clips the neighbourhood."""
     own_tokens: Int[Tensor, "group own"]
-    """Tokens whose keys and values are the group's own: live prefix, then S_i; clipped ones repeat patch 0."""
+    """Tokens whose keys and values are the group's own: live prefix, then S_i; clipped ones are those of patch 0."""
     replaced: Int[Tensor, "group own"]
-    """The same tokens as places among the blank's; n_tokens, which no token is, where clipped."""
+    """The same tokens as token numbers of the blank; n_tokens, which is not a token, where clipped."""
     prefix: Rows
-    """The prefix rows alone, as they move up to the cutoff."""
+    """The prefix rows, which run up to the cutoff."""
     live: Rows
     """All rows of the tail."""
     places: Int[Tensor, "2 place"]
-    """Groups, and their neighbours, that are inside: to look for them on a GPU would wait for it."""
+    """Groups and neighbours that are inside; computed once, because looking for them on a GPU would wait for it."""
     own_prefix: Int[Tensor, "group live"]
-    """Where a group's own keys and values are that are not S_i's: among the prefix rows."""
+    """Indices of a group's own keys and values that are not those of S_i: among the prefix rows."""
     own_source: Int[Tensor, "group own"]
-    """Where a group's own keys and values are up to the cutoff: in the prefix rows, then the tokens of the source."""
+    """Indices of a group's own keys and values up to the cutoff: in the prefix rows, then the tokens of the source."""
     own_tail: Int[Tensor, "group own"]
-    """Where they are in the tail: in the prefix rows, then what `tail` makes of the patch rows."""
+    """Indices of them in the tail: in the prefix rows, then the contexts that `tail` computes from the patch rows."""
     tail: TailRows
     name: tuple[Any, ...]
-    """Neighbourhood and tail; groups of all patches of an image are the same where these are. Empty for other sets."""
+    """Neighbourhood and tail, which identify the groups of all patches of an image. Empty for other sets."""
 
     @property
     def n_groups(self) -> int:
@@ -89,27 +89,27 @@ class Layout:
 def layout(
     spec: ViTSpec, neighbourhood: Neighbourhood, tail: str, first: int, last: int, device: torch.device
 ) -> Layout:
-    """Groups of patches first to last - 1; made once and kept.
+    """The groups of patches first to last - 1; computed once and cached.
 
     Args:
         spec: The model's tokens.
-        neighbourhood: What is patched with each patch.
-        tail: "exact", "shared" or "interpolated"; the last two lend rows between groups and take all patches.
+        neighbourhood: The patches that are patched together with each patch.
+        tail: "exact", "shared" or "interpolated"; the last two share rows between groups and need all patches.
         first: First patch.
-        last: Patch behind the last one.
-        device: Where the tables lie.
+        last: One more than the last patch.
+        device: Device of the tables.
     """
     table = neighbourhood_table(spec.grid, neighbourhood)[first:last]
     return _of_table(spec, table, tail_rows(table, neighbourhood.offsets, tail), (neighbourhood, tail), device)
 
 
 def layout_of_sets(spec: ViTSpec, masks: Bool[Tensor, "group patch"], device: torch.device) -> Layout:
-    """Groups of any sets of patches, with the exact tail.
+    """The groups of any sets of patches, with the exact tail.
 
     Args:
         spec: The model's tokens.
-        masks: True at the patches of each group's S_i, one at least.
-        device: Where the tables lie.
+        masks: True at the patches of each group's S_i, at least one.
+        device: Device of the tables.
     """
     table = set_table(masks)
     return _of_table(spec, table, tail_rows(table, (), "exact"), (), device)
@@ -149,7 +149,7 @@ def _rows(
 ) -> Rows:
     """Prefix rows of all groups, then the patch rows that are run."""
     n_groups, n_live = prefix_tokens.shape
-    used = run.any(dim=0)  # slots that no group needs take no place in the table
+    used = run.any(dim=0)  # slots that no group needs are left out of the table
     tokens, run = tokens[:, used], run[:, used]
     group, slot = run.nonzero(as_tuple=True)
     first = torch.arange(n_groups, device="cpu")[:, None]

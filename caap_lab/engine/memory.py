@@ -1,7 +1,7 @@
-"""How many images and patches go through the engine at once, so that a bound on memory holds.
+"""The number of images and patches that run at once within a memory limit.
 
-Counted from the shapes of the largest step, as an upper bound. Not in it are the model, the blank's run, which is kept
-with the model for all images, and the result.
+An upper bound, computed from the shapes of the largest step. It does not include the model, the blank run, which is
+cached with the model for all images, and the result.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Sizes:
-    """What runs at once."""
+    """Numbers of images and patches that run at once."""
 
     images: int
     patches: int
@@ -27,17 +27,17 @@ class Sizes:
 def sizes_within(
     model: HookedViT, plans: list[CaapPlan], max_memory: float, batch_size: int, chunk_size: int | None
 ) -> Sizes:
-    """The most images and patches that fit a bound.
+    """The largest numbers of images and patches within a memory limit.
 
-    At least one image, and one patch, or where groups lend to each other all patches of an image, run at once, whatever
-    the bound.
+    At least one image, and one patch, or all patches of an image if groups share rows, run at once even if they exceed
+    the limit.
 
     Args:
         model: The model.
-        plans: What is to run, one after the other, on the same images.
-        max_memory: The bound in GiB.
-        batch_size: No more images than that.
-        chunk_size: As many patches as that, if given.
+        plans: The plans to run, one after the other, on the same images.
+        max_memory: The limit in GiB.
+        batch_size: Largest number of images.
+        chunk_size: Number of patches, if given.
     """
     bound = max_memory * GIB
     of_image = _image_bytes(model, plans)
@@ -53,7 +53,7 @@ def sizes_within(
 
 
 def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
-    """Of an image's source run: what is kept, and its largest step."""
+    """Bytes of an image's source run: its activations, and its largest step."""
     spec = model.spec
     whole = plans[0].context == "frozen" or plans[0].direction == "remove"
     layers = spec.n_layers if whole else max(max(plan.cutoffs) for plan in plans)
@@ -63,7 +63,7 @@ def _image_bytes(model: HookedViT, plans: list[CaapPlan]) -> int:
 
 
 def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
-    """Of a patch's group, or of its sequence in the free context."""
+    """Bytes of a patch's group, or of its sequence in the free context."""
     if plan.context == "free":
         return _group_bytes(model, plan, 0, 0, 0)
     spec = model.spec
@@ -73,14 +73,14 @@ def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
 
 
 def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: float, chunk_size: int | None) -> int:
-    """The most sets of patches, of one image, that fit a bound; one set at least runs, whatever the bound.
+    """The largest number of sets of patches of one image within a memory limit; at least one.
 
     Args:
         model: The model.
-        plan: What is to run.
-        largest: Patches of the largest set.
-        max_memory: The bound in GiB.
-        chunk_size: As many sets as that, if given.
+        plan: The plan to run.
+        largest: Number of patches of the largest set.
+        max_memory: The limit in GiB.
+        chunk_size: Number of sets, if given.
     """
     if chunk_size is not None:
         return chunk_size
@@ -90,9 +90,9 @@ def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: floa
 
 
 def _group_bytes(model: HookedViT, plan: CaapPlan, n_rows: float, n_own: int, n_slots: int) -> float:
-    """Of a group with some rows, own tokens, and places in its table of rows; in the free context of a sequence."""
+    """Bytes of a group with some rows, own tokens and slots; in the free context, of a sequence."""
     spec, item = model.spec, model.dtype.itemsize
-    wide = torch.promote_types(model.dtype, torch.float32).itemsize  # softmax runs in this
+    wide = torch.promote_types(model.dtype, torch.float32).itemsize  # the softmax runs in this format
     logits = 3 * wide * model.n_classes * len(plan.cutoffs)
     if plan.context == "free":
         return float(item * spec.n_tokens * _row_floats(model) + logits)
@@ -104,7 +104,7 @@ def _group_bytes(model: HookedViT, plan: CaapPlan, n_rows: float, n_own: int, n_
 
 
 def _row_floats(model: HookedViT) -> int:
-    """Numbers that a token in a block holds: streams, heads, and the MLP's layers before and after activation."""
+    """Number of values per token in a block: streams, heads, and the MLP's layers before and after activation."""
     spec = model.spec
     mlp = spec.d_mlp * (2 if spec.gated_mlp else 1) + spec.d_model
     return 4 * spec.d_model + 5 * spec.n_heads * spec.d_head + 2 * mlp

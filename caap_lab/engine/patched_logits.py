@@ -1,4 +1,4 @@
-"""The logits of patched contexts of a batch of images, for any model and context."""
+"""Logits of the patched contexts of a batch of images, for any model and context."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ from caap_lab.models.vit import HookedViT
 
 @dataclass(frozen=True)
 class PatchedLogits:
-    """What the patched runs of a batch give."""
+    """The results of the patched runs of a batch."""
 
     by_range: dict[tuple[int, int], Float[Tensor, "image patch classes"]]
     """Logits of the patched runs by (start, cutoff)."""
     own: Float[Tensor, "image classes"] | None
     """The images' own logits, where they were asked for or patches are removed."""
     blank: str
-    """What results call the blank."""
+    """Name of the blank in results."""
     fingerprint: str
-    """Of the model that ran."""
+    """Fingerprint of the model."""
 
 
 def patched_logits(
@@ -46,38 +46,38 @@ def patched_logits(
     chunk_size: int,
     own: bool,
 ) -> PatchedLogits:
-    """Run images once, and the patched contexts of all their patches for every plan.
+    """Logits of the patched contexts of all patches for every plan, from one run of each image.
 
     Args:
         model: A Vision Transformer or CNN without hooks.
-        images: As the model gets them.
-        plans: What to compute; plans differ in start and cutoffs alone. With the direction "remove" the logits are
+        images: Preprocessed images.
+        plans: What to compute; plans differ only in start and cutoffs. With the direction "remove" the logits are
             those of the images' runs with the blank put in.
         blank: The blank.
-        seed: Of the noise blanks.
+        seed: Seed of the noise blanks.
         chunk_size: Patches scored at once.
-        own: Whether the images' own logits are wanted as well.
+        own: Whether to return the images' own logits as well.
 
     Raises:
-        InputError: a run gives NaN or infinity.
+        InputError: a run results in NaN or infinity.
     """
     if isinstance(model, HookedCNN):
         logits = _of_cnn(model, images, plans, blank, seed, chunk_size, own)
     else:
         assert isinstance(model, HookedViT)
-        run = blank_run(model, blank, seed)  # kept with the model after the first time
+        run = blank_run(model, blank, seed)  # cached with the model after the first time
         logits = logits_of_vit(model, images, plans, run, chunk_size, own)
-    # On a GPU this would wait for it: there whoever reads the scores on the CPU has to look.
+    # On a GPU this would wait for it: there the caller that reads the scores on the CPU must check.
     if model.device.type != "cuda" and not all(part.isfinite().all() for part in logits.by_range.values()):
         raise InputError(
-            "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
-            "extreme values in the image, or use dtype='float32' instead of float16."
+            "The model returns NaN or infinity on a patched run: check its weights for such values and the image "
+            "for extreme values, or use dtype='float32' instead of float16."
         )
     return logits
 
 
 def sizes_of(model: HookedModel, plans: Sequence[CaapPlan], settings: CaapSettings, batch_size: int) -> Sizes:
-    """How many images, at most `batch_size`, and patches run at once."""
+    """Numbers of images, at most `batch_size`, and patches that run at once."""
     if not isinstance(model, HookedViT):
         return Sizes(batch_size, settings.chunk_size or DEFAULT_CELLS)
     return sizes_within(model, list(plans), settings.max_memory or DEFAULT_MEMORY, batch_size, settings.chunk_size)
@@ -91,7 +91,7 @@ def logits_of_vit(
     chunk_size: int,
     own: bool,
 ) -> PatchedLogits:
-    """As `patched_logits`, with the blank's run given: nothing in it waits for a GPU."""
+    """As `patched_logits`, for a given blank run, without waiting for a GPU."""
     if plans[0].direction == "remove":
         return _removed(model, images, plans, run, chunk_size)
     ranges = [(plan.start, cutoff) for plan in plans for cutoff in plan.cutoffs]

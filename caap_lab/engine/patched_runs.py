@@ -1,14 +1,14 @@
-"""The CAAP engine: every patch's score from live groups against one cached blank run.
+"""The CAAP engine: the score of every patch from live groups and one cached blank run.
 
-A group belongs to one patch i. Its rows are the live prefix tokens (the class token and its like) and, in the tail, the
+A group belongs to one patch i. Its rows are the live prefix tokens (such as the class token) and, in the tail, the
 patched tokens S_i. They read each other and the blank run's tokens outside S_i, whose keys and values never change:
-that is what "clamped" means, and why one cached blank run serves all patches at once.
+that is the meaning of "clamped", and the reason why one cached blank run serves all patches at once.
 
-    blocks start .. cutoff-2    only the prefix rows move; S_i's keys and values are the source run's
+    blocks start .. cutoff-2    only the prefix rows run; the keys and values of S_i are the source run's
     block  cutoff-1             S_i enter with the source's residual stream (q, k, v are the source's) and leave it live
     blocks cutoff .. L-1        the group evolves; in the last block only what the head reads
 
-Up to block cutoff-2 nothing depends on the cutoff, so maps for several cutoffs share the prefix rows' way there.
+Up to block cutoff-2 nothing depends on the cutoff, so maps for several cutoffs share the prefix rows up to there.
 """
 
 from collections.abc import Callable
@@ -43,8 +43,7 @@ def score_patches(
         blank: The blank's run.
         source: The source images' run.
         plan: Blocks, context and approximations.
-        chunk_size: Patches scored at once; where groups lend to each other (see `CaapPlan.tail`), rounded up to whole
-            images.
+        chunk_size: Patches scored at once; if groups share rows (see `CaapPlan.tail`), rounded up to whole images.
     """
     n_patches = model.spec.n_patches
     whole_images = max(1, chunk_size // n_patches)
@@ -64,7 +63,7 @@ def score_patches(
 def score_groups(
     model: HookedViT, blank: BlankRun, source: SourceRun, images: slice, plan: CaapPlan, groups: Layout
 ) -> Float[Tensor, "cutoff image group classes"]:
-    """Logits of the patched contexts of any groups, all at once; arguments as those of `score_patches`."""
+    """Logits of the patched contexts of any groups, all at once; arguments as for `score_patches`."""
     return _Chunk(model, blank, source, images, plan, groups).run()
 
 
@@ -74,7 +73,7 @@ Keys = Float[Tensor, "image head _ d_head"]
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Groups of some images that are scored together, and all that they read."""
+    """Groups of some images that are scored together, and everything that they read."""
 
     model: HookedViT
     blank: BlankRun
@@ -88,7 +87,7 @@ class _Chunk:
         return self.images.stop - self.images.start
 
     def run(self) -> Float[Tensor, "cutoff image group classes"]:
-        """Logits for every cutoff: the prefix rows go through the blocks once, with a tail of their own at each."""
+        """Logits for every cutoff: the prefix rows run through the blocks once, with a separate tail at each cutoff."""
         plan, n_layers = self.plan, self.model.spec.n_layers
         x = self.blank.resid[plan.start][self.layout.prefix.tokens].expand(self.n_images, -1, -1)
         class_tokens = self._of_groups(self.blank.class_tokens(plan.start))
@@ -106,7 +105,7 @@ class _Chunk:
         return torch.stack(logits)
 
     def _of_groups(self, rows: list[Tensor]) -> list[Float[Tensor, "sequence width"]]:
-        """A row of the blank's, alike in every group of every image."""
+        """Rows of the blank, repeated for every group of every image."""
         return [row.expand(self.n_images * self.layout.n_groups, -1) for row in rows]
 
     def _blocks(
@@ -125,9 +124,9 @@ class _Chunk:
     def _block(
         self, cutoff: int, layer: int, x: Float[Tensor, "image entering d_model"]
     ) -> Float[Tensor, "image leaving d_model"]:
-        """One block: the prefix rows up to the cutoff, all rows in the tail, which the patch rows join at its start.
+        """The rows leaving one block: prefix rows up to the cutoff, all rows in the tail, where the patch rows join.
 
-        The last block moves the prefix rows alone, unless the head reads patches: of patch rows, only keys and values.
+        In the last block only the prefix rows run, unless the head reads patches: patch rows only give keys and values.
         """
         groups, spec, block = self.layout, self.model.spec, self.model.architecture.block(layer)
         in_tail = self.plan.context == "clamped" and layer >= cutoff - 1
@@ -151,9 +150,9 @@ class _Chunk:
     def _project(
         self, attention: Attention, normalized: Float[Tensor, "image entering d_model"], rows: Rows, layer: int
     ) -> tuple[Float[Tensor, "image head asking d_head"], Keys, Keys]:
-        """Queries of the rows that move, and keys and values of the prefix rows, then of the patch rows."""
+        """Queries of the rows that run, and keys and values of the prefix rows, then of the patch rows."""
         n_prefix, tokens = self.layout.n_prefix_rows, self.layout.live.tokens
-        if layer == self.plan.start:  # the prefix rows are the blank's own still
+        if layer == self.plan.start:  # the prefix rows are still the blank's own
             q, k, v = (t[:, tokens[:n_prefix]].expand(self.n_images, -1, -1, -1) for t in self.blank.qkv(layer))
         else:
             n_moving = n_prefix if rows is self.layout.prefix else normalized.shape[1]
@@ -166,7 +165,7 @@ class _Chunk:
         return q, k, v
 
     def _sequence(self, x: Float[Tensor, "image row d_model"]) -> Float[Tensor, "sequence token d_model"]:
-        """What the head gets: the prefix rows; or all tokens, for a head that reads patches."""
+        """The input of the head: the prefix rows, or all tokens for a head that reads patches."""
         groups, spec, plan = self.layout, self.model.spec, self.plan
         n_live, n_prefix = len(spec.live_prefix), groups.n_prefix_rows
         prefix = x[:, :n_prefix].unflatten(1, (groups.n_groups, n_live))
@@ -185,19 +184,19 @@ class _Chunk:
 
 
 PatchedTokens = Callable[[_Chunk, int, Keys, Keys], tuple[Keys, Keys, Int[Tensor, "group own"]]]
-"""Gives keys and values that S_i have in a block (paper eq 2), behind the prefix rows', and where those of each group's
-own tokens are among them. It gets the block, and keys and values of the prefix rows, then of the patch rows."""
+"""Returns the keys and values of S_i in a block (paper eq 2) after those of the prefix rows, and the indices of each
+group's own tokens. Its arguments are the block, and keys and values of the prefix rows, then of the patch rows."""
 
 
 def _from_source(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
-    """S_i have the source run's."""
+    """The source run's keys and values for S_i."""
     n_prefix, source = chunk.layout.n_prefix_rows, chunk.source.keys_and_values(layer, chunk.images)
     k, v = (torch.cat([t[:, :, :n_prefix], own], dim=2) for t, own in zip((k, v), source, strict=True))
     return k, v, chunk.layout.own_source
 
 
 def _from_rows(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
-    """S_i are live: they have those of the group's rows, or of what stands in for them."""
+    """S_i are live: the keys and values of the group's rows, or of the rows that replace them."""
     n_prefix, tail = chunk.layout.n_prefix_rows, chunk.layout.tail
     if tail.weights is not None:
         k, v = (torch.cat([t[:, :, :n_prefix], tail.contexts(t[:, :, n_prefix:])], dim=2) for t in (k, v))
@@ -205,7 +204,7 @@ def _from_rows(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys,
 
 
 def _from_blank(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
-    """S_i are the blank's tokens again, which all rows read anyway: a group's own tokens are its prefix."""
+    """S_i are the blank's tokens again, which all rows read anyway: only the prefix tokens are a group's own."""
     return k, v, chunk.layout.own_prefix
 
 

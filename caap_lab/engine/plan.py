@@ -1,4 +1,4 @@
-"""What the engine is to compute: CAAP's settings, checked against a model."""
+"""Plans for the engine: CAAP's settings, checked against a model."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ class CaapPlan:
 
     start: int
     cutoffs: tuple[int, ...]
-    """Rising; all maps but the first share its blocks up to their own cutoff."""
+    """Ascending; maps share all blocks before their own cutoff."""
     neighbourhood: Neighbourhood
     context: str
     attention: str
@@ -30,7 +30,7 @@ def plan_of(model: HookedModel, settings: CaapSettings) -> CaapPlan:
     """The plan of one map.
 
     Raises:
-        InputError: settings do not fit the model or each other.
+        InputError: settings are invalid for the model or contradict each other.
     """
     check_kind(model, "caap", ("vit", "cnn"))
     context = settings.context or ("free" if model.kind == "cnn" else "clamped")
@@ -46,18 +46,18 @@ def plan_of(model: HookedModel, settings: CaapSettings) -> CaapPlan:
 
 
 def check_ready(model: HookedModel) -> None:
-    """Refuse a model that carries hooks or is in training mode.
+    """Raise InputError for a model that has hooks or is in training mode.
 
     Raises:
-        InputError: with what to do first.
+        InputError: it is; the message says what to do first.
     """
-    with held(model):  # hooks that another thread uses at this moment are gone when it is done
+    with held(model):  # hooks that another thread currently uses are gone when it has finished
         check_no_hooks(model, "CAAP's engine")
     check_eval(model)
 
 
 def joined(plans: Iterable[CaapPlan]) -> list[CaapPlan]:
-    """Plans that differ in start and cutoff alone, as one plan for each start with all of its cutoffs."""
+    """Plans that differ only in start and cutoff, merged into one plan per start with all of its cutoffs."""
     by_start: dict[int, CaapPlan] = {}
     for plan in plans:
         before = by_start.setdefault(plan.start, plan)
@@ -66,16 +66,16 @@ def joined(plans: Iterable[CaapPlan]) -> list[CaapPlan]:
 
 
 def written_settings(model: HookedModel, settings: CaapSettings, plan: CaapPlan, blank: str) -> dict[str, Any]:
-    """The settings that decide a map's numbers, as maps and cells keep them.
+    """The settings that determine a map's numbers, as maps and sweeps record them.
 
     The direction stands there only if it is "remove": without it a map, or a key, means what it did before there were
     two.
 
     Args:
-        model: The model, whose own values stand in the place of None: the cutoff in blocks, the context by name.
+        model: The model, whose own values replace None: the cutoff in blocks, the context by name.
         settings: The settings.
         plan: Their plan on this model.
-        blank: What results call the blank.
+        blank: Name of the blank in results.
     """
     values = settings.to_dict(blank) | {"cutoff": plan.cutoffs[0], "context": plan.context}
     return {
@@ -99,7 +99,7 @@ def _check_context(model: HookedModel, settings: CaapSettings, context: str) -> 
     if model.kind == "cnn" and (context, attention, tail) != ("free", "exact", "exact"):
         raise InputError(
             f"context={context!r}, attention={attention!r}, tail={tail!r}: {model.model_name} is a CNN, where CAAP "
-            "runs in the free context and has no attention to approximate; leave the three out."
+            "runs in the free context and has no attention to approximate; omit all three."
         )
     if model.kind == "cnn" and settings.max_memory is not None:
         raise InputError("max_memory=... is for Vision Transformers; on a CNN, chunk_size bounds memory.")
@@ -107,6 +107,6 @@ def _check_context(model: HookedModel, settings: CaapSettings, context: str) -> 
         raise InputError(f"attention={attention!r} and tail={tail!r} approximate context='clamped', not {context!r}.")
     if context == "dropped" and isinstance(model, HookedViT) and not model.spec.live_prefix:
         raise InputError(
-            "context='dropped' puts all patch tokens back to the blank, and this model has no class token to remember "
+            "context='dropped' resets all patch tokens to the blank, but this model has no class token to remember "
             "them: its map would be constant."
         )

@@ -1,6 +1,6 @@
-"""The scores that CAAP reads from the logits of patched runs.
+"""The scores that CAAP computes from the logits of patched runs.
 
-torch is imported by the functions, when they run, so that the command line can list the names at once.
+torch is imported when the functions run, so that the command line can list the names quickly.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ class Score:
     """A score: one number for every class, from the logits of all classes."""
 
     of_logits: Callable[..., Any]
-    """Logits [..., classes] -> scores of the same shape, in float32 at least."""
+    """Logits [..., classes] -> scores of the same shape, in at least float32."""
     swept: bool
-    """Whether `sweep_scores` compares it by default, as it does with scores of classes that exclude each other."""
+    """Whether `sweep_scores` compares it by default, as it does for scores of mutually exclusive classes."""
     one_output: str = ""
-    """What is read in its place from a head with one output, whose softmax is always 1; empty for the same."""
+    """The score that replaces it for a head with one output, whose softmax is always 1; empty for the same."""
 
 
 def _logit(logits: Any) -> Any:
@@ -45,15 +45,16 @@ SCORES: dict[str, Score] = {
     "sigmoid": Score(_of_probability("sigmoid", log=False), swept=False),
     "logsigmoid": Score(_of_probability("sigmoid", log=True), swept=False),
 }
-"""All scores by name; the one place that knows them."""
+"""All scores by name."""
 
 
 def target_score(target: "Target", logits: Any, score: str) -> Any:
-    """A target's score, from logits [..., columns] of the model that `explained` gives; in float32 at least.
+    """A target's score, from logits [..., columns] of the model that `explained` returns; in at least float32.
 
-    Of a class it is that class's score. "logit" is the value of any target. As a probability, a contrast of two classes
-    is the sigmoid of their difference, whatever the head is; one against the mean of all classes is its class's own
-    with "prob", as a softmax does not see what all logits share, and with "sigmoid" that of the logit less the mean.
+    For a class it is that class's score. "logit" is the value of any target. As a probability, a contrast of two
+    classes is the sigmoid of their difference, whatever the head is; one against the mean of all classes is its class's
+    own with "prob", as a softmax does not see what all logits share, and with "sigmoid" that of the logit less the
+    mean.
 
     Raises:
         InputError: see `check_score`.
@@ -67,17 +68,17 @@ def target_score(target: "Target", logits: Any, score: str) -> Any:
 
 
 def check_score(target: "Target", score: str) -> None:
-    """Refuse a probability of a target that has none.
+    """Raise InputError for a probability of a target without one.
 
     Raises:
-        InputError: with what to take instead.
+        InputError: the target has none; the message says what to use instead.
     """
     from caap_lab.errors import InputError
 
     if score != "logit" and not target.has_probability:
         raise InputError(
-            f"score={score!r} is a probability, and the target {target.name!r} has none: take score='logit', which "
-            "reads its value."
+            f"score={score!r} is a probability, but the target {target.name!r} has none: use score='logit', which is "
+            "its value."
         )
 
 

@@ -1,4 +1,4 @@
-"""The logits of patched contexts of any sets of an image's patches: unions of neighbourhoods, say, or all at once."""
+"""Logits of patched contexts of any sets of an image's patches, for example unions of neighbourhoods."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,15 +37,15 @@ class PatchSets:
 
     @classmethod
     def of(cls, model: HookedModel, settings: CaapSettings) -> "PatchSets":
-        """Settings, checked against a model.
+        """`PatchSets` of settings that are checked against a model.
 
         Raises:
             InputError: they do not fit it, or ask for an approximate tail or removal.
         """
         if settings.tail != "exact":
             raise InputError(
-                f"tail={settings.tail!r} lends rows between the neighbourhoods of single patches, which sets of "
-                "several do not have; leave tail out."
+                f"tail={settings.tail!r} shares rows between the neighbourhoods of single patches, which sets of "
+                "several patches do not have; omit tail."
             )
         if settings.direction != "insert":
             raise InputError(
@@ -60,11 +60,11 @@ class PatchSets:
         return table_masks(neighbourhood_table(self.model.grid, self.plan.neighbourhood))
 
     def of_image(self, image: Float[Tensor, "1 3 height width"], own: bool = False) -> "SetRuns":
-        """Run the image, and the blank if that is not kept from before.
+        """The runs of an image and of the blank, unless that is cached.
 
         Args:
-            image: As the model gets it.
-            own: Whether the image's own logits are wanted as well.
+            image: A preprocessed image.
+            own: Whether to compute the image's own logits as well.
         """
         model, plan, settings = self.model, self.plan, self.settings
         (cutoff,) = plan.cutoffs
@@ -73,18 +73,18 @@ class PatchSets:
             maps, own_logits = entering_maps(model, image, plan.start, cutoff, own)
             return SetRuns(self, label, own_logits, _CnnRuns(model, plan, empty, maps, settings.chunk_size))
         assert isinstance(model, HookedViT)
-        blank = blank_run(model, settings.blank, settings.seed)  # kept with the model after the first time
+        blank = blank_run(model, settings.blank, settings.seed)  # cached with the model after the first time
         source = run_source(model, image, plan.context, [(plan.start, cutoff)], own)
         return SetRuns(self, blank.label, source.logits, _ViTRuns(model, settings, plan, blank, source, image))
 
     def passes(self, masks: Bool[Tensor, "set patch"]) -> float:
-        """What the runs of some sets cost, as tokens x blocks, in forward passes; without the image's and the blank's.
+        """Cost of the runs of some sets in forward passes (tokens x blocks), without the image's and the blank's.
 
-        On a CNN a pass per set.
+        On a CNN one pass per set.
         """
         model, plan = self.model, self.plan
         sizes = masks.sum(dim=1)
-        sizes = sizes if plan.context == "free" else sizes[sizes > 0]  # the blank's own run is there already
+        sizes = sizes if plan.context == "free" else sizes[sizes > 0]  # the blank's own run is cached
         if not isinstance(model, HookedViT):
             return float(len(sizes))
         spec, (cutoff,) = model.spec, plan.cutoffs
@@ -93,7 +93,7 @@ class PatchSets:
         if cutoff <= plan.start:
             return 0.0
         steps = len(sizes) * len(spec.live_prefix) * (spec.n_layers - plan.start)
-        if plan.context == "clamped":  # where the head reads no patch, the last block moves the prefix rows alone
+        if plan.context == "clamped":  # if the head reads no patches, only the prefix rows run in the last block
             blocks = spec.n_layers - (cutoff - 1)
             steps += int(sizes.sum()) * (blocks if spec.reads_patches else blocks - 1)
         return steps / (spec.n_tokens * spec.n_layers)
@@ -101,32 +101,32 @@ class PatchSets:
 
 @dataclass(frozen=True)
 class SetRuns:
-    """An image that is ready to be put into the blank, set by set."""
+    """An image that is ready to be inserted into the blank, set by set."""
 
     sets: PatchSets
     blank: str
-    """What results call the blank."""
+    """Name of the blank in results."""
     own: Float[Tensor, "1 classes"] | None
-    """The image's own logits, where they were asked for."""
+    """The image's own logits, if requested."""
     runs: "_ViTRuns | _CnnRuns"
 
     @property
     def written(self) -> dict[str, Any]:
-        """The settings that decide the numbers, as results keep them."""
+        """The settings that determine the numbers, as results record them."""
         return written_settings(self.sets.model, self.sets.settings, self.sets.plan, self.blank)
 
     def logits(
         self, masks: Bool[Tensor, "set patch"], keep: Callable[[slice, SetLogits], None], done: Callable[[int], Any]
     ) -> None:
-        """Run each set; no set is the blank alone.
+        """Run each set; the empty set is the blank itself.
 
         Args:
-            masks: True at the patches of each set, alike in no two of them.
-            keep: Gets the logits of a part of the sets.
-            done: Told how many are there more, after each part.
+            masks: True at the patches of each set; no two may be equal.
+            keep: Called with the logits of each part of the sets.
+            done: Called with the number of finished sets after each part.
 
         Raises:
-            InputError: a run gives NaN or infinity.
+            InputError: a run results in NaN or infinity.
         """
         size = self.runs.at_once(masks)
         for first in range(0, len(masks), size):
@@ -134,8 +134,8 @@ class SetRuns:
             logits = self.runs.logits(part)
             if not logits.isfinite().all():
                 raise InputError(
-                    "The model gives NaN or infinity on a patched run: look for such values in its weights, for "
-                    "extreme values in the image, or use dtype='float32' instead of float16."
+                    "The model returns NaN or infinity on a patched run: check its weights for such values and the "
+                    "image for extreme values, or use dtype='float32' instead of float16."
                 )
             keep(slice(first, first + len(part)), logits)
             done(len(part))
@@ -148,9 +148,9 @@ class SetRuns:
 
     @torch.no_grad()
     def distance(self, patches: Bool[Tensor, " patch"]) -> float:
-        """How far the two runs are apart at some patches: norm of the difference of what enters the patched blocks.
+        """Distance of the two runs at some patches: norm of the difference of the streams entering patched blocks.
 
-        As a share of the blank's own norm there; the mean over the patched blocks, 0 where there is none.
+        Relative to the norm of the blank's streams there; the mean over the patched blocks, 0 if there are none.
         """
         shares = [float((a - b).double().norm() / b.double().norm()) for a, b in self.runs.entering(patches)]
         return sum(shares) / len(shares) if shares else 0.0

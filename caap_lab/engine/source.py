@@ -1,4 +1,4 @@
-"""The source images' run: what CAAP inserts into the blank."""
+"""The run of the source images, whose activations CAAP inserts into the blank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from caap_lab.models.vit import HookedViT
 
 @dataclass(frozen=True)
 class SourceRun:
-    """Activations of source images, by hook name, and their logits if the run went to its end."""
+    """Activations of source images, by hook name, and their logits if the run was complete."""
 
     model: HookedViT
     n_images: int
@@ -45,14 +45,14 @@ def run_source(
     ranges: Sequence[tuple[int, int]],
     logits: bool,
 ) -> SourceRun:
-    """Run source images once and keep what a context needs; stops as soon as that is there, or with the logits.
+    """The activations of source images that a context needs; the run stops as soon as it has them, or at the logits.
 
     Args:
         model: The model.
-        images: As the model gets them.
+        images: Preprocessed images.
         context: The context.
         ranges: Pairs (start, cutoff), as for maps of several ranges of patched blocks.
-        logits: Whether the images' own logits are wanted as well.
+        logits: Whether to compute the images' own logits as well.
     """
     patched = [(start, cutoff) for start, cutoff in ranges if cutoff > start]
     if not patched:
@@ -76,11 +76,11 @@ def run_source(
     def keep(activation: Tensor, hook: HookPoint) -> None:
         kept[str(hook.name)] = activation
 
-    # Of the last block that is patched, only what enters its heads is wanted: the rest of it need not run.
+    # Of the last patched block only the input of its heads is needed: the rest of it need not run.
     goes_on = logits or to_the_end
     last = f"blocks.{stop - 1}."
     with model.hooks(fwd_hooks=[(name, keep) for name in names if goes_on or not name.startswith(last)]):
-        # From the embeddings on, as images were looked at when they were preprocessed, which waits for a GPU.
+        # From the embeddings on: images were checked during preprocessing, and checking again would wait for a GPU.
         entering = model(model.embed(images), start_at_layer=0, stop_at_layer=None if goes_on else stop - 1)
     if goes_on:
         return SourceRun(model, len(images), kept, logits=entering)

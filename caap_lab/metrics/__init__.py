@@ -1,1 +1,1 @@
-"""Numbers for maps: insertion and deletion curves, and agreement with masks."""
+"""Metrics of maps: insertion and deletion curves, SaCo, and agreement with masks."""

@@ -1,4 +1,4 @@
-"""What stands where the image does not, in insertion and deletion curves: by name."""
+"""Base images of insertion and deletion curves, which show where the image does not, by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,17 +35,17 @@ BASES: dict[str, Base] = {
     "gaussian_blur": lambda image, model, target, probability: gaussian_blur(image, [11, 11], [5.0, 5.0]),
     "mda_blur": _mda_blur,
 }
-"""By name; each is given the image, the model, the target and the protocol's `probability`.
+"""By name; each is called with the image, the model, the target and the protocol's `probability`.
 
 - "zero": zero in normalised space, the grey of the data set's mean.
 - "black", "white": zero and one in the image before it is normalised.
 - "rise_blur": RISE's kernel, nearly a box of 11 pixels, with zero padding.
-- "gaussian_blur": torchvision's of the same size and sigma 5, a weaker blur with reflected borders.
+- "gaussian_blur": torchvision's Gaussian of the same size with sigma 5, a weaker blur with reflected borders.
 - "mda_blur": RISE's kernel with 31 pixels and sigma 31, both enlarged by 2 until the target's probability is at most
   1 %, the kernel at most to 101: see `caap_lab.attribution.mda_blur`. It costs up to 36 forward passes.
 """
 
 
 def base_image(name: str, image: Pixels, model: HookedModel, target: Target, probability: str = "auto") -> Pixels:
-    """What stands in the place of the image's pixels, see `BASES`."""
+    """The base image of a name; see `BASES`."""
     return BASES[name](image, model, target, probability)

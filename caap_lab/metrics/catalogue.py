@@ -1,4 +1,4 @@
-"""All metrics of maps under their names: those of this package, one file each, and those that users register."""
+"""All metrics of maps by name: those of this package, one per file, and those that users register."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from caap_lab.variant import Variant, parse_variant
 
 BUILT_IN: tuple[Metric, ...] = (FAITHFULNESS, LOCALISATION, SACO)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in BUILT_IN}
-"""By name; `register_metric` adds to it."""
+"""Metrics by name; `register_metric` adds to it."""
 
 
 def register_metric(
@@ -25,7 +25,7 @@ def register_metric(
     needs_masks: bool = False,
     reads_protocol: bool = False,
 ) -> None:
-    """Make a function of your own a metric, for `cl.benchmark(metrics=["mine"])` and sweeps.
+    """Register your own function as a metric, for `cl.benchmark(metrics=["mine"])` and sweeps.
 
     ```python
     columns = [cl.MetricColumn("highest", unit="")]
@@ -34,12 +34,12 @@ def register_metric(
     ```
 
     Args:
-        name: What to call it; a name of your own may be registered again, a built-in one may not.
+        name: Name of the metric; your own names may be registered again, built-in ones may not.
         compute: (given, **options) -> {column: number}; `given` is a `MetricInput` with the model, the image, the map
-            and more. NaN stands for no value. Keyword-only parameters are the metric's options.
-        columns: The numbers that it gives: name, label, title, which values are better, unit and digits.
-        needs_masks: It reads the object's mask, `given.mask` and `given.ignored`; images without one fail.
-        reads_protocol: It reads the run's curve protocol, `given.protocol`.
+            and more. NaN means no value. Keyword-only parameters become the metric's options.
+        columns: The numbers that it returns: name, label, title, which values are better, unit and digits.
+        needs_masks: Whether it reads the object's mask, `given.mask` and `given.ignored`; images without one fail.
+        reads_protocol: Whether it reads the run's curve protocol, `given.protocol`.
 
     Raises:
         InputError: the name belongs to a built-in metric, or a column to another metric.
@@ -66,12 +66,12 @@ def metric_named(name: str) -> Metric:
     """A metric by name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none with this name.
     """
     if not isinstance(name, str) or name not in METRICS:
         raise InputError(
             f"metrics={name!r} is not known; use {' or '.join(METRICS)}, or several of them."
-            f"{nearest(str(name), list(METRICS))} cl.register_metric makes a function of your own one."
+            f"{nearest(str(name), list(METRICS))} cl.register_metric registers your own."
         )
     return METRICS[name]
 
@@ -91,12 +91,12 @@ def parse_metric(text: str) -> tuple[Metric, Variant]:
 
 
 def default_metrics(has_masks: bool) -> tuple[str, ...]:
-    """Names of the metrics that are computed where none are chosen."""
+    """Names of the metrics that are computed if none are chosen."""
     return tuple(metric.name for metric in BUILT_IN if metric.default and (has_masks or not metric.needs_masks))
 
 
 def metric_column(name: str) -> MetricColumn:
-    """A column by name, whichever metric has it.
+    """A column by name, from any metric.
 
     Raises:
         InputError: no metric has such a column.
@@ -108,10 +108,10 @@ def metric_column(name: str) -> MetricColumn:
 
 
 def metric_digest(name: str) -> str:
-    """Hash of the code of a metric of the user's own, as it is now; empty for a built-in one.
+    """Hash of the current code of a user's own metric; empty for a built-in one.
 
     Raises:
-        InputError: the metric depends on something whose content cannot be told.
+        InputError: the metric depends on an object whose content cannot be hashed.
     """
     chosen = metric_named(name)
     if chosen in BUILT_IN:

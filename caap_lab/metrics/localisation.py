@@ -1,4 +1,4 @@
-"""Agreement of a map with an object's mask: AUPR, mAP, the pointing game, and the share of mass inside."""
+"""Agreement of a map with an object's mask: AUPR, mAP, the pointing game, and the mass inside the object."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from caap_lab.metrics.protocol import UPSAMPLINGS
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well a map finds an object. All are from 0 to 1; `prevalence` is chance where nothing else is said."""
+    """How well a map finds an object. All values are from 0 to 1; chance is `prevalence` unless stated otherwise."""
 
     aupr1: float
     """Average precision of the map for the object's pixels."""
@@ -27,20 +27,20 @@ class Localisation:
     pooled_ap: float
     """The AP that segmentation papers average over images to "mAP" (Chefer et al. 2021): that of s for the object and
     of 1 - s for the rest, with all 2 x pixels in one ranking; s is the map scaled to 0..1. 1/2 for a constant map.
-    Unlike AUPR it depends on the scores themselves, not on their order alone."""
+    Unlike AUPR it depends on the scores themselves, not only on their order."""
     pointing: float
-    """1 if the highest pixel, the first in reading order, lies in the object, else 0; 0 for a constant map."""
+    """1 if the highest pixel, the first in reading order, lies in the object, otherwise 0; 0 for a constant map."""
     pointing_expected: float
-    """Share of the highest pixels that lie in the object: `pointing` where one is highest alone."""
+    """Fraction of the highest pixels that lie in the object; equal to `pointing` if there is one highest pixel."""
     mass_inside: float
-    """Share of the map, shifted so that its lowest score is 0, that lies in the object; prevalence if constant."""
+    """Fraction of the map, shifted so that its lowest score is 0, that lies in the object; prevalence if constant."""
     prevalence: float
-    """Share of pixels that are the object's."""
+    """Fraction of pixels that belong to the object."""
     upsampling: str
     tolerance: float
 
     def __repr__(self) -> str:
-        """The numbers that are compared, beside chance."""
+        """The values, with chance levels."""
         return (
             f"Localisation: AUPR1 {self.aupr1:.4f} (chance {self.prevalence:.4f}), AUPR0 {self.aupr0:.4f} (chance "
             f"{1 - self.prevalence:.4f}), pooled AP {self.pooled_ap:.4f}, pointing {self.pointing:g} (expected "
@@ -63,20 +63,20 @@ def localisation(
     found.aupr1, found.pointing
     ```
 
-    AUPR is the average precision sum_n (R_n - R_{n-1}) P_n; it depends on the order of pixels alone, so that no
-    normalisation of the map enters. `pooled_ap` is the same over object and rest together, as in the segmentation test
-    of Chefer et al. 2021, arXiv 2012.09838. Pixels that must be equal are equal, see `caap_lab.attribution.enlarge`.
-    The pointing game is Zhang et al. 2016, arXiv 1608.00507.
+    AUPR is the average precision sum_n (R_n - R_{n-1}) P_n; it depends only on the order of pixels, so that normalising
+    the map has no effect. `pooled_ap` is the same over object and rest together, as in the segmentation test of Chefer
+    et al. 2021, arXiv 2012.09838. Pixels that should be equal are equal; see `caap_lab.attribution.enlarge`. The
+    pointing game is Zhang et al. 2016, arXiv 1608.00507.
 
     Args:
         m: The map.
-        mask: The object's pixels, as the model saw them: `model.preprocessing.mask(photo_mask)`.
-        ignored: Pixels that no metric looks at, such as ImageNet-S's 1000.
-        upsampling: From the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic".
-        tolerance: The pointing game also hits within this many pixels of the object (the original: 15; here 0).
+        mask: The object's pixels in the model's input: `model.preprocessing.mask(photo_mask)`.
+        ignored: Pixels that all metrics ignore, such as ImageNet-S's 1000.
+        upsampling: Interpolation from the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic".
+        tolerance: The pointing game also counts a hit within this many pixels of the object (originally 15; here 0).
 
     Raises:
-        InputError: the mask does not fit the map, or leaves no pixel inside or outside the object.
+        InputError: the mask does not match the map, or has no pixel inside or outside the object.
     """
     from sklearn.metrics import average_precision_score  # slow to import
 
@@ -108,14 +108,14 @@ def localisation(
 
 
 def refuse_one_sided(labels: Bool[np.ndarray, "..."]) -> None:
-    """Refuse pixels that are all the object's, or none of them.
+    """Raise InputError if all pixels belong to the object, or none.
 
     Raises:
-        InputError: says which.
+        InputError: the message says which.
     """
     if not labels.any() or labels.all():
         where = "no pixel" if not labels.any() else "every pixel"
-        raise InputError(f"The mask holds {where} of what the model saw, so that nothing can be said about the map.")
+        raise InputError(f"The mask contains {where} of the model's input, so the map cannot be evaluated.")
 
 
 def _compute(given: MetricInput, *, upsampling: str = "bilinear", tolerance: float = 0.0) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _checked(name: str, mask: Any, m: AttributionMap) -> Bool[np.ndarray, "heigh
     if not isinstance(array, np.ndarray) or array.dtype != bool or array.shape != size:
         kind = type(mask).__name__ if not isinstance(array, np.ndarray) else f"{array.dtype} {list(array.shape)}"
         raise InputError(
-            f"{name} has to be bool {list(size)}, the pixels that the model saw; this is {kind}. "
+            f"{name} must be bool {list(size)}, the pixels of the model's input; this is {kind}. "
             "model.preprocessing.mask(...) makes one from a mask of the photo."
         )
     return array

@@ -1,4 +1,4 @@
-"""What a metric of maps is: the numbers that it gives, what they are called, and what computes them."""
+"""Metrics of maps: the numbers that they return, their names, and the functions that compute them."""
 
 import inspect
 import math
@@ -23,20 +23,21 @@ PERCENT = "%"
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """One number that a metric gives of each map: a column of rows, tables and plots."""
+    """One number per map that a metric returns: a column of rows, tables and plots."""
 
     name: str
-    """Of the column in rows: "insdel"."""
+    """Name of the column in rows: "insdel"."""
     label: str = ""
-    """At the head of tables: "InsDel"; by default the name."""
+    """Head of the column in tables: "InsDel"; by default the name."""
     title: str = ""
-    """On axes and in menus: "insertion - deletion"; by default the label."""
+    """Title on axes and in menus: "insertion - deletion"; by default the label."""
     better: Better = "higher"
     """Which values are better."""
     unit: str = PERCENT
-    """"%" for shares, which tables and plots show times 100; any other unit, or none, for numbers shown as they are."""
+    """"%" for fractions, which tables and plots multiply by 100; any other unit, or none, for numbers shown
+    unchanged."""
     digits: int = 2
-    """After the decimal point in tables."""
+    """Number of decimals in tables."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -49,20 +50,20 @@ class MetricColumn:
 
     @property
     def factor(self) -> float:
-        """What a row's value is multiplied by where it is shown."""
+        """The factor by which a row's value is multiplied for display."""
         return 100 if self.unit == PERCENT else 1
 
     @property
     def title_with_unit(self) -> str:
-        """For an axis: "insertion - deletion (%)"."""
+        """The title for an axis: "insertion - deletion (%)"."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     def with_error(self, value: float | None, error: float | None, sign: str = "") -> str:
-        """A number that is shown with its standard error, with the column's digits; empty for none and NaN.
+        """A number with its standard error as text, with the column's digits; empty for None and NaN.
 
         Args:
-            value: In the column's unit.
-            error: Likewise.
+            value: The number, in the column's unit.
+            error: Its standard error, in the same unit.
             sign: "+" to show the sign of positive numbers too.
         """
         if value is None or error is None or math.isnan(value):
@@ -72,7 +73,7 @@ class MetricColumn:
 
 
 def units(columns: Iterable[MetricColumn]) -> str:
-    """What numbers of the columns are in: "In percent", or "In percent, Entropy in bits"."""
+    """The units of the columns as text: "In percent", or "In percent, Entropy in bits"."""
     texts = ["In percent"]
     for column in columns:
         if column.unit != PERCENT:
@@ -82,7 +83,7 @@ def units(columns: Iterable[MetricColumn]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class MetricInput:
-    """One map and what a metric may read beside it."""
+    """One map and everything that a metric may read with it."""
 
     model: HookedModel
     image: Float[Tensor, "1 3 height width"]
@@ -91,9 +92,9 @@ class MetricInput:
     mask: Mask | None = None
     """The object's pixels as the model sees them; None for metrics without `needs_masks`."""
     ignored: Mask | None = None
-    """Pixels that count neither for the object nor for the rest, where the data set marks such."""
+    """Pixels that count neither for the object nor for the rest, if the data set marks some."""
     protocol: CurveProtocol | None = None
-    """Of the run's curves; None for metrics without `reads_protocol`."""
+    """Protocol of the run's curves; None for metrics without `reads_protocol`."""
     batch_size: int = 64
     """Images to run at once; it must not change results."""
 
@@ -101,26 +102,26 @@ class MetricInput:
 Compute = Callable[..., Mapping[str, Any]]
 """(MetricInput, **options) -> a value for each column and each of the details. Keyword-only parameters are options.
 
-NaN stands for no value, and such images are left out of means.
+NaN means no value, and such images are left out of means.
 """
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: one computation that gives one or more numbers of each map."""
+    """A metric: one computation that returns one or more numbers per map."""
 
     name: str
-    """What users call it, as in `cl.benchmark(metrics=["localisation"])`."""
+    """Name of the metric, as in `cl.benchmark(metrics=["localisation"])`."""
     columns: tuple[MetricColumn, ...]
     compute: Compute
     needs_masks: bool = False
-    """It reads the object's mask."""
+    """Whether it reads the object's mask."""
     reads_protocol: bool = False
-    """It reads the run's curve protocol, which then decides its numbers."""
+    """Whether it reads the run's curve protocol, on which its numbers then depend."""
     default: bool = False
-    """Benchmarks and sweeps compute it where no metrics are chosen: with masks only, if it needs them."""
+    """Whether benchmarks and sweeps compute it if no metrics are chosen; only with masks, if it needs them."""
     details: Mapping[str, Literal["number", "numbers"]] = field(default_factory=dict)
-    """Further columns of rows, which no table shows: curves, say."""
+    """Further columns of rows that tables do not show, such as curves."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -129,10 +130,10 @@ class Metric:
         return {one.name: one.default for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Refuse options that it does not have.
+        """Raise InputError for options that it does not have.
 
         Raises:
-            InputError: says which, and which there are.
+            InputError: the message gives the unknown option and the known ones.
         """
         known = list(self.options)
         for name in options:
@@ -144,7 +145,7 @@ class Metric:
         """Its columns and details for one map.
 
         Raises:
-            InputError: it does not return one number for each of its columns; others come from what it computes.
+            InputError: it does not return one number per column; or raised by its computation.
         """
         result = self.compute(given, **options)
         wanted = [*(column.name for column in self.columns), *self.details]
@@ -161,5 +162,5 @@ class Metric:
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"The metric {self.name} must return numbers; {name} is {value!r}.") from error
         if np.isinf(number):
-            raise InputError(f"The metric {self.name} gives {name} = {number}, of which no mean can be taken.")
+            raise InputError(f"The metric {self.name} returned {name} = {number}, which cannot be averaged.")
         return number

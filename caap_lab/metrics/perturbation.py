@@ -1,4 +1,4 @@
-"""Insertion and deletion: does the score rise with the pixels that a map calls important, and fall without them?"""
+"""Insertion and deletion: whether the score rises with a map's most important pixels, and falls without them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
 
 Curve = Float[np.ndarray, " point"]
 WHAT = "insertion and deletion"
-"""Beside a progress bar."""
+"""Label of the progress bar."""
 
 
 @dataclass(frozen=True, eq=False)
 class PerturbationCurves:
-    """Insertion and deletion of one map: the target's score over the share of pixels changed, highest score first."""
+    """Insertion and deletion curves of one map: the score by fraction of changed pixels, highest score first."""
 
     shares: Curve
-    """Of the image's pixels."""
+    """Fractions of changed pixels."""
     insertion_curve: Curve
     deletion_curve: Curve
     target: int | Contrast | Logit | Direction | FunctionOfLogits
-    """What is scored: a class's index, or what was given with classes as indices."""
+    """The scored target: a class index, or the given target with classes as indices."""
     target_name: str
     method: str
     model_name: str
     protocol: CurveProtocol
     score_name: str = "probability"
-    """What is read of the target: its "probability", "logit" and so on."""
+    """The score of the target: its "probability", "logit" and so on."""
 
     @property
     def insertion(self) -> float:
@@ -78,7 +78,7 @@ class PerturbationCurves:
         return float(np.trapezoid(curve, self.shares) / (self.shares[-1] - self.shares[0]))
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Both curves; see `caap_lab.plots.curves.plot_curves`."""
+        """Axes with both curves; see `caap_lab.plots.curves.plot_curves`."""
         from caap_lab.plots.curves import plot_curves
 
         return plot_curves(
@@ -120,37 +120,37 @@ def insertion_deletion(
     progress: bool = True,
     **changes: Unpack[ProtocolChanges],
 ) -> PerturbationCurves | list[PerturbationCurves]:
-    """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for what each map explains.
+    """Insertion and deletion curves of maps (RISE, Petsiuk et al. 2018), for the target of each map.
 
     ```python
     curves = cl.insertion_deletion(model, image, m, protocol="patches")
     curves.insertion, curves.deletion, curves.plot()
     ```
 
-    A contrast of two classes is scored by p(a) / (p(a) + p(b)), one against the mean of all classes by the class's own
-    probability; directions and functions of the logits have no probability, and are scored by their value.
+    The score of a contrast of two classes is p(a) / (p(a) + p(b)), that of one against the mean of all classes the
+    class's own probability; directions and functions of the logits have no probability, and their score is their value.
 
     Args:
         model: The model whose score is read.
         images: The images that the maps are of; one image for several maps of it.
         maps: A map, or several.
-        target: What to score, for all maps, see `cl.contrast`; by default what each map explains.
+        target: The target to score, for all maps, see `cl.contrast`; by default that of each map.
         protocol: A name from `caap_lab.metrics.protocol.PROTOCOLS`, or a `CurveProtocol`.
-        batch_size: Changed images run at once, whatever map they belong to; bounds memory.
-        progress: Show a progress bar, for one map where it takes more than a moment.
-        **changes: Choices that differ from the protocol's: `deletion_base="black"`, `step="patch"`, `score="logit"`.
+        batch_size: Changed images run at once, of any maps; limits memory.
+        progress: Show a progress bar, for one map if it takes more than a second.
+        **changes: Settings that differ from the protocol's: `deletion_base="black"`, `step="patch"`, `score="logit"`.
 
     Returns:
         Curves of one map, or a list of curves.
 
     Raises:
-        InputError: something given does not fit, before anything runs.
+        InputError: an argument is invalid; raised before anything runs.
     """
     check_kind(model, "insertion_deletion", tuple(KINDS))
     check_count("batch_size", batch_size)
     chosen = curve_protocol(protocol, **changes)
     if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":
-        chosen = replace(chosen, probability="sigmoid")  # the curves say so
+        chosen = replace(chosen, probability="sigmoid")  # the curves record it
     given = checked_maps(model, images, maps, target)
     _check_scored(given, chosen)
     curves = _Curves(given, chosen)
@@ -163,13 +163,13 @@ def insertion_deletion(
 
 
 def _check_scored(given: CheckedMaps, protocol: CurveProtocol) -> None:
-    """Refuse a protocol that asks for a class or a probability, for a target that has none."""
+    """Raise InputError if a protocol needs a class or a probability that the target does not have."""
     bases = {protocol.insertion_base, protocol.deletion_base}
     asks = "score='top1'" if protocol.score == "top1" else "the base 'mda_blur'" if "mda_blur" in bases else ""
     for target in given.targets:
         if asks and not target.has_probability:
             raise InputError(
-                f"{asks} of the protocol {protocol.name!r} needs a class or a contrast of classes, and the target is "
+                f"{asks} of the protocol {protocol.name!r} needs a class or a contrast of classes, but the target is "
                 f"{target.name}, which has no probability. Use another protocol, or target=... for the curves."
             )
 
@@ -178,17 +178,17 @@ class _Piece(NamedTuple):
     """Some points of one curve."""
 
     curve: Tensor
-    """Where their scores go."""
+    """The tensor for their scores."""
     counts: Int[Tensor, " point"]
     order: Int[Tensor, "height width"]
     front: Float[Tensor, "3 height width"]
-    """Shown where a pixel is changed."""
+    """The image shown at changed pixels."""
     back: Float[Tensor, "3 height width"]
     target: Target
 
 
 class _Curves:
-    """The curves of several maps while they fill up; points of different maps share a batch."""
+    """The curves of several maps while they are computed; points of different maps share a batch."""
 
     def __init__(self, given: CheckedMaps, protocol: CurveProtocol) -> None:
         self.model, self.images, self.maps, self.targets = given.model, given.images, given.maps, given.targets
@@ -200,7 +200,7 @@ class _Curves:
         self.scores = [torch.zeros(2, len(counts), dtype=torch.float64, device="cpu") for counts in self.counts]
 
     def run(self, batch_size: int, bar: Any) -> None:
-        """Fill all curves, `batch_size` changed images at a time."""
+        """Compute all curves, `batch_size` changed images at a time."""
         model = self.model
         batch_size = images_at_once(model.body, batch_size)
         batch = torch.empty(batch_size, 3, *model.preprocessing.image_size, device=model.device, dtype=model.dtype)
@@ -243,14 +243,14 @@ class _Curves:
             bar.update()
 
     def _score(self, batch: Tensor, pieces: list[_Piece]) -> None:
-        """Begin with a batch; where a GPU is at it, what is read are the scores of the batch before."""
+        """Start a batch; on a GPU, the scores of the previous batch are read meanwhile."""
         targets = [piece.target for piece in pieces for _ in piece.counts]
         begun = scores_under_way(self.model, batch, targets, self.protocol.score, self.protocol.probability)
         self._under_way.append((pieces, begun, self._later.mark()))
         self._read(self._later.ahead)
 
     def _read(self, left: int) -> None:
-        """Read the scores of all batches but the last ones."""
+        """Read the scores of all batches except the last `left`."""
         while len(self._under_way) > left:
             pieces, begun, mark = self._under_way.pop(0)
             with self._later.reading(mark):

@@ -1,4 +1,4 @@
-"""How insertion and deletion curves are made: every choice by name, and the conventions of published evaluations."""
+"""Protocols of insertion and deletion curves: all settings by name, and the conventions of published evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,7 +18,7 @@ ROUNDINGS = ("nearest", "down")
 
 @dataclass(frozen=True)
 class CurveProtocol:
-    """Everything that an insertion or deletion number depends on, besides the model, the image and the map.
+    """All settings on which insertion and deletion depend, apart from the model, the image and the map.
 
     ```python
     mine = cl.CurveProtocol("mine", step="patch", deletion_base="black")
@@ -26,29 +26,30 @@ class CurveProtocol:
     ```
 
     Raises:
-        InputError: a value is not known; the message lists those that are.
+        InputError: a value is unknown; the message lists the known ones.
     """
 
     name: str
     step: int | str | tuple[float, ...] = "row"
-    """Pixels changed a step: a number; "row" (as many as a row has), "8 rows", "patch" (as many as a cell of the map
-    has); or the shares of changed pixels themselves, rising."""
+    """Pixels changed per step: a number; "row" (as many as in a row), "8 rows", "patch" (as many as in a cell of the
+    map); or the fractions of changed pixels themselves, ascending."""
     insertion_base: str = "rise_blur"
-    """What insertion starts from, see `caap_lab.metrics.bases.BASES`."""
+    """Image from which insertion starts; see `caap_lab.metrics.bases.BASES`."""
     deletion_base: str = "zero"
-    """What deletion puts in the place of pixels."""
+    """Image whose pixels replace deleted ones."""
     score: str = "prob"
-    """Of the map's target: "prob", "logit", or "top1" (1 where it is the model's answer, else 0)."""
+    """Score of the map's target: "prob", "logit", or "top1" (1 if it is the model's prediction, otherwise 0)."""
     upsampling: str = "bilinear"
-    """From the map's grid to pixels. Equal pixels change in reading order, for "nearest-exact" after whole cells."""
+    """Interpolation from the map's grid to pixels. Equal pixels change in reading order, with "nearest-exact" by
+    cells."""
     normalise: str = "none"
-    """"monotone": (score - score of the base) / |score of the image - score of the base|, cut to 0..1, made monotone by
-    a running maximum (insertion) or minimum (deletion). The steps have to go from the base to the image."""
+    """"monotone": (score - score of the base) / |score of the image - score of the base|, clipped to 0..1, made
+    monotone by a running maximum (insertion) or minimum (deletion). The steps must go from the base to the image."""
     probability: str = "auto"
-    """What "prob" is: "softmax"; "sigmoid", for a multi-label head, where "top1" asks whether it is above a half; or
-    "auto", a sigmoid for a head with one output and a softmax for any other. Curves say where it was a sigmoid."""
+    """Meaning of "prob": "softmax"; "sigmoid", for a multi-label head, where "top1" is whether it is above one half; or
+    "auto", a sigmoid for a head with one output and a softmax for any other. Curves record a sigmoid."""
     rounding: str = "nearest"
-    """How a share of the pixels becomes a number of pixels: the "nearest" one, or "down" (cut off)."""
+    """How a fraction of the pixels becomes a number of pixels: rounded to the "nearest", or "down"."""
 
     def __post_init__(self) -> None:
         for field, known in (
@@ -66,17 +67,17 @@ class CurveProtocol:
             object.__setattr__(self, "step", tuple(self.step))
         if not _is_step(self.step):
             raise InputError(
-                f"step={self.step!r} is not a number of pixels, one of {', '.join(STEPS)}, nor a list of shares "
-                "rising from 0 or more to at most 1."
+                f"step={self.step!r} is not a number of pixels, one of {', '.join(STEPS)}, or an ascending list "
+                "of fractions from 0 to 1."
             )
         if self.normalise != "none" and isinstance(self.step, tuple) and (self.step[0], self.step[-1]) != (0, 1):
             raise InputError(
-                f"normalise={self.normalise!r} needs the scores of the base and of the whole image, so that the shares "
-                f"in step have to go from 0 to 1; these go from {self.step[0]} to {self.step[-1]}."
+                f"normalise={self.normalise!r} needs the scores of the base and of the complete image, so the "
+                f"fractions in step must go from 0 to 1; these go from {self.step[0]} to {self.step[-1]}."
             )
 
     def counts(self, size: tuple[int, int], grid: tuple[int, int]) -> list[int]:
-        """Pixels that are changed at each point of a curve."""
+        """Number of changed pixels at each point of a curve."""
         pixels = size[0] * size[1]
         if isinstance(self.step, tuple):
             whole = int if self.rounding == "down" else round
@@ -86,16 +87,16 @@ class CurveProtocol:
         return [*range(0, pixels, step), pixels]
 
     def to_dict(self) -> dict[str, Any]:
-        """All choices, as results keep them; `probability` and `rounding` only where they are not the default."""
+        """All settings, as results record them; `probability` and `rounding` only if they are not the default."""
         choices = asdict(self)
         for field, default in (("probability", "auto"), ("rounding", "nearest")):
-            if choices[field] == default:  # keys of older results did not have it
+            if choices[field] == default:  # missing in keys of older results
                 del choices[field]
         return choices
 
 
 class ProtocolChanges(TypedDict, total=False):
-    """The same choices as keyword arguments that change a protocol's."""
+    """The same settings as keyword arguments that override those of a protocol."""
 
     step: int | str | Sequence[float]
     insertion_base: str
@@ -131,10 +132,10 @@ PROTOCOLS: dict[str, CurveProtocol] = {
         CurveProtocol("mda", insertion_base="mda_blur", normalise="monotone"),
     )
 }
-"""Conventions by name: what is the authors' (in their paper or public code), and what is ours.
+"""Conventions by name, with what follows the authors (their paper or public code) and what is our choice.
 
-Ours in all of them: curves are of the map's own target; pixels of equal score change in reading order, where the
-authors' sorting leaves their order open; an area is divided by the range of shares, of the pixels that really changed.
+Ours in all of them: curves are of the map's own target; pixels of equal score change in reading order, which the
+authors' sorting does not define; an area is divided by the range of fractions, of the pixels actually changed.
 
 - "rise": Petsiuk et al. 2018, arXiv 1806.07421, for single images; 224 steps at 224 pixels. All of it is the authors'.
   The default, and our reading of CAAP's evaluation, which cites RISE and gives no further detail.
@@ -143,24 +144,24 @@ authors' sorting leaves their order open; an area is divided by the range of sha
 - "tis": Transformer Input Sampling, Englebert et al. 2023. Theirs are the steps and the weaker blur on both sides.
 - "chefer": Chefer et al. 2021, arXiv 2012.09838. Theirs is the deletion ("positive perturbation"): 10 to 90 % of the
   pixels, cut off to whole ones, are set to 0 before normalisation, which is black, and the top-1 answer is compared
-  with the target (theirs is the image's label or the prediction). They have no insertion: ours shows what their
-  "negative perturbation", which deletes the lowest pixels, leaves, read from the other end.
+  with the target (theirs is the image's label or the prediction). They have no insertion: ours is their "negative
+  perturbation", which deletes the lowest pixels, read from the other end.
 - "mutex": Marchetti et al. 2025. Theirs are the shares of 1, 5, 10, 20, 30 ... 100 %, cut off to whole pixels; the
   base, which their code calls black and is zero after normalisation; and whole cells. Their areas are sums over
   percentages, on a scale of 0 to 100, and that of the deletion begins with a score of 0 at 0 %; ours are means.
-- "xplique": the defaults of the Xplique library: ten steps, cut off to whole pixels, and zeros. Ours is the softmax, as
-  the library takes whatever the model gives out.
+- "xplique": the defaults of the Xplique library: ten steps, cut off to whole pixels, and zeros. Ours is the softmax,
+  because the library uses the model's output as it is.
 - "mda": Walker et al. 2025. Theirs are RISE's steps, the blur that is widened until the target's probability is at most
-  1 %, zeros for deletion, and curves made monotone between base and image. They leave out images where no blur
-  suffices, that the model is less than 60 % sure of, or that it gets wrong; ours keeps them, with the widest blur.
+  1 %, zeros for deletion, and curves made monotone between base and image. They leave out images for which no blur
+  suffices, the model's confidence is below 60 %, or its prediction is wrong; ours keeps them, with the widest blur.
 """
 
 
 def curve_protocol(protocol: str | CurveProtocol = "rise", **changes: Unpack[ProtocolChanges]) -> CurveProtocol:
-    """A protocol by name, with some of its choices changed: `curve_protocol("rise", deletion_base="black")`.
+    """A protocol by name, with some settings changed: `curve_protocol("rise", deletion_base="black")`.
 
     Raises:
-        InputError: there is no such protocol or choice.
+        InputError: there is no such protocol or setting.
     """
     if not isinstance(protocol, CurveProtocol):
         if protocol not in PROTOCOLS:

@@ -1,4 +1,4 @@
-"""SaCo: are a map's scores in proportion to what its patches do to the model's answer?"""
+"""SaCo: whether a map's scores are in proportion to the effects of its pixels on the model's output."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,26 +23,26 @@ from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike
 
 GROUPS = 10
-"""Groups of pixels, K, as in the paper's experiments."""
+"""Number K of groups of pixels, as in the paper's experiments."""
 
 
 @dataclass(frozen=True, eq=False)
 class Saco:
-    """SaCo of one map, with what it is made of."""
+    """SaCo of one map, with the scores and effects of its groups."""
 
     value: float
-    """From -1 (the order of effects is the reverse of the scores') to 1 (it is theirs); NaN for a constant map."""
+    """From -1 (the order of effects is the reverse of that of scores) to 1 (the same order); NaN for a constant map."""
     group_scores: Float[np.ndarray, " group"]
     """Mean score of each group's pixels, from the highest to the lowest."""
     group_effects: Float[np.ndarray, " group"]
-    """How far the target's probability falls when the group's pixels are replaced."""
+    """Drop of the target's probability when the group's pixels are replaced."""
     target_name: str
     method: str
     model_name: str
     upsampling: str
 
     def __repr__(self) -> str:
-        """The number, and what it is of."""
+        """The value, with method, model and target."""
         return (
             f"Saco: {self.method} of {self.model_name} for {self.target_name!r}: {self.value:z.4f} "
             f"({len(self.group_scores)} groups)"
@@ -68,35 +68,35 @@ def saco(
     ```
 
     Pixels are ranked by their score and cut into K groups of equal size. Each group in turn is replaced by the image's
-    mean colour; its effect is how far the target's probability falls. For each pair of groups the difference of their
-    mean scores counts for the map where the group of higher score has at least the effect of the other, and against it
-    where it has not (the paper's Algorithm 1):
+    mean colour; its effect is the drop of the target's probability. For each pair of groups the difference of their
+    mean scores counts for the map if the group with the higher score has at least the effect of the other, and against
+    it otherwise (the paper's Algorithm 1):
 
         SaCo = sum_{i<j} ± (s_i - s_j) / sum_{i<j} |s_i - s_j|,   + where effect_i >= effect_j
 
-    Unlike the areas of insertion and deletion it depends on the scores themselves, not on their order alone; adding a
-    number to all of them, or multiplying them by a positive one, changes nothing. Signed maps enter as they are: the
-    pixels that speak against the target are the last groups. A map whose scores are all equal has no SaCo (NaN). The
-    cost is K + 1 forward passes. Mean scores stand for the paper's sums, so that groups whose sizes differ by a pixel,
-    where K does not divide the image, compare; elsewhere both give the same number.
+    Unlike the areas of insertion and deletion it depends on the scores themselves, not only on their order; adding a
+    number to all of them, or multiplying them by a positive one, changes nothing. Signed maps are used unchanged: the
+    pixels that count against the target are the last groups. A map whose scores are all equal has no SaCo (NaN). The
+    cost is K + 1 forward passes. Mean scores replace the paper's sums, so that groups can be compared whose sizes
+    differ by a pixel because K does not divide the image; otherwise both give the same value.
 
     Args:
-        model: The model whose answer is read.
+        model: The model whose output is read.
         images: The images that the maps are of; one image for several maps of it.
         maps: A map, or several.
-        target: Whose probability is read, see `cl.contrast`; by default what each map explains. Directions and
-            functions of the logits have no probability; what is read is their value.
-        groups: How many groups, K; 10 as in the paper's experiments.
-        upsampling: From the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic". Pixels of equal score
-            come in reading order.
-        batch_size: Changed images run at once; bounds memory.
-        progress: Show a progress bar, for one map where it takes more than a moment.
+        target: The target whose probability is read, see `cl.contrast`; by default that of each map. Directions and
+            functions of the logits have no probability; their value is read instead.
+        groups: Number K of groups; 10 as in the paper's experiments.
+        upsampling: Interpolation from the map's grid to pixels: "bilinear", "nearest-exact" or "bicubic". Pixels of
+            equal score are in reading order.
+        batch_size: Changed images run at once; limits memory.
+        progress: Show a progress bar, for one map if it takes more than a second.
 
     Returns:
         SaCo of one map, or a list.
 
     Raises:
-        InputError: something given does not fit, before anything runs.
+        InputError: an argument is invalid; raised before anything runs.
     """
     check_kind(model, "saco", tuple(KINDS))
     check_count("batch_size", batch_size)
@@ -131,7 +131,7 @@ def saco(
 
 
 def coefficient(scores: Float[np.ndarray, " group"], effects: Float[np.ndarray, " group"]) -> float:
-    """Algorithm 1 of the paper, for groups whose scores do not rise; NaN where they are all equal."""
+    """Algorithm 1 of the paper, for groups in descending order of score; NaN if all are equal."""
     first, second = np.triu_indices(len(scores), k=1)
     weights = scores[first] - scores[second]
     total = np.abs(weights).sum()
@@ -141,7 +141,7 @@ def coefficient(scores: Float[np.ndarray, " group"], effects: Float[np.ndarray, 
 
 
 def _group_of_pixels(m: AttributionMap, upsampling: str, groups: int) -> Int[Tensor, "height width"]:
-    """Each pixel's group: pixels of rank r are in group floor(r K / n)."""
+    """The group of each pixel: a pixel of rank r is in group floor(r K / n)."""
     order = change_order(m, upsampling)
     return order * groups // order.numel()
 
@@ -161,7 +161,7 @@ def _effects(
     target: Target,
     batch_size: int,
 ) -> Float[np.ndarray, " group"]:
-    """How far the target's probability falls without each group's pixels."""
+    """Drop of the target's probability without each group's pixels."""
     mean = image.mean(dim=(2, 3), keepdim=True)
     places = torch.arange(-1, groups, device=image.device)[:, None, None, None]  # -1: the image itself
     values = [

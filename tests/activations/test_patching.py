@@ -156,7 +156,7 @@ def test_gradients_flow_through_a_patched_run() -> None:
         (Patch("logits", tokens=[0]), "no tokens"),
         (Patch("resid_pre", tokens=[]), "No tokens"),
         (Patch("resid_pre", tokens=[17]), "tokens 0 to 16"),
-        (Patch("resid_pre", tokens=torch.zeros(1, 17, dtype=torch.bool)), "no token at all"),
+        (Patch("resid_pre", tokens=torch.zeros(1, 17, dtype=torch.bool)), "selects no token"),
         (Patch("resid_pre", tokens=torch.ones(2, 17, dtype=torch.bool)), r"\[1 images"),
         (Patch("resid_pre", heads=[0]), "no heads"),
         (Patch("z", heads=[3]), "heads 0 to 2"),

@@ -129,5 +129,5 @@ def test_wrong_replacements_are_refused(store: cl.ActivationStore) -> None:
     for labels in (None, "ab"):
         with pytest.raises(InputError, match="must be a sequence"):
             store.class_mean(labels)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="Labels are names or numbers"):
+    with pytest.raises(InputError, match="Labels must be names or numbers"):
         store.class_mean([[1]] * len(store))  # type: ignore[list-item]

@@ -143,7 +143,7 @@ def test_scores_of_caap_with_every_target(score: str) -> None:
         m = cl.caap(model, image, contrast, score=score)
         assert torch.allclose(m.scores, expected, atol=1e-12) and (m.target, m.score) == (contrast, score)
         if "sigmoid" in score:
-            with pytest.raises(cl.InputError, match="does not follow from caap's scores of all classes"):
+            with pytest.raises(cl.InputError, match="cannot be computed from caap's scores of all classes"):
                 of_class.for_target(contrast)
         else:
             other = of_class.for_target(contrast)
@@ -156,7 +156,7 @@ def test_scores_of_caap_with_every_target(score: str) -> None:
             found = cl.caap(model, image, target).scores + plus_bias
             assert torch.allclose(found, every.all_scores[..., 4], atol=1e-12)
         else:
-            with pytest.raises(cl.InputError, match=f"score='{score}' is a probability, and the target .* has none"):
+            with pytest.raises(cl.InputError, match=f"score='{score}' is a probability, but the target .* has none"):
                 cl.caap(model, image, target, score=score)
 
 
@@ -166,11 +166,11 @@ def test_a_map_is_read_for_other_targets() -> None:
     assert m.all_scores is not None
     spread = m.for_target(lambda logits: logits.amax(1) - logits.amin(1))
     assert torch.equal(spread.scores, m.all_scores.amax(-1) - m.all_scores.amin(-1)) and spread.target_class is None
-    with pytest.raises(cl.InputError, match="The direction 'd' is no class"):
+    with pytest.raises(cl.InputError, match="The direction 'd' is not a class"):
         m.for_target(cl.direction(torch.ones(24), "d"))
     cl.register("of all", lambda model, images, targets: torch.rand(len(images), 4, 4, 7), score="attribution to prob")
     try:
-        with pytest.raises(cl.InputError, match="does not follow from of all's scores"):
+        with pytest.raises(cl.InputError, match="cannot be computed from of all's scores"):
             cl.attribute(model, random_images(model, 1), "of all", cl.contrast(1, 2))
     finally:
         METHODS.pop("of all")

@@ -188,10 +188,10 @@ def test_what_has_no_rule_is_refused() -> None:
     images, targets = random_images(model, 1), targets_of(model, 3, 1)
     with (
         cl.libragrad(model),
-        pytest.raises(cl.InputError, match="follow LibraGrad here; leave that context for AttnLRP"),
+        pytest.raises(cl.InputError, match="follows LibraGrad; leave that context to use AttnLRP"),
     ):
         attn_lrp(model, images, targets)
-    with pytest.raises(cl.InputError, match="patch_gamma is of the convolution behind the pixels"):
+    with pytest.raises(cl.InputError, match="patch_gamma applies to the patch convolution"):
         attn_lrp(model, images, targets, patch_gamma=0.1)
     stem = build("conv_stem")
     with pytest.raises(cl.InputError, match="AttnLRP has no rules for this model's convolutional stem"):

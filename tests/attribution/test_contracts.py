@@ -100,7 +100,7 @@ def test_a_map_is_of_its_image_and_target_alone(name: str, options: Options, sub
             cl.attribute(model, images, name, [1, 4], progress=False, **options)
         return
     if not model.gives(METHODS[name].reads):
-        with pytest.raises(cl.InputError, match=f"{name} reads feature maps, and {subject} has none; methods that run"):
+        with pytest.raises(cl.InputError, match=f"{name} needs feature maps, but {subject} has none; methods that run"):
             cl.attribute(model, images, name, [1, 4], progress=False, **options)
         return
     with untouched(model, images):

@@ -86,7 +86,7 @@ def test_targets_that_are_not_there(found: AttributionMap) -> None:
     with pytest.raises(InputError, match="0 to 6"):
         found.for_target(7)
     single = cl.AttributionMap(**{**found.__dict__, "all_scores": None})
-    with pytest.raises(InputError, match="one class at a time"):
+    with pytest.raises(InputError, match="one target at a time"):
         single.for_target(1)
 
 

@@ -58,7 +58,7 @@ def test_a_difference_says_what_was_subtracted_from_what(caap: AttributionMap, m
     assert figure.axes[-1].get_ylabel() == "difference in logit"
     assert figure.get_supxlabel().startswith(f"first (cutoff {cutoff}), second (cutoff 1), method caap")
     assert repr(found).startswith(f"AttributionMap: {found.method} of")
-    with pytest.raises(InputError, match="one class at a time"):
+    with pytest.raises(InputError, match="one target at a time"):
         found.for_target(1)
     nested = found - (early - caap)
     assert nested.score == "difference in logit" and nested.method == f"({found.method}) - ({(early - caap).method})"
@@ -73,7 +73,7 @@ def test_a_difference_of_two_classes_is_their_contrast(caap: AttributionMap, mod
 
 
 def test_methods_are_compared_by_ranks(caap: AttributionMap, rollout: AttributionMap) -> None:
-    with pytest.raises(InputError, match=r"no common unit. Compare their ranks: a.ranks\(\) - b.ranks\(\)"):
+    with pytest.raises(InputError, match=r"units differ. Compare their ranks: a.ranks\(\) - b.ranks\(\)"):
         caap - rollout
     found = caap.ranks() - rollout.ranks()
     assert found.method == "caap - rollout" and found.score == "difference in rank"
@@ -85,9 +85,9 @@ def test_methods_are_compared_by_ranks(caap: AttributionMap, rollout: Attributio
 
 def test_maps_that_cannot_be_subtracted(caap: AttributionMap) -> None:
     for other, message in [
-        (replace(caap, image=255 - caap.image), "maps of two images"),
-        (replace(caap, scores=caap.scores[:1], all_scores=None), "only maps on one grid"),
-        (replace(caap, score="prob"), "caap is logit, and one of caap is prob"),
+        (replace(caap, image=255 - caap.image), "maps of different images"),
+        (replace(caap, scores=caap.scores[:1], all_scores=None), "only maps on the same grid"),
+        (replace(caap, score="prob"), "caap is logit, but one of caap is prob"),
     ]:
         with pytest.raises(InputError, match=message):
             caap - other

@@ -63,7 +63,7 @@ def test_what_cannot_be_mapped_is_refused() -> None:
     wrong = lambda model, images, targets: torch.zeros(5, 5)  # noqa: E731
     cl.register("wrong", wrong)
     try:
-        with pytest.raises(cl.InputError, match=r"wrong must give scores \[1, row, col\]; it gave \[5, 5\]"):
+        with pytest.raises(cl.InputError, match=r"wrong must return scores \[1, row, col\]; it returned \[5, 5\]"):
             cl.attribute(model, image, "wrong")
     finally:
         del METHODS["wrong"]

@@ -92,7 +92,7 @@ def test_scores_that_are_not_finite_are_refused(name: str, monkeypatch: pytest.M
         return runner.MapJob(name, "level", 1, lambda images, targets: [runner.BatchScores(scores, [0], "logit", {})])
 
     monkeypatch.setitem(METHODS, name, replace(METHODS[name], prepare=broken))
-    with pytest.raises(cl.InputError, match=f"{name} gives NaN or infinity on this image"):
+    with pytest.raises(cl.InputError, match=f"{name} returns NaN or infinity on this image"):
         cl.attribute(model, image, name, 0)
 
 
@@ -107,7 +107,7 @@ def test_a_method_may_have_the_scores_of_all_classes_at_once() -> None:
         assert one.all_scores.shape == (4, 4, model.n_classes)
         assert torch.equal(one.scores, one.all_scores[..., 2]) and torch.equal(other.scores, one.for_target(5).scores)
         cl.register("every", lambda model, images, targets: torch.zeros(len(images), 4, 4, 3))
-        with pytest.raises(cl.InputError, match=r"must give scores \[1, row, col\]"):
+        with pytest.raises(cl.InputError, match=r"must return scores \[1, row, col\]"):
             cl.attribute(model, random_images(model, 1), "every", 0)
     finally:
         del METHODS["every"]

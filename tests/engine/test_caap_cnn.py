@@ -154,7 +154,7 @@ def test_what_a_map_of_a_cnn_says() -> None:
     ("name", "options", "message"),
     [
         ("caap", {"context": "clamped"}, "resnet18 is a CNN, where CAAP runs in the free context"),
-        ("caap", {"context": "frozen"}, "context='frozen'.* leave the three out"),
+        ("caap", {"context": "frozen"}, "context='frozen'.* omit all three"),
         ("caap", {"attention": "cached"}, "no attention to approximate"),
         ("caap", {"tail": "shared"}, "no attention to approximate"),
         ("caap", {"cutoff": 9}, "cutoff=9 must lie from 0"),

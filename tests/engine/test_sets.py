@@ -74,5 +74,5 @@ def test_sets_of_a_cnns_cells() -> None:
 
 
 def test_approximate_tails_are_refused() -> None:
-    with pytest.raises(cl.InputError, match="leave tail out"):
+    with pytest.raises(cl.InputError, match="omit tail"):
         PatchSets.of(build("vit"), CaapSettings(tail="shared"))

@@ -176,7 +176,7 @@ def test_a_quantised_model_gives_paths_but_no_estimates() -> None:
     images = random_images(quantised, 3)
     exact = cl.path_patch(quantised, images[:1], images[1:], "0.1", ["2.0.q", "logits"], 1, progress=False)
     assert np.isfinite(exact.per_image).all()
-    with pytest.raises(cl.InputError, match="screen= takes gradients"):
+    with pytest.raises(cl.InputError, match="screen= needs gradients"):
         cl.path_patch(quantised, images[:1], images[1:], "0.1", "2.0.q", 1, screen=1, progress=False)
-    with pytest.raises(cl.InputError, match="takes gradients"):
+    with pytest.raises(cl.InputError, match="needs gradients"):
         cl.attribution_patching(quantised, images[:1], images[1:2], 1, progress=False)

@@ -209,7 +209,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"patches": [(0, 0), (4, 0)]}, r"Cell \(4, 0\) is outside the 4 x 4 grid"),
     ({"patches": [(0, 0), (0, 0)]}, "names a cell twice"),
     ({"patches": [(0, 0), 3]}, "3 is no cell"),
-    ({"tail": "shared"}, "leave tail out"),
+    ({"tail": "shared"}, "omit tail"),
     ({"context": "free", "attention": "cached"}, "approximate context='clamped'"),
 ]
 

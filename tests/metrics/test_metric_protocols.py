@@ -188,9 +188,9 @@ def test_keys_change_where_numbers_do() -> None:
 def test_shares_need_not_begin_at_0_but_normalisation_needs_both_ends() -> None:
     assert curve_protocol("rise", step=[0.2, 0.4]).step == (0.2, 0.4)
     for step in ([-0.1, 0.5], [0.5, 1.1], [0.5], [0.4, 0.4]):
-        with pytest.raises(cl.InputError, match="rising from 0 or more to at most 1"):
+        with pytest.raises(cl.InputError, match="ascending list of fractions from 0 to 1"):
             curve_protocol("rise", step=step)
-    with pytest.raises(cl.InputError, match=r"have to go from 0 to 1; these go from 0\.1 to 0\.9"):
+    with pytest.raises(cl.InputError, match=r"must go from 0 to 1; these go from 0\.1 to 0\.9"):
         curve_protocol("chefer", normalise="monotone")
     with pytest.raises(cl.InputError, match="rounding='up' is not known; use one of nearest, down"):
         curve_protocol("mutex", rounding="up")

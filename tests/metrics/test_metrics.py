@@ -292,13 +292,13 @@ def test_what_cannot_be_used_is_refused(demo: cl.HookedViT) -> None:
         "A protocol has no 'steps'. Nearest: step": {"steps": 3},
         "step=0 is not a number of pixels": {"step": 0},
         "step='col' is not": {"step": "col"},
-        "rising from 0": {"step": [0.5, 0.2]},
+        "ascending list of fractions": {"step": [0.5, 0.2]},
         "score='probability' is not known; use one of prob": {"score": "probability"},
         "batch_size must be a whole number": {"batch_size": 0},
     }.items():
         with pytest.raises(cl.InputError, match=error.replace("(", "\\(")):
             cl.insertion_deletion(demo, scene.image, m, **options)
-    with pytest.raises(cl.InputError, match="2 maps need as many images, or one for all; 3 were given"):
+    with pytest.raises(cl.InputError, match="2 maps need as many images or one for all, not 3"):
         cl.insertion_deletion(demo, [scene.image] * 3, [m, m])
     with pytest.raises(cl.InputError, match="was made for another model: "):
         cl.insertion_deletion(build("vit"), random_images(build("vit"), 1), m)

@@ -94,7 +94,7 @@ def test_the_model_stays_as_it_is_also_after_an_error(model: cl.HookedViT, image
         return torch.full((len(images), *model.grid), float("nan") if len(calls) > 2 else 1.0)
 
     cl.register("fails", fails, reads="pixels")
-    with pytest.raises(InputError, match="fails, with block 3 shuffled: fails gives NaN"):
+    with pytest.raises(InputError, match="fails, with block 3 shuffled: fails returns NaN"):
         cl.randomisation_check(model, images, "fails", progress=False)
     assert model.fingerprint == before == calls[0]
     assert len(set(calls)) == 3

@@ -129,7 +129,7 @@ def test_patches_and_sweeps_of_the_pooling() -> None:
     zeroed = torch.stack([model.run_patched(first, Patch("attn_pool.z", heads=h))[0, 0] for h in range(3)])
     assert torch.allclose(torch.from_numpy(found.values[0]).float(), zeroed.detach(), atol=1e-5)
     assert (zeroed - plain[0, 0]).abs().min() > 1e-5
-    with pytest.raises(InputError, match="1 learned latents and no tokens"):
+    with pytest.raises(InputError, match="1 learned latents, not tokens"):
         model.run_patched(first, Patch("attn_pool.pattern", tokens=tokens.cls()))
     with pytest.raises(InputError, match="heads 0 to 2"):
         model.run_patched(first, Patch("attn_pool.pattern", heads=3))

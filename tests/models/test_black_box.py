@@ -190,7 +190,7 @@ def test_which_methods_run_is_what_the_model_gives(name: str) -> None:
         ):
             cl.attribute(model, random_images(model, 1), method, 0)
     if maps:
-        with pytest.raises(InputError, match=rf"grad_cam reads feature maps, and naflexvit has none; .* are {able[0]}"):
+        with pytest.raises(InputError, match=rf"grad_cam needs feature maps, but naflexvit has none; .* are {able[0]}"):
             cl.attribute(model, random_images(model, 1), "grad_cam", 0)
     with pytest.raises(InputError, match=r"A sweep of CAAP works on Vision Transformers; .* is a black box"):
         cl.sweep_scores(model, random_images(model, 1))  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_a_model_without_gradients_has_the_methods_that_take_none(forward: Any, 
     assert [name for name in RUN_ON_IT if METHODS[name].runs_on(model)] == [
         name for name in RUN_ON_IT if METHODS[name].backwards.text == "0"
     ]
-    with pytest.raises(InputError, match=rf"grad_cam takes gradients, and Opaque gives none \({reason}.*are simple_in"):
+    with pytest.raises(InputError, match=rf"grad_cam needs gradients, but Opaque has none \({reason}.*are simple_in"):
         cl.attribute(model, image, "grad_cam", 0)
     assert cl.attribute(model, image, "score_cam", 0).scores.isfinite().all()
 

@@ -81,11 +81,11 @@ def test_what_runs_forwards_runs_and_methods_with_gradients_are_refused(
     with monkeypatch.context() as patched:
         patched.setattr(HookedViT, "forward", lambda *_, **__: pytest.fail("the model ran"))
         for name in (name for name, method in METHODS.items() if method.backwards.text != "0"):
-            with pytest.raises(InputError, match=rf"{name} takes gradients, .*qkv is quantised.*run on it are caap"):
+            with pytest.raises(InputError, match=rf"{name} needs gradients, .*qkv is quantised.*run on it are caap"):
                 cl.attribute(model, images, name, 3, progress=False)
         with pytest.raises(InputError, match=r"libragrad needs gradients.*qkv is quantised"), cl.libragrad(model):
             pass
-        with pytest.raises(InputError, match=r"completeness_error takes gradients.*qkv is quantised"):
+        with pytest.raises(InputError, match=r"completeness_error needs gradients.*qkv is quantised"):
             cl.completeness_error(model, images)
     ran = [name for name, method in METHODS.items() if method.backwards.text == "0"]
     assert {"caap", "rollout", "rise", "occlusion", "atman", "simple_insertion"} <= set(ran)

@@ -256,7 +256,7 @@ def test_no_difference_of_two_photos(explorer: Explorer) -> None:
     explorer.compare.kind.value = "photo"
     finished(explorer)
     explorer.difference.first.value, explorer.difference.second.value = "caap", "other caap"
-    assert explorer.message.startswith("These are maps of two images")
+    assert explorer.message.startswith("These are maps of different images")
     assert captions(explorer)[-1] == "no difference" and "difference" not in explorer.shown_maps
 
 
