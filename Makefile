@@ -25,8 +25,8 @@ test: .venv/.dev   ## run the tests, in one process a core, and lint beside them
 	wait $$lint; lint_failed=$$?; cat $$said; \
 	[ $$tests = 0 ] || { echo "the tests failed, see above" >&2; exit $$tests; }; exit $$lint_failed
 
-lint: .venv/.dev   ## style, types and the tree's import rule; all are run before it fails
-	@failed=; for tool in "ruff check" "ruff format --check" mypy lint-imports; do \
+lint: .venv/.dev   ## style, types, the tree's import rule and spelling; all are run before it fails
+	@failed=; for tool in "ruff check" "ruff format --check" mypy lint-imports codespell; do \
 	  echo "$(BIN)/$$tool"; $(BIN)/$$tool || failed="$$failed, $$tool"; \
 	done; [ -z "$$failed" ] || { echo "failed:$${failed#,}; make fix mends what ruff can" >&2; exit 1; }
 

@@ -53,8 +53,9 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 
 def _command(name: str, command: ArgumentParser) -> str:
-    usage = " ".join(command.format_usage().split()).removeprefix("usage: ")
-    parts = [f"## caap-lab {name}", str(command.description), f"<div class=usage markdown>`{usage}`</div>"]
+    given = [str(action.metavar) for action in command._get_positional_actions()]
+    usage = " ".join([command.prog, "[options]", *given])
+    parts = [f"## caap-lab {name}", str(command.description), f"`{usage}`"]
     for group in command._action_groups:
         rows = [row for action in group._group_actions for row in _option(action, command.prog)]
         if rows:

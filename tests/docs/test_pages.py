@@ -15,7 +15,7 @@ from tests.helpers.snippets import run_snippets
 
 WIDTH = 100
 """Columns of code that fit into a box of the site in a window of 1400 pixels, see docs/site.css."""
-QUICK = {"README.md", "start.md", "caap.md", "widgets.md", "image_sizes.md", "demo.md", "overlays.md", "methods.md"}
+QUICK = {"README.md", "start.md", "caap.md", "widgets.md", "image_sizes.md", "demo.md"}
 """Run by default; the others by `make slow`."""
 ELSEWHERE = {"bring_your_model.md", "mechanisms.md"}
 """Run by tests of their own, which also look at what the snippets leave."""

@@ -27,7 +27,7 @@ class Snippet:
 
 
 def snippets(page: Path) -> list[Snippet]:
-    """A page's blocks of Python; the comment `<!-- not run: needs weights -->` above one, unseen by readers, marks it."""
+    """Blocks of Python; the comment `<!-- not run: needs weights -->` above one marks it, unseen by readers."""
     return [Snippet(found[2], found[1] or "") for found in _SNIPPET.finditer(page.read_text(encoding="utf-8"))]
 
 
