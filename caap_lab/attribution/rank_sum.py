@@ -1,9 +1,9 @@
 """The rank sum of two maps: patches that both methods rank high come first.
 
-CAAP says what a patch can do alone, methods of the image's own run what the image loses without it; a patch that both
-rank high is sufficient and needed. Ranks give the two one scale. Equal weights need no tuning: the first principal
-component of two standardised variables has equal weights whatever their correlation, as long as that is positive. (A
-rank sum is Borda's count with two voters.)
+CAAP says what a patch can do alone; methods that read the image's own run say what the image loses without it. A patch
+that both rank high is sufficient and necessary. Ranks put the two on one scale. The weights are equal, and nothing is
+tuned: the first principal component of two standardised variables has equal weights, whatever their positive
+correlation. (A rank sum is a Borda count with two voters.)
 """
 
 from collections.abc import Mapping, Sequence

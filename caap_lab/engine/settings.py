@@ -79,7 +79,7 @@ class CaapSettings:
     )
     direction: str = field(
         default="insert",
-        metadata=_about("patches of the image into the blank, or of the blank into the image", choices=DIRECTIONS),
+        metadata=_about("insert patches into the blank, or remove them from the image", choices=DIRECTIONS),
     )
     context: str | None = field(
         default=None, metadata=_about("what the other tokens do; on a CNN always free", choices=CONTEXTS)
