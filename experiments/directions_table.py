@@ -45,12 +45,10 @@ def differences(results: Results) -> pd.DataFrame:
         found = result.compare(to="caap").rename(columns={"se": "difference_se"})
         means = result.summary()[["model", "metric", "method", "mean", "se"]]
         found = means.merge(found.drop(columns=["to"], errors="ignore"), on=["model", "metric", "method"], how="left")
-        labels = {name: column.label for name, column in result.columns.items()}
-        titles = [
-            f"{labels[m]}, {protocol}" if m in ("insertion", "deletion", "insdel") else labels[m]
-            for m in found["metric"]
-        ]
-        parts.append(found.assign(target=target, column=titles, protocol=protocol))
+        found = found[found["metric"].isin(SHOWN)]
+        titles = {name: column.label for name, column in result.columns.items()}
+        titles["insdel"] += f", {protocol}"
+        parts.append(found.assign(target=target, column=found["metric"].map(titles), protocol=protocol))
     return pd.concat(parts, ignore_index=True)
 
 
