@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from caap_lab.plots.attention import REGION_STYLES, plot_regions
 from caap_lab.plots.lines import plot_lines
@@ -25,7 +26,7 @@ CUTOFFS = {
 
 def draw(measured: Measured, path: Path) -> None:
     """Left: all methods with every target. Right: attention mass, and CAAP's areas, over the blocks."""
-    figure = new_figure(10.5, 0.9 + 0.33 * len(measured.methods))
+    figure = new_figure(10.5, max(6.8, 0.9 + 0.33 * len(measured.methods)))
     grid = figure.add_gridspec(2, 2, width_ratios=[1.1, 1])
     left = figure.add_subplot(grid[:, 0])
     order = sorted(measured.methods, key=lambda label: -float(measured.methods[label][:, MEAN, OTHER].mean()))
@@ -53,7 +54,7 @@ def draw(measured: Measured, path: Path) -> None:
     plot_regions(
         mass, top, styles=styles, ylabel="attention mass (%)", title="attention of an object's patches", legend=False
     )
-    top.legend(fontsize=7, frameon=False, handlelength=3)
+    legend_below(top)
     areas = {
         (cutoff, what): values[:, MEAN, area]
         for what, area in zip(CUTOFFS, (OTHER, REST), strict=True)
@@ -72,8 +73,13 @@ def draw(measured: Measured, path: Path) -> None:
         title="CAAP, contrast to the mean",
         legend=False,
     )
-    bottom.legend(fontsize=7, frameon=False, handlelength=3)
+    legend_below(bottom)
     save_figure(figure, path)
+
+
+def legend_below(ax: Axes) -> None:
+    """A legend below the axis label, as lines fill the panel."""
+    ax.legend(fontsize=8, frameon=False, handlelength=3, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def frame_of(values: Mapping[Any, np.ndarray], names: list[str]) -> pd.DataFrame:
