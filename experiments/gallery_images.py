@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import sklearn
-from PIL import Image
+from PIL import Image, ImageOps
 
 import caap_lab as cl
 from experiments.photos import one
@@ -21,12 +21,10 @@ PHOTOS = {
     "hopper": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
 }
 """Photos that come with scikit-learn and matplotlib."""
-CREDITS = (
-    "*Photos: china.jpg by danielbuechele and flower.jpg by vultilion (both CC BY 2.0, from scikit-learn); "
-    "Grace Hopper by the US Navy (public domain, from matplotlib).*"
-)
 SEED = 5
 """Of the generated scenes."""
+MARGIN = 4
+"""Pixels that stay above and below what is drawn."""
 PALETTE = 160
 """Colours of a PNG."""
 
@@ -77,9 +75,14 @@ def kept_map(shown: Shown, method: str, folder: Path) -> cl.AttributionMap:
 
 
 def write_png(png: bytes, path: Path, colours: int = PALETTE) -> None:
-    """Write a picture with a palette, which makes it a third as large."""
-    with Image.open(BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    """Write a picture without white margins above and below, and with a palette, which makes it a third as large."""
+    with Image.open(BytesIO(png)) as opened:
+        picture = opened.convert("RGB")
+        inked = ImageOps.invert(picture).getbbox()
+        if inked is not None:
+            top, bottom = max(inked[1] - MARGIN, 0), min(inked[3] + MARGIN, picture.height)
+            picture = picture.crop((0, top, picture.width, bottom))
+        small = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     small.save(path, optimize=True)
     print(path, f"{path.stat().st_size / 1024:.0f} kB", flush=True)

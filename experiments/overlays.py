@@ -1,100 +1,39 @@
-"""How maps look over photos: ten pictures under all methods, and the looks that the defaults were chosen from.
+"""How maps look over photos: the looks that the defaults were chosen from.
 
     CAAP_LAB_TEST_DATA=PATH python -m experiments.overlays --out docs/images/overlays
 
 Photos are those that come with scikit-learn and matplotlib, under ViT-tiny from `weights/` of the folder that
-CAAP_LAB_TEST_DATA names; without it there are only generated scenes under the bundled model. Maps are kept in `--maps`.
+CAAP_LAB_TEST_DATA names; without it there are generated scenes under the bundled model. Maps are kept in `--maps`.
 """
 
 import argparse
-import json
-import math
-import os
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-import sklearn
 from jaxtyping import Float
-from PIL import Image
 
 import caap_lab as cl
-from caap_lab.attribution.cost import ModelSize
-from caap_lab.attribution.registry import METHODS
-from caap_lab.data.scenes import Kind
-from caap_lab.plots.gallery import Tile, plot_tiles
 from caap_lab.plots.look import LOOK
 from caap_lab.plots.maps import Pixels, grey, map_colour_map, map_range, overlay_table, plot_image
 from caap_lab.plots.style import figure_png, new_figure
-from experiments.photos import one
+from experiments.gallery_images import PHOTOS, kept_map, photo, photo_model, three_images, write_png
 
-WEIGHTS = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-PHOTOS = {
-    "china": Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg",
-    "flower": Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg",
-    "hopper": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
-}
-SCENES: dict[Kind, int] = {"single": 3, "two": 2, "twice": 1, "spurious": 1}
-OPTIONS: dict[str, dict[str, Any]] = {"rise": {"samples": 300}, "mda": {"steps": 14}}
-"""Of methods that take hundreds of passes."""
 LOOKED_AT = ("caap", "transformer_attribution", "libra_ixg_plus")
 """Without an outlier, with one, and of both signs."""
-COLUMNS = 7
-PALETTE = 160
-"""Colours of a PNG."""
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser("python -m experiments.overlays", description=__doc__)
-    parser.add_argument("--maps", type=Path, default=Path("runs/overlays"), help="where maps are kept")
-    parser.add_argument("--most", type=float, default=120, help="forward passes of a map of a photo; default 120")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--maps", type=Path, default=Path("runs/gallery"), help="where maps are kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    looked_at: list[cl.AttributionMap] = []
-    drawn: set[str] = set()
-    for name, model, image in pictures():
-        size, most = ModelSize.of(model), args.most if name in PHOTOS else math.inf
-        methods = [method for method in METHODS if METHODS[method].passes(size, OPTIONS.get(method)) <= most]
-        maps = [made(model, image, method, args.maps / name) for method in methods]
-        tiles = [Tile(maps[0].image.numpy(), maps[0].caption)]
-        tiles += [Tile(m.image.numpy(), m.method, m.scores.double().numpy(), m.sign == "signed") for m in maps]
-        lines = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
-        write(figure_png(plot_tiles(lines, panel=1.3), dpi=100), args.out / f"{name}.png")
-        if name in PHOTOS or not PHOTOS.keys() & drawn:
-            looked_at += [m for m in maps if m.method in LOOKED_AT]
-        drawn.add(name)
-    write(figure_png(looks(looked_at[: len(LOOKED_AT) * len(PHOTOS)]), dpi=90), args.out / "looks.png")
-
-
-def pictures() -> Iterator[tuple[str, cl.HookedViT, Image.Image]]:
-    """A name, the model and the image of each picture."""
-    folder = Path(os.environ.get("CAAP_LAB_TEST_DATA", "")) / "weights" / WEIGHTS
-    if folder.is_dir():
-        about = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        weights = {"checkpoint": folder / "model.safetensors", "mean": about["mean"], "std": about["std"]}
-        model = cl.load_model(about["timm_model"], **weights)
-        for name, path in PHOTOS.items():
-            yield name, model, cl.load_image(path)  # type: ignore[misc]
-    else:
-        print("No weights in CAAP_LAB_TEST_DATA: scenes only.")
-    demo = cl.load_model("demo")
-    for kind, count in SCENES.items():
-        for index, scene in enumerate(cl.demo_images(kind, count, seed=5)):
-            yield f"{kind}_{index}", demo, scene.image  # type: ignore[misc]
-
-
-def made(model: cl.HookedViT, image: Image.Image, method: str, folder: Path) -> cl.AttributionMap:
-    """The map of a method, from its file if it was made before."""
-    path = folder / f"{method}.safetensors"
-    if not path.exists():
-        print(folder.name, method, flush=True)
-        one(cl.attribute(model, image, method, **OPTIONS.get(method, {}))).save(path)
-    return cl.AttributionMap.load(path)
+    model = photo_model()
+    images = three_images() if model is None else [photo(name, model) for name in PHOTOS]
+    maps = [kept_map(shown, method, args.maps) for shown in images for method in LOOKED_AT]
+    write_png(figure_png(looks(maps), dpi=90), args.out / "looks.png")
 
 
 Curve = Callable[[Float[np.ndarray, " place"]], Float[np.ndarray, " place"]]
@@ -139,15 +78,6 @@ def laid_over(m: cl.AttributionMap, robust: bool, photo: str, curve: Curve | Non
     base = (image if photo == "colour" else grey(image)) / 255
     opacity = LOOK.opacity * table[places][..., 3:]
     return np.rint(255 * (base * (1 - opacity) + table[places][..., :3] * opacity)).astype(np.uint8)
-
-
-def write(png: bytes, path: Path) -> None:
-    """Write a picture with a palette, which makes it a third as large."""
-
-    with Image.open(BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
-    print(path, f"{path.stat().st_size / 1024:.0f} kB")
 
 
 if __name__ == "__main__":
