@@ -31,7 +31,7 @@ from caap_lab.plots.points import plot_points
 from caap_lab.plots.sanity import plot_shuffled
 from caap_lab.plots.style import new_figure, save_figure
 from caap_lab.statistics import standard_error
-from caap_lab.variant import parse_variant
+from caap_lab.variant import Variant, parse_variant
 
 E_CAAP = "E-CAAP=caap:attention=cached"
 QUICK, SLOW = 5, 200
@@ -153,7 +153,13 @@ def _known(model: HookedModel, image: Any, methods: list[str], place: int, path:
 
 
 def _note(args: argparse.Namespace) -> str:
-    photos = f"Photos: the first {args.images} of the last {TEST} of a draw of all with seed 0. " if args.models else ""
+    photos = ""
+    if args.models:
+        weights = ", ".join(map(_weights, map(parse_variant, args.models)))
+        photos = (
+            f"Photos: {Path(args.photos).name}, the first {args.images} of the last {TEST} of a draw of all, seed 0, "
+            f"which nothing was chosen by. Weights: {weights}. "
+        )
     return (
         "Rank correlation (Spearman) of a map with the trained model's, after the head was shuffled, the head and the "
         "upper half of the blocks, and all weights (sizes: of the scores' sizes, for all weights); the same for every "
@@ -165,6 +171,12 @@ def _note(args: argparse.Namespace) -> str:
         f"trained model's prediction for the photo, throughout. Methods by their mean correlation over all steps. "
         f"{photos}{describe()}.\n"
     )
+
+
+def _weights(variant: Variant) -> str:
+    """A model's label and where its weights are from: the checkpoint's file, or the folder that it is named after."""
+    checkpoint = Path(variant.options.get("checkpoint", variant.name))
+    return f"{variant.label} ({checkpoint.parent.name if checkpoint.stem == 'model' else checkpoint.stem})"
 
 
 def order_of(shuffled: pd.DataFrame) -> list[str]:
