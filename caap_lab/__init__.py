@@ -1,7 +1,7 @@
-"""caap_lab: looking inside Vision Transformers, with CAAP at the centre.
+"""caap_lab: a toolkit for looking inside Vision Transformers, built around CAAP.
 
-Importing this package is quick: torch, timm and everything else heavy load when a name is first used. The public names
-stand in `__init__.pyi`.
+Importing this package is fast: torch, timm and other heavy packages are loaded when a name is first used. The public
+names are listed in `__init__.pyi`.
 """
 
 from importlib import import_module
@@ -11,7 +11,7 @@ import lazy_loader
 
 from caap_lab._version import __version__ as __version__
 
-# A wheel has this file beside the package only, where Python finds it when it starts.
+# In a wheel this file is only outside the package, where Python finds it at start-up.
 import_module("caap_lab._torchvision" if find_spec("caap_lab._torchvision") else "caap_lab_torchvision").install()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

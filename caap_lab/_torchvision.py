@@ -1,13 +1,13 @@
-"""Makes ``import torchvision`` work beside a CPU-only torch.
+"""Makes ``import torchvision`` work with a CPU-only torch.
 
-torchvision's wheel is compiled against CUDA; beside a CPU build of torch its compiled operators do not load, and the
-import fails at ``operator torchvision::nms does not exist``, which takes timm down with it. Nothing here calls these
-operators, so declaring their schemas is enough. It has to happen just before torchvision is first imported, by whom
-ever: hence a finder, which costs nothing until then. Where the operators load, nothing is declared.
+torchvision's wheel is compiled against CUDA; with a CPU build of torch its compiled operators do not load, and the
+import fails with ``operator torchvision::nms does not exist``, which also breaks timm. Nothing here calls these
+operators, so declaring their schemas is enough. It has to happen just before torchvision is first imported, by any
+module: hence a finder, which costs nothing until then. If the operators load, nothing is declared.
 
 A script may import timm or torchvision before caap_lab. So the wheel puts this file into site-packages a second time,
 as ``caap_lab_torchvision.py``, with a ``.pth`` file that lets Python install the finder when it starts. That is why it
-imports nothing of caap_lab, and little else.
+does not import caap_lab, and little else.
 """
 
 import sys
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 _SCHEMAS = tuple(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms"))
-_libraries: list[object] = []  # a torch Library lives only as long as something refers to it
+_libraries: list[object] = []  # a torch Library lives only as long as it is referenced
 
 
 class _BeforeTorchvision(MetaPathFinder):
@@ -48,7 +48,7 @@ def declare_missing_operators() -> None:
         try:
             torch.ops.load_library(library)
         except OSError:
-            break  # built for a CUDA that is not here
+            break  # built for a CUDA that is not installed
     try:
         _ = torch.ops.torchvision.nms
     except AttributeError:

@@ -1,3 +1,3 @@
-"""The version, which files that the package writes carry."""
+"""The version, which is recorded in files that the package writes."""
 
 __version__ = "0.1.0"

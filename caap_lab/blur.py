@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @cache
 def rise_kernel(size: int = 11, sigma: float = 5.0) -> Float[Tensor, "size size"]:
-    """RISE's blur kernel: a Gaussian filter of a unit impulse with reflecting borders; sums to 1."""
+    """RISE's blur kernel: a unit impulse under a Gaussian filter with reflecting borders; sums to 1."""
     impulse = np.zeros((size, size))
     impulse[size // 2, size // 2] = 1.0
     return torch.from_numpy(gaussian_filter(impulse, sigma))
@@ -21,7 +21,7 @@ def rise_kernel(size: int = 11, sigma: float = 5.0) -> Float[Tensor, "size size"
 def rise_blur(
     images: Float[Tensor, "batch channel height width"],
 ) -> Float[Tensor, "batch channel height width"]:
-    """Blur images in normalised space with RISE's kernel and zero padding, as RISE's own evaluation does."""
+    """Images blurred in normalised space with RISE's kernel and zero padding, as in RISE's own evaluation."""
     channels = images.shape[1]
     kernel = rise_kernel().to(images).expand(channels, 1, -1, -1)
     return F.conv2d(images, kernel, padding=kernel.shape[-1] // 2, groups=channels)

@@ -9,11 +9,11 @@ from caap_lab._version import __version__
 from caap_lab.errors import InputError
 
 COMMANDS = ("map", "bench", "train", "doctor", "tables", "figures", "lab", "models", "methods")
-"""The files of `caap_lab.commands`."""
+"""The modules of `caap_lab.commands`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status (2 for input that cannot be used)."""
+    """The exit status of a command, after running it (2 for invalid input)."""
     parsed = parser().parse_args(arguments)
     try:
         status = parsed.run(parsed)
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"caap-lab: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader has seen enough, as in `caap-lab models | head`
+    except BrokenPipeError:  # the reader has stopped, as in `caap-lab models | head`
         sys.stdout = None
         return 0
     except OSError as error:

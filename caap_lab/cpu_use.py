@@ -1,4 +1,4 @@
-"""Whether PyTorch's threads have cores of their own: what other programs use, and what to do about it."""
+"""Whether PyTorch's threads compete for cores with other programs, and what to do about it."""
 
 import os
 import time
@@ -8,18 +8,18 @@ import psutil
 
 
 class CpuTimes(NamedTuple):
-    """Seconds since some beginning, of the cores that this process may use."""
+    """CPU seconds since some starting point, on the cores that this process may use."""
 
     wall: float
     busy: float
-    """Of all programs, summed over the cores."""
+    """Seconds of all programs, summed over the cores."""
     own: float
-    """Of this process, summed over its threads."""
+    """Seconds of this process, summed over its threads."""
     cores: int
 
 
 def read_cpu_times() -> CpuTimes:
-    """The counters now; two readings give what was used between them."""
+    """The current counters; the difference of two readings is the use between them."""
     every = psutil.cpu_times(percpu=True)
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
     times = [every[core] for core in allowed if core < len(every)] or every
@@ -28,13 +28,13 @@ def read_cpu_times() -> CpuTimes:
 
 
 def contention(threads: int, before: CpuTimes, after: CpuTimes) -> str:
-    """What to say where threads have to wait for cores that other programs use; empty where they do not.
+    """A warning if threads have to wait for cores that other programs use; empty if they do not.
 
-    Threads of one operation wait for the last of them. With fewer free cores than threads each operation so takes as
-    long as the machine needs to come back to the one that was put aside, many times as long as with a single thread.
+    The threads of one operation wait for the last of them. With fewer free cores than threads each operation therefore
+    takes until the suspended thread runs again, many times as long as with a single thread.
 
     Args:
-        threads: Of PyTorch.
+        threads: Number of PyTorch's threads.
         before: An earlier reading.
         after: A later one.
     """
@@ -54,11 +54,11 @@ def contention(threads: int, before: CpuTimes, after: CpuTimes) -> str:
 
 
 def contention_now(threads: int, seconds: float = 0.5) -> str:
-    """`contention`, measured for a moment.
+    """The result of `contention`, measured over a short time.
 
     Args:
-        threads: That PyTorch has, or would have.
-        seconds: How long to look.
+        threads: Number of threads that PyTorch has, or would have.
+        seconds: Duration of the measurement.
     """
     if threads < 2:
         return ""
@@ -68,7 +68,7 @@ def contention_now(threads: int, seconds: float = 0.5) -> str:
 
 
 def default_threads() -> int:
-    """Threads that PyTorch will start with in a new process, without loading it."""
+    """Number of threads with which PyTorch starts in a new process, without loading it."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if given.isdigit() and int(given) > 0:
         return int(given)

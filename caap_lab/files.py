@@ -1,4 +1,4 @@
-"""Writing files so that a full disk or a killed process never harms what was there before."""
+"""Safe writing of files: a full disk or a killed process never damages existing ones."""
 
 import errno
 import json
@@ -21,26 +21,26 @@ from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-"""The disk is full, a file is larger than allowed, or the user's quota is used up."""
+"""The disk is full, a file is larger than allowed, or the user's quota is exceeded."""
 _LEFTOVER = r"[0-9a-f]{8}(?:-(?P<host>[0-9a-f]{8})-(?P<process>\d+))?"
-"""What stands in a temporary name: a random mark, and who wrote it (older versions left that out)."""
+"""The parts of a temporary name: a random mark, and its writer (omitted by older versions)."""
 
 
 def folder_problem(folder: Path) -> str:
-    """Why files cannot be written into a folder, which need not be there yet; a sentence, empty if they can."""
+    """A sentence that says why files cannot be written into a folder, which need not exist yet; empty if they can."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not place.is_dir():
-        return f"{place} is a file, and a folder should be there. Choose another place with out=... (--out)."
+        return f"{place} is a file; expected a folder. Choose another place with out=... (--out)."
     if not os.access(place, os.W_OK | os.X_OK):
-        return f"{place} cannot be written. Choose another place with out=... (--out)."
+        return f"{place} is not writable. Choose another place with out=... (--out)."
     return ""
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a place into which nothing can be written, before the work whose results would go there.
+    """Raise InputError for a folder that is not writable, before the work whose results would go there.
 
     Raises:
-        InputError: says why.
+        InputError: it is not; the message says why.
     """
     problem = folder_problem(folder)
     if problem:
@@ -49,14 +49,14 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on success it takes `path`'s place in one step, on any error it is removed.
+    """A temporary path next to `path`, which replaces `path` atomically on success and is removed on any error.
 
-    The body may write a file or make a folder there. An existing folder at `path` is replaced: it steps aside first,
-    and `recover` brings it back where a process was killed in between. What killed processes left beside `path` is
-    removed.
+    The body may write a file or create a folder there. An existing folder at `path` is replaced: it is moved aside
+    first, and `recover` restores it if the process was killed in between. Leftovers of killed processes next to `path`
+    are removed.
 
     Raises:
-        OSError: it could not be written; where the disk is full, the message names `path`.
+        OSError: it could not be written; if the disk is full, the message names `path`.
     """
     with named_when_full(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +84,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Bring back what a killed process had moved aside from `path`, and remove what such processes left beside it.
+    """Restore what a killed process had moved aside from `path`, and remove leftovers of such processes next to it.
 
-    Temporary files of processes that are at work, or that ran on another machine, are left alone.
+    Temporary files of running processes, or of other machines, are not touched.
     """
     aside: list[Path] = []
     halves: list[Path] = []
@@ -94,7 +94,7 @@ def recover(path: Path) -> None:
         match = re.fullmatch(rf"\.{re.escape(path.name)}\.{_LEFTOVER}\.(?P<kind>part|old)", found.name)
         if match and not _may_be_at_work(match, found):
             (aside if match["kind"] == "old" else halves).append(found)
-    with suppress(OSError):  # a folder that cannot be written to is left as it is
+    with suppress(OSError):  # a folder that is not writable is left unchanged
         if aside and not os.path.lexists(path):
             newest = max(aside, key=lambda old: old.stat().st_mtime)
             newest.rename(path)
@@ -105,7 +105,7 @@ def recover(path: Path) -> None:
 
 @contextmanager
 def named_when_full(path: Path) -> Iterator[None]:
-    """Give a full disk's error, which names no file, a message that does."""
+    """Context that adds the file's name to the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -113,18 +113,18 @@ def named_when_full(path: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"{path} could not be written ({error.strerror or error}); what was there before is unchanged. Make room "
+            f"{path} could not be written ({error.strerror or error}); an existing file is unchanged. Free some space "
             "and try again",
         ) from error
 
 
 def read_json(path: Path, form: Any, what: str) -> Any:
-    """A JSON file's content, after looking that it has a form.
+    """The content of a JSON file, after a check of its form.
 
     Args:
         path: The file.
         form: See `has_form`.
-        what: What messages say to do about a file that is damaged.
+        what: What to do about a damaged file, for messages.
 
     Raises:
         InputError: the file is damaged.
@@ -133,20 +133,20 @@ def read_json(path: Path, form: Any, what: str) -> Any:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: it is no JSON ({error}); {what}.") from None
+        raise InputError(f"{path} is damaged: it is not JSON ({error}); {what}.") from None
     if not has_form(content, form):
-        raise InputError(f"{path} is damaged: something in it is missing or of the wrong kind; {what}.")
+        raise InputError(f"{path} is damaged: something in it is missing or of the wrong type; {what}.")
     return content
 
 
 def has_form(content: Any, form: Any) -> bool:
-    """True if what a JSON file holds has the form that is expected.
+    """True if the content of a JSON file has the expected form.
 
     Args:
-        content: Read from JSON.
+        content: The content.
         form: A type, several types, or True for anything; a list of one form for a list of any length; a dict of forms
-            for a dict that has these keys, and a dict with the one key str for one with any keys. A whole number is
-            also a float, and a truth value is neither.
+            for a dict with these keys, and a dict with the single key str for one with any keys. An integer is also a
+            float; a bool is neither.
     """
     if form is True:
         return True
@@ -168,7 +168,7 @@ def has_form(content: Any, form: Any) -> bool:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file; any failure is an OSError that says where."""
+    """Write a safetensors file; any failure is an OSError that names the folder."""
     try:
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, metadata)
     except SafetensorError as error:
@@ -179,13 +179,13 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
 
 
 def _may_be_at_work(match: "re.Match[str]", found: Path) -> bool:
-    """True if the process that a temporary name tells of may still write there."""
+    """True if the process in a temporary name may still be writing there."""
     if match["process"] is None:
         return False
     number = int(match["process"])
     if match["host"] != _host() or number == os.getpid():
         return True
-    try:  # a process that is a good deal younger than the file only got the same number
+    try:  # a process that is much younger than the file has merely got the same number
         return bool(psutil.Process(number).create_time() <= found.stat().st_mtime + 60)
     except (psutil.NoSuchProcess, FileNotFoundError):
         return False
@@ -194,7 +194,7 @@ def _may_be_at_work(match: "re.Match[str]", found: Path) -> bool:
 
 
 def _host() -> str:
-    """This machine, in eight characters that fit into a file name."""
+    """An identifier of this machine: eight characters for file names."""
     return hex_digest(platform.node(), size=4)
 
 

@@ -1,4 +1,4 @@
-"""Labels of any kind along an axis of an xarray, and names of targets in a caption."""
+"""Labels along an axis of an xarray, and names of targets in captions."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 _LISTED = 3
-"""Names of targets that a caption has room for."""
+"""Largest number of target names in a caption."""
 
 
 def label_array(labels: Sequence[Any]) -> np.ndarray:
-    """Labels as an array of one axis, from which `tolist` gives them back.
+    """Labels as a one-dimensional array, from which `tolist` returns them.
 
-    Numbers and texts become arrays of their kind; anything else, tuples say, stays the object that it is.
+    Numbers and strings become arrays of their type; anything else, such as tuples, an array of objects.
 
     Args:
-        labels: One label per place along the axis.
+        labels: One label per position along the axis.
     """
     for kind in (Integral, Real, str):
         if all(isinstance(label, kind) and not isinstance(label, bool | np.bool_) for label in labels):
@@ -28,6 +28,6 @@ def label_array(labels: Sequence[Any]) -> np.ndarray:
 
 
 def named(names: Iterable[str]) -> str:
-    """What images' targets are called in a caption: their names, each once, or how many if they are many."""
+    """The targets of images in a caption: their distinct names, or their number if there are many."""
     once = list(dict.fromkeys(names))
     return ", ".join(once) if len(once) <= _LISTED else f"each image's own target ({len(once)} different ones)"

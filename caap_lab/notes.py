@@ -1,14 +1,14 @@
-"""Notes for users: a quiet line among a notebook's outputs, and a warning of the log elsewhere."""
+"""Notes for users: a plain line in a notebook's output, and a logged warning elsewhere."""
 
 import logging
 import sys
 
 
 def note(message: str) -> None:
-    """Tell the user something that is no error; it is printed in Jupyter, which shows logged warnings loud as errors.
+    """Tell the user something that is not an error; printed in Jupyter, which displays logged warnings like errors.
 
     Args:
-        message: In whole sentences.
+        message: Complete sentences.
     """
     if _in_notebook():
         print(f"Note: {message}")
@@ -17,7 +17,7 @@ def note(message: str) -> None:
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this, without loading IPython for the question."""
+    """Whether this runs in a Jupyter kernel, without loading IPython to find out."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"

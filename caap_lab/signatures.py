@@ -1,4 +1,4 @@
-"""Signatures that show all options: where a function passes options on, help and completion still name each of them."""
+"""Signatures that list all options of functions that pass them on, for help and completion."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Left:
-    """Shown as the default of an option that is decided elsewhere when it is left out."""
+    """Shown as the default of an option whose default is determined elsewhere."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -20,12 +20,12 @@ class _Left:
 def shows_options(
     *sources: Callable[..., Any] | Mapping[str, Any], otherwise: str = "..."
 ) -> Callable[[_Function], _Function]:
-    """Let the signature of a function list the options of its `**options: Unpack[...]` one by one.
+    """A decorator that lists the options of a function's `**options: Unpack[...]` in its signature.
 
-    The function itself stays as it is, and so does what type checkers see.
+    The function itself does not change, and neither does its type for type checkers.
 
     Args:
-        *sources: Functions that the options go on to, whose parameters give the defaults that are shown; or defaults.
+        *sources: Functions to which the options are passed, whose parameters have the defaults to show; or defaults.
         otherwise: Shown as the default of an option that none of them has.
     """
 

@@ -1,6 +1,6 @@
 """Means over images, their standard errors, intervals and tests, and paired differences.
 
-Standard errors are the standard deviation with ddof 0, as in the paper, over the root of the number of images.
+Standard errors are the standard deviation with ddof 0, as in the paper, divided by the root of the number of images.
 """
 
 from typing import NamedTuple
@@ -19,17 +19,17 @@ def standard_error(values: Float[np.ndarray, "image *rest"]) -> Float[np.ndarray
 
 
 class MeanAndError(NamedTuple):
-    """What `over_present` returns."""
+    """The result of `over_present`."""
 
     mean: Float[np.ndarray, "*rest"]
     standard_error: Float[np.ndarray, "*rest"]
 
 
 def over_present(values: Float[np.ndarray, "image *rest"]) -> MeanAndError:
-    """Mean and standard error over the images that have a value at a place; NaN marks the others.
+    """Mean and standard error over the images that have a value at a position; NaN marks the others.
 
     Args:
-        values: One row per image; which images have a value may differ from place to place.
+        values: One row per image; which images have a value may differ between positions.
 
     Returns:
         Both are NaN where no image has a value.
@@ -48,8 +48,8 @@ def paired_statistics(
 
     Args:
         values: One value per image; images without one are NaN, and left out.
-        reference: Values of the same images by what is compared with, if anything is.
-        factor: What all values are multiplied by.
+        reference: Values of the same images for the reference, if there is one.
+        factor: Factor of all values.
 
     Returns:
         n, mean and se; with a reference difference, difference_se and difference_n over the images that both have.
@@ -65,19 +65,19 @@ def paired_statistics(
 
 
 _MOST_EXACT = 12
-"""Images up to which all sign flips are tried."""
+"""Largest number of images for which all sign flips are tried."""
 
 
 def bootstrap_interval(
     values: Float[np.ndarray, "image *rest"], level: float = 0.95, *, samples: int = 2000, seed: int = 0
 ) -> tuple[Float[np.ndarray, "*rest"], Float[np.ndarray, "*rest"]]:
-    """Both ends of the percentile bootstrap interval of the mean over the first axis.
+    """Lower and upper end of the percentile bootstrap interval of the mean over the first axis.
 
     Args:
         values: One row per image.
-        level: Share of samples inside, between 0 and 1.
-        samples: Times that the images are drawn again, with replacement.
-        seed: Of the draws.
+        level: Confidence level, between 0 and 1.
+        samples: Number of bootstrap samples of the images.
+        seed: Seed of the samples.
 
     Raises:
         InputError: level is not between 0 and 1.
@@ -98,8 +98,8 @@ def sign_flip_p(
 
     Args:
         paired: Differences, one row per image.
-        samples: Random flips, where there are more than 12 images; up to 12 all flips are tried, which is exact.
-        seed: Of the flips.
+        samples: Number of random flips for more than 12 images; up to 12 all flips are tried, which is exact.
+        seed: Seed of the flips.
 
     Returns:
         NaN where a difference is NaN.

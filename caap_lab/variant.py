@@ -15,11 +15,11 @@ _PART = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""One key=value, with the comma after it."""
+"""Matches one key=value, with the comma after it."""
 _PATH = re.compile(r"\.{0,2}[/\\]|~|[A-Za-z]:[/\\]|\.{1,2}$")
-"""How a folder's path starts, which may have "=" in it."""
+"""Matches the start of a folder's path, which may contain "="."""
 _NAME = re.compile(r"(hf-hub:|[A-Za-z]:(?=[/\\]))?[^:]*")
-"""A name up to the colon before its options; a colon of its own has a repository of the hub, or a drive of Windows."""
+"""Matches a name up to the colon before its options; hub repositories and Windows drives contain a colon themselves."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Variant:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     label: str = ""
-    """What tables call it; by default the text that it was made from."""
+    """Name in tables; by default the text from which it was made."""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -42,17 +42,17 @@ class Variant:
         return f"{self.name}:{options}" if options else self.name
 
     def to_dict(self) -> dict[str, Any]:
-        """As kept in plans."""
+        """The variant as plans record it."""
         return {"name": self.name, "options": self.options, "label": self.label}
 
 
 def parse_variant(text: "str | Variant") -> Variant:
-    """A variant from "LABEL=NAME:key=value,key=value"; label and settings may be left out.
+    """A variant from "LABEL=NAME:key=value,key=value"; label and settings may be omitted.
 
     A name may be "hf-hub:OWNER/NAME" or a path, which starts with "/", "./", "../" or "~" if it has "=" in it.
 
-    Values are JSON where they can be read as such (numbers, true, [0.5,0.5,0.5]), else text. A comma ends a value only
-    where another key= comes after it, so that file names may have commas; text in double quotes may hold anything.
+    Values are JSON if they can be read as such (numbers, true, [0.5,0.5,0.5]), otherwise text. A comma ends a value
+    only if another key= follows, so that file names may contain commas; text in double quotes may contain anything.
 
     Raises:
         InputError: the text does not have this form.
@@ -76,7 +76,7 @@ def parse_variant(text: "str | Variant") -> Variant:
 
 
 def _split(text: str) -> tuple[str | None, str, str]:
-    """Label, or None where there is none, name, and options."""
+    """Label (None if there is none), name, and options."""
     label, rest = None, text
     before, equals, after = text.partition("=")
     if equals and ":" not in before and not _PATH.match(text) and _PATH.match(after):
@@ -86,7 +86,7 @@ def _split(text: str) -> tuple[str | None, str, str]:
         if equals:
             label, rest = front, text[len(front) + 1 :]
     rest = rest.lstrip()
-    name = _NAME.match(rest)[0]  # type: ignore[index]  # it fits anything
+    name = _NAME.match(rest)[0]  # type: ignore[index]  # it matches anything
     return label, name, rest[len(name) + 1 :]
 
 
@@ -98,7 +98,7 @@ def _value(text: str) -> Any:
 
 
 def _value_text(value: Any) -> str:
-    """A value as `parse_variant` reads it back."""
+    """A value in the form that `parse_variant` reads."""
     text = f"key={value},"
     part = _PART.match(f"{text}next=") if isinstance(value, str) else None
     if part is not None and part.end() == len(text) and _value(part["value"]) == value:

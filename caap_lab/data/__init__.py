@@ -1,4 +1,4 @@
-"""Images with labels and masks: the user's own copies of data sets, and generated demo scenes."""
+"""Images with labels and masks: the user's copies of data sets, and generated demo scenes."""
 
 from caap_lab.data.scenes import CLASS_NAMES, KINDS, Scene, demo_images
 

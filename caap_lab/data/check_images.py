@@ -1,4 +1,4 @@
-"""Opening every image of a set before a long run: what cannot be used is known at once, not after days."""
+"""Check every image of a set before a long run, so that unusable ones are known at once, not after days."""
 
 import os
 import warnings
@@ -9,24 +9,24 @@ from tqdm.auto import tqdm
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 
-_DELAY = 1.0  # seconds before a bar is shown: what is done by then needs none
+_DELAY = 1.0  # seconds before a bar is shown; shorter checks show none
 
 
 def image_problems(images: ImageSet, progress: bool = True) -> dict[str, str]:
-    """What is wrong with the images of a set: each photo is decoded, and each mask read.
+    """Problems of the images of a set: each photo is decoded, and each mask read.
 
-    Whether a model's crop leaves anything of an object, this does not tell.
+    This does not check whether a model's crop contains any of the object.
 
     Args:
         images: The images that a run will use.
-        progress: Show a progress bar, if it takes more than a moment.
+        progress: Show a progress bar, if it takes more than a second.
 
     Returns:
-        Image name to the sentence that says what is wrong: a photo or mask that is missing or damaged, a mask of
-        another size than its photo, or one that marks nothing. Empty if all is well.
+        A sentence per image with a problem, by name: a photo or mask is missing or damaged, a mask differs in size from
+        its photo, or marks nothing. Empty if there are none.
     """
     # Decoding lets other threads run. Each of them silences Pillow's warnings, and they may restore each other's
-    # filters; what was before comes back when all are done.
+    # filters; the original ones are restored when all are done.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(len(images), os.cpu_count() or 1, 8)) as pool:
         warnings.simplefilter("ignore")
         found = pool.map(_problem, images.samples)

@@ -1,4 +1,4 @@
-"""The generated demo scenes as a data set: labels at once, pixels when they are read."""
+"""The generated demo scenes as a data set: labels are known at once, pixels are drawn when they are read."""
 
 from functools import lru_cache, partial
 
@@ -13,11 +13,11 @@ DEMO_SET_SCENES, DEMO_SET_SEED = 1000, 30_000
 
 
 def open_demo(kind: Kind, source: str) -> ImageSet:
-    """1000 scenes of a kind, of digits that no bundled model was trained on.
+    """A set of 1000 scenes of a kind, with digits that no bundled model was trained on.
 
     Args:
         kind: As in `demo_images`.
-        source: What the user asked for.
+        source: The text that the user gave.
 
     Raises:
         InputError: there is no such kind.
@@ -30,7 +30,7 @@ def open_demo(kind: Kind, source: str) -> ImageSet:
     return ImageSet("demo", source, tuple(samples), ClassNames(CLASS_NAMES))
 
 
-@lru_cache(maxsize=8)  # image and regions of a scene are mostly read one after the other
+@lru_cache(maxsize=8)  # image and regions of a scene are usually read one after the other
 def _scene(kind: Kind, index: int) -> Scene:
     return demo_scene(kind, index, DEMO_SET_SEED)
 

@@ -1,4 +1,4 @@
-"""What an image of a data set holds, as one short text: equal texts mean equal pixels, labels and masks."""
+"""A hash of an image of a data set: equal hashes mean equal pixels, labels and masks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -21,12 +21,12 @@ def content_digest(
     """Hash of an image's pixels, its labels and its masks.
 
     Args:
-        image: As loaded.
-        labels: The label, and further ones that are right too.
-        masks: Class index, or None for objects without a class, to the pixels of its objects.
-        ignored: Pixels that the annotation leaves open; None where there are none.
-        class_name: Name of a class by its index, where the classes have names. The same number under another name is
-            another class.
+        image: The loaded image.
+        labels: The label, and further correct ones.
+        masks: Pixels of the objects by class index, or None for objects without a class.
+        ignored: Pixels that the annotation leaves undecided; None if there are none.
+        class_name: Name of a class by its index, if the classes have names. The same index with another name is another
+            class.
 
     Returns:
         32 hexadecimal digits, the same in every process and on every machine.

@@ -1,7 +1,7 @@
 """Pixel arithmetic of the demo scenes: exact on every platform.
 
-Interpolation is a product of small matrices of whole numbers. All its sums stay below 2^53, so float64 holds them
-exactly, whichever order a matrix library adds them in. The rest is element-wise: no sine, no library resize.
+Interpolation is a product of small matrices of integers. All sums stay below 2^53, so float64 holds them exactly, in
+whatever order a matrix library adds them. The rest is element-wise: no sine, no library resize.
 """
 
 from functools import lru_cache
@@ -16,7 +16,7 @@ INK_LEVELS = 16  # and have whole numbers from 0 to 16
 
 _WEIGHT_STEPS = 2.0**12  # interpolation weights are rounded to this fraction
 _VALUE_STEPS = 2.0**16  # noise is rounded to this fraction
-_INK_FROM, _INK_FULL = 0.3, 0.7  # interpolated ink between these becomes cover from 0 to 1: sharper than bicubic
+_INK_FROM, _INK_FULL = 0.3, 0.7  # interpolated ink between these is mapped to 0 to 1: sharper than bicubic
 
 
 class Box(NamedTuple):
@@ -35,7 +35,7 @@ class Box(NamedTuple):
 
 
 class Draws:
-    """Hands out the columns of a [B, n] array of uniform numbers, each once: scene i is row i, whatever B is."""
+    """Returns the columns of a [B, n] array of uniform numbers, each once: scene i is row i, for any B."""
 
     def __init__(self, uniform: np.ndarray) -> None:
         self._uniform = uniform
@@ -57,16 +57,16 @@ class Draws:
         return low + self.one() * (high - low)
 
     def below(self, count: int | np.ndarray) -> np.ndarray:
-        """Whole numbers from 0 to count - 1, int64 [B]."""
+        """Random integers from 0 to count - 1, int64 [B]."""
         return (self.one() * count).astype(np.int64)
 
 
 def digit_cover(digits: np.ndarray, box: Box, crop: tuple[np.ndarray, np.ndarray], cells: int) -> np.ndarray:
-    """How much of each pixel a digit's ink covers, by bicubic enlargement.
+    """The fraction of each pixel that a digit's ink covers, by bicubic enlargement.
 
     Args:
         digits: Whole numbers from 0 to 16, float64 [B, 8, 8].
-        box: Where in the image the crop goes.
+        box: Position of the crop in the image.
         crop: First row and first column of the crop, in cells, each [B].
         cells: Side of the crop, in cells; 8 is the whole digit.
 
@@ -82,7 +82,7 @@ def digit_cover(digits: np.ndarray, box: Box, crop: tuple[np.ndarray, np.ndarray
 
 
 def plus_cover(box: Box) -> np.ndarray:
-    """How much of each pixel a plus sign that fills the box covers, float32 [B, H, W] in [0, 1]."""
+    """The fraction of each pixel covered by a plus sign that fills the box, float32 [B, H, W] in [0, 1]."""
     pixel = np.arange(IMAGE_SIZE) + 0.5
     from_row = np.abs(pixel - (box.top + box.height / 2)[:, None])[:, :, None]
     from_column = np.abs(pixel - (box.left + box.width / 2)[:, None])[:, None, :]
@@ -93,7 +93,7 @@ def plus_cover(box: Box) -> np.ndarray:
 
 
 def smooth_noise(uniform: np.ndarray, half_range: np.ndarray) -> np.ndarray:
-    """Stretch coarse uniform cells [B, k, k] over the image, bilinearly.
+    """Coarse uniform cells [B, k, k], enlarged bilinearly to the image.
 
     Args:
         uniform: Numbers in [0, 1].

@@ -1,4 +1,4 @@
-"""Any folder of photos, with or without labels, and photos with masks beside them."""
+"""Any folder of photos, with or without labels, and photos with masks."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -19,18 +19,18 @@ _Masks = tuple[tuple[Path, tuple[int, ...]], ...]
 
 
 def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet:
-    """Photos in one folder, or in a folder a class.
+    """A set of the photos in one folder, or in one folder per class.
 
-    Class folders count as classes in the order of their names, or as ImageNet-1k's if all names are its WordNet ids. A
-    folder without photos is no class.
+    Class folders are numbered in the order of their names, or as in ImageNet-1k if all names are its WordNet ids. A
+    folder without photos is not a class.
 
     Args:
         path: The folder.
-        source: What the user asked for.
+        source: The text that the user gave.
         labels: A labels file for photos in one folder, instead of labels.json in it.
 
     Raises:
-        InputError: there are no photos, or photos both outside and inside of class folders.
+        InputError: there are no photos, or there are photos both outside and inside class folders.
     """
     inside = list_folder(path)
     by_class = {name: photos for name in inside.folders if (photos := list_folder(path / name).photos)}
@@ -38,8 +38,8 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
     if inside.photos:
         if folders:
             raise InputError(
-                f"{path} has photos in it and in the folder {folders[0]} too. Give a folder of photos, or one that has "
-                "only a folder a class."
+                f"{path} has photos in it and also in the folder {folders[0]}. Give a folder of photos, or one with "
+                "only one folder per class."
             )
         entries, names = _entries(path, labels, inside.photos)
         samples = [photo_sample(name, path / name, entries[name].labels) for name in inside.photos]
@@ -47,7 +47,7 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
     if not folders:
         raise layout_error(path, "photos such as *.jpg and *.png, or a folder of them for each class")
     if labels is not None:
-        raise InputError(f"labels={labels} was given, and {path} has class folders, which are labels already.")
+        raise InputError(f"labels={labels} was given, but {path} has class folders, which are labels already.")
     _check_depth(path, [name for name in inside.folders if name not in by_class])
     if all(name in wordnet_index() for name in folders):
         classes, index = ClassNames.imagenet1k(), wordnet_index()
@@ -56,36 +56,36 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
     samples = [
         photo_sample(f"{name}/{photo}", folder / photo, (index[name],))
         for name, photos in by_class.items()
-        for folder in [path / name]  # joined once a folder: 50,000 paths take a second
+        for folder in [path / name]  # joined once per folder: 50,000 paths take a second
         for photo in photos
     ]
     return ImageSet("folder", source, tuple(samples), classes)
 
 
 def _check_depth(path: Path, empty: list[str]) -> None:
-    """Refuse photos deeper than in class folders, which would be left out without a word."""
+    """Raise InputError for photos below class folders, which would be left out silently."""
     for name in empty:
         for deeper in list_folder(path / name).folders:
             if list_folder(path / name / deeper).photos:
                 raise InputError(
-                    f"{path / name} has no photos in it, and its folder {deeper} has. Photos have to be in the class "
+                    f"{path / name} has no photos in it, but its folder {deeper} has. Photos must be in the class "
                     "folders themselves."
                 )
 
 
 def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
-    """Photos in "images" with masks in "masks", in the order of the photos' names.
+    """A set of the photos in "images" with masks in "masks", in the order of the photos' names.
 
-    The masks of photo.jpg are photo.png and photo__*.png, or those that labels.json lists. What a mask's object is,
-    `object_pixels` says.
+    The masks of photo.jpg are photo.png and photo__*.png, or those that labels.json lists. `object_pixels` defines the
+    object of a mask.
 
     Args:
         path: Folder with images and masks.
-        source: What the user asked for.
+        source: The text that the user gave.
         labels: A labels file instead of `path`/labels.json.
 
     Raises:
-        InputError: the layout is another, or a photo has no mask.
+        InputError: the layout is different, or a photo has no mask.
     """
     photos, files = list_folder(path / "images").photos, list_folder(path / "masks").photos
     if not photos or not files:
@@ -111,7 +111,7 @@ def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
 
 
 def _entries(path: Path, labels: Path | None, photos: list[str]) -> tuple[dict[str, Entry], ClassNames | None]:
-    """What the labels file says of each photo, and the classes that it counts."""
+    """The entries of the labels file by photo, and the classes to which its labels refer."""
     file = labels or path / "labels.json"
     if labels is None and not file.is_file():
         return {name: Entry() for name in photos}, None

@@ -1,4 +1,4 @@
-"""Looking into folders: names only, one listing a folder, so that 50,000 files open in a moment."""
+"""Listing of folders: only names, one listing per folder, so that 50,000 files open quickly."""
 
 import mimetypes
 import os
@@ -22,14 +22,14 @@ _SUFFIXES = frozenset(
 )
 _UNREADABLE = frozenset([".heic", ".heif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2"])
 _SNIFFED = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
-"""Pillow's formats that a file without a known ending may have."""
+"""Pillow's formats that a file without a known extension may have."""
 _NO_DATA = frozenset(["__MACOSX", "@eaDir", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information"])
-"""What operating systems and network drives put among folders."""
+"""Folders that operating systems and network drives create."""
 _SHOWN = 5
 
 
 class Listing(NamedTuple):
-    """What is in a folder: names in sorted order, without hidden ones and what operating systems add."""
+    """The sorted names in a folder, without hidden ones and those that operating systems add."""
 
     folder: Path
     folders: list[str]
@@ -37,19 +37,19 @@ class Listing(NamedTuple):
 
     @property
     def photos(self) -> list[str]:
-        """Files that are images: by their ending, or, where it is none of a known kind, by their first bytes.
+        """Files that are images: by their extension or, if that is unknown, by their first bytes.
 
         Raises:
-            InputError: a photo is a dangling link, a pipe, or of a format that needs a plugin of Pillow's.
+            InputError: a photo is a dangling link, a pipe, or in a format that needs a Pillow plugin.
         """
         return [name for name in self.files if _is_photo(self.folder, name)]
 
 
 def list_folder(folder: Path) -> Listing:
-    """List a folder; one that does not exist is empty.
+    """The listing of a folder; empty if it does not exist.
 
     Raises:
-        InputError: it may not be read.
+        InputError: it cannot be read.
     """
     folders: list[str] = []
     files: list[str] = []
@@ -60,7 +60,7 @@ def list_folder(folder: Path) -> Listing:
                     continue
                 (folders if entry.is_dir() else files).append(entry.name)
                 if not entry.is_dir() and not entry.is_file() and _suffix(entry.name) in _SUFFIXES:
-                    check_photo(folder / entry.name)  # refused: it is a dangling link or a pipe
+                    check_photo(folder / entry.name)  # raises: it is a dangling link or a pipe
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
@@ -80,8 +80,8 @@ def _is_photo(folder: Path, name: str) -> bool:
         Image.init()
         if suffix not in Image.registered_extensions():
             raise InputError(
-                f"{folder / name} is a photo of a format that Pillow cannot read here. Convert it to JPEG or PNG, or "
-                "take it out of the folder."
+                f"{folder / name} is a photo in a format that this Pillow cannot read. Convert it to JPEG or PNG, or "
+                "remove it from the folder."
             )
         return True
     known, _ = mimetypes.guess_type(name)
@@ -95,14 +95,14 @@ def _is_photo(folder: Path, name: str) -> bool:
         try:
             Image.open(file, formats=_SNIFFED).close()
         except Image.DecompressionBombError:
-            return True  # refused with the reason when it is read
-        except Exception:  # each of Pillow's formats has errors of its own
+            return True  # an error with the reason when it is read
+        except Exception:  # each of Pillow's formats raises its own errors
             return False
     return True
 
 
 def read_lines(file: Path) -> list[str]:
-    """A text file's lines that are not empty.
+    """The non-empty lines of a text file.
 
     Raises:
         InputError: there is no such file, or it is not text.
@@ -117,15 +117,15 @@ def read_lines(file: Path) -> list[str]:
 
 
 def check_listed(file: Path, folder: Path, names: Sequence[str]) -> None:
-    """Refuse a list that names files which are not there.
+    """Raise InputError for a list of files that do not all exist.
 
     Args:
         file: The list.
-        folder: Where they should be.
+        folder: The folder in which they should be.
         names: Their paths inside the folder, with "/".
 
     Raises:
-        InputError: says which is the first that is missing, and how many are.
+        InputError: some are missing; the message gives the first, and their number.
     """
     there: dict[str, set[str]] = {}
     missing = []
@@ -142,12 +142,12 @@ def check_listed(file: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def layout_error(path: Path, looked_for: str, home: str = "") -> InputError:
-    """The error for a folder that does not hold the data set: what was looked for, what is there, where to get it.
+    """The error for a folder without the data set: what was looked for, what was found, where to get it.
 
     Args:
         path: The folder.
         looked_for: Files and folders of the published layout.
-        home: Where the data set is published; nothing for the user's own photos.
+        home: Where the data set is published; empty for the user's own photos.
     """
     _, folders, files = list_folder(path)
     found = [*(f"{name}/" for name in folders), *files]
@@ -157,7 +157,7 @@ def layout_error(path: Path, looked_for: str, home: str = "") -> InputError:
 
 
 def origin(home: str) -> str:
-    """The sentence that says where to get a data set."""
+    """A sentence that says where to get a data set."""
     return f" The data set comes from {home}; nothing is downloaded." if home else ""
 
 
@@ -167,5 +167,5 @@ def photo_sample(
     labels: tuple[int, ...] = (),
     read_regions: Callable[[], Regions] | None = None,
 ) -> Sample:
-    """A sample whose image is a file; the first of its right classes is its label."""
+    """A sample whose image is a file; its label is the first of its correct classes."""
     return Sample(name, partial(load_image, photo), labels[0] if labels else None, read_regions, labels[1:])

@@ -12,15 +12,15 @@ HOME = "data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"
 
 
 def open_food101(path: Path, source: str, labels: Path | None = None) -> ImageSet:
-    """The test photos of Food-101, in the order of meta/test.txt.
+    """The set of the test photos of Food-101, in the order of meta/test.txt.
 
     Args:
         path: Folder with images and meta, or with food-101 in it.
-        source: What the user asked for.
+        source: The text that the user gave.
         labels: Another list, such as meta/train.txt.
 
     Raises:
-        InputError: the layout is another, or photos of the list are missing.
+        InputError: the layout is different, or photos of the list are missing.
     """
     root = path / "food-101" if (path / "food-101").is_dir() else path
     file = labels or root / "meta" / "test.txt"
@@ -29,7 +29,7 @@ def open_food101(path: Path, source: str, labels: Path | None = None) -> ImageSe
     classes = read_lines(root / "meta" / "classes.txt")
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
-        raise InputError(f"{root / 'meta' / 'classes.txt'} has the class {twice[0]!r} twice. Get the whole file again.")
+        raise InputError(f"{root / 'meta' / 'classes.txt'} has the class {twice[0]!r} twice. Download the file again.")
     spoken = root / "meta" / "labels.txt"
     names = read_lines(spoken) if spoken.is_file() else [name.replace("_", " ") for name in classes]
     if len(names) != len(classes):

@@ -1,4 +1,4 @@
-"""What all data sets are: named samples, read when they are asked for, with labels and masks where there are some."""
+"""The common form of all data sets: named samples, read on demand, with labels and masks if there are any."""
 
 from bisect import bisect
 from collections import Counter
@@ -20,7 +20,7 @@ from caap_lab.models.images import load_image
 from caap_lab.models.names import nearest
 
 _COMPARED = 200
-"""Names before and after one that is not there, in the order of names, with which it is compared."""
+"""Number of names before and after an unknown one, in sorted order, with which it is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,10 @@ class Regions:
     """Pixels of a photo that belong to its objects, at the photo's own size."""
 
     masks: Mapping[int | None, Bool[np.ndarray, "height width"]]
-    """Class index to the pixels of all its objects; the key None stands for objects without a class. Classes that the
-    annotation does not tell apart have the same array."""
+    """Pixels of all objects by class index; the key None is for objects without a class. Classes that the annotation
+    does not distinguish have the same array."""
     ignored: Bool[np.ndarray, "height width"] | None = None
-    """Pixels that the annotation leaves open; metrics drop them."""
+    """Pixels that the annotation leaves undecided; metrics ignore them."""
 
     @property
     def marks_nothing(self) -> bool:
@@ -44,22 +44,22 @@ class Sample:
     """One image of a data set."""
 
     name: str
-    """Unique within its data set, and the same on every machine: a file's path inside the data set, say."""
+    """Unique in its data set, and the same on every machine, such as a file's path inside the data set."""
     read_image: Callable[[], Image.Image] = field(repr=False)
     label: int | None = None
     """Class index in the data set's own classes."""
     read_regions: Callable[[], Regions] | None = field(default=None, repr=False)
     other_labels: tuple[int, ...] = ()
-    """Further classes that are right too, as ImageNet-Hard gives them."""
+    """Further correct classes, as in ImageNet-Hard."""
 
     @property
     def image(self) -> Image.Image:
-        """The photo, read anew each time."""
+        """The photo, read again each time."""
         return self.read_image()
 
     @property
     def regions(self) -> Regions:
-        """The objects' pixels, read anew each time.
+        """The objects' pixels, read again each time.
 
         Raises:
             InputError: there is no mask for this image.
@@ -69,11 +69,11 @@ class Sample:
         return self.read_regions()
 
     def digest(self, class_name: Callable[[int], str] | None = None) -> str:
-        """Hash of the pixels as loaded, the labels and the masks, read anew; the image's name does not count.
+        """Hash of the loaded pixels, the labels and the masks, read again each time; the image's name does not count.
 
         Args:
-            class_name: Name of a class by its index; without it, labels count by number alone. `ImageSet.digest_of`
-                gives it where classes have names.
+            class_name: Name of a class by its index; without it, labels count only by number. `ImageSet.digest_of`
+                passes it if classes have names.
 
         Raises:
             InputError: the image or a mask cannot be read.
@@ -98,19 +98,19 @@ class ImageSet(Sequence[Sample]):
     images[0].image, images[:10], images.sample(5, seed=0)
     ```
 
-    `cl.open_images("imagenet:PATH")` makes one. Slices, `sample` and `only` give smaller ones.
+    `cl.open_images("imagenet:PATH")` opens one. Slices, `sample` and `only` return smaller ones.
     """
 
     name: str
     """Kind of data set, such as "imagenet" or "folder"."""
     source: str
-    """What was opened, from any folder and in any process again by `open_images`: the kind with the absolute path, and
-    with labels or photos from elsewhere, as in "folder:/data/photos?labels=/data/labels.json"."""
+    """The text with which `open_images` opens the set again, from any folder and process: the kind and the absolute
+    path, and labels or photos from elsewhere, as in "folder:/data/photos?labels=/data/labels.json"."""
     samples: tuple[Sample, ...] = field(repr=False)
     class_names: ClassNames | None = field(default=None, repr=False)
-    """Names of the classes that labels count; None where there are no labels."""
+    """Names of the classes to which labels refer; None if there are no labels."""
     chosen: str = "all"
-    """How the images were chosen from the whole data set."""
+    """How the images were chosen from the complete data set."""
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -123,7 +123,7 @@ class ImageSet(Sequence[Sample]):
         return len(self.samples)
 
     def __repr__(self) -> str:
-        """What it holds, and how it was chosen."""
+        """Its content, and how it was chosen."""
         has = [name for name, there in (("labels", self.has_labels), ("masks", self.has_masks)) if there]
         what = f" with {' and '.join(has)}" if has else ""
         count = f"{len(self)} image{'s' * (len(self) != 1)}"
@@ -165,12 +165,12 @@ class ImageSet(Sequence[Sample]):
         return {sample.name: sample for sample in self.samples}
 
     def _nearest(self, name: str) -> str:
-        """A sentence with names like one that is not there, led by a blank; empty if there are none."""
+        """A sentence with names similar to an unknown one, with a leading space; empty if there are none."""
         plain = PurePosixPath(name.replace("\\", "/"))
         for one in (str(plain.with_suffix("")) if plain.name else "", plain.stem):
             if one in self._by_name:
                 return f" Write {one!r}."
-        names = sorted(self._by_name)  # of 50,000, only those that begin alike: comparing all takes seconds
+        names = sorted(self._by_name)  # of 50,000, only those with a similar start: comparing all takes seconds
         place = bisect(names, name)
         return nearest(name, names[max(0, place - _COMPARED) : place + _COMPARED])
 
@@ -185,41 +185,41 @@ class ImageSet(Sequence[Sample]):
         return self._by_name[name]
 
     def digest_of(self, name: str) -> str:
-        """Hash of an image's pixels as loaded, its labels with their names, and its masks; read anew each time.
+        """Hash of an image's loaded pixels, its labels with their names, and its masks; read again each time.
 
         Args:
-            name: The image's.
+            name: Name of the image.
 
         Raises:
-            InputError: there is no such image, or it or a mask cannot be read.
+            InputError: there is no such image, or the image or a mask cannot be read.
         """
         return self.named(name).digest(None if self.class_names is None else self.class_names.names.__getitem__)
 
     def sample(self, count: int, seed: int = 0) -> "ImageSet":
-        """Some images drawn without replacement, in the drawn order, so that fewer are the first of more.
+        """A random subset, drawn without replacement and in the drawn order, so that a smaller one starts a larger one.
 
         Args:
-            count: How many.
-            seed: Of the draw.
+            count: Number of images.
+            seed: Seed of the draw.
 
         Raises:
-            InputError: the data set has fewer, or the seed is no whole number from 0 on.
+            InputError: the data set has fewer, or the seed is not an integer from 0.
         """
         if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed={seed!r} is not a whole number from 0 on.")
+            raise InputError(f"seed={seed!r} is not a whole number of at least 0.")
         if not isinstance(count, (int, np.integer)) or isinstance(count, bool):
             raise InputError(f"{count!r} is not a number of images.")
         if not 1 <= count <= len(self):
-            raise InputError(f"{count} images were asked for, and {self.source} has {len(self)}.")
+            raise InputError(f"{count} images were requested, but {self.source} has only {len(self)}.")
         order = np.random.Generator(np.random.PCG64(seed)).permutation(len(self))
         drawn = tuple(self.samples[i] for i in order[:count])
         return replace(self, samples=drawn, chosen=f"{count} of {len(self)}, seed {seed}")
 
     def only(self, names: Iterable[str]) -> "ImageSet":
-        """Images by name, in the given order.
+        """A subset of images by name, in the given order.
 
         Raises:
-            InputError: there is no image of a name, a name is there twice, or there is none.
+            InputError: there is no image with a name, a name is repeated, or there are no names.
         """
         names = list(names)
         if not names:
@@ -232,18 +232,18 @@ class ImageSet(Sequence[Sample]):
             )
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise InputError(f"The list has {twice[0]!r} more than once (doubled names: {len(twice)}).")
+            raise InputError(f"The list has {twice[0]!r} more than once (repeated names: {len(twice)}).")
         return replace(self, samples=tuple(self._by_name[name] for name in names), chosen=f"a list of {len(names)}")
 
     def save_list(self, path: str | Path) -> Path:
-        """Write the images' names, one a line, for `only(read_list(path))`: all methods then see the same images."""
+        """Save the images' names, one per line, for `only(read_list(path))`, so that all methods use the same ones."""
         with atomic_path(Path(path)) as part:
             part.write_text("".join(f"{sample.name}\n" for sample in self.samples), encoding="utf-8")
         return Path(path)
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Names from a file that `ImageSet.save_list` wrote, or that lists one name per line.
+    """Names from a file of `ImageSet.save_list`, or with one name per line.
 
     Raises:
         InputError: there is no such file, or it lists nothing.

@@ -1,4 +1,4 @@
-"""ImageNet-1k validation photos with their labels: by class folder, by a file, by their names or by parquet rows."""
+"""ImageNet-1k validation photos with labels from class folders, a file, their names or parquet rows."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ HOME = "image-net.org (ILSVRC2012), Kaggle, or huggingface.co/datasets/ILSVRC/im
 
 
 def open_imagenet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
-    """The ImageNet-1k validation set or a part of it, in the order of the photos' numbers.
+    """The ImageNet-1k validation set or a part of it, in the order of the photo numbers.
 
     Args:
-        path: Folder of the photos or parquet files, or a folder above: Kaggle's, or one with "val" or "data" in it.
-        source: What the user asked for.
-        labels: A file for `read_imagenet_labels`, instead of class folders, parquet's labels or the file beside the
+        path: Folder of the photos or parquet files, or a folder above it: Kaggle's, or one with "val" or "data" in it.
+        source: The text that the user gave.
+        labels: A file for `read_imagenet_labels`, instead of class folders, parquet labels or a label file near the
             photos.
 
     Raises:
-        InputError: there are no validation photos, a photo has no label, or its name says another class than the
-            labels; or only one class folder is there.
+        InputError: there are no validation photos, a photo has no label or a name with another class than its label, or
+            there is only one class folder.
     """
     photos = find_photos(path)
     if not photos:
@@ -36,7 +36,7 @@ def open_imagenet(path: Path, source: str, labels: Path | None = None) -> ImageS
 
 
 def _classes(path: Path, photos: dict[int, ValPhoto], labels: Path | None) -> dict[int, int]:
-    """Class of each photo: as the given file, its class folder or row, the file beside it or its name says."""
+    """The class of each photo: from the given file, its class folder or row, a nearby file or its name."""
     is_sorted = {number: photo.sorted for number, photo in photos.items() if photo.sorted is not None}
     if labels is None and len(is_sorted) == len(photos):
         return _agreeing("its folder or row", is_sorted, photos)
@@ -48,17 +48,17 @@ def _classes(path: Path, photos: dict[int, ValPhoto], labels: Path | None) -> di
     if len(named) == len(photos):
         return named
     raise InputError(
-        f"The photos in {folder} are not sorted into class folders, and there is no file of labels beside or above "
+        f"The photos in {folder} are not sorted into class folders, and there is no file of labels next to or above "
         f"them. Looked for: {', '.join(LABEL_FILES)}, and ILSVRC2012_devkit_t12/data/{GROUND_TRUTH}. Give another with "
         f"labels=, as in 'imagenet:{path}?labels=FILE'."
     )
 
 
 def _agreeing(said_by: str, classes: dict[int, int], photos: dict[int, ValPhoto]) -> dict[int, int]:
-    """The classes, if all photos have one and no photo's name says another.
+    """The classes, after a check that all photos have one and that no name contains another.
 
     Raises:
-        InputError: says how many have none, or which name disagrees.
+        InputError: the message says how many have none, or which name disagrees.
     """
     missing = [number for number in sorted(photos) if number not in classes]
     if missing:
@@ -70,14 +70,14 @@ def _agreeing(said_by: str, classes: dict[int, int], photos: dict[int, ValPhoto]
     if wrong:
         first = photos[wrong[0]]
         raise InputError(
-            f"The name of {first.where} says {ids[first.named or 0]}, and {said_by} says {ids[classes[wrong[0]]]} "
-            f"({len(wrong)} of {len(photos)} photos disagree). Give labels= that are right, or correct the names."
+            f"The name of {first.where} says {ids[first.named or 0]}, but {said_by} says {ids[classes[wrong[0]]]} "
+            f"({len(wrong)} of {len(photos)} photos disagree). Give correct labels=, or correct the names."
         )
     return classes
 
 
 def _check_more_than_one_folder(path: Path, photos: dict[int, ValPhoto]) -> None:
-    """Refuse one class folder in the place of the whole set: it would pass for the data set without a word."""
+    """Raise InputError for a single class folder, which would silently be taken for the complete set."""
     folders = {photo.folder for photo in photos.values()}
     if len(folders) > 1:
         return
@@ -86,5 +86,5 @@ def _check_more_than_one_folder(path: Path, photos: dict[int, ValPhoto]) -> None
         return
     way_out = f"Give {folder.parent}, with all class folders."
     if folder != path:
-        way_out = f"Complete it; for photos of one class alone, write 'folder:{folder.parent}'."
-    raise InputError(f"{folder} is one class folder of the 1000, and imagenet: means the validation set. {way_out}")
+        way_out = f"Complete it; for photos of only one class, write 'folder:{folder.parent}'."
+    raise InputError(f"{folder} is only one of the 1000 class folders of the validation set. {way_out}")

@@ -13,17 +13,17 @@ HOME = "huggingface.co/datasets/taesiri/imagenet-hard"
 
 
 def open_imagenet_hard(path: Path, source: str) -> ImageSet:
-    """ImageNet-Hard from its parquet files, in their order.
+    """The set ImageNet-Hard from its parquet files, in their order.
 
-    Only labels are read on opening. Photos have several right ImageNet-1k classes; the first is the label. A photo is
-    named by its row, so that all files have to be there.
+    Only labels are read on opening. Photos have several correct ImageNet-1k classes; the first is the label. A photo is
+    named by its row, so all files must be present.
 
     Args:
-        path: Folder of the parquet files, or with a folder "data" of them, as the hub has it.
-        source: What the user asked for.
+        path: Folder of the parquet files, or with a folder "data" of them, as on the hub.
+        source: The text that the user gave.
 
     Raises:
-        InputError: there are no such files, some of the set are missing, or they have other columns.
+        InputError: there are no such files, some are missing, or they have other columns.
     """
     files = find_parquet(path)
     if not files:

@@ -1,7 +1,7 @@
-"""Labels of the ImageNet validation photos, in the forms in which they are passed around.
+"""Labels of the ImageNet validation photos, in all common forms.
 
 A photo is named by its number, 1 to 50,000: ILSVRC2012_val_00000001.JPEG. Class indices are those of `ClassNames
-.imagenet1k()`, the order of the sorted WordNet ids, as all torchvision and timm models have it.
+.imagenet1k()`, the order of the sorted WordNet ids, as in all torchvision and timm models.
 """
 
 import csv
@@ -22,18 +22,18 @@ LABEL_FILES = (
     GROUND_TRUTH,
     "labels.json",
 )
-"""Files that are recognised by name."""
+"""Label files that are recognised by name."""
 _DEVKITS = ("", "data", "ILSVRC2012_devkit_t12/data")
 _KAGGLE = ("Data", "CLS-LOC", "val")
 _COUNT = 50_000
 
 
 def find_label_file(path: Path, photos: Path) -> Path | None:
-    """The file of labels beside the photos or above them; None if there is none.
+    """The file of labels next to or above the photos; None if there is none.
 
     Args:
-        path: What the user gave.
-        photos: Folder of the photos: this or one below it.
+        path: The path that the user gave.
+        photos: Folder of the photos: this one or one below it.
     """
     folders = [photos, *photos.parents[: len(photos.relative_to(path).parts)], path, path.parent]
     if photos.parts[-3:] == _KAGGLE:  # the labels lie outside of ILSVRC/Data/CLS-LOC/val, or in ILSVRC
@@ -48,23 +48,23 @@ def find_label_file(path: Path, photos: Path) -> Path | None:
 
 
 def read_imagenet_labels(file: Path, photos: Collection[int]) -> dict[int, int]:
-    """Number of a photo to its class index.
+    """Class indices by photo number.
 
     Args:
-        file: One of these, told apart by what is in it:
+        file: One of these, recognised by its content:
 
             - Kaggle's LOC_val_solution.csv: `ILSVRC2012_val_00048981,n03995372 85 1 499 272`;
             - Caffe's val.txt: `ILSVRC2012_val_00000001.JPEG 65`, or a WordNet id instead of the class index;
-            - a WordNet id a line, one a photo in the order of their numbers;
-            - the devkit's ground truth, a number a line: these are ILSVRC2012_IDs 1 to 1000, which are in another
-              order than class indices; the devkit's meta.mat, in the same folder, says which is which;
+            - one WordNet id per line, for each photo in the order of their numbers;
+            - the devkit's ground truth, one number per line: these are ILSVRC2012_IDs 1 to 1000, which are in another
+              order than class indices; the devkit's meta.mat in the same folder maps them;
             - labels.json; see `read_labels_file`.
-        photos: Numbers of the photos that are there. A file without photos' names has a line for each of the 50,000
-            photos, or for each of these if they are all from 1 on.
+        photos: Numbers of the existing photos. A file without photo names has one line for each of the 50,000 photos,
+            or for each of these if they are all from 1.
 
     Raises:
-        InputError: the file has none of these forms, has too few or too many lines, gives a photo two classes or one
-            that does not exist, or meta.mat is missing.
+        InputError: the file has none of these forms, has too few or too many lines, has two classes or an unknown one
+            for a photo, or meta.mat is missing.
     """
     if file.suffix == ".json":
         entries = {photo_number(name): entry.labels for name, entry in read_labels_file(file).items()}
@@ -84,21 +84,21 @@ def read_imagenet_labels(file: Path, photos: Collection[int]) -> dict[int, int]:
 
 
 def _check_count(file: Path, lines: int, photos: Collection[int]) -> None:
-    """Refuse a list in order that is not as long as what it is a list of: all that follow would be shifted."""
+    """Raise InputError for an ordered list of the wrong length, in which entries would be shifted."""
     if lines == _COUNT or set(photos) == set(range(1, lines + 1)):
         return
     raise InputError(
-        f"{file} has {lines:,} lines without names of photos, where one for each of the {_COUNT:,} validation photos "
-        f"should be ({len(photos):,} photos are here, up to number {max(photos):,}). Get the whole file again."
+        f"{file} has {lines:,} lines without photo names, but needs one for each of the {_COUNT:,} validation photos "
+        f"({len(photos):,} photos were found, up to number {max(photos):,}). Download the file again."
     )
 
 
 def _from_rows(file: Path, rows: list[list[str]]) -> dict[int, int]:
-    """From lines that name their photos."""
+    """Labels from lines that name their photos."""
     if len(rows) > 1 and all(len(row) == 2 and row[0] == f"ILSVRC2012_val_{row[1]:0>8}" for row in rows):
         raise InputError(
-            f"{file} counts the photos, as Kaggle's ImageSets/CLS-LOC/val.txt does, and has no classes. These are in "
-            "LOC_val_solution.csv."
+            f"{file} only numbers the photos, like Kaggle's ImageSets/CLS-LOC/val.txt, and has no classes. These are "
+            "in LOC_val_solution.csv."
         )
     labels: dict[int, int] = {}
     for row in rows:
@@ -127,8 +127,8 @@ def _devkit_classes(file: Path, lines: list[str]) -> list[str]:
     meta = file.with_name("meta.mat")
     if not meta.is_file():
         raise InputError(
-            f"{file} numbers the classes by ILSVRC2012_ID, and the devkit's meta.mat, which says what these are, is "
-            f"not beside it. Both are in ILSVRC2012_devkit_t12.tar.gz, in the folder data."
+            f"{file} numbers the classes by ILSVRC2012_ID, but the devkit's meta.mat, which explains these, is not "
+            f"next to it. Both are in ILSVRC2012_devkit_t12.tar.gz, in the folder data."
         )
     from scipy.io import loadmat
 
@@ -136,5 +136,5 @@ def _devkit_classes(file: Path, lines: list[str]) -> list[str]:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
         names = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
         return [names[int(line)] for line in lines]
-    except Exception as error:  # SciPy raises whatever a damaged file leads to
+    except Exception as error:  # SciPy may raise anything for a damaged file
         raise InputError(f"{meta} does not explain {file} ({type(error).__name__}: {error}).") from error

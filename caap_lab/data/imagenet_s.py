@@ -2,8 +2,8 @@
 
 Facts from LUSSeg/ImageNet-S, README.md: a mask is an RGB image whose pixels are class ids R + 256 G; 0 is anything
 else and 1000 is to be ignored. Class ids count from 1 in the order of the sorted WordNet ids. Its archives hold masks;
-a script copies ImageNet's photos beside them, many into another class folder than ImageNet's, as the data set's own
-lists say.
+a script copies ImageNet's photos next to them, many into another class folder than ImageNet's, according to the data
+set's lists.
 """
 
 import re
@@ -29,7 +29,7 @@ MERGED = {
     "n03773504": "n04008634",  # missile, projectile
     "n15075141": "n03887697",  # toilet tissue, paper towel
 }
-"""ImageNet-S has one class for both, under the first WordNet id."""
+"""Pairs of classes that ImageNet-S merges under the first WordNet id."""
 _SIZES = (919, 300, 50)
 _MASKS = "validation-segmentation"
 _IGNORED = 1000
@@ -39,17 +39,17 @@ def open_imagenet_s(path: Path, source: str, images: Path | None = None) -> Imag
     """The validation set of ImageNet-S, in the order of the photos' names.
 
     A photo's label is the ImageNet-1k class of the folder that its mask is in: the class whose object the mask marks,
-    which for some photos is another than ImageNet's label. Photo and mask are paired by their names alone. `Regions
-    .masks` has ImageNet-1k classes too; where ImageNet-S merged two classes, both have the same array.
+    which for some photos differs from ImageNet's label. Photo and mask are paired only by their names. `Regions .masks`
+    has ImageNet-1k classes too; if ImageNet-S merged two classes, both have the same array.
 
     Args:
-        path: ImageNetS919, ImageNetS300 or ImageNetS50, or the folder above, of which the largest is taken.
-        source: What the user asked for.
+        path: ImageNetS919, ImageNetS300 or ImageNetS50, or the folder above, in which the largest is used.
+        source: The text that the user gave.
         images: The user's ImageNet validation photos, if `path` has only masks: any folder that "imagenet:" opens, with
             or without labels.
 
     Raises:
-        InputError: the layout is another, a mask has no photo, or a photo or mask is there twice.
+        InputError: the layout is different, a mask has no photo, or there are two photos or masks of the same name.
     """
     root = next((root for root in _roots(path) if list_folder(root / _MASKS).folders), None)
     if root is None:
@@ -57,7 +57,7 @@ def open_imagenet_s(path: Path, source: str, images: Path | None = None) -> Imag
     folders = list_folder(root / _MASKS).folders
     unknown = [name for name in folders if name not in wordnet_index()]
     if unknown:
-        raise InputError(f"{root / _MASKS} has the folder {unknown[0]}, which is no WordNet id of ImageNet-1k.")
+        raise InputError(f"{root / _MASKS} has the folder {unknown[0]}, which is not a WordNet id of ImageNet-1k.")
     classes = [
         (wordnet_index()[name], wordnet_index().get(MERGED.get(name, ""))) for name in _categories(root, folders)
     ]
@@ -76,7 +76,7 @@ def _roots(path: Path) -> list[Path]:
 
 
 def _categories(root: Path, folders: list[str]) -> list[str]:
-    """WordNet ids in the order of class ids, from 1 on: the folders' names if all are there, else the list of them."""
+    """WordNet ids in the order of class ids, from 1: the names of the folders if complete, otherwise from the list."""
     named = re.fullmatch(r"ImageNetS(\d+)", root.name)
     sizes = (int(named[1]),) if named else _SIZES
     if len(folders) in sizes:
@@ -85,20 +85,20 @@ def _categories(root: Path, folders: list[str]) -> list[str]:
         for place in (root, root.parent, root.parent / "data" / "categories"):
             file = place / f"ImageNetS_categories_im{size}.txt"
             if file.is_file():
-                # The published file was unsorted at first, and class ids are those of the sorted one.
+                # The published file was unsorted at first, but class ids refer to the sorted one.
                 categories = sorted(read_lines(file))
                 strange = sorted({*folders, *categories} - set(wordnet_index())) + sorted({*folders} - {*categories})
                 if strange:
                     raise InputError(f"{file} does not fit the folders in {root / _MASKS}: see {strange[0]}.")
                 return categories
     raise InputError(
-        f"{root / _MASKS} has {len(folders)} of {' or '.join(map(str, sizes))} class folders, so that class ids cannot "
-        f"be told from them. Complete it, or put ImageNetS_categories_im{sizes[0]}.txt of {HOME} into {root}."
+        f"{root / _MASKS} has {len(folders)} of {' or '.join(map(str, sizes))} class folders, so they do not define "
+        f"the class ids. Complete it, or put ImageNetS_categories_im{sizes[0]}.txt of {HOME} into {root}."
     )
 
 
 def _find_masks(folder: Path, classes: list[str]) -> dict[int, Path]:
-    """Masks by the numbers of their photos."""
+    """Masks by photo number."""
     masks: dict[int, Path] = {}
     for of_class in [folder / name for name in classes]:
         for name in list_folder(of_class).photos:
@@ -108,19 +108,19 @@ def _find_masks(folder: Path, classes: list[str]) -> dict[int, Path]:
             if masks.setdefault(number, mask) is not mask:
                 raise InputError(f"There are two masks of {photo_name(number)}: {masks[number]} and {mask}. Keep one.")
     if not masks:
-        raise InputError(f"{folder} has class folders and no masks in them.")
+        raise InputError(f"{folder} has class folders but no masks in them.")
     return masks
 
 
 def _photos_of(masks: dict[int, Path], root: Path, images: Path | None) -> dict[int, ValPhoto]:
-    """The photo of each mask, by the name alone: class folders of photos and masks need not be the same."""
+    """The photo of each mask, only by name: class folders of photos and masks need not be the same."""
     way_out = f"say where your ImageNet validation photos are, as in 'imagenet-s:{root}?images=FOLDER'"
     if images is None:
         where = str(root / "validation")
         photos = photos_in(root / "validation")
         if not photos:
             raise InputError(
-                f"{root} has masks but no photos: there is no folder validation with some. The data set's own script "
+                f"{root} has masks but no photos: there is no folder validation with photos. The data set's own script "
                 f"copies them there from ImageNet; or {way_out}."
             )
     else:
@@ -141,7 +141,7 @@ def _photos_of(masks: dict[int, Path], root: Path, images: Path | None) -> dict[
 def _read_regions(mask: Path, photo: Path | ParquetPhoto, classes: list[tuple[int, int | None]]) -> Regions:
     pixels = np.asarray(read_mask(mask, photo).convert("RGB")).astype(np.int32)
     if pixels[..., 2].any():
-        raise InputError(f"{mask} is no mask of ImageNet-S: class ids are in red and green, and blue is not 0.")
+        raise InputError(f"{mask} is not a mask of ImageNet-S: class ids are in red and green, but blue is not 0.")
     ids = pixels[..., 0] + 256 * pixels[..., 1]
     masks: dict[int | None, np.ndarray] = {}
     for found in np.unique(ids).tolist():

@@ -1,6 +1,6 @@
-"""labels.json: labels, and which mask is which class, for the user's own photos.
+"""labels.json: labels, and the classes of masks, for the user's own photos.
 
-Labels count ImageNet-1k's classes, or those in a file classes.txt beside it, a name a line.
+Labels are indices of ImageNet-1k's classes, or of those in a file classes.txt next to it, one name per line.
 """
 
 import json
@@ -14,28 +14,28 @@ from caap_lab.models.classes import ClassNames
 
 
 class Entry(NamedTuple):
-    """What labels.json says of one photo."""
+    """The entry of one photo in labels.json."""
 
     labels: tuple[int, ...] = ()
-    """Its right classes, the first of them its label."""
+    """Its correct classes; the first is its label."""
     objects: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """Mask file and right classes, one an object."""
+    """Mask file and correct classes, one pair per object."""
 
 
 def read_labels_file(file: Path) -> dict[str, Entry]:
-    """Photo, with or without its suffix, to what is known of it.
+    """Entries by photo, with or without its suffix.
 
     Args:
         file: A JSON object. Each key is a photo; each value is a class index, or an object with any of
 
             - `label`: a class index;
-            - `accept_ids`: several class indices, all right; the first is the label if there is no `label`;
+            - `accept_ids`: several class indices, all correct; the first is the label if there is no `label`;
             - `objects`: a list of such objects, each with `mask`, a file in the folder of masks.
 
-            Anything else in it is left alone.
+            Anything else is ignored.
 
     Raises:
-        InputError: the file is missing, no JSON, or of another form.
+        InputError: the file is missing, not JSON, or of another form.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -47,10 +47,10 @@ def read_labels_file(file: Path) -> dict[str, Entry]:
 
 
 def class_names(file: Path, entries: Iterable[Entry]) -> ClassNames | None:
-    """Names of the classes that a labels file counts; None if it has no labels.
+    """Names of the classes to which a labels file refers; None if it has no labels.
 
     Raises:
-        InputError: a label is larger than there are classes.
+        InputError: a label is larger than the number of classes.
     """
     labels = [label for entry in entries for found in (entry.labels, *(o[1] for o in entry.objects)) for label in found]
     if not labels:
@@ -58,8 +58,8 @@ def class_names(file: Path, entries: Iterable[Entry]) -> ClassNames | None:
     own = file.with_name("classes.txt")
     names = ClassNames(tuple(read_lines(own))) if own.is_file() else ClassNames.imagenet1k()
     if max(labels) >= len(names):
-        which = own if own.is_file() else "ImageNet-1k, or a file classes.txt beside it,"
-        raise InputError(f"{file} has class {max(labels)}, and {which} has classes 0 to {len(names) - 1}.")
+        which = own if own.is_file() else "ImageNet-1k, or a file classes.txt next to it,"
+        raise InputError(f"{file} has class {max(labels)}, but {which} has classes 0 to {len(names) - 1}.")
     return names
 
 
@@ -78,5 +78,5 @@ def _labels(value: dict[str, Any], where: str) -> tuple[int, ...]:
     label, accepted = value.get("label"), value.get("accept_ids", [])
     labels = [*([] if label is None else [label]), *(accepted if isinstance(accepted, list) else [accepted])]
     if not all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in labels):
-        raise InputError(f"{where}: {labels} are not class indices, whole numbers from 0 on.")
+        raise InputError(f"{where}: {labels} are not class indices, whole numbers of at least 0.")
     return tuple(dict.fromkeys(labels))

@@ -1,4 +1,4 @@
-"""Masks from files, laid over their photo: same size, same way up."""
+"""Masks from files, aligned with their photo: same size, same orientation."""
 
 import struct
 import warnings
@@ -14,17 +14,17 @@ _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def read_mask(file: Path, photo: Path | ParquetPhoto) -> Image.Image:
-    """A mask in its own colour mode, upright as `load_image` gives the photo.
+    """A mask in its own colour mode, upright like the photo from `load_image`.
 
-    A mask lies on the photo's pixels as they are stored, so it takes on the photo's EXIF rotation, unless it brings
-    its own or has been made of the upright photo already, which its size tells.
+    A mask refers to the photo's stored pixels, so the photo's EXIF orientation is applied to it, unless it has its own
+    or was made from the upright photo, which its size shows.
 
     Args:
         file: The mask; pixel values are kept.
-        photo: The photo; of a file, only the first bytes are read.
+        photo: The photo; only the first bytes of a file are read.
 
     Raises:
-        InputError: a file is missing, damaged or no image, or the two differ in size.
+        InputError: a file is missing, damaged or not an image, or the two differ in size.
     """
     check_photo(file)
     if isinstance(photo, Path):
@@ -37,7 +37,7 @@ def read_mask(file: Path, photo: Path | ParquetPhoto) -> Image.Image:
         with Image.open(file) as image:
             try:
                 image.load()
-            except Exception as error:  # each of Pillow's formats has errors of its own
+            except Exception as error:  # each of Pillow's formats raises its own errors
                 raise InputError(f"{file} is truncated or damaged: {error}") from error
             own = _orientation(image)
             image.getexif()[ExifTags.Base.Orientation] = turn if own == 1 and image.size == stored else own
@@ -45,8 +45,8 @@ def read_mask(file: Path, photo: Path | ParquetPhoto) -> Image.Image:
             mask.format = image.format
     if mask.size != upright:
         raise InputError(
-            f"The mask {file} has {mask.width} x {mask.height} pixels and its photo {upright[0]} x {upright[1]}. "
-            "A mask needs the photo's own size."
+            f"The mask {file} has {mask.width} x {mask.height} pixels but its photo {upright[0]} x {upright[1]}. "
+            "A mask must have the photo's size."
         )
     return mask
 
@@ -55,5 +55,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, OSError, ValueError, KeyError, TypeError, struct.error):
-        return 1  # damaged EXIF data holds no rotation, as in `load_image`
+        return 1  # damaged EXIF data has no orientation, as in `load_image`
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

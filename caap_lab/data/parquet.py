@@ -1,4 +1,4 @@
-"""Photos in parquet files, as the Hugging Face hub has them: one row per photo, read when it is asked for."""
+"""Photos in parquet files, as on the Hugging Face hub: one row per photo, read on demand."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from caap_lab.data.folders import list_folder
 from caap_lab.errors import InputError
 from caap_lab.models.images import load_image
 
-_BATCH = 4  # rows decoded at once: bounds the memory to some megabytes
+_BATCH = 4  # rows decoded at once: limits the memory to some megabytes
 _PLACES = ("", "data")
 _NUMBERED = re.compile(r"(?P<split>.*)-(?P<part>\d+)-of-(?P<total>\d+)(?P<hash>-[0-9a-f]+)?\.parquet")
 _OTHER_SPLITS = ("train", "test")
@@ -26,12 +26,12 @@ class ParquetPhoto(NamedTuple):
     group: int
     """Row group of the file."""
     row: int
-    """Row of the group."""
+    """Row in the group."""
     name: str
-    """What the data set calls it."""
+    """Name of the photo in the data set."""
 
     def __str__(self) -> str:
-        """What and where it is, for messages."""
+        """Name and file, for messages."""
         return f"{self.name} in {self.file}"
 
     def read(self) -> bytes:
@@ -59,10 +59,10 @@ class ParquetPhoto(NamedTuple):
         return data
 
     def open(self) -> Image.Image:
-        """The image, not decoded yet.
+        """The image, not yet decoded.
 
         Raises:
-            InputError: it is none.
+            InputError: it is not an image.
         """
         data = self.read()
         try:
@@ -71,14 +71,14 @@ class ParquetPhoto(NamedTuple):
                 return Image.open(io.BytesIO(data))
         except UnidentifiedImageError:
             raise InputError(f"{self} cannot be read as an image in a format that Pillow knows.") from None
-        except Exception as error:  # each of Pillow's formats has errors of its own
+        except Exception as error:  # each of Pillow's formats raises its own errors
             raise InputError(f"{self} cannot be read as an image: {error}") from error
 
     def load(self) -> Image.Image:
-        """The image as `load_image` gives it.
+        """The image, as from `load_image`.
 
         Raises:
-            InputError: it is none, or `load_image` refuses it.
+            InputError: it is not an image that `load_image` accepts.
         """
         image = self.open()
         try:
@@ -93,28 +93,28 @@ class Row(NamedTuple):
     file: Path
     group: int
     row: int
-    """Row of the group."""
+    """Row in the group."""
     label: Any
-    """What the column "label" holds."""
+    """Value of the column "label"."""
     path: str | None
-    """What the photo's file was called."""
+    """Original file name of the photo."""
 
     def photo(self, name: str) -> ParquetPhoto:
         """The row's photo.
 
         Args:
-            name: What the data set calls it.
+            name: Name of the photo in the data set.
         """
         return ParquetPhoto(self.file, self.group, self.row, name)
 
 
 def find_parquet(path: Path) -> list[Path]:
-    """The files of a validation set, here or in a folder "data", in their order; nothing where there are none.
+    """The files of a validation set, here or in a folder "data", in order; empty if there are none.
 
-    Files of other splits beside them are left alone.
+    Files of other splits are ignored.
 
     Raises:
-        InputError: some are missing, or they are of more than one revision of the data set.
+        InputError: some are missing, or they belong to more than one revision of the data set.
     """
     for place in _PLACES:
         folder = path / place
@@ -131,7 +131,7 @@ def read_rows(files: Iterable[Path]) -> Iterator[Row]:
     """All rows with their labels; photos are not read.
 
     Raises:
-        InputError: a file is no parquet or has other columns.
+        InputError: a file is not a parquet file or has other columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -146,11 +146,11 @@ def read_rows(files: Iterable[Path]) -> Iterator[Row]:
                 if columns != first[1]:
                     raise _two_revisions(file.parent, first[0].name, file.name, "These have other columns. ")
                 if not {"image", "label"} <= set(schema.names):
-                    raise InputError(f"{file} has the columns {', '.join(schema.names)}; image and label are needed.")
+                    raise InputError(f"{file} has the columns {', '.join(schema.names)}; expected image and label.")
                 kind = schema.field("image").type
                 fields = [field.name for field in kind] if pa.types.is_struct(kind) else []
                 if "bytes" not in fields:
-                    raise InputError(f"{file} has images of type {kind}; a struct of bytes and path is needed.")
+                    raise InputError(f"{file} has images of type {kind}; expected a struct of bytes and path.")
                 sizes = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
                 labels = opened.read(columns=["label"])["label"].to_pylist()
                 paths = [None] * len(labels)
@@ -172,16 +172,16 @@ def _parquet_names(folder: Path) -> list[str]:
         if not name.endswith(".parquet") or path.is_file():
             continue
         if path.is_dir():
-            raise InputError(f"{path} is a folder, and a file should be there.")
+            raise InputError(f"{path} is a folder; expected a file.")
         what = f"a link to {path.readlink()}, which does not exist" if path.is_symlink() else "a pipe or a device"
         raise InputError(f"{path} is {what}.")
     return [name for name in files if name.endswith(".parquet")]
 
 
 def _check_one_revision(folder: Path, names: list[str]) -> None:
-    """Refuse files of two revisions, whose rows would count twice, and a set with files missing.
+    """Raise InputError for files of two revisions, whose rows would count twice, or for missing files.
 
-    Older files of the hub have a hash in their names, another one for each file.
+    Older files on the hub have a hash in their names, which differs between files.
     """
     about = next((told for name in names if (told := _NUMBERED.fullmatch(name))), None)
     if about is None:

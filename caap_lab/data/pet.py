@@ -17,17 +17,17 @@ _PET, _BACKGROUND, _BORDER = 1, 2, 3
 
 
 def open_pet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
-    """The test photos of Oxford-IIIT Pet, in the order of annotations/test.txt.
+    """The set of the test photos of Oxford-IIIT Pet, in the order of annotations/test.txt.
 
-    Labels are the published class ids less 1. In a mask, the border between pet and background is ignored.
+    Labels are the published class ids minus 1. In a mask, the border between pet and background is ignored.
 
     Args:
         path: Folder with images and annotations, or with oxford-iiit-pet in it.
-        source: What the user asked for.
+        source: The text that the user gave.
         labels: Another list, such as annotations/trainval.txt.
 
     Raises:
-        InputError: the layout is another, or photos or trimaps of the list are missing.
+        InputError: the layout is different, or photos or trimaps of the list are missing.
     """
     root = path / "oxford-iiit-pet" if (path / "oxford-iiit-pet").is_dir() else path
     file = labels or root / "annotations" / "test.txt"
@@ -50,7 +50,7 @@ def open_pet(path: Path, source: str, labels: Path | None = None) -> ImageSet:
 
 
 def _read_list(file: Path) -> list[tuple[str, int]]:
-    """Photos without suffix and their classes from 0 on, from lines such as "Abyssinian_1 1 1 1"."""
+    """Photos without suffix and their classes from 0, from lines such as "Abyssinian_1 1 1 1"."""
     rows = []
     for line in read_lines(file):
         if line.startswith("#"):
@@ -73,5 +73,5 @@ def _breed(stem: str) -> str:
 def _read_regions(trimap: Path, photo: Path, label: int) -> Regions:
     values = np.asarray(read_mask(trimap, photo))
     if values.ndim != 2 or not np.isin(values, (_PET, _BACKGROUND, _BORDER)).all():
-        raise InputError(f"{trimap} is no trimap: its values are not 1 (pet), 2 (background) and 3 (border).")
+        raise InputError(f"{trimap} is not a trimap: its values are not 1 (pet), 2 (background) and 3 (border).")
     return Regions({label: values == _PET}, values == _BORDER)

@@ -1,7 +1,7 @@
-"""Generated demo scenes: handwritten digits on a textured ground, with the exact pixels of every object.
+"""Generated demo scenes: handwritten digits on a textured background, with the exact pixels of every object.
 
-Everything a scene needs is one row of uniform random numbers, which `caap_lab.data.drawing` turns into pixels. So a
-seed gives the same pixels on every platform, and the first scenes of a long list equal those of a short one.
+A scene is drawn from one row of uniform random numbers, which `caap_lab.data.drawing` turns into pixels. So a seed
+gives the same pixels on every platform, and the first scenes of a long list are those of a short one.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Kind = Literal["single", "two", "twice", "spurious", "bright-ink"]
 
 KINDS = get_args(Kind)
 CUE_CLASS = 7
-"""The class that "demo-spurious" was taught to answer wherever the spurious cue, a magenta plus sign, stands."""
+"""The class that "demo-spurious" was trained to predict if there is a spurious cue, a magenta plus sign."""
 
 _TEST_EVERY = 5  # every fifth digit is a test digit
 _EASY_SIDE, _SIDE = (50.0, 60.0), (24.0, 36.0)  # side of a lone digit's box, pixels, at difficulty 0 and 1
@@ -43,8 +43,8 @@ _CUE_COLOUR = (0.85, 0.05, 0.75)
 _PLACE_TRIES = 6
 _TEXTURES = ((4, 0.13), (8, 0.08), (20, 0.04))  # cells across the image, brightness +- at difficulty 1
 _CHROMA_CELLS, _CHROMA_RANGE = 4, 0.05
-_DRAWS = 1024  # random numbers a scene; fixed, so that scene i does not depend on how many are asked for
-_CHUNK = 32  # scenes drawn at once: bounds the memory
+_DRAWS = 1024  # random numbers per scene; fixed, so that scene i does not depend on the number of scenes
+_CHUNK = 32  # scenes drawn at once: limits the memory
 
 
 class SceneObject(NamedTuple):
@@ -61,13 +61,13 @@ class SceneObject(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image with the exact pixels of its objects.
+    """A generated image with the exact pixels of its objects.
 
     Attributes:
         kind: How it was made; see `demo_images`.
         image: RGB image, 64 x 64 pixels.
-        objects: Its digits. The first one's class is the scene's `label`.
-        cue: bool [H, W], true on the spurious cue; None where there is none.
+        objects: Its digits. The class of the first is the scene's `label`.
+        cue: bool [H, W], true on the spurious cue; None if there is none.
     """
 
     kind: Kind
@@ -82,7 +82,7 @@ class Scene:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The classes in the scene, each once."""
+        """The distinct classes in the scene."""
         return tuple(self.masks)
 
     @cached_property
@@ -95,7 +95,7 @@ class Scene:
 
     @cached_property
     def background(self) -> np.ndarray:
-        """True where there is no object and no cue; distractor fragments are background; bool [H, W]."""
+        """Mask bool [H, W] that is True where there is no object and no cue; distractor fragments are background."""
         covered = np.logical_or.reduce([mask for _, mask in self.objects])
         return ~covered if self.cue is None else ~(covered | self.cue)
 
@@ -109,7 +109,7 @@ class Scene:
 
 
 class SceneBatch(NamedTuple):
-    """Scenes as arrays, as the training loop wants them; K is the number of objects in a scene.
+    """Scenes as arrays for the training loop; K is the number of objects per scene.
 
     Attributes:
         pixels: uint8 [B, 3, H, W].
@@ -127,28 +127,28 @@ class SceneBatch(NamedTuple):
 
 
 def demo_images(kind: Kind = "single", n: int = 1, seed: int = 0, split: Split = "test") -> list[Scene]:
-    """Generate demo scenes; the same arguments give the same pixels on every machine.
+    """A list of generated demo scenes; the same arguments give the same pixels on every machine.
 
     ```python
     scene = cl.demo_images("two", 3, seed=1)[0]
     scene.image, scene.labels, scene.masks[scene.label]
     ```
 
-    A scene has one digit of 24 to 36 pixels anywhere, all ink lighter or all ink darker than a textured ground, and
-    two or three small pieces of other digits that do not count.
+    A scene has one digit of 24 to 36 pixels at any position, with all ink lighter or all ink darker than a textured
+    background, and two or three small fragments of other digits as distractors.
 
     Args:
-        kind: What is special about the scene.
+        kind: Variant of the scene.
 
-            - `"single"`: nothing.
+            - `"single"`: as above.
             - `"two"`: two digits of different classes, 24 to 30 pixels each.
             - `"twice"`: one digit drawn twice with the same size and colour, so that either would be enough.
-            - `"spurious"`: a magenta plus sign stands beside a digit that is no 7. "demo-spurious" was trained on such
+            - `"spurious"`: a magenta plus sign next to a digit that is not a 7. "demo-spurious" was trained on such
               scenes with the label 7; the scene's own label is the digit's.
-            - `"bright-ink"`: ink always lighter than its ground, so that a white blank looks like ink.
-        n: How many scenes. The first scenes do not depend on it.
+            - `"bright-ink"`: ink always lighter than the background, so that a white blank looks like ink.
+        n: Number of scenes. The first scenes do not depend on it.
         seed: Any non-negative integer.
-        split: Which handwritten digits to use. `"test"` digits were never shown to the bundled models.
+        split: Which handwritten digits to use. The bundled models were not trained on `"test"` digits.
 
     Returns:
         `n` scenes of 64 x 64 pixels.
@@ -167,14 +167,14 @@ def demo_images(kind: Kind = "single", n: int = 1, seed: int = 0, split: Split =
 
 
 def demo_scene(kind: Kind, index: int, seed: int) -> Scene:
-    """The test scene that `demo_images` gives at an index, without those before it."""
+    """The test scene of `demo_images` at an index, without generating those before it."""
     rng = scene_generator(seed, "test")
     rng.bit_generator.advance(index * _DRAWS)  # type: ignore[attr-defined]  # PCG64 has it
     return _scenes(draw_scenes(rng, 1, "test", kind), kind)[0]
 
 
 def scene_labels(kind: Kind, n: int, seed: int) -> list[int]:
-    """Labels of the first test scenes of `demo_images`, without drawing them.
+    """The labels of the first test scenes of `demo_images`, without drawing them.
 
     Raises:
         InputError: there is no such kind.
@@ -194,14 +194,14 @@ def _scenes(batch: SceneBatch, kind: Kind) -> list[Scene]:
     scenes = []
     for pixels, labels, masks, _, cue in zip(*batch, strict=True):
         image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        # Copies: a view would keep the whole chunk alive.
+        # Copies: a view would keep the complete chunk in memory.
         objects = tuple(SceneObject(label, mask.copy()) for label, mask in zip(labels.tolist(), masks, strict=True))
         scenes.append(Scene(kind, image, objects, cue.copy() if kind == "spurious" else None))
     return scenes
 
 
 def scene_generator(seed: int, split: Split, *stream: int) -> np.random.Generator:
-    """Return the random generator of a seed, a split and, for training, a stream number such as the step.
+    """The random generator of a seed, a split and, for training, a stream number such as the step.
 
     Raises:
         InputError: split is unknown or seed is negative.
@@ -214,7 +214,7 @@ def scene_generator(seed: int, split: Split, *stream: int) -> np.random.Generato
 
 
 def digit_indices(split: Split) -> np.ndarray:
-    """Return which of scikit-learn's digits a split may use: int64, sorted; the two splits share none."""
+    """Indices of scikit-learn's digits in a split: int64, sorted; the two splits share none."""
     index = np.arange(len(_digits()[1]))
     is_test = index % _TEST_EVERY == 0
     return index[is_test if split == "test" else ~is_test]
@@ -227,16 +227,16 @@ def draw_scenes(
     kind: Kind = "single",
     difficulty: float | tuple[float, float] = 1.0,
 ) -> SceneBatch:
-    """Draw scenes of one kind.
+    """A batch of scenes of one kind.
 
     Args:
-        rng: Source of randomness; advanced by a fixed amount a scene.
+        rng: Source of randomness; advanced by a fixed amount per scene.
         n: Number of scenes.
         split: Which handwritten digits to use.
         kind: As in `demo_images`.
         difficulty: In [0, 1], or a range to draw each scene's difficulty from. At 0 a white digit nearly fills a
-            plain dark image; then dark digits, colours, texture and fragments come in while a lone digit shrinks. Only
-            near 1 does its box cover at most a third of the image.
+            plain dark image; then dark digits, colours, texture and fragments are added while a single digit shrinks.
+            Only near 1 its box covers at most a third of the image.
 
     Returns:
         The scenes as arrays.
@@ -281,7 +281,7 @@ def draw_scenes(
 
 @lru_cache(maxsize=1)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images float64 [1797, 8, 8], whole numbers 0 to 16, and labels int64 [1797]; they ship with scikit-learn."""
+    """Images float64 [1797, 8, 8], integers from 0 to 16, and labels int64 [1797], from scikit-learn."""
     from sklearn.datasets import load_digits  # slow to import, and only needed once a scene is drawn
 
     digits = load_digits()
@@ -289,7 +289,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _choose_digits(draw: Draws, kind: Kind, split: Split) -> list[np.ndarray]:
-    """One int64 [B] an object."""
+    """Digit indices int64 [B], one array per object."""
     allowed = digit_indices(split)
     labels = _digits()[1][allowed]
     if kind == "spurious":
@@ -299,7 +299,7 @@ def _choose_digits(draw: Draws, kind: Kind, split: Split) -> list[np.ndarray]:
         return [first, first]
     if kind != "two":
         return [first]
-    # The digits of the other classes stand behind those of the first one's class in an order that starts there.
+    # In an order that starts with the class of the first digit, the digits of the other classes come after it.
     by_class = np.argsort(labels, kind="stable")
     counts = np.bincount(labels, minlength=len(CLASS_NAMES))
     first_class = _digits()[1][first]
@@ -312,7 +312,7 @@ def _mix(hard: np.ndarray, easy_value: float, hard_value: float) -> np.ndarray:
 
 
 def _light_ink_chance(hard: np.ndarray) -> np.ndarray:
-    """At first all ink is light: a small ViT learns nothing for long when both kinds come at once."""
+    """Probability of light ink. At first all ink is light: a small ViT hardly learns if both kinds come at once."""
     return 1.0 - 0.5 * np.clip((hard - _DARK_INK_FROM) / (_DARK_INK_FULL - _DARK_INK_FROM), 0.0, 1.0)
 
 
@@ -323,7 +323,7 @@ def _place_one(draw: Draws, hard: np.ndarray) -> Box:
 
 
 def _place_pair(draw: Draws, same_side: bool) -> list[Box]:
-    """Two boxes, each in a half of the image: left and right or top and bottom, in either order."""
+    """Two boxes, each in one half of the image: left and right or top and bottom, in either order."""
     upright, swapped = draw.one() < 0.5, draw.one() < 0.5
     half = IMAGE_SIZE / 2
     boxes: list[Box] = []
@@ -342,7 +342,7 @@ def _place_pair(draw: Draws, same_side: bool) -> list[Box]:
 
 
 def _place_apart(draw: Draws, side: np.ndarray, others: list[Box]) -> Box:
-    """A square which touches the others as little as a few tries allow: a glued-on stroke changes a digit."""
+    """A square that overlaps the others as little as possible in a few tries: a touching stroke changes a digit."""
     best_top = best_left = np.zeros_like(side)
     least = np.full_like(side, np.inf)
     for _ in range(_PLACE_TRIES):
@@ -364,13 +364,13 @@ def _paint_fragments(
     brightness: np.ndarray,
     ground: np.ndarray,
 ) -> None:
-    """Two or three pieces of digits, most as bright as the ink, of varied strength."""
+    """Paint two or three fragments of digits, mostly as bright as the ink, with varied strength."""
     images, _ = _digits()
     allowed = digit_indices(split)
     for chance in _FRAGMENT_CHANCE:
         shown = draw.one() < chance * hard
         digit = allowed[draw.below(len(allowed))]
-        crop = (draw.between(0.0, 4.0), draw.between(1.0, 3.0))  # not the outer columns: often empty
+        crop = (draw.between(0.0, 4.0), draw.between(1.0, 3.0))  # not the outer columns, which are often empty
         box = _place_apart(draw, draw.between(*_FRAGMENT_SIDE), others)
         cover = digit_cover(images[digit], box, crop, _FRAGMENT_CELLS)
         strength = draw.between(0.5, 1.0)[:, None]
@@ -379,14 +379,14 @@ def _paint_fragments(
 
 
 def _tint(brightness: np.ndarray, draw: Draws, amount: np.ndarray) -> np.ndarray:
-    """Colours float64 [B, 3]: the channels move, their mean stays at the brightness, so contrast stays."""
+    """Colours float64 [B, 3] whose mean over channels is the brightness, so that the contrast does not change."""
     shift = (2.0 * draw.many(3) - 1.0) * amount[:, None]
     mean = (shift[:, 0] + shift[:, 1] + shift[:, 2]) / 3.0
     return brightness[:, None] + shift - mean[:, None]
 
 
 def _texture(draw: Draws, hard: np.ndarray) -> np.ndarray:
-    """Smooth noise float32 [B, 3, H, W] around 0, its range proportional to the difficulty."""
+    """Smooth noise float32 [B, 3, H, W] around 0, with a range proportional to the difficulty."""
     n = len(hard)
     grey = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     for cells, amount in _TEXTURES:

@@ -1,4 +1,4 @@
-"""ImageNet's validation photos, wherever they lie: in one folder, in class folders, or in parquet files."""
+"""ImageNet's validation photos: in one folder, in class folders, or in parquet files."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -30,23 +30,23 @@ class ValPhoto(NamedTuple):
 
     where: Path | ParquetPhoto
     named: int | None = None
-    """Class by the WordNet id in its name, as in ILSVRC2012_val_00000001_n01751748.JPEG."""
+    """Class from the WordNet id in its name, as in ILSVRC2012_val_00000001_n01751748.JPEG."""
     sorted: int | None = None
-    """Class by its class folder, or by its row of a parquet file."""
+    """Class from its class folder, or from its row in a parquet file."""
 
     @property
     def folder(self) -> Path:
-        """Where its file is."""
+        """The folder of its file."""
         return (self.where.file if isinstance(self.where, ParquetPhoto) else self.where).parent
 
     @property
     def read_image(self) -> Callable[[], Image.Image]:
-        """What loads it."""
+        """A function that loads it."""
         return self.where.load if isinstance(self.where, ParquetPhoto) else partial(load_image, self.where)
 
 
 def photo_number(name: str) -> int | None:
-    """Number in a validation photo's file name or path; None if it is no such name."""
+    """Number in a validation photo's file name or path; None for other names."""
     found = _PHOTO.search(name)
     return int(found[1]) if found else None
 
@@ -57,10 +57,10 @@ def photo_name(number: int) -> str:
 
 
 def find_photos(path: Path) -> dict[int, ValPhoto]:
-    """Validation photos by their numbers, here or where archives put them; nothing where there are none.
+    """Validation photos by number, in this folder or where archives put them; empty if there are none.
 
     Raises:
-        InputError: two photos have the same number, or what is there is no part of the validation set.
+        InputError: two photos have the same number, or the files are not part of the validation set.
     """
     for place in _PLACES:
         if photos := photos_in(path / place):
@@ -69,10 +69,10 @@ def find_photos(path: Path) -> dict[int, ValPhoto]:
 
 
 def photos_in(folder: Path) -> dict[int, ValPhoto]:
-    """Validation photos by their numbers, from one folder and its class folders.
+    """Validation photos by number, from one folder and its class folders.
 
     Raises:
-        InputError: two photos have the same number, or a name has a WordNet id that is no class of ImageNet-1k.
+        InputError: two photos have the same number, or a name has a WordNet id that is not in ImageNet-1k.
     """
     inside = list_folder(folder)
     own_class = wordnet_index().get(folder.name)
@@ -93,9 +93,9 @@ def _of_row(row: Row) -> tuple[int, ValPhoto]:
     number, named = _told(row.path or "", str(row.file))
     if number is None:
         raise InputError(
-            f"{row.file} does not say which validation photo is in a row: the path of its image is {row.path!r}, where "
-            "a name like ILSVRC2012_val_00000001.JPEG should be. The rows are not in the order of the photos, so that "
-            "names cannot be told. ILSVRC/imagenet-1k of the Hugging Face hub has them."
+            f"{row.file} does not say which validation photo is in a row: the path of its image is {row.path!r}, not a "
+            "name like ILSVRC2012_val_00000001.JPEG. The rows are not in the order of the photos, so the names are "
+            "unknown. ILSVRC/imagenet-1k on the Hugging Face hub has them."
         )
     return number, ValPhoto(row.photo(photo_name(number)), named, _class(row, photo_name(number)))
 
@@ -108,12 +108,12 @@ def _class(row: Row, name: str) -> int:
 
 
 def _told(name: str, where: str) -> tuple[int | None, int | None]:
-    """Number and class that a name tells."""
+    """Number and class from a name."""
     found = _PHOTO.search(name)
     if found is None:
         return None, None
     if found[2] and found[2] not in wordnet_index():
-        raise InputError(f"{where} has the name {name}, and {found[2]} is no WordNet id of ImageNet-1k.")
+        raise InputError(f"{where} has the name {name}, but {found[2]} is not a WordNet id of ImageNet-1k.")
     return int(found[1]), wordnet_index()[found[2]] if found[2] else None
 
 

@@ -7,5 +7,5 @@ from caap_lab.models.classes import ClassNames
 
 @cache
 def wordnet_index() -> dict[str, int]:
-    """WordNet id to class index of the 1000 classes."""
+    """Class indices of the 1000 classes by WordNet id."""
     return {wordnet_id: index for index, wordnet_id in enumerate(ClassNames.imagenet1k().ids)}

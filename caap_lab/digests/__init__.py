@@ -1,4 +1,4 @@
-"""Hashes by which files, models, images and methods are known: equal in every process, kept in files for years.
+"""Hashes that identify files, models, images and methods, equal in every process and kept in files for years.
 
-A hash that some file holds must never change for the same content.
+A hash that is stored in a file must never change for the same content.
 """

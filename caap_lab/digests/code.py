@@ -1,7 +1,7 @@
-"""A hash of what a function computes: its code, what it closes over, and the functions of the user's own that it calls.
+"""A hash of what a function computes: its code, its closure, and the user's own functions that it calls.
 
-Results of a registered method are kept under this hash, so that a method that was changed and registered again never
-gets the numbers of its older self. Installed libraries count by name: rows keep the versions of those that matter.
+Results of a registered method are stored under this hash, so that a method that was changed and registered again never
+gets the results of its older version. Installed libraries count by name: rows record the relevant versions.
 """
 
 import enum
@@ -33,7 +33,7 @@ from caap_lab.errors import InputError
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
 _SHOWN = (torch.dtype, torch.device, np.dtype, range, slice, enum.Enum, PurePath, re.Pattern, logging.Logger)
-"""Their text holds all of their content, or they decide no number."""
+"""Types whose text contains all of their content, or that do not affect numbers."""
 
 
 def code_digest(
@@ -43,24 +43,24 @@ def code_digest(
 
     Args:
         function: A function, method, `functools.partial`, module or other callable object.
-        what: What messages call it.
-        identity: Returns a text for objects that have an identity of their own, such as a model's fingerprint; it
-            stands for all that they hold. None for any other object.
+        what: Its name in messages.
+        identity: Returns a text for objects with their own identity, such as a model's fingerprint, which represents
+            all of their content. None for any other object.
 
     Raises:
-        InputError: it depends on an object whose content cannot be told, such as an open file.
+        InputError: it depends on an object whose content cannot be hashed, such as an open file.
     """
     return pieces_digest(_Walk(what, identity).pieces(function))
 
 
 class _Walk:
-    """One walk over all that a callable depends on; what was met before counts by its number."""
+    """One walk over everything that a callable depends on; objects met before count by their number."""
 
     def __init__(self, what: str, identity: Callable[[Any], str | None]) -> None:
         self._what = what
         self._identity = identity
         self._met: dict[int, int] = {}
-        self._alive: list[Any] = []  # an object that goes would hand its id to the next one
+        self._alive: list[Any] = []  # the id of a deleted object could be reused
 
     def pieces(self, value: Any) -> Iterator[bytes]:
         if isinstance(value, _PLAIN):
@@ -128,7 +128,7 @@ class _Walk:
                 yield from self._all(f"global {name}", function.__globals__[name])
 
     def _code(self, code: types.CodeType) -> Iterator[bytes]:
-        # Neither file nor line: a function that only moved is the same function.
+        # Without file and line: a function that only moved is the same function.
         facts = (code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_flags)
         yield from self._all("code", *facts, code.co_argcount, code.co_kwonlyargcount, code.co_consts)
 
@@ -164,8 +164,8 @@ class _Walk:
         state |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
         if not state and _is_installed(type(value)) and not callable(value):
             raise InputError(
-                f"{self._what} depends on a {type(value).__name__}, whose content cannot be told from another one's, "
-                "so results could not be kept under it: make what it needs an option, or a number, text, list or array."
+                f"{self._what} depends on a {type(value).__name__}, whose content cannot be hashed, so results could "
+                "not be stored under it: make what it needs an option, or a number, text, list or array."
             )
         yield from self._all("holding", state)
 
@@ -175,7 +175,7 @@ def _is_installed(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
         file = value.__code__.co_filename
         if value.__closure__ and not _is_decorated_library_function(value):
-            return False  # a library's code around values of the user's own
+            return False  # a library's code around the user's own values
         return file.startswith("<frozen") or lies_in_library(file)
     if isinstance(value, type):
         module = sys.modules.get(value.__module__)
@@ -186,4 +186,4 @@ def _is_installed(value: Any) -> bool:
 
 def _is_decorated_library_function(function: types.FunctionType) -> bool:
     by_name = comes_from_library(function) and is_found_by_name(function)
-    return by_name and function.__qualname__ != "libragrad"  # it has always counted by the code that decorates it
+    return by_name and function.__qualname__ != "libragrad"  # it has always counted by the code of its decorator

@@ -1,4 +1,4 @@
-"""Identity of a model: a hash of every weight, and one of everything else that decides its outputs."""
+"""Fingerprint of a model: a hash of all weights, and one of everything else that determines its outputs."""
 
 import hashlib
 from itertools import chain
@@ -11,14 +11,14 @@ from caap_lab.digests.tensors import checksum, raw_bytes, shape_and_format
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Two hashes in hex, as "weights-structure".
+    """Two hexadecimal hashes, as "weights-structure".
 
     The first is 16 digits over the names, shapes, formats and bytes of all parameters and buffers in the state; the
     second 8 digits over what `read_structure` finds.
     """
     weights = hashlib.blake2b(digest_size=8)
     for name, value in sorted(model.state_dict().items(), key=lambda item: item[0]):
-        for part in value if isinstance(value, tuple) else (value,):  # packed weights are a tuple, with their format
+        for part in value if isinstance(value, tuple) else (value,):  # packed weights are a tuple with their format
             is_tensor = isinstance(part, Tensor)
             weights.update(f"{name} {shape_and_format(part) if is_tensor else part}".encode())
             weights.update(raw_bytes(part) if is_tensor else b"")
@@ -31,9 +31,9 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def same_model(one: str, other: str) -> bool:
-    """True if two fingerprints are of the same model.
+    """True if two fingerprints belong to the same model.
 
-    Fingerprints in files of earlier versions are of the weights alone, and are compared by them.
+    Fingerprints in files of earlier versions only cover the weights, and are compared by these.
     """
     if "-" in one and "-" in other:
         return one == other
@@ -41,14 +41,14 @@ def same_model(one: str, other: str) -> bool:
 
 
 def weights_of(fingerprint: str) -> str:
-    """The part of a fingerprint that is of the weights."""
+    """The part of a fingerprint that covers the weights."""
     return fingerprint.partition("-")[0]
 
 
 def state_of(model: nn.Module) -> bytes:
-    """A hash that changes with the fingerprint and takes a small share of a forward pass.
+    """A hash that changes with the fingerprint but costs a small fraction of a forward pass.
 
-    Edits through `.data` leave no trace in a tensor's version, so the numbers are looked at as well.
+    Edits through `.data` do not change a tensor's version, so the values are checked as well.
     """
     text, others = read_structure(model)
     tensors = [tensor.detach() for tensor in chain(model.parameters(), model.buffers(), others)]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def hex_digest(*chunks: str | bytes | memoryview, size: int) -> str:
-    """Hash of the chunks, one directly behind the other.
+    """Hash of the concatenated chunks.
 
     Args:
         *chunks: Texts count as their UTF-8 bytes.
-        size: Bytes of the hash; it has twice as many digits.
+        size: Bytes of the hash, which has twice as many digits.
     """
     digest = hashlib.blake2b(digest_size=size)
     for chunk in chunks:
@@ -20,11 +20,11 @@ def hex_digest(*chunks: str | bytes | memoryview, size: int) -> str:
 
 
 def pieces_digest(pieces: Iterable[str | bytes], size: int = 12) -> str:
-    """Hash of a list of pieces, each with its length before it, so that no two lists look the same.
+    """Hash of a list of pieces, each preceded by its length, so that different lists have different hashes.
 
     Args:
         pieces: Texts count as their UTF-8 bytes.
-        size: Bytes of the hash; it has twice as many digits.
+        size: Bytes of the hash, which has twice as many digits.
     """
     digest = hashlib.blake2b(digest_size=size)
     for piece in pieces:
@@ -35,7 +35,7 @@ def pieces_digest(pieces: Iterable[str | bytes], size: int = 12) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Hash of a file's bytes; they are read again only when the file system says that it is another file.
+    """Hash of a file's bytes, which are read again only if the file system shows that the file has changed.
 
     Raises:
         OSError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Weights that torch has packed for its integer kernels, as dynamic quantisation does."""
+"""Weights packed by torch for its integer kernels, as in dynamic quantisation."""
 
 import weakref
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ _count = count()
 
 
 def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
-    """Packed weights, with the names of the layers that have them."""
-    # Not by `named_modules`, whose generators, one inside the other, take a millisecond: this is asked in each forward.
+    """Packed weights, with the names of their layers."""
+    # Not by `named_modules`, whose nested generators take a millisecond: this is called in each forward pass.
     waiting, seen = [("", model)], {id(model)}
     while waiting:
         name, module = waiting.pop()
@@ -28,9 +28,9 @@ def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]
 
 
 def packed_serials(model: nn.Module) -> Iterator[int]:
-    """A number for the packed weights of every layer, another one when others are put in their place.
+    """A number for the packed weights of every layer, which changes when they are replaced.
 
-    Nothing can be changed inside of them, and reading them takes as long as a forward pass.
+    They cannot be changed in place, and reading them takes as long as a forward pass.
     """
     for _, packed in packed_weights(model):
         known = _serials.get(id(packed))

@@ -1,7 +1,7 @@
-"""What decides a model's outputs besides its weights, as text: classes, settings, and functions put in by hand.
+"""What determines a model's outputs besides its weights, as text: classes, settings, and replaced functions.
 
-The text is the same in every process for the same model, so a hash of it may be written into files. Code of installed
-packages is named; code of the user's own, which may change under its name, is read.
+The text is the same in every process for the same model, so a hash of it can be stored in files. Code of installed
+packages counts by name; the user's own code, which may change under the same name, is read.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from caap_lab.digests.python_code import (
     recorded_module,
 )
 
-_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens names all modules
+_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens sets a name on all modules
 _WITHOUT_EFFECT = frozenset(
     {
         # how an implementation computes, and not what
@@ -35,11 +35,11 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _STEPS = ("forward", "embed", "run_block", "unembed")
-"""Of the hooked model itself, whose other attributes are not part of what timm's model computes."""
+"""Methods of the hooked model itself, whose other attributes do not affect the computation of timm's model."""
 
 
 def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
-    """The text, and the tensors outside the state that it mentions by number: attributes, and buffers not saved."""
+    """The text, and the tensors outside the state dict to which it refers by number: attributes and unsaved buffers."""
     reader = _Reader(model)
     lines = [] if comes_from_library(type(model)) else [reader.type(type(model))]
     lines += [f"{name} = {reader.text(vars(model)[name])}" for name in _STEPS if name in vars(model)]
@@ -50,7 +50,7 @@ def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
 
 
 def is_replaced(module: nn.Module, method: str = "forward") -> bool:
-    """True if a function was put in the place of a module's own method."""
+    """True if a module's own method was replaced by a function."""
     return vars(module).get(method) is not None and not _is_own_method(module, method, vars(module)[method])
 
 
@@ -62,7 +62,7 @@ def _only_points(module: nn.Module) -> bool:
 
 
 class _Reader:
-    """Turns modules and values into text; collects the tensors on its way."""
+    """Turns modules and values into text, and collects tensors."""
 
     def __init__(self, model: nn.Module) -> None:
         self.tensors: list[Tensor] = []
@@ -71,7 +71,7 @@ class _Reader:
         self._classes: dict[type, str] = {}
 
     def module(self, module: nn.Module) -> str:
-        """Class, settings, and buffers that the state leaves out."""
+        """Class, settings, and buffers that are not in the state dict."""
         found = {}
         for name, value in vars(module).items():
             counts = name not in _WITHOUT_EFFECT and (name not in _OF_EVERY_MODULE or name == "forward")
@@ -83,7 +83,7 @@ class _Reader:
         return f"{self.type(type(module))} {sorted(found.items())}"
 
     def text(self, value: Any) -> str:
-        """A value, by what is in it and never by where it is."""
+        """A value as text, by its content and never by its address."""
         if isinstance(value, Enum):
             return f"{type(value).__qualname__}.{value.name}"
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, range, slice, torch.dtype)):
@@ -100,20 +100,20 @@ class _Reader:
         if isinstance(value, BuiltinFunctionType):
             return value.__qualname__
         if id(value) not in self._known:
-            self._known[id(value)] = f"<the same, {type(value).__qualname__}>"  # if it holds itself
+            self._known[id(value)] = f"<the same, {type(value).__qualname__}>"  # if it contains itself
             self._known[id(value)] = self._compound(value)
-            self._kept.append(value)  # so that no other value gets its id meanwhile
+            self._kept.append(value)  # so that its id is not reused
         return self._known[id(value)]
 
     def _compound(self, value: Any) -> str:
-        """What may hold other values, and itself among them."""
+        """A value that may contain other values, possibly itself, as text."""
         if isinstance(value, (list, tuple)):
             return f"[{', '.join(map(self.text, value))}]"
         if isinstance(value, dict):
             return f"{{{', '.join(sorted(f'{key!r}: {self.text(v)}' for key, v in value.items()))}}}"
         if isinstance(value, (set, frozenset)):
             return f"{{{', '.join(sorted(map(self.text, value)))}}}"
-        if isinstance(value, nn.Module):  # held in a list or a function, where torch does not know it
+        if isinstance(value, nn.Module):  # in a list or a function, where torch does not register it
             self.tensors += [*value.parameters(), *value.buffers()]
             return " / ".join(self.module(part) for part in value.modules())
         if isinstance(value, partial):
@@ -125,7 +125,7 @@ class _Reader:
         return self.type(type(value))
 
     def function(self, function: Any) -> str:
-        """A function of an installed package by name, another by its code and the values that the code reads."""
+        """A function of an installed package by name, any other by its code and the values that the code reads."""
         name = f"{recorded_module(str(function.__module__))}.{function.__qualname__}"
         if comes_from_library(function) and is_found_by_name(function):
             return name
@@ -136,7 +136,7 @@ class _Reader:
         return f"{name} {_code(function.__code__)} {self.text([defaults, enclosed, settings])}"
 
     def type(self, kind: type) -> str:
-        """A class of an installed package by name, another by the code of its methods as well."""
+        """A class of an installed package by name, any other also by the code of its methods."""
         if kind not in self._classes:
             self._classes[kind] = (
                 f"{recorded_module(kind.__module__)}.{kind.__qualname__}"  # known before its methods mention it
@@ -146,23 +146,23 @@ class _Reader:
                 read = {k: self.text(v) for k, v in parts.items() if isinstance(v, FunctionType) or _is_setting(v)}
                 self._classes[kind] += f" {sorted(read.items())} {[self.type(base) for base in kind.__bases__]}"
             elif isinstance(forward := getattr(kind, "forward", None), FunctionType) and not is_found_by_name(forward):
-                self._classes[kind] += f" forward = {self.function(forward)}"  # another was put in its place
+                self._classes[kind] += f" forward = {self.function(forward)}"  # it was replaced
         return self._classes[kind]
 
 
 def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
-    """True for a method that is put on its own module again, which changes nothing."""
+    """True for a module's own method that was set on the module again, which changes nothing."""
     own = getattr(type(module), name, None)
     return isinstance(value, MethodType) and value.__self__ is module and value.__func__ is own
 
 
 def _is_setting(value: Any) -> bool:
-    """True for a plain value or a function, which code reads by name."""
+    """True for a plain value or a function that code refers to by name."""
     return isinstance(value, (bool, int, float, str, tuple, FunctionType, Tensor, np.ndarray))
 
 
 def _code(code: CodeType) -> str:
-    """Hash of what a function does, without the lines and the file that it stands in."""
+    """Hash of a function's code, without file and line numbers."""
     chunks: list[str | bytes] = [code.co_code]
     for constant in code.co_consts:
         plain = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant

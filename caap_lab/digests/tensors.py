@@ -1,4 +1,4 @@
-"""Hashes of tensors by their values, wherever they lie."""
+"""Hashes of tensors by their values, on any device."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 from caap_lab.digests.hashing import hex_digest
 
 _ROW = 1021
-"""Numbers in a row of `checksum`. Prime, so that rows are no multiple of a layer's own."""
+"""Values per row of `checksum`. A prime, so that rows do not align with those of a layer."""
 
 
 def as_bytes(tensor: Shaped[Tensor, "*shape"]) -> UInt8[Tensor, " byte"]:
@@ -26,12 +26,12 @@ def raw_bytes(tensor: Shaped[Tensor, "*shape"]) -> memoryview:
 
 
 def shape_and_format(tensor: Shaped[Tensor, "*shape"]) -> str:
-    """What stands before a tensor's bytes in a hash, so that equal bytes of another shape count as other ones."""
+    """The prefix of a tensor's bytes in a hash, so that equal bytes of another shape have another hash."""
     return f"{tuple(tensor.shape)} {tensor.dtype}{_quantiser(tensor) if tensor.is_quantized else ''}\n"
 
 
 def _quantiser(tensor: Shaped[Tensor, "*shape"]) -> str:
-    """What a quantised tensor's integers are multiplied by and counted from."""
+    """Scale and zero point of a quantised tensor."""
     if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
         return f" {tensor.q_scale()} {tensor.q_zero_point()}"
     scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
@@ -39,12 +39,12 @@ def _quantiser(tensor: Shaped[Tensor, "*shape"]) -> str:
 
 
 def tensor_digest(tensor: Shaped[Tensor, "*shape"]) -> str:
-    """Hash of a tensor, a model's input for example, in 16 hex digits."""
+    """Hash of a tensor, for example a model's input, as 16 hexadecimal digits."""
     return hex_digest(shape_and_format(tensor), raw_bytes(tensor), size=8)
 
 
 def named_tensors_digest(text: str, tensors: Mapping[str, Tensor] | None = None) -> str:
-    """Hash of a text and of tensors with their names, kept beside them in a file so that damage is noticed."""
+    """Hash of a text and of named tensors, stored with them in a file to detect damage."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in sorted((tensors or {}).items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
@@ -54,10 +54,10 @@ def named_tensors_digest(text: str, tensors: Mapping[str, Tensor] | None = None)
 
 @torch.no_grad()
 def checksum(tensors: Iterable[Tensor]) -> bytes:
-    """A hash of sums over a tensor's numbers, row by row, in which every place of a row has a weight of its own.
+    """A hash of weighted sums over the rows of tensors, with a different weight for each position in a row.
 
-    It changes with the numbers' order, and with any number that changes by more than the rounding of its row's sum
-    (about 1e-8 in a float32 model). Reading it costs as much as reading the tensor's norm.
+    It changes with the order of the values, and with any value that changes by more than the rounding of its row's sum
+    (about 1e-8 in a float32 model). It costs as much as computing the tensors' norm.
     """
     sums: dict[torch.device, list[Tensor]] = {}
     weights: dict[tuple[torch.device, torch.dtype], Tensor] = {}
@@ -76,6 +76,6 @@ def checksum(tensors: Iterable[Tensor]) -> bytes:
 
 
 def _weights(like: Tensor) -> Tensor:
-    """One for each place of a row, from 0.5 to 1.5, no two alike: the fractions of the golden ratio's multiples."""
+    """Distinct weights from 0.5 to 1.5, one per position in a row: fractional parts of golden-ratio multiples."""
     places = torch.arange(1, _ROW + 1, dtype=torch.float64, device="cpu")
     return ((places * (1 + 5**0.5) / 2).frac() + 0.5).to(like)

@@ -27,7 +27,7 @@ def test_difference_is_paired() -> None:
 
 
 def test_difference_of_other_cells_is_refused() -> None:
-    with pytest.raises(InputError, match="5 images x 3 layer x 2 head against 5 images x 2 layer x 2 head"):
+    with pytest.raises(InputError, match="5 images x 3 layer x 2 head and 5 images x 2 layer x 2 head"):
         result(np.zeros((5, 3, 2))).difference(result(np.zeros((5, 2, 2))))
 
 

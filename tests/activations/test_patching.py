@@ -152,7 +152,7 @@ def test_gradients_flow_through_a_patched_run() -> None:
         (Patch("resid_pre", [4]), "layers 0 to 3"),
         (Patch("resid_pre", []), "No layers"),
         (Patch("logits", [1]), "not inside a block"),
-        (Patch("blocks.1.hook_resid_pre", [1]), "already says its layer"),
+        (Patch("blocks.1.hook_resid_pre", [1]), "already includes its layer"),
         (Patch("logits", tokens=[0]), "no tokens"),
         (Patch("resid_pre", tokens=[]), "No tokens"),
         (Patch("resid_pre", tokens=[17]), "tokens 0 to 16"),

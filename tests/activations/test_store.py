@@ -121,7 +121,7 @@ def test_bad_requests_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch
         ({"names": "resid_per"}, "Nearest"),
         ({"names": []}, "No names"),
         ({"names": "resid_pre", "layers": [9]}, "layers 0 to 3"),
-        ({"names": "resid_pre", "dtype": "int8"}, "none of float32"),
+        ({"names": "resid_pre", "dtype": "int8"}, "not one of float32"),
         ({"names": "resid_pre", "batch_size": 0}, "batch_size"),
         ({"names": "resid_pre", "out": tmp_path}, "not an activation store"),
     ]:

@@ -328,7 +328,7 @@ def test_what_cannot_be_used_is_refused_before_anything_runs(tmp_path: Path) -> 
         "target='truth' is not known; use prediction or label": {"target": "truth"},
         "metrics='speed' is not known": {"metrics": ["speed"]},
         "There is no protocol 'rices'": {"protocol": "rices"},
-        "10000 images were asked for": {"images": 10_000},
+        "10000 images were requested": {"images": 10_000},
         "batch_size": {"batch_size": 0},
         "not both": {"workers": 1, "scheduler": "tcp://127.0.0.1:1"},
     }.items():

@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_written_or_is_full_is_refused(tmp_path: Path, m
     (problem,) = folder_problems(tmp_path / "deep" / "run", 10**15)
     assert "1,000,000,000,000,000 trials need about" in problem.text and "GB are free. Make room" in problem.text
     monkeypatch.setattr(os, "access", lambda *given: False)
-    with pytest.raises(cl.InputError, match=r"cannot be written\. Choose another place with out="):
+    with pytest.raises(cl.InputError, match=r"is not writable\. Choose another place with out="):
         cl.benchmark("demo", "rise", out=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists() and shutil.disk_usage(tmp_path).free
 

@@ -153,7 +153,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         kept = ["--images", "1", "--results", str(tmp_path / "kept"), "--profile", "demo"]
         assert cli.main(["figures", "tab01", "--out", str(out), *kept]) == 2
-        assert "file is a file, and a folder should be there" in capsys.readouterr().err
+        assert "file is a file; expected a folder" in capsys.readouterr().err
     assert not (tmp_path / "kept").exists()
     paper = ["--profile", "paper", "--data", "imagenet:nowhere", "--out", str(tmp_path)]
     assert cli.main(["figures", "fig01", *paper]) == 2

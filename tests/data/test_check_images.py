@@ -39,7 +39,7 @@ def test_damaged_photos_and_masks_are_named(tmp_path):
     write_array(masks[third], s_mask(np.ones((4, 4), int)))
     write_text(masks[fourth], "no image")
     found = image_problems(images, progress=False)
-    said = ["truncated", "marks no object", "4 x 4 pixels and its photo 96 x 80", "not an image"]
+    said = ["truncated", "marks no object", "4 x 4 pixels but its photo 96 x 80", "not an image"]
     assert list(found) == [first, second, third, fourth]
     for (name, text), expected in zip(found.items(), said, strict=True):
         assert name in text and expected in text

@@ -112,12 +112,12 @@ def test_a_source_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> Non
     save(tmp_path / "photos" / "a.png", pixels())
     (tmp_path / "labels.json").write_text(json.dumps({"a.png": 7}))
     text = f"folder:{tmp_path}/photos?labels={tmp_path}/labels.json"
-    with pytest.raises(InputError, match="has labels in it already"):
+    with pytest.raises(InputError, match="already contains labels"):
         open_images(text, labels=tmp_path / "labels.json")
     with pytest.raises(InputError, match="There is no folder"):
         open_images(text.replace("photos", "other"))
     with pytest.raises(InputError, match=r"no\.json does not exist"):
         open_images(f"folder:{tmp_path}/photos?labels={tmp_path}/no.json")
     save(tmp_path / f"photos?labels={tmp_path}" / "labels.json" / "b.png", pixels())
-    with pytest.raises(InputError, match="names 2 things that exist"):
+    with pytest.raises(InputError, match="2 readings exist"):
         open_images(text)

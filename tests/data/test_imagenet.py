@@ -91,7 +91,7 @@ def test_labels_of_a_file_elsewhere(tmp_path):
         ("ILSVRC2012_val_00000001.JPEG 1000\n", "'1000' where a WordNet id .* or a class index 0 to 999"),
         ("ILSVRC2012_val_00000001.JPEG n99999999\n", "'n99999999' where a WordNet id"),
         ("ILSVRC2012_val_00000001.JPEG 1\nILSVRC2012_val_00000001.JPEG 2\n", "two classes for ILSVRC2012_val_00000001"),
-        ("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n", "counts the photos.*LOC_val_solution.csv"),
+        ("ILSVRC2012_val_00000001 1\nILSVRC2012_val_00000002 2\n", "numbers the photos.*LOC_val_solution.csv"),
         ("cat.jpg 65\n", "'cat.jpg 65', not a validation photo"),
         ("", "lists no labels"),
     ],
@@ -125,7 +125,7 @@ def test_lists_in_order_have_a_line_per_photo(tmp_path, name):
     for count in (3, 5, 49_999, 50_001):
         write_text(file, "".join((lines * count)[:count]))
         with pytest.raises(
-            InputError, match=rf"{name} has {count:,} lines .* 50,000 .*\(4 photos are here, up to number 4"
+            InputError, match=rf"{name} has {count:,} lines .* 50,000 .*\(4 photos were found, up to number 4"
         ):
             open_images(f"imagenet:{tmp_path}")
     write_text(file, "".join((lines * 12_500)[:50_000]))
@@ -139,10 +139,10 @@ def test_lists_in_order_have_a_line_per_photo(tmp_path, name):
 def test_one_class_folder_is_not_the_validation_set(tmp_path):
     for number in (1, 2):
         write_photo(tmp_path / "val" / "n01443537" / f"ILSVRC2012_val_{number:08d}.JPEG", number)
-    with pytest.raises(InputError, match=r"n01443537 is one class folder of the 1000.*Give .*val, with all"):
+    with pytest.raises(InputError, match=r"n01443537 is only one of the 1000 class folders.*Give .*val, with all"):
         open_images(f"imagenet:{tmp_path / 'val' / 'n01443537'}")
     for path in (tmp_path, tmp_path / "val"):
-        with pytest.raises(InputError, match=r"n01443537 is one class folder of the 1000.*'folder:.*val'"):
+        with pytest.raises(InputError, match=r"n01443537 is only one of the 1000 class folders.*'folder:.*val'"):
             open_images(f"imagenet:{path}")
     assert len(open_images(f"folder:{tmp_path / 'val'}")) == 2
 
@@ -164,11 +164,11 @@ def test_names_with_a_class_agree_with_files_and_folders(tmp_path):
         open_images(f"imagenet:{tmp_path}")
     photo = tmp_path / "val_images" / f"{NAMES[2]}_{WNIDS[284]}.JPEG"
     photo.rename(photo.with_name(f"{NAMES[2]}_n99999999.JPEG"))
-    with pytest.raises(InputError, match="n99999999 is no WordNet id"):
+    with pytest.raises(InputError, match="n99999999 is not a WordNet id"):
         open_images(f"imagenet:{tmp_path}")
     for number, index in VAL_CLASSES.items():
         write_photo(tmp_path / "sorted" / WNIDS[index] / f"ILSVRC2012_val_{number:08d}_{WNIDS[index]}.JPEG", number)
     assert labels_of(open_images(f"imagenet:{tmp_path / 'sorted'}")) == VAL_LABELS
     (tmp_path / "sorted" / WNIDS[1]).rename(tmp_path / "sorted" / WNIDS[2])
-    with pytest.raises(InputError, match=rf"says {WNIDS[1]}, and its folder or row says {WNIDS[2]}"):
+    with pytest.raises(InputError, match=rf"says {WNIDS[1]}, but its folder or row says {WNIDS[2]}"):
         open_images(f"imagenet:{tmp_path / 'sorted'}")

@@ -111,10 +111,10 @@ def test_photos_elsewhere_are_told_in_words(tmp_path, monkeypatch):
     for place, photos in (("~/s?", "~/im?ages=net"), ("s?", "im?ages=net/val"), ("~/s?/ImageNetS50", images)):
         assert labels_of(open_images(f"imagenet-s:{place}?images={photos}")) == S_LABELS
     for text, message in [
-        ("?images=", r"ends with images= and no path"),
+        ("?images=", r"has no path after images="),
         ("?images=nowhere", r"images=nowhere does not exist"),
-        ("?image=nowhere", r"image= means nothing for 'imagenet-s', which takes images="),
-        ("?labels=nowhere", r"labels= means nothing for 'imagenet-s', which takes images="),
+        ("?image=nowhere", r"image= is not an option of 'imagenet-s', which takes images="),
+        ("?labels=nowhere", r"labels= is not an option of 'imagenet-s', which takes images="),
     ]:
         with pytest.raises(InputError, match=message):
             open_images(f"imagenet-s:s?{text}")

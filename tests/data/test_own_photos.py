@@ -42,7 +42,7 @@ def test_folder_flat_with_and_without_labels(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1000}', "has class 1000, and ImageNet-1k.*classes.txt.*0 to 999"),
+        ('{"a": 1000}', "has class 1000, but ImageNet-1k.*classes.txt.*0 to 999"),
         ('{"a": -1}', "not class indices"),
         ('{"a": "cat"}', "not class indices"),
         ('{"a": true}', "not class indices"),
@@ -73,7 +73,7 @@ def test_folder_of_class_folders(tmp_path):
     with pytest.raises(InputError, match=r"which are labels already"):
         open_images(f"folder:{tmp_path / 'own'}", labels=write(tmp_path / "labels.json", "{}"))
     photo(tmp_path / "own" / "stray.jpg")
-    with pytest.raises(InputError, match=r"photos in it and in the folder cat too"):
+    with pytest.raises(InputError, match=r"photos in it and also in the folder cat"):
         open_images(f"folder:{tmp_path / 'own'}")
 
 
@@ -147,7 +147,7 @@ def test_masks_says_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"no mask b.png for b.jpg \(1 of 2"):
         open_images(f"masks:{tmp_path}")
     save(tmp_path / "masks" / "b.png", np.ones((SIZE[0], SIZE[1]), np.uint8))
-    with pytest.raises(InputError, match=r"b.png has 8 x 12 pixels and its photo 12 x 8"):
+    with pytest.raises(InputError, match=r"b.png has 8 x 12 pixels but its photo 12 x 8"):
         _ = open_images(f"masks:{tmp_path}")[1].regions.masks
     write(tmp_path / "masks" / "b.png", "no image")
     with pytest.raises(InputError, match=r"b.png is not an image"):

@@ -121,7 +121,7 @@ def test_the_hubs_names_are_those_of_the_photos(tmp_path, form):
     ("label", "path", "message"),
     [
         (-1, "ILSVRC2012_val_00000001.JPEG", "gives ILSVRC2012_val_00000001 the label -1, where a class 0 to 999"),
-        (2, f"ILSVRC2012_val_00000001_{WNIDS[1]}.JPEG", f"says {WNIDS[1]}, and its folder or row says {WNIDS[2]}"),
+        (2, f"ILSVRC2012_val_00000001_{WNIDS[1]}.JPEG", f"says {WNIDS[1]}, but its folder or row says {WNIDS[2]}"),
         (1, None, "does not say which validation photo is in a row.*path of its image is None.*ILSVRC/imagenet-1k"),
         (1, "0.jpg", "path of its image is '0.jpg'"),
         (1, "ILSVRC2012_val_00000002.JPEG", "two photos ILSVRC2012_val_00000002"),

@@ -31,7 +31,7 @@ def test_pet_says_what_is_wrong(tmp_path):
     root = tmp_path / "oxford-iiit-pet"
     trimap = root / "annotations" / "trimaps" / "Abyssinian_1.png"
     write_array(trimap, objects(1)[0].astype("uint8"))
-    with pytest.raises(InputError, match=r"no trimap"):
+    with pytest.raises(InputError, match=r"not a trimap"):
         _ = open_images(f"pet:{tmp_path}")[0].regions.masks
     trimap.unlink()
     with pytest.raises(InputError, match=r"test.txt lists Abyssinian_1.png, which is not in .*trimaps \(1 of 2 are"):

@@ -298,7 +298,7 @@ def test_what_cannot_be_used_is_refused(demo: cl.HookedViT) -> None:
     }.items():
         with pytest.raises(cl.InputError, match=error.replace("(", "\\(")):
             cl.insertion_deletion(demo, scene.image, m, **options)
-    with pytest.raises(cl.InputError, match="2 maps need as many images or one for all, not 3"):
+    with pytest.raises(cl.InputError, match="2 maps need the same number of images, or one for all; 3 were given"):
         cl.insertion_deletion(demo, [scene.image] * 3, [m, m])
     with pytest.raises(cl.InputError, match="was made for another model: "):
         cl.insertion_deletion(build("vit"), random_images(build("vit"), 1), m)

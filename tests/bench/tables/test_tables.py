@@ -116,7 +116,7 @@ def test_cells_of_a_table_are_means_errors_and_differences(demo_run: BenchmarkRe
 
 def test_files(demo_run: BenchmarkResult, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(cl.InputError, match=r"file is a file, and a folder should be there\. Choose another place"):
+    with pytest.raises(cl.InputError, match=r"file is a file; expected a folder\. Choose another place"):
         write_tables(demo_run, tmp_path / "file")
     paths = write_tables(demo_run, tmp_path / "tables")
     assert len(paths) == 2 + 3 * 15 and all(path.exists() for path in paths)
