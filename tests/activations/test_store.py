@@ -123,7 +123,7 @@ def test_bad_requests_are_refused_before_the_run(monkeypatch: pytest.MonkeyPatch
         ({"names": "resid_pre", "layers": [9]}, "layers 0 to 3"),
         ({"names": "resid_pre", "dtype": "int8"}, "not one of float32"),
         ({"names": "resid_pre", "batch_size": 0}, "batch_size"),
-        ({"names": "resid_pre", "out": tmp_path}, "not an activation store"),
+        ({"names": "resid_pre", "out": tmp_path}, "not just an activation store"),
     ]:
         with pytest.raises(InputError, match=message):
             model.record(images, progress=False, **arguments)

@@ -271,7 +271,7 @@ def test_images_that_fail_are_told_at_the_start_and_the_rest_goes_on(
     assert result.failed["image"].tolist() == ["a.png", "b.png"] and result.totals == (3, 1, 2)
     told = capsys.readouterr().err
     assert f"masks:{photos}: 1 of 3 images cannot be used:\n    " in told and "a.png" in told
-    assert "demo: 1 of 2 images cannot be used:\n    b.png: The mask holds no pixel of what the model saw" in told
+    assert "demo: 1 of 2 images cannot be used:\n    b.png: The mask contains no pixel of the model's input" in told
     assert told.count("Their trials will fail, and the rest goes on.") == 2
     cl.benchmark("demo", "rise:samples=2", out=tmp_path / "run", **options)
     assert not capsys.readouterr().err  # nothing is left to compute

@@ -159,7 +159,7 @@ def test_names_with_a_class_agree_with_files_and_folders(tmp_path):
     file = published.write_kaggle_labels(tmp_path)
     assert labels_of(open_images(f"imagenet:{tmp_path}")) == VAL_LABELS
     file.write_text(file.read_text().replace(WNIDS[284], WNIDS[285]))
-    message = rf"name of .*{NAMES[2]}_{WNIDS[284]}.JPEG says {WNIDS[284]}, and .*csv says {WNIDS[285]} \(1 of 4"
+    message = rf"name of .*{NAMES[2]}_{WNIDS[284]}.JPEG says {WNIDS[284]}, but .*csv says {WNIDS[285]} \(1 of 4"
     with pytest.raises(InputError, match=message):
         open_images(f"imagenet:{tmp_path}")
     photo = tmp_path / "val_images" / f"{NAMES[2]}_{WNIDS[284]}.JPEG"

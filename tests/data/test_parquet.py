@@ -60,7 +60,7 @@ def test_imagenet_hard_says_what_is_wrong(tmp_path):
     with pytest.raises(InputError, match=r"label \[1000\]"):
         open_images(f"imagenet-hard:{tmp_path}")
     pq.write_table(pa.table({"image": ["a.jpg"], "label": [1]}), file)
-    with pytest.raises(InputError, match=r"images of type string; a struct of bytes and path"):
+    with pytest.raises(InputError, match=r"images of type string; expected a struct of bytes and path"):
         open_images(f"imagenet-hard:{tmp_path}")
     pq.write_table(pa.table({"image": [{"bytes": None, "path": "a.jpg"}], "label": [1]}), file)
     with pytest.raises(InputError, match=r"imagenet-hard-00000 in .* holds no image file"):

@@ -308,9 +308,9 @@ def test_what_cannot_be_used_is_refused(demo: cl.HookedViT) -> None:
         cl.localisation(m, np.zeros((64, 64), dtype=np.float32))
     with pytest.raises(cl.InputError, match="this is Image"):
         cl.localisation(m, scene.image)
-    with pytest.raises(cl.InputError, match="holds no pixel"):
+    with pytest.raises(cl.InputError, match="contains no pixel"):
         cl.localisation(m, np.zeros((64, 64), dtype=bool))
-    with pytest.raises(cl.InputError, match="holds every pixel"):
+    with pytest.raises(cl.InputError, match="contains every pixel"):
         cl.localisation(m, np.ones((64, 64), dtype=bool))
     with pytest.raises(cl.InputError, match="tolerance"):
         cl.localisation(m, scene.masks[scene.label], tolerance=-1)

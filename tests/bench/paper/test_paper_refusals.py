@@ -143,12 +143,12 @@ DATA: dict[str, tuple[Given, str]] = {
     "no trimaps": (no_trimaps, "trimaps"),
     "empty masks": (empty_masks, "no object"),
     "ground truth of another length": (short_ground_truth, "3"),
-    "one of the 1000 class folders": (one_class_folder, "class folder"),
+    "one class folder": (one_class_folder, "class folder"),
     "parquet files of two revisions": (two_revisions, "revision"),
 }
 
 
-DOCTOR_TOO = ("weights of a ResNet-50", "head for another width", "too few photos", "empty masks", "one of the 1000 class folders")
+DOCTOR_TOO = ("weights of a ResNet-50", "head for another width", "too few photos", "empty masks", "one class folder")
 """Cases in which `doctor` would look for nothing more than files, if it did not open them as a run does."""
 
 
