@@ -17,8 +17,8 @@ def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
     """Found and share per kind of evidence as heat maps, and the ratio of unequal patches beside them."""
     means = found.groupby(["method", "kind"])[["found", "share"]].mean()
     order = means.found.groupby("method").mean().sort_values(ascending=False, kind="stable").index
-    figure = new_figure(11.5, 1.6 + 0.24 * len(order))
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 0.7])
+    figure = new_figure(12.5, 1.6 + 0.23 * len(order))
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 0.85])
     for ax, column, label, title in (
         (left, "found", "share of scenes", "All planted patches found"),
         (middle, "share", "share of the map above its median", "On the planted patches"),
@@ -26,11 +26,17 @@ def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
         frame = means[column].unstack().loc[order, list(kinds)].rename(columns=dict(kinds))
         if ax is middle:
             frame.index = [""] * len(frame)
-        plot_heat(frame, ax, label=label, limits=(0.0, 1.0), number_format=".2f", title=title)
+        plot_heat(frame, ax, label=label, limits=(0.0, 1.0), number_format=".2f", title=title, xlabel="", ylabel="")
         ax.set_xticks(
             np.arange(len(kinds)) + 0.5, list(kinds.values()), rotation=40, ha="right", rotation_mode="anchor"
         )
-    quartiles = found.dropna(subset="ratio").groupby("method").ratio.quantile([0.25, 0.5, 0.75]).unstack().loc[order]
+    quartiles = (
+        found.dropna(subset="ratio")
+        .groupby("method")
+        .ratio.quantile([0.25, 0.5, 0.75], interpolation="nearest")
+        .unstack()
+        .loc[order]
+    )
     low, mid, high = (quartiles[at].replace([np.inf], MOST).clip(0, MOST) for at in (0.25, 0.5, 0.75))
     places = np.arange(len(order)) + 0.5  # as the heat maps' rows
     right.hlines(places, low, high, color="0.6", linewidth=2)
@@ -39,6 +45,6 @@ def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
     right.set_yticks(places, [""] * len(order))
     right.set_ylim(len(order), 0)
     right.set_xlim(0, MOST)
-    title = "Two unequal patches: ratio of their scores"
-    style_axes(right, xlabel="ratio (dashed: the true one), quartiles", title=title)
+    title = "Ratio of two unequal patches"
+    style_axes(right, xlabel="ratio with quartiles (dashed: the true one)", title=title)
     save_figure(figure, path)

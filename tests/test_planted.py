@@ -38,9 +38,11 @@ def test_maps_are_judged_by_what_is_planted() -> None:
     right = np.zeros((2, 36))
     for scores, scene in zip(right, where, strict=True):
         scores[scene[[3, 4]]] = 2, 1
-    assert list(judged(right, where, "unequal")) == [{"found": 1, "some": 1, "share": 1, "ratio": 2}] * 2
+    assert list(judged(right, where, "unequal", 3)) == [{"found": 1, "some": 1, "share": 1, "ratio": 2}] * 2
     one_sided = right * (right > 1)
-    (first, _) = judged(one_sided, where, "unequal")
+    (first, _) = judged(one_sided, where, "unequal", 3)
     assert first == {"found": 0, "some": 1, "share": 1, "ratio": np.inf}
-    (flat, _) = judged(np.ones((2, 36)), where, "unequal")
+    (flat, _) = judged(np.ones((2, 36)), where, "unequal", 3)
+    (small, _) = judged(right, where, "unequal", 11)
+    assert small["found"] == 0 and small["some"] == 1  # the weaker one is less than a tenth of a single patch
     assert flat == {"found": 0, "some": 0, "share": 0, "ratio": np.inf}
