@@ -43,7 +43,7 @@ def sweep_figure(shown: Shown, maps: Path) -> Figure:
         out=maps / "sweep",
     )  # fmt: skip
     figure = new_figure(9.5, 3.4)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.5))
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.5)))
     axes = top.subplots(1, 1 + len(CUTOFFS))
     for ax, cutoff in zip(axes[1:], CUTOFFS, strict=True):
         m = kept_map(shown, f"caap:cutoff={cutoff}", maps)

@@ -39,9 +39,7 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
     """See `ActivationStore.shuffled`."""
     check_seed(seed)
     if len(store) < 2:
-        raise InputError(
-            "This store holds one image, but shuffled() swaps activations between images."
-        )
+        raise InputError("This store holds one image, but shuffled() swaps activations between images.")
     generator = torch.Generator(device="cpu").manual_seed(seed)
     images = torch.arange(len(store), device="cpu")
     others = images

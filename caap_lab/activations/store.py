@@ -320,9 +320,7 @@ def _check_index(index: dict[str, Any], folder: Path) -> None:
         if not isinstance(name, str) or not isinstance(rows, int) or rows < 1:
             raise InputError(damaged.format(f"{name!r} with {rows!r} rows is not a shard"))
         if Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise InputError(
-                f"{folder / INDEX} names {name!r}, which is outside the store's folder; it is not read."
-            )
+            raise InputError(f"{folder / INDEX} names {name!r}, which is outside the store's folder; it is not read.")
 
 
 def _digest(index: dict[str, Any]) -> str:

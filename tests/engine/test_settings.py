@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,12 +92,6 @@ def test_every_setting_has_a_flag(name: str) -> None:
     text, value = OTHER[name]
     assert given_caap_options(flags().parse_args([f"--{name.replace('_', '-')}", text])) == {name: value}
     assert given_caap_options(flags().parse_args([])) == {}
-
-
-def test_the_docs_name_every_flag() -> None:
-    page = (Path(cl.__file__).parents[1] / "docs" / "start.md").read_text(encoding="utf-8")
-    for name in SETTINGS:
-        assert f"`--{name.replace('_', '-')}`" in page
 
 
 def test_flags_name_all_that_can_be_chosen() -> None:
