@@ -121,7 +121,7 @@ def main() -> None:
         for (kind, where), maps in zip(worlds.items(), known, strict=True):
             rows += [{"method": method, "kind": kind} | row for row in judged(maps, where, class_of(kind), unit)]
     found = pd.DataFrame(rows)
-    text = checks(model, worlds) + "\n" + table(found, args.scenes) + f"\n{describe()}\n"
+    text = checks(model, worlds, args.steps) + "\n" + table(found, args.scenes) + f"\n{describe()}\n"
     print(text)
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
@@ -198,9 +198,14 @@ def judged(
         yield row
 
 
-def checks(model: cl.HookedViT, worlds: Mapping[str, Int[np.ndarray, "scene symbol"]]) -> str:
+def checks(model: cl.HookedViT, worlds: Mapping[str, Int[np.ndarray, "scene symbol"]], steps: int) -> str:
     """Whether the model does what was planted."""
-    lines = ["Error of the model (root mean square; evidence is worth 1 in all), on scenes that it has not seen:", ""]
+    lines = [
+        f"A ViT of {model.n_layers} blocks and {GRID} x {GRID} patches, trained for {steps} steps with seed 0; the class "
+        "whose evidence is planted is explained. Error of the model (root mean square; evidence is worth 1 in all), on "
+        "scenes that it has not seen:",
+        "",
+    ]
     lines += ["| planted | sets of planted patches taken out | put into a blank |", "|---|---|---|"]
     for kind, where in worlds.items():
         off = errors_of_interventions(model, where, class_of(kind), np.random.default_rng(1))
