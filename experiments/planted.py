@@ -201,9 +201,9 @@ def judged(
 def checks(model: cl.HookedViT, worlds: Mapping[str, Int[np.ndarray, "scene symbol"]], steps: int) -> str:
     """Whether the model does what was planted."""
     lines = [
-        f"A ViT of {model.n_layers} blocks and {GRID} x {GRID} patches, trained for {steps} steps with seed 0; the class "
-        "whose evidence is planted is explained. Error of the model (root mean square; evidence is worth 1 in all), on "
-        "scenes that it has not seen:",
+        f"A ViT of {model.n_layers} blocks and {GRID} x {GRID} patches, trained for {steps} steps with seed 0; the "
+        "class whose evidence is planted is explained. Error of the model (root mean square; evidence is worth 1 in "
+        "all), on scenes that it has not seen:",
         "",
     ]
     lines += ["| planted | sets of planted patches taken out | put into a blank |", "|---|---|---|"]
