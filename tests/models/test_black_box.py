@@ -21,7 +21,7 @@ from helpers.black_boxes import SMALL, PlainNet, small_black_box
 from helpers.models import build, random_images, randomise, timm_model
 
 RUN_ON_IT = ("grad_cam", "simple_insertion", "simple_deletion", "input_x_gradient", "integrated_gradients")
-RUN_ON_IT += ("smoothgrad", "grad_cam_plus_plus", "score_cam", "rise", "occlusion")
+RUN_ON_IT += ("smoothgrad", "grad_cam_plus_plus", "score_cam", "rise", "occlusion", "shapley")
 
 
 class Wrapped(nn.Module):

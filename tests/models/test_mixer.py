@@ -19,7 +19,7 @@ from helpers.mixers import KINDS, images_for, small_mixer
 from helpers.targets import of_classes
 
 GRADIENTS_ON_MIXERS = ("input_x_gradient", "integrated_gradients", "smoothgrad", "ixg_plus", "libra_ixg_plus")
-ON_MIXERS = (*GRADIENTS_ON_MIXERS, "simple_insertion", "simple_deletion", "rise", "occlusion")
+ON_MIXERS = (*GRADIENTS_ON_MIXERS, "simple_insertion", "simple_deletion", "rise", "occlusion", "shapley")
 
 
 @pytest.mark.parametrize("kind", KINDS)
