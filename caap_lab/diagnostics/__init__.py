@@ -1,1 +1,1 @@
-"""Looking at what happens inside a model, beside attribution maps."""
+"""Diagnostics of a model's internals other than attribution maps."""

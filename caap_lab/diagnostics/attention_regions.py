@@ -1,4 +1,4 @@
-"""Where the patches of an object attend to, layer by layer and head by head (CAAP paper, section 3.2 and Fig. 6)."""
+"""Attention of an object's patches, layer by layer and head by head (CAAP paper, section 3.2 and Fig. 6)."""
 
 from itertools import islice
 from typing import Any
@@ -37,32 +37,33 @@ def attention_regions(
 ) -> AttentionRegions:
     """Attention within objects, between objects, and between objects, background and prefix tokens.
 
-    `other_queries()` of the result has that of registers, of a distillation token and of a pooling head.
+    `other_queries()` of the result has the attention of registers, of a distillation token and of a pooling head.
 
     ```python
     cl.attention_regions(model, image, {"cat": cat, "dog": dog})
     cl.attention_regions(model, cl.open_images("imagenet-s:PATH").sample(128))
     ```
 
-    Equation 6 of the CAAP paper (arXiv 2603.13652) splits a patch's attention into what stays within its object and
-    what does not. A patch belongs to the object that covers the largest share of it, if that is at least `overlap`;
-    to the one with fewer pixels where two cover the same; all other patches are background.
+    Equation 6 of the CAAP paper (arXiv 2603.13652) splits a patch's attention into the part within its object and the
+    rest. A patch belongs to the object that covers most of it, if that is at least the fraction `overlap`; if two cover
+    it equally, to the one with fewer pixels; all other patches are background.
 
     Args:
         model: A Vision Transformer in evaluation mode.
         images: Images, or a data set whose images have masks.
-        masks: The objects of an image: a bool mask [H, W] as the model saw it (`model.preprocessing.mask` makes one),
-            or a list or dict of them. For several images, a list with one such entry each. Masks of the same pixels
-            count as one object. Left out for a data set, which brings its own.
-        ignored: Pixels that the annotation leaves open: a mask, or a list of one per image. Patches that are mostly
-            such belong to no kind of pairs. Left out for a data set.
-        overlap: Least share of a patch that makes it an object's, from 0 (any pixel) to 1.
+        masks: The objects of an image: a bool mask [H, W] at the resolution of the model's input
+            (`model.preprocessing.mask` returns one), or a list or dict of them. For several images, a list with one
+            such entry per image. Masks of the same pixels count as one object. Omit it for a data set, which has its
+            own masks.
+        ignored: Pixels without annotation: a mask, or a list of one per image. Patches with mostly such pixels do not
+            belong to any kind of pairs. Omit it for a data set.
+        overlap: Minimum fraction of a patch that an object has to cover, from 0 (any pixel) to 1.
         batch_size: Images run at once. The attention of one layer of a batch is in memory at a time.
         progress: Show a progress bar when there is more than one batch.
 
     Raises:
-        InputError: the model has no attention or is in training mode, masks are missing or do not fit, or no patch is
-            an object's.
+        InputError: the model has no attention or is in training mode, masks are missing or do not fit, or no patch
+            belongs to an object.
     """
     check_kind(model, "attention_regions")
     check_count("batch_size", batch_size)
@@ -76,7 +77,7 @@ def attention_regions(
             regions += [photo.regions for photo in batch]
             bar.update(len(batch))
     if not any((patches >= 0).any() for patches in regions):
-        raise InputError(f"No object covers a share of {overlap} of any patch; set overlap lower.")
+        raise InputError(f"No object covers a fraction of {overlap} of any patch; use a smaller overlap.")
     weight, mass, distance, entropy, *of_pool = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     first = len(pair_kinds(model.spec))
     others = OtherQueries(other_kinds(model.spec), weight[:, first:], mass[:, first:])
@@ -98,7 +99,7 @@ def attention_regions(
 def _measure(model: HookedViT, batch: list[Photo]) -> tuple[np.ndarray, ...]:
     """Weight and mass [image, kind, layer, head], distance and entropy [image, layer, head].
 
-    Then weight and mass [image, kind, head] of a head that pools by attention.
+    Then weight and mass [image, kind, head] of a head with attention pooling.
     """
     pairs = RegionPairs(model.spec, np.stack([photo.regions for photo in batch]))
     distances = patch_distances(model.spec)

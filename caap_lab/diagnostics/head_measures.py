@@ -1,4 +1,4 @@
-"""How far and how widely attention looks: of one query, and as a mean over the patches of an image."""
+"""Distance and entropy of attention: of one query, and as a mean over the patches of an image."""
 
 import torch
 from jaxtyping import Float
@@ -18,11 +18,11 @@ def patch_distances(spec: ViTSpec) -> Float[Tensor, "patch patch"]:
 def query_distance(
     attention: Float[Tensor, "*query patch"], distances: Float[Tensor, "*of_query patch"]
 ) -> Float[Tensor, "*query"]:
-    """Distance that queries look, weighted by their attention to patches alone; NaN where they look at none.
+    """Distance from queries to patches, weighted by attention to patches only; NaN if there is no such attention.
 
     Args:
-        attention: Of each query to each patch.
-        distances: From each query to each patch, or the same for all queries.
+        attention: Attention of each query to each patch.
+        distances: Distance from each query to each patch, or the same distances for all queries.
     """
     return (attention * distances.to(attention)).sum(dim=-1) / attention.sum(dim=-1)
 
@@ -35,11 +35,11 @@ def query_entropy(attention: Float[Tensor, "*query key"]) -> Float[Tensor, "*que
 def attention_distance(
     pattern: Float[Tensor, "batch head query key"], distances: Float[Tensor, "patch patch"]
 ) -> Float[Tensor, "batch head"]:
-    """Distance that patches look (Mean Attention Distance of Dosovitskiy et al. 2021), as a mean over patches.
+    """Distance from patches to keys (Mean Attention Distance of Dosovitskiy et al. 2021), as a mean over patches.
 
     Args:
         pattern: Attention of all tokens; patches are the last ones.
-        distances: As `patch_distances` gives them.
+        distances: As `patch_distances` returns them.
     """
     between = pattern[:, :, -len(distances) :, -len(distances) :]
     return query_distance(between, distances).mean(dim=-1)

@@ -12,11 +12,11 @@ from caap_lab.models.spec import ViTSpec
 
 INTRA, INTER = "intra-object", "inter-object"
 PREFIX_WORDS = {"cls": "class", "dist": "distillation", "reg": "registers"}
-"""What kinds of pairs call the prefix tokens of a role."""
+"""Names of prefix tokens by role, as used in kinds of pairs."""
 
 
 def pair_kinds(spec: ViTSpec) -> tuple[str, ...]:
-    """Kinds of (query, key) pairs in a model: two kinds within objects, else "QUERY-to-KEY" in words."""
+    """Kinds of (query, key) pairs in a model: two kinds within objects, otherwise "QUERY-to-KEY" in words."""
     roles = [PREFIX_WORDS[role] for role in dict.fromkeys(spec.prefix)]
     kinds = [INTRA, INTER, "object-to-background", *(f"object-to-{role}" for role in roles)]
     kinds += [f"background-to-{key}" for key in ("object", "background", *roles)]
@@ -33,7 +33,7 @@ def other_kinds(spec: ViTSpec) -> tuple[str, ...]:
 
 
 def pool_kinds(spec: ViTSpec) -> tuple[str, ...]:
-    """Kinds of pairs whose query is that of a head that pools by attention."""
+    """Kinds of pairs whose query is that of a head with attention pooling."""
     roles = [PREFIX_WORDS[spec.prefix[token]] for token in spec.read_tokens if token < spec.n_prefix]
     return tuple(f"pool-to-{key}" for key in ("object", "background", *dict.fromkeys(roles)))
 
@@ -42,11 +42,11 @@ class RegionPairs:
     """The pairs of tokens of every kind, in a batch of images: those of `pair_kinds`, then those of `other_kinds`."""
 
     def __init__(self, spec: ViTSpec, regions: Int[np.ndarray, "batch row col"]) -> None:
-        """Give every token of every image its region.
+        """Assign every token of every image to a region.
 
         Args:
-            spec: The model's.
-            regions: Each patch's object from 0, -1 for background, -2 if left out.
+            spec: The spec of the model.
+            regions: Each patch's object from 0, -1 for background, -2 for patches that are ignored.
         """
         n_objects = max(int(regions.max()) + 1, 0)
         roles = [PREFIX_WORDS[role] for role in spec.prefix]
@@ -83,7 +83,7 @@ class RegionPairs:
         return mass / (size + missing), mass + missing
 
     def weight_and_mass(self, sums: Float[Tensor, "batch kind layer head"]) -> tuple[Tensor, Tensor]:
-        """Sums over pairs as a mean over pairs, and as a mean over queries; NaN where an image has no such pair."""
+        """Sums over pairs as a mean over pairs, and as a mean over queries; NaN if an image has no such pair."""
         missing = torch.where(self.n_pairs > 0, 0.0, torch.nan)
         weight, mass = (sums / (count + missing)[:, :, None, None] for count in (self.n_pairs, self.n_queries))
         return weight, mass

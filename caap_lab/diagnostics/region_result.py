@@ -1,4 +1,4 @@
-"""The result of `attention_regions`: labelled numbers of every image, kind of pairs, layer and head."""
+"""The result of `attention_regions`: labelled values of every image, kind of pairs, layer and head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,15 +37,15 @@ class OtherQueries(NamedTuple):
 class AttentionRegions:
     """Attention between objects, background and prefix tokens, for every image, layer and head.
 
-    A kind of pairs is NaN in an image that has no such pair: inter-object in one with a single object.
+    A kind of pairs is NaN in an image without such pairs: for example inter-object with a single object.
     """
 
     data: xr.Dataset
     """`weight` and `mass` with the axes image, kind, layer, head; `distance` and `entropy` with image, layer, head;
     `regions` with image, row, col. Attributes: `overlap` and the `model`.
 
-    Where there are such queries, `prefix_weight` and `prefix_mass` of the distillation token and of registers with the
-    axes image, prefix_kind, layer, head; `pool_weight` and `pool_mass` of a head that pools by attention with image,
+    If there are such queries, `prefix_weight` and `prefix_mass` of the distillation token and of registers with the
+    axes image, prefix_kind, layer, head; `pool_weight` and `pool_mass` of a head with attention pooling with image,
     pool_kind, pool_head."""
 
     @classmethod
@@ -64,7 +64,7 @@ class AttentionRegions:
         prefix: OtherQueries | None = None,
         pool: OtherQueries | None = None,
     ) -> "AttentionRegions":
-        """A result from its numbers, which are described under the properties of the same names."""
+        """A result from its values, which are described under the properties of the same names."""
         pairs, heads = ("image", "kind", "layer", "head"), ("image", "layer", "head")
         others, places = {}, {}
         for name, axes, found in (("prefix", ("layer", "head"), prefix), ("pool", ("pool_head",), pool)):
@@ -104,14 +104,14 @@ class AttentionRegions:
 
     @property
     def weight(self) -> Float[np.ndarray, "image kind layer head"]:
-        """Attention a_ij as a mean over pairs; not renormalised, so the prefix tokens have their part of it."""
+        """Attention a_ij as a mean over pairs; not renormalised, so prefix tokens receive part of it."""
         return self.data["weight"].values
 
     @property
     def mass(self) -> Float[np.ndarray, "image kind layer head"]:
-        """Sum over keys of a_ij as a mean over queries: the share of a query's attention.
+        """Sum over keys of a_ij as a mean over queries: the fraction of a query's attention.
 
-        The kinds of one kind of query add up to 1, less what goes to patches left out.
+        The kinds of one kind of query add up to 1, minus the attention to patches that are ignored.
         """
         return self.data["mass"].values
 
@@ -125,22 +125,22 @@ class AttentionRegions:
 
     @property
     def entropy(self) -> Float[np.ndarray, "image layer head"]:
-        """Of the attention over all tokens, in nats; mean over patches as queries."""
+        """Entropy of the attention over all tokens, in nats; mean over patches as queries."""
         return self.data["entropy"].values
 
     @property
     def regions(self) -> Int[np.ndarray, "image row col"]:
-        """Each patch's object from 0, -1 for background, -2 if left out."""
+        """Each patch's object from 0, -1 for background, -2 for patches that are ignored."""
         return self.data["regions"].values
 
     @property
     def images(self) -> tuple[str | int, ...]:
-        """Names, or places from 0 where they have none."""
+        """Names, or indices from 0 if there are no names."""
         return tuple(self.data["image"].values.tolist())
 
     @property
     def overlap(self) -> float:
-        """Least share of a patch that makes it an object's."""
+        """Minimum fraction of a patch that an object has to cover."""
         return float(self.data.attrs["overlap"])
 
     @property
@@ -149,11 +149,11 @@ class AttentionRegions:
         return str(self.data.attrs["model"])
 
     def mean(self, quantity: Quantity = "weight", *, heads: Heads = None) -> Float[np.ndarray, "*kind_layer_head"]:
-        """Mean over the images that have the pairs.
+        """Mean over the images with such pairs.
 
         Args:
-            quantity: "weight" or "mass" gives [kind, layer, head]; "distance" or "entropy" [layer, head].
-            heads: None keeps all; "mean" takes each image's mean over heads, and a number that head: no head axis.
+            quantity: "weight" or "mass" returns [kind, layer, head]; "distance" or "entropy" [layer, head].
+            heads: None for all heads; "mean" for each image's mean over heads, or the number of a head: no head axis.
         """
         return self._over_images(quantity, heads).mean
 
@@ -182,10 +182,10 @@ class AttentionRegions:
         return frame
 
     def other_queries(self) -> pd.DataFrame:
-        """The same table for other queries: registers, a distillation token, and a head that pools by attention.
+        """The table for other queries: registers, a distillation token, and a head with attention pooling.
 
-        The pooling head's layer is called "pool"; its kinds are "pool-to-object", "pool-to-background" and the like. A
-        model without any such query has an empty table.
+        The pooling head's layer is called "pool"; its kinds are "pool-to-object", "pool-to-background" and so on. The
+        table is empty for a model without such queries.
         """
         columns = ["model", "image", "layer", "head", "kind", "weight", "mass"]
         tables = []
@@ -204,7 +204,7 @@ class AttentionRegions:
 
         Args:
             quantity: "weight" or "mass".
-            heads: "mean" takes each image's mean over heads first; a number takes that head.
+            heads: "mean" for each image's mean over heads; a number for that head.
         """
         check_choice("quantity", quantity, ("weight", "mass"))
         mean, error = self._over_images(quantity, heads)
@@ -224,7 +224,7 @@ class AttentionRegions:
         Args:
             ax: Axes to draw in; by default those of a new figure.
             quantity: "weight" or "mass".
-            heads: "mean" over heads, or the number of one.
+            heads: "mean" over heads, or the number of a head.
         """
         from caap_lab.plots.attention import REGION_LABELS, plot_regions
 
@@ -235,11 +235,11 @@ class AttentionRegions:
         return plot_regions(frame, ax, ylabel=REGION_LABELS[quantity], title=title)
 
     def plot_distance(self, ax: "Axes | None" = None) -> "Axes":
-        """Attention distance over layers: a dot for each head, a line for their mean."""
+        """Attention distance over layers: one dot per head, and a line for their mean."""
         return self._plot_heads("distance", ax)
 
     def plot_entropy(self, ax: "Axes | None" = None) -> "Axes":
-        """Entropy of attention over layers: a dot for each head, a line for their mean."""
+        """Entropy of attention over layers: one dot per head, and a line for their mean."""
         return self._plot_heads("entropy", ax)
 
     def _plot_heads(self, quantity: Literal["distance", "entropy"], ax: "Axes | None") -> "Axes":
@@ -254,7 +254,7 @@ class AttentionRegions:
         return f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
 
     def __repr__(self) -> str:
-        """Sizes, and where intra-object attention is highest."""
+        """Sizes, and the layer with the highest intra-object attention."""
         intra = self.mean("mass", heads="mean")[0]
         several = int(np.isfinite(self.mass[:, self.kinds.index(INTER), 0, 0]).sum())
         return (

@@ -1,4 +1,4 @@
-"""Images with the objects on their patches."""
+"""Images with their objects assigned to patches."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from caap_lab.models.regions import patch_regions
 
 
 class Photo(NamedTuple):
-    """An image with the objects on its patches."""
+    """An image with its objects assigned to patches."""
 
     name: str | int
     image: Any
@@ -24,14 +24,14 @@ class Photo(NamedTuple):
 def photos_with_regions(
     model: HookedModel, images: Images | ImageSet, masks: Any, ignored: Any, overlap: float
 ) -> tuple[int, Iterator[Photo]]:
-    """How many images there are, and each with its regions; those of a data set are read one at a time.
+    """The number of images, and each with its regions; images of a data set are read one at a time.
 
     Raises:
-        InputError: masks are missing, do not fit, or are not one entry per image.
+        InputError: masks are missing, do not fit, or there is not one entry per image.
     """
     if isinstance(images, ImageSet):
         if masks is not None or ignored is not None:
-            raise InputError("A data set brings its own masks; leave masks and ignored out.")
+            raise InputError("A data set has its own masks; omit masks and ignored.")
         if not images.has_masks:
             raise InputError(f"{images.source} has images without masks.")
         return len(images), _of_data_set(model, images, overlap)
@@ -45,7 +45,7 @@ def photos_with_regions(
     else:
         masks = _one_each("masks", masks, len(singles))
         ignored = [None] * len(singles) if ignored is None else _one_each("ignored", ignored, len(singles))
-    # All at once, so that a wrong mask is seen before the model runs.
+    # All at once, so that an invalid mask is found before the model runs.
     regions = [
         patch_regions(mask, model, ignored=pixels, overlap=overlap) for mask, pixels in zip(masks, ignored, strict=True)
     ]
@@ -57,7 +57,7 @@ def _of_data_set(model: HookedModel, images: ImageSet, overlap: float) -> Iterat
     for sample in images:
         known = sample.regions
         ignored = None if known.ignored is None else as_seen(known.ignored)
-        distinct = {id(mask): mask for mask in known.masks.values()}  # classes that share their pixels share an array
+        distinct = {id(mask): mask for mask in known.masks.values()}  # classes with the same pixels share an array
         masks = [as_seen(mask) for mask in distinct.values()]
         yield Photo(sample.name, sample.image, patch_regions(masks, model, ignored=ignored, overlap=overlap))
 

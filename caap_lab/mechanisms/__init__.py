@@ -1,1 +1,1 @@
-"""From maps to mechanisms: what decomposes, looks through a lens, ablates, traces and connects."""
+"""From maps to mechanisms: decompositions, the logit lens, ablations, tracing, path patching and interactions."""

@@ -1,4 +1,4 @@
-"""Ablations: take heads, layers or tokens out, one by one, and see what the target loses."""
+"""Ablations: remove heads, layers or tokens one at a time, and measure how much the target loses."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,22 +24,22 @@ from caap_lab.models.targets import Contrast, predicted_targets, several_explain
 from caap_lab.models.vit import HookedViT
 
 PARTS = {"attn": "attn_out", "mlp": "mlp_out"}
-"""Parts of a block that `ablate_layers` takes out, and the hook points of their outputs."""
+"""Parts of a block that `ablate_layers` can replace, and the hook points of their outputs."""
 Source = Any
-"""What `cl.Patch` takes."""
+"""What `cl.Patch` accepts."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ablation(SweepResult):
-    """What each image's target loses (below 0) or gains where a part is replaced, and by what it was replaced.
+    """Change of each image's score when a part is replaced (below 0: a loss), and what replaced the part.
 
     The main variable, `effect`, is the score with the part replaced minus the score without. `data` also has both
-    scores, and its attributes say the model, the metric, the hook points and the `replacement`.
+    scores; its attributes record the model, the metric, the hook points and the `replacement`.
     """
 
     @property
     def replacement(self) -> str:
-        """What the parts were replaced by: "mean over 32 images"."""
+        """What replaced the parts: "mean over 32 images"."""
         return str(self.data.attrs["replacement"])
 
     @property
@@ -70,22 +70,22 @@ def ablate_heads(
     cl.ablate_heads(model, photos, cl.contrast("tabby", "tiger cat"), layers=range(8, 12), replacement="shuffled")
     ```
 
-    It takes one forward pass per head and image, less the blocks before the head's own.
+    The cost is one forward pass per head and image, minus the blocks before the head's block.
 
     Args:
         model: The model.
         images: Any number of images.
-        target: What is explained, see `cl.contrast`: one for all images, one each, or several by name, which become a
-            last axis: {"name": target}. None for the model's own prediction on each image.
+        target: What is explained, see `cl.contrast`: one for all images, one per image, or several by name, {"name":
+            target}, which become the last axis. None for the model's own prediction on each image.
         layers: Layers; None for all.
         heads: Heads; None for all.
         replacement: "mean" (each token's mean over the reference images), "token_mean" (over their tokens as well),
-            "shuffled" (the same head of another image), "noise" (Gaussian, with each channel's mean and spread) or
-            "zero", which a model has hardly met: effects then mix the loss of information with the shock. Also a store
-            with the activations, a number, or an edit of `cl.directions`.
-        reference: Images, or a store with these activations, that the replacement is made from; None for the images
-            themselves.
-        seed: Of "shuffled" and "noise".
+            "shuffled" (the same head of another image), "noise" (Gaussian, with each channel's mean and standard
+            deviation) or "zero", which models rarely see: effects then mix lost information with the response to
+            unusual input. Also a store with the activations, a number, or an edit of `cl.directions`.
+        reference: Images, or a store with these activations, from which the replacement is computed; None for the
+            images themselves.
+        seed: Seed of "shuffled" and "noise".
         batch_size: Rows run at once: cells times images.
         progress: Show progress bars.
 
@@ -93,7 +93,7 @@ def ablate_heads(
         Effects [image, layer, head].
 
     Raises:
-        InputError: one image alone has no mean over images and no other image; a layer or head does not exist.
+        InputError: a single image has no mean over images and no other image; a layer or head does not exist.
     """
     check_kind(model, "ablate_heads")
     chosen = list(range(model.spec.n_heads)) if heads is None else _numbers(heads)
@@ -120,7 +120,7 @@ def ablate_layers(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Ablation:
-    """Replace what each block's attention or MLP adds to the stream, one at a time, at all tokens.
+    """Replace what each block's attention or MLP adds to the residual stream, one at a time, at all tokens.
 
     ```python
     lost = cl.ablate_layers(model, images)    # [image, layer, "attn" or "mlp"]
@@ -133,9 +133,9 @@ def ablate_layers(
         target: As in `ablate_heads`.
         parts: "attn" and "mlp", or one of them.
         layers: Layers; None for all.
-        replacement: As in `ablate_heads`; "zero" leaves the part out.
+        replacement: As in `ablate_heads`; "zero" removes the part.
         reference: As in `ablate_heads`.
-        seed: Of "shuffled" and "noise".
+        seed: Seed of "shuffled" and "noise".
         batch_size: Rows run at once: cells times images.
         progress: Show progress bars.
 
@@ -172,7 +172,7 @@ def ablate_tokens(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Ablation:
-    """Replace tokens where they enter a block (resid_pre), one choice of tokens and one block at a time.
+    """Replace tokens at the input of a block (resid_pre), one set of tokens and one block at a time.
 
     ```python
     cl.ablate_tokens(model, photos, tokens={"registers": [1, 2, 3, 4], "patches": cl.tokens.patches()})
@@ -182,12 +182,12 @@ def ablate_tokens(
         model: The model.
         images: Any number of images.
         target: As in `ablate_heads`.
-        tokens: Name to tokens as `cl.Patch` takes them: a choice of `cl.tokens`, token numbers, or for a choice of its
-            own for each image booleans [image, token].
-        layers: Blocks at whose entry they are replaced; None for all. From there on they evolve.
+        tokens: Name to tokens as `cl.Patch` accepts them: a choice of `cl.tokens`, token numbers, or booleans [image,
+            token] to choose different tokens in each image.
+        layers: Blocks at whose input they are replaced; None for all. The blocks from there on run as usual.
         replacement: As in `ablate_heads`.
         reference: As in `ablate_heads`.
-        seed: Of "shuffled" and "noise".
+        seed: Seed of "shuffled" and "noise".
         batch_size: Rows run at once: cells times images.
         progress: Show progress bars.
 
@@ -212,7 +212,7 @@ def ablate_tokens(
 
 @dataclass(frozen=True, eq=False)
 class _Making:
-    """How the source of an ablation's patches is made."""
+    """How to compute the source of an ablation's patches."""
 
     points: list[str]
     """Short names of the hook points that are replaced."""
@@ -235,7 +235,7 @@ class _Making:
                 yield source
             return
         if self.reference is not None:
-            raise InputError(f"reference= is what {', '.join(REPLACEMENTS[:-1])} are made from; leave it out.")
+            raise InputError(f"reference= applies only to {', '.join(REPLACEMENTS[:-1])}; omit it.")
         yield 0.0 if named else self.replacement
 
 
@@ -268,7 +268,7 @@ def _ablate(
 def _check(
     model: HookedViT, target: Any, patch: Callable[..., Patch], over: Mapping[str, list[Any]], count: int
 ) -> None:
-    """Refuse targets, heads and tokens that do not fit, before a replacement is made from many images."""
+    """Raise InputError for invalid targets, heads or tokens before a replacement is computed from many images."""
     if target is None:
         model._require_classifier()
     elif not callable(target):  # the sweep tries functions
@@ -287,5 +287,5 @@ def _predictions(model: HookedViT, images: Images, batch_size: int) -> list[Any]
 def _numbers(given: Any) -> list[int]:
     numbers = whole_numbers("heads", given)
     if not numbers:
-        raise InputError("No heads were given; leave heads out for all of them.")
+        raise InputError("No heads were given; omit heads to choose all of them.")
     return numbers

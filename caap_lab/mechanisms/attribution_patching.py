@@ -1,4 +1,4 @@
-"""Attribution patching: what every patch of a trace would do, to first order, from two forward and one backward pass.
+"""Attribution patching: first-order estimates of the effects of a trace by two forward passes and a backward pass.
 
 Nanda 2023 ("Attribution Patching: Activation Patching At Industrial Scale"); AtP* of Kramar et al. 2024
 (arXiv 2403.00745).
@@ -61,10 +61,11 @@ def attribution_patching(
     quick.compare(exact)                    # rank correlation, and the cells that are furthest off
     ```
 
-    A patch changes an activation from a to a'. Its effect is taken as gradient(a) . (a' - a), summed over what is
-    patched (Nanda 2023). When denoising, the gradient is the corrupted run's and a' is clean; when noising, the other
-    way round. It is exact where what lies between the patch and the score is linear, and misses most where it is
-    saturated: large changes of the residual stream in front of a LayerNorm, attention that moves to other tokens.
+    A patch changes an activation from a to a'. Its effect is estimated as gradient(a) . (a' - a), summed over what is
+    patched (Nanda 2023). With direction "denoise", the gradient is that of the corrupted run and a' is clean; with
+    "noise", the other way round. The estimate is exact if everything between the patch and the score is linear, and
+    worst where this saturates: large changes of the residual stream before a LayerNorm, attention that moves to other
+    tokens.
 
     The result has the axes, labels and scale of `caap_lab.trace`.
 
@@ -80,13 +81,13 @@ def attribution_patching(
         heads: As for `caap_lab.trace`.
         tokens: As for `caap_lab.trace`.
         masks: As for `caap_lab.trace`.
-        correction: "softmax" takes queries and keys as AtP* does (Kramar et al. 2024, section 3.1.1): the attention
-            pattern is computed with the patched query or key, and only what follows it is linear. For the points "q"
-            and "k"; others stay as they are. None for plain attribution patching.
-        rules: "libra" takes the gradient by LibraGrad's rules (see `caap_lab.libragrad`): norms, gates and patterns as
-            constants. It gives no gradient to queries and keys but through the pattern, see `correction`. A balanced
-            gradient is no better first-order patch: measured on photos and on the bundled world, it ranks tokens and
-            heads worse than the plain one; whole MLPs of a layer about as well, or better
+        correction: "softmax" treats queries and keys as AtP* does (Kramar et al. 2024, section 3.1.1): the attention
+            pattern is computed with the patched query or key, and only the steps after it are linearised. For the
+            points "q" and "k"; others are not changed. None for plain attribution patching.
+        rules: "libra" computes the gradient by LibraGrad's rules (see `caap_lab.libragrad`): norms, gates and patterns
+            are constants. Queries and keys then have no gradient except through the pattern, see `correction`. A
+            balanced gradient is not a better first-order estimate: measured on photos and on the bundled world, it
+            ranks tokens and heads worse than the plain gradient, and whole MLPs of a layer about as well or better
             (docs/tables/attribution_patching.md).
         batch_size: Pairs run at once.
         progress: Show a progress bar.
@@ -95,7 +96,7 @@ def attribution_patching(
         Estimated effects and scores, image first; see `caap_lab.trace` and `PatchEstimates.compare`.
 
     Raises:
-        InputError: something does not fit, the model gives no gradients, or a pair's two scores (nearly) agree.
+        InputError: an argument is invalid, the model has no gradients, or the two scores of a pair (nearly) agree.
     """
     check_kind(model, "attribution_patching")
     check_choice("direction", direction, DIRECTIONS)
@@ -138,7 +139,7 @@ def _in_order(given: Sequence[Tensor], direction: str) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads the targets' scores of the receiving run, which by default depend on the predictions of both."""
+    """Reads the targets' scores of the receiving run; default targets depend on the predictions of both runs."""
 
     model: HookedViT
     targets: dict[str, Targets] | None
@@ -159,13 +160,13 @@ def _check_options(cells: TraceCells, correction: str | None, rules: str | None)
         check_choice("correction", correction, CORRECTIONS)
         if not projected:
             raise InputError(
-                "correction='softmax' computes attention patterns from patched queries or keys, and these points have "
-                f"none: {', '.join(cells.points)}. Take points='q' or 'k', or leave correction out."
+                "correction='softmax' computes attention patterns from patched queries or keys, but these points have "
+                f"none: {', '.join(cells.points)}. Use points='q' or 'k', or omit correction."
             )
     if rules is not None:
         check_choice("rules", rules, RULES)
         if projected and correction is None:
             raise InputError(
-                "LibraGrad takes queries and keys as constants, so that their estimates would all be 0. Give "
-                "correction='softmax', which goes through the pattern's gradient, or leave rules out."
+                "LibraGrad treats queries and keys as constants, so their estimates would all be 0. Use "
+                "correction='softmax', which goes through the pattern's gradient, or omit rules."
             )

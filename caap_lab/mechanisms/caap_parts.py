@@ -1,4 +1,4 @@
-"""CAAP restricted to heads, or to a block's attention or MLP: which parts carry a patch's evidence?"""
+"""CAAP restricted to heads, or to a block's attention or MLP: which parts carry the evidence of a patch?"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -33,9 +33,9 @@ from caap_lab.models.tokens import neighbourhood as neighbours
 from caap_lab.models.vit import HookedViT
 
 WHAT = {"writes": ("z",), "reads": ("k", "v")}
-"""Hook points that are put in, by what of a head is meant."""
+"""Hook points that are patched, by which activations of a head are meant."""
 Heads = Mapping[str, Iterable[tuple[int, int]]]
-"""Heads that are put in together, as (layer, head), by a name."""
+"""Heads that are patched together, as (layer, head), by name."""
 
 
 @runs_model
@@ -55,42 +55,44 @@ def caap_by_head(
     batch_size: int = 32,
     progress: bool = True,
 ) -> CaapParts:
-    """A CAAP map for each head: what a patch does through this head alone.
+    """A CAAP map for each head: the effect of a patch through this head only.
 
     ```python
     found = cl.caap_by_head(model, "cat.jpg", "tabby", layers=range(6, 12), what="reads")
     found.plot(patch=(4, 7))                     # layer x head: who carries this patch?
     found.maps.sel(layer=8, head=1)              # this head's map, [image, row, col]
-    cl.caap_by_head(model, photos, "tabby", heads={"late": [(10, 0), (11, 2)]})   # put in together
+    cl.caap_by_head(model, photos, "tabby", heads={"late": [(10, 0), (11, 2)]})   # patched together
     ```
 
-    CAAP puts the whole residual stream of a patch's neighbourhood S_i into the blank's run, in many blocks. Here, in
-    the run on the blank image, a single head of a single block gets something of the image, at S_i alone:
+    CAAP inserts the complete residual stream of a patch's neighbourhood S_i into the run on the blank, in many blocks.
+    Here, only one head of one block receives activations of the image, and only at S_i:
 
-    - what="writes": its output z at S_i is as on the image, with all that it has read there, of any patch.
-    - what="reads": its keys and values at S_i are as on the image; the queries that read them, and all other keys and
-      values, are the blank's.
+    - what="writes": its output z at S_i is that of the image, including everything that it read there from any patch.
+    - what="reads": its keys and values at S_i are those of the image; the queries that read them, and all other keys
+        and values, are the blank's.
 
-    All else evolves. The effect is the target's score in that run less that on the blank.
+    Everything else is computed as usual. The effect is the target's score in that run minus its score on the blank.
 
-    Cost per image: a forward pass for each head and patch, less the blocks before the head's own, which run once: for
-    12 layers of 3 heads and 196 patches 7056 runs, about 3800 forward passes. The result says how many, as `passes`;
-    restrict layers, heads or patches. What cannot reach the head of the model (what patch tokens write in the last
-    block, where a class token is read) is 0 without a run.
+    Cost per image: a forward pass per head and patch, minus the blocks before the head's block, which run once: for 12
+    layers of 3 heads and 196 patches, 7056 runs or about 3800 forward passes. The result records the number as
+    `passes`; restrict layers, heads or patches to lower it. Effects that cannot reach the classifier (what patch tokens
+    write in the last block, if it reads a class token) are 0 without a run.
 
     Args:
         model: A Vision Transformer.
         images: One image, or several.
-        target: What is scored, for all images or one each: a class, `cl.contrast(a, b)`, a direction or a function of
-            the logits; None for the model's own prediction on the image. Several by name become the last axis.
+        target: What is scored, one for all images or one per image: a class, `cl.contrast(a, b)`, a direction or a
+            function of the logits; None for the model's own prediction on the image. Several by name become the last
+            axis.
         layers: Blocks; None for all.
-        heads: Heads of each block, None for all; or {"name": [(layer, head), ...]}: heads that are put in together, as
-            one map each.
+        heads: Heads of each block, None for all; or {"name": [(layer, head), ...]}: groups of heads that are patched
+            together, with one map per group.
         what: "writes" or "reads".
         patches: "all"; a list of cells (row, col); or for one image "top10" (or another number), the highest of its
             CAAP map with the default cutoff.
         neighbourhood: S_i, as in `cl.caap`.
-        blank: The blank image, as in `cl.caap`; blanks that are made of activations are no image to run on.
+        blank: The blank image, as in `cl.caap`; blanks that consist of activations cannot be used because the model
+        runs on it.
         seed: Seed of the noise blanks.
         batch_size: Rows run at once: runs times images.
         progress: Show a progress bar over runs.
@@ -99,7 +101,7 @@ def caap_by_head(
         Effects [image, layer, head, patch], with maps, bars and tables.
 
     Raises:
-        InputError: something given does not fit, before any patched run.
+        InputError: an argument is invalid; raised before any patched run.
     """
     check_kind(model, "caap_by_head")
     check_choice("what", what, list(WHAT))
@@ -138,11 +140,11 @@ def caap_by_block(
     batch_size: int = 32,
     progress: bool = True,
 ) -> CaapParts:
-    """A CAAP map for each block's attention or MLP: what a patch does through this part alone.
+    """A CAAP map for each block's attention or MLP: the effect of a patch through this part only.
 
-    In the run on the blank image, the part's output (`attn_out` or `mlp_out`, behind LayerScale) at a patch's
-    neighbourhood S_i is as on the image; all else evolves. The effect is the target's score in that run less that on
-    the blank. Cost and other arguments are as those of `caap_by_head`.
+    In the run on the blank image, the part's output (`attn_out` or `mlp_out`, after LayerScale) at a patch's
+    neighbourhood S_i is replaced by that of the image; everything else is computed as usual. The effect is the target's
+    score in that run minus its score on the blank. Cost and other arguments are those of `caap_by_head`.
 
     ```python
     cl.caap_by_block(model, "cat.jpg", "tabby", part="mlp").plot_layers()
@@ -165,7 +167,7 @@ def caap_by_block(
         Effects [image, layer, patch], with maps, bars and tables.
 
     Raises:
-        InputError: something given does not fit, before any patched run.
+        InputError: an argument is invalid; raised before any patched run.
     """
     check_kind(model, "caap_by_block")
     check_choice("part", part, list(PARTS))
@@ -189,13 +191,13 @@ def caap_by_block(
 
 
 Part = Sequence[Patch]
-"""What one map puts in: hook points, layers and heads, of which each run takes a patch's tokens."""
+"""What one map inserts: hook points, layers and heads; each run inserts them at the tokens of one patch."""
 
 
 def _head_parts(
     model: HookedViT, layers: Any, heads: Any, points: Sequence[str]
 ) -> tuple[dict[str, list[Any]], list[Part]]:
-    """The axes of heads, and what each cell of them puts in."""
+    """The axes of heads, and what each of their cells inserts."""
     n_layers, n_heads = model.spec.n_layers, model.spec.n_heads
     if not isinstance(heads, Mapping):
         chosen = check_layers(layers, n_layers)
@@ -207,7 +209,7 @@ def _head_parts(
         ]
         return {"layer": chosen, "head": numbers}, parts
     if layers is not None:
-        raise InputError("Groups of heads, {'name': [(layer, head), ...]}, say their own layers: leave layers out.")
+        raise InputError("Groups of heads, {'name': [(layer, head), ...]}, already contain layers: omit layers.")
     groups: list[Part] = []
     for name, given in heads.items():
         pairs = [tuple(pair) if isinstance(pair, Sequence) else pair for pair in given]
@@ -215,7 +217,7 @@ def _head_parts(
             whole = isinstance(pair, tuple) and len(pair) == 2 and all(is_whole(number) for number in pair)
             if not whole or not (0 <= pair[0] < n_layers and 0 <= pair[1] < n_heads):
                 raise InputError(
-                    f"heads={{{name!r}: ...}}: {pair!r} is no head (layer, head); there are layers 0 to {n_layers - 1} "
+                    f"heads={{{name!r}: ...}}: {pair!r} is not a (layer, head); there are layers 0 to {n_layers - 1} "
                     f"and heads 0 to {n_heads - 1}."
                 )
         if not pairs:
@@ -225,7 +227,7 @@ def _head_parts(
             by_layer.setdefault(layer, []).append(head)
         groups.append([Patch(point, layer, heads=own) for layer, own in by_layer.items() for point in points])
     if not groups:
-        raise InputError("heads={} names no group of heads; give {'name': [(layer, head), ...]}, or leave heads out.")
+        raise InputError("heads={} contains no group of heads; use {'name': [(layer, head), ...]}, or omit heads.")
     return {"heads": [str(name) for name in heads]}, groups
 
 
@@ -252,8 +254,8 @@ def _by_part(
     pixels_of_blank = blank_image(model, blank, seed)
     if pixels_of_blank is None:
         raise InputError(
-            "This blank is made of activations and is no image to run on; give an image, or blank='white', 'black', "
-            "'mean', 'noise' or 'blurred_noise'."
+            "This blank consists of activations, so the model cannot run on it; give an image, or blank='white', "
+            "'black', 'mean', 'noise' or 'blurred_noise'."
         )
     targets: dict[str, Targets] | None = None
     if target is not None:
@@ -315,7 +317,7 @@ def _ranked(model: HookedViT, image: Any, target: Target, where: dict[str, Any])
 
 
 def _recorded(model: HookedViT, parts: Sequence[Part]) -> tuple[list[str], list[int]]:
-    """Hook points and layers that the image's run has to keep."""
+    """Hook points and layers that the run on the image has to record."""
     sites = [(patch.name, site.layer) for part in parts for patch in part for site in patch.sites(model)]
     return list(dict.fromkeys(name for name, _ in sites)), sorted({layer for _, layer in sites if layer is not None})
 

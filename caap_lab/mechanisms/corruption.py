@@ -1,4 +1,4 @@
-"""Corrupted images for tracing: an object, or everything, made blank, blurred, noised or swapped for another."""
+"""Corrupted images for tracing: an object, or everything, replaced by a blank or another image, blurred or noised."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from caap_lab.models.batches import check_images, is_single
 
 HOW = ("blank", "blur", "noise", "swap")
 _BLUR_SHARE = 1 / 12
-"""Standard deviation of the blur by default, as a share of the image's shorter side: objects lose their parts."""
+"""Default standard deviation of the blur, as a fraction of the image's shorter side: parts of objects disappear."""
 _NOISE = 0.5
-"""Standard deviation of the noise by default, of pixel values from 0 to 1."""
+"""Default standard deviation of the noise, for pixel values from 0 to 1."""
 
 Picture = Float[Tensor, "3 height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -39,35 +39,35 @@ def corrupt(
     other_mask: Any = None,
     seed: int = 0,
 ) -> Float[Tensor, "3 height width"] | Float[Tensor, "image 3 height width"]:
-    """Images with an object taken away or changed, as the corrupted side of `cl.trace`.
+    """Images in which an object is removed or changed, as the corrupted side of `cl.trace`.
 
     ```python
-    blurred = cl.corrupt(model, photo, "blur", masks=dog)          # the dog is blurred, all else as it was
+    blurred = cl.corrupt(model, photo, "blur", masks=dog)          # the dog is blurred, the rest is unchanged
     swapped = cl.corrupt(model, photo, "swap", masks=dog, other="cat.jpg", other_mask=cat)
     cl.trace(model, photo, swapped)
     ```
 
     Args:
-        model: The model whose input is made.
+        model: The model for which the input is prepared.
         images: One image or several.
-        how: "blank" sets pixels to those of `blank`; "blur" blurs them by a Gaussian, borders reflected; "noise" adds
-            Gaussian noise to each pixel and channel, and clips to what pixels can be; "swap" puts `other` into the box
-            around the mask, stretched to its size.
-        masks: Which pixels: for each image one bool mask [H, W] as the model sees it (`model.preprocessing.mask` makes
-            one), or [rows, columns] of patches. None for the whole image.
-        amount: Standard deviation: of the blur in pixels (by default a twelfth of the shorter side), or of the noise in
-            shares of the range from black to white (by default 0.5).
+        how: "blank" sets pixels to those of `blank`; "blur" applies a Gaussian blur with reflected borders; "noise"
+            adds Gaussian noise to each pixel and channel, and clips to valid pixel values; "swap" inserts `other` into
+            the bounding box of the mask, resized to fit.
+        masks: Which pixels: for each image one bool mask [H, W] at the resolution of the model's input
+            (`model.preprocessing.mask` returns one), or [rows, columns] of patches. None for the whole image.
+        amount: Standard deviation: of the blur in pixels (by default a twelfth of the shorter side), or of the noise as
+            a fraction of the range from black to white (by default 0.5).
         blank: For how="blank": "white", "black", "mean", "noise", "blurred_noise" or an image, see `cl.blanks`.
-        other: For how="swap": the image that is put in.
-        other_mask: For how="swap": bool mask of the object in `other`, whose box is put in; None for all of it.
-        seed: Of the noise.
+        other: For how="swap": the image that is inserted.
+        other_mask: For how="swap": bool mask of the object in `other`, whose box is inserted; None for the whole image.
+        seed: Seed of the noise.
 
     Returns:
-        The model's input, which `model.preprocess` takes as it is: [3, H, W] for one image, else [image, 3, H, W].
-        Pixels outside the masks are exactly those of the images.
+        The model's input, which `model.preprocess` does not change: [3, H, W] for one image, otherwise [image, 3, H,
+        W]. Pixels outside the masks are exactly those of the images.
 
     Raises:
-        InputError: a mask is missing, empty or of another size, or an option goes with another `how`.
+        InputError: a mask is missing, empty or has the wrong shape, or an option belongs to another `how`.
     """
     check_kind(model, "corrupt", tuple(KINDS))
     check_choice("how", how, HOW)
@@ -75,9 +75,9 @@ def corrupt(
     if amount is not None and (how not in ("blur", "noise") or not is_number(amount) or not 0 < amount < math.inf):
         raise InputError(f"amount={amount!r} must be a finite number above 0, for how='blur' or how='noise'.")
     if how == "swap" and (other is None or masks is None):
-        raise InputError("how='swap' needs masks, whose box is filled, and other, the image that is put in.")
+        raise InputError("how='swap' needs masks, whose box is filled, and other, the image that is inserted.")
     if how != "swap" and (other is not None or other_mask is not None):
-        raise InputError("other and other_mask go with how='swap'.")
+        raise InputError("other and other_mask are only for how='swap'.")
     if how == "blank" and not (blank in IMAGE_BLANKS if isinstance(blank, str) else is_single(blank)):
         raise InputError(f"blank={blank!r} must be one of {', '.join(IMAGE_BLANKS)}, or an image.")
     singles = check_images(images)
@@ -91,7 +91,7 @@ def corrupt(
 def _change(
     model: HookedModel, how: str, amount: float | None, blank: Any, other: Any, other_mask: Any, seed: int
 ) -> Callable[[Picture, Mask], Picture]:
-    """What corrupts one image."""
+    """The function that corrupts one image."""
     if how == "blank":
         flat = blank_image(model, blank, seed)
         assert flat is not None
@@ -135,7 +135,7 @@ def _filled(picture: Picture, area: Mask, part: Float[Tensor, "1 3 rows cols"]) 
 
 
 def _box(area: Mask) -> tuple[int, int, int, int]:
-    """First row and column, and those behind the last."""
+    """First row and column, and one past the last row and column."""
     rows, cols = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
     return int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1
 
@@ -160,11 +160,11 @@ def _pixels(model: HookedModel, mask: Any, whose: str) -> Mask:
         kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(mask).__name__
         pixels, patches = (" x ".join(map(str, size)) for size in sizes)
         raise InputError(
-            f"The mask {whose} has to be bool, {pixels} pixels as the model sees the image or {patches} patches; this "
-            f"is {kind}. model.preprocessing.mask(...) makes one from a mask of the photo."
+            f"The mask {whose} must be bool, with {pixels} pixels (the model's input) or {patches} patches; this "
+            f"is {kind}. Use model.preprocessing.mask(...) to make one from a mask of the photo."
         )
     if not array.any():
-        raise InputError(f"The mask {whose} chooses no pixel.")
+        raise InputError(f"The mask {whose} selects no pixels.")
     if array.shape == model.image_size:
         return array
     rows, cols = (np.arange(size) * cells // size for size, cells in zip(model.image_size, model.grid, strict=True))

@@ -1,4 +1,4 @@
-"""First-order effects of putting activations of one run into the other, for every place of a trace."""
+"""First-order estimates of the effects of patching activations of one run into the other, for every cell of a trace."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,11 @@ _HEADED = ("q", "k", "v", "z", "result")
 
 
 def hooks_of(cells: TraceCells, correction: str | None = None) -> list[str]:
-    """Full names of the hook points that estimates are made from.
+    """Full names of the hook points that the estimates need.
 
     Args:
         cells: What is patched.
-        correction: "softmax" reads the patterns behind queries and keys as well.
+        correction: "softmax" also reads the patterns computed from queries and keys.
     """
     shorts = {(point, layer) for place in cells.places for point in [place.point] for layer in place.layers}
     if correction is not None:
@@ -29,7 +29,7 @@ def hooks_of(cells: TraceCells, correction: str | None = None) -> list[str]:
 
 
 def _point(short: str) -> str:
-    """The part of a full name behind the layer: "attn.hook_q" for "attn.q"."""
+    """The part of a full name after the layer: "attn.hook_q" for "attn.q"."""
     *path, leaf = short.split(".")
     return ".".join([*path, f"hook_{leaf}"])
 
@@ -46,11 +46,11 @@ def estimates(
 
     Args:
         model: The model.
-        cells: What is put in.
-        source: The activations that are put in, by full name.
-        slopes: Activations and gradients of the run that receives them.
+        cells: What is inserted.
+        source: The activations that are inserted, by full name.
+        slopes: Activations and gradients of the receiving run.
         correction: "softmax" for queries and keys, or None.
-        rows: Which of the pairs these are.
+        rows: Which of the pairs the activations belong to.
     """
     found = []
     for gradients in slopes.gradients:
@@ -92,7 +92,7 @@ def _corrected(
     receiver: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
 ) -> "_Linear | _Keys":
-    """Effects through the pattern that patched queries or keys make: its change times the gradient behind it."""
+    """Effects through the pattern of patched queries or keys: its change times the gradient with respect to it."""
     attention = model.architecture.block(layer).attention
     q, k = (receiver[f"blocks.{layer}.attn.hook_{part}"].transpose(1, 2) for part in "qk")
     new = given.transpose(1, 2)
@@ -141,17 +141,17 @@ class _Keys:
 
     @property
     def single(self) -> Float[Tensor, "pair token head"]:
-        """The effects of each token's key alone.
+        """The effects of patching each token's key only.
 
-        With one score changed by d, a pattern p becomes p_k exp(d) / z at that key k and p_j / z at all others j, where
-        z = 1 + p_k (exp(d) - 1). It is computed by logarithms, so that large changes do not overflow.
+        If one score changes by d, the pattern p becomes p_k exp(d) / z at that key k and p_j / z at all other keys j,
+        with z = 1 + p_k (exp(d) - 1). It is computed with logarithms, so large changes do not overflow.
         """
         if self._single is None:
-            rest = torch.log1p(-self.pattern.clamp(max=1))  # log of what all other keys get
+            rest = torch.log1p(-self.pattern.clamp(max=1))  # log of the total weight of all other keys
             own = self.scores.log_softmax(-1) + self.patched - self.scores
-            new = (own - torch.logaddexp(own, rest)).exp()  # the patched key's share
-            kept = (1 - new) / (1 - self.pattern).clamp_min(torch.finfo(new.dtype).tiny)  # of others' shares
-            pull = (self.pattern * self.slope).sum(-1, keepdim=True) - self.pattern * self.slope  # of all other keys
+            new = (own - torch.logaddexp(own, rest)).exp()  # the new weight of the patched key
+            kept = (1 - new) / (1 - self.pattern).clamp_min(torch.finfo(new.dtype).tiny)  # factor of the others
+            pull = (self.pattern * self.slope).sum(-1, keepdim=True) - self.pattern * self.slope  # due to the others
             effects = (new - self.pattern) * self.slope + (kept - 1) * pull
             self._single = effects.sum(-2).transpose(1, 2)
         return self._single

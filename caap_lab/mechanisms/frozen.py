@@ -1,4 +1,4 @@
-"""Scales that are kept at an image's own, so that what stands behind them is linear in what enters it."""
+"""Norm scales fixed at their values for an image, so that what follows them is linear in its input."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,33 +15,33 @@ from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.vit import HookedViT
 
 _BEFORE_NEURONS = (".fc1", ".fc1_g", ".fc1_x", ".act", ".drop1", ".gate")
-"""Steps inside a block that run, but that no share goes back through."""
+"""Steps inside a block that run, but through which no contribution is propagated back."""
 
 
 class Added(NamedTuple):
-    """Something that a step adds and that does not depend on the tokens, or is not linear in them."""
+    """A term that a step adds and that does not depend on the tokens, or is not linear in them."""
 
     name: str
     constant: Tensor
-    """What is added; fits the output."""
+    """The term; its shape fits the output."""
     output: Tensor
-    """The step's output, at which gradients say what it is worth."""
+    """The step's output, whose gradient weights the term."""
 
 
 @contextmanager
 def frozen_scales(model: HookedViT, added: list[Added] | None = None) -> Iterator[None]:
-    """Within it gradients see norms whose scale is a constant, and attention patterns of a pooling head as constants.
+    """Context in which gradients treat the scales of norms, and the patterns of attention pooling, as constants.
 
-    Forward passes stay as they are. Norms are LayerNorm and RMSNorm, and the L2 norm in front of text embeddings.
-    Subtracting a mean is linear and keeps its gradient. A part of no known kind is run on its input and taken if it is
-    linear. The MLP behind a pooling head's attention is not linear: its output is a constant here.
+    Forward passes do not change. Norms are LayerNorm and RMSNorm, and the L2 norm before text embeddings. Subtracting a
+    mean is linear and keeps its gradient. A module of an unknown kind is run on its input and accepted if it is linear.
+    The MLP after a pooling head's attention is not linear: its output is treated as a constant.
 
     Args:
         model: The model.
-        added: Gets what biases of the parts that run add, and the output of a pooling head's MLP.
+        added: Receives the terms added by biases of the modules that run, and the output of a pooling head's MLP.
 
     Raises:
-        InputError: while a part runs that is not linear.
+        InputError: raised during a run, by a module that is not linear.
     """
     notes: list[Added] = [] if added is None else added
     pooling = model.readout.attention
@@ -60,7 +60,7 @@ def frozen_scales(model: HookedViT, added: list[Added] | None = None) -> Iterato
 
 
 def _parts(model: HookedViT, pooling: PoolingAttention | None) -> Iterator[tuple[str, nn.Module]]:
-    """The model's smallest parts; a known pooling is taken apart, but for its MLP, which is a constant."""
+    """The model's smallest modules; a known pooling is split, except for its MLP, which is a constant."""
     inside = set() if pooling is None or pooling.mlp is None else set(pooling.mlp.modules())
     for name, module in parts(model):
         if pooling is not None and module is pooling.pool:
@@ -115,7 +115,7 @@ def _unknown(name: str, notes: list[Added]) -> Callable[..., None]:
         except InputError:
             raise _not_linear(name, module) from None
         with torch.no_grad():
-            mirrored = module.forward(-inputs[0][:1]) + output[:1]  # a ReLU's gradient times input adds up, too
+            mirrored = module.forward(-inputs[0][:1]) + output[:1]  # gradient times input adds up for a ReLU, too
         if (mirrored - 2 * constant).norm() > torch.finfo(output.dtype).eps ** 0.5 * output[:1].norm():
             raise _not_linear(name, module)
         if constant.any():
@@ -126,9 +126,9 @@ def _unknown(name: str, notes: list[Added]) -> Callable[..., None]:
 
 def _not_linear(name: str, module: nn.Module) -> InputError:
     return InputError(
-        f"{type(module).__name__} in {name} is not linear, so what stands behind it does not come apart into what each "
-        "part of the model adds. Linear layers, norms (their scale is kept), text embeddings and attention pooling do. "
-        "Take a method that needs no linear head, such as caap, or patch the parts (cl.sweep)."
+        f"{type(module).__name__} in {name} is not linear, so the score cannot be split into the contributions of the "
+        "parts before it. Linear layers, norms (with fixed scale), text embeddings and attention pooling work. "
+        "Use a method that does not need a linear head, such as caap, or patch the parts (cl.sweep)."
     )
 
 
@@ -142,7 +142,7 @@ def _as_leaf(name: str, notes: list[Added]) -> Callable[..., Tensor]:
 
 
 def _positions(pooling: PoolingAttention, notes: list[Added]) -> Callable[..., None]:
-    """A pooling's own positions, which its keys and values are read from."""
+    """The position embeddings of a pooling, which its keys and values read."""
 
     def rule(module: nn.Module, inputs: tuple[Tensor]) -> None:
         notes.append(Added("vit.attn_pool.pos_embed", pooling.pool.pos_embed.detach(), inputs[0]))

@@ -1,4 +1,4 @@
-"""The gap between what parts do together and the sum of what each does alone."""
+"""The gap between the joint effect of several parts and the sum of their single effects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class InteractionCheck(LabelledResult):
     """Joint effect, sum of single effects, and their difference, for each image. Its repr is one sentence.
 
     `data` has `value` with the axes image and effect ("joint effect", "sum of single effects", "gap"), and with the
-    axis image the `distance` between the two runs: the norm of the difference of the activations that are put in, as a
-    share of the norm of those that they replace. Attributes say what was put in (`what`, `cells`), what the single
-    effects are (`compared`), and what the check cost in `forward_passes`.
+    axis image the `distance` between the two runs: the norm of the difference between the inserted activations and
+    those that they replace, relative to the norm of the latter. Attributes record what was inserted (`what`, `cells`),
+    what the single effects are (`compared`), and the cost of the check in `forward_passes`.
     """
 
     @classmethod
@@ -36,10 +36,10 @@ class InteractionCheck(LabelledResult):
 
         Args:
             joint: Effect of all parts at once.
-            singles: Sum of the effects of each alone.
-            distance: Between the two runs.
-            unit: What the effects are of.
-            **attributes: Model, what was put in, and so on.
+            singles: Sum of their single effects.
+            distance: Distance between the two runs.
+            unit: The quantity that the effects change.
+            **attributes: Model, what was inserted, and so on.
         """
         both = np.asarray(joint, dtype=np.float64), np.asarray(singles, dtype=np.float64)
         values = np.stack([*both, both[0] - both[1]], axis=1)
@@ -51,26 +51,26 @@ class InteractionCheck(LabelledResult):
 
     @property
     def joint(self) -> Float[np.ndarray, " image"]:
-        """Effect of all at once."""
+        """Effect of all parts at once."""
         return self.per_image[:, 0]
 
     @property
     def singles(self) -> Float[np.ndarray, " image"]:
-        """Sum of the effects of each alone."""
+        """Sum of the single effects."""
         return self.per_image[:, 1]
 
     @property
     def gap(self) -> Float[np.ndarray, " image"]:
-        """Joint less sum: above 0 they say more together, below 0 they say the same thing several times."""
+        """Joint effect minus the sum: above 0 the parts reinforce each other, below 0 they are redundant."""
         return self.per_image[:, 2]
 
     @property
     def distance(self) -> Float[np.ndarray, " image"]:
-        """Between the two runs, where activations were put in."""
+        """Distance between the two runs where activations were inserted."""
         return self.data["distance"].values
 
     def __repr__(self) -> str:
-        """What the numbers say, in one sentence."""
+        """The numbers in one sentence."""
         joint, singles, gap = self.mean
         times = f", {abs(gap / joint):.0%} of the joint effect" if joint else ""
         return (

@@ -1,4 +1,4 @@
-"""A cheap question to every map and trace of patched runs: do single effects add up to what all do together?"""
+"""A cheap check for maps and traces of patched runs: do single effects add up to the joint effect?"""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def interaction_check(
     top: int = 10,
     blank: Any = None,
 ) -> InteractionCheck:
-    """How far the sum of single effects is from the joint effect of the highest patches, for one run more.
+    """How far the sum of single effects is from the joint effect of the highest patches, for one additional run.
 
     ```python
     m = cl.caap(model, "cat.jpg")
@@ -41,28 +41,29 @@ def interaction_check(
     cl.interaction_check(model, traced)
     ```
 
-    Scores of single patches, heads or tokens hold their interactions with all that is not patched: this part grows with
-    the distance between the two runs, and is small where the model is nearly linear (Vaidyanathan et al. 2026,
-    arXiv 2606.27510). If the single effects of the highest ones do not add up to what they do together, a sum over such
-    scores, or a comparison by size, says little.
+    Scores of single patches, heads or tokens include their interactions with everything that is not patched. These grow
+    with the distance between the two runs, and are small if the model is nearly linear (Vaidyanathan et al. 2026, arXiv
+    2606.27510). If the single effects of the highest ones do not add up to their joint effect, sums of such scores and
+    comparisons of their sizes mean little.
 
-    Of a map, the highest patches are taken whose neighbourhoods share no patch, as what two share would count twice in
-    the sum. The single effects of a CAAP map are its own scores, less the blank's. Scores of other methods are no
-    effects: for these, their highest patches are put into the blank one by one as well, with CAAP's default settings.
-    Of a trace, the cells furthest from no effect are taken (means over pairs); of the residual stream, which carries
-    what is put in on to later layers, each token or region once, in the layer where it does most.
+    For a map, the highest patches whose neighbourhoods share no patch are used, because shared patches would count
+    twice in the sum. The single effects of a CAAP map are its own scores minus the blank's. Scores of other methods are
+    not effects: for these, the highest patches are also inserted into the blank one by one, with CAAP's default
+    settings. For a trace, the cells with the largest effects by absolute value are used (means over pairs); in the
+    residual stream, which carries what is inserted to later layers, each token or region is used once, in the layer
+    with its largest effect.
 
     Args:
-        model: The model that made the result.
+        model: The model that produced the result.
         result: A map of any method, or a trace.
-        image: The map's image, if the model got it as a tensor; of a photo, the map holds the pixels, and traces hold
-            theirs.
-        top: How many of the highest patches or cells; fewer where there are no more.
-        blank: The map's blank, where it was an image or activations of your own.
+        image: The image of the map, if the model was given a tensor; a map of a photo contains the pixels, and traces
+            contain theirs.
+        top: How many of the highest patches or cells; fewer if there are no more.
+        blank: The blank of the map, if it was an image or your own activations.
 
     Returns:
-        Joint effect, sum of single effects and their gap for each image or pair, the distance between the runs, and
-        what the check cost.
+        Joint effect, sum of single effects and their gap for each image or pair, the distance between the runs, and the
+        cost of the check.
 
     Raises:
         InputError: the result is not this model's, or its image is needed.
@@ -70,22 +71,22 @@ def interaction_check(
     check_count("top", top)
     if isinstance(result, Trace):
         if result.pairs.model.fingerprint != model.fingerprint:
-            raise InputError(f"This trace is not of this model ({model.model_name}), or its weights have changed.")
+            raise InputError(f"This trace is from another model than {model.model_name}, or its weights have changed.")
         return check_trace(result, top)
     if not isinstance(result, AttributionMap):
         raise InputError(f"interaction_check takes an AttributionMap or a Trace, not {type(result).__name__}.")
     check_kind(model, "interaction_check of a map", ("vit", "cnn"))
     check_ready(model)
     if result.fingerprint != model.fingerprint or result.grid != model.grid:
-        raise InputError(f"This map is not of this model ({model.model_name}), or its weights have changed.")
+        raise InputError(f"This map is from another model than {model.model_name}, or its weights have changed.")
     own = result.method == "caap"
     model, (target,) = map_targets(model, result)
     sets = PatchSets.of(model, _settings(result, blank) if own else CaapSettings())
     runs = sets.of_image(_image(model, result, image))
     if own and runs.blank != result.settings["blank"]:
         raise InputError(
-            f"The map's blank was {result.settings['blank']!r}, not {runs.blank!r}: give it, blank=..., or give a map "
-            "of a blank with a name."
+            f"The map's blank was {result.settings['blank']!r}, not {runs.blank!r}: pass it as blank=..., or use a map "
+            "with a named blank."
         )
     cells = _apart(result, sets.neighbourhoods, top)
     numbers = [row * model.grid[1] + col for row, col in cells]
@@ -104,28 +105,28 @@ def interaction_check(
         target=result.target_name,
         compared=compared,
         cells=str(cells),
-        forward_passes=sets.passes(masks) + 2,  # and the image's own run, once more for the distance
+        forward_passes=sets.passes(masks) + 2,  # plus the run of the image, once more for the distance
         **{name: value for name, value in runs.written.items() if name != "score"},
     )
 
 
 def _settings(m: AttributionMap, blank: Any) -> CaapSettings:
-    """A CAAP map's own settings, with the exact tail."""
+    """The settings of a CAAP map, with the exact tail."""
     kept: dict[str, Any] = {name: value for name, value in m.settings.items() if name != "tail"}
     named = kept["blank"]
     if blank is None and (named.startswith(("image ", "mean_activations "))):
-        raise InputError(f"The map's blank was of your own ({named}): give it again, blank=...")
-    if m.settings.get("context") == "frozen":  # which has the number of all blocks as its cutoff
+        raise InputError(f"The map was computed with your own blank ({named}): pass it again as blank=...")
+    if m.settings.get("context") == "frozen":  # its cutoff is the number of blocks
         kept["cutoff"] = None
     return CaapSettings(**kept | {"blank": named if blank is None else blank, "score": score_of_run(m.score)})
 
 
 def _image(model: HookedModel, m: AttributionMap, image: Images) -> Float[Tensor, "1 3 height width"]:
-    """The input that the map is of: the given image, or the map's pixels where they are all there is of it."""
+    """The input of the map: the given image, or the pixels of the map if they determine it."""
     if image is not None:
         batch = model.preprocess(image)
         if len(batch) != 1:
-            raise InputError(f"A map is of one image; {len(batch)} were given.")
+            raise InputError(f"A map belongs to one image; {len(batch)} were given.")
     else:
         pixels = m.image.permute(2, 0, 1).float().div(255)
         mean, std = (pixels.new_tensor(v).view(3, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
@@ -133,10 +134,9 @@ def _image(model: HookedModel, m: AttributionMap, image: Images) -> Float[Tensor
         batch = model.preprocess(pixels)
     if tensor_digest(batch[0]) != m.image_digest:
         raise InputError(
-            "This is not the image that the map is of."
+            "This is not the image of the map."
             if image is not None
-            else "The map's image was no photo's pixels, but a tensor: give it as well, "
-            "interaction_check(model, m, image)."
+            else "The image of the map was a tensor, not a photo: pass it as well, interaction_check(model, m, image)."
         )
     return batch
 

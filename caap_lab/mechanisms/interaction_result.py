@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class KeptLogits:
-    """All classes' logits of all runs, from which other targets are read."""
+    """Logits of all classes and runs, from which scores of other targets are computed."""
 
     logits: Float[Tensor, "image set columns"]
     class_names: ClassNames
     contrasts: bool
-    """Whether a class stands for its contrast to all."""
+    """Whether a class means its contrast to the mean of all classes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaapInteractions(LabelledResult):
-    """Interactions of pairs of patches. In Jupyter: the matrix beside two maps.
+    """Interactions of pairs of patches. In Jupyter: the matrix next to two maps.
 
-    `data` has, with the axes image, patch and partner (both labelled (row, col)), and target if several were asked for:
+    `data` has, with the axes image, patch and partner (both labelled (row, col)), and target if several were given:
 
-    - `interaction`: f(S_i and S_j) - f(S_i) - f(S_j) + f(blank). Positive: the two say more together than one by one.
-      Symmetric; 0 on the diagonal, where there is no second patch.
-    - `beyond_overlap`: the same with f(what both neighbourhoods hold) in the place of f(blank). Neighbours share
-      patches, which the sum of two single effects counts twice; this is what is left behind that, and 0 for any model
-      that adds up. Equal to `interaction` where nothing is shared.
-    - `single` (image, patch): f(S_i) - f(blank), what CAAP's map says of the patch.
+    - `interaction`: f(S_i and S_j) - f(S_i) - f(S_j) + f(blank). Positive: the joint effect of the two is larger than
+        the sum of their effects. Symmetric; 0 on the diagonal, where there is no second patch.
+    - `beyond_overlap`: the same with f(the intersection of both neighbourhoods) instead of f(blank). Neighbours share
+        patches, which the sum of two single effects counts twice; this removes the double counting, and is 0 for any
+        additive model. Equal to `interaction` if the neighbourhoods do not overlap.
+    - `single` (image, patch): f(S_i) - f(blank), the patch's score in CAAP's map.
     - `joint` (image): f(all chosen neighbourhoods together) - f(blank).
     - `shared` (patch, partner): how many patches the two neighbourhoods share.
 
@@ -52,15 +52,15 @@ class CaapInteractions(LabelledResult):
     """
 
     pixels: UInt8[np.ndarray, "image height width 3"] = field(kw_only=True)
-    """What the model saw."""
+    """The model's input as pixels."""
     grid: tuple[int, int] = field(kw_only=True)
     """Rows and columns of patches."""
     effects: Float[np.ndarray, "image row col *target"] = field(kw_only=True)
     """f(S_i) - f(blank) of all patches that were run; NaN for the others."""
     sets: PairSets = field(kw_only=True)
-    """Which run belongs to which patches."""
+    """Index of the runs of each patch and pair."""
     kept: KeptLogits | None = field(kw_only=True)
-    """None where they were more than `max_memory`."""
+    """None if they needed more than `max_memory`."""
     main: ClassVar[str] = "interaction"
 
     @classmethod
@@ -79,14 +79,14 @@ class CaapInteractions(LabelledResult):
         """A result from the scores of all runs.
 
         Args:
-            values: Of each target.
+            values: Scores of each target.
             targets: Names for an axis of targets; None for a single target, without an axis.
-            sets: Which run belongs to which patches.
+            sets: Index of the runs of each patch and pair.
             patches: The chosen patches.
             grid: Rows and columns of patches.
-            pixels: What the model saw.
+            pixels: The model's input as pixels.
             kept: Logits of the runs.
-            **attributes: What made the numbers.
+            **attributes: Model, target, settings and cost.
         """
         read = values[..., 0] if targets is None else values
         axes: dict[str, Sequence[Any]] = {"patch": list(patches), "partner": list(patches)}
@@ -109,23 +109,23 @@ class CaapInteractions(LabelledResult):
         return list(self.axes["patch"])
 
     def for_target(self, target: Any) -> "CaapInteractions":
-        """The same for another target, from the same runs; the patches stay those that were chosen.
+        """The interactions for another target, from the same runs and for the same patches.
 
         Args:
             target: A class, a contrast or a function of the logits; or a mapping {"name": target, ...} of several.
 
         Raises:
-            InputError: there is no such class, the logits were not kept, or a direction is asked for, which needs a run
-                of its own.
+            InputError: there is no such class, the logits were not stored, or the target is a direction, which needs a
+                new run.
         """
         if self.kept is None:
             raise InputError(
-                "The logits of all classes took more than max_memory and were not kept; run caap_interactions again "
+                "The logits of all classes exceeded max_memory and were not stored; run caap_interactions again "
                 f"with target={target!r}, or with a larger max_memory."
             )
         several = target if isinstance(target, Mapping) else {"": target}
         if not several or any(isinstance(one, Direction) for one in several.values()):
-            raise InputError("A direction needs a run of its own: cl.caap_interactions(model, images, target=...).")
+            raise InputError("A direction needs a new run: cl.caap_interactions(model, images, target=...).")
         kept, score = self.kept, str(self.data.attrs["score"])
         found = {
             name: resolved_target(one, kept.class_names, contrasts=kept.contrasts) for name, one in several.items()
@@ -141,15 +141,15 @@ class CaapInteractions(LabelledResult):
     def partner_map(
         self, row: int, col: int, *, target: str | None = None, beyond_overlap: bool = False
     ) -> Float[np.ndarray, "row col"]:
-        """What helps or hurts a patch: its interaction with each other patch, as a map; the mean over images.
+        """The interactions of a patch with each other patch, as a map; the mean over images.
 
         NaN where a patch was not among the chosen ones, and at the patch itself.
 
         Args:
-            row: Of the patch, which has to be among the chosen ones.
-            col: Of the patch.
+            row: Row of the patch, which has to be among the chosen ones.
+            col: Column of the patch.
             target: One of several targets.
-            beyond_overlap: Show `beyond_overlap` in the place of `interaction`.
+            beyond_overlap: Show `beyond_overlap` instead of `interaction`.
         """
         place = self._patch(row, col)
         table = self._matrix("beyond_overlap" if beyond_overlap else "interaction", target).mean(axis=0)
@@ -158,9 +158,9 @@ class CaapInteractions(LabelledResult):
         return found
 
     def pair_map(self, *, target: str | None = None) -> Float[np.ndarray, "row col"]:
-        """What each patch owes to pairs: half the sum of its interactions with the other chosen ones, mean over images.
+        """Half the sum of each patch's interactions with the other chosen patches, as a map; mean over images.
 
-        Beside the single effect this is the second-order Shapley value's other part; NaN for patches not chosen.
+        Together with the single effect, this is the second-order Shapley value; NaN for patches that were not chosen.
 
         Args:
             target: One of several targets.
@@ -168,12 +168,12 @@ class CaapInteractions(LabelledResult):
         return self._on_grid(self._matrix("interaction", target).mean(axis=0).sum(axis=1) / 2)
 
     def shares(self) -> pd.DataFrame:
-        """How far single effects and pairs explain what the chosen patches do together, one row per image and target.
+        """How far single effects and pairs explain the joint effect, one row per image and target.
 
         Columns: `joint`, the effect of all chosen neighbourhoods at once; `singles`, the sum of their single effects;
-        `pairs`, the sum of all interactions; `rest` = joint - singles - pairs, which groups of three and more make up;
-        and `pair_share`, from 0 to 1: how much of the second-order Shapley values e_i + (sum of I_ij) / 2 of the
-        patches, by absolute size, is their pairs' part.
+        `pairs`, the sum of all interactions; `rest` = joint - singles - pairs, which is due to groups of three and
+        more; and `pair_share`, from 0 to 1: the part of the pairs in the patches' second-order Shapley values e_i +
+        (sum of I_ij) / 2, by absolute size.
         """
         image = self.data["image"]
         single, pairs = self.data["single"], self.data["interaction"].sum("partner") / 2
@@ -195,7 +195,7 @@ class CaapInteractions(LabelledResult):
         """The pairs with the largest interactions by absolute size, each once, as means over images.
 
         Args:
-            count: How many, of each target.
+            count: Number of pairs for each target.
         """
         frame = self.data[["interaction", "beyond_overlap", "shared"]].mean("image").to_dataframe().reset_index()
         frame = frame[[one < other for one, other in zip(frame["patch"], frame["partner"], strict=True)]]
@@ -207,11 +207,11 @@ class CaapInteractions(LabelledResult):
     def plot_partners(
         self, row: int, col: int, ax: "Axes | None" = None, *, target: str | None = None, image: int = 0
     ) -> "Axes":
-        """The partner map of a patch, which is framed, over an image.
+        """The partner map of a patch, which is marked by a frame, over an image.
 
         Args:
-            row: Of the patch.
-            col: Of the patch.
+            row: Row of the patch.
+            col: Column of the patch.
             ax: Axes to draw in; by default those of a new figure.
             target: One of several targets.
             image: The image below the map.
@@ -222,11 +222,11 @@ class CaapInteractions(LabelledResult):
         return plot_partners(scores, self.pixels[image], (row, col), ax, label=self._label(target))
 
     def picture(self, row: int | None = None, col: int | None = None, *, target: str | None = None) -> "Figure":
-        """The matrix beside two maps: the partners of a patch, and what each patch owes to pairs.
+        """The matrix next to two maps: the partners of one patch, and the sum over pairs of each patch.
 
         Args:
             row: Of the patch whose partners are shown; by default the patch with the largest single effect.
-            col: Of the patch.
+            col: Column of that patch.
             target: One of several targets; by default the first.
         """
         from caap_lab.plots.interactions import plot_interactions
@@ -260,7 +260,7 @@ class CaapInteractions(LabelledResult):
         targets = self.axes.get("target")
         if targets is None:
             if target is not None:
-                raise InputError(f"These are interactions for {self.data.attrs['target']} alone: leave target out.")
+                raise InputError(f"These are interactions for {self.data.attrs['target']} only: omit target.")
             return values
         if target not in targets:
             raise InputError(f"target={target!r}: give one of {', '.join(map(repr, targets))}.")
@@ -294,5 +294,5 @@ class CaapInteractions(LabelledResult):
 
 
 def quantity(score: str, target: str) -> str:
-    """What an interaction is, with its unit."""
+    """The quantity of an interaction."""
     return f"interaction ({score} of {target})"

@@ -1,4 +1,4 @@
-"""`caap_interactions`: what patches say together that they do not say one by one."""
+"""`caap_interactions`: effects of pairs of patches that are not the sum of single effects."""
 
 from collections.abc import Mapping
 from typing import Any, Unpack
@@ -38,7 +38,7 @@ def caap_interactions(
     progress: bool = True,
     **settings: Unpack[CaapOptions],
 ) -> CaapInteractions:
-    """What pairs of patches say together: CAAP scores patches one by one, and its authors name that as its limit.
+    """Interactions of pairs of patches, which CAAP's scores of single patches cannot show (its authors' stated limit).
 
     ```python
     pairs = cl.caap_interactions(model, "cat.jpg", "tabby")     # of the ten highest patches of CAAP's map
@@ -51,41 +51,43 @@ def caap_interactions(
 
         I_ij = f(S_i and S_j) - f(S_i) - f(S_j) + f(blank),
 
-    where f(S) is the target's score with the inner activations of S put into the blank's run as CAAP puts them
-    (arXiv 2603.13652, eqs 2 and 3). Positive: each makes the other count for more; negative: one says what the other
-    says, or they share patches (see `CaapInteractions.beyond_overlap`). It is the second-order term of inclusion and
-    exclusion, and the Shapley interaction of a game of these two players. A part of it is CAAP's own: while a patch is
-    held at the source's activations, it takes up nothing of the other. So in a linear model it vanishes where a single
-    block is patched and all else evolves (context "free"), or where all blocks are patched in the clamped context.
+    where f(S) is the target's score with the inner activations of S inserted into the blank's run as in CAAP (arXiv
+    2603.13652, eqs 2 and 3). Positive: each patch increases the effect of the other; negative: the two are redundant,
+    or they share patches (see `CaapInteractions.beyond_overlap`). It is the second-order term of inclusion and
+    exclusion, and the Shapley interaction of a game with these two players. Part of it is due to CAAP itself: while a
+    patch is held at the source's activations, it receives nothing from the other. So in a linear model it vanishes if a
+    single block is patched and everything else evolves (context "free"), or if all blocks are patched in the clamped
+    context.
 
-    The highest patches of a map are mostly neighbours. With CAAP's default 3 x 3 neighbourhoods they share patches, and
-    I_ij is negative for that alone; `beyond_overlap`, or neighbourhood="none", leaves this out.
+    The highest patches of a map are mostly neighbours. With CAAP's default 3 x 3 neighbourhoods they share patches,
+    which alone makes I_ij negative; `beyond_overlap`, or neighbourhood="none", removes this effect.
 
     Cost per image: 1 + n + n (n - 1) / 2 patched runs for n patches (with "top10" every single patch as well), and one
-    for what two neighbourhoods share where they do. From a cached blank a run costs its live rows alone. The result
-    says both, as `runs` and `forward_passes`: "top10" of a 14 x 14 grid is about 270 runs and 6 forward passes, "all"
-    about 20,000 runs and 630 forward passes, or 160 with neighbourhood="none".
+    for the intersection of each two neighbourhoods that overlap. With a cached blank, a run costs only its live rows.
+    The result records both, as `runs` and `forward_passes`: "top10" of a 14 x 14 grid is about 270 runs and 6 forward
+    passes, "all" about 20,000 runs and 630 forward passes, or 160 with neighbourhood="none".
 
     Args:
-        model: A Vision Transformer or CNN; it must carry no hooks.
+        model: A Vision Transformer or CNN without hooks.
         images: One image, or several, which run one after the other.
-        target: What f is, for all images or one each: a class, `cl.contrast(a, b)`, a direction or a function of the
-            logits; None for the model's own prediction. Several by name, {"name": target, ...}, become the last axis.
+        target: The target of f, one for all images or one per image: a class, `cl.contrast(a, b)`, a direction or a
+            function of the logits; None for the model's own prediction. Several by name, {"name": target, ...}, become
+            the last axis.
         patches: "top10" (or another number): the highest of the image's own CAAP map, for the first target; a list of
             cells (row, col); or "all". Several images need a list or "all".
         progress: Show a progress bar over runs.
-        **settings: CAAP's settings, as `cl.caap` explains them; not `tail`, whose approximations lend between the
-            neighbourhoods of single patches.
+        **settings: CAAP's settings, as `cl.caap` explains them; except `tail`, whose approximations share rows between
+            the neighbourhoods of single patches.
 
     Returns:
         Interactions [image, patch, partner], as a matrix, as maps and as a table.
 
     Raises:
-        InputError: something given does not fit, before anything runs.
+        InputError: an argument is invalid; raised before anything runs.
     """
     check_kind(model, "caap_interactions", ("vit", "cnn"))
     chosen = CaapSettings(**settings)
-    PatchSets.of(model, chosen)  # refuses settings before anything runs
+    PatchSets.of(model, chosen)  # raises InputError for invalid settings before anything runs
     check_ready(model)
     singles = check_images(images)
     check_patches(patches, model.grid, len(singles), least=2)
@@ -120,7 +122,7 @@ def _written(patches: PatchChoice) -> str:
 
 
 class _Runner:
-    """Runs image after image, and collects what was read."""
+    """Runs one image after another and collects the scores."""
 
     def __init__(self, sets: PatchSets, patches: PatchChoice, count: int, progress: bool) -> None:
         self.sets = sets
@@ -165,7 +167,7 @@ class _Runner:
         self.pixels.append(model.preprocessing.to_rgb(batch[0]))
 
     def _choose(self, runs: SetRuns, scores: Float[Tensor, " patch"] | None) -> None:
-        """The patches, with the first image, and what follows from them."""
+        """Choose the patches from the first image, and prepare what depends on them."""
         grid, cols = self.sets.model.grid, self.sets.model.grid[1]
 
         def ranked() -> list[tuple[int, int]]:
@@ -186,17 +188,17 @@ class _Runner:
 
     @property
     def columns(self) -> int:
-        """Of the logits: classes, and directions behind them."""
+        """Number of columns of the logits: classes, then directions."""
         return self.sets.model.n_classes + len(self.sets.model.directions)
 
     @property
     def passes(self) -> float:
-        """Cost of one image in forward passes, with its own run."""
+        """Cost of one image in forward passes, including its own run."""
         assert self.pairs is not None
         return self.sets.passes(self.pairs.masks) + 1
 
     def result(self, several: list[str] | None, **attributes: Any) -> CaapInteractions:
-        """What was collected."""
+        """The result of all images."""
         assert self.pairs is not None
         model = self.sets.model
         kept = None

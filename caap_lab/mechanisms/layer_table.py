@@ -1,4 +1,4 @@
-"""Numbers of a model's parts as a table of layers and heads, as heat maps show them."""
+"""Values of a model's parts as a table of layers and heads, as heat maps show them."""
 
 import re
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ _PART = re.compile(r"(attn|mlp) (\d+)( bias)?")
 def layer_table(
     parts: Sequence[str], values: Float[np.ndarray, " part"], *, before: bool = True
 ) -> pd.DataFrame | None:
-    """A row per layer; a column per head, then one each for attention, MLPs and what is added before layer 0.
+    """One row per layer; a column per head, then columns for attention, MLPs and what is added before layer 0.
 
     Args:
         parts: Names, such as "3.1" or "L3H1" (layer 3, head 1), "attn 3", "attn 3 bias", "mlp 3", and any others.
-        values: A number for each.
+        values: One number per name.
         before: Show what is added before layer 0, in the row of layer 0.
 
     Returns:
-        NaN where there is no such part. None if the parts are not heads of several layers, or have a name twice.
+        NaN if there is no such part. None if the parts are not heads of several layers, or if a name occurs twice.
     """
     places: dict[tuple[int, int | str], float] = {}
     for name, value in zip(parts, values.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""The logit lens: what each token says after each block when the final norm and the head read it."""
+"""The logit lens: class scores of each token after each block, by the final norm and the head."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from caap_lab.models.tokens import TokensLike, token_numbers
 from caap_lab.models.vit import HookedViT
 
 KEPT_CLASSES = 10
-"""Classes with the highest logits that are kept of every token, whatever else is."""
+"""Number of classes with the highest logits that are stored for every token in any case."""
 
 
 @runs_model
@@ -40,49 +40,52 @@ def logit_lens(
     batch_size: int = 32,
     progress: bool = True,
 ) -> LogitLens:
-    """What each token says after each block when the final norm and the head read it alone.
+    """Class scores of each token after each block, as the final norm and the head compute them from this token only.
 
     ```python
     lens = cl.logit_lens(model, image, target="tabby")
     lens.plot()                          # a small map per layer
     lens.rank()                          # rank of the class [image, layer, token]
-    lens.top(3, layer=8, token=0)        # what the class token says after block 8
+    lens.top(3, layer=8, token=0)        # highest classes of the class token after block 8
     lens.correlation(cl.caap(model, image, target="tabby"))
     ```
 
-    Each token goes through the final norm and the head as if all tokens that the head reads were this one:
+    Each token passes through the final norm and the head as if all tokens that the head reads were equal to this one:
 
-    - Class-token heads read it in the class token's place: after the last block the class token says what the model
-      says.
-    - For average pooling it is its own mean. After the last block the mean over the tokens that the head reads is the
-      model's logits where the head is linear behind the mean; not where a norm follows the pooling (BEiT, `fc_norm`).
-    - An attention pooling (SigLIP) gets its value whatever the pattern, then the projection and MLP behind it.
-    - DINOv2's linear heads get it as each of their class tokens and as the mean patch; the two heads of a distilled
-      DeiT both get it.
+    - Class-token heads read it instead of the class token: after the last block, the scores of the class token are the
+        model's own.
+    - For average pooling, the mean of one token is the token. After the last block, the mean of the scores over the
+        tokens that the head reads is the model's logits if the head is linear after the mean; not if a norm follows the
+        pooling (BEiT, `fc_norm`).
+    - An attention pooling (SigLIP) reads its value whatever the pattern, then applies its projection and MLP.
+    - DINOv2's linear heads read it as each of their class tokens and as the mean patch; both heads of a distilled DeiT
+        read it.
 
-    It can mislead. The head was trained on what it reads of the last block: earlier blocks, and tokens that it never
-    reads, may hold information in directions that it does not know, so a low rank is no proof of absence. Patches can
-    even say a class less where they matter more: in DeiT-tiny and in CLIP ViT-B/16 their maps are opposed to CAAP's at
-    every block, in ViT-tiny they agree a little from the middle on; see `docs/tables/logit_lens.md`.
-    `LogitLens.correlation` with a map that intervenes, such as CAAP's, is a check. Vilas et al. (NeurIPS 2023, arXiv
-    2310.18969) show where class information becomes readable in supervised ViTs.
+    The lens can mislead. The head was trained on the tokens that it reads after the last block: earlier blocks, and
+    tokens that it never reads, may hold information in directions that the head does not use, so a low rank does not
+    prove that the information is absent. Patches can even have a lower score for a class where they matter more: in
+    DeiT-tiny and in CLIP ViT-B/16 the lens's maps correlate negatively with CAAP's at every block, in ViT-tiny they
+    agree a little from the middle blocks on; see `docs/tables/logit_lens.md`. As a check, use `LogitLens.correlation`
+    with a map that intervenes, such as CAAP's. Vilas et al. (NeurIPS 2023, arXiv 2310.18969) show where class
+    information becomes readable in supervised ViTs.
 
-    One forward pass, and the head once per token and layer.
+    The cost is one forward pass, and one run of the head per token and layer.
 
     Args:
         model: The model.
         images: Any number of images.
-        target: Keep only this target's score (and its class's rank): see `cl.contrast`; one for all images or one each,
-            or {name: target, ...}, which become a last axis `target`. For many images this takes little memory.
+        target: Store only the score of this target (and the rank of its class): see `cl.contrast`; one for all images,
+            one per image, or {name: target, ...}, which become the last axis `target`. This needs little memory for
+            many images.
         tokens: As for `Patch`; None for all.
-        layers: Blocks behind which tokens are read; None for all.
-        classes: Keep only these classes' logits; None for all, [image, layer, token, class].
+        layers: Blocks after which tokens are read; None for all.
+        classes: Store only the logits of these classes; None for all, [image, layer, token, class].
         batch_size: Images run at once.
         progress: Show a progress bar for more than one batch.
 
     Raises:
-        InputError: the model is no Vision Transformer or has no classifier, both `target` and `classes` are given, or
-            the logits do not fit into memory.
+        InputError: the model is not a Vision Transformer or has no classifier, both `target` and `classes` are given,
+            or the logits do not fit into memory.
     """
     check_kind(model, "logit_lens")
     check_count("batch_size", batch_size)
@@ -146,7 +149,7 @@ def logit_lens(
 def _layers(
     model: HookedViT, images: Float[Tensor, "batch 3 height width"], layers: list[int], rows: list[int]
 ) -> Iterator[Float[Tensor, "batch row columns"]]:
-    """Logits of each token alone after each of some blocks, running no block behind the last of them."""
+    """Logits of each single token after each of some blocks; blocks after the last of them do not run."""
     resid = model.embed(images)
     for layer in range(layers[-1] + 1):
         resid = model.run_block(layer, resid)
@@ -155,10 +158,10 @@ def _layers(
 
 
 def read_alone(model: HookedViT, tokens: Float[Tensor, "batch row d_model"]) -> Float[Tensor, "batch row columns"]:
-    """Logits of every token as if all that the head reads were this one."""
+    """Logits of every token as if all tokens that the head reads were equal to this one."""
     readout, spec = model.readout, model.spec
     normalized = model.architecture.final_norm(tokens).flatten(0, 1)
-    # A head takes the prefix tokens off, and one token behind them is its own mean; positions of a pooling's own need
+    # A head removes the prefix tokens, and one token after them is its own mean; a pooling with its own positions needs
     # every token.
     count = spec.n_tokens if readout.adds_positions else spec.n_prefix + 1
     at_once = max(1, len(normalized) // count)
@@ -172,7 +175,7 @@ def read_alone(model: HookedViT, tokens: Float[Tensor, "batch row d_model"]) -> 
 def _keep(
     logits: Float[Tensor, "batch row columns"], several: Sequence[Targets], columns: list[int], n_classes: int
 ) -> tuple[np.ndarray, Float[np.ndarray, "batch row *target"], tuple[np.ndarray, np.ndarray]]:
-    """What is kept of one layer: scores, ranks of the targets' classes (NaN for none), the first classes."""
+    """What is stored for one layer: scores, ranks of the targets' classes (NaN for none), the highest classes."""
     classes = logits[..., :n_classes]
     top = classes.topk(min(KEPT_CLASSES, n_classes), dim=-1)
     first = top.indices.int().cpu().numpy(), as_array(top.values)

@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogitLens(LabelledResult):
-    """What each token says after each block. In Jupyter it shows itself as a small map per layer.
+    """Class scores of each token after each block. In Jupyter it is displayed as a small map per layer.
 
-    `data` has `value` (logits) with the axes image, layer, token, and class, or where targets were given (target); with
-    targets also `rank`, that of a target's class among all: 1 is the highest, NaN is for targets that are no class.
-    Where one target was given for all images, or one each, `target` has their names.
+    `data` has `value` (logits) with the axes image, layer, token, and class, or target if several targets were given;
+    with targets also `rank`, the rank of a target's class among all classes: 1 is the highest, NaN means that the
+    target is not a class. If one target was given for all images, or one per image, `target` has their names.
     """
 
     leading: tuple[Int[np.ndarray, "image layer token place"], Float[np.ndarray, "image layer token place"]] = field(
         kw_only=True
     )
-    """Classes with the highest logits, and these."""
+    """Classes with the highest logits, and these logits."""
     columns: tuple[int, ...] = field(kw_only=True)
-    """Indices of the classes on the axis `class`; none where targets were given."""
+    """Indices of the classes on the axis `class`; none if targets were given."""
     class_names: ClassNames = field(kw_only=True)
-    """Of the model."""
+    """Names of the model's classes."""
     n_prefix: int = field(kw_only=True)
-    """Tokens in front of the patches."""
+    """Tokens before the patches."""
     grid: tuple[int, int] = field(kw_only=True)
     """Patches as (rows, columns)."""
 
     def top(self, count: int = 5, *, layer: int | None = None, token: int | None = None) -> pd.DataFrame:
-        """The classes that each token says most, at most 10.
+        """The classes with the highest logits for each token, at most 10.
 
         Args:
-            count: How many.
+            count: Number of classes.
             layer: Only this layer; None for all.
             token: Only this token; None for all.
 
@@ -55,7 +55,7 @@ class LogitLens(LabelledResult):
         """
         known = self.leading[0].shape[-1]
         if not 1 <= count <= known:
-            raise InputError(f"The {known} highest classes were kept; count={count} is not from 1 to {known}.")
+            raise InputError(f"The {known} highest classes were stored; count={count} must be from 1 to {known}.")
         at = {name: label for name, label in {"layer": layer, "token": token}.items() if label is not None}
         place = self._at(at)[:2]
         axes = {name: [at[name]] if name in at else self.axes[name] for name in ("layer", "token")}
@@ -71,10 +71,10 @@ class LogitLens(LabelledResult):
         """Rank of a class among all [image, layer, token], 1 for the highest logit.
 
         Args:
-            target: A class, where all were kept; one of the targets, where several were given; else left out.
+            target: A class, if all were stored; one of the targets, if several were given; otherwise omit it.
 
         Raises:
-            InputError: there is no such class or target, or not all classes were kept.
+            InputError: there is no such class or target, or not all classes were stored.
         """
         if "class" not in self.axes:
             kept = self.data["rank"]
@@ -82,10 +82,10 @@ class LogitLens(LabelledResult):
             ranks = kept.values if name is None else kept.sel(target=name).values
             said = self.data.attrs["target"] if name is None else name
             if np.isnan(ranks).any():
-                raise InputError(f"{said} is no class, so it has no rank.")
+                raise InputError(f"{said} is not a class, so it has no rank.")
         else:
             if len(self.columns) < len(self.class_names):
-                raise InputError("Not all classes were kept, so there is no rank; give logit_lens(..., target=...).")
+                raise InputError("Not all classes were stored, so there is no rank; use logit_lens(..., target=...).")
             column = self._column(target)
             own = self.per_image[..., column : column + 1]
             ranks = (self.per_image > own).sum(axis=-1) + 1
@@ -96,11 +96,11 @@ class LogitLens(LabelledResult):
         return Ranks(labelled_dataset(axes, {"value": ranks.astype(float)}, **attributes))
 
     def map(self, layer: int, target: int | str | None = None) -> Float[np.ndarray, "image row col"]:
-        """What each patch says of a class or target after a block, on the image's grid.
+        """Scores of a class or target for each patch after a block, on the image's grid.
 
         Args:
             layer: The block.
-            target: A class; where targets were given one of them, or left out for the only one.
+            target: A class; if targets were given, one of them, omitted if there is only one.
 
         Raises:
             InputError: not all patches were read, or there is no such layer, class or target.
@@ -114,18 +114,18 @@ class LogitLens(LabelledResult):
         """Spearman's rank correlation of each layer's map with another map, such as CAAP's, [image, layer].
 
         Args:
-            maps: A map of each image, in order.
-            target: As for `map`; by default what an `AttributionMap` is of, where all classes were kept.
+            maps: One map per image, in order.
+            target: As for `map`; by default the target of an `AttributionMap`, if all classes were stored.
 
         Raises:
-            InputError: the maps are not as many as images, or have another grid.
+            InputError: the number of maps is not that of the images, or their grid is different.
         """
         if isinstance(maps, AttributionMap) or (isinstance(maps, (Tensor, np.ndarray)) and maps.ndim == 2):
             each = [maps]
         else:
             each = list(maps)
         if len(each) != self.n_images:
-            raise InputError(f"{len(each)} maps were given for {self.n_images} images; give one for each.")
+            raise InputError(f"{len(each)} maps were given for {self.n_images} images; give one per image.")
         rows = []
         for image, given in enumerate(each):
             named = target
@@ -134,7 +134,7 @@ class LogitLens(LabelledResult):
             scores = given.scores if isinstance(given, AttributionMap) else given
             scores = scores.double().cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores, float)
             if scores.shape != self.grid:
-                raise InputError(f"A map is {list(scores.shape)}, and the model's grid {list(self.grid)}.")
+                raise InputError(f"A map has shape {list(scores.shape)}, but the model's grid is {list(self.grid)}.")
             of_image = self._scores(named)[image][:, self._patches()]
             other = rankdata(scores.reshape(-1))
             rows.append([_pearson(rankdata(layer), other) for layer in of_image])
@@ -148,12 +148,12 @@ class LogitLens(LabelledResult):
     def plot(
         self, ax: "Axes | None" = None, *, target: int | str | None = None, image: int | None = None, **at: Any
     ) -> "Axes":
-        """A small map per layer; or for a token (`token=0`) or where not all patches were read, a line or heat map.
+        """A small map per layer; for a single token (`token=0`) or if not all patches were read, a line or heat map.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            target: As for `map`. By default the first target; where classes were kept, the one that the first image's
-                class token says most after the last layer (without one: its tokens on average).
+            target: As for `map`. By default the first target; if classes were stored, the highest class of the first
+                image's class token after the last layer (without a class token: of the mean over its tokens).
             image: Which image; None for the mean over all.
             **at: Axis to a label, as for `LabelledResult.plot`.
 
@@ -170,7 +170,7 @@ class LogitLens(LabelledResult):
                 raise InputError(f"There is no image {image}; there are {self.n_images}, counted from 0.")
             scores = scores[image : image + 1]
             if not {"class", "target"} & set(self.axes):
-                name = str(self.data["target"].values[image])  # each image may have one of its own
+                name = str(self.data["target"].values[image])  # each image may have its own
         axes = {"layer": self.axes["layer"], "token": self.axes["token"]}
         if at or not self._has_patches():
             quantity = f"lens: score of {name} (logits)"
@@ -190,7 +190,7 @@ class LogitLens(LabelledResult):
         )
 
     def _shown(self) -> str | int | None:
-        """What is drawn if nothing is asked for."""
+        """The default target of a plot."""
         if "target" in self.axes:
             return self.axes["target"][0]
         if "class" not in self.axes:
@@ -206,20 +206,20 @@ class LogitLens(LabelledResult):
 
     def _column(self, target: Any) -> int:
         if target is None:
-            raise InputError("All classes were kept; say which, by index or name.")
+            raise InputError("All classes were stored; choose one by index or name.")
         index = self.class_names.find(target)
         if index not in self.columns:
-            raise InputError(f"{self.class_names.name(index)} is not among the classes that were kept.")
+            raise InputError(f"{self.class_names.name(index)} is not among the stored classes.")
         return self.columns.index(index)
 
     def _target(self, target: Any) -> str | None:
         """The label of one of several targets; None for the only one."""
         if "target" not in self.axes:
             if target not in (None, self.data.attrs["target"]):
-                raise InputError(f"Only {self.data.attrs['target']} was kept; leave the target out.")
+                raise InputError(f"Only {self.data.attrs['target']} was stored; omit target.")
             return None
         if target not in self.axes["target"]:
-            raise InputError(f"Say which target: {', '.join(self.axes['target'])}.")
+            raise InputError(f"Choose a target: {', '.join(self.axes['target'])}.")
         return target
 
     def _named(self, target: Any) -> str:
@@ -232,7 +232,7 @@ class LogitLens(LabelledResult):
     def _patches(self) -> list[int]:
         """Places of the patches on the axis `token`, row by row."""
         if not self._has_patches():
-            raise InputError("Not all patches were read, so there is no map; leave tokens out.")
+            raise InputError("Not all patches were read, so there is no map; omit tokens in logit_lens.")
         places = {token: place for place, token in enumerate(self.axes["token"])}
         return [places[self.n_prefix + patch] for patch in range(self.grid[0] * self.grid[1])]
 
@@ -249,7 +249,7 @@ class Ranks(LabelledResult):
 
 
 def _pearson(one: Float[np.ndarray, " place"], other: Float[np.ndarray, " place"]) -> float:
-    """Correlation; NaN where one does not vary."""
+    """Correlation; NaN if one of them is constant."""
     one, other = one - one.mean(), other - other.mean()
     size = np.sqrt((one**2).sum() * (other**2).sum())
     return float((one * other).sum() / size) if size > 0 else float("nan")

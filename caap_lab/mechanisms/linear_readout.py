@@ -1,4 +1,4 @@
-"""The score of a target as a linear function of the final residual stream, for each image by itself."""
+"""The score of a target as a linear function of the final residual stream, for each image separately."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from caap_lab.models.vit import HookedViT
 
 @dataclass(frozen=True)
 class LinearReadout:
-    """value = <stream, residual stream> + sum <class token, its stream> + constants, at the scales of each image."""
+    """value = <stream, residual stream> + sum <class token, its stream> + constants, with the scales of each image."""
 
     value: Float[Tensor, " batch"]
     stream: Float[Tensor, "batch token d_model"]
-    """What the score gains with the stream leaving the last block."""
+    """Gradient of the score with respect to the stream after the last block."""
     class_tokens: list[Float[Tensor, "batch d_model"]]
-    """The same for class tokens that leave blocks before the last, as far as the head reads them, oldest first."""
+    """The same for class tokens that leave blocks before the last, if the head reads them, oldest first."""
     constants: dict[str, Float[Tensor, " batch"]]
-    """What does not come from the stream: biases, by module, and the MLP of a head that pools by attention."""
+    """Terms that do not come from the stream: biases, by module, and the MLP of a head with attention pooling."""
 
     def weights(self, model: HookedViT, layer: int, rows: Sequence[int]) -> Float[Tensor, "batch row d_model"]:
-        """What the score gains with a vector that is added to the stream in a block (-1: before all) at some tokens.
+        """Change of the score per unit of a vector added to the stream in a block (-1: before all) at some tokens.
 
-        It counts in the last block's stream, and in each class token that leaves that block or a later one.
+        The vector counts in the last block's stream, and in each class token that leaves that block or a later one.
         """
         weights = self.stream[:, list(rows)]
         first = model.n_layers - 1 - len(self.class_tokens)
@@ -48,7 +48,7 @@ def read_linearly(
 
     Args:
         model: The model.
-        resid: The stream leaving the last block.
+        resid: The stream after the last block.
         class_tokens: Class tokens of blocks before it that the head reads.
         several: Targets of the images.
 
@@ -71,18 +71,18 @@ def _read(logits: Tensor, targets: Targets, streams: list[Tensor], added: list[A
     (stream, *class_tokens), places = found[: len(streams)], found[len(streams) :]
     constants: dict[str, Tensor] = {}
     for step, gradient in zip(added, places, strict=True):
-        if gradient.any():  # queries and keys of a pooling lead nowhere
+        if gradient.any():  # queries and keys of a pooling have no gradient
             share = (gradient * step.constant).flatten(1).sum(dim=1)
             constants[step.name] = constants.get(step.name, 0) + share
     offset = _offset(targets, logits)
     if offset is not None:
         constants["the target's own constant"] = offset
-    score = value.detach().to(logits.dtype)  # whose rounding parts share that add up to it
+    score = value.detach().to(logits.dtype)  # rounded as the parts that add up to it
     return LinearReadout(score, stream, class_tokens, {name: x.detach() for name, x in constants.items()})
 
 
 def _offset(targets: Targets, logits: Tensor) -> Float[Tensor, " batch"] | None:
-    """What functions among the targets give for logits of zero, once they are known to be linear; None if none are."""
+    """Values of functions among the targets for logits of zero, checked to be linear; None if there are none."""
     functions = [target for target in targets if callable(target.given)]
     if not functions:
         return None
@@ -95,8 +95,8 @@ def _offset(targets: Targets, logits: Tensor) -> Float[Tensor, " batch"] | None:
         gained = targets.value(drawn).detach() - offset
         if not torch.allclose(gained, (slope * drawn).sum(1), rtol=1e-3, atol=1e-3 * float(drawn.abs().max())):
             raise InputError(
-                f"{functions[0].name} is not linear in the logits, so the score does not come apart into what each "
-                "part of the model adds. Take a class, cl.contrast(...), cl.direction(...), or a weighted sum of "
+                f"{functions[0].name} is not linear in the logits, so the score cannot be split into the contributions "
+                "of the model's parts. Use a class, cl.contrast(...), cl.direction(...), or a weighted sum of "
                 "logits."
             )
     return offset if offset.any() else None

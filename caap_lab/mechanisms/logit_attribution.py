@@ -1,4 +1,4 @@
-"""Direct logit attribution: what every part of a model adds to a target's score."""
+"""Direct logit attribution: the contribution of every part of a model to a target's score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -35,7 +35,7 @@ def logit_attribution(
     batch_size: int = 32,
     progress: bool = True,
 ) -> LogitAttribution:
-    """What every part of a model adds directly to a target's score; the parts add up to it.
+    """The direct contribution of every part of a model to a target's score; the parts add up to the score.
 
     ```python
     parts = cl.logit_attribution(model, images, "tabby", by="head")
@@ -44,31 +44,33 @@ def logit_attribution(
     cl.logit_attribution(model, image, cl.contrast("tabby", "tiger cat"), by="token").map(layer=11, head=3)
     ```
 
-    The residual stream is a sum, and what reads it is linear once the scales of norms are kept at what they are for the
-    image: each part's share is its vector times the score's gradient by the stream, with these scales as constants.
-    Subtracting a mean is linear. What remains is never dropped but a part of its own, called by the module: biases of
-    norms ("vit.norm.bias") and of the head ("vit.head.bias").
+    The residual stream is a sum, and the steps after it are linear if the scales of norms are fixed at their values for
+    the image: the contribution of a part is its vector times the gradient of the score with respect to the stream, with
+    these scales as constants. Subtracting a mean is linear. The remaining terms are never dropped; they are parts with
+    the name of their module: biases of norms ("vit.norm.bias") and of the head ("vit.head.bias").
 
-    - Average pooling: shares are summed over the tokens that the head reads.
-    - A linear head of DINOv2: a part adds to the class token of every block behind it that the head reads.
-    - Two heads (distilled DeiT): their mean, as the model takes it.
-    - Attention pooling (SigLIP): through the values, with the pattern fixed. The MLP behind it is not linear in what
-      was pooled: its output is one more component, "vit.attn_pool.mlp".
+    - Average pooling: contributions are summed over the tokens that the head reads.
+    - A linear head of DINOv2: a part adds to the class token of every later block that the head reads.
+    - Two heads (distilled DeiT): their mean, as in the model.
+    - Attention pooling (SigLIP): through the values, with the pattern fixed. The MLP after it is not linear in the
+        pooled token: its output is one more component, "vit.attn_pool.mlp".
     - Text embeddings (CLIP): a scaled cosine, with the length of the image's embedding fixed. `by="head"` and
-      `by="token"` are the analysis of Gandelsman, Efros and Steinhardt (ICLR 2024, arXiv 2310.05916) without its mean
-      ablation: what each head writes in the direction of a text, and from which tokens.
+        `by="token"` are the analysis of Gandelsman, Efros and Steinhardt (ICLR 2024, arXiv 2310.05916) without its mean
+        ablation: what each head writes in the direction of a text, and from which tokens.
 
-    These are direct effects: what a part changes in later parts is theirs. To see whole effects, patch (`cl.sweep`).
+    These are direct effects: changes that a part causes in later parts count for those. For total effects, patch
+    (`cl.sweep`).
 
     by="component" and by="head" cost about one forward pass per batch; by="token" computes patterns explicitly;
     by="neuron" runs the first layers of the MLPs again for the tokens that the head reads (a third of a forward pass
-    for average pooling, nearly nothing for a class token).
+    for average pooling, almost nothing for a class token).
 
     Args:
         model: The model.
         images: Any number of images.
-        target: A class, a contrast, a direction, or a weighted sum of logits as a function; one for all images or one
-            each; {name: target, ...} for several, which become a last axis `target`. None: each image's prediction.
+        target: A class, a contrast, a direction, or a weighted sum of logits as a function; one for all images, or one
+            per image; {name: target, ...} for several, which become the last axis `target`. None: each image's
+            prediction.
         by: "component": embeddings, each attention and MLP output, biases. "head": each attention head [layer, head].
             "token": each source token through each head, pattern times value [layer, head, token]. "neuron": each MLP's
             neurons [layer, neuron].
@@ -76,7 +78,7 @@ def logit_attribution(
         progress: Show a progress bar for more than one batch.
 
     Raises:
-        InputError: the model is no Vision Transformer, its head is not linear, or a target is not.
+        InputError: the model is not a Vision Transformer, or its head or a target is not linear.
     """
     check_kind(model, "logit_attribution")
     check_count("batch_size", batch_size)
@@ -113,7 +115,7 @@ def _result(
         return array if many else array[..., 0]
 
     said = ", ".join(several) or (names[0] if len(names) == 1 else "each image's prediction")
-    # A batch without functions among its targets has no constants of theirs.
+    # A batch without functions among its targets has no such constants.
     labels = list(dict.fromkeys(name for parts in found for name in parts.components))
     each = ([parts.components.get(name, torch.zeros_like(parts.score)) for parts in found] for name in labels)
     components = np.stack([joined(parts) for parts in each], axis=1)

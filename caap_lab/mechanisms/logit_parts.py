@@ -1,4 +1,4 @@
-"""What each part of a model adds to the scores of a batch, from one run and the head's gradients."""
+"""The contribution of each part of a model to the scores of a batch, from one run and the head's gradients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,21 +35,21 @@ _POINTS = {
 
 @dataclass(frozen=True)
 class LogitParts:
-    """What the parts of a batch add, the last axis being the target."""
+    """The contributions of the parts for a batch; the last axis is the target."""
 
     score: Float[Tensor, "batch target"]
-    """The targets' scores, as the model gives them."""
+    """The targets' scores, as the model computes them."""
     components: dict[str, Float[Tensor, "batch target"]]
-    """Parts that are not taken apart further."""
+    """Parts that are not split further."""
     layers: Float[Tensor, "batch layer ... target"] | None
-    """[batch, layer, head], [batch, layer, head, token] or [batch, layer, neuron], with the target behind."""
+    """[batch, layer, head], [batch, layer, head, token] or [batch, layer, neuron], followed by the target."""
 
     def require_sum(self) -> None:
-        """Refuse numbers that do not add up to the score, so that none that mean something else are ever given.
+        """Raise InputError if the parts do not add up to the score, so that wrong numbers are never returned.
 
         Raises:
-            InputError: something in the model reads the stream in a way that is not linear, or a hook of the user's
-                edits between the parts.
+            InputError: the model reads the stream in a way that is not linear, or a hook of the user edits it between
+                the parts.
         """
         each = torch.stack(list(self.components.values()))
         total, size = each.sum(dim=0), each.abs().sum(dim=0)
@@ -59,16 +59,16 @@ class LogitParts:
         off = ((total - self.score).abs() / size.clamp(min=1e-12)).max()
         if not off <= torch.finfo(self.score.dtype).eps ** 0.5:
             raise InputError(
-                f"What the parts add does not add up to the score (off by {float(off):.2g} of the parts' sizes): the "
+                f"The contributions do not add up to the score (off by {float(off):.2g} of the parts' sizes): the "
                 "model's head is not linear in the stream, or a hook on the model edits the stream between its parts. "
-                "Remove hooks (model.reset_hooks()), or take a linear head."
+                "Remove hooks (model.reset_hooks()), or use a linear head."
             )
 
 
 def logit_parts(
     model: HookedViT, images: Float[Tensor, "batch 3 height width"], several: Sequence[Targets] | None, by: str
 ) -> tuple[LogitParts, list[Targets]]:
-    """Take the scores of a batch apart.
+    """Split the scores of a batch into the contributions of parts.
 
     Args:
         model: The model.
@@ -123,7 +123,7 @@ def _products(
 def _embeddings(
     model: HookedViT, run: StreamRun, readouts: Sequence[LinearReadout], rows: list[int]
 ) -> dict[str, Float[Tensor, "batch target"]]:
-    """What embeddings add, through the norm in front of the blocks if there is one."""
+    """Contributions of embeddings, through the norm before the blocks if there is one."""
     parts = embedding_parts(model, run)
     full = run.kept["hook_full_embed"]
     entering = [torch.zeros_like(full) for _ in readouts]
@@ -142,7 +142,7 @@ def _embeddings(
 
 
 def _through_output(model: HookedViT, run: StreamRun, layer: int, weights: Sequence[Tensor]) -> list[Tensor]:
-    """What the scores gain with what the heads read, [batch, row, head, d_head]."""
+    """Gradient of the score with respect to the outputs of the heads, [batch, row, head, d_head]."""
     block, normalized = model.architecture.block(layer), run.at(layer, "ln1.hook_normalized")
 
     def output(z: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def _heads(
 def _tokens(
     model: HookedViT, run: StreamRun, layer: int, weights: Sequence[Tensor]
 ) -> Float[Tensor, "batch head token target"]:
-    """Pattern times value, token by token."""
+    """Pattern times value, one source token at a time."""
     values, pattern = run.at(layer, "attn.hook_v"), run.at(layer, "attn.hook_pattern")
     found = [
         (pattern * torch.einsum("bshd,brhd->bhrs", values, of_z)).sum(dim=2)
@@ -173,7 +173,7 @@ def _tokens(
 def _neurons(
     model: HookedViT, run: StreamRun, layer: int, weights: Sequence[Tensor]
 ) -> Float[Tensor, "batch neuron target"]:
-    """The MLP is run again on the tokens that count, with the neurons that they had as where gradients go."""
+    """Runs the MLP again on the tokens that count; gradients start at the recorded neurons."""
     block, points = model.architecture.block(layer), cast(BlockPoints, model.blocks[layer]).mlp
     post = run.at(layer, "mlp.hook_post").requires_grad_()
     replaced = [(f"blocks.{layer}.mlp.hook_post", lambda x, hook: post)]

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHOWN = 20
-"""Parts in a plot of the largest."""
+"""Number of parts in a plot of the largest."""
 
 
 class Components(LabelledResult):
-    """Parts by name, drawn from the first on top to the last."""
+    """Parts by name, drawn from top to bottom."""
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean share of each part with its standard error; see `LabelledResult.plot`."""
+        """Mean contribution of each part with its standard error; see `LabelledResult.plot`."""
         place = self._at(at)
         names = [str(name) for name in self.axes["component"]]
         frame = pd.DataFrame({"component": names, "mean": self.mean[place], "se": self.standard_error[place]})
@@ -33,32 +33,32 @@ class Components(LabelledResult):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LogitAttribution(LabelledResult):
-    """What parts of a model add to a target's score. In Jupyter it shows itself as a picture.
+    """Contributions of a model's parts to a target's score. In Jupyter it is displayed as a picture.
 
     `data` has `value` with the axes image, then component, or layer and head (and token), or layer and neuron (and
-    target), and each image's `score`. Its attributes say the `model`, `target`, `by`, and what was kept `frozen`.
+    target), and each image's `score`. Its attributes record the `model`, `target`, `by`, and what was `frozen`.
     """
 
     rest: LabelledResult | None = field(kw_only=True)
-    """What the parts on the layers' axes leave: embeddings, biases, the other outputs; None with by="component"."""
+    """The parts that are not on the layers' axes: embeddings, biases, the other outputs; None with by="component"."""
     n_prefix: int = field(kw_only=True)
-    """Tokens in front of the patches."""
+    """Tokens before the patches."""
     grid: tuple[int, int] = field(kw_only=True)
     """Patches as (rows, columns)."""
 
     @property
     def by(self) -> str:
-        """Which parts these are: "component", "head", "token" or "neuron"."""
+        """The kind of parts: "component", "head", "token" or "neuron"."""
         return str(self.data.attrs["by"])
 
     @property
     def score(self) -> Float[np.ndarray, "image *target"]:
-        """The target's score as the model gives it."""
+        """The target's score, as the model computes it."""
         return self.data["score"].values
 
     @property
     def total(self) -> Float[np.ndarray, "image *target"]:
-        """The sum of all parts, the rest included: equal to the score, but for rounding."""
+        """The sum of all parts, including the rest: equal to the score up to rounding."""
         behind = 1 if "target" in self.axes else 0
         over = tuple(range(1, self.per_image.ndim - behind))
         total = self.per_image.sum(axis=over, dtype=np.float64)
@@ -67,12 +67,12 @@ class LogitAttribution(LabelledResult):
     def map(
         self, layer: int | None = None, head: int | None = None, *, target: str | None = None
     ) -> Float[np.ndarray, "image row col"]:
-        """Shares of patches as source tokens, on the image's grid; of by="token".
+        """Contributions of patches as source tokens, on the image's grid; for by="token".
 
         Args:
             layer: The layer; None for the sum over all.
             head: The head; None for the sum over all.
-            target: Which, where there are several.
+            target: One of several targets.
 
         Raises:
             InputError: the parts are not by token, or there is no such label.
@@ -88,14 +88,14 @@ class LogitAttribution(LabelledResult):
         return shares.reshape(len(shares), *self.grid)
 
     def top(self, count: int = 10, **at: Any) -> pd.DataFrame:
-        """The parts with the largest mean share by size, the rest included.
+        """The parts with the largest mean contribution by size, including the rest.
 
         Args:
-            count: How many.
-            **at: Axis to a label: `top(target="cat")` where there are several targets, `top(layer=11)`.
+            count: Number of parts.
+            **at: Axis to a label: `top(target="cat")` if there are several targets, `top(layer=11)`.
 
         Returns:
-            The labels as `part`, mean, standard_error, and share of the mean score in percent.
+            The labels as `part`, mean, standard_error, and the percentage of the mean score.
         """
         self._require_target(at)
         frame = self._summary(at)
@@ -108,7 +108,7 @@ class LogitAttribution(LabelledResult):
         """One row per image and part: model, image, the axes, `value`, and the image's `score`.
 
         Args:
-            top: Only so many parts of each image (and target), the largest by size first.
+            top: Only this many parts of each image (and target), the largest by size first.
         """
         frame = super().to_dataframe()
         if top is None:
@@ -118,11 +118,11 @@ class LogitAttribution(LabelledResult):
         return ordered.groupby(groups, sort=False).head(top).sort_values(groups, kind="stable").reset_index(drop=True)
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean over images: points by name, layer x head, a small map for each head, or the largest neurons.
+        """Mean over images: points by name, layer x head, a small map per head, or the largest neurons.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            **at: Axis to a label; needed for `target` where there are several.
+            **at: Axis to a label; needed for `target` if there are several.
 
         Raises:
             InputError: there is no such label, or the target is missing.
@@ -169,7 +169,9 @@ class LogitAttribution(LabelledResult):
 
     def _require_target(self, at: dict[str, Any]) -> None:
         if "target" in self.axes and "target" not in at:
-            raise InputError(f"There are several targets ({', '.join(self.axes['target'])}); say which: target=...")
+            raise InputError(
+                f"There are several targets ({', '.join(self.axes['target'])}); choose one with target=..."
+            )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         from caap_lab.plots.style import figure_png

@@ -1,4 +1,4 @@
-"""Parts of a model between which paths run, in the words that people type: "3.1", "mlp 4", "3.1.q", "logits"."""
+"""Parts of a model between which paths run, by the names that users type: "3.1", "mlp 4", "3.1.q", "logits"."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ class Node:
     """-1 for the embeddings, the number of layers for the logits."""
     head: int | None = None
     part: str | None = None
-    """"q", "k" or "v" of a head that reads; None for all three."""
+    """"q", "k" or "v" of a head that receives; None for all three."""
 
     @property
     def place(self) -> int:
-        """Order along the residual stream: what writes at a place is read at all later ones."""
+        """Order along the residual stream: what is written at a place is read at all later ones."""
         return 2 * self.layer + (self.kind in ("mlp", "embed"))
 
     @property
@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True)
 class NodeSet:
-    """Nodes that are patched jointly, under one label; mostly a single one."""
+    """Nodes that are patched jointly, under one label; usually a single one."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -53,10 +53,10 @@ class NodeSet:
 
 
 def senders_of(spec: ViTSpec, given: Any) -> list[NodeSet]:
-    """What writes: heads, attention layers, MLPs, and the embeddings that enter block 0.
+    """Nodes that write: heads, attention layers, MLPs, and the embeddings that enter block 0.
 
     Raises:
-        InputError: something given is none of these, or not in the model.
+        InputError: an entry is not such a node, or not in the model.
     """
     layers, heads = range(spec.n_layers), range(spec.n_heads)
     sets = {
@@ -67,15 +67,15 @@ def senders_of(spec: ViTSpec, given: Any) -> list[NodeSet]:
     found = _node_sets(spec, given, sets | {"all": everything}, SENDER_WORDS)
     for node in (node for one in found for node in one.nodes):
         if node.kind == "logits" or node.part is not None:
-            raise InputError(f"{node.name!r} only reads, and cannot send; senders are {SENDER_WORDS}.")
+            raise InputError(f"{node.name!r} only reads, so it cannot be a sender; senders are {SENDER_WORDS}.")
     return found
 
 
 def receivers_of(spec: ViTSpec, given: Any) -> list[NodeSet]:
-    """What reads: queries, keys and values of heads, attention layers, MLPs, and the logits.
+    """Nodes that read: queries, keys and values of heads, attention layers, MLPs, and the logits.
 
     Raises:
-        InputError: something given is none of these, or not in the model.
+        InputError: an entry is not such a node, or not in the model.
     """
     layers, heads = range(spec.n_layers), range(spec.n_heads)
     sets = {
@@ -87,7 +87,9 @@ def receivers_of(spec: ViTSpec, given: Any) -> list[NodeSet]:
     found = _node_sets(spec, given, sets | {"all": everything}, RECEIVER_WORDS)
     for node in (node for one in found for node in one.nodes):
         if node.kind == "embed":
-            raise InputError(f"The embeddings read nothing, and cannot receive; receivers are {RECEIVER_WORDS}.")
+            raise InputError(
+                f"The embeddings read nothing, so they cannot be a receiver; receivers are {RECEIVER_WORDS}."
+            )
     return found
 
 
@@ -104,7 +106,7 @@ def _node_sets(spec: ViTSpec, given: Any, sets: Mapping[str, Sequence[Node]], wo
                 nodes = _joint(spec, one, sets, words)
                 found.append(NodeSet(" + ".join(node.name for node in nodes), nodes))
     if not found:
-        raise InputError(f"None were given; write {words}.")
+        raise InputError(f"The list is empty; use {words}.")
     names = [one.name for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -113,18 +115,18 @@ def _node_sets(spec: ViTSpec, given: Any, sets: Mapping[str, Sequence[Node]], wo
 
 
 def _joint(spec: ViTSpec, given: Any, sets: Mapping[str, Sequence[Node]], words: str) -> tuple[Node, ...]:
-    """Nodes of one label: of one node, or of a list of nodes."""
+    """Nodes of one label: a single node, or a list of nodes."""
     if isinstance(given, str) and given in sets:
         return tuple(sets[given])
     if isinstance(given, (str, Node)) or _is_node(given):
         return (_node(spec, given, words),)
     if not isinstance(given, (list, tuple)) or not given:
-        raise InputError(f"{given!r} is no part of the model; write {words}.")
+        raise InputError(f"{given!r} is not a part of the model; use {words}.")
     return tuple(dict.fromkeys(node for one in given for node in _joint(spec, one, sets, words)))
 
 
 def _is_node(given: Any) -> bool:
-    """True for tuples that say one node: ("head", 3, 1), ("mlp", 4), (3, 1), (3, 1, "q")."""
+    """True for tuples that name one node: ("head", 3, 1), ("mlp", 4), (3, 1), (3, 1, "q")."""
     if not isinstance(given, tuple) or not given:
         return False
     numbers = given[1:] if given[0] in ("head", "mlp", "attn") else given
@@ -143,7 +145,7 @@ def _node(spec: ViTSpec, given: Any, words: str) -> Node:
             text = ".".join([kind, *rest])
         node = _parsed(spec, text.strip().lower())
     if node is None:
-        raise InputError(f"{given!r} is no part of the model; write {words}.")
+        raise InputError(f"{given!r} is not a part of the model; use {words}.")
     if node.kind not in ("embed", "logits") and not 0 <= node.layer < spec.n_layers:
         raise InputError(f"{given!r}: layer {node.layer} does not exist; there are layers 0 to {spec.n_layers - 1}.")
     if node.head is not None and not 0 <= node.head < spec.n_heads:

@@ -1,4 +1,4 @@
-"""Patch tokens of outlying norm, in which many Vision Transformers keep what is not about their patch."""
+"""Patch tokens of unusually large norm, in which many Vision Transformers store global information."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,34 +29,36 @@ class TokenNorms(LabelledResult):
 
     @property
     def ratios(self) -> Float[np.ndarray, "image layer patch"]:
-        """Norms of patches by the median of their image's patches."""
+        """Norms of patches divided by the median norm of the patches of their image."""
         patches = self.per_image[:, :, int(self.data.attrs["n_prefix"]) :]
         return patches / np.median(patches, axis=2, keepdims=True)
 
     @property
     def outlier_layer(self) -> int:
-        """The layer behind which the largest patch stands out most, by its ratio to the median, over images."""
+        """The layer after which the largest patch has the highest ratio to the median, over images."""
         return int(self.axes["layer"][int(self.ratios.max(axis=2).mean(axis=0).argmax())])
 
     def outliers(self, threshold: float = 3.0, layer: int | None = None) -> Bool[np.ndarray, "image token"]:
-        """Patches whose norm is more than `threshold` times their image's median; `tokens=` of a patch takes them.
+        """Patches whose norm is more than `threshold` times the median of their image; valid as `tokens=` of a patch.
 
         Args:
-            threshold: Number of medians.
-            layer: Behind which block; None for `outlier_layer`.
+            threshold: Multiple of the median.
+            layer: Block after which norms are compared; None for `outlier_layer`.
 
         Raises:
-            InputError: no patch of any image is one.
+            InputError: no patch of any image is an outlier.
         """
         if not is_number(threshold) or threshold <= 1:
-            raise InputError(f"threshold={threshold!r} must be a number above 1: medians of the norms of patches.")
+            raise InputError(
+                f"threshold={threshold!r} must be a number above 1, a multiple of the median norm of patches."
+            )
         layer = self.outlier_layer if layer is None else layer
         if layer not in self.axes["layer"]:
-            raise InputError(f"layer={layer!r} is not here; there are {', '.join(map(str, self.axes['layer']))}.")
+            raise InputError(f"layer={layer!r} was not recorded; there are {', '.join(map(str, self.axes['layer']))}.")
         ratios = self.ratios[:, self.axes["layer"].index(layer)]
         if not (ratios > threshold).any():
             raise InputError(
-                f"No patch of these {self.n_images} images has more than {threshold:g} times the median norm behind "
+                f"No patch of these {self.n_images} images has more than {threshold:g} times the median norm after "
                 f"block {layer} of {self.model_name}; the largest has {ratios.max():.3g} times."
             )
         return np.pad(ratios > threshold, ((0, 0), (int(self.data.attrs["n_prefix"]), 0)))
@@ -72,7 +74,7 @@ def token_norms(
     batch_size: int = 32,
     progress: bool = True,
 ) -> TokenNorms:
-    """Norms of all tokens behind each block: are there outliers, where, and from which block on?
+    """Norms of all tokens after each block: are there outliers, where, and from which block on?
 
     ```python
     norms = cl.token_norms(model, photos)
@@ -80,8 +82,8 @@ def token_norms(
     norms.plot(token=5)
     ```
 
-    Large models keep global information in a few patches of little content, whose norms stand out (Darcet et al., ICLR
-    2024, arXiv 2309.16588). One forward pass per image.
+    Large models store global information in a few patches with little content, whose norms are unusually large (Darcet
+    et al., ICLR 2024, arXiv 2309.16588). The cost is one forward pass per image.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""The sets of patches whose runs give the interactions of all pairs of some patches."""
+"""The sets of patches that have to run for the interactions of all pairs of some patches."""
 
 from dataclasses import dataclass
 
@@ -10,31 +10,31 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class PairSets:
-    """Sets of patches, each once, and where among them are those of patches and pairs."""
+    """Sets of patches without duplicates, and the indices of those of patches and pairs."""
 
     masks: Bool[Tensor, "set patch"]
     """The patches of each set."""
     blank: int
-    """The empty set."""
+    """Index of the empty set."""
     every: Int[np.ndarray, " patch"]
-    """Neighbourhoods of all patches of the image; -1 where they are not run."""
+    """Index of the neighbourhood of each patch of the image; -1 if it is not run."""
     single: Int[np.ndarray, " chosen"]
-    """Neighbourhoods of the chosen patches."""
+    """Index of the neighbourhood of each chosen patch."""
     union: Int[np.ndarray, "chosen chosen"]
-    """Of two patches: all that either neighbourhood holds."""
+    """Index of the union of two neighbourhoods."""
     overlap: Int[np.ndarray, "chosen chosen"]
-    """Of two patches: all that both hold."""
+    """Index of the intersection of two neighbourhoods."""
     joint: int
-    """All that any of the chosen neighbourhoods holds."""
+    """Index of the union of all chosen neighbourhoods."""
 
     @classmethod
     def of(cls, neighbourhoods: Bool[Tensor, "patch patch"], chosen: list[int], *, every: bool) -> "PairSets":
-        """The sets of some patches.
+        """The sets needed for some patches.
 
         Args:
             neighbourhoods: S_i of every patch of the image.
-            chosen: Numbers of the patches whose pairs are wanted.
-            every: Run every patch's own neighbourhood as well.
+            chosen: Numbers of the patches whose pairs are needed.
+            every: Also run the neighbourhood of every single patch.
         """
         of_chosen = neighbourhoods[chosen].numpy()
         first, second = np.triu_indices(len(chosen), 1)
@@ -77,7 +77,7 @@ class PairSets:
         return found
 
     def beyond_overlap(self, values: Float[np.ndarray, "image set *target"]) -> Float[np.ndarray, "image i j *target"]:
-        """f(S_i and S_j) - f(S_i) - f(S_j) + f(what both hold); 0 on the diagonal."""
+        """f(S_i and S_j) - f(S_i) - f(S_j) + f(intersection); 0 on the diagonal."""
         return self._second_difference(values, values[:, self.overlap])
 
     def effects(self, values: Float[np.ndarray, "image set *target"]) -> Float[np.ndarray, "image i *target"]:
@@ -90,7 +90,7 @@ class PairSets:
 
 
 def _symmetric(diagonal: np.ndarray, above: np.ndarray) -> Int[np.ndarray, "i j"]:
-    """A symmetric table from its diagonal and what stands above it, row by row."""
+    """A symmetric table from its diagonal and the entries above it, row by row."""
     table = np.diag(diagonal)
     rows, cols = np.triu_indices(len(diagonal), 1)
     table[rows, cols] = table[cols, rows] = above

@@ -1,4 +1,4 @@
-"""Pairs of a clean and a corrupted image, and the scores of both runs, from which all patching between them starts."""
+"""Pairs of a clean and a corrupted image and the scores of both runs, on which all patching between them builds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,10 +32,10 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Images in pairs, the model to run on them, what is read, and how both runs score."""
+    """Images in pairs, the model to run on them, the targets, and the scores of both runs."""
 
     model: HookedViT
-    """The model that gives the targets' logits; see `caap_lab.models.targets.explained`."""
+    """The model that computes the targets' logits; see `caap_lab.models.targets.explained`."""
     clean: list[Any]
     corrupted: list[Any]
     targets: dict[str, Targets]
@@ -50,7 +50,7 @@ class Pairs:
         return len(self.clean)
 
     def some(self, rows: slice) -> "Pairs":
-        """Some of the pairs."""
+        """A selection of the pairs."""
         return replace(
             self,
             clean=self.clean[rows],
@@ -71,13 +71,13 @@ class Pairs:
         return read_targets({name: targets[rows] for name, targets in self.targets.items()}, logits)
 
     def batches(self, size: int) -> Iterator[PairBatch]:
-        """All pairs, so many at a time; files are read when their batch comes."""
+        """All pairs in batches of this size; files are read when their batch comes."""
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
             yield PairBatch(rows, self.model.preprocess(self.clean[rows]), self.model.preprocess(self.corrupted[rows]))
 
     def require_apart(self) -> None:
-        """Refuse pairs whose effects cannot be measured on the scale from corrupted (0) to clean (1).
+        """Raise InputError for pairs whose effects cannot be expressed on the scale from corrupted (0) to clean (1).
 
         Raises:
             InputError: the scores of a pair (nearly) agree.
@@ -91,7 +91,7 @@ class Pairs:
             raise InputError(
                 f"{len(set(close[:, 0].tolist()))} of {len(self)} pairs cannot be normalised: for pair {row} the clean "
                 f"and the corrupted image score {self.clean_scores[row, column]:.6g} and "
-                f"{self.corrupted_scores[row, column]:.6g} for {name}. Corrupt more, leave these pairs out, or choose "
+                f"{self.corrupted_scores[row, column]:.6g} for {name}. Corrupt more, omit these pairs, or choose "
                 "another target."
             )
 
@@ -103,14 +103,14 @@ def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, ba
     Args:
         model: The model.
         clean: Images.
-        corrupted: As many, in the same order, or one for all; one clean image for many corrupted ones works as well.
-        target: See `caap_lab.models.targets.TargetLike`, one for all pairs or one each, or a mapping from a name to a
-            target. None: why the clean image's predicted class rather than the corrupted image's; where the two agree,
-            rather than the mean of all classes.
+        corrupted: As many, in the same order, or one for all; one clean image for many corrupted ones is also valid.
+        target: See `caap_lab.models.targets.TargetLike`, one for all pairs, one per pair, or a mapping from a name to a
+            target. None: why the clean image's predicted class rather than the corrupted image's; if both predictions
+            are the same, rather than the mean of all classes.
         batch_size: Images run at once.
 
     Raises:
-        InputError: the numbers of images do not fit, or a target is none of the model's.
+        InputError: the numbers of images do not fit, or the model has no such target.
     """
     check_count("batch_size", batch_size)
     ones, others = paired(clean, corrupted)
@@ -120,7 +120,7 @@ def pairs_of(model: HookedViT, clean: Images, corrupted: Images, target: Any, ba
 
 
 def pair_targets(model: HookedViT, target: Any, count: int) -> tuple[HookedViT, dict[str, Targets] | None]:
-    """The model to run and the targets of pairs; None for the default ones, which need both runs' logits."""
+    """The model to run and the targets of pairs; None for the default ones, which need the logits of both runs."""
     if target is None:
         model._require_classifier()
         return model, None
@@ -128,16 +128,16 @@ def pair_targets(model: HookedViT, target: Any, count: int) -> tuple[HookedViT, 
 
 
 def paired(clean: Images, corrupted: Images) -> tuple[list[Any], list[Any]]:
-    """As many clean as corrupted images, one by one.
+    """As many clean as corrupted images, as two lists.
 
     Raises:
-        InputError: the numbers do not fit.
+        InputError: the numbers of images do not fit.
     """
     ones, others = check_images(clean), check_images(corrupted)
     count = max(len(ones), len(others))
     if {len(ones), len(others)} - {1, count}:
         raise InputError(
-            f"{len(ones)} clean and {len(others)} corrupted images do not make pairs: give as many of each, or one for "
+            f"{len(ones)} clean and {len(others)} corrupted images do not form pairs: give as many of each, or one for "
             "all."
         )
     ones, others = (images * count if len(images) == 1 else images for images in (ones, others))
@@ -157,7 +157,7 @@ def scored_pairs(
     """Pairs from the logits of their two runs.
 
     Args:
-        model: The model that gave the logits.
+        model: The model that computed the logits.
         ones: Clean images.
         others: Corrupted images.
         targets: From `pair_targets`.
@@ -204,7 +204,7 @@ def _logits(model: HookedViT, images: list[Any], batch_size: int) -> Float[Tenso
 def _predictions(
     model: HookedViT, clean: Float[Tensor, "image columns"], corrupted: Float[Tensor, "image columns"]
 ) -> list[Any]:
-    """Default targets of pairs, one each."""
+    """The default target of each pair."""
     classes = model.n_classes
     pairs = zip(clean[:, :classes].argmax(1).tolist(), corrupted[:, :classes].argmax(1).tolist(), strict=True)
     if classes == 1:

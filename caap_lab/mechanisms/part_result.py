@@ -1,4 +1,4 @@
-"""The result of `caap_by_head` and `caap_by_block`: a map for each part of a model."""
+"""The result of `caap_by_head` and `caap_by_block`: one map per part of a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaapParts(LabelledResult):
-    """What each patch does through each part of a model alone. In Jupyter: a small map per part.
+    """The effect of each patch through each single part of a model. In Jupyter: a small map per part.
 
-    `data` has `effect`, the target's score less that on the blank, with the axes image, layer, head (or `heads`, for
-    groups of them), patch (labelled (row, col)), and target if several were asked for; and the score on the blank,
-    `baseline`. Attributes: model, target, what was put in (`part`, `points`), neighbourhood, blank, `runs` per image
+    `data` has `effect`, the target's score minus that on the blank, with the axes image, layer, head (or `heads`, for
+    groups of them), patch (labelled (row, col)), and target if several were given; and the score on the blank,
+    `baseline`. Attributes: model, target, what was inserted (`part`, `points`), neighbourhood, blank, `runs` per image
     and forward `passes` of all images.
     """
 
     grid: tuple[int, int] = field(kw_only=True)
     """Rows and columns of patches."""
     pixels: UInt8[np.ndarray, "image height width 3"] = field(kw_only=True)
-    """What the model saw."""
+    """The model's input as pixels."""
     main: ClassVar[str] = "effect"
 
     @classmethod
@@ -54,8 +54,8 @@ class CaapParts(LabelledResult):
             baseline: Scores on the blank.
             targets: Names for an axis of targets; None for a single target, without an axis.
             grid: Rows and columns of patches.
-            pixels: What the model saw.
-            **attributes: What made the numbers.
+            pixels: The model's input as pixels.
+            **attributes: Model, target, settings and cost.
         """
         effect = values - baseline[:, None]
         shape = (len(values), *(len(labels) for labels in axes.values()))
@@ -69,7 +69,7 @@ class CaapParts(LabelledResult):
 
     @property
     def maps(self) -> xr.DataArray:
-        """The effects with the axes row and col in the place of patch; NaN where a patch was not run."""
+        """The effects with the axes row and col instead of patch; NaN for patches that were not run."""
         effect = self.data["effect"].transpose(..., "patch")
         found = np.full((*effect.shape[:-1], *self.grid), np.nan)
         rows, cols = zip(*self.axes["patch"], strict=True)
@@ -78,10 +78,10 @@ class CaapParts(LabelledResult):
         return xr.DataArray(found, coords={name: effect[name] for name in effect.dims[:-1]}, dims=dims)
 
     def by_layer(self, patch: tuple[int, int] | None = None, *, target: str | None = None) -> pd.DataFrame:
-        """What each layer carries of a patch, or of the patches together: the sum over its heads and the patches.
+        """The effect of one patch, or of the patches, through each layer: the sum over its heads and the patches.
 
-        Patches whose neighbourhoods overlap count what they share several times, and effects through two heads need
-        not add up; `interaction_check` is the same question of maps.
+        Patches with overlapping neighbourhoods count shared patches several times, and effects through two heads need
+        not add up; `interaction_check` asks the same question for maps.
 
         Args:
             patch: One patch (row, col); None for the mean over patches.
@@ -133,7 +133,7 @@ class CaapParts(LabelledResult):
         )
 
     def plot_maps(self, ax: "Axes | None" = None, *, target: str | None = None) -> "Axes":
-        """A small map per part, as means over images, all on one scale: layers by heads, or layers alone.
+        """A small map per part, as means over images, all on one scale: layers by heads, or layers only.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
@@ -170,7 +170,7 @@ class CaapParts(LabelledResult):
         targets = self.axes.get("target")
         if targets is None:
             if target is not None:
-                raise InputError(f"These are effects on {self.data.attrs['target']} alone: leave target out.")
+                raise InputError(f"These are effects on {self.data.attrs['target']} only: omit target.")
             return values
         if target not in targets:
             raise InputError(f"target={target!r}: give one of {', '.join(map(repr, targets))}.")

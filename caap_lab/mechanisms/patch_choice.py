@@ -1,4 +1,4 @@
-"""Which patches of an image are looked at: the highest of a map, some cells, or all."""
+"""The choice of patches of an image: the highest of a map, some cells, or all."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,23 +10,23 @@ from caap_lab.errors import InputError
 Cell = tuple[int, int]
 """Row and column of a patch."""
 PatchChoice = str | Sequence[Cell]
-"""What users give: "top10" (or any other number), "all", or a list of cells (row, col)."""
+"""Values that users give: "top10" (or any other number), "all", or a list of cells (row, col)."""
 
 
 def chosen_patches(
     given: Any, grid: tuple[int, int], count: int, ranked: Callable[[], Sequence[Cell]], least: int = 1
 ) -> list[Cell]:
-    """The cells that a choice names, in its order; all of them row by row.
+    """The chosen cells in the order of the choice; for all patches, row by row.
 
     Args:
         given: See `PatchChoice`.
         grid: Rows and columns of patches.
-        count: Number of images; several images need patches that are the same for all.
+        count: Number of images; for several images the choice must be the same for all.
         ranked: All cells, the highest first, for a choice of the highest ones.
         least: How many patches are needed.
 
     Raises:
-        InputError: it is no such choice, or does not fit the grid.
+        InputError: the choice is not valid, or does not fit the grid.
     """
     check_patches(given, grid, count, least)
     if given == "all":
@@ -42,7 +42,7 @@ def is_top(given: Any) -> bool:
 
 
 def check_patches(given: Any, grid: tuple[int, int], count: int, least: int = 1) -> None:
-    """Refuse what is no choice of patches, before any run; see `chosen_patches`."""
+    """Raise InputError for an invalid choice of patches before any run; see `chosen_patches`."""
     rows, cols = grid
     if isinstance(given, str):
         number = rows * cols if given == "all" else _top(given)
@@ -52,14 +52,16 @@ def check_patches(given: Any, grid: tuple[int, int], count: int, least: int = 1)
             raise InputError(f"patches={given!r}: the {rows} x {cols} grid has {rows * cols} patches.")
         if given != "all" and count > 1:
             raise InputError(
-                f"patches={given!r} chooses other patches for each of the {count} images; give one image, 'all', or a "
-                "list of cells (row, col)."
+                f"patches={given!r} chooses different patches in each of the {count} images; give one image, 'all', or "
+                "a list of cells (row, col)."
             )
     else:
         cells = list(given) if isinstance(given, Sequence) or hasattr(given, "__iter__") else []
         for cell in cells:
             if not (isinstance(cell, Sequence) and len(cell) == 2 and all(is_whole(part) for part in cell)):
-                raise InputError(f"patches must be 'top10', 'all', or a list of cells (row, col); {cell!r} is no cell.")
+                raise InputError(
+                    f"patches must be 'top10', 'all', or a list of cells (row, col); {cell!r} is not a cell."
+                )
             if not (0 <= cell[0] < rows and 0 <= cell[1] < cols):
                 raise InputError(
                     f"Cell {tuple(cell)} is outside the {rows} x {cols} grid (rows and columns start at 0)."

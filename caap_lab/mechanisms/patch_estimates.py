@@ -1,4 +1,4 @@
-"""The result of attribution patching, and how near it comes to the patched runs."""
+"""The result of attribution patching, and its agreement with patched runs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class PatchEstimates(Trace):
     """A `Trace` whose effects are estimated, not measured.
 
-    Its attributes say the `correction` and the `rules` of the gradient; `passes` and `backward_passes` are those of the
-    estimate, `plain_passes` those of the patched runs that it stands for.
+    Its attributes record the `correction` and the `rules` of the gradient; `passes` and `backward_passes` are the cost
+    of the estimate, `plain_passes` that of the patched runs that it replaces.
     """
 
     @classmethod
@@ -57,25 +57,29 @@ class PatchEstimates(Trace):
         return f"{', '.join(filter(None, ways))}: {super().condition}"
 
     def compare(self, traced: Trace) -> "Agreement":
-        """How near the estimates come to measured effects of the same places.
+        """The agreement of the estimates with the measured effects of the same cells.
 
         Args:
             traced: `caap_lab.trace` of the same pairs, with the same axes and direction.
 
         Raises:
-            InputError: it is of other pairs or cells, or patches several layers together.
+            InputError: the trace has other pairs or cells, or patches several layers together.
         """
         fits = self.axes == traced.axes and self.n_images == traced.n_images
         settings = ("model", "target", "direction", "by", "points", "window")
         other = [name for name in settings if self.data.attrs[name] != traced.data.attrs[name]]
         if not fits or other:
             what = f"their {', '.join(other)} differ" if other else f"{self._sizes} against {traced._sizes}"
-            raise InputError(f"These do not fit: {what}. Trace the same pairs with the same arguments (window=1).")
+            raise InputError(
+                f"The results do not match: {what}. Trace the same pairs with the same arguments (window=1)."
+            )
         close = [
             np.allclose(self.data[name], traced.data[name], rtol=1e-3, atol=1e-3) for name in ("clean", "corrupted")
         ]
         if not all(close):
-            raise InputError("These are of other images: the scores of their clean and corrupted runs differ.")
+            raise InputError(
+                "The results are from different images: the scores of their clean and corrupted runs differ."
+            )
         return Agreement.of(self, traced)
 
 
@@ -83,7 +87,7 @@ class PatchEstimates(Trace):
 class Agreement(LabelledResult):
     """Spearman's rank correlation of estimated and measured effects over all cells, [image, point], and [..., target].
 
-    In Jupyter it shows itself as the measured and estimated effect of every cell.
+    In Jupyter it is displayed as the measured and estimated effect of every cell.
     """
 
     estimated: PatchEstimates
@@ -92,7 +96,7 @@ class Agreement(LabelledResult):
 
     @classmethod
     def of(cls, estimated: PatchEstimates, measured: Trace) -> "Agreement":
-        """Compare cell by cell; NaN for a pair whose effects are all alike."""
+        """Compare cell by cell; NaN for a pair whose effects are all equal."""
         axes = measured.axes
         points = axes.get("point", [measured.data.attrs["points"]])
         targets = {"target": axes["target"]} if "target" in axes else {}
@@ -111,10 +115,10 @@ class Agreement(LabelledResult):
         return cls(data, estimated, measured)
 
     def misses(self, top: int = 10) -> pd.DataFrame:
-        """The cells whose estimates are furthest off, by the size of the mean difference over pairs.
+        """The cells with the largest errors, by the size of the mean difference over pairs.
 
         Args:
-            top: How many.
+            top: Number of cells.
 
         Returns:
             One row per cell: its labels, the mean `measured` and `estimated` effect, and their `difference`.
@@ -128,7 +132,7 @@ class Agreement(LabelledResult):
         return Frame(frame.iloc[order].reset_index(drop=True))
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":  # type: ignore[override]  # nothing is left to be fixed
-        """Measured against estimated effect, one mark per cell (means over pairs), beside the line of equality."""
+        """Estimated against measured effects, one mark per cell (means over pairs), with the line of equality."""
         from caap_lab.plots.agreement import plot_agreement
 
         cells = pd.DataFrame(index=self.measured._cells()).reset_index()

@@ -1,4 +1,4 @@
-"""The result of path patching: what each path from a sender to a receiver does to a target's score."""
+"""The result of path patching: the effect of each path from a sender to a receiver on a target's score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class PathEffects(LabelledResult):
     """Effects of paths for every pair of images, [image, sender, receiver], and [..., target] for several targets.
 
-    `data` has `effect`, the patched score minus the base run's; `share`, that effect in units of the difference between
-    the two runs' scores; the scores `clean` and `corrupted`; with a screen also `estimate`, which chose what was run.
-    NaN marks what has no direct path, because the receiver does not stand behind the sender, or was screened out.
+    `data` has `effect`, the patched score minus the base run's; `share`, the effect divided by the difference between
+    the scores of the two runs; the scores `clean` and `corrupted`; with a screen also `estimate`, by which paths were
+    chosen. NaN means that there is no direct path, because the receiver is not after the sender, or that it was
+    screened out.
     """
 
     senders: list[NodeSet]
@@ -35,15 +36,15 @@ class PathEffects(LabelledResult):
 
     @property
     def share(self) -> Float[np.ndarray, "image *axes"]:
-        """Effects divided by the difference between the two runs: 1 where the path carries all of it."""
+        """Effects divided by the difference between the two runs: 1 if the path carries all of it."""
         return self.data["share"].values
 
     def edges(self, top: int | None = 20, *, target: str | None = None) -> pd.DataFrame:
         """The paths that were run, strongest mean effect first.
 
         Args:
-            top: How many; None for all.
-            target: Which, where there are several targets.
+            top: Number of paths; None for all.
+            target: One of several targets.
 
         Returns:
             One row per path: `sender`, `receiver`, mean `effect` over pairs, its `standard_error`, mean `share`, and
@@ -67,11 +68,11 @@ class PathEffects(LabelledResult):
         return frame.iloc[order].reset_index(drop=True).assign(p=sign_flip_p(effects[:, order]))
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean over pairs: layer x head for one receiver, else a heat map; see `LabelledResult.plot`.
+        """Mean over pairs: layer x head for one receiver, otherwise a heat map; see `LabelledResult.plot`.
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            **at: Axis to a label: `plot(receiver="logits")`, and `target` where there are several.
+            **at: Axis to a label: `plot(receiver="logits")`, and `target` if there are several.
 
         Raises:
             InputError: there is no such label, or more than two axes remain.
@@ -85,14 +86,14 @@ class PathEffects(LabelledResult):
         return layer_table([str(label) for label in labels], values)
 
     def graph(self, top: int = 20, ax: "Axes | None" = None, *, target: str | None = None) -> "Axes":
-        """A picture of the strongest paths: layers from bottom to top, heads side by side, MLPs at the right.
+        """A picture of the strongest paths: layers from bottom to top, heads side by side, MLPs on the right.
 
-        A line's width is the size of its mean effect; its colour and dash are the effect's sign.
+        The width of a line is the size of the mean effect; its colour and dashes show the sign.
 
         Args:
-            top: How many paths.
+            top: Number of paths.
             ax: Axes to draw in; by default those of a new figure.
-            target: Which, where there are several targets.
+            target: One of several targets.
         """
         from caap_lab.plots.circuit import plot_circuit
 
@@ -113,14 +114,14 @@ class PathEffects(LabelledResult):
         names = self.axes.get("target")
         if names is None:
             if target is not None:
-                raise InputError(f"There is one target only: {self.data.attrs['target']}; leave target out.")
+                raise InputError(f"There is only one target, {self.data.attrs['target']}; omit target.")
             return values
         if target not in names:
-            raise InputError(f"target={target!r} is none of those that were asked for: {', '.join(names)}.")
+            raise InputError(f"target={target!r} is unknown; the targets are {', '.join(names)}.")
         return values[..., names.index(target)]
 
     def __repr__(self) -> str:
-        """Size, largest mean, and how much of it was screened out."""
+        """Size, largest mean, and the number of paths screened out."""
         screen = self.data.attrs["screen"]
         return super().__repr__() + (f"; {screen}" if screen else "")
 
@@ -134,7 +135,7 @@ class PathEffects(LabelledResult):
 
 
 def _place(given: NodeSet) -> tuple[str, float, float]:
-    """Where a sender or receiver is drawn, and under which name: a head's queries, keys and values are one node."""
+    """Position and name of a sender or receiver in the drawing: a head's queries, keys and values are one node."""
     drawn = [Node(node.kind, node.layer, node.head) for node in given.nodes]
     layer = sum(node.layer + _RISE[node.kind] for node in drawn) / len(drawn)
     column = sum(-1.0 if node.head is None else node.head for node in drawn) / len(drawn)
@@ -143,4 +144,4 @@ def _place(given: NodeSet) -> tuple[str, float, float]:
 
 
 _RISE = {"embed": 0.0, "head": 0.0, "attn": 0.0, "mlp": 0.45, "logits": 0.0}
-"""How far above its layer's heads a part is drawn, in layers."""
+"""Height of a part above its layer's heads in the drawing, in layers."""

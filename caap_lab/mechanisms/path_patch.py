@@ -1,4 +1,4 @@
-"""Path patching: the direct effect of one part of the model on a later one, and through it on the answer."""
+"""Path patching: the direct effect of one part of the model on a later one, and through it on the target's score."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -40,55 +40,56 @@ def path_patch(
     batch_size: int = 32,
     progress: bool = True,
 ) -> PathEffects:
-    """How much of a sender's effect reaches a receiver directly, and through it the answer.
+    """The effect of a sender that reaches a receiver directly, and through it the target's score.
 
     ```python
-    paths = cl.path_patch(model, clean, corrupted, "heads", "logits")       # which heads write the answer?
+    paths = cl.path_patch(model, clean, corrupted, "heads", "logits")       # which heads write to the logits?
     paths = cl.path_patch(model, clean, corrupted, "all", ["9.1.q", "9.1.k", "9.1.v"])      # what does head 9.1 read?
     paths.edges(10)                                                         # a table; paths.graph() is a picture
     ```
 
     Path patching as in Goldowsky-Dill et al. 2023 (arXiv 2304.05969) and Wang et al. 2023 (arXiv 2211.00593), in four
-    runs: the base run and the other run are recorded; in the third, the sender is the other run's, all attention
-    outputs and MLPs are frozen at the base run, and what the receiver becomes is recorded; in the fourth, which is the
-    base run again, the receiver is replaced by that, and all behind it is live. So the sender's change reaches the
-    receiver through the residual stream only, the receiver with its own LayerNorm is recomputed, and so is everything
-    that reads the receiver. For the receiver "logits" the final norm and the head are recomputed.
+    runs: the base run and the other run are recorded; in the third, the sender has the activations of the other run,
+    all attention outputs and MLPs are frozen at the base run, and the resulting activation of the receiver is recorded;
+    the fourth is the base run again with this activation of the receiver, and everything after it is recomputed. So the
+    sender's change reaches the receiver through the residual stream only; the receiver, including its LayerNorm, is
+    recomputed, and so is everything that reads the receiver. For the receiver "logits", the final norm and the head are
+    recomputed.
 
-    Here the third run is a sum of recorded activations, and the fourth starts at the receiver's block: the attribute
-    `passes` of the result's `data` says how many forward passes that were, `plain_passes` how many the four runs in
-    full would be.
+    Here, the third run is a sum of recorded activations, and the fourth starts at the receiver's block: the attribute
+    `passes` of the result's `data` is the number of forward passes that ran, `plain_passes` the number for four
+    complete runs per path.
 
     Args:
         model: The model.
         clean: Images.
         corrupted: As many images, in the same order, or one for all.
-        senders: "3.1" (head 1 of layer 3), "mlp 4", "attn 4" (all heads of a layer), "embed" (what enters block 0),
-            also as ("head", 3, 1), ("mlp", 4); or a list of these; or "all", "heads", "mlps". A list within the list
-            is patched jointly; a mapping gives such a group a name: {"early": ["0.0", "0.1"]}.
+        senders: "3.1" (head 1 of layer 3), "mlp 4", "attn 4" (all heads of a layer), "embed" (the input of block 0),
+            also as ("head", 3, 1), ("mlp", 4); or a list of these; or "all", "heads", "mlps". A list within the list is
+            patched jointly; a mapping names such a group: {"early": ["0.0", "0.1"]}.
         receivers: The same with "3.1.q", "3.1.k", "3.1.v" and "logits"; "3.1" is all three jointly. "all" and "heads"
-            take queries, keys and values apart. Each receiver is a path of its own; those in a list within the list
-            are replaced in one fourth run, a set of paths. Where "logits" is in such a set, the sender's own change
-            joins what the head reads.
-        target: What is explained, one for all pairs or one each, or a mapping from a name to a target; see
+            have separate queries, keys and values. Each receiver is a separate path; those in a list within the list
+            are replaced in one fourth run, as a set of paths. If "logits" is in such a set, the sender's own change is
+            added to the input of the head.
+        target: What is explained, one for all pairs or one per pair, or a mapping from a name to a target; see
             `caap_lab.contrast`. None: the clean image's predicted class rather than the corrupted image's.
-        direction: "noise" is the textbook's: the base run is the clean one, and senders come from the corrupted one.
+        direction: "noise" is the usual one: the base run is the clean one, and senders come from the corrupted one.
             "denoise": the base run is the corrupted one.
         tokens: Positions at which the change passes, as in `Patch`, for example `cl.tokens.cls()`; None for all. A
-            direct path stays at its position, so these are the sender's and the receiver's.
-        screen: Run only so many paths, those with the largest estimate (mean absolute value over pairs) by attribution
-            patching of the fourth run: the receiver's change times the score's gradient there. Direct paths to the
-            logits need no run and are always exact. None runs all.
+            direct path stays at its position, so these are the positions of both sender and receiver.
+        screen: Run only this many paths, those with the largest estimate (mean absolute value over pairs) by
+            attribution patching of the fourth run: the receiver's change times the score's gradient at the receiver.
+            Direct paths to the logits do not need a run and are always exact. None runs all.
         batch_size: Images run at once.
         progress: Show a progress bar.
 
     Returns:
-        Effects [image, sender, receiver]: the score with the path patched minus the base run's. A negative effect in
-        the direction "noise" speaks for a path that supports the answer.
+        Effects [image, sender, receiver]: the score with the path patched minus the base run's. With direction "noise",
+        a negative effect means that the path supports the target.
 
     Raises:
-        InputError: a sender or receiver is none of the model's, no path leads from any sender to any receiver, or the
-            model carries hooks.
+        InputError: the model has no such sender or receiver, no path leads from any sender to any receiver, or the
+            model has hooks.
     """
     check_kind(model, "path_patch")
     check_choice("direction", direction, DIRECTIONS)
@@ -101,7 +102,7 @@ def path_patch(
     reached = np.array([[sender.reaches(receiver) for receiver in received] for sender in sent])
     if not reached.any():
         raise InputError(
-            f"No path leads from {_names(sent)} to {_names(received)}: a receiver must stand behind its sender, in a "
+            f"No path leads from {_names(sent)} to {_names(received)}: a receiver must be after its sender, in a "
             "later layer, or for an MLP in the same one."
         )
     pairs = pairs_of(model, clean, corrupted, target, batch_size)
@@ -140,7 +141,7 @@ class _Paths:
         return np.repeat(np.array(only)[None], len(self.senders), axis=0)
 
     def _runs(self, n_cells: int, progress: bool, per_batch: int) -> Iterator[tuple[slice, PathRuns, tqdm]]:
-        """Some pairs at a time, so that several cells of each fit into a run."""
+        """Batches of pairs, small enough that several cells fit into one run."""
         size = max(1, self.batch_size // min(8, n_cells))
         with tqdm(total=n_cells * len(self.pairs), desc="path patching", unit="path", disable=not progress) as bar:
             for batch in self.pairs.batches(size):

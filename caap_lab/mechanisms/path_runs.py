@@ -1,8 +1,8 @@
-"""Direct paths between two runs: what a sender changes in the residual stream, and what receivers make of it.
+"""Direct paths between two runs: a sender's change of the residual stream, and the resulting change of receivers.
 
-The textbook's four runs (Goldowsky-Dill et al. 2023; Wang et al. 2023) with less arithmetic and the same numbers. Where
-all attention outputs and MLPs between sender and receiver are frozen, the stream at the receiver is the base run's plus
-what the sender changed: the third run needs no block. The fourth starts at its first receiver.
+The usual four runs (Goldowsky-Dill et al. 2023; Wang et al. 2023) with fewer operations and the same numbers. If all
+attention outputs and MLPs between sender and receiver are frozen, the stream at the receiver is the base run's plus the
+sender's change: the third run does not need any block. The fourth starts at its first receiver.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Stream = Float[Tensor, "pair token d_model"]
 
 
 class Received(NamedTuple):
-    """What a receiver becomes in the third run."""
+    """The value of a receiver in the third run."""
 
     node: Node
     hook: str
@@ -31,7 +31,7 @@ class Received(NamedTuple):
 
 
 def first_block(n_layers: int, sender: NodeSet, receiver: NodeSet) -> int:
-    """The first block that the fourth run has to run; `n_layers` where it is the head alone."""
+    """The first block that has to run in the fourth run; `n_layers` if only the head runs."""
     first = _first_reached(sender, receiver)
     return n_layers if first.kind == "logits" else first.layer + (first.kind == "mlp")
 
@@ -42,7 +42,7 @@ def _first_reached(sender: NodeSet, receiver: NodeSet) -> Node:
 
 
 class PathRuns:
-    """Some pairs: their base run, whose other parts stay, and the other run, which senders are taken from."""
+    """Some pairs: their base run, whose other parts are kept, and the other run, from which senders are taken."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class PathRuns:
         _, self.other = _run(model, other, [*written, "resid_pre"], until=model.n_layers)
 
     def stream(self, node: Node) -> Stream:
-        """What a receiver reads in the base run."""
+        """The input of a receiver in the base run."""
         if node.kind == "logits":
             return self.base[f"blocks.{self.model.n_layers - 1}.hook_resid_post"]
         return self.base[f"blocks.{node.layer}.hook_resid_{'mid' if node.kind == 'mlp' else 'pre'}"]
 
     def sent(self, sender: NodeSet) -> "Sent":
-        """What a sender changes."""
+        """The change that a sender causes in the stream."""
         changes: list[tuple[int, Tensor]] = []
         layers = {node.layer for node in sender.nodes if node.kind == "attn"}
         by_layer: dict[int, list[int]] = {}
@@ -89,11 +89,11 @@ class PathRuns:
         return Sent(self, [(place, self._passing(change)) for place, change in changes])
 
     def _heads_change(self, layer: int, heads: list[int]) -> Stream:
-        """What attention writes with some heads of the other run, minus what it wrote."""
+        """Output of attention with some heads of the other run, minus its output in the base run."""
         hook, block = f"blocks.{layer}.attn.hook_z", self.model.architecture.block(layer)
         z = self.base[hook].clone()
         z[:, :, heads] = self.other[hook][:, :, heads]
-        entered = block.norm1(self.base[f"blocks.{layer}.hook_resid_pre"])  # which a gated attention reads again
+        entered = block.norm1(self.base[f"blocks.{layer}.hook_resid_pre"])  # also read by the gate of a gated attention
         written = block.scale_attention(block.attention.output(z.transpose(1, 2), entered))
         return written - self.base[f"blocks.{layer}.hook_attn_out"]
 
@@ -101,7 +101,7 @@ class PathRuns:
         return change if self.tokens is None else torch.where(self.tokens, change, 0)
 
     def scores_of(self, start: int, cells: Sequence[tuple["Sent", NodeSet]]) -> Float[Tensor, "cell_and_pair columns"]:
-        """Logits of the fourth run of some cells whose first block is the same, cell by cell."""
+        """Logits of the fourth run of some cells with the same first block, one cell after another."""
         model, n_pairs, n_layers = self.model, self.n_pairs, self.model.n_layers
         streams, by_hook = [], dict[str, list[tuple[slice, Received]]]()
         for number, (sent, receiver) in enumerate(cells):
@@ -138,7 +138,7 @@ class PathRuns:
         return self.base[f"blocks.{layer}.hook_resid_pre" if layer < last else f"blocks.{last - 1}.hook_resid_post"]
 
     def _kept(self, received: Received, live: Tensor) -> Tensor:
-        """The received value where changes pass, and what is there elsewhere."""
+        """The received value at positions where changes pass, and the unchanged value elsewhere."""
         return received.value if self.tokens is None else torch.where(self.tokens, received.value, live)
 
     def _edit(self, edits: list[tuple[slice, Received]]) -> Any:
@@ -154,10 +154,10 @@ class PathRuns:
     def estimates(
         self, senders: Sequence[NodeSet], receivers: Sequence[NodeSet], read: Any
     ) -> Float[Tensor, "pair sender receiver target"]:
-        """First-order effects: what a receiver becomes minus what it was, times the score's gradient there.
+        """First-order effects: the change of a receiver's value times the score's gradient with respect to it.
 
-        The receiver is recomputed; only what follows it is taken as linear. The logits' share is exact. NaN where there
-        is no path.
+        The receiver is recomputed; only the steps after it are linearised. Effects on the logits are exact. NaN if
+        there is no path.
         """
         hooks = {_hook(node, part) for one in receivers for node in one.nodes for part in _parts(node)}
         slopes = read_slopes(self.model, self.images, sorted(hooks - {""}), read)
@@ -185,7 +185,7 @@ class PathRuns:
 
 
 class Sent:
-    """What a sender changes in the residual stream, by the place where it writes, and what others make of it."""
+    """Changes that a sender causes in the residual stream, by the place where it writes, and the resulting values."""
 
     def __init__(self, runs: PathRuns, changes: list[tuple[int, Stream]]) -> None:
         self.runs = runs
@@ -193,12 +193,12 @@ class Sent:
         self._heads: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def change(self, place: int) -> Stream:
-        """All that was written before a place."""
+        """Sum of the changes before a place."""
         before = [change for written_at, change in self.changes if written_at < place]
         return sum(before[1:], before[0]) if before else torch.zeros_like(self.changes[0][1])
 
     def values(self, receiver: NodeSet) -> list[Received]:
-        """What the receiver's nodes become, but for the logits; those that nothing sent reaches are left out."""
+        """Values of the receiver's nodes except the logits; nodes that no change reaches are omitted."""
         earliest = min(place for place, _ in self.changes)
         found = []
         for node in receiver.nodes:
@@ -227,7 +227,7 @@ class Sent:
 
 
 def _parts(node: Node) -> Sequence[str]:
-    """What of a node is replaced: queries, keys and values of a head, or the one thing that there is."""
+    """Activations of a node that are replaced: queries, keys and values of a head, or its only input."""
     return (node.part or "qkv") if node.kind == "head" else ("",)
 
 

@@ -1,4 +1,4 @@
-"""Replacements of activations made from reference images, in as little memory as their kind needs."""
+"""Replacements of activations computed from reference images, with as little memory as each kind needs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from caap_lab.models.quantised import images_at_once
 from caap_lab.models.vit import HookedViT
 
 REPLACEMENTS = ("mean", "token_mean", "shuffled", "noise", "zero")
-"""Replacements by name."""
+"""Kinds of replacements."""
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def reference_source(
     batch_size: int,
     progress: bool,
 ) -> Iterator[ActivationStore]:
-    """A store to replace activations by, for as long as it is needed.
+    """A store of replacement activations, for as long as the context is open.
 
-    Means and noise need a few images at a time. Other images' activations are kept, in memory or, from 1 GiB on, in a
+    Means and noise need a few images at a time. Activations of other images are stored, in memory or, above 1 GiB, in a
     temporary folder.
 
     Args:
@@ -46,14 +46,14 @@ def reference_source(
         images: Single images whose activations will be replaced.
         names: Short names of hook points in blocks.
         layers: Their layers.
-        replacement: One of `REPLACEMENTS` but "zero".
-        reference: Images or a store to make it from; None for the images themselves.
-        seed: Of what is drawn.
+        replacement: One of `REPLACEMENTS` except "zero".
+        reference: Images or a store to compute it from; None for the images themselves.
+        seed: Seed of random draws.
         batch_size: Images run at once.
         progress: Show progress bars.
 
     Raises:
-        InputError: there are too few images for this replacement, or the store does not hold what is needed.
+        InputError: there are too few images for this replacement, or the store lacks an activation.
     """
     stored = _held(model, reference, names, layers) if isinstance(reference, ActivationStore) else None
     others = images if reference is None else [] if stored is not None else check_images(reference)
@@ -61,8 +61,8 @@ def reference_source(
     if count == 1 and (replacement == "mean" or (replacement == "shuffled" and reference is None)):
         missing = "no mean over images but its own activations" if replacement == "mean" else "no other image"
         raise InputError(
-            f"One image has {missing}, so replacement={replacement!r} needs reference=..., more images or a store of "
-            "theirs. Without them, 'token_mean' is the mean over the image's own tokens, and 'noise' has their spread."
+            f"One image has {missing}, so replacement={replacement!r} needs reference=..., more images or a store. "
+            "Without them, 'token_mean' is the mean over the image's own tokens, and 'noise' has their deviation."
         )
     if replacement != "shuffled":
         if stored is not None:
@@ -84,18 +84,18 @@ def reference_source(
 
 
 def is_edit(source: Any) -> bool:
-    """True for an edit along directions, or one for each layer: it changes activations and does not replace them."""
+    """True for an edit along directions, or one edit per layer: it changes activations instead of replacing them."""
     each = list(source.values()) if isinstance(source, Mapping) else [source]
     return bool(each) and all(isinstance(one, DirectionEdit) for one in each)
 
 
 def replacement_name(source: Any) -> str:
-    """What results call the source of their patches."""
+    """Name of the source of patches in results."""
     if isinstance(source, ActivationStore):
         return source.replacement or f"activations of {len(source)} image{'s' * (len(source) != 1)}"
     if isinstance(source, DirectionEdit):
         return source.replacement
-    if is_edit(source):  # a probe for each layer, say
+    if is_edit(source):  # for example one probe per layer
         return "; ".join(dict.fromkeys(edit.replacement for edit in source.values()))
     if is_number(source):
         return "zero" if source == 0 else f"{source:g}"
@@ -105,7 +105,7 @@ def replacement_name(source: Any) -> str:
 def _moments(
     model: HookedViT, images: list[Any], names: list[str], layers: list[int], batch_size: int, progress: bool
 ) -> tuple[ActivationStore, dict[str, Moments]]:
-    """Mean and spread of activations over images, and a store of some of them."""
+    """Mean and standard deviation of activations over images, and a store of some of them."""
     size = images_at_once(model.body, batch_size)
     moments: dict[str, Moments] = {}
     with images_shown("reference images", len(images), size, progress) as bar:

@@ -1,4 +1,4 @@
-"""Test-time registers: the neurons that make tokens of outlying norm, moved to an added token."""
+"""Test-time registers: the activations of neurons behind tokens of unusually large norm, moved to an added token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,43 +24,43 @@ from caap_lab.tables.frame import Frame
 
 @dataclass(frozen=True, eq=False)
 class RegisterNeurons:
-    """MLP neurons that are most active at patches of outlying norm. In Jupyter it shows itself as a table."""
+    """MLP neurons that are most active at patches of unusually large norm. In Jupyter it is displayed as a table."""
 
     table: pd.DataFrame
     """One row per neuron, the largest difference first: layer, neuron, mean activation at `outliers` and `elsewhere`
     (all other patches), and their `difference`."""
     norms: TokenNorms
-    """Norms of the images that it was found on."""
+    """Token norms of the images on which the neurons were found."""
     threshold: float
-    """Medians of the norms of an image's patches from which on a patch counts as an outlier."""
+    """Multiple of the median norm of an image's patches above which a patch counts as an outlier."""
     layer: int
-    """Block behind which norms were read; later ones have no neurons here."""
+    """Block after which norms were read; neurons of later blocks are not considered."""
     n_outliers: int
     """Number of outlying patches, in all images."""
 
     def top(self, count: int) -> "RegisterNeurons":
-        """The first of them."""
+        """The first neurons of the table."""
         check_count("count", count)
         return replace(self, table=self.table.head(count))
 
     def moved(self, model: HookedViT) -> HookedViT:
-        """A model with one more token, on which these neurons act in the place of all others.
+        """A model with one more token, at which these neurons act instead of at all others.
 
-        Each neuron's largest activation over the patches and the added token itself goes to that token, and it is 0 at
-        all others. The new model shares the given one's weights; that one stays as it is.
+        The added token gets each neuron's largest activation over the patches and the added token itself; at all other
+        tokens it is 0. The new model shares the weights of the given one, which is not changed.
 
         Args:
-            model: The model they were found in, or one of the same blocks (other prompts, say).
+            model: The model in which they were found, or one with the same blocks (for example with other prompts).
 
         Raises:
-            InputError: the model has no such layers or neurons.
+            InputError: the model does not have these layers or neurons.
         """
         check_kind(model, "moved")
         signs: dict[int, dict[int, int]] = {}
         for layer, neuron, difference in self.table[["layer", "neuron", "difference"]].itertuples(index=False):
             if layer >= model.n_layers or neuron >= model.spec.d_mlp:
                 raise InputError(
-                    f"{model.model_name} has no neuron {neuron} in layer {layer}: they are another model's."
+                    f"{model.model_name} has no neuron {neuron} in layer {layer}: they belong to another model."
                 )
             signs.setdefault(int(layer), {})[int(neuron)] = 1 if difference > 0 else -1
         more = model.with_extra_tokens(1)
@@ -68,12 +68,12 @@ class RegisterNeurons:
         return more.rewrapped(more.vit, name=f"{model.model_name} + test-time register")
 
     def __repr__(self) -> str:
-        """Where they are, and what they were found on."""
+        """Number of neurons, their layers, and the images on which they were found."""
         layers = ", ".join(map(str, sorted(self.table["layer"].unique())))
         return (
             f"RegisterNeurons: {len(self.table)} of {self.norms.model_name} in layers {layers}, found on "
             f"{self.n_outliers} patches in {self.norms.n_images} images, of more than {self.threshold:g} times the "
-            f"median norm behind block {self.layer}"
+            f"median norm after block {self.layer}"
         )
 
     def _repr_html_(self) -> str:
@@ -91,7 +91,7 @@ def register_neurons(
     batch_size: int = 32,
     progress: bool = True,
 ) -> RegisterNeurons:
-    """Neurons that make patches of outlying norm, for registers at test time (Jiang et al. 2025, arXiv 2506.08010).
+    """Neurons that cause patches of very large norm, for test-time registers (Jiang et al. 2025, arXiv 2506.08010).
 
     ```python
     neurons = cl.register_neurons(model, photos)        # a few dozen photos of any kind
@@ -99,16 +99,16 @@ def register_neurons(
     cl.caap(calm, photo); cl.token_norms(calm, photos)
     ```
 
-    For each MLP neuron up to the block behind which norms stand out most, its mean activation at outlying patches minus
-    that at all others; the largest differences are kept. Two forward passes per image.
+    For each MLP neuron up to the block after which norms stand out most: its mean activation at outliers minus that at
+    all other patches; the neurons with the largest differences are returned. The cost is two forward passes per image.
 
     Args:
         model: The model.
-        images: Images to find them on.
-        top: How many neurons to keep.
-        threshold: A patch is an outlier with more than so many times the median norm of its image's patches.
-        layer: Block behind which norms are read, and last whose neurons count; None for the one where the largest
-            patch stands out most.
+        images: Images on which the neurons are searched.
+        top: Number of neurons.
+        threshold: A patch is an outlier if its norm exceeds this multiple of the median norm of its image's patches.
+        layer: Block after which norms are read, and the last whose neurons are considered; None for the one where the
+            largest patch stands out most.
         batch_size: Images run at once.
         progress: Show progress bars.
 

@@ -1,4 +1,4 @@
-"""The residual stream as the sum of what every part of a model has added to it."""
+"""The residual stream as the sum of the contributions of a model's parts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,10 +70,10 @@ class ResidualStack(LabelledResult):
         return Lengths(labelled_dataset(axes, {"value": lengths}, **attributes))
 
     def plot(self, ax: "Axes | None" = None, **at: Any) -> "Axes":
-        """Mean length of the parts: a bar for each at one token, a heat map over tokens; see `LabelledResult.plot`.
+        """Mean length of the parts: a bar per part at one token, a heat map over tokens; see `LabelledResult.plot`.
 
-        Of heads, layer x head: at one token, or the mean over tokens. The embeddings, which are far longer,
-        are left out. `norms.plot()` shows all parts at every token.
+        For heads, layer x head: at one token, or the mean over tokens. The embeddings, which are much longer, are
+        omitted. `norms.plot()` shows all parts at every token.
         """
         from caap_lab.plots.parts import plot_parts
         from caap_lab.plots.style import new_axes
@@ -133,25 +133,25 @@ def residual_stack(
     stack.total                # the stream: resid_post of the last block
     ```
 
-    The parts are "patch embedding", "positions" (none for rotary ones), "prefix tokens" (class token and registers with
-    their positions), and of each block l "attn l" and "mlp l", behind LayerScale. With by="head" each head has its own,
-    "L0H0", and "attn l bias" is what attention adds besides. A norm in front of block 0 (CLIP) is a linear map once its
-    scale is kept at that of each token, and its bias is a part, as is that of a norm inside attention.
+    The parts are "patch embedding", "positions" (not for rotary ones), "prefix tokens" (class token and registers with
+    their positions), and for each block l "attn l" and "mlp l", after LayerScale. With by="head", each head is a part,
+    "L0H0", and "attn l bias" is the remaining output of attention. A norm before block 0 (CLIP) is a linear map once
+    its scale is fixed for each token, and its bias is a part, as is that of a norm inside attention.
 
-    One forward pass, and one output projection per head with by="head".
+    The cost is one forward pass, and one output projection per head with by="head".
 
     Args:
         model: The model.
         images: Any number of images.
-        by: Whole attention layers, or their heads.
-        layer: The block whose output is taken apart; None for the last. Heads on class tokens of several blocks
+        by: Complete attention layers, or their heads.
+        layer: The block whose output is split into parts; None for the last. Heads on class tokens of several blocks
             (DINOv2) read a stack of each of these.
         tokens: As for `Patch`; None for all.
         batch_size: Images run at once.
         progress: Show a progress bar for more than one batch.
 
     Raises:
-        InputError: the model is no Vision Transformer, or the parts do not fit into memory.
+        InputError: the model is not a Vision Transformer, or the parts do not fit into memory.
     """
     check_kind(model, "residual_stack")
     check_count("batch_size", batch_size)
@@ -187,9 +187,9 @@ def residual_stack(
 
 
 def check_by(by: Any, known: tuple[str, ...]) -> None:
-    """Refuse what is no kind of part."""
+    """Raise InputError for an unknown kind of part."""
     if by not in known:
-        raise InputError(f"by={by!r} is none of {', '.join(map(repr, known))}.")
+        raise InputError(f"by={by!r} must be one of {', '.join(map(repr, known))}.")
 
 
 def _parts(
@@ -225,7 +225,7 @@ def _embeddings(
 
 
 def head_name(layer: int, head: int) -> str:
-    """What a head is called: "L3H1" is head 1 of block 3."""
+    """The name of a head: "L3H1" is head 1 of block 3."""
     return f"L{layer}H{head}"
 
 

@@ -1,11 +1,11 @@
-"""Files of trained sparse autoencoders, as saev and overcomplete write them; nothing in them is run.
+"""Files of trained sparse autoencoders, as written by saev and overcomplete; code in them is never run.
 
 saev (OSU-NLP-Group/saev, as of schema 5): a line of JSON, then a PyTorch file with W_enc [d_model, d_sae], b_enc, W_dec
 [d_sae, d_model], b_dec, and for BatchTopK a threshold. The header names the activation function.
 
-overcomplete (KempnerInstitute/overcomplete, version 0.3): it has no format of its own. What can be read safely is a
-`state_dict()`, as safetensors or by torch.save: an encoder of one linear layer, with or without a norm, and a
-dictionary. Which of its classes it belongs to does not stand in it, nor do k and BatchTopK's running threshold.
+overcomplete (KempnerInstitute/overcomplete, version 0.3) does not have a file format. A `state_dict()`, as safetensors
+or by torch.save, can be read safely: an encoder of one linear layer, with or without a norm, and a dictionary. It does
+not contain the class that it belongs to, nor k and BatchTopK's running threshold.
 """
 
 import json
@@ -27,13 +27,13 @@ Rows = Float[Tensor, "row width"]
 Codes = Float[Tensor, "row feature"]
 ACTIVATIONS = ("relu", "topk", "jumprelu", "batchtopk")
 NORMALISATIONS = ("l2", "max_l2", "l1", "max_l1", "identity")
-"""Of overcomplete's dictionaries; its default is the first."""
+"""Normalisations of overcomplete's dictionaries; its default is the first."""
 _LONGEST_HEADER = 2**20
 _SCHEMAS = (1, 2, 3, 4, 5)
 
 
 class LinearAutoencoder(nn.Module):
-    """A sparse autoencoder of two linear layers, as both libraries train them, with all that stands between these."""
+    """A sparse autoencoder of two linear layers, as both libraries train them, with all steps between these."""
 
     weight: Float[Tensor, "feature width"]
     bias: Float[Tensor, " feature"]
@@ -59,20 +59,20 @@ class LinearAutoencoder(nn.Module):
         level: Float[Tensor, "*feature"] | None = None,
         includes_level: bool = False,
     ) -> None:
-        """Make it of tensors.
+        """Build it from tensors.
 
         Args:
-            kind: What made it and which activation function it has, for people.
-            weight: Of the encoder.
-            bias: Of the encoder.
-            dictionary: What a feature of 1 adds, one row per feature.
-            decoder_bias: What is added in any case.
-            center: What is taken off the input.
-            norm: Behind the encoder's linear layer.
-            relu: Negative codes are 0.
-            top_k: Only so many of the highest codes are kept.
-            level: Only codes above it are kept.
-            includes_level: So are codes that equal it.
+            kind: Library and activation function, as text.
+            weight: Weight of the encoder.
+            bias: Bias of the encoder.
+            dictionary: The vector that a feature of 1 adds, one row per feature.
+            decoder_bias: Bias of the decoder.
+            center: Vector that is subtracted from the input.
+            norm: Norm after the encoder's linear layer.
+            relu: Set negative codes to 0.
+            top_k: Keep only this many of the highest codes.
+            level: Keep only codes above it.
+            includes_level: Also keep codes that equal it.
         """
         super().__init__()
         self.kind, self.relu, self.top_k, self.includes_level = kind, relu, top_k, includes_level
@@ -85,7 +85,7 @@ class LinearAutoencoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Values of an activation."""
+        """Number of values of an activation."""
         return int(self.weight.shape[1])
 
     def encode(self, rows: Rows) -> Codes:
@@ -104,14 +104,14 @@ class LinearAutoencoder(nn.Module):
         return codes
 
     def decode(self, codes: Codes) -> Rows:
-        """Activations that features stand for."""
+        """Activations reconstructed from features."""
         rows = codes @ self.dictionary
         return rows if self.decoder_bias is None else rows + self.decoder_bias
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm as a scale and a shift, behind standardisation over features or without."""
+    """A norm as a scale and a shift, with or without standardisation over features before it."""
 
     scale: Float[Tensor, " feature"]
     shift: Float[Tensor, " feature"]
@@ -127,11 +127,11 @@ def read_sae(
     normalisation: str = "l2",
     subtract_bias: bool | None = None,
 ) -> LinearAutoencoder:
-    """Read a file of saev or overcomplete; arguments are those of `SparseAutoencoder.load`.
+    """Read a file of saev or overcomplete; the arguments are those of `SparseAutoencoder.load`.
 
     Raises:
-        CheckpointError: neither of them, damaged, or with Python objects in it.
-        InputError: an argument that the file needs is missing, or one that it does not take was given.
+        CheckpointError: not a file of either, damaged, or with Python objects in it.
+        InputError: an argument that the file needs is missing, or one that it does not accept was given.
     """
     path = Path(path)
     check_file(path)
@@ -140,7 +140,7 @@ def read_sae(
         given = {"activation": activation, "top_k": top_k, "threshold": threshold}
         for name, value in given.items():
             if value is not None:
-                raise InputError(f"A saev file says its activation function itself; leave {name} out.")
+                raise InputError(f"A saev file contains its activation function; omit {name}.")
         return _saev(path, *header, subtract_bias)
     if subtract_bias is not None:
         raise InputError("subtract_bias is for saev files; overcomplete's encoders have no such step.")
@@ -159,7 +159,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int] | None:
     try:
         header = json.loads(line)
     except ValueError as error:
-        raise CheckpointError(f"{path} begins like a saev file, and its first line is no JSON: {error}") from error
+        raise CheckpointError(f"{path} begins like a saev file, but its first line is not JSON: {error}") from error
     return header, len(line)
 
 
@@ -176,13 +176,13 @@ def _saev(path: Path, header: dict[str, Any], start: int, subtract_bias: bool | 
     name, parameters = _saev_activation(path, header)
     stored = tensors.get("activation.threshold")
     threshold = None if stored is None else float(stored)
-    # Of BatchTopK: versions without a stored threshold keep the top k of each row.
+    # BatchTopK: versions without a stored threshold keep the top k of each row.
     if name == "BatchTopK":
         name = "TopK" if threshold is None else "Relu" if threshold <= 0 else "JumpReLU"
     top_k = parameters.get("top_k", 32)
     if name == "TopK":
         check_count(f"top_k in {path}", top_k)
-    # The first versions took the decoder's bias off the input; files of these have no schema.
+    # The first versions subtracted the decoder's bias from the input; their files have no schema.
     centred = schema is None if subtract_bias is None else subtract_bias
     words = {"Relu": "ReLU", "TopK": f"TopK {top_k}", "JumpReLU": f"BatchTopK with threshold {threshold or 0:.4g}"}
     return LinearAutoencoder(
@@ -212,8 +212,8 @@ def _saev_activation(path: Path, header: dict[str, Any]) -> tuple[str, Mapping[s
         name, parameters = None, {}
     if name not in ("Relu", "TopK", "BatchTopK") or not isinstance(parameters, dict):
         raise CheckpointError(
-            f"The activation function {name!r} of {path} is not known; saev's Relu, TopK and BatchTopK are. One that "
-            "reads the whole batch, such as AbsBatchTopK, has no features of single tokens."
+            f"The activation function {name!r} of {path} is not known; saev's Relu, TopK and BatchTopK are. A "
+            "function of the whole batch, such as AbsBatchTopK, has no features of single tokens."
         )
     return name, parameters
 
@@ -228,14 +228,14 @@ def _overcomplete(
     tensors = read_tensors(path)
     if "encoder.final_block.0.weight" not in tensors:
         raise CheckpointError(
-            f"{path} is no sparse autoencoder that is known: neither saev's line of JSON nor overcomplete's "
-            f"encoder.final_block.0.weight is in it; found {', '.join(list(tensors)[:5])}. Build its model and give "
-            "that: cl.SparseAutoencoder.of(model, width=...)."
+            f"{path} is not a known kind of sparse autoencoder: neither saev's line of JSON nor overcomplete's "
+            f"encoder.final_block.0.weight is in it; found {', '.join(list(tensors)[:5])}. Build its model and pass "
+            "it: cl.SparseAutoencoder.of(model, width=...)."
         )
     if any(name.startswith("encoder.mlp_blocks.") for name in tensors):
         raise CheckpointError(
-            f"The encoder in {path} has several blocks, and the file does not say how they are joined. Build it with "
-            "overcomplete and give the model: cl.SparseAutoencoder.of(model, width=...)."
+            f"{path} contains an encoder of several blocks, but not how they are joined. Build it with "
+            "overcomplete and pass the model: cl.SparseAutoencoder.of(model, width=...)."
         )
     weight = _weight(path, tensors, "encoder.final_block.0.weight")
     bias = _weight(path, tensors, "encoder.final_block.0.bias")
@@ -250,14 +250,14 @@ def _overcomplete(
 def _overcomplete_activation(
     path: Path, tensors: Mapping[str, Tensor], activation: str | None, top_k: int | None, threshold: float | None
 ) -> tuple[str, dict[str, Any]]:
-    """What people call it, and which codes it keeps behind the ReLU."""
+    """The activation function as text, and which codes it keeps after the ReLU."""
     if "thresholds" in tensors:
         if activation not in (None, "jumprelu"):
-            raise InputError(f"{path} has a threshold for each feature, as JumpReLU has; leave activation out.")
+            raise InputError(f"{path} has a threshold for each feature, as JumpReLU has; omit activation.")
         return "JumpReLU", {"level": _weight(path, tensors, "thresholds").exp()}
     if activation is None:
         raise InputError(
-            f"{path} does not say which of overcomplete's autoencoders it belongs to. Give activation='relu' (SAE), "
+            f"{path} does not name the autoencoder class of overcomplete. Give activation='relu' (SAE), "
             "activation='topk' with top_k=... (TopKSAE), or activation='batchtopk' with threshold=... (BatchTopKSAE's "
             "running_threshold)."
         )
@@ -266,7 +266,7 @@ def _overcomplete_activation(
         raise CheckpointError(f"{path} has no thresholds, which a JumpReLU needs.")
     if activation == "topk":
         if top_k is None:
-            raise InputError("activation='topk' needs top_k=..., which overcomplete's files do not hold.")
+            raise InputError("activation='topk' needs top_k=..., which overcomplete's files do not contain.")
         check_count("top_k", top_k)
         return f"TopK {top_k}", {"top_k": int(top_k)}
     if activation == "batchtopk":
@@ -278,7 +278,7 @@ def _overcomplete_activation(
 
 
 def _dictionary(path: Path, tensors: Mapping[str, Tensor], normalisation: str) -> Float[Tensor, "feature width"]:
-    if "dictionary.W" in tensors:  # relaxed archetypal: mixtures of points, and what they are moved by
+    if "dictionary.W" in tensors:  # relaxed archetypal: mixtures of points, and their offsets
         mix, points, moved, scale = (
             _weight(path, tensors, f"dictionary.{part}") for part in ("W", "C", "Relax", "multiplier")
         )
@@ -313,4 +313,4 @@ def _weight(path: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
 def _check_shapes(path: Path, expected: Mapping[str, tuple[Tensor, tuple[int, ...]]]) -> None:
     for name, (value, shape) in expected.items():
         if tuple(value.shape) != shape or 0 in shape:
-            raise CheckpointError(f"In {path} {name} has shape {list(value.shape)}; {list(shape)} is expected.")
+            raise CheckpointError(f"In {path} {name} has shape {list(value.shape)}; {list(shape)} was expected.")

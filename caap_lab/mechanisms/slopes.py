@@ -1,4 +1,4 @@
-"""Gradients of targets' scores at hook points, for first-order estimates of what patches do."""
+"""Gradients of targets' scores at hook points, for first-order estimates of the effects of patches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class Slopes(NamedTuple):
 
     logits: Float[Tensor, "batch columns"]
     activations: dict[str, Tensor]
-    """By full name of the hook point."""
+    """Activations by full name of the hook point."""
     gradients: list[dict[str, Tensor]]
-    """The same for each target; zero where its score does not depend on an activation."""
+    """Gradients by full name for each target; zero if its score does not depend on an activation."""
 
 
 def read_slopes(
@@ -29,13 +29,13 @@ def read_slopes(
 ) -> Slopes:
     """Activations, and each target's gradient with respect to them: one forward pass, one backward pass per target.
 
-    The gradients of the model's parameters are left as they are.
+    The gradients of the model's parameters are not changed.
 
     Args:
         model: The model.
         images: Preprocessed images.
         hooks: Full names of hook points.
-        read: Gives the targets' scores of logits; images must not depend on each other.
+        read: Computes the targets' scores from logits; images must not depend on each other.
     """
     kept: dict[str, Tensor] = {}
 

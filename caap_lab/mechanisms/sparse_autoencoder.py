@@ -1,4 +1,4 @@
-"""Trained sparse autoencoders of a model's activations: read them, find their features, patch along one."""
+"""Trained sparse autoencoders of a model's activations: load them, compute their features, patch along one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from caap_lab.mechanisms.sae_files import LinearAutoencoder, read_sae
 from caap_lab.mechanisms.sparse_features import SparseFeatures, read_features
 
 _NUMBERS_AT_ONCE = 2**25
-"""Features of tokens that are computed at once."""
+"""Number of features of tokens that are computed at once."""
 Function = Callable[[Tensor], Any]
 
 
 class SparseAutoencoder:
-    """A trained sparse autoencoder: activations x as features f = encode(x), most of them 0, and back.
+    """A trained sparse autoencoder: activations x as features f = encode(x), mostly 0, and back.
 
     ```python
     sae = cl.SparseAutoencoder.load("sae.pt")
@@ -33,17 +33,16 @@ class SparseAutoencoder:
     model.run_patched(photos, cl.Patch("resid_pre", 8, source=sae.ablate(123)))
     ```
 
-    Which model, layer and hook point it was trained on, and how its inputs were preprocessed, does not stand in the
-    files that there are. `features.explained` shows whether it fits: the share of the activations' variance that it
-    reconstructs.
+    Files do not contain the model, layer and hook point of the training, nor how inputs were preprocessed.
+    `features.explained` shows whether they fit: the fraction of the activations' variance that is reconstructed.
     """
 
     width: int
-    """Values of an activation."""
+    """Number of values of an activation."""
     n_features: int
     """Number of features."""
     name: str
-    """What results call it."""
+    """Its name in results."""
 
     def __init__(
         self,
@@ -83,30 +82,32 @@ class SparseAutoencoder:
         mean: Float[Tensor, " width"] | None = None,
         scale: float = 1.0,
     ) -> "SparseAutoencoder":
-        """Read a file of saev (up to its schema 5) or of overcomplete (0.3); no code in it is run.
+        """Read a file of saev (up to its schema 5) or of overcomplete (0.3); code in it is never run.
 
-        saev's files say what they need. BatchTopK has its stored threshold, as in saev's evaluation mode; files of
-        versions that stored none keep the top k of each token.
+        saev's files contain all settings. BatchTopK uses its stored threshold, as in saev's evaluation mode; files of
+        versions without a stored threshold keep the top k of each token.
 
-        overcomplete has no format of its own: `torch.save(sae.state_dict(), "sae.pt")`, or the same as safetensors, is
-        read for encoders of one linear layer with or without a norm, and ordinary or relaxed archetypal dictionaries.
-        A whole model that torch.save has pickled is refused. What a state_dict does not hold is to be given.
+        overcomplete does not have a file format: the result of `torch.save(sae.state_dict(), "sae.pt")`, or the same as
+        safetensors, can be read for encoders of one linear layer with or without a norm, and ordinary or relaxed
+        archetypal dictionaries. A complete model pickled by torch.save raises an error. Settings that a state_dict does
+        not contain have to be given as arguments.
 
         Args:
             path: The file: .pt, .pth or .safetensors.
-            activation: Of overcomplete's files: "relu" (SAE), "topk" (TopKSAE), "jumprelu" (JumpSAE, known by its
+            activation: For overcomplete's files: "relu" (SAE), "topk" (TopKSAE), "jumprelu" (JumpSAE, recognised by its
                 thresholds) or "batchtopk" (BatchTopKSAE).
-            top_k: With "topk", how many features a token has.
+            top_k: With "topk", the number of features of a token.
             threshold: With "batchtopk", the trained model's running_threshold.
-            normalisation: Of overcomplete's dictionary: "l2" (its default), "max_l2", "l1", "max_l1" or "identity".
-            subtract_bias: Of saev's files: take the decoder's bias off the input, as saev's first versions did. None
-                does so for files without a schema, which are of these; some files of schema 1 are, too.
-            mean: What was taken off the activations before training, if anything.
-            scale: What they were divided by then.
+            normalisation: For overcomplete's dictionary: "l2" (its default), "max_l2", "l1", "max_l1" or "identity".
+            subtract_bias: For saev's files: subtract the decoder's bias from the input, as saev's first versions did.
+                None does so for files without a schema, which these versions wrote; some files of schema 1 need it,
+                too.
+            mean: Vector that was subtracted from the activations before training, if any.
+            scale: Number by which they were then divided.
 
         Raises:
             CheckpointError: not such a file, damaged, or with Python objects in it.
-            InputError: something that the file does not hold is missing.
+            InputError: a setting that the file does not contain is missing.
         """
         module = read_sae(
             path,
@@ -130,21 +131,21 @@ class SparseAutoencoder:
         mean: Float[Tensor, " width"] | None = None,
         scale: float = 1.0,
     ) -> "SparseAutoencoder":
-        """Any encoder and decoder: two functions of rows, or a module with `.encode` and `.decode`.
+        """An autoencoder from any encoder and decoder: two functions of rows, or a module with `.encode` and `.decode`.
 
-        They take [row, width] to [row, feature] and back. Of several things that `encode` gives, as those of saev and
-        overcomplete do, the last is the features. Rows must not depend on each other.
+        They map [row, width] to [row, feature] and back. If `encode` returns several values, as in saev and
+        overcomplete, the last is the features. Rows must not depend on each other.
 
         Args:
             encode: The module, or the encoder.
-            decode: The decoder; left out for a module.
-            width: Values of an activation.
-            name: What results call it.
-            mean: What is taken off activations before they are encoded.
-            scale: What they are divided by then.
+            decode: The decoder; omit it for a module.
+            width: Number of values of an activation.
+            name: Its name in results.
+            mean: Vector that is subtracted from activations before they are encoded.
+            scale: Number by which they are then divided.
 
         Raises:
-            InputError: a module in training mode, or functions that do not fit.
+            InputError: a module is in training mode, or the functions do not fit.
         """
         module = encode if isinstance(encode, nn.Module) else None
         own = name or getattr(encode, "__name__", type(encode).__name__)
@@ -158,7 +159,7 @@ class SparseAutoencoder:
         return cls(*functions, module, width=width, name=own, mean=mean, scale=scale)
 
     def to(self, place: str | torch.device | torch.dtype) -> "SparseAutoencoder":
-        """Move it to a device, or to a number format; returns itself. Two functions stay as they are."""
+        """Move it to a device, or to a number format; returns itself. Two functions are not changed."""
         if self._module is not None:
             self._module.to(place)
         return self
@@ -173,9 +174,9 @@ class SparseAutoencoder:
         return _last(self._encode(rows / self._scale)).reshape(*x.shape[:-1], -1)
 
     def decode(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch width"]:
-        """Activations that features stand for."""
+        """Activations reconstructed from features."""
         rows = _last(self._decode(features.reshape(-1, features.shape[-1])))
-        if rows.ndim == 3:  # saev's nested reconstructions; the last is that of all features
+        if rows.ndim == 3:  # saev's nested reconstructions; the last one uses all features
             rows = rows[:, -1]
         rows = rows * self._scale
         return (rows if self._mean is None else rows + self._mean.to(rows)).reshape(*features.shape[:-1], -1)
@@ -190,37 +191,37 @@ class SparseAutoencoder:
         batch_size: int = 32,
         progress: bool = True,
     ) -> SparseFeatures:
-        """Features of all tokens of a store, the strongest of each token.
+        """Features of all tokens of a store; only the strongest of each token are stored.
 
         Args:
-            store: Recorded activations; on disk, it is read a few images at a time.
+            store: Recorded activations; a store on disk is read a few images at a time.
             name: Hook name in the store, such as "resid_pre".
             layer: Its layer.
-            keep: Features kept for each token, so that memory is bounded; `dropped` says what share that leaves out.
+            keep: Number of features stored per token, which limits memory; `dropped` is the fraction that this omits.
             batch_size: Images read at once.
             progress: Show a progress bar for more than one batch.
 
         Raises:
-            InputError: the store has no such activations, or they are of another width.
+            InputError: the store has no such activations, or their width is different.
         """
         return read_features(self, store, name, layer, keep=keep, batch_size=batch_size, progress=progress)
 
     # -- sources of patches ----------------------------------------------------------------------------------------
 
     def ablate(self, feature: int) -> DirectionEdit:
-        """A patch's source that sets one feature to 0; see `set`."""
+        """A source for patches that sets one feature to 0; see `set`."""
         return self.set(feature, 0.0)
 
     def set(self, feature: int, value: float) -> DirectionEdit:
-        """A patch's source that sets one feature of each token to a value: x + decode(f') - decode(f).
+        """A source for patches that sets one feature of each token to a value: x + decode(f') - decode(f).
 
-        The other features, and what the autoencoder does not reconstruct, stay as they are. With a linear decoder that
-        is x + (f'_i - f_i) d_i, d_i being the feature's direction.
+        The other features, and the part of x that the autoencoder does not reconstruct, are unchanged. With a linear
+        decoder this is x + (f'_i - f_i) d_i, where d_i is the feature's direction.
         """
         return _FeatureEdit((), self, self._checked(feature), 0.0, _number("value", value))
 
     def scale(self, feature: int, factor: float) -> DirectionEdit:
-        """A patch's source that multiplies one feature of each token by a factor; see `set`."""
+        """A source for patches that multiplies one feature of each token by a factor; see `set`."""
         return _FeatureEdit((), self, self._checked(feature), _number("factor", factor), 0.0)
 
     def __repr__(self) -> str:
@@ -228,7 +229,7 @@ class SparseAutoencoder:
         return f"SparseAutoencoder({self.name}: {self.n_features:,} features of {self.width} values)"
 
     def in_pieces(self, rows: Float[Tensor, "row width"]) -> tuple[Tensor, ...]:
-        """Rows in pieces of which all features fit into memory."""
+        """Rows in pieces small enough that all their features fit into memory."""
         return rows.split(max(1, _NUMBERS_AT_ONCE // self.n_features))
 
     def _own(self, rows: Tensor) -> Tensor:
@@ -253,11 +254,11 @@ class SparseAutoencoder:
             alone = torch.cat([self.encode(row[None]) for row in rows])
         if features.ndim != 2 or back.shape != rows.shape:
             raise InputError(
-                f"The encoder gives {list(features.shape)} for [3, {self.width}] activations, and the decoder "
+                f"The encoder returns {list(features.shape)} for [3, {self.width}] activations, and the decoder "
                 f"{list(back.shape)}; [3, feature] and [3, {self.width}] are expected."
             )
         if not torch.allclose(alone, features, rtol=1e-3, atol=1e-4 * float(features.abs().max())):
-            raise InputError("This encoder's features of a token depend on the other tokens, so a token has none.")
+            raise InputError("The encoder's features of a token depend on other tokens, which is not supported.")
         return int(features.shape[-1])
 
     def _checked(self, feature: int) -> int:
@@ -304,7 +305,7 @@ class _FeatureEdit(DirectionEdit):
 
 
 def _last(given: Any) -> Tensor:
-    """The last of several things that an encoder gives."""
+    """The last of several values that an encoder returns."""
     return given[-1] if isinstance(given, (tuple, list)) else given
 
 

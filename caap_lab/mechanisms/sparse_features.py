@@ -37,11 +37,11 @@ class SparseFeatures:
     """The strongest features of every token: `len` is the number of images."""
 
     values: Float[Tensor, "image token kept"]
-    """Features of each token from the strongest on; 0 where it has fewer."""
+    """Features of each token in decreasing order; 0 if it has fewer."""
     indices: Int[Tensor, "image token kept"]
-    """Which features these are."""
+    """Indices of these features."""
     n_active: Int[Tensor, "image token"]
-    """How many features of each token are not 0, kept or not."""
+    """Number of features of each token that are not 0, stored or not."""
     autoencoder: str
     """Name of the autoencoder."""
     name: str
@@ -50,61 +50,61 @@ class SparseFeatures:
     """Their layer."""
     model_name: str
     fingerprint: str
-    """The model's."""
+    """Name of the model."""
     n_features: int
     dropped: float
-    """Share of the features' absolute sum that was not kept."""
+    """Fraction of the features' absolute sum that was not stored."""
     explained: float
-    """Share of the activations' variance, over tokens, that the autoencoder reconstructs; 1 is all. If it is low, the
-    autoencoder was trained on another model, layer or hook point, or on inputs with another mean or scale."""
+    """Fraction of the activations' variance, over tokens, that the autoencoder reconstructs; 1 is all. If it is low,
+    the autoencoder was trained on another model, layer or hook point, or on inputs with another mean or scale."""
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.values)
 
     def of(self, feature: int) -> Float[Tensor, "image token"]:
-        """One feature at every token, as far as it was kept."""
+        """One feature at every token, 0 where it was not stored."""
         self._check(feature)
         return (self.values * (self.indices == feature)).sum(-1)
 
     @property
     def frequency(self) -> Float[np.ndarray, " feature"]:
-        """Share of tokens at which each feature is not 0, as far as it was kept."""
+        """Fraction of tokens at which each feature is not 0, counting stored features only."""
         active = self.indices[self.values != 0].flatten().numpy()
         return np.bincount(active, minlength=self.n_features) / self.n_active.numel()
 
     def top(self, model: HookedViT, images: Images, feature: int, n: int = 9) -> "TopImages":
-        """The images where a feature is strongest at a patch, and where in them.
+        """The images with a patch at which a feature is strongest, and the values at their patches.
 
         Args:
             model: The model of the activations.
             images: All images of the store, in its order.
             feature: The feature.
-            n: At most so many images; those in which no patch has it are left out.
+            n: At most this many images; images without the feature at any patch are omitted.
 
         Raises:
-            InputError: another model or number of images, or the feature is at no patch of any of them.
+            InputError: another model or number of images, or the feature is not active at any patch.
         """
         check_kind(model, "SparseFeatures.top")
         check_count("n", n)
         if not same_model(self.fingerprint, model.fingerprint):
-            raise InputError(f"These features are of {self.model_name}, and this is another model, {model.model_name}.")
+            raise InputError(f"The features are from {self.model_name}, but this is another model, {model.model_name}.")
         singles = check_images(images)
         if len(singles) != len(self):
-            raise InputError(f"These features are of {len(self)} images; {len(singles)} were given.")
+            raise InputError(f"These features are from {len(self)} images; {len(singles)} were given.")
         rows, cols = model.grid
         maps = self.of(feature)[:, -rows * cols :].reshape(-1, rows, cols)
         strongest = maps.flatten(1).amax(1)
         order = [int(i) for i in strongest.argsort(descending=True, stable=True)[:n] if strongest[i] > 0]
         if not order:
-            raise InputError(f"Feature {feature} is at no patch of these images.")
+            raise InputError(f"Feature {feature} is not active at any patch of these images.")
         pixels = [model.preprocessing.to_rgb(model.preprocess([singles[i]])[0]) for i in order]
         title = f"feature {feature} of {self.autoencoder}, {self.name}"
         where = title if self.layer is None else f"{title} {self.layer}"
         return TopImages(where, np.array(order), maps[order].numpy(), np.stack(pixels))
 
     def strongest(self, image: int, n: int = 10) -> pd.DataFrame:
-        """Features of an image from the strongest on: `feature`, its highest value, and the token where that is."""
+        """Features of an image in decreasing order: `feature`, its highest value, and the token with that value."""
         check_count("n", n)
         if not is_whole(image) or not 0 <= image < len(self):
             raise InputError(f"Image {image!r} does not exist: there are images 0 to {len(self) - 1}.")
@@ -129,7 +129,7 @@ class SparseFeatures:
 
     @classmethod
     def load(cls, path: str | Path) -> "SparseFeatures":
-        """Read what `save` has written.
+        """Read a file written by `save`.
 
         Raises:
             InputError: not such a file.
@@ -140,16 +140,16 @@ class SparseFeatures:
                 tensors = {name: file.get_tensor(name) for name in ("values", "indices", "n_active")}
             return cls(**tensors, **{fact: facts[fact] for fact in _FACTS})
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is no file of sparse features, or damaged: {error}") from error
+            raise InputError(f"{path} is not a file of sparse features, or is damaged: {error}") from error
 
     def __repr__(self) -> str:
-        """Sizes, how sparse they are, and what is left out."""
+        """Sizes, sparsity, and the fraction that is omitted."""
         at = self.name if self.layer is None else f"{self.name} {self.layer}"
         active, explained, dropped = self.n_active.double().mean(), 100 * self.explained, 100 * self.dropped
         return (
             f"SparseFeatures: {self.autoencoder}, {self.n_features:,} features at {at} of {self.model_name}, "
             f"{len(self)} image{'s' * (len(self) != 1)}; {float(active):.1f} features per token, {explained:.1f} % of "
-            f"the variance explained, {dropped:.2g} % of the features not kept"
+            f"the variance explained, {dropped:.2g} % of the features not stored"
         )
 
     def _check(self, feature: int) -> None:
@@ -159,30 +159,30 @@ class SparseFeatures:
 
 @dataclass(frozen=True, eq=False)
 class TopImages:
-    """Images where a feature is strongest, the strongest first. In Jupyter it shows itself as a figure."""
+    """Images in which a feature is strongest, the strongest first. In Jupyter it is displayed as a figure."""
 
     title: str
     images: Int[np.ndarray, " image"]
-    """Their numbers in the store."""
+    """Their indices in the store."""
     maps: Float[np.ndarray, "image row col"]
     """The feature at each patch."""
     pixels: UInt8[np.ndarray, "image height width 3"]
-    """The images, as the model gets them."""
+    """The images, as the model's input."""
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per image: its number, the highest value, and the row and column of that patch."""
+        """One row per image: its index, the highest value, and the row and column of that patch."""
         cells = self.maps.reshape(len(self.maps), -1).argmax(axis=1)
         rows, cols = np.unravel_index(cells, self.maps.shape[1:])
         return Frame({"image": self.images, "value": self.maps.max(axis=(1, 2)), "row": rows, "col": cols})
 
     def plot(self) -> "Figure":
-        """Each image with its patches in the colour of the feature's value, on one scale, the strongest one framed."""
+        """Each image with its patches coloured by the feature's value, on one scale, the strongest patch framed."""
         from caap_lab.plots.top_images import plot_top_images
 
         return plot_top_images(self.pixels, self.maps, [f"image {image}" for image in self.images], title=self.title)
 
     def __repr__(self) -> str:
-        """Which images."""
+        """Title, and the strongest image."""
         return f"TopImages: {self.title}; strongest in image {self.images[0]} ({self.maps[0].max():.4g})"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -206,11 +206,11 @@ def read_features(
     check_count("keep", keep)
     check_count("batch_size", batch_size)
     if (name, layer) not in store:
-        store[:1][name, layer]  # which says what is there
+        store[:1][name, layer]  # its message lists the activations in the store
     shape = tuple(store[:1][name, layer].shape[1:])
     if len(shape) != 2 or shape[1] != sae.width:
         raise InputError(
-            f"This autoencoder reads {sae.width} values of each token, and {name} holds {list(shape)} for each image."
+            f"This autoencoder reads {sae.width} values of each token, but {name} has shape {list(shape)} per image."
         )
     size = (len(store), shape[0], min(int(keep), sae.n_features))
     values = torch.empty(size, dtype=torch.float32, device="cpu")
@@ -248,7 +248,7 @@ def read_features(
 
 
 class _Sums:
-    """Sums over tokens, of which shares are made at the end."""
+    """Sums over tokens, from which fractions are computed at the end."""
 
     def __init__(self, width: int) -> None:
         self._count, self._square, self._error = 0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""One run that keeps what is added to the residual stream, and what its embeddings are made of."""
+"""One run that records what is added to the residual stream, and the parts of its embeddings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,37 +14,37 @@ from caap_lab.models.names import short_name
 from caap_lab.models.vit import HookedViT
 
 _ALL_TOKENS = ("embed", "full_embed", "attn.v")
-"""Points that are kept whole, whichever tokens are chosen."""
+"""Points recorded at all tokens, whichever tokens are chosen."""
 NORM_PRE_BIAS = "vit.norm_pre.bias"
 
 
 @dataclass(frozen=True)
 class StreamRun:
-    """What was kept of a run, at some tokens (rows)."""
+    """Activations recorded in a run, at some tokens (rows)."""
 
     kept: dict[str, Tensor]
     """Activations by full hook name."""
     resid: Float[Tensor, "batch token d_model"]
-    """The stream that leaves the last block that was run, at all tokens."""
+    """The stream after the last block that ran, at all tokens."""
     class_tokens: list[Float[Tensor, "batch d_model"]]
-    """Class tokens that the head reads besides."""
+    """Class tokens of earlier blocks that the head reads."""
 
     def at(self, layer: int, point: str) -> Tensor:
-        """What was kept at a point of a block, such as "hook_attn_out"."""
+        """The activation recorded at a point of a block, such as "hook_attn_out"."""
         return self.kept[f"blocks.{layer}.{point}"]
 
 
 def run_stream(
     model: HookedViT, images: Float[Tensor, "batch 3 height width"], names: Sequence[str], rows: list[int], layers: int
 ) -> StreamRun:
-    """Run the first blocks of a model and keep activations.
+    """Run the first blocks of a model and record activations.
 
     Args:
         model: The model.
         images: Preprocessed images.
         names: Full hook names.
-        rows: Tokens to keep; values and embeddings are kept of all.
-        layers: How many blocks.
+        rows: Tokens to record; values and embeddings are recorded for all.
+        layers: Number of blocks.
     """
     kept: dict[str, Tensor] = {}
     every = rows == list(range(model.spec.n_tokens))
@@ -68,9 +68,9 @@ def block_points(layers: int, *points: str) -> list[str]:
 
 @torch.no_grad()
 def embedding_parts(model: HookedViT, run: StreamRun) -> dict[str, Float[Tensor, "#batch token d_model"]]:
-    """What enters the norm in front of the blocks, if there is one, as parts that add up to it.
+    """The input of the norm before the blocks, or of block 0 without such a norm, as parts that add up to it.
 
-    The patches' embeddings, what positions add to them, and prefix tokens with their positions.
+    The embeddings of the patches, the position embeddings added to them, and prefix tokens with their positions.
     """
     embed, full = run.kept["hook_embed"], run.kept["hook_full_embed"]
     constant = model.architecture.add_positions(torch.zeros_like(embed[:1]))
@@ -85,7 +85,7 @@ def embedding_parts(model: HookedViT, run: StreamRun) -> dict[str, Float[Tensor,
 
 
 def as_array(x: Float[Tensor, "..."]) -> Float[np.ndarray, "..."]:
-    """A tensor as an array, in float32 at least."""
+    """A tensor as an array, in at least float32."""
     return x.detach().to(torch.promote_types(x.dtype, torch.float32)).cpu().numpy()
 
 
@@ -93,7 +93,7 @@ Step = Callable[[Tensor], Tensor]
 
 
 def pulled_back(step: Step, x: Tensor, gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients by the input x of a step, one for each gradient by its output."""
+    """Gradients with respect to the input x of a step, one for each gradient with respect to its output."""
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         y = step(leaf)
@@ -101,7 +101,7 @@ def pulled_back(step: Step, x: Tensor, gradients: Sequence[Tensor]) -> list[Tens
 
 
 def pushed_forward(step: Step, x: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
-    """What a step that is linear around x makes of parts of x, by differentiating its gradient, which is linear too."""
+    """Parts of x after a step that is linear around x, by differentiating its gradient, which is linear too."""
     with torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         y = step(leaf)

@@ -1,4 +1,4 @@
-"""Causal tracing: where the difference between two images is carried, by putting activations of one run into the other.
+"""Causal tracing: which activations carry the difference between two images, by patching from one run into the other.
 
 Vig et al. 2020 (arXiv 2004.12265), Meng et al. 2022 (arXiv 2202.05262), Heimersheim & Nanda 2024 (arXiv 2404.15255).
 """
@@ -35,7 +35,7 @@ def trace(
     batch_size: int = 32,
     progress: bool = True,
 ) -> Trace:
-    """Put activations of one image into the run of another, place by place, and see how far the score moves.
+    """The effect of patching activations of one image into the run of another, for each token, region, head or layer.
 
     ```python
     traced = cl.trace(model, photo, cl.corrupt(model, photo, "blur", masks=dog), points="resid_pre")
@@ -43,33 +43,34 @@ def trace(
     cl.trace(model, photo, other, points="z", by="head").plot()  # layer x head
     ```
 
-    The effect of a patch is (patched - corrupted) / (clean - corrupted), of the target's scores in the patched, the
-    corrupted and the clean run: 0 is the corrupted image's score and 1 the clean one's, in both directions. A patch
-    without effect gives 0 when denoising and 1 when noising.
+    The effect of a patch is (patched - corrupted) / (clean - corrupted), with the target's scores in the patched, the
+    corrupted and the clean run: 0 is the corrupted image's score and 1 the clean image's, in both directions. A patch
+    without effect has the value 0 for "denoise" and 1 for "noise".
 
     Args:
         model: The model.
         clean: Images.
-        corrupted: As many images in the same order, or one for all: other images, or what `cl.corrupt` makes. One
-            clean image with many corrupted ones works as well.
-        target: What is scored: a class, `cl.contrast(a, b)`, a direction or a function of the logits; one for all pairs
-            or one each. Several by name, {"name": target, ...}, are read in one pass and become the last axis. By
-            default the logit of the clean image's predicted class minus that of the corrupted image's; where the two
-            agree, minus the mean of all classes.
+        corrupted: As many images in the same order, or one for all: other images, or the output of `cl.corrupt`. One
+            clean image with many corrupted ones is also valid.
+        target: What is scored: a class, `cl.contrast(a, b)`, a direction or a function of the logits; one for all
+            pairs, or one per pair. Several by name, {"name": target, ...}, are read in one pass and become the last
+            axis. By default, the logit of the clean image's predicted class minus that of the corrupted image's; if
+            both predictions are the same, minus the mean of all classes.
         points: Hook points inside the blocks: "resid_pre", "attn_out", "mlp_out", "z" or another name; several become
             an axis.
         by: What a cell is, in each layer: a "token", a "region" (an object's tokens, see `masks`), a "head" (of z, q,
-            k, v, result, attn_scores or pattern) or the whole "layer".
-        direction: "denoise" puts clean activations into the corrupted run: what is enough to bring the answer back.
-            "noise" puts corrupted activations into the clean run: what the answer cannot do without.
+            k, v, result, attn_scores or pattern) or the complete "layer".
+        direction: "denoise" patches clean activations into the corrupted run: which are sufficient to restore the
+            score. "noise" patches corrupted activations into the clean run: which are necessary for it.
         layers: Layers of the axis; None for all.
-        heads: Heads of the axis by="head"; else the heads that are patched. None for all.
-        tokens: Tokens of the axis by="token"; else the tokens that are patched, as `Patch` takes them. None for all.
-        masks: For by="region", for each pair a bool mask [H, W] of an object as the model sees the image, or a list or
-            dict of them (the same objects in all pairs). A patch belongs to the object that covers most of it, half at
-            least; the others are "rest", and class, distillation and register tokens are "prefix tokens".
-        window: Layers that are patched together around the layer of the axis: 3 is the one before, the layer and the
-            one behind it; of an even number one more lies before it. Clipped at both ends of the model.
+        heads: Heads of the axis by="head"; otherwise the heads that are patched. None for all.
+        tokens: Tokens of the axis by="token"; otherwise the tokens that are patched, as `Patch` accepts them. None for
+        all.
+        masks: For by="region", for each pair a bool mask [H, W] of an object at the resolution of the model's input, or
+            a list or dict of them (the same objects in all pairs). A patch belongs to the object that covers most of
+            it, at least half; the others are "rest", and class, distillation and register tokens are "prefix tokens".
+        window: Number of layers that are patched together around the layer of the axis: 3 is the layer with the one
+            before and the one after; of an even number, one more is before it. Clipped at both ends of the model.
         batch_size: Rows run at once: cells times pairs. More pairs than that are run in chunks.
         progress: Show a progress bar.
 
@@ -77,8 +78,8 @@ def trace(
         Effects and scores, image first, with means, standard errors, `p`, tables and pictures; see `Trace`.
 
     Raises:
-        InputError: something does not fit, or a pair's two scores (nearly) agree, so that there is no scale; before
-            any patched run.
+        InputError: an argument is invalid, or the two scores of a pair (nearly) agree, so that there is no scale;
+            raised before any patched run.
     """
     check_kind(model, "trace")
     check_choice("direction", direction, DIRECTIONS)

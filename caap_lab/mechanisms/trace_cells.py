@@ -1,4 +1,4 @@
-"""Which activations each cell of a trace puts in: a hook point, layers, and tokens or heads."""
+"""Which activations each cell of a trace inserts: a hook point, layers, and tokens or heads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from caap_lab.models.vit import HookedViT
 
 BY = ("token", "region", "head", "layer")
 REST, PREFIX = "rest", "prefix tokens"
-"""Regions beside those of masks: patches of no object, and class, distillation and register tokens."""
+"""Regions without a mask: patches of no object, and class, distillation and register tokens."""
 
 
 class TracePlace(NamedTuple):
-    """What one run puts in."""
+    """The activations that one run inserts."""
 
     point: str
     layers: tuple[int, ...]
     tokens: Bool[np.ndarray, "image_or_one token"] | None
     """None for all tokens."""
     heads: tuple[int, ...] | None
-    """None for all heads, and for points that have none."""
+    """None for all heads, and for points without heads."""
 
     def patch(self, source: ActivationStore, rows: slice) -> Patch:
-        """The patch for some of the images, from their activations."""
+        """The patch for some of the images, with their activations as the source."""
         tokens = self.tokens if self.tokens is None or len(self.tokens) == 1 else self.tokens[rows]
         return Patch(self.point, self.layers, tokens, source=source, heads=self.heads)
 
     def is_empty(self, rows: slice) -> bool:
-        """True if no token of these images is put in."""
+        """True if no token of these images is patched."""
         return self.tokens is not None and not (self.tokens if len(self.tokens) == 1 else self.tokens[rows]).any()
 
 
@@ -47,16 +47,16 @@ class TraceCells:
 
     axes: dict[str, list[Any]]
     places: list[TracePlace]
-    """One per cell, in the order of the axes."""
+    """One place per cell, in the order of the axes."""
 
     @property
     def points(self) -> list[str]:
-        """Hook points, each once."""
+        """Hook points without duplicates."""
         return list(dict.fromkeys(place.point for place in self.places))
 
     @property
     def layers(self) -> list[int]:
-        """Layers, each once, in order."""
+        """Layers in order without duplicates."""
         return sorted({layer for place in self.places for layer in place.layers})
 
 
@@ -71,26 +71,26 @@ def trace_cells(
     heads: Any,
     tokens: Any,
 ) -> TraceCells:
-    """The cells of a trace for a number of pairs; arguments as those of `caap_lab.trace`.
+    """The cells of a trace for a number of pairs; the arguments are those of `caap_lab.trace`.
 
     Raises:
-        InputError: they do not fit the model or each other.
+        InputError: the arguments do not fit the model or each other.
     """
     check_choice("by", by, BY)
     check_count("window", window)
     names = [points] if isinstance(points, str) else list(points)
     found = [_short_name(model, name) for name in names]
     if not found or len(set(found)) < len(found):
-        raise InputError("points takes one or several names of hook points, each once, such as 'resid_pre'.")
+        raise InputError("points must be one or several different names of hook points, such as 'resid_pre'.")
     numbers = check_layers(layers, model.spec.n_layers)
     if (masks is not None) != (by == "region"):
-        raise InputError("masks of objects go with by='region'." if masks is not None else _NEED_MASKS)
+        raise InputError("masks of objects are only for by='region'." if masks is not None else _NEED_MASKS)
     if masks is not None and tokens is not None:
-        raise InputError("masks choose the tokens of by='region'; leave tokens out.")
+        raise InputError("masks choose the tokens of by='region'; omit tokens.")
     chosen = None if tokens is None else token_mask(model, Patch("resid_pre", tokens=tokens), count).numpy()
     if (by == "head" or heads is not None) and not all(map(_is_headed, found)):
         without = next(name for name in found if not _is_headed(name))
-        raise InputError(f"{without!r} has no heads; take a point that has, such as points='z'.")
+        raise InputError(f"{without!r} has no heads; use a point with heads, such as points='z'.")
     own = None if heads is None else np.flatnonzero(head_mask(model, Patch("z", heads=heads), "z", model.spec.n_heads))
     of_heads = None if own is None else tuple(own.tolist())
     axis: dict[Any, tuple[Any, tuple[int, ...] | None]]
@@ -119,13 +119,13 @@ def trace_cells(
 
 
 _NEED_MASKS = (
-    "by='region' needs masks: for each pair a bool mask [H, W] of an object as the model sees the image "
+    "by='region' needs masks: for each pair a bool mask [H, W] of an object, as large as the model's input "
     "(model.preprocessing.mask makes one), or a list or dict of them."
 )
 
 
 def _around(layer: int, window: int, n_layers: int) -> tuple[int, ...]:
-    """So many layers around one, one more before it than behind it if they are even; those that there are."""
+    """This many layers around one, with one more before it than after it for even numbers; clipped to the model."""
     first = layer - window // 2
     return tuple(range(max(0, first), min(n_layers, first + window)))
 
@@ -139,7 +139,7 @@ def _short_name(model: HookedViT, name: str) -> str:
     if site.layer is None:
         raise InputError(f"{name!r} is not inside a block, so it has no layers to trace.")
     if name == site.hook:
-        raise InputError(f"{name!r} already says its layer: write points={site.short!r}, layers={site.layer}.")
+        raise InputError(f"{name!r} already contains its layer: use points={site.short!r}, layers={site.layer}.")
     return site.short
 
 
@@ -152,7 +152,7 @@ def region_tokens(model: HookedViT, masks: Any, count: int) -> dict[str, Bool[np
         count: Number of images.
 
     Raises:
-        InputError: an image has other objects than the first, or one covers no patch.
+        InputError: the objects of an image are not those of the first, or an object covers no patch.
     """
     named = [_named(entry) for entry in _entries(masks, count)]
     names = [*named[0]]
@@ -168,8 +168,8 @@ def region_tokens(model: HookedViT, masks: Any, count: int) -> dict[str, Bool[np
             tokens[place, image, model.spec.n_prefix :] = regions == (BACKGROUND if name == REST else place)
             if name != REST and not tokens[place, image].any():
                 raise InputError(
-                    f"The object {name!r} of pair {image} covers no patch by half or more than others do; leave this "
-                    "pair out, or give it a larger mask."
+                    f"The object {name!r} of pair {image} covers no patch: it must cover at least half of one, "
+                    "and more of it than other objects. Omit this pair, or use a larger mask."
                 )
     found = dict(zip([*names, REST], tokens, strict=True))
     if not found[REST].any():
@@ -199,6 +199,6 @@ def _named(masks: Masks) -> dict[str, Any]:
     reserved = {REST, PREFIX} & set(named)
     if reserved:
         raise InputError(
-            f"An object cannot be called {reserved.pop()!r}: that is what patches of no object are called."
+            f"An object cannot be called {reserved.pop()!r}, which is the name of a region without a mask."
         )
     return named

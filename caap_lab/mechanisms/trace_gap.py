@@ -1,4 +1,4 @@
-"""The check of a trace: its strongest cells together, against the sum of their single effects."""
+"""The check of a trace: the joint effect of its strongest cells, against the sum of their single effects."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ _AT_ONCE = 32
 
 @torch.no_grad()
 def check_trace(traced: Trace, top: int) -> InteractionCheck:
-    """See `caap_lab.interaction_check`; of several targets, the first."""
+    """See `caap_lab.interaction_check`; for several targets, the first is used."""
     pairs, places = traced.pairs, traced.cells.places
     moved = (traced.per_image - traced.unpatched).reshape(len(pairs), len(places), -1)[..., 0]
     chosen = _strongest(traced, moved.mean(axis=0), top)
@@ -47,7 +47,7 @@ def check_trace(traced: Trace, top: int) -> InteractionCheck:
 
 
 def _strongest(traced: Trace, moved: Float[np.ndarray, " cell"], top: int) -> list[int]:
-    """The cells that do most; of a stream, which carries on what is put in, each token or region once."""
+    """The cells with the largest effects; in a stream, which carries on what is inserted, each token or region once."""
     found: dict[object, int] = {}
     for cell in np.argsort(-np.abs(moved), kind="stable").tolist():
         place = traced.cells.places[cell]
@@ -66,7 +66,7 @@ def _label(traced: Trace, cell: int) -> dict[str, object]:
 
 
 def _distances(pairs: Pairs, places: Sequence[TracePlace], direction: str) -> Float[np.ndarray, " image"]:
-    """How far what is put in is from what it replaces, as a share of that, for each pair."""
+    """Distance between the inserted activations and those that they replace, relative to the latter, for each pair."""
     model = pairs.model
     layers = sorted({layer for place in places for layer in place.layers})
     points = list(dict.fromkeys(place.point for place in places))
@@ -91,7 +91,7 @@ def _distance(
             continue
         for site, edit in possible_edits(pairs.model, place.patch(source, pair.rows), count, {})[0]:
             before = replaced[site.hook]
-            after = edit(torch.full_like(before, torch.nan), HookPoint())  # NaN where nothing is put in
+            after = edit(torch.full_like(before, torch.nan), HookPoint())  # NaN where nothing is inserted
             inside = ~after.isnan()
             difference = torch.where(inside, after - before, 0).double().flatten(1).norm(dim=1)
             apart += difference.square().numpy()

@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 QUANTITY = "effect (0 corrupted, 1 clean)"
 _TESTED_AT_ONCE = 512
-"""Cells whose signs are flipped together, which bounds the memory."""
+"""Number of cells whose signs are flipped together, which limits memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trace(LabelledResult):
-    """Effects of patches between two runs. In Jupyter it shows itself as pictures of layers, or as a plot.
+    """Effects of patches between two runs. In Jupyter it is displayed as pictures of layers, or as a plot.
 
     `data` has `effect`, (patched - corrupted) / (clean - corrupted), and the patched run's score as `value`, with the
     axes image, (point,) layer, token or region or head, (target); and the scores `clean` and `corrupted` of each pair.
-    Its attributes say the `model`, `target`, `direction`, `by`, `points`, `window`, and how many forward passes were
-    run (`passes`) beside those of a loop that runs each patch from the image on (`plain_passes`).
-    `caap_lab.interaction_check(model, traced)` says how far single effects are from adding up.
+    Its attributes record the `model`, `target`, `direction`, `by`, `points`, `window`, the number of forward passes
+    that ran (`passes`), and the number for a loop that runs each patch from the image on (`plain_passes`).
+    `caap_lab.interaction_check(model, traced)` shows how far single effects are from adding up.
     """
 
     main: ClassVar[str] = "effect"
     pairs: Pairs = field(kw_only=True)
-    """The images, as they were given, and what is read of them."""
+    """The images, as they were given, and their targets."""
     cells: TraceCells = field(kw_only=True)
-    """What each cell puts in."""
+    """The activations that each cell inserts."""
 
     @classmethod
     def of(cls, pairs: Pairs, cells: TraceCells, runs: TraceRuns, *, direction: str, by: str, window: int) -> "Trace":
@@ -72,12 +72,12 @@ class Trace(LabelledResult):
 
     @property
     def direction(self) -> str:
-        """Which run gets the activations: "denoise" the corrupted one, "noise" the clean one."""
+        """The run that receives the activations: "denoise" the corrupted one, "noise" the clean one."""
         return str(self.data.attrs["direction"])
 
     @property
     def unpatched(self) -> float:
-        """The effect of a patch that changes nothing: 0 when denoising, 1 when noising."""
+        """The effect of a patch that changes nothing: 0 for "denoise", 1 for "noise"."""
         return 0.0 if self.direction == "denoise" else 1.0
 
     @property
@@ -87,9 +87,9 @@ class Trace(LabelledResult):
 
     @cached_property
     def p(self) -> Float[np.ndarray, "*axes"]:
-        """Two-sided p-value of every cell against no effect: a permutation test, signs of the pairs' effects flipped.
+        """Two-sided p-value of every cell against no effect: a permutation test that flips the signs of pairs' effects.
 
-        Of n pairs it is 2 / 2**n at least. Not corrected for the number of cells.
+        For n pairs it is at least 2 / 2**n. Not corrected for the number of cells.
         """
         moved = (self.per_image - self.unpatched).reshape(self.n_images, -1)
         parts = [moved[:, start : start + _TESTED_AT_ONCE] for start in range(0, moved.shape[1], _TESTED_AT_ONCE)]
@@ -97,19 +97,19 @@ class Trace(LabelledResult):
 
     @property
     def condition(self) -> str:
-        """What was put where, and what was read."""
+        """What was patched where, and the target."""
         window = self.data.attrs["window"]
         near = f" of {window} layers" if window > 1 else ""
         return f"{self.data.attrs['points']}{near}, {self.direction}: {self.data.attrs['target']}"
 
     def pair(self, number: int) -> "Trace":
-        """One pair's trace alone.
+        """The trace of a single pair.
 
         Raises:
             InputError: there is no such pair.
         """
         if not is_whole(number) or not 0 <= number < self.n_images:
-            raise InputError(f"Pair {number!r} is not here; there are pairs 0 to {self.n_images - 1}.")
+            raise InputError(f"Pair {number!r} does not exist; there are pairs 0 to {self.n_images - 1}.")
         rows = slice(number, number + 1)
         pairs = self.pairs.some(rows)
         return replace(self, data=self.data.isel(image=rows).assign_attrs(target=pairs.target_name), pairs=pairs)
@@ -119,11 +119,11 @@ class Trace(LabelledResult):
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            pair: One pair alone, with its clean image under the maps of tokens.
-            **at: Axis to a label, where there are several points or targets, or to look at one layer, token or head.
+            pair: A single pair, with its clean image under the maps of tokens.
+            **at: Axis to a label, if there are several points or targets, or to show one layer, token or head.
 
         Raises:
-            InputError: there is no such pair or label, or not one or two axes remain.
+            InputError: there is no such pair or label, or the number of remaining axes is not one or two.
         """
         if pair is not None:
             return self.pair(pair).plot(ax, **at)
@@ -146,7 +146,7 @@ class Trace(LabelledResult):
         return {"limits": self._limits(mean), "colour_map": SIGNED_COLOUR_MAP}
 
     def _limits(self, mean: Float[np.ndarray, "*cell"]) -> tuple[float, float]:
-        """Ends of the colours: white is no effect."""
+        """Limits of the colour scale: white is no effect."""
         furthest = float(np.nanmax(np.abs(mean - self.unpatched))) or 1.0
         return self.unpatched - furthest, self.unpatched + furthest
 
@@ -162,7 +162,7 @@ class Trace(LabelledResult):
 
     @property
     def scale_words(self) -> str:
-        """What an effect of 1 is in the score's own unit: a small difference of the two runs magnifies everything."""
+        """An effect of 1 in the score's own unit: a small difference between the two runs magnifies all effects."""
         gaps = np.unique((self.data["clean"] - self.data["corrupted"]).values)
         to = f" to {gaps[-1]:.3g}" if len(gaps) > 1 else ""
         return f"an effect of 1 is {gaps[0]:.3g}{to} of the score"

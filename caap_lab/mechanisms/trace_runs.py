@@ -1,4 +1,4 @@
-"""The patched runs of a trace: activations of one image of a pair put into the run of the other."""
+"""The patched runs of a trace: activations of one image of a pair inserted into the run of the other."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -18,21 +18,21 @@ from caap_lab.models.quantised import images_at_once
 
 
 class TraceRuns(NamedTuple):
-    """What `run_places` returns."""
+    """The return value of `run_places`."""
 
     values: Float[np.ndarray, "image cell target"]
     """Scores of the patched runs."""
     passes: float
-    """Forward passes that they took, in whole passes of one image."""
+    """Cost of these runs, in forward passes of one image."""
 
 
 @torch.no_grad()
 def run_places(
     pairs: Pairs, cells: Sequence[Sequence[TracePlace]], direction: str, batch_size: int, progress: bool
 ) -> TraceRuns:
-    """Put in the activations of each cell's places, together, and read the targets.
+    """Insert the activations of each cell's places together, and compute the targets' scores.
 
-    A cell that cannot change the logits is not run: the last block's tokens that the head does not read, behind its
+    A cell that cannot change the logits does not run: tokens of the last block that the head does not read, after its
     attention.
 
     Args:

@@ -1,4 +1,4 @@
-"""A sweep's rows, as benchmarks keep them, under the labels of their images and settings."""
+"""The rows of a sweep, as benchmarks store them, labelled by images and settings."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from caap_lab.labels import label_array
 from caap_lab.sweeps.sweep_settings import Label
 
 PAIRS = "setting"
-"""The axis of settings where a setting's label is a pair, such as a range's start and cutoff."""
+"""The axis of settings if the label of a setting is a pair, such as a range's start and cutoff."""
 _ALIKE = ("model", "data")
 """Columns that are the same in all rows of a sweep."""
 
@@ -26,9 +26,9 @@ def rows_to_dataset(
     """Rows as arrays with the axes image and setting, maps as `scores` with row and col, curves with step.
 
     Args:
-        rows: Setting after setting for each image.
-        axes: What a setting's label says: one name, which becomes the axis, or two, whose pairs become "setting".
-        labels: Of the settings.
+        rows: For each image, one row per setting.
+        axes: Names of a setting's label: one name, which becomes the axis, or two, whose pairs become "setting".
+        labels: Labels of the settings.
         images: Names of the images.
         grid: Rows and columns of a map.
     """
@@ -57,7 +57,7 @@ def rows_to_dataset(
 
 
 def dataset_to_rows(data: xr.Dataset) -> pd.DataFrame:
-    """The rows again, setting after setting for each image."""
+    """The rows from the arrays: for each image, one row per setting."""
     dims = data["scores"].dims[:2]
     count = data.sizes[dims[0]] * data.sizes[dims[1]]
     failed = data["error"].notnull().values.reshape(count)
@@ -76,7 +76,7 @@ def dataset_to_rows(data: xr.Dataset) -> pd.DataFrame:
 
 
 def _arrays(column: pd.Series) -> np.ndarray | None:
-    """A column of arrays of one length as an array, NaN where there is none; None if it is no such column."""
+    """A column of arrays of one length as an array, NaN where there is none; None for any other column."""
     arrays = [value for value in column if isinstance(value, list | np.ndarray)]
     if not arrays or len({len(array) for array in arrays}) > 1:
         return None

@@ -1,4 +1,4 @@
-"""The images of a sweep: a data set's, or any that go into a model, each under a name that its content decides."""
+"""The images of a sweep: a data set, or any images for the model, each with a name determined by its content."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ class SweepImage:
     read: Callable[[], Float[Tensor, "1 3 height width"]]
     """The image as the model's input."""
     digest: str
-    """Hash of the image, its label and its masks; trials are kept under it."""
+    """Hash of the image, its label and its masks; the key of its trials."""
     mask: Mask | None = None
-    """The object's pixels as the model sees them, where the caller gave them."""
+    """The object's pixels at the resolution of the model's input, if the caller gave them."""
     images: ImageSet | None = None
-    """The data set that it is of."""
+    """The data set of the image."""
 
 
 def sweep_images(
@@ -47,9 +47,9 @@ def sweep_images(
 
     Args:
         model: The model.
-        images: A data set, or anything that goes into the model.
-        rule: What is explained of each, see `caap_lab.bench.target_rule`.
-        masks: Of images that are no data set.
+        images: A data set, or images in any form that the model accepts.
+        rule: The target of each image, see `caap_lab.bench.target_rule`.
+        masks: Masks of images that are not a data set.
 
     Raises:
         InputError: an image, its label or a mask cannot be used.
@@ -58,7 +58,7 @@ def sweep_images(
         if masks is not None:
             raise InputError("masks=... belong to images of your own; a data set has its own masks.")
         for sample in images if reads_label(rule) else ():
-            label_of(sample, images, model)  # refused here, before anything runs
+            label_of(sample, images, model)  # raises InputError here, before anything runs
         return [
             SweepImage(
                 images.source,
@@ -95,7 +95,7 @@ def _seen(model: HookedModel, image: Images) -> Image.Image:
 
 
 def _name(model: HookedModel, image: Any, mask: Mask | None) -> str:
-    """The file's name and a hash of what the model gets to see, so that a resumed run finds the image's trials."""
+    """The file's name and a hash of the model's input, so that a resumed run finds the trials of the image."""
     mask_bytes = b"" if mask is None else mask.tobytes()
     content = hex_digest(raw_bytes(model.preprocess(image).float()), mask_bytes, size=6)
     return f"{Path(image).name if isinstance(image, (str, Path)) else 'image'} {content}"
@@ -104,13 +104,13 @@ def _name(model: HookedModel, image: Any, mask: Mask | None) -> str:
 def _checked(masks: Masks, count: int, model: HookedModel) -> list[Mask]:
     several: list[Any] = [masks] if isinstance(masks, (np.ndarray, Tensor)) and masks.ndim == 2 else list(masks)
     if len(several) != count:
-        raise InputError(f"{count} images need as many masks; {len(several)} were given.")
+        raise InputError(f"{count} images need one mask each; {len(several)} were given.")
     arrays = [mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask for mask in several]
     for number, mask in enumerate(arrays):
         if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != model.image_size:
             kind = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InputError(
-                f"Mask {number} has to be bool {list(model.image_size)}, the pixels that the model sees; it is "
-                f"{kind}. model.preprocessing.mask(...) makes one from a mask of the photo."
+                f"Mask {number} must be bool {list(model.image_size)}, as large as the model's input; it is "
+                f"{kind}. Use model.preprocessing.mask(...) to make one from a mask of the photo."
             )
     return arrays

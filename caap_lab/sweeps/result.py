@@ -1,4 +1,4 @@
-"""The result of a sweep: maps and metrics of every image and setting, under their labels."""
+"""The result of a sweep: maps and metrics of every image and setting, with labels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CaapSweep:
-    """CAAP over images x settings. In Jupyter it shows itself as a plot.
+    """CAAP over images x settings. In Jupyter it is displayed as a plot.
 
     ```python
     sweep = cl.sweep_cutoffs(model, images, cutoffs=[2, 5])
@@ -40,37 +40,37 @@ class CaapSweep:
     data: xr.Dataset = field(repr=False)
     """Every column of the benchmark's rows with the axes image and setting: metrics, `target`, `error` and so on.
 
-    Maps are `scores` with row and col, curves have step. The axis of settings bears their name, such as "cutoff"; it is
-    "setting" with the levels start and cutoff where labels are pairs.
+    Maps are `scores` with row and col, curves have step. The axis of settings has their name, such as "cutoff"; it is
+    "setting" with the levels start and cutoff if labels are pairs.
     """
     default: Label | None
-    """The setting that `caap` takes by default, if it is among them."""
+    """The default setting of `caap`, if it is among them."""
     metrics: tuple[str, ...]
     """Metrics that were computed, by name."""
     passes: float
-    """Cost of an image's maps in forward passes: tokens x blocks, without metrics and the blanks' own runs."""
+    """Cost of the maps of an image in forward passes: tokens x blocks, without metrics and the runs on the blanks."""
     model: HookedViT = field(repr=False)
     readers: tuple[Callable[[], Float[Tensor, "1 3 height width"]], ...] = field(repr=False)
     """Each image as the model's input."""
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """What a setting's label says: one name, such as "cutoff", or "start" and "cutoff"."""
+        """Names of a setting's label: one name, such as "cutoff", or "start" and "cutoff"."""
         return tuple(str(name) for name in self._settings.names)
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """Settings; a pair where there are two axes."""
+        """Labels of the settings; pairs if there are two axes."""
         return tuple(self._settings.tolist())
 
     @property
     def images(self) -> tuple[str, ...]:
-        """Names; those of images that are no data set end in a hash of their content."""
+        """Names; for images that are not a data set, they end in a hash of the content."""
         return tuple(self.data["image"].values.tolist())
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Rows as benchmarks keep them, setting after setting for each image."""
+        """Rows as benchmarks store them: for each image, one row per setting."""
         return dataset_to_rows(self.data)
 
     @property
@@ -79,7 +79,7 @@ class CaapSweep:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Metrics that there are."""
+        """Metrics of this sweep."""
         return tuple(column.name for column in self._columns)
 
     @property
@@ -87,23 +87,23 @@ class CaapSweep:
         return tuple(column for text in self.metrics for column in parse_metric(text)[0].columns)
 
     def values(self, metric: str) -> Float[np.ndarray, "image setting"]:
-        """A metric of every image and setting; NaN where it failed.
+        """A metric of every image and setting; NaN if it failed.
 
         Raises:
-            InputError: it was not computed.
+            InputError: the metric was not computed.
         """
         if metric not in self.metric_names:
-            known = ", ".join(self.metric_names) or "none, as it was made with metrics=()"
+            known = ", ".join(self.metric_names) or "none, because it was computed with metrics=()"
             raise InputError(f"This sweep has no metric {metric!r}; it has {known}.")
         return self.data[metric].values.astype(float)
 
     @property
     def maps(self) -> Float[np.ndarray, "image setting row col"]:
-        """Scores of every image and setting; NaN where it failed."""
+        """Scores of every image and setting; NaN if it failed."""
         return self.data["scores"].values
 
     def map(self, image: int, label: Label) -> AttributionMap:
-        """One map as `caap` gives it, which shows itself over its image; without the scores of other classes.
+        """One map as `caap` returns it, displayed over its image; without the scores of other classes.
 
         Raises:
             InputError: there is no such image or setting, or its map failed.
@@ -132,7 +132,7 @@ class CaapSweep:
 
     @property
     def failed(self) -> pd.DataFrame:
-        """What failed: image, the axes, error."""
+        """Failed trials: image, the axes, error."""
         error = self.rows["error"]
         frame = self.to_dataframe()[["image", *self.axes]].assign(error=error)
         return frame[error.notna()].reset_index(drop=True)
@@ -180,11 +180,11 @@ class CaapSweep:
             metric: One of `metric_names`.
 
         Raises:
-            InputError: it was not computed.
+            InputError: the metric was not computed.
         """
         from caap_lab.plots.sweeps import plot_sweep
 
-        self.values(metric)  # says which metrics there are, if not this one
+        self.values(metric)  # its message lists the metrics if there is no such metric
         summary = self.summary()
         count = f"{len(self.images)} image{'s' if len(self.images) > 1 else ''}"
         column = metric_column(metric)

@@ -1,4 +1,4 @@
-"""The run of a sweep: image after image, each one's maps from as few passes as can be, each one's rows kept at once."""
+"""The run of a sweep: one image after another, with as few passes per image as possible; rows are saved at once."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -35,7 +35,7 @@ from caap_lab.variant import Variant
 
 
 class Options(CaapOptions, total=False):
-    """What all sweeps take besides `caap`'s own options; `sweep_cutoffs` explains it."""
+    """Arguments of all sweeps in addition to `caap`'s own options; `sweep_cutoffs` explains them."""
 
     metrics: Sequence[str] | None
     protocol: str | CurveProtocol
@@ -60,14 +60,14 @@ def run_sweep(
     progress: bool = True,
     **fixed: Any,
 ) -> CaapSweep:
-    """Maps and metrics of every image and setting that `out` does not have yet.
+    """Maps and metrics of every image and setting that `out` does not contain yet.
 
     Args:
         model: The model.
-        images: As in `sweep_cutoffs`, as all that is not named here.
+        images: As in `sweep_cutoffs`, like all arguments that are not explained here.
         target: See there.
-        axes: What the settings' labels say: one name, or two for labels that are pairs.
-        changes: Label to the options that the setting stands for.
+        axes: Names of a setting's label: one name, or two for labels that are pairs.
+        changes: Label to the options of the setting.
         metrics: See there.
         protocol: See there.
         masks: See there.
@@ -89,7 +89,7 @@ def run_sweep(
             raise InputError(f"metrics={metric!r} needs a mask of every image: masks=..., or a data set with masks.")
 
     digest = model_digest(model)
-    spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as cl.benchmark has it
+    spec = Variant(model.model_name, {"given": digest}, model.model_name)  # as in cl.benchmark
     chosen = curve_protocol(protocol)
     own = own_metrics(chosen_metrics)
     method_digests = [spec_digest(setting.variant) for setting in settings]
@@ -129,7 +129,7 @@ def run_sweep(
         kept = done if complete else run.rows()
     frame = kept.set_index("key").loc[[trial.key for row in trials for trial in row]].reset_index(drop=True)
     if frame["error"].notna().all():
-        raise InputError(f"No map could be made: {frame['error'].iloc[0]}")
+        raise InputError(f"No map could be computed: {frame['error'].iloc[0]}")
     names = [picture.sample.name for picture in pictures]
     return CaapSweep(
         data=rows_to_dataset(frame, axes, [setting.label for setting in settings], names, model.grid),
@@ -148,7 +148,7 @@ def _image_rows(
     waiting: Sequence[tuple[Trial, Setting]],
     batch_size: int,
 ) -> list[Row]:
-    """Rows of an image's trials; what goes wrong is their error, so that one bad image does not end a long sweep."""
+    """Rows of an image's trials; errors are recorded in them, so that one bad image does not end a long sweep."""
     rows: list[Row] = []
     for _, same in groupby(sorted(waiting, key=lambda w: str(w[1].shared)), key=lambda w: w[1].shared):
         group = list(same)

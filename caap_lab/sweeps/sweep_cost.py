@@ -1,4 +1,4 @@
-"""What the maps of a sweep cost: tokens x blocks, in forward passes of the same model."""
+"""Cost of the maps of a sweep: tokens x blocks, in forward passes of the same model."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,13 +13,13 @@ from caap_lab.sweeps.sweep_settings import Setting
 
 
 def sweep_passes(model: HookedViT, settings: Sequence[Setting], rule: TargetRule | int) -> float:
-    """Cost of one image's maps, without metrics and the blanks' own runs, which all images share.
+    """Cost of the maps of one image, without metrics and the runs on the blanks, which all images share.
 
     Args:
         model: The model.
         settings: The sweep's settings.
-        rule: What is explained. For the model's own prediction the image runs to the end; a target that is made of it,
-            such as its contrast to another class, takes a run of its own before.
+        rule: The target. For the model's own prediction, the run on the image is complete; a target that depends on it,
+            such as the contrast of the prediction to another class, needs a separate run before.
     """
     prediction = rule == "prediction"
     steps = model.spec.n_tokens * model.spec.n_layers if reads_prediction(rule) and not prediction else 0
@@ -34,7 +34,7 @@ def sweep_passes(model: HookedViT, settings: Sequence[Setting], rule: TargetRule
 
 
 def _source_steps(model: HookedViT, plans: Sequence[CaapPlan], prediction: bool) -> int:
-    """Tokens x blocks of the image's own run."""
+    """Tokens x blocks of the run on the image."""
     spec = model.spec
     patched = [plan.cutoffs[0] for plan in plans if plan.cutoffs[0] > plan.start]
     if (
@@ -46,7 +46,7 @@ def _source_steps(model: HookedViT, plans: Sequence[CaapPlan], prediction: bool)
     if not patched:
         return 0
     stop = spec.n_layers if plans[0].context == "frozen" else max(patched)
-    return (stop - 1) * spec.n_tokens  # of the last block, only what enters it
+    return (stop - 1) * spec.n_tokens  # of the last block, only its input
 
 
 def _group_steps(model: HookedViT, plan: CaapPlan, start: int, cutoffs: set[int]) -> int:
@@ -60,10 +60,10 @@ def _group_steps(model: HookedViT, plan: CaapPlan, start: int, cutoffs: set[int]
         return 0
     groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, torch.device("cpu"))
     n_patch_rows = len(groups.live.tokens) - n_prefix_rows
-    steps = n_prefix_rows * (patched[-1] - 1 - start)  # their way to the cutoff, which all cutoffs share
+    steps = n_prefix_rows * (patched[-1] - 1 - start)  # the blocks up to the cutoff, shared by all cutoffs
     for cutoff in patched:
         blocks = n_layers - (cutoff - 1)
         steps += n_prefix_rows * blocks
-        if plan.context == "clamped":  # where the head reads no patch, the last block moves the prefix rows alone
+        if plan.context == "clamped":  # if the head reads no patch, only prefix rows run in the last block
             steps += n_patch_rows * (blocks if spec.reads_patches else blocks - 1)
     return steps

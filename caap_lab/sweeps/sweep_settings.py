@@ -1,4 +1,4 @@
-"""The settings of a sweep: CAAP's options that each one stands for, and the text that its trials are kept under."""
+"""The settings of a sweep: CAAP's options of each setting, and the text under which its trials are stored."""
 
 import json
 from collections.abc import Hashable, Mapping
@@ -24,11 +24,11 @@ class Setting:
     caap: CaapSettings
     plan: CaapPlan
     variant: Variant
-    """What differs from CAAP's defaults, as benchmarks keep it: equal settings share their trials."""
+    """Differences from CAAP's defaults, as benchmarks store them: equal settings share their trials."""
 
     @property
     def shared(self) -> Hashable:
-        """Equal for settings whose maps come from one run of the image: those that differ in range and score alone."""
+        """Equal for settings whose maps come from one run on the image: those that differ only in range and score."""
         apart = ("start", "cutoff", "score")
         return json.dumps({k: v for k, v in self.variant.options.items() if k not in apart}, sort_keys=True)
 
@@ -38,7 +38,7 @@ def settings_of(model: HookedViT, changes: Mapping[Label, dict[str, Any]], fixed
 
     Args:
         model: The model.
-        changes: Label to the options that it stands for.
+        changes: Label to the options of the setting.
         fixed: CAAP's options that are the same for all.
 
     Raises:
@@ -49,7 +49,7 @@ def settings_of(model: HookedViT, changes: Mapping[Label, dict[str, Any]], fixed
     swept = next(iter(changes.values()))
     for name in fixed:
         if name in swept:
-            raise InputError(f"{name} is what this sweep goes over; it cannot be held fixed as well.")
+            raise InputError(f"This sweep varies {name}, so it cannot be given as a fixed option.")
         if name not in DEFAULTS:
             known = [option for option in DEFAULTS if option not in swept]
             raise InputError(f"CAAP has no option {name!r}.{nearest(name, known)} It has {', '.join(known)}.")

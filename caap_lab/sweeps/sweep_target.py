@@ -1,4 +1,4 @@
-"""What a sweep explains, as its images need it and as its trials are kept."""
+"""The target of a sweep, in the forms that images need and in which trials are stored."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +13,18 @@ class SweepTarget:
     """A sweep's target."""
 
     rule: TargetRule | int
-    """What is explained of each image; classes are indices."""
+    """The target of each image; classes are indices."""
     written: TargetRule
-    """The same as trials are kept: classes are "class 3", as they were before there were other targets."""
+    """The target as trials store it: classes are "class 3", as before there were other targets."""
     by_contrast: bool
-    """True where a class stands for its contrast to the mean of all."""
+    """True if a class means its contrast to the mean of all."""
 
     @classmethod
     def of(cls, model: HookedModel, target: TargetLike | None) -> "SweepTarget":
-        """A target as `sweep_cutoffs` takes it.
+        """A target as `sweep_cutoffs` accepts it.
 
         Raises:
-            InputError: it is no target of this model.
+            InputError: it is not a target of this model.
         """
         if not isinstance(target, Direction):
             model._require_classifier()

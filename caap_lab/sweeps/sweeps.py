@@ -1,4 +1,4 @@
-"""The sweeps by name: what each one goes over."""
+"""One function per kind of sweep."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
@@ -37,26 +37,27 @@ def sweep_cutoffs(
     sweep.plot(), sweep.summary()
     ```
 
-    An image's maps share the blocks before their own cutoff; what that costs is in `CaapSweep.passes`.
+    The maps of an image share the blocks before their cutoffs; `CaapSweep.passes` is the resulting cost.
 
-    All sweeps take the following arguments. A setting of theirs is the same as `caap` with that option.
+    All sweeps accept the following arguments. A setting gives the same map as `caap` with that option.
 
     Args:
         model: A Vision Transformer without hooks.
-        images: A data set (`cl.open_images`), or anything that goes into the model.
-        target: Class index, WordNet id or word for all images; "label" for a data set's own labels; None for the
-            model's own prediction of each. Or any other target: `cl.contrast("prediction")`, `cl.contrast("label",
+        images: A data set (`cl.open_images`), or images in any form that the model accepts.
+        target: Class index, WordNet id or word for all images; "label" for the labels of a data set; None for the
+            model's own prediction on each. Or any other target: `cl.contrast("prediction")`, `cl.contrast("label",
             "tiger cat")`, `cl.logit(...)`, a direction or a function of the logits, see `cl.contrast`.
-        cutoffs: Numbers of blocks, or shares of them; all from 0 by default.
-        **options: `metrics`: "faithfulness", "localisation"; by default the first, and the second where there are
-            masks; () for maps alone. `protocol`: of the curves, "rise-28" by default; see `cl.insertion_deletion`.
-            `masks`: of images that are no data set, bool [height, width] as the model sees them. `out`: a folder where
-            each image is kept as it finishes, so that the same call goes on where it stopped; trials of other sweeps,
-            and of `cl.benchmark`, may lie there. `batch_size`: changed images run at once for the curves. `progress`:
-            show a progress bar. All others are `caap`'s own and are the same for all settings.
+        cutoffs: Numbers of blocks, or fractions of them; by default all, starting with 0.
+        **options: `metrics`: "faithfulness", "localisation"; by default the first, and the second if there are masks;
+            () for maps only. `protocol`: protocol of the curves, "rise-28" by default; see `cl.insertion_deletion`.
+            `masks`: masks of images that are not a data set, bool [height, width] at the resolution of the model's
+            input. `out`: a folder in which each image is stored when it is finished, so that the same call resumes
+            where it stopped; it may also contain trials of other sweeps and of `cl.benchmark`. `batch_size`: number of
+            changed images that run at once for the curves. `progress`: show a progress bar. All others are `caap`'s own
+            and are the same for all settings.
 
     Raises:
-        InputError: something given does not fit, before anything runs; or not one map could be made.
+        InputError: an argument is invalid, raised before anything runs; or not a single map could be computed.
     """
     check_kind(model, "sweep_cutoffs")
     _refuse_frozen(options.get("context"))
@@ -87,7 +88,7 @@ def sweep_ranges(
     last = model.n_layers
     wanted = [(a, b) for a in range(last) for b in range(a + 1, last + 1)] if ranges is None else list(ranges)
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in wanted):
-        raise InputError("ranges are pairs (start, cutoff), such as [(0, 4), (2, 4)].")
+        raise InputError("ranges must be pairs (start, cutoff), such as [(0, 4), (2, 4)].")
     changes: dict[Label, dict[str, Any]] = {
         (int(start), cutoff_blocks(cutoff, last)): {"start": start, "cutoff": cutoff} for start, cutoff in wanted
     }
@@ -103,9 +104,9 @@ def sweep_blanks(
     blanks: Sequence[str] | Mapping[str, Blank] | None = None,
     **options: Unpack[Options],
 ) -> CaapSweep:
-    """CAAP over blanks (paper Fig. 4): names, or labels of your own with what `caap` takes as `blank`.
+    """CAAP over blanks (paper Fig. 4): names, or your own labels for values that `caap` accepts as `blank`.
 
-    By default all that have a name. Other arguments are those of `sweep_cutoffs`.
+    By default all blanks with a name. Other arguments are those of `sweep_cutoffs`.
 
     ```python
     other = cl.blanks.mean_activations(photos)
@@ -125,7 +126,7 @@ def sweep_neighbourhoods(
     neighbourhoods: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> CaapSweep:
-    """CAAP over the tokens patched for each patch (paper Fig. 5); all by default.
+    """CAAP over neighbourhoods, the tokens patched together with each patch (paper Fig. 5); all by default.
 
     ```python
     sweep = cl.sweep_neighbourhoods(model, images, neighbourhoods=["none", "box1"])
@@ -147,7 +148,7 @@ def sweep_contexts(
     contexts: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> CaapSweep:
-    """CAAP over what the other tokens do; by default all contexts that the model has.
+    """CAAP over contexts, which determine the other tokens; by default all contexts that the model supports.
 
     ```python
     sweep = cl.sweep_contexts(model, images, cutoff=5)
@@ -170,13 +171,13 @@ def sweep_scores(
     scores: Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> CaapSweep:
-    """CAAP over the score that is read: "logit", "prob" and "logprob", or those given, from one pass.
+    """CAAP over scores: "logit", "prob" and "logprob", or those given, from one pass.
 
     ```python
     sweep = cl.sweep_scores(model, images)
     ```
 
-    A head with one output reads its sigmoid for "prob"; see `caap`. Other arguments are those of `sweep_cutoffs`.
+    For a head with one output, "prob" is its sigmoid; see `caap`. Other arguments are those of `sweep_cutoffs`.
     """
     swept = [name for name, score in SCORES.items() if score.swept]
     changes: dict[Label, dict[str, Any]] = {score: {"score": score} for score in _names("scores", scores, swept)}
@@ -187,10 +188,10 @@ def _names(what: str, given: Sequence[str] | None, known: Sequence[str] | Mappin
     names = list(known) if given is None else [given] if isinstance(given, str) else list(given)
     if not all(isinstance(name, str) for name in names):
         hint = ", or a mapping from labels to blanks" if what == "blanks" else ""
-        raise InputError(f"{what} is a list of names{hint}.")
+        raise InputError(f"{what} must be a list of names{hint}.")
     return names
 
 
 def _refuse_frozen(context: str | None) -> None:
     if context == "frozen":
-        raise InputError("context='frozen' patches all blocks from start on, so that a cutoff changes nothing.")
+        raise InputError("context='frozen' patches all blocks from start on, so a cutoff has no effect.")

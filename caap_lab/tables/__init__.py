@@ -1,1 +1,1 @@
-"""Tables as people see them: HTML, and data frames that show themselves."""
+"""Tables for display: HTML, and data frames with readable HTML."""

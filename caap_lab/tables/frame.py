@@ -1,4 +1,4 @@
-"""Data frames that show themselves in Jupyter: no column is cut, no cell breaks, and missing values say why."""
+"""Data frames with readable HTML for Jupyter: no column is cut, no cell breaks, and missing values are explained."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -11,16 +11,16 @@ from caap_lab.escaping import for_html
 from caap_lab.tables.html import html_table
 
 _LONGEST = 48
-"""Letters of a cell; the rest of a longer one is left out where it is shown."""
+"""Number of characters displayed in a cell; longer text is cut."""
 
 
 class Frame(pd.DataFrame):
-    """A data frame whose HTML is made to be read: rounded numbers, cells of one line, and all columns.
+    """A data frame with readable HTML: rounded numbers, cells of one line, and all columns.
 
-    Values are pandas' own, NaN where there is none; in its HTML such a cell is empty, or says what it stands for.
+    Values are pandas' own, NaN if there is none; in its HTML such a cell is empty, or contains its meaning.
     """
 
-    _metadata: ClassVar = ["_said"]  # kept by pandas where it makes a frame of this one
+    _metadata: ClassVar = ["_said"]  # copied by pandas to frames that it derives
     _said: Mapping[str, str] = MappingProxyType({})
 
     @property
@@ -28,7 +28,7 @@ class Frame(pd.DataFrame):
         return Frame
 
     def saying(self, **missing: str) -> "Frame":
-        """The same frame, with what a missing value of some columns stands for: `saying(difference="default")`."""
+        """The same frame with the meaning of a missing value in some columns: `saying(difference="default")`."""
         self._said = missing
         return self
 
@@ -73,7 +73,7 @@ def _is_there(value: Any) -> bool:
 
 
 def _digits(values: np.ndarray) -> int | None:
-    """Digits behind the point that show about four of the largest value; None where values need an exponent."""
+    """Digits after the decimal point that show about four of the largest value; None if an exponent is needed."""
     sizes = np.abs(values[np.isfinite(values)])
     if not sizes.size or not sizes.any():
         return 0

@@ -284,11 +284,11 @@ def test_misuse_is_refused_in_words() -> None:
         cl.attention_regions(model, random_images(model, 2), [masks] * 3)
     with pytest.raises(InputError, match="one entry for each of the 2 images, not a dict"):
         cl.attention_regions(model, random_images(model, 2), dict(enumerate(masks)))
-    with pytest.raises(InputError, match=r"covers a share of 0\.5 of any patch"):
+    with pytest.raises(InputError, match=r"covers a fraction of 0\.5 of any patch"):
         cl.attention_regions(model, image, np.zeros((32, 32), dtype=bool))
     with pytest.raises(InputError, match="overlap="):
         cl.attention_regions(model, image, masks, overlap=50)
-    with pytest.raises(InputError, match="brings its own masks"):
+    with pytest.raises(InputError, match="has its own masks"):
         cl.attention_regions(model, cl.open_images("demo:two")[:1], masks)
     bare = ImageSet("test", "test:bare", (Sample("one", lambda: None),))  # type: ignore[arg-type,return-value]
     with pytest.raises(InputError, match="images without masks"):

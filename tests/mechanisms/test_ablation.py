@@ -139,7 +139,7 @@ def test_what_cannot_be_ablated_is_refused_before_it_runs() -> None:
     for name in ("mean", "shuffled"):
         with pytest.raises(InputError, match=r"reference=.*'token_mean'"):
             cl.ablate_heads(model, image, 0, replacement=name)
-    with pytest.raises(InputError, match="leave it out"):
+    with pytest.raises(InputError, match="omit it"):
         cl.ablate_heads(model, image, 0, replacement="zero", reference=image)
     with pytest.raises(InputError, match="does not hold attn_out of layer 0"):
         cl.ablate_layers(model, image, 0, reference=model.record(image, ["z"], progress=False))

@@ -165,7 +165,7 @@ def test_pairs_and_models_that_do_not_fit_are_refused() -> None:
     images = random_images(model, 3)
     with pytest.raises(cl.InputError, match="3 of 3 pairs cannot be normalised"):
         cl.attribution_patching(model, images, images, 1, progress=False)
-    with pytest.raises(cl.InputError, match="do not make pairs"):
+    with pytest.raises(cl.InputError, match="do not form pairs"):
         cl.attribution_patching(model, images, images[:2], 1, progress=False)
 
 

@@ -172,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"what": "sees"}, "use one of writes, reads"),
     ({"heads": [3]}, "there are heads 0 to 2"),
     ({"layers": 4}, "Layer 4 does not exist"),
-    ({"heads": {"a": [(4, 0)]}}, r"\(4, 0\) is no head"),
+    ({"heads": {"a": [(4, 0)]}}, r"\(4, 0\) is not a \(layer, head\)"),
     ({"heads": {"a": []}}, "names no head"),
     ({"heads": {"a": [(0, 0)]}, "layers": 1}, "omit layers"),
     ({"blank": "zero_activations"}, "made of activations"),

@@ -136,7 +136,7 @@ def test_several_images_and_targets() -> None:
     direction = cl.direction(torch.randn(24, generator=torch.Generator().manual_seed(0)), "probe")
     along = interactions(model, images[0], direction)
     assert along.data.attrs["target"] == "probe" and np.abs(along.per_image).max() > 0
-    with pytest.raises(cl.InputError, match="A direction needs a run of its own"):
+    with pytest.raises(cl.InputError, match="A direction needs a new run"):
         found.for_target(direction)
     with pytest.raises(cl.InputError, match="target=None: give one of 'own', 'pair', 'twice'"):
         found.partner_map(0, 0)
@@ -181,7 +181,7 @@ def test_logits_that_take_too_much_memory_are_not_kept() -> None:
     image = random_images(model, 1)
     found = interactions(model, image, max_memory=1e-9)
     np.testing.assert_allclose(found.per_image, interactions(model, image).per_image, atol=1e-5)
-    with pytest.raises(cl.InputError, match="more than max_memory"):
+    with pytest.raises(cl.InputError, match="exceeded max_memory"):
         found.for_target(1)
 
 
@@ -208,7 +208,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"patches": "best"}, "use 'top10', 'all', or a list of cells"),
     ({"patches": [(0, 0), (4, 0)]}, r"Cell \(4, 0\) is outside the 4 x 4 grid"),
     ({"patches": [(0, 0), (0, 0)]}, "names a cell twice"),
-    ({"patches": [(0, 0), 3]}, "3 is no cell"),
+    ({"patches": [(0, 0), 3]}, "3 is not a cell"),
     ({"tail": "shared"}, "omit tail"),
     ({"context": "free", "attention": "cached"}, "approximate context='clamped'"),
 ]
@@ -225,7 +225,7 @@ def test_refuses_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refuses_other_patches_for_each_image_and_other_kinds() -> None:
     model = build("vit")
-    with pytest.raises(cl.InputError, match="chooses other patches for each of the 2 images"):
+    with pytest.raises(cl.InputError, match="chooses different patches in each of the 2 images"):
         interactions(model, random_images(model, 2), patches="top3")
     with pytest.raises(cl.InputError, match="needs a hooked model"):
         cl.caap_interactions(model.vit, random_images(model, 1), 0)

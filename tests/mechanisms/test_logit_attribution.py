@@ -230,10 +230,10 @@ def test_what_is_not_linear_is_refused_in_words() -> None:
     assert labelled(found, "vit.head of zero").tolist() == [[1], [1]]
     with torch.no_grad():
         assert np.abs(found.total - model(images.double())[:, CLASS].numpy()).max() < 1e-10
-    with pytest.raises(InputError, match="by='heads' is none of"):
+    with pytest.raises(InputError, match="by='heads' must be one of"):
         attribute(model, images, by="heads")
     hook = [("blocks.2.hook_resid_post", lambda x, hook: x * 2)]
-    with model.hooks(fwd_hooks=hook), pytest.raises(InputError, match="does not add up"):
+    with model.hooks(fwd_hooks=hook), pytest.raises(InputError, match="do not add up"):
         attribute(model, images.double())
 
 

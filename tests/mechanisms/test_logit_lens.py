@@ -71,7 +71,7 @@ def test_targets_ranks_and_top_classes_come_from_all_logits() -> None:
     assert np.abs(several.per_image - expected).max() < 1e-10
     ranks = (full > full[..., 1:2]).sum(-1) + 1
     assert (several.rank("one").per_image == ranks).all() and (lens_of(model, images).rank(1).per_image == ranks).all()
-    with pytest.raises(InputError, match="sum is no class"):
+    with pytest.raises(InputError, match="sum is not a class"):
         several.rank("sum")
     each = lens_of(model, images, target=[0, 1, 2])
     assert np.abs(each.per_image - np.stack([full[i, ..., i] for i in range(3)])).max() < 1e-10
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     few = lens_of(model, images, classes=[1, 2], tokens=[0])
     for call, message in (
         (lambda: few.map(0, 1), "Not all patches"),
-        (lambda: few.map(0, 3), "not among the classes"),
+        (lambda: few.map(0, 3), "not among the stored classes"),
         (lambda: few.rank(1), "Not all classes"),
         (lambda: few.top(8), "from 1 to 7"),
         (lambda: few.correlation(torch.zeros(4, 4)), "1 maps were given for 2 images"),

@@ -195,10 +195,10 @@ def test_words_for_parts() -> None:
     [
         ("9.1", "logits", {}, "layer 9 does not exist; there are layers 0 to 3"),
         ("0.7", "logits", {}, "head 7 does not exist; there are heads 0 to 2"),
-        ("0.1.q", "logits", {}, "only reads, and cannot send"),
-        ("0.1", "embed", {}, "cannot receive"),
+        ("0.1.q", "logits", {}, "only reads, so it cannot be a sender"),
+        ("0.1", "embed", {}, "cannot be a receiver"),
         ("3.1", "2.0.q", {}, "No path leads from 3.1 to 2.0.q"),
-        ("heads", "nonsense", {}, "is no part of the model; write"),
+        ("heads", "nonsense", {}, "is not a part of the model; use"),
         (["0.1", "0.1"], "logits", {}, "given twice"),
         ("0.1", "logits", {"direction": "sideways"}, "denoise, noise"),
         ("0.1", "logits", {"screen": 0}, "at least 1"),

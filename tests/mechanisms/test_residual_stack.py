@@ -93,7 +93,7 @@ def test_heads_are_shown_by_layer() -> None:
 def test_what_does_not_fit_is_refused_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("vit")
     images = random_images(model, 1)
-    with pytest.raises(InputError, match="by='neuron' is none of 'component', 'head'"):
+    with pytest.raises(InputError, match="by='neuron' must be one of 'component', 'head'"):
         cl.residual_stack(model, images, by="neuron")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Layer 4 does not exist"):
         cl.residual_stack(model, images, layer=4)

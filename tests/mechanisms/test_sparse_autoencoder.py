@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
             SparseAutoencoder.load(tmp_path / name, **options)
 
     torch.save(overcomplete_state(), tmp_path / "sae.pt")
-    refused("does not say which of overcomplete's autoencoders it belongs to. Give activation='relu'")
+    refused("does not name the autoencoder class of overcomplete. Give activation='relu'")
     refused("needs top_k", activation="topk")
     refused("needs threshold", activation="batchtopk")
     refused("has no thresholds", activation="jumprelu")
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     )
     blocks = overcomplete_state(**{"encoder.mlp_blocks.0.0.weight": X})
     torch.save(blocks, tmp_path / "blocks.pt")
-    refused("several blocks, and the file does not say how they are joined", "blocks.pt", activation="relu")
+    refused("several blocks, but not how they are joined", "blocks.pt", activation="relu")
     for header, message in (
         ({"schema": 6, "cfg": activation("Relu")}, "schema 6; this version reads up to schema 5"),
         ({"schema": 4, "cfg": activation("AbsBatchTopK", top_k=3)}, "'AbsBatchTopK' of .* is not known"),
@@ -205,10 +205,10 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         write_saev(tmp_path / "saev.pt", header, saev_state())
         refused(message, "saev.pt")
     write_saev(tmp_path / "saev.pt", {"schema": 5, "cfg": activation("Relu")}, saev_state(b_enc=drawn(3)))
-    refused(r"b_enc has shape \[3\]; \[60\] is expected", "saev.pt")
-    refused("leave top_k out", "saev.pt", top_k=3)
+    refused(r"b_enc has shape \[3\]; \[60\] was expected", "saev.pt")
+    refused("omit top_k", "saev.pt", top_k=3)
     (tmp_path / "cut.pt").write_bytes(b'{"schema": 5, "cfg"')
-    refused("first line is no JSON", "cut.pt")
+    refused("first line is not JSON", "cut.pt")
 
 
 # -- any encoder and decoder -------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_any_encoder_and_decoder() -> None:
     assert torch.equal(pair.ablate(3)(X)[:, 3], X[:, 3].clamp(max=0)) and "parts" in repr(pair)
     with pytest.raises(cl.InputError, match=r"training mode, .* call .eval\(\) first"):
         SparseAutoencoder.of(Bent(), width=WIDTH)
-    with pytest.raises(cl.InputError, match="depend on the other tokens"):
+    with pytest.raises(cl.InputError, match="depend on other tokens"):
         SparseAutoencoder.of(lambda x: x - x.mean(0), lambda f: f, width=WIDTH)
     with pytest.raises(cl.InputError, match=r"\[3, feature\] and \[3, 24\] are expected"):
         SparseAutoencoder.of(lambda x: x, lambda f: f[:, :5], width=WIDTH)
@@ -282,11 +282,11 @@ def test_features_of_a_store(tmp_path: Path) -> None:
 
     again = SparseFeatures.load(features.save(tmp_path / "features.safetensors"))
     assert torch.equal(again.values, features.values) and repr(again) == repr(features) and len(again) == 5
-    with pytest.raises(cl.InputError, match="no file of sparse features"):
+    with pytest.raises(cl.InputError, match="not a file of sparse features"):
         SparseFeatures.load(tmp_path / "s.pt")
     with pytest.raises(cl.InputError, match="'resid_pre' of layer 3 is not in this store"):
         sae.features(store, "resid_pre", 3)
-    with pytest.raises(cl.InputError, match=r"reads 24 values of each token, and pattern holds \[3, 21, 21\]"):
+    with pytest.raises(cl.InputError, match=r"reads 24 values of each token, but pattern has shape \[3, 21, 21\]"):
         sae.features(model.record(images, "pattern", layers=0), "pattern", 0)
 
     found = features.top(model, images, 7, n=3)
@@ -300,7 +300,7 @@ def test_features_of_a_store(tmp_path: Path) -> None:
     assert "image/png" in found._repr_mimebundle_()
     best = features.strongest(2, n=4)
     assert best["value"][0] == features.values[2].max() and best["feature"].is_unique
-    with pytest.raises(cl.InputError, match="are of 5 images; 4 were given"):
+    with pytest.raises(cl.InputError, match="are from 5 images; 4 were given"):
         features.top(model, images[:4], 7)
     with pytest.raises(cl.InputError, match="this is another model"):
         features.top(build("vit"), images, 7)

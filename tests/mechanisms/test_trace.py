@@ -244,7 +244,7 @@ class TestTrace:
             and "an effect of 1 is" in repr(heads)
             and "passes, not" in repr(heads)
         )
-        with pytest.raises(InputError, match="Pair 2 is not here; there are pairs 0 to 1"):
+        with pytest.raises(InputError, match="Pair 2 does not exist; there are pairs 0 to 1"):
             found.plot(pair=2)
 
     def test_what_does_not_fit_is_refused_before_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,9 +255,9 @@ class TestTrace:
         for options, message in [
             ({}, "3 clean and 2 corrupted"),
             ({"points": "resid_per"}, "Nearest: .*resid_pre"),
-            ({"points": "blocks.1.attn.hook_z"}, "write points='attn.z', layers=1"),
+            ({"points": "blocks.1.attn.hook_z"}, "use points='attn.z', layers=1"),
             ({"points": "logits"}, "not inside a block"),
-            ({"points": []}, "one or several names"),
+            ({"points": []}, "one or several different names"),
             ({"by": "patch"}, "token, region, head, layer"),
             ({"by": "head"}, "'resid_pre' has no heads"),
             ({"points": "z", "heads": 3}, "heads 0 to 2"),
@@ -266,7 +266,7 @@ class TestTrace:
             ({"layers": 4}, "layers 0 to 3"),
             ({"window": 0}, "window must be"),
             ({"direction": "both"}, "denoise, noise"),
-            ({"masks": own}, "go with by='region'"),
+            ({"masks": own}, "only for by='region'"),
             ({"batch_size": 0}, "batch_size must be"),
             ({"target": "zebra"}, "zebra"),
         ]:

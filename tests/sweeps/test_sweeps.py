@@ -275,7 +275,7 @@ class TestResuming:
         again = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
         assert again.failed.empty and not np.isnan(again.maps).any()
         monkeypatch.setattr(run_module, "evaluate", lambda *a: 1 / 0)
-        with pytest.raises(cl.InputError, match="No map could be made: ZeroDivisionError"):
+        with pytest.raises(cl.InputError, match="No map could be computed: ZeroDivisionError"):
             cl.sweep_cutoffs(model, images, cutoffs=[3], **QUICK)
 
 
@@ -399,9 +399,9 @@ def test_bad_input_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPat
     for sweep, options, message in [
         (cl.sweep_cutoffs, {"cutoffs": [9]}, "from 0 .patch nothing. to 4"),
         (cl.sweep_cutoffs, {"cutoffs": []}, "at least one value"),
-        (cl.sweep_cutoffs, {"cutoff": 2}, "cutoff is what this sweep goes over"),
+        (cl.sweep_cutoffs, {"cutoff": 2}, "This sweep varies cutoff"),
         (cl.sweep_cutoffs, {"neighborhood": "none"}, "no option 'neighborhood'.* Nearest: neighbourhood"),
-        (cl.sweep_cutoffs, {"context": "frozen"}, "a cutoff changes nothing"),
+        (cl.sweep_cutoffs, {"context": "frozen"}, "a cutoff has no effect"),
         (cl.sweep_cutoffs, {"start": 3}, "leaves no block"),
         (cl.sweep_ranges, {"ranges": [3]}, "pairs"),
         (cl.sweep_ranges, {"ranges": [(3, 2)]}, "leaves no block"),
@@ -412,8 +412,8 @@ def test_bad_input_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPat
         (cl.sweep_scores, {"scores": ["loss"]}, "score='loss'"),
         (cl.sweep_scores, {"metrics": ["speed"]}, "metrics='speed'"),
         (cl.sweep_scores, {"metrics": ["localisation"]}, "needs a mask of every image"),
-        (cl.sweep_scores, {"masks": [half]}, "2 images need as many masks; 1 were given"),
-        (cl.sweep_scores, {"masks": [half, half.float()]}, "Mask 1 has to be bool"),
+        (cl.sweep_scores, {"masks": [half]}, "2 images need one mask each; 1 were given"),
+        (cl.sweep_scores, {"masks": [half, half.float()]}, "Mask 1 must be bool"),
         (cl.sweep_scores, {"target": 7}, "0 to 6"),
         (cl.sweep_scores, {"target": "label"}, "needs a data set"),
         (cl.sweep_scores, {"protocol": "rices"}, "no protocol 'rices'"),
