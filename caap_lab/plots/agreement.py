@@ -1,4 +1,4 @@
-"""Two numbers of the same cells against each other, beside the line on which they are equal."""
+"""Two values of the same cells plotted against each other, with the line on which they are equal."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ def plot_agreement(
     Args:
         cells: One row per cell, with the columns `measured` and `estimated`.
         ax: Axes to draw in; by default those of a new figure.
-        hue: A column whose levels get a colour and a marker of their own.
-        label: What the numbers are, with their unit.
-        title: Above the axes.
+        hue: A column whose levels have different colours and markers.
+        label: The quantity, with its unit.
+        title: Title of the axes.
     """
     ax = new_axes(ax, 4.4, 4.0)
     levels = ["cell"] if hue is None else list(dict.fromkeys(cells[hue].astype(str)))

@@ -1,4 +1,4 @@
-"""What attention does over the layers of a model."""
+"""Attention over the layers of a model."""
 
 import numpy as np
 import pandas as pd
@@ -38,12 +38,12 @@ def plot_regions(
 
     Args:
         frame: One row per kind and layer: kind, layer, mean, se. Kinds without a style, and those whose mean is NaN
-            as no image has such pairs, are not drawn.
+            because no image has such pairs, are not drawn.
         ax: Axes to draw in; by default those of a new figure.
-        styles: How each kind is drawn.
-        ylabel: What the numbers are, with their unit.
-        title: Above the axes.
-        legend: Draw a legend below the axes, as five lines leave no room between them.
+        styles: Style of each kind.
+        ylabel: The quantity, with its unit.
+        title: Title of the axes.
+        legend: Draw a legend below the axes, because five lines leave no room between them.
     """
     ax = new_axes(ax, height=3.8)
     plot_lines(
@@ -76,15 +76,15 @@ def plot_heads(
     ylabel: str,
     title: str = "",
 ) -> Axes:
-    """A dot for each head over layers, and a line with a band of one standard error for their mean.
+    """One dot per head over layers, and a line with a band of one standard error for their mean.
 
     Args:
-        heads: The number of each head.
+        heads: The value of each head.
         mean: Their mean.
         error: Its standard error.
         ax: Axes to draw in; by default those of a new figure.
-        ylabel: What the numbers are, with their unit.
-        title: Above the axes.
+        ylabel: The quantity, with its unit.
+        title: Title of the axes.
     """
     ax = new_axes(ax)
     layers = np.repeat(np.arange(len(heads)), heads.shape[1])

@@ -13,7 +13,7 @@ from caap_lab.plots.style import COLOURS, TICK, new_axes, style_axes
 _POSITIVE, _NEGATIVE = COLOURS[1], COLOURS[0]
 _DASH = (0, (2.5, 1))
 _WIDEST = 4.5
-"""Of the strongest path, in points."""
+"""Line width of the strongest path, in points."""
 _HALF_BOX = 0.16
 """Half the height of a part's box, in layers."""
 
@@ -21,18 +21,18 @@ _HALF_BOX = 0.16
 def plot_circuit(
     nodes: pd.DataFrame, edges: pd.DataFrame, ax: Axes | None = None, *, label: str, title: str = ""
 ) -> Axes:
-    """One box per part, one line per path: its width is the effect's size, colour and dash its sign.
+    """One box per part, one line per path: its width is the size of the effect, its colour and dashes the sign.
 
     Args:
-        nodes: One row per part: `node`, its name; `layer`, its height; `column`, its head, -1 for what is none.
-        edges: One row per path: `sender` and `receiver` (names of nodes), `effect`, and `read`, what of the receiver
-            reads ("q", "k", "v"), which is written at the line's end.
+        nodes: One row per part: `node`, its name; `layer`, its height; `column`, its head, or -1 for other parts.
+        edges: One row per path: `sender` and `receiver` (names of nodes), `effect`, and `read`, the input of the
+            receiver ("q", "k", "v"), which is written at the end of the line.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the effects are, with their unit.
-        title: Above the axes.
+        label: The quantity of the effects, with its unit.
+        title: Title of the axes.
     """
     columns = sorted({column for column in nodes["column"] if column >= 0})
-    right = len(columns)  # where the parts that are no heads stand: beside all heads
+    right = len(columns)  # column of the parts that are not heads: to the right of all heads
     placed = zip(nodes["node"], nodes["column"], strict=True)
     x: dict[str, float] = {node: columns.index(column) if column >= 0 else right for node, column in placed}
     y = dict(zip(nodes["node"], nodes["layer"], strict=True))

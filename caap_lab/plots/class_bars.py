@@ -8,7 +8,7 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, TICK, new_axes, style_axes
 
 WIDTH = 0.8
-"""Of all bars of a class together."""
+"""Height of all bars of a class together."""
 
 
 def plot_class_bars(shares: pd.DataFrame, ax: Axes | None = None, *, title: str = "") -> Axes:
@@ -17,7 +17,7 @@ def plot_class_bars(shares: pd.DataFrame, ax: Axes | None = None, *, title: str 
     Args:
         shares: Probabilities from 0 to 1; one row per class from top to bottom, one column per run.
         ax: Axes to draw in; by default those of a new figure.
-        title: Above the axes.
+        title: Title of the axes.
     """
     ax = new_axes(ax, 5.0, 0.9 + 0.45 * len(shares))
     height = WIDTH / shares.shape[1]

@@ -1,4 +1,4 @@
-"""A key for the colours of several maps: which scores are signed, and what the colours then say."""
+"""A key for the colours of several maps: which scores are signed, and the meaning of the colours."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from caap_lab.plots.look import Look
 from caap_lab.plots.maps import colour_table, map_colour_map, on_white
 
 KEY_LINE = 0.13
-"""Height of one of its lines in inches."""
+"""Height of one of its lines, in inches."""
 Key = dict[bool, list[str]]
 """Names of the maps without signs (False), and of those with signs (True)."""
 _STRIP, _THICK, _LETTER = 0.8, 0.06, 0.046
-"""Inches: length and height of a strip of colours, and the width of a letter of 6 points."""
+"""Inches: length and height of a strip of colours, and the width of a character of 6 points."""
 _WORDS = {
     False: "lowest to highest score",
     True: "against the target, 0, for the target",
@@ -23,11 +23,11 @@ _WORDS = {
 
 
 def key_lines(titles: Sequence[str], signed: Sequence[Sequence[bool]]) -> Key:
-    """Which columns have maps without signs (False), and with signs (True); empty ones are left out.
+    """Which columns have maps without signs (False), and with signs (True); empty ones are omitted.
 
     Args:
-        titles: Of the columns.
-        signed: Of each row's maps, as many as there are columns.
+        titles: Titles of the columns.
+        signed: Whether each map of each row is signed, one entry per column.
     """
     found: Key = {}
     for kind in (False, True):
@@ -38,13 +38,13 @@ def key_lines(titles: Sequence[str], signed: Sequence[Sequence[bool]]) -> Key:
 
 
 def draw_key(figure: Figure, lines: Key, left: float, top: float, look: Look) -> None:
-    """A line for each kind of colours: a strip of them, what its ends say, and the columns that have them.
+    """One line per kind of colours: a strip of them, the meaning of its ends, and the columns with such maps.
 
     Args:
         figure: A figure whose size is final, or grows upwards.
-        lines: As `key_lines` gives them.
-        left: Where it begins, in inches from the left.
-        top: Its upper end, in inches from below.
+        lines: As `key_lines` returns them.
+        left: Its left end, in inches from the left.
+        top: Its upper end, in inches from the bottom.
         look: How the maps are drawn.
     """
     width, height = figure.get_size_inches()

@@ -1,4 +1,4 @@
-"""Mean curves of several models, and below them the areas under each method's."""
+"""Mean curves of several models, and below them the areas under the curves of each method."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,10 +28,10 @@ def plot_curves_and_areas(
         curves: One row per model, method and share of pixels: model, method, n (images), share (0 to 1), mean, se.
         areas: One row per model and method: model, method, mean, se, and published (NaN for none), a hollow mark.
         kind: "insertion" or "deletion".
-        styles: Of the methods, in their order.
-        label: What the areas are, with their unit.
-        reference_label: What hollow marks are, for the legend.
-        title: Above all.
+        styles: Styles of the methods, in their order.
+        label: The quantity of the areas, with its unit.
+        reference_label: Meaning of hollow marks, for the legend.
+        title: Title of the figure.
     """
     models = list(dict.fromkeys(curves["model"]))
     figure = new_figure(PAGE, _HEIGHT)

@@ -23,15 +23,15 @@ def plot_curves(
     ylabel: str = "probability",
     title: str = "",
 ) -> Axes:
-    """Scores over the share of pixels that are changed.
+    """Scores over the fraction of pixels that are changed.
 
     Args:
-        shares: Of the pixels, from 0 to 1.
-        curves: Scores under the curve's name in the legend.
+        shares: Fractions of the pixels, from 0 to 1.
+        curves: Scores by the curve's name in the legend.
         ax: Axes to draw in; by default those of a new figure.
-        xlabel: What is on the x axis.
-        ylabel: What the scores are, with their unit.
-        title: Above the axes.
+        xlabel: Label of the x axis.
+        ylabel: The quantity of the scores, with its unit.
+        title: Title of the axes.
     """
     frame = pd.concat([pd.DataFrame({"curve": n, "share": 100 * shares, "score": c}) for n, c in curves.items()])
     ax = plot_lines(frame, "share", "score", error=None, hue="curve", ax=ax, xlabel=xlabel, ylabel=ylabel, title=title)
@@ -53,13 +53,13 @@ def plot_mean_curves(
     """One line per method with a band of one standard error; CAAP's is black and above the others.
 
     Args:
-        means: One row per method and share of pixels: method, share (0 to 1), mean, se.
+        means: One row per method and fraction of pixels: method, share (0 to 1), mean, se.
         kind: "insertion" or "deletion".
         ax: Axes to draw in; by default those of a new figure.
-        methods: All that there may be, so that each keeps its colour in several figures; by default those in `means`.
-        styles: Of the methods, in the order of the legend; by default those of `level_styles`.
-        ylabel: What the scores are, with their unit.
-        title: Above the axes.
+        methods: All possible methods, so that each has the same colour in several figures; by default those in `means`.
+        styles: Styles of the methods, in the order of the legend; by default those of `level_styles`.
+        ylabel: The quantity of the scores, with its unit.
+        title: Title of the axes.
         legend: Draw a legend.
     """
     ax = plot_lines(

@@ -24,23 +24,24 @@ def plot_facets(
     legend_columns: int = 6,
     legend_more: Sequence[Line2D] = (),
 ) -> Figure:
-    """A panel for each level of one or two columns, with one legend below them all.
+    """One panel per level of one or two columns, with one legend below all panels.
 
-    As seaborn's facets, but as a figure that no pyplot state knows of: widgets draw in the background, where pyplot
-    must not be used.
+    Like seaborn's facets, but as a figure outside pyplot's state: widgets draw in the background, where pyplot must not
+    be used.
 
     Args:
         frame: The table.
-        draw: Draws a part of it: called as `draw(part, ax=ax, legend=False)`, such as a `partial` of `plot_lines`.
-        column: Column whose levels are panels beside each other.
+        draw: Function that draws a part, called as `draw(part, ax=ax, legend=False)`, such as a `partial` of
+        `plot_lines`.
+        column: Column whose levels are panels next to each other.
         row: Column whose levels are rows of panels.
         wrap: Panels in a row, without `row`; by default all.
         panel: Width and height of a panel in inches.
-        sharex: All panels have one x axis.
-        sharey: All panels have one y axis.
-        titles: The level of `column` above each panel (with `row`: above the first row only).
-        legend_columns: Names beside each other in the legend.
-        legend_more: Further entries of the legend, with labels.
+        sharex: All panels share one x axis.
+        sharey: All panels share one y axis.
+        titles: Write the level of `column` above each panel (with `row`: above the first row only).
+        legend_columns: Number of columns of the legend.
+        legend_more: Additional entries of the legend, with labels.
     """
     across = _levels(frame, column)
     down = [None] if row is None else _levels(frame, row)

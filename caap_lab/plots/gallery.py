@@ -1,4 +1,4 @@
-"""Many maps in one grid: photos and maps over them, each with its scale below."""
+"""Many maps in one grid: photos and maps over them, each with its scale below it."""
 
 from collections.abc import Sequence
 from textwrap import shorten
@@ -26,15 +26,15 @@ from caap_lab.plots.maps import (
 from caap_lab.plots.style import new_figure
 
 PANEL, TITLE, GAP, SCALE = 1.35, 0.3, 0.1, 0.2
-"""Inches: a panel with the gap beside it, a title of two lines, the gap, and a scale with its numbers."""
+"""Inches: a panel with the gap next to it, a title of two lines, the gap, and a scale with its numbers."""
 WIDTH = 24
-"""Letters of a title that fit over a panel."""
+"""Number of characters of a title that fit above a panel."""
 SCALE_LETTERS = 25
-"""Letters below a scale per inch."""
+"""Number of characters below a scale per inch."""
 DIGIT = 1.2
-"""Width of a digit in letters."""
+"""Width of a digit relative to a character."""
 UNIT_LETTERS = 14
-"""Of a unit that is cut short between the numbers of a scale; with less room it is left out."""
+"""Minimum number of characters of a shortened unit between the numbers of a scale; with less room it is omitted."""
 
 
 class GalleryRow(NamedTuple):
@@ -42,12 +42,12 @@ class GalleryRow(NamedTuple):
 
     image: Pixels
     titles: Sequence[str]
-    """Above the image, a line each: the model and the target, say."""
+    """Text above the image, one entry per line, such as the model and the target."""
     maps: Sequence[Scores]
     signed: Sequence[bool]
-    """Of each map, whether its colours are centred on 0."""
+    """Whether the colours of each map are centred on 0."""
     units: Sequence[str] = ()
-    """What a score of each map is; with them each map has its scale below."""
+    """The quantity of each map's scores; if given, each map has its scale below it."""
 
 
 class Tile(NamedTuple):
@@ -55,29 +55,29 @@ class Tile(NamedTuple):
 
     image: Pixels
     title: str
-    """Above it, in as many lines as it has."""
+    """Title, which may have several lines."""
     scores: Scores | None = None
-    """None for the photo alone."""
+    """None to show only the photo."""
     signed: bool = False
     unit: str = ""
-    """What a score is; with it the map has its scale below."""
+    """The quantity of the scores; if given, the map has its scale below it."""
 
 
 def plot_gallery(rows: Sequence[GalleryRow], titles: Sequence[str], look: Look = LOOK) -> Figure:
-    """The image, then each map of the row over it; every map has its own range of colours.
+    """The image, then each map of the row over it; every map has its own colour range.
 
     Args:
-        rows: Images of one size, with as many maps in every row.
-        titles: Of the columns of maps.
+        rows: Images of one size, with the same number of maps in every row.
+        titles: Titles of the columns of maps.
         look: How the maps are drawn.
 
     Raises:
-        InputError: rows differ in length, or there is none; or the look cannot be drawn.
+        InputError: rows differ in length, or there are none; or the look is invalid.
     """
     if not all(isinstance(row, GalleryRow) for row in rows):
-        raise InputError("plot_gallery draws arrays, as GalleryRow has them; cl.gallery(rows) draws attribution maps.")
+        raise InputError("plot_gallery draws arrays in GalleryRow objects; cl.gallery(rows) draws attribution maps.")
     if not rows or not rows[0].maps or len({len(row.maps) for row in rows}) > 1:
-        raise InputError("A gallery needs rows of maps, as many in every row.")
+        raise InputError("A gallery needs rows with the same number of maps.")
     lines = []
     for place, row in enumerate(rows):
         above = titles if place == 0 else [""] * len(row.maps)
@@ -95,17 +95,17 @@ def plot_tiles(
     note: str = "",
     key: Key | None = None,
 ) -> Figure:
-    """Photos and maps in lines; every map has its own range of colours.
+    """Photos and maps in lines; every map has its own colour range.
 
     Args:
-        lines: Tiles with images of one form; lines may be shorter than the first.
+        lines: Tiles with images of one shape; lines may be shorter than the first.
         look: How the maps are drawn.
-        panel: Width of a tile with the gap beside it in inches.
-        note: Below all.
-        key: What the colours of signed and other maps say, below the maps.
+        panel: Width of a tile with the gap next to it in inches.
+        note: Text below all tiles.
+        key: Meaning of the colours of signed and other maps, below the maps.
 
     Raises:
-        InputError: the look cannot be drawn.
+        InputError: the look is invalid.
     """
     look.checked()
     columns = max(map(len, lines))
@@ -115,7 +115,7 @@ def plot_tiles(
     line_height, below_note = high + TITLE + below, 0.15 * bool(note)
     foot = below_note + KEY_LINE * len(key or {})
     width, height = panel * columns, line_height * len(lines) + 2 * GAP + foot
-    # All panels are alike, so their places are known; to work them out takes as long as to draw them all.
+    # All panels have the same size, so their places are known; computing them by layout takes as long as drawing all.
     figure = new_figure(width, height, layout=None)
     gaps = {"wspace": GAP / (panel - GAP), "hspace": (TITLE + GAP + below) / (high - GAP)}
     edges = {
@@ -152,7 +152,7 @@ def _draw(ax: Axes, tile: Tile, look: Look, panel: float) -> None:
 def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
     """The colours below a map, with the scores at their ends and the unit between them.
 
-    It belongs to the map's own axes: a colour bar of matplotlib's takes longer than the map.
+    It belongs to the map's own axes: a matplotlib colour bar takes longer to draw than the map.
     """
     assert tile.scores is not None
     limits = map_range(tile.scores, tile.signed, robust=look.robust)
@@ -187,4 +187,4 @@ def number_text(value: float) -> str:
 
 def _short(text: str, letters: int = WIDTH) -> str:
     cut = shorten(text, letters, placeholder="...")
-    return for_plot(f"{text[: letters - 3]}..." if cut == "..." else cut)  # one long word would be dots alone
+    return for_plot(f"{text[: letters - 3]}..." if cut == "..." else cut)  # one long word would leave only dots

@@ -1,4 +1,4 @@
-"""Small maps of all heads of a model in one picture."""
+"""Small maps of all heads of a model in one image."""
 
 from collections.abc import Sequence
 
@@ -25,20 +25,20 @@ def plot_head_maps(
     """One map per head, one row of them per layer, the first layer on top.
 
     Args:
-        shares: Value of each patch as a share of the range of colours, from 0 to 1; NaN is left clear.
+        shares: Value of each patch as a fraction of the colour range, from 0 to 1; NaN is transparent.
         ax: Axes to draw in; by default those of a new figure.
-        names: What the layers are called; by default their numbers.
-        columns: What the heads are called; by default their numbers.
+        names: Names of the layers; by default their numbers.
+        columns: Names of the heads; by default their numbers.
         colour_map: A matplotlib colour map.
-        chosen: Layer and head of a map that gets a frame.
-        title: Above the axes.
+        chosen: Layer and head of a map that is framed.
+        title: Title of the axes.
     """
     layers, heads, rows, cols = shares.shape
     gap = max(1, cols // 8)
     height, width = rows + gap, cols + gap
     ax = new_axes(ax, 0.25 * heads + 0.7, 0.25 * layers * rows / cols + 0.7)
-    # One picture of all maps: one axes per head would take seconds.
-    sheet = np.zeros((layers, height, heads, width, 4), dtype=np.uint8)  # clear between the maps
+    # One image of all maps: one axes per head would take seconds.
+    sheet = np.zeros((layers, height, heads, width, 4), dtype=np.uint8)  # transparent between the maps
     sheet[:, :rows, :, :cols] = colormaps[colour_map](shares, bytes=True).transpose(0, 2, 1, 3, 4)
     ax.imshow(sheet.reshape(layers * height, heads * width, 4), interpolation="nearest")
     ax.set_xticks(

@@ -25,21 +25,21 @@ def plot_heat(
     ylabel: str | None = None,
     title: str = "",
 ) -> Axes:
-    """One colour per number, with a colour bar; what is NaN stays empty.
+    """One colour per number, with a colour bar; NaN cells are empty.
 
     Args:
         cells: The numbers; index and columns are the labels of the rows and columns.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the numbers are, with their unit.
+        label: The quantity, with its unit.
         signed: Centre the colours on 0.
         colour_map: A matplotlib colour map; by default one that fits the sign.
-        limits: Numbers at the two ends of the colours; by default the lowest and highest.
-        number_format: Write the numbers into the cells, as ".2f" has it; None writes none.
-        highlight: Place of a cell to be outlined: row and column, counted from 0.
-        highlight_label: What the outlined cell is, for a legend.
-        xlabel: What the columns are; by default the name of the columns.
-        ylabel: What the rows are; by default the name of the index.
-        title: Above the axes.
+        limits: Numbers at the two ends of the colours; by default the lowest and highest number.
+        number_format: Format in which numbers are written into the cells, such as ".2f"; None for no numbers.
+        highlight: A cell to be outlined: row and column, counted from 0.
+        highlight_label: Meaning of the outlined cell, for a legend.
+        xlabel: Label of the columns; by default the name of the columns.
+        ylabel: Label of the rows; by default the name of the index.
+        title: Title of the axes.
     """
     ax = new_axes(ax)
     numbers = cells.to_numpy(float)
@@ -82,7 +82,7 @@ def _names(index: pd.Index) -> list[str]:
 
 
 def _every(columns: pd.Index) -> int | str:
-    """Of many numbers only as many as have room below axes of the usual width."""
+    """For many numbers, only as many as there is room for below axes of the usual width."""
     if len(columns) <= 30 or not pd.api.types.is_numeric_dtype(columns):
         return "auto"
     return -(-len(columns) * (len(str(columns[-1])) + 1) // 48)

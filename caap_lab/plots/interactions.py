@@ -14,7 +14,7 @@ from caap_lab.plots.maps import outline_patches, plot_map
 from caap_lab.plots.style import COLOURS, TITLE, new_figure
 
 _MOST_LABELS = 16
-"""Patches whose cells are written at the matrix; more would not be readable."""
+"""Maximum number of patches whose cells are written at the matrix; more would not be readable."""
 
 
 def plot_partners(
@@ -27,16 +27,16 @@ def plot_partners(
     title: str | None = None,
     limit: float | None = None,
 ) -> Axes:
-    """A patch's interactions with all others over the image, the patch itself in a frame.
+    """The interactions of a patch with all others over the image, with a frame around the patch itself.
 
     Args:
-        scores: Interactions; what is NaN stays empty.
+        scores: Interactions; NaN cells are empty.
         image: The image.
         patch: Row and column of the patch.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the numbers are.
-        title: Above the axes; None says which patch it is.
-        limit: Absolute number at the ends of the colours; by default the largest.
+        label: The quantity.
+        title: Title of the axes; None for one that names the patch.
+        limit: Absolute value at the ends of the colours; by default the largest.
     """
     ax = plot_signed(
         scores, image, ax, label=label, limit=limit, title=f"partners of {patch}" if title is None else title
@@ -54,7 +54,7 @@ def plot_signed(
     title: str = "",
     limit: float | None = None,
 ) -> Axes:
-    """Numbers of both signs, some of which may be NaN, over an image."""
+    """Signed numbers, some of which may be NaN, over an image."""
     largest = float(np.nanmax(np.abs(scores), initial=0)) if limit is None else limit
     limits = (-(largest or 1.0), largest or 1.0)
     masked = np.ma.masked_invalid(scores)
@@ -72,17 +72,17 @@ def plot_interactions(
     label: str,
     title: str = "",
 ) -> Figure:
-    """The matrix of interactions beside two maps.
+    """The matrix of interactions next to two maps.
 
     Args:
         matrix: Interactions of all pairs.
         patches: Row and column of each patch of the matrix.
         partners: Interactions of one patch, see `plot_partners`.
-        of_pairs: What each patch owes to pairs.
+        of_pairs: Half the sum of each patch's interactions.
         image: The image below the maps.
         patch: The patch whose partners are shown.
-        label: What an interaction is, with its unit.
-        title: Above the matrix.
+        label: The quantity of an interaction, with its unit.
+        title: Title of the matrix.
     """
     figure = new_figure(11.0, 4.0)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])

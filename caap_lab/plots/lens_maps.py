@@ -1,4 +1,4 @@
-"""What patches say after each layer: small maps of all layers in one picture, with one scale."""
+"""Scores of patches after each layer: small maps of all layers in one image, with one scale."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,7 +14,7 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
 
 _ACROSS = 6
-"""Maps in a row, at most."""
+"""Maximum number of maps in a row."""
 
 
 def plot_lens_maps(
@@ -31,10 +31,10 @@ def plot_lens_maps(
     Args:
         maps: Value of each patch.
         ax: Axes to draw in; by default those of a new figure.
-        names: What the layers are called: their numbers.
-        label: What the values are, for the colour bar.
+        names: Names of the layers: their numbers.
+        label: The quantity of the values, for the colour bar.
         signed: Centre the colours on 0.
-        title: Above the axes.
+        title: Title of the axes.
     """
     count, rows, cols = maps.shape
     down = -(-count // _ACROSS)

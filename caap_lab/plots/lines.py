@@ -18,7 +18,7 @@ from caap_lab.plots.style import (
 )
 
 _ONE = "mean"
-"""The only level where there is no `hue`."""
+"""The only level if there is no `hue`."""
 
 
 def plot_lines(
@@ -40,24 +40,24 @@ def plot_lines(
 ) -> Axes:
     """One line per level of `hue`, with a band of one standard error.
 
-    The numbers drawn are those of the frame: no mean and no error is estimated here.
+    The numbers drawn are those of the frame: no mean and no error is computed here.
 
     Args:
         frame: One row per point of a line.
         x: Column of the numeric axis.
         y: Column of the means.
-        error: Column of their standard errors; None draws no band.
+        error: Column of their standard errors; None for no band.
         hue: Column whose levels are lines; None for one line.
         ax: Axes to draw in; by default those of a new figure.
-        styles: Colour, dash and marker of each level, in the order of the legend; by default those of
-            `level_styles`. Levels of several figures keep their looks when all get the same styles.
+        styles: Colour, dash and marker of each level, in the order of the legend; by default those of `level_styles`.
+            Levels look the same in several figures if all figures use the same styles.
         markers: Mark the points of a line.
         whole_numbers: Ticks of the x axis at whole numbers only (blocks, layers).
-        natural: Where the means can lie, such as `caap_lab.plots.spans.SHARE`; the y axis spans a quarter of it at
-            least, see `value_span`.
-        xlabel: What is on the x axis, with its unit; by default the column's name.
+        natural: Possible range of the means, such as `caap_lab.plots.spans.SHARE`; the y axis spans at least a quarter
+            of it, see `value_span`.
+        xlabel: Label of the x axis, with its unit; by default the column's name.
         ylabel: The same for the y axis.
-        title: Above the axes.
+        title: Title of the axes.
         legend: Draw a legend if there is a `hue`.
     """
     ax = new_axes(ax)
@@ -67,7 +67,7 @@ def plot_lines(
     known = dict(level_styles(levels) if styles is None else styles)
     shown = [level for level in known if level in levels]
     before = len(ax.lines)
-    if shown:  # seaborn warns of a palette for nothing
+    if shown:  # seaborn warns about a palette without data
         sns.lineplot(
             data[data["_level"].isin(shown)],
             x=x,
@@ -88,7 +88,7 @@ def plot_lines(
         )
     for line, level in zip(ax.lines[before:], shown, strict=True):
         style, part = known[level], rows[rows["_level"] == level].sort_values(x)
-        line.set_data(part[x], part[y])  # seaborn bridges a missing mean, which has to be a gap
+        line.set_data(part[x], part[y])  # seaborn connects points across a missing mean; it has to be a gap
         width, order = (2.6, 4) if style.highlighted else (1.4, 2)
         line.set(linestyle=style.dash, linewidth=width, zorder=order)
         if markers and style.highlighted:
@@ -110,5 +110,5 @@ def plot_lines(
 
 
 def mark_number(ax: Axes, place: float, label: str | None = None, colour: str = ACCENT) -> None:
-    """A dashed line up from a number of the x axis, such as a default or what is chosen; the label is for a legend."""
+    """A dashed vertical line at a number of the x axis, such as a default or a choice; the label is for a legend."""
     ax.axvline(place, color=colour, linestyle="--", linewidth=1, label=None if label is None else for_plot(label))

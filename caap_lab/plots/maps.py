@@ -1,4 +1,4 @@
-"""Scores of patches over their image."""
+"""Scores of patches over an image."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -18,11 +18,11 @@ from caap_lab.plots.look import LOOK, Bar, Look, check_frame
 from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure, one_line
 
 ROBUST = (2.0, 98.0)
-"""Percentiles of the scores at the ends of the colours of a robust range."""
+"""Percentiles of the scores at the ends of a robust colour range."""
 _TITLE_LETTERS = 46
-"""Above a map of 3 inches, in letters of the usual size."""
+"""Number of characters of the usual size above a map of 3 inches."""
 _NOTE_LETTERS = 150
-"""In a line below a map and its image."""
+"""Number of characters in a line below a map and its image."""
 Scores = Float[np.ndarray, "row col"]
 Pixels = UInt8[np.ndarray, "height width 3"]
 
@@ -43,33 +43,34 @@ def plot_map(
     bar: Bar = "right",
     title: str = "",
 ) -> Axes:
-    """Scores of patches over their image, which is grey so that the colours belong to the scores.
+    """Scores of patches over their image, which is shown in grey so that all colours belong to the scores.
 
     Args:
-        scores: One score per patch; or at any other resolution, such as that of the pixels. NaN leaves the image clear.
-        image: The image; None draws the scores alone, without transparency.
+        scores: One score per patch; or at any other resolution, such as that of the pixels. NaN is transparent.
+        image: The image; None for the scores only, without transparency.
         ax: Axes to draw in; by default those of a new figure.
-        signed: Centre the colours on 0: positive scores speak for, negative ones against the target.
-        opacity: Of the scores over the image, 0 to 1.
+        signed: Centre the colours on 0: positive scores favour the target, negative ones count against it.
+        opacity: Opacity of the scores over the image, 0 to 1.
         smooth: Interpolate between patches instead of showing each patch's own score.
-        robust: The colours end at the 2nd and 98th percentile of the scores, so that one outlier does not paint all
-            others alike; a colour bar has a tip where scores lie beyond. Else at the lowest and the highest.
-        fade: Opacity follows the score: low scores, or those near 0 of signed ones, leave the image clear.
+        robust: The colours end at the 2nd and 98th percentile of the scores, so that one outlier does not make all
+            others look the same; a colour bar has a tip if scores lie beyond its end. Otherwise at the lowest and the
+            highest.
+        fade: Opacity follows the score: low scores, or signed ones near 0, are transparent.
         colour_map: A matplotlib colour map; by default one that fits the sign of the scores.
         limits: Scores at the two ends of the colours; by default those of `map_range`.
-        label: What the scores are; with it a colour bar is drawn.
-        bar: Where the colour bar is.
-        title: Above the axes.
+        label: The quantity of the scores; if given, a colour bar is drawn.
+        bar: Position of the colour bar.
+        title: Title of the axes.
 
     Raises:
-        InputError: the look cannot be drawn, or there are no such limits.
+        InputError: the look or the limits are invalid.
     """
     Look(opacity, smooth, robust, fade, colour_map).checked()
     check_frame(bar, limits)
     height, width = scores.shape if image is None else image.shape[:2]
     ax = new_axes(ax, 3.6, 3.6 * height / width)
     if image is not None:
-        # As colours: grey values would go through a colour map at the figure's resolution, which takes twice as long.
+        # As RGB: grey values would be mapped to colours at the figure's resolution, which takes twice as long.
         ax.imshow(grey(image), interpolation="nearest")
     low, high = map_range(scores, signed, robust=robust) if limits is None else limits
     name = colour_map or map_colour_map(signed)
@@ -87,7 +88,7 @@ def plot_map(
     ax.set_axis_off()
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE)
-    if label is not None:  # a scale of its own, without the overlay's opacity
+    if label is not None:  # a separate scale, without the overlay's opacity
         scale = ScalarMappable(shown.norm, ListedColormap(on_white(name, signed=signed) / 255, name) if fades else name)
         cut = cut_ends(scores, (low, high))
         extend: Literal["neither", "min", "max", "both"] = (
@@ -120,14 +121,14 @@ def plot_image_and_map(
     signed: bool = False,
     look: Look = LOOK,
 ) -> Figure:
-    """The image beside its scores, with their scale.
+    """The image next to its scores, with their scale.
 
     Args:
         scores: One score per patch.
         image: The image.
-        label: What the scores are.
-        titles: Above the image and above the map.
-        note: Below both, such as settings.
+        label: The quantity of the scores.
+        titles: Titles of the image and of the map.
+        note: Text below both, such as settings.
         signed: Centre the colours on 0.
         look: How the scores are drawn.
     """
@@ -145,13 +146,13 @@ def plot_image_and_map(
 def colour_patches(
     ax: Axes, colours: UInt8[np.ndarray, "row col 4"], size: tuple[int, int], opacity: float = 0.5
 ) -> None:
-    """Lay a colour of its own over each patch of an image, such as that of its object.
+    """Overlay a different colour on each patch of an image, such as that of its object.
 
     Args:
         ax: Axes with an image, as `plot_image` draws it.
-        colours: Red, green, blue and opacity of each patch; an opacity of 0 leaves the patch as it is.
+        colours: Red, green, blue and opacity of each patch; with an opacity of 0 the patch is not changed.
         size: Height and width of the image in pixels.
-        opacity: Of all other patches, 0 to 1.
+        opacity: Opacity of all other patches, 0 to 1.
     """
     extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
     ax.imshow(colours, alpha=opacity * (colours[..., 3] > 0), interpolation="nearest", extent=extent)
@@ -172,8 +173,8 @@ def outline_patches(
         grid: Rows and columns of patches.
         size: Height and width of the image in pixels.
         corners: First row and column and last row and column; or row and column of one patch.
-        colour: Of the frame.
-        label: In a legend.
+        colour: Colour of the frame.
+        label: Label in a legend.
     """
     top, left, bottom, right = corners if len(corners) == 4 else (*corners, *corners)
     row, col = size[0] / grid[0], size[1] / grid[1]  # a patch's size in pixels
@@ -182,13 +183,13 @@ def outline_patches(
 
 
 def map_range(scores: Float[np.ndarray, "..."], signed: bool = False, *, robust: bool = False) -> tuple[float, float]:
-    """Scores at the two ends of the colours: around 0 for signed ones, else the lowest and the highest.
+    """Scores at the two ends of the colours: symmetric around 0 if signed, otherwise the lowest and the highest.
 
     Args:
-        scores: The scores; those that are not finite do not count.
+        scores: The scores; those that are not finite are ignored.
         signed: Centre the colours on 0.
-        robust: Leave out what lies beyond the percentiles of `ROBUST`, so that one outlier does not paint all others
-            alike; of signed scores, as many of the largest sizes.
+        robust: Ignore scores beyond the percentiles of `ROBUST`, so that one outlier does not make all others look the
+            same; for signed scores, as many of the largest absolute values.
     """
     known = scores[np.isfinite(scores)]
     if not known.size:
@@ -198,7 +199,7 @@ def map_range(scores: Float[np.ndarray, "..."], signed: bool = False, *, robust:
         limit = float(np.percentile(sizes, ROBUST[1]) if robust else sizes.max()) or float(sizes.max()) or 1.0
         return -limit, limit
     low, high = np.percentile(known, ROBUST) if robust else (known.min(), known.max())
-    if low == high:  # nearly all scores are equal: only the full range tells the others apart
+    if low == high:  # nearly all scores are equal: only the full range shows differences
         low, high = known.min(), known.max()
     return float(low), float(high)
 
@@ -210,11 +211,11 @@ def cut_ends(scores: Float[np.ndarray, "..."], limits: tuple[float, float]) -> t
 
 
 def overlay_table(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt8[np.ndarray, "256 4"]:
-    """The 256 colours of a colour map with the opacity of each, where opacity follows the score.
+    """The 256 colours of a colour map and the opacity of each, if opacity follows the score.
 
-    The score that says nothing leaves the image clear. Of scores without signs it is the lowest, and opacity grows as
-    the score does. Of signed ones it is 0: the colour of the middle is taken out of all others, as light as they are,
-    so that a diverging map does not whiten the image, and looks as ever on paper of that colour.
+    The neutral score is transparent. For scores without signs it is the lowest, and opacity grows with the score. For
+    signed scores it is 0: the colour of the middle is subtracted from all others at their lightness, so that a
+    diverging map does not whiten the image, and looks as usual on paper of that colour.
     """
     colours = colour_table(colour_map)
     if not signed:
@@ -222,7 +223,7 @@ def overlay_table(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt
     shares = colours / 255
     middle = shares[127:129].mean(axis=0)
     away = shares - middle
-    room = np.where(away > 0, 1 - middle, middle).clip(0.5)  # a light middle made lighter is no opaque colour
+    room = np.where(away > 0, 1 - middle, middle).clip(0.5)  # a light middle made lighter would not be an opaque colour
     opacity = np.max(np.abs(away) / room, axis=1, keepdims=True)
     opacity[127:129] = 0
     pure = middle + away / np.where(opacity > 0, opacity, 1)
@@ -230,7 +231,7 @@ def overlay_table(colour_map: str = COLOUR_MAP, *, signed: bool = False) -> UInt
 
 
 def opaque_table(colour_map: str = COLOUR_MAP) -> UInt8[np.ndarray, "256 4"]:
-    """The 256 colours of a colour map where opacity does not follow the score."""
+    """The 256 colours of a colour map if opacity does not follow the score."""
     return np.column_stack([colour_table(colour_map), np.full(256, 255, dtype=np.uint8)])
 
 
@@ -251,6 +252,6 @@ def colour_table(colour_map: str = COLOUR_MAP) -> UInt8[np.ndarray, "256 3"]:
 
 
 def grey(image: Pixels) -> Pixels:
-    """An image without its colours, so that colours belong to what is laid over it."""
+    """An image in grey, so that colours belong to the overlay."""
     values = np.rint(np.asarray(image, dtype=float) @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return np.repeat(values[..., None], 3, axis=-1)

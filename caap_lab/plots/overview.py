@@ -1,4 +1,4 @@
-"""Many methods on many models: one radar and one row of points per metric."""
+"""Many methods on many models: one radar chart and one row of points per metric."""
 
 from collections.abc import Mapping
 
@@ -12,21 +12,21 @@ from caap_lab.plots.radar import plot_radar
 from caap_lab.plots.style import TITLE, Styles, new_figure, shared_legend
 
 _RADARS, _POINTS, _LEGEND = 2.9, 1.75, 0.5
-"""Heights in inches: of the radars, of a row of points, and of the legend."""
+"""Heights in inches: of the radar charts, of a row of points, and of the legend."""
 
 
 def plot_overview(
     frame: pd.DataFrame, metrics: Mapping[str, str], *, styles: Styles, reference_label: str = "", title: str = ""
 ) -> Figure:
-    """Radars beside each other, and below them the same numbers as points, which are easier to compare.
+    """Radar charts next to each other, and below them the same numbers as points, which are easier to compare.
 
     Args:
         frame: One row per metric, model and method: metric, model, method, mean, se, and published (NaN for none), a
             hollow mark among the points.
-        metrics: What each metric is called, with its unit, in order.
-        styles: Of the methods, in their order.
-        reference_label: What hollow marks are, for the legend.
-        title: Above all.
+        metrics: Title of each metric, with its unit, in order.
+        styles: Styles of the methods, in their order.
+        reference_label: Meaning of hollow marks, for the legend.
+        title: Title of the figure.
     """
     height = _RADARS + _POINTS * len(metrics) + _LEGEND
     figure = new_figure(PAGE, height)
@@ -42,7 +42,7 @@ def plot_overview(
         plot_points(
             part, "model", hue="method", reference="published", styles=styles, label=label, legend=False, ax=ax
         )  # fmt: skip
-        for number in range(1, len(models), 2):  # bands tell the models apart
+        for number in range(1, len(models), 2):  # bands separate the models
             ax.axvspan(number - 0.5, number + 0.5, color="0.95", linewidth=0, zorder=0)
         ax.set_xlim(-0.5, len(models) - 0.5)
         ax.grid(visible=False, axis="x")

@@ -1,4 +1,4 @@
-"""Small maps of the parts of a model, layers by heads or layers alone, with one scale around 0."""
+"""Small maps of the parts of a model, by layer and head or by layer only, with one scale around 0."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,7 +15,7 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.style import LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
 
 _ACROSS = 6
-"""Maps beside each other where there are no heads."""
+"""Number of maps in a row if there are no heads."""
 
 
 def plot_part_maps(
@@ -31,14 +31,14 @@ def plot_part_maps(
     """One map per part.
 
     Args:
-        maps: Numbers of both signs; what is NaN is grey.
+        maps: Signed numbers; NaN is grey.
         ax: Axes to draw in; by default those of a new figure.
-        rows: What the parts are called, such as numbers of layers.
-        cols: Numbers of the heads, beside each other; None for parts without heads (one map each), which are put in
-            rows of six with their name above each.
-        row_label: What the parts are.
-        label: What the numbers are, with their unit.
-        title: Above the axes.
+        rows: Names of the parts, such as numbers of layers.
+        cols: Numbers of the heads, next to each other; None for parts without heads (one map each), which are drawn in
+            rows of six with their names above them.
+        row_label: Kind of the parts.
+        label: The quantity, with its unit.
+        title: Title of the axes.
     """
     limit = float(np.nanmax(np.abs(maps), initial=0)) or 1.0
     colours = colormaps[SIGNED_COLOUR_MAP].with_extremes(bad="0.85")

@@ -1,4 +1,4 @@
-"""Signed shares of parts, as bars from 0, and of source tokens through every head, as small maps."""
+"""Signed contributions of parts, as bars from 0, and of source tokens through every head, as small maps."""
 
 from typing import cast
 
@@ -16,14 +16,14 @@ from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, new_ax
 
 
 def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, category: str = "", title: str = "") -> Axes:
-    """One bar per part, the first on top, with its standard error; what is below 0 has another colour.
+    """One bar per part, the first on top, with its standard error; values below 0 have another colour.
 
     Args:
         frame: Columns part, mean and se, one row per part.
-        ax: Axes to draw in; by default those of a new figure as high as the parts need.
-        label: What the means are, with their unit.
-        category: What the parts are.
-        title: Above the axes.
+        ax: Axes to draw in; by default those of a new figure whose height fits the number of parts.
+        label: The quantity of the means, with its unit.
+        category: Kind of the parts.
+        title: Title of the axes.
     """
     ax = new_axes(ax, 5.4, 0.19 * len(frame) + 1.0)
     places = range(len(frame))
@@ -41,16 +41,16 @@ def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, categ
 def plot_head_shares(
     maps: Float[np.ndarray, "layer head row col"], ax: Axes | None = None, *, label: str, title: str = ""
 ) -> Axes:
-    """One signed map per head, one row of them per layer, all on one scale with 0 in its middle.
+    """One signed map per head, one row of them per layer, all on one scale centred on 0.
 
     Args:
-        maps: Share of each patch.
+        maps: Contribution of each patch.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the shares are, with their unit.
-        title: Above the axes.
+        label: The quantity of the contributions, with its unit.
+        title: Title of the axes.
     """
     layers, heads, rows, cols = maps.shape
-    side = min(0.7, max(0.4, 2.8 / heads))  # of a map, in inches: a few heads have more room
+    side = min(0.7, max(0.4, 2.8 / heads))  # side of a map in inches: a few heads have more room
     ax = new_axes(ax, max(4.4, side * heads + 1.6), max(2.6, side * layers * rows / cols + 1.0))
     limit = float(np.abs(maps).max()) or 1.0
     plot_head_maps((maps / limit + 1) / 2, ax, colour_map=SIGNED_COLOUR_MAP, title=title)

@@ -1,4 +1,4 @@
-"""Means over names, as points with their standard errors: settings beside each other, or methods by rank."""
+"""Means by name, as points with their standard errors: settings next to each other, or methods by rank."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from caap_lab.plots.spans import keep_span
 from caap_lab.plots.style import TICK, LevelStyle, Styles, level_styles, new_axes, style_axes
 
 _ONE = "mean"
-"""The only level where there is no `hue`."""
+"""The only level if there is no `hue`."""
 _STEP = 0.15
-"""Between the points of one category, which share the room of 1."""
+"""Distance between the points of one category, which share a width of 1."""
 
 
 def plot_points(
@@ -37,24 +37,24 @@ def plot_points(
 ) -> Axes:
     """One mark per category and level of `hue`, with a bar of one standard error to both sides.
 
-    The numbers drawn are those of the frame: no mean and no error is estimated here.
+    The numbers drawn are those of the frame: no mean and no error is computed here.
 
     Args:
         frame: One row per mark.
         category: Column of the names along one axis, in the order of their first rows.
         value: Column of the means.
         error: Column of their standard errors.
-        reference: Column of numbers to compare with, such as published means: hollow marks in the places of the others.
-        hue: Column whose levels get a mark of their own; None for one kind of mark.
+        reference: Column of numbers to compare with, such as published means: hollow marks at the same positions.
+        hue: Column whose levels have different marks; None for one kind of mark.
         ax: Axes to draw in; by default those of a new figure.
         styles: Colour and marker of each level, in the order of the legend; by default those of `level_styles`.
-        horizontal: Names on the y axis, the first on top, as to compare long names; else on the x axis.
-        beside: The marks of one category stand beside each other, not in one place.
-        natural: Where the means can lie, such as `caap_lab.plots.spans.PERCENT`; their axis spans a quarter of it at
-            least, see `value_span`.
-        label: What the means are, with their unit; by default the column's name.
-        category_label: What the names are.
-        title: Above the axes.
+        horizontal: Names on the y axis, the first on top, for long names; otherwise on the x axis.
+        beside: Draw the marks of one category next to each other, not at one position.
+        natural: Possible range of the means, such as `caap_lab.plots.spans.PERCENT`; their axis spans at least a
+            quarter of it, see `value_span`.
+        label: The quantity of the means, with its unit; by default the column's name.
+        category_label: Label of the names.
+        title: Title of the axes.
         legend: Draw a legend if there is a `hue`.
     """
     ax = new_axes(ax)
@@ -64,7 +64,7 @@ def plot_points(
     known = dict(level_styles(levels) if styles is None else styles)
     order = list(known)
     names = list(dict.fromkeys(data[category]))
-    # Seaborn estimates; of a point's three rows, the median is the mean and the full range is its error bar.
+    # Seaborn computes estimates; of three rows per point, the median is the mean and the full range is its error bar.
     bounds = (data[value] - data[error], data[value], data[value] + data[error])
     rows = pd.concat([data.assign(_value=bound) for bound in bounds], ignore_index=True)
     before = len(ax.lines)
@@ -117,7 +117,7 @@ def plot_points(
 
 
 def mark_reference(ax: Axes, x: Any, y: Any, style: LevelStyle) -> None:
-    """Hollow marks of numbers to compare with, larger than those of a level's own numbers, on top of them."""
+    """Hollow marks of numbers to compare with, larger than those of a level's own numbers, and above them."""
     size = 10 if style.highlighted else 7
     ax.plot(
         x, y, marker=style.marker, markersize=size, markerfacecolor="none", markeredgecolor=style.colour,
@@ -126,5 +126,5 @@ def mark_reference(ax: Axes, x: Any, y: Any, style: LevelStyle) -> None:
 
 
 def reference_key(label: str) -> Line2D:
-    """For a legend: what hollow marks are."""
+    """An entry for a legend that explains hollow marks."""
     return Line2D([], [], marker="o", markersize=6, color="none", markeredgecolor="0.3", label=for_plot(label))

@@ -9,20 +9,20 @@ from caap_lab.escaping import for_plot
 PAGE, COLUMN = 6.9, 3.3
 """Widths of a page's text and of one of two columns, in inches."""
 SMALL, LARGE = 6.0, 7.0
-"""Sizes of letters in points: of numbers at the axes and of notes, and of all else."""
+"""Font sizes in points: of numbers at the axes and of notes, and of all other text."""
 _LINE = 0.11
-"""Height of a line of small letters in inches."""
+"""Height of a line of small text in inches."""
 _THINNER = 0.75
-"""Lines and marks, of those in a notebook."""
+"""Size of lines and marks relative to those in a notebook."""
 
 
 def at_print_size(figure: Figure, height: float, width: float = PAGE) -> Figure:
-    """The figure as a paper prints it, so that nobody has to scale it: letters of 6 and 7 points, thinner lines.
+    """The figure as a paper prints it, without scaling: fonts of 6 and 7 points, thinner lines.
 
     Args:
         figure: A figure drawn for the screen; it is changed.
-        height: In inches.
-        width: In inches; `PAGE` or `COLUMN`.
+        height: Height in inches.
+        width: Width in inches; `PAGE` or `COLUMN`.
     """
     figure.set_size_inches(width, height)
     for text in figure.findobj(Text):
@@ -46,11 +46,11 @@ def at_print_size(figure: Figure, height: float, width: float = PAGE) -> Figure:
 
 
 def add_caption(figure: Figure, text: str) -> None:
-    """Lines in small letters above all that a figure has, which grows by as much.
+    """Lines of small text above everything in a figure, whose height grows accordingly.
 
     Args:
-        figure: A figure; if it has a layout engine, that makes the room below.
-        text: Of one or more lines.
+        figure: A figure; if it has a layout engine, that engine makes the room.
+        text: One or more lines.
     """
     lines = text.count("\n") + 1
     room, before = lines * _LINE, figure.get_figheight()
@@ -60,7 +60,7 @@ def add_caption(figure: Figure, text: str) -> None:
         figure.suptitle(f"{for_plot(text)}\n{title}".strip(), fontsize=SMALL)
         return
     share = before / (before + room)
-    for ax in figure.axes:  # placed by hand: all stay where they are, counted from below
+    for ax in figure.axes:  # placed by hand: all keep their distance from the bottom
         left, bottom, width, height = ax.get_position(original=True).bounds
         ax.set_position((left, bottom * share, width, height * share))
     for words in figure.texts:

@@ -1,4 +1,4 @@
-"""One number per model and method, as a line per method around a circle."""
+"""One number per model and method, as one line per method around a circle."""
 
 from typing import Any
 
@@ -23,10 +23,10 @@ def plot_radar(
 
     Args:
         table: Numbers in one unit; the index names the spokes, the columns name the lines.
-        figure: Figure to draw in: the axes are polar, so they cannot be any that exist.
-        place: Of the axes in the figure, as in `Figure.add_subplot`.
+        figure: Figure to draw in: the axes are polar, so existing axes cannot be used.
+        place: Position of the axes in the figure, as in `Figure.add_subplot`.
         styles: Colour, dash and marker of each line; by default those of `level_styles`.
-        title: Above the axes.
+        title: Title of the axes.
 
     Returns:
         The polar axes.
@@ -51,7 +51,7 @@ def plot_radar(
     ax.set_theta_zero_location("N")
     ax.set_theta_direction(-1)
     ax.tick_params(axis="x", pad=5)
-    for label, side in zip(ax.get_xticklabels(), np.sin(angles), strict=True):  # names stay clear of the rim
+    for label, side in zip(ax.get_xticklabels(), np.sin(angles), strict=True):  # names do not touch the rim
         label.set_horizontalalignment("left" if side > 0.1 else "right" if side < -0.1 else "center")
     ax.set_ylim(min(0.0, float(np.nanmin(table.to_numpy()))), None)
     ax.yaxis.set_major_locator(MaxNLocator(5))
@@ -62,7 +62,7 @@ def plot_radar(
 
 
 def _number_rings(ax: Any, angle: float) -> None:
-    """The rings' numbers in front of the lines, on a light ground, between two spokes."""
+    """The numbers of the rings in front of the lines, on a light background, between two spokes."""
     low, high = ax.get_ylim()
     ax.set_yticks([ring for ring in ax.get_yticks() if low <= ring <= high], labels=[])
     ax.set_ylim(low, high)

@@ -1,4 +1,4 @@
-"""Photos under many methods on a page, at the size at which a paper prints it."""
+"""Photos with the maps of many methods on a page, at the size at which a paper prints it."""
 
 from collections.abc import Sequence
 
@@ -15,29 +15,29 @@ from caap_lab.plots.printed import COLUMN, LARGE, PAGE, SMALL
 from caap_lab.plots.style import new_figure
 
 _EDGE, _GAP, _LINE, _SCALE = 0.04, 0.04, 0.13, 0.17
-"""Inches: around all and between tiles, a line of words, and a scale with its numbers."""
+"""Inches: around all tiles and between them, a line of text, and a scale with its numbers."""
 _LARGEST = 1.0
-"""Inches: width of a tile where there are few columns; the sheet is narrower then."""
+"""Inches: width of a tile if there are few columns; the sheet is narrower then."""
 _LETTER = 0.6
-"""Width of a letter of its size."""
+"""Width of a character relative to its font size."""
 _BOTH = 11
-"""Letters of the two numbers below a map."""
+"""Number of characters of the two numbers below a map."""
 
 
 def plot_sheet(rows: Sequence[GalleryRow], titles: Sequence[str], *, title: str = "", look: Look = LOOK) -> Figure:
-    """The photo, then each map of the row over it, and above each row what it is; a key for the colours below all.
+    """The photo, then each map of the row over it, with a line of text above each row; a colour key below all.
 
-    Every map has its own range of colours, whose ends stand below it: of signed scores only the size, as both ends are
-    equally far from 0.
+    Every map has its own colour range, whose ends are written below it: for signed scores only the absolute value,
+    because both ends are equally far from 0.
 
     Args:
-        rows: Images of one form, with as many maps in every row; their titles stand in one line above them.
-        titles: Of the columns of maps.
-        title: Above all.
+        rows: Images of one shape, with the same number of maps in every row; their titles form one line above them.
+        titles: Titles of the columns.
+        title: Title of the sheet.
         look: How the maps are drawn.
 
     Raises:
-        InputError: rows differ in length, or there is none; or the look cannot be drawn.
+        InputError: rows differ in length, or there are none; or the look is invalid.
     """
     look.checked()
     if not rows or not titles or any(len(row.maps) != len(titles) for row in rows):
@@ -82,14 +82,14 @@ def _ends(ax: Axes, limits: tuple[float, float], signed: bool) -> None:
     else:
         pairs = [[short_number(limit, digits) for limit in limits] for digits in (3, 2, 1)]
         low, high = next((pair for pair in pairs if len("".join(pair)) <= _BOTH), pairs[-1])
-        alike = low == high and limits[0] != limits[1]  # more digits have no room
+        alike = low == high and limits[0] != limits[1]  # there is no room for more digits
         texts = [(0.5, f"\N{ALMOST EQUAL TO}{low}", "center")] if alike else [(0.0, low, "left"), (1.0, high, "right")]
     for place, text, side in texts:
         ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, color="0.25", transform=ax.transAxes)
 
 
 def short_number(value: float, digits: int) -> str:
-    """A number in few letters: 0.0076, 7.6e-4, -540."""
+    """A number in few characters: 0.0076, 7.6e-4, -540."""
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
     plain = f"{float(f'{value:.{digits}g}'):z.9f}".rstrip("0").rstrip(".")
@@ -99,14 +99,14 @@ def short_number(value: float, digits: int) -> str:
 def _write(
     figure: Figure, x: float, y: float, text: str, size: float, side: str = "left", weight: str = "normal"
 ) -> None:
-    """Words in a place in inches from the left and from below."""
+    """Text at a position in inches from the left and from the bottom."""
     width, height = figure.get_size_inches()
     look = {"ha": side, "va": "center_baseline", "fontsize": size, "fontweight": weight}
     figure.text(x / width, y / height, for_plot(text), **look)  # type: ignore[arg-type]
 
 
 def _letters(width: float, size: float) -> int:
-    """How many letters of a size fit in some inches."""
+    """How many characters of a font size fit in some inches."""
     return int(width * 72 / (_LETTER * size))
 
 

@@ -1,4 +1,4 @@
-"""How all figures look: one palette, readable by colour-blind people and, by dashes and markers, in grey."""
+"""The common look of all figures: one palette, readable with colour blindness and, by dashes and markers, in grey."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,14 +23,14 @@ COLOURS = (
     "#6B4A10",
 )  # fmt: skip
 """Okabe and Ito's palette without its yellow, which is too light on white, and with a grey; then three dark colours
-that stay apart from these in the eyes of colour-blind people, too."""
+that are distinguishable from these with colour blindness, too."""
 ACCENT = COLOURS[1]
-"""Marks what is chosen, or what is the default."""
+"""Marks the choice or the default."""
 Dash = Literal["-", "--", "-.", ":"] | tuple[float, Sequence[float]]
 DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 HIGHLIGHT, HIGHLIGHT_MARKER = COLOURS[6], "*"
-"""Of CAAP among methods; no other level has them."""
+"""Style of CAAP among methods; no other level has it."""
 METHODS = (
     ("Grad-CAM", "grad_cam"),
     ("Rollout", "rollout"),
@@ -42,19 +42,19 @@ METHODS = (
     ("MDA", "mda"),
     ("MUTEX", "mutex"),
 )
-"""Methods that look the same in every figure, by the paper's name and by ours, in the order of the colours."""
+"""Methods that look the same in every figure, by the paper's names and by ours, in the order of the colours."""
 COLOUR_MAP = "viridis"
-"""Perceptually even, readable by colour-blind people and in grey."""
+"""Perceptually uniform, readable with colour blindness and in grey."""
 SIGNED_COLOUR_MAP = "RdBu_r"
-"""Red speaks for the target, blue against it, white is 0; readable by colour-blind people."""
+"""Red favours the target, blue counts against it, white is 0; readable with colour blindness."""
 BAND_OPACITY = 0.15
-"""Of a standard error's band beside its line."""
+"""Opacity of the band of a standard error."""
 TITLE, LABEL, TICK = 9, 9, 8
 """Font sizes in points."""
 
 
 class LevelStyle(NamedTuple):
-    """How one level (a method, a model, a kind of pairs) is drawn among others."""
+    """The style of one level (a method, a model, a kind of pairs) among others."""
 
     colour: str
     dash: Dash
@@ -66,19 +66,18 @@ Styles = Mapping[str, LevelStyle]
 
 
 _LEVELS = (*COLOURS[:6], *COLOURS[8:])
-"""Colours of levels, of which one may be highlighted besides."""
+"""Colours of levels; one highlighted level may be added."""
 _PLACES = {name.lower(): place for place, names in enumerate(METHODS) for name in names}
 
 
 def level_styles(levels: Sequence[str], highlighted: str = "CAAP") -> dict[str, LevelStyle]:
-    """A style for each level, no two of them alike in colour and dash, nor in colour and marker.
+    """A style for each level; no two are the same in colour and dash, nor in colour and marker.
 
-    The paper's methods look the same wherever they are drawn (`METHODS`); other levels take the looks that are left, in
-    order.
+    The paper's methods look the same in all figures (`METHODS`); other levels get the remaining styles, in order.
 
     Args:
         levels: Names, such as those of methods or models.
-        highlighted: The level that is black, solid and thick, with a star, in any case; CAAP among methods.
+        highlighted: The level drawn black, solid and thick, with a star; CAAP among methods.
     """
     known = {level: _PLACES[level.lower()] for level in levels if level.lower() in _PLACES}
     free = (place for place in count() if place not in known.values())
@@ -88,20 +87,20 @@ def level_styles(levels: Sequence[str], highlighted: str = "CAAP") -> dict[str, 
             styles[level] = LevelStyle(HIGHLIGHT, "-", HIGHLIGHT_MARKER, highlighted=True)
             continue
         place = known[level] if level in known else next(free)
-        turn, colour = divmod(place, len(_LEVELS))  # colours come again with other dashes and markers
+        turn, colour = divmod(place, len(_LEVELS))  # colours repeat with other dashes and markers
         dash, marker = DASHES[(colour + turn) % len(DASHES)], MARKERS[(colour + turn) % len(MARKERS)]
         styles[level] = LevelStyle(_LEVELS[colour], dash, marker)
     return styles
 
 
 def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None, title: str = "") -> Axes:
-    """A light grid behind the data, no box around it, and labels whose names are shown as they are.
+    """A light grid behind the data, no box around it, and labels without interpreted mathematics.
 
     Args:
         ax: The axes.
-        xlabel: What is on the x axis, with its unit; None keeps what is there.
+        xlabel: Label of the x axis, with its unit; None keeps the present one.
         ylabel: The same for the y axis.
-        title: Above the axes.
+        title: Title of the axes.
     """
     ax.grid(color="0.9")
     ax.set_axisbelow(True)
@@ -117,15 +116,15 @@ def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None
 
 
 def one_line(text: str, letters: int, size: float = TITLE) -> tuple[str, float]:
-    """A caption that stays on one line: in smaller letters if it is long, down to two thirds, and then cut.
+    """A caption that stays on one line: in a smaller font if it is long, down to two thirds, and then cut.
 
     Args:
         text: The caption.
-        letters: How many fit in letters of the usual size.
+        letters: Number of characters that fit at the usual size.
         size: The usual size in points.
 
     Returns:
-        The text to show, and the size of its letters.
+        The text to show, and its font size.
     """
     most = letters * 3 // 2
     shown = text if len(text) <= most else f"{text[: most - 3].rstrip()}..."
@@ -137,10 +136,10 @@ def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None
 
     Args:
         figure: The figure.
-        columns: Names beside each other.
-        styles: What is named, with both dash and marker, as where lines and points are in one figure; by default what
-            the panels have labels for.
-        more: Further entries, with labels, such as what hollow marks are.
+        columns: Number of columns.
+        styles: Entries with both dash and marker, for figures with both lines and points; by default the labels in the
+            panels.
+        more: Additional entries, with labels, such as an explanation of hollow marks.
     """
     handles: dict[str, Artist] = {}
     for level, look in ({} if styles is None else styles).items():
@@ -173,10 +172,10 @@ def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Save a figure as PNG and PDF beside each other; `path` is taken without its ending."""
+    """Save a figure as PNG and PDF next to each other; the extension of `path` is ignored."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
     engine = figure.get_layout_engine()
-    if engine is not None:  # lay it out once: each file would do so again, which takes longer than drawing it
+    if engine is not None:  # only once: the layout takes longer than drawing, and would run for each file
         engine.execute(figure)
         figure.set_layout_engine("none")
     try:
@@ -190,13 +189,13 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
 
 
 _FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
-"""TrueType: IEEE's, ACM's and others' checks refuse matplotlib's own choice, Type 3."""
+"""TrueType: format checks of IEEE, ACM and others reject matplotlib's default, Type 3."""
 _SAVING = RLock()
 
 
 @contextmanager
 def _fonts_for_print() -> Iterator[None]:
-    """These two settings while a file is written; the user's others may change meanwhile in another thread."""
+    """Set these two options while a file is written; another thread may change the user's other options meanwhile."""
     settings: Any = matplotlib.rcParams
     with _SAVING:
         before = {name: settings[name] for name in _FONTS}
@@ -208,7 +207,7 @@ def _fonts_for_print() -> Iterator[None]:
 
 
 class NotebookFigure(Figure):
-    """A figure that shows itself as a notebook cell's value, without pyplot, and is saved with TrueType fonts."""
+    """A figure that is displayed as the value of a notebook cell, without pyplot, and is saved with TrueType fonts."""
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """Save as any figure, with TrueType fonts in PDF and PostScript.
@@ -225,21 +224,21 @@ class NotebookFigure(Figure):
 
 
 class NotebookAxes(Axes):
-    """Axes whose figure shows itself as the value of a notebook's cell."""
+    """Axes whose figure is displayed as the value of a notebook cell."""
 
     def _repr_png_(self) -> bytes:
         return figure_png(self.figure)
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """A figure of some inches that no window or pyplot state knows of; without a layout, its maker places the axes."""
+    """A figure outside pyplot's state, with a size in inches; without a layout, the caller places the axes."""
     figure = NotebookFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def text_figure(text: str, width: float = 9, height: float = 1) -> Figure:
-    """A sentence in the place of a figure, such as why there is none."""
+    """A sentence instead of a figure, such as why there is none."""
     figure = new_figure(width, height)
     figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
     return figure

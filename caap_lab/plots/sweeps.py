@@ -1,4 +1,4 @@
-"""Means over the settings of a sweep, whatever the settings are."""
+"""Means over the settings of a sweep, for all kinds of settings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ AXIS_LABELS = {
 }
 _MEAN, _DEFAULT = "mean ± standard error", "default"
 _STYLES = {_MEAN: LevelStyle(COLOURS[0], "-", MARKERS[0]), _DEFAULT: LevelStyle(ACCENT, "--", MARKERS[1])}
-"""Marks differ in form as well."""
+"""Marks also differ in shape."""
 
 
 def plot_sweep(
@@ -37,9 +37,9 @@ def plot_sweep(
         frame: One row per setting: its label or labels, mean, se.
         axes: The columns of the labels: one, or two for pairs of whole numbers.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the means are, with their unit.
+        label: The quantity of the means, with its unit.
         default: The setting that is marked as the default; a pair if there are two axes.
-        title: Above the axes.
+        title: Title of the axes.
     """
     ax = new_axes(ax, height=3.4)
     if len(axes) == 2:
@@ -48,7 +48,7 @@ def plot_sweep(
         _numbers(frame, axes[0], ax, label, default)
     else:
         _names(frame, axes[0], ax, label, default)
-    if ax.get_legend_handles_labels()[0]:  # pairs without the default have none
+    if ax.get_legend_handles_labels()[0]:  # pairs without the default have no labels
         ax.legend(fontsize=TICK, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
     ax.set_title(for_plot(title), fontsize=TITLE, pad=20)
     return ax
@@ -85,7 +85,7 @@ def _pairs(frame: pd.DataFrame, axes: Sequence[str], ax: Axes, label: str, defau
     rows, cols = (np.arange(frame[axis].min(), frame[axis].max() + 1) for axis in axes)
     cells = frame.pivot(index=axes[0], columns=axes[1], values="mean").reindex(index=rows, columns=cols)
     place = None if default is None else (int(default[0] - rows[0]), int(default[1] - cols[0]))
-    # The second axis counts as the first, but here it is the end of a range.
+    # The second axis is labelled like the first, but here it is the end of a range.
     xlabel = "cutoff (block after the last patched one)" if axes[1] == "cutoff" else AXIS_LABELS.get(axes[1], axes[1])
     ylabel = AXIS_LABELS.get(axes[0], axes[0])
     plot_heat(cells, ax, label=label, highlight=place, xlabel=xlabel, ylabel=ylabel)

@@ -14,7 +14,7 @@ from caap_lab.plots.maps import map_colour_map, outline_patches, plot_map
 from caap_lab.plots.style import TITLE, new_figure
 
 COLUMNS = 5
-"""At most."""
+"""Maximum number of images in a row."""
 
 
 def plot_top_images(
@@ -29,15 +29,15 @@ def plot_top_images(
 
     Args:
         images: The images, of one size.
-        maps: A value for each patch.
+        maps: One value per patch.
         titles: Above each image; its highest value is added.
-        title: Above all.
-        label: What the values are.
+        title: Title of the figure.
+        label: The quantity of the values.
     """
     columns = min(COLUMNS, len(images))
     lines = ceil(len(images) / columns)
     height, width = images.shape[1:3]
-    # A figure of one image is still as wide as its title.
+    # A figure with one image must still be wide enough for its title.
     figure = new_figure(max(4.0, 1.7 * columns + 0.7), (1.7 * height / width + 0.3) * lines + 0.4)
     panels = figure.subplots(lines, columns, squeeze=False)
     highest = float(maps.max()) or 1.0

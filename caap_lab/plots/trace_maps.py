@@ -1,4 +1,4 @@
-"""One small map per layer over the image, with the tokens that are no patches beside it."""
+"""One small map per layer over the image, with the prefix tokens next to it."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -17,23 +17,23 @@ from caap_lab.plots.maps import Pixels, grey
 from caap_lab.plots.style import SIGNED_COLOUR_MAP, TITLE, new_axes
 
 PER_LINE = 6
-"""Pictures beside each other."""
+"""Number of pictures in a row."""
 _PIXELS = 112
 """Height of a picture in the sheet."""
 _GAP, _HEAD, _BESIDE = 10, 18, 4
-"""Pixels between pictures, above them, and between a picture and the squares at its left."""
+"""Pixels between pictures, above them, and between a picture and the squares to its left."""
 
 
 class SheetPlace:
-    """Where the pictures of a sheet are, in its pixels."""
+    """The positions of the pictures in a sheet, in its pixels."""
 
     def __init__(self, layers: int, grid: tuple[int, int], n_prefix: int) -> None:
-        """Lay out pictures of patches.
+        """Arrange pictures of patches.
 
         Args:
             layers: Number of pictures.
             grid: Rows and columns of patches.
-            n_prefix: Tokens beside the patches.
+            n_prefix: Number of prefix tokens.
         """
         self.patch = max(4, _PIXELS // grid[0])
         self.grid, self.n_prefix = grid, n_prefix
@@ -45,7 +45,7 @@ class SheetPlace:
         self.shape = (lines * (self.height + _HEAD), columns * (self.strip + self.width + _GAP) - _GAP)
 
     def corner(self, layer: int) -> tuple[int, int]:
-        """Top and left of a layer's picture, without the squares at its left."""
+        """Top and left of a layer's picture, without the squares to its left."""
         line, column = divmod(layer, PER_LINE)
         return line * (self.height + _HEAD) + _HEAD, column * (self.strip + self.width + _GAP) + self.strip
 
@@ -62,21 +62,21 @@ def plot_trace_maps(
     label: str,
     title: str = "",
 ) -> Axes:
-    """One map per layer on one scale, over the image in grey; prefix tokens are squares at its left.
+    """One map per layer on one scale, over the image in grey; prefix tokens are squares to its left.
 
-    The middle of the limits is no effect: the nearer to it a value is, the more of the image shows. Values beyond the
-    limits have the colour of the end, and the colour bar an arrow there.
+    The middle of the limits is no effect: the nearer a value is to it, the more of the image is visible. Values beyond
+    the limits have the colour of the end, and the colour bar has an arrow there.
 
     Args:
-        maps: Value of each patch; NaN shows the image alone.
-        prefix: Value of each token that is no patch.
-        image: The image under the maps; None draws the values alone.
+        maps: Value of each patch; NaN shows only the image.
+        prefix: Value of each prefix token.
+        image: The image under the maps; None for the values only.
         ax: Axes to draw in; by default those of a new figure.
-        names: Above the pictures.
-        prefix_names: Of the prefix tokens, from the top down.
+        names: Titles of the pictures.
+        prefix_names: Names of the prefix tokens, from top to bottom.
         limits: Values at the two ends of the colours.
-        label: What the values are, with their unit.
-        title: Above all pictures.
+        label: The quantity of the values, with its unit.
+        title: Title above all pictures.
     """
     layers, *grid = maps.shape
     place = SheetPlace(layers, (grid[0], grid[1]), prefix.shape[1])
@@ -84,7 +84,7 @@ def plot_trace_maps(
     low, high = limits
     norm, colours = Normalize(low, high), colormaps[SIGNED_COLOUR_MAP]
     ax = new_axes(ax, 1.35 * width / (_PIXELS + place.strip) + 1.1, 1.35 * height / _PIXELS + 0.5)
-    sheet = np.zeros((height, width, 4), dtype=np.uint8)  # clear between the pictures
+    sheet = np.zeros((height, width, 4), dtype=np.uint8)  # transparent between the pictures
     under = None if image is None else _resized(grey(image), place.height, place.width)
     outlines = []
     for layer in range(layers):
@@ -127,7 +127,7 @@ def _over(
     under: UInt8[np.ndarray, "height width 3"] | None,
     opacity: Float[np.ndarray, "height width"],
 ) -> UInt8[np.ndarray, "height width 4"]:
-    """Colours of values over an image, as pixels; where there is no value, the image alone."""
+    """Colours of values over an image, as pixels; only the image if there is no value."""
     known = np.isfinite(values)[..., None]
     if under is None:
         return np.rint(255 * np.where(known, colours, 0)).astype(np.uint8)

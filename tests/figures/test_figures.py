@@ -278,7 +278,7 @@ def test_galleries_of_ones_own() -> None:
     maps = [cl.attribute(model, scenes, method) for method in ("caap", "ixg_plus")]
     figure = gallery([list(row) for row in zip(*maps, strict=True)])
     assert isinstance(figure, Figure) and len(figure.axes) == 2 * 3
-    with pytest.raises(cl.InputError, match="as many in every row"):
+    with pytest.raises(cl.InputError, match="with the same number of maps"):
         gallery([maps[0], maps[1][:1]])
 
 

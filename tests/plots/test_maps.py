@@ -52,13 +52,13 @@ def test_signed_scores_are_centred_on_zero() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"opacity": 1.5}, "opacity must lie from 0 to 1"),
-        ({"opacity": "half"}, "opacity must lie from 0 to 1, not 'half'"),
+        ({"opacity": 1.5}, "opacity must be from 0 to 1"),
+        ({"opacity": "half"}, "opacity must be from 0 to 1, not 'half'"),
         ({"smooth": "no"}, "smooth must be True or False, not 'no'"),
         ({"bar": "left"}, "bar='left' is not known"),
         ({"limits": (1, 0)}, "the lower one first"),
-        ({"limits": (0.5,)}, "are not the scores at the two ends"),
-        ({"limits": (0, float("nan"))}, "are not the scores at the two ends"),
+        ({"limits": (0.5,)}, "must be the scores at the two ends"),
+        ({"limits": (0, float("nan"))}, "must be the scores at the two ends"),
         ({"colour_map": "viridian"}, "no colour map 'viridian'; nearest: viridis"),
         ({"colour_map": "?"}, "list.matplotlib.colormaps. has all"),
     ],
@@ -170,7 +170,7 @@ def test_galleries() -> None:
         map_range(SCORES, signed=signed, robust=True) for signed in (True, False)
     ]
     for rows in ([], [row._replace(maps=[])], [row, row._replace(maps=[SCORES])]):
-        with pytest.raises(InputError, match="as many in every row"):
+        with pytest.raises(InputError, match="with the same number of maps"):
             plot_gallery(rows, ["first", "second"])
     with pytest.raises(InputError, match=r"cl\.gallery\(rows\) draws attribution maps"):
         plot_gallery([["a map"]], ["first"])  # as it was once called
