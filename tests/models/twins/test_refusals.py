@@ -104,7 +104,7 @@ def test_parts_of_another_kind_are_named() -> None:
         timm_twin(other)
     split = build_original("vit")
     split.vit.layers[0].attention.k_proj = nn.Sequential(nn.Linear(32, 4), nn.Linear(4, 32))
-    with pytest.raises(InputError, match=r"blocks.0.attn.qkv .*Sequential, and a linear"):
+    with pytest.raises(InputError, match=r"blocks.0.attn.qkv .*Sequential, but a linear"):
         timm_twin(split)
     with pytest.raises(InputError, match="LayerNorm with a weight"):
         timm_twin(VisionTransformer(24, 8, 1, 4, 32, 52, norm_layer=partial(nn.LayerNorm, elementwise_affine=False)))
