@@ -99,6 +99,9 @@ def benchmark(
     sets = [open_images(one) if isinstance(one, str) else one for one in given_sets]
     chosen = [_choose(one, images, seed, image_list) for one in sets]
     method_variants = tuple(parse_variant(one) for one in _several(methods))
+    for name, some in (("models", specs), ("methods", method_variants), ("data", sets)):
+        if not some:
+            raise InputError(f"{name} is empty: give one, or several in a list.")
     studies = tuple(
         Study(
             Data(one.source, tuple(sample.name for sample in one), one.chosen, label),

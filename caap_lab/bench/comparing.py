@@ -73,7 +73,9 @@ def compared(result: "BenchmarkResult", to: str, methods: Sequence[str] | None) 
     known = labels_of(result, to)
     if not known:
         labels = _all_labels(result)
-        raise InputError(f"to={to!r} is no method of this result; it has {', '.join(labels)}.{nearest(to, labels)}")
+        raise InputError(
+            f"to={to!r} is no method of this result; it has {', '.join(labels)}.{nearest(str(to), labels)}"
+        )
     wanted = None if methods is None else [*_known(methods, _all_labels(result)), known[0]]
     lines = []
     for one in comparisons(result, wanted):
@@ -196,6 +198,8 @@ def _all_labels(result: "BenchmarkResult") -> list[str]:
 def _known(methods: Sequence[str], labels: list[str]) -> list[str]:
     if isinstance(methods, str):
         methods = [methods]
+    if not methods:
+        raise InputError(f"No methods were chosen; this result has {', '.join(labels)}.")
     for label in methods:
         if label not in labels:
             raise InputError(

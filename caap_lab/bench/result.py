@@ -1,6 +1,6 @@
 """Results of a benchmark: rows, means with standard errors, paired differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -49,8 +49,11 @@ class BenchmarkResult:
             InputError: it is none; or several do not go together.
         """
         if not isinstance(folder, (str, Path)):
+            if not isinstance(folder, Iterable):
+                raise InputError(f"Give the folder of a run, or a list of folders, not {folder!r}.")
+            folder = list(folder)
             if not folder:
-                raise InputError("Give the folders of one run or of several.")
+                raise InputError("No folder was given; give that of a run, or a list of folders.")
             return reduce(cls.join, map(cls.open, folder))
         run = RunFolder(folder)
         return cls(BenchmarkPlan.load(run.plan_path), run.folder)
@@ -69,6 +72,10 @@ class BenchmarkResult:
             InputError: the curves' protocols differ, or a name (of a model, a method, an image) stood for something
                 else in another run, such as other weights.
         """
+        if not isinstance(other, BenchmarkResult):
+            raise InputError(
+                f"join takes another result, not {other!r}. cl.BenchmarkResult.open([FOLDER, FOLDER]) reads folders."
+            )
         first, *rest = dict.fromkeys([self.folder, *self.beside, other.folder, *other.beside])
         return BenchmarkResult(joined([self.plan, other.plan]), first, tuple(rest))
 

@@ -50,7 +50,7 @@ class PatchSets:
         if settings.direction != "insert":
             raise InputError(
                 f"direction={settings.direction!r} is for maps; joint effects of several patches are measured in the "
-                "blank. Leave direction out."
+                "blank, with direction='insert'."
             )
         return cls(model, settings, plan_of(model, settings))
 

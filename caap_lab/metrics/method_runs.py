@@ -46,7 +46,9 @@ class MethodRuns:
         Raises:
             InputError: a method or option is not known or does not run on this model, or a target does not fit.
         """
-        several = [methods] if isinstance(methods, (str, Variant)) else list(methods)
+        several = [methods] if isinstance(methods, (str, Variant)) else methods
+        if not isinstance(several, Sequence):
+            raise InputError(f"methods={methods!r} is not a method or a list of methods, such as ['caap', 'rollout'].")
         if not several:
             raise InputError("No methods were given, such as methods=['caap', 'rollout'].")
         chosen: dict[str, Variant] = {}

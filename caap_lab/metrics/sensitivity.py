@@ -107,7 +107,8 @@ class SensitivityCheck(LabelledResult):
 
     @property
     def _noise(self) -> str:
-        return f"{self.data.attrs['samples']} draws of noise up to {self.data.attrs['radius']:.3g}"
+        samples = self.data.attrs["samples"]
+        return f"{samples} draw{'s' * (samples != 1)} of noise up to {self.data.attrs['radius']:.3g}"
 
     @property
     def _counted(self) -> str:

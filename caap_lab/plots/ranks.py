@@ -1,4 +1,4 @@
-"""Methods by their mean rank over images, with bars that join those that cannot be told apart."""
+"""Methods by their mean rank over images, with bars that join methods without a significant difference."""
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,13 @@ from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, HIGHLIGHT, new_axes, style_axes
 
 _WIDTH, _HEAD, _ROW = 3.35, 0.85, 0.135
-"""Inches: of a paper's column; above and below the methods; of a method."""
+"""Inches: width of a paper's column; height above and below the methods; height per method."""
+_LETTERS, _LETTER = 24, 0.055
+"""Letters of the longest name that a column has room for, and inches for each further one."""
 _NAME = 6.5
-"""Size of letters in points: no smaller than publishers ask for, at this width."""
+"""Font size in points: the minimum that publishers require, at this width."""
 _BAR = 0.03
-"""From one bar to the next, as a part of the axes' width."""
+"""Distance from one bar to the next, as a fraction of the axes' width."""
 
 
 def plot_ranks(
@@ -23,17 +25,18 @@ def plot_ranks(
     """One point per method at its mean rank, the best on top, with a bar of one standard error to both sides.
 
     The bars on the right join methods whose mean ranks differ by less than the critical difference: no two methods of
-    one bar can be told apart, and of two methods that share no bar the upper one is better.
+    one bar are distinguishable, and of two methods without a common bar the upper one is better.
 
     Args:
         frame: One row per method: `method`, `mean_rank` and its standard error `se`.
-        difference: The critical difference, in ranks; NaN where there is none, as for one method alone.
-        highlighted: The method, in any case, with a star, and a band as wide as the critical difference to both sides.
-        title: Above the axes.
-        ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper.
+        difference: The critical difference, in ranks; NaN if there is none, as for a single method.
+        highlighted: The method drawn with a star, and with a band as wide as the critical difference to both sides.
+        title: Title of the axes.
+        ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper, or wider for long names.
     """
     table = frame.sort_values("mean_rank", kind="stable", ignore_index=True)
-    ax = new_axes(ax, _WIDTH, _HEAD + _ROW * len(table))
+    longer = max(0, max(len(str(name)) for name in table["method"]) - _LETTERS)
+    ax = new_axes(ax, _WIDTH + _LETTER * longer, _HEAD + _ROW * len(table))
     means, places = table["mean_rank"].to_numpy(float), np.arange(len(table))
     chosen = [str(name).lower() == highlighted.lower() for name in table["method"]]
     for mean, error, place, star in zip(means, table["se"], places, chosen, strict=True):
@@ -45,8 +48,10 @@ def plot_ranks(
         if star and not np.isnan(difference):
             ax.axvspan(mean - difference, mean + difference, color="0.93", linewidth=0, zorder=0)
     known = np.concatenate([means - table["se"], means + table["se"]])
-    room = 0.04 * max(np.ptp(known), 1.0)
-    ax.set_xlim(max(known.min(), 1.0) - room, known.max() + room)
+    low = max(known.min(), 1.0)
+    high = max(known.max(), low + 1)  # a rank at least, or ticks would lie between ranks
+    room = 0.04 * (high - low)
+    ax.set_xlim(low - room, high + room)
     ax.set_yticks(places, [for_plot(str(name)) for name in table["method"]])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -68,11 +73,11 @@ def plot_ranks(
 
 
 def joining_bars(ranks: Float[np.ndarray, " method"], difference: float) -> list[tuple[int, int]]:
-    """First and last place of each bar: as many methods as lie within the critical difference, none inside another.
+    """First and last index of each bar: all methods within the critical difference, without bars inside another bar.
 
     Args:
         ranks: Mean ranks in rising order.
-        difference: From which on two methods are told apart.
+        difference: Minimum difference at which two methods are distinguishable.
     """
     bars: list[tuple[int, int]] = []
     for first, rank in enumerate(ranks):
@@ -83,7 +88,7 @@ def joining_bars(ranks: Float[np.ndarray, " method"], difference: float) -> list
 
 
 def _columns(bars: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
-    """Each bar with the first column where it has room."""
+    """Each bar with the first column in which there is room for it."""
     ends: list[int] = []
     placed = []
     for bar in bars:

@@ -1,4 +1,4 @@
-"""How far maps stay what they were while a model's weights are shuffled, group by group."""
+"""Similarity of maps to the original ones while a model's weights are shuffled, group by group."""
 
 from collections.abc import Sequence
 
@@ -11,23 +11,23 @@ from caap_lab.plots.spans import CORRELATION
 from caap_lab.plots.style import TICK, level_styles, new_axes
 
 MOST_LINES = 9
-"""Methods up to which each has a line; more are rows of a heat map."""
+"""Maximum number of methods drawn as lines; more are rows of a heat map."""
 TRAINED = "none"
-"""The step before the first: nothing is shuffled."""
+"""The step before the first one, with nothing shuffled."""
 
 
 def plot_shuffled(
     frame: pd.DataFrame, steps: Sequence[str], ax: Axes | None = None, *, label: str, xlabel: str, title: str = ""
 ) -> Axes:
-    """One line per method over the steps; of many methods, a heat map with one row per method.
+    """One line per method over the steps; for many methods, a heat map with one row per method.
 
     Args:
         frame: One row per method and step, with the columns method, step, mean and se.
-        steps: Their names, in order.
+        steps: Names of the steps, in order.
         ax: Axes to draw in; by default those of a new figure.
-        label: What the means are.
-        xlabel: What the steps are.
-        title: Above the axes.
+        label: The quantity of the means.
+        xlabel: Label of the steps.
+        title: Title of the axes.
     """
     methods = list(dict.fromkeys(frame["method"]))
     if len(methods) > MOST_LINES:
@@ -37,7 +37,8 @@ def plot_shuffled(
         ax.tick_params(axis="x", labelrotation=90)
         return ax
     places = {step: place for place, step in enumerate(steps, start=1)}
-    first = pd.DataFrame({"method": methods, "place": 0, "mean": 1.0, "se": 0.0})
+    ranked = frame.dropna(subset=["mean"])["method"].unique()  # constant maps have no ranks, not even with themselves
+    first = pd.DataFrame({"method": ranked, "place": 0, "mean": 1.0, "se": 0.0})
     rows = pd.concat([first, frame.assign(place=frame["step"].map(places))], ignore_index=True)
     ax = plot_lines(
         rows,
@@ -55,5 +56,6 @@ def plot_shuffled(
     ax.axhline(0, color="0.4", linewidth=0.8, zorder=1)
     ax.set_xticks(range(len(steps) + 1), [TRAINED, *steps], rotation=60, ha="right", rotation_mode="anchor")
     ax.tick_params(labelsize=TICK)
-    ax.legend(fontsize=TICK, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    if len(ranked):
+        ax.legend(fontsize=TICK, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

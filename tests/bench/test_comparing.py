@@ -123,6 +123,15 @@ def test_what_is_not_there_is_refused_in_words(result: cl.BenchmarkResult) -> No
         result.compare(to="cap")
     with pytest.raises(cl.InputError, match=r"methods='tom' is not in this result; it has .*Nearest: tam"):
         result.ranks(methods=["tom"])
+    for call in (result.compare, result.ranks, result.plot_ranks):
+        with pytest.raises(cl.InputError, match="No methods were chosen; this result has CAAP"):
+            call(methods=[])
+    with pytest.raises(cl.InputError, match="to=None is no method of this result"):
+        result.compare(to=None)  # type: ignore[arg-type]
+    with pytest.raises(cl.InputError, match="join takes another result, not 'run'"):
+        result.join("run")  # type: ignore[arg-type]
+    with pytest.raises(cl.InputError, match="a list of folders, not 3"):
+        cl.BenchmarkResult.open(3)  # type: ignore[arg-type]
     with pytest.raises(cl.InputError, match="metric='saco' is not in this result; it has deletion"):
         result.plot_ranks("saco")
     with pytest.raises(cl.InputError, match="model='A' is not in this result; it has demo"):
@@ -185,6 +194,9 @@ def test_a_run_is_read_while_another_process_is_at_work(tmp_path: Path) -> None:
             metrics=["localisation"], **options,
         )  # fmt: skip
 
+    for empty in ("models", "methods", "data"):
+        with pytest.raises(cl.InputError, match=f"{empty} is empty: give one"):
+            cl.benchmark(**{"models": "demo", "methods": "caap", "data": "demo:single"} | {empty: {}}, out=tmp_path)
     with pytest.raises(cl.InputError, match="compute=False reads the folder of a run"):
         call(["rollout"], compute=False)
     assert not (tmp_path / "run").exists()

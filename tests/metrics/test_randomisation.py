@@ -119,6 +119,7 @@ def test_bad_input_is_refused_before_anything_runs(model: cl.HookedViT, images: 
         (["caap:cutof=2"], {}, "caap has no option 'cutof'"),
         (["rollout", "rollout"], {}, "'rollout' stands twice"),
         ([], {}, "No methods were given"),
+        (None, {}, "methods=None is not a method or a list"),
         (["rollout"], {"order": "top"}, "order='top' is not known"),
         (["rollout"], {"seed": -1}, "seed=-1"),
         (["rollout"], {"batch_size": 0}, "batch_size"),

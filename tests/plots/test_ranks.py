@@ -51,3 +51,18 @@ def test_thirty_methods_fit_a_column_of_a_paper() -> None:
     )
     assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(boxes))
     assert min(box.x0 for box in boxes) >= 0
+
+
+def test_long_names_leave_room_for_the_ranks() -> None:
+    names = ['rank_sum:first="caap:cutoff=3,attention=cached"', "caap"]
+    ax = plot_ranks(pd.DataFrame({"method": names, "mean_rank": [1.4, 1.6], "se": 0.1}), 0.5, title="InsDel, n = 64")
+    assert isinstance(ax.figure, Figure)
+    ax.figure.draw_without_rendering()
+    assert ax.xaxis.label.get_window_extent().x1 <= ax.figure.bbox.x1
+    assert min(text.get_window_extent().x0 for text in ax.get_yticklabels()) >= 0
+
+
+def test_ticks_of_one_method_are_ranks() -> None:
+    ax = plot_ranks(pd.DataFrame({"method": ["caap"], "mean_rank": [1.0], "se": [0.0]}), float("nan"))
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1.0, 2.0]

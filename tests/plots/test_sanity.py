@@ -23,3 +23,12 @@ def test_few_methods_are_lines_and_many_are_rows(count: int, lines: bool) -> Non
         assert texts == steps
         assert ax.collections[0].get_array().shape == (count, len(steps))
         assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"method {m}" for m in range(count)]
+
+
+def test_constant_maps_have_no_point_either_where_nothing_is_shuffled() -> None:
+    rows = [
+        {"method": name, "step": "head", "mean": mean, "se": mean} for name, mean in (("a", float("nan")), ("b", 0.5))
+    ]
+    ax = plot_shuffled(pd.DataFrame(rows), ["head"], label="similarity", xlabel="shuffled")
+    assert [line.get_label() for line in ax.get_lines()][:1] == ["b"]
+    assert plot_shuffled(pd.DataFrame(rows[:1]), ["head"], label="similarity", xlabel="shuffled").get_legend() is None
