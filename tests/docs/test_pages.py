@@ -94,4 +94,4 @@ def test_lines_of_other_tools_are_counted() -> None:
         stated = [int(n) for cell in rows[tool] for n in re.findall(r"^ (\d+) lines?\b", cell)]
         blocks = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
         counted = [sum(not re.match(r"import |from |$", line) for line in block.splitlines()) for block in blocks]
-        assert stated == counted, tool
+        assert sorted(stated) == sorted(counted), tool  # what sets a model up comes first in a section
