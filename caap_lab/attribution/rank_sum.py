@@ -133,7 +133,7 @@ class _Sum:
 RANK_SUM_METHOD = Method(
     name="rank_sum",
     family="combination",
-    source="CAAP and LibraGrad, by ranks; see the docs, page CAAP",
+    source="CAAP and LibraGrad, by ranks; see the docs, page Methods",
     needs="what its two parts need",
     forwards=Passes(_Sum(backwards=False), "those of both; about 6"),
     backwards=Passes(_Sum(backwards=True), "those of both; 1"),

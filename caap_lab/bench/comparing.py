@@ -82,7 +82,7 @@ def compared(result: "BenchmarkResult", to: str, methods: Sequence[str] | None) 
         reference = next((label for label in known if label in one.values), None)
         if reference is None:
             continue
-        others = one.values.drop(columns=reference)
+        others = one.values.drop(columns=[label for label in labels_of(result, reference) if label in one.values])
         paired = one.column.factor * (others.to_numpy() - one.values[[reference]].to_numpy())
         p = _p_values(paired)
         corrected = holm(p)
@@ -186,8 +186,9 @@ def _verdict(difference: float, p: float, column: MetricColumn) -> str:
 def labels_of(result: "BenchmarkResult", to: str) -> list[str]:
     """Labels that a text may mean, in order: the label itself, else those of the method of that name."""
     methods = [method for study in result.plan.studies for method in study.methods]
-    if any(method.label == to for method in methods):
-        return [to]
+    same = {method.text for method in methods if method.label == to}
+    if same:  # a joined run may have it under another label
+        return list(dict.fromkeys([to, *(method.label for method in methods if method.text in same)]))
     return list(dict.fromkeys(method.label for method in methods if method.name == to))
 
 

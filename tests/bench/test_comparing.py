@@ -128,7 +128,7 @@ def test_what_is_not_there_is_refused_in_words(result: cl.BenchmarkResult) -> No
             call(methods=[])
     with pytest.raises(cl.InputError, match="to=None is no method of this result"):
         result.compare(to=None)  # type: ignore[arg-type]
-    with pytest.raises(cl.InputError, match="join takes another result, not 'run'"):
+    with pytest.raises(cl.InputError, match="join needs another result, not 'run'"):
         result.join("run")  # type: ignore[arg-type]
     with pytest.raises(cl.InputError, match="a list of folders, not 3"):
         cl.BenchmarkResult.open(3)  # type: ignore[arg-type]
@@ -160,6 +160,18 @@ def test_results_of_several_folders_are_read_as_one(tmp_path: Path) -> None:
     shared = both.to_dataframe()
     shared = shared[(shared["method"] == "grad_cam") & (shared["study"] == 0)]
     np.testing.assert_array_equal(shared["insdel"], first[first["method"] == "grad_cam"]["insdel"])
+
+
+def test_a_method_with_two_labels_is_one_to_compare_with(tmp_path: Path) -> None:
+    other = replace(study(("CAAP=caap", "tam")), data=Data("demo:two", IMAGES, "all"))
+    studies = (study(("caap", "grad_cam")), study(("CAAP=caap", "tam")), other)
+    found = filled(BenchmarkPlan(studies), tmp_path / "run").compare(to="caap")
+    lines = found[found["metric"] == "insdel"]
+    assert list(zip(lines["data"], lines["method"], lines["to"], strict=True)) == [
+        ("demo:single", "grad_cam", "caap"),
+        ("demo:single", "tam", "caap"),
+        ("demo:two", "tam", "CAAP"),
+    ]
 
 
 def test_results_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
