@@ -80,6 +80,8 @@ def quantus_inputs(
     """
     check_kind(model, "quantus_inputs", tuple(KINDS))
     check_choice("upsampling", upsampling, tuple(MODES))
+    if not isinstance(method, (str, Variant)):
+        raise InputError(f"method={method!r} is not one method, such as 'caap' or 'caap:cutoff=3'.")
     if batch_size is not None:
         check_count("batch_size", batch_size)
     if model.dtype != torch.float32:

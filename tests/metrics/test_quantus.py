@@ -55,6 +55,8 @@ def test_what_quantus_cannot_read_is_refused(model: cl.HookedViT, images: torch.
         cl.quantus_inputs(model, images[0], "rollout", cl.contrast(1, 2))
     with pytest.raises(InputError, match="upsampling='nearest' is not known"):
         cl.quantus_inputs(model, images[0], "rollout", upsampling="nearest")
+    with pytest.raises(InputError, match=r"method=\['caap', 'rollout'\] is not one method"):
+        cl.quantus_inputs(model, images[0], ["caap", "rollout"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Nearest: rollout"):
         cl.quantus_inputs(model, images[0], "rolout")
     with pytest.raises(InputError, match=r"in float32, and vit_base_patch16_224 is in torch\.float64"):
