@@ -1,1 +1,1 @@
-"""Training: classifiers for data sets of one's own, and the bundled demo models."""
+"""Training: classifiers for custom data sets, and the bundled demo models."""

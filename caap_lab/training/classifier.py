@@ -33,18 +33,18 @@ _MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier in its folder, as training.json tells of it."""
+    """A classifier in its folder, as described by training.json."""
 
     folder: Path
     card: dict[str, Any]
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Share of photos classified correctly, by "training", "held-out" and, where there is one, "test"."""
+        """Fraction of photos classified correctly, by "training", "held-out" and, if there is a test split, "test"."""
         return {part: counts["right"] / counts["photos"] for part, counts in self.card["accuracy"].items()}
 
     def __str__(self) -> str:
-        """What it was trained on, and how well it does."""
+        """The training data, and the accuracy."""
         parts = [
             f"{counts['right'] / counts['photos']:.1%} of {counts['photos']} {part} photos"
             for part, counts in self.card["accuracy"].items()
@@ -59,14 +59,14 @@ class TrainedClassifier:
         )
 
     def _began(self) -> str:
-        """What fine-tuning has changed."""
+        """The accuracy before fine-tuning, as text."""
         if self.card["settings"]["mode"] == "linear":
             return ""
         linear = min(self.card["regularisation"], key=lambda one: one["loss"])
         return f"; before fine-tuning, the linear classifier had {linear['accuracy']:.1%} of the held-out photos"
 
     def _name(self) -> str:
-        """The folder as `load_model` takes it: a bare "demo" would be the bundled model."""
+        """The folder as `load_model` accepts it: a bare "demo" would be the bundled model."""
         name = str(self.folder)
         return name if os.sep in name else f"./{name}"
 
@@ -85,39 +85,40 @@ def train_classifier(
     seed: int = 0,
     progress: bool = True,
 ) -> TrainedClassifier:
-    """Train a classifier, and write it as a folder that `load_model` opens; run it again to go on after a stop.
+    """Train a classifier, and write a folder that `load_model` opens; the same call resumes training after a stop.
 
     A tenth of the training photos of each class is held out. "linear" is multinomial logistic regression on the feature
-    that the model's own head reads, of each photo as `load_model` preprocesses it: held-out photos choose the strength
-    of its regularisation, and the classifier that is written is then fitted to all training photos. "full" goes on from
-    a linear classifier of the photos that are not held out and trains all weights on these: AdamW, half a cosine, label
+    that the model's own head reads, with photos preprocessed as by `load_model`: held-out photos determine the strength
+    of its regularisation, and the final classifier is then fitted to all training photos. "full" starts from a linear
+    classifier of the photos that are not held out and trains all weights on these: AdamW, half a cosine, label
     smoothing 0.1, random crops and mirroring, after Kumar et al. 2022 (arXiv 2202.10054).
 
     Args:
         model: A name or folder for `load_model`, with options as text ("vit_base_patch16_224:checkpoint=FILE"). Its
             own classifier is not used.
-        data: What `open_images` opens, with labels. "pet:PATH" and "food101:PATH" are trained on their lists of
-            training photos, and tested on their test photos.
+        data: What `open_images` opens, with labels. "pet:PATH" and "food101:PATH" use their lists of training photos,
+            and their test photos for the test.
         out: The classifier's folder.
         mode: "linear" or "full".
-        epochs: How often "full" sees each photo.
-        learning_rate: The highest of "full".
-        batch_size: Photos that run at once; a step of "full" is one batch.
-        device: Where the model runs, such as "cuda".
-        workers: Processes that read photos; by default none beside a CPU's own work, else one a core and 16 at most.
-        seed: Of which photos are held out, and of the order and the crops of "full".
+        epochs: Number of passes of "full" over the photos.
+        learning_rate: Maximum learning rate of "full".
+        batch_size: Number of photos that run at once; a step of "full" is one batch.
+        device: Device of the model, such as "cuda".
+        workers: Processes that read photos; by default none if the model runs on the CPU, otherwise one per core, at
+        most 16.
+        seed: Seed of the choice of held-out photos, and of the order and the crops of "full".
         progress: Show progress bars.
 
     Returns:
-        The classifier with its accuracy; at once, if the folder holds this very classifier already.
+        The classifier with its accuracy; without training, if the folder already contains this classifier.
 
     Raises:
-        InputError: something cannot be used; the message says what.
+        InputError: an argument or a photo cannot be used; the message explains why.
     """
     place = as_device(device)
     schedule = _checked(mode, epochs, learning_rate, batch_size, seed)
     if workers is not None and (not is_whole(workers) or workers < 0):
-        raise InputError(f"workers must be a whole number from 0 on, not {workers!r}.")
+        raise InputError(f"workers must be a whole number of at least 0, not {workers!r}.")
     reading = Reading(batch_size, _default_workers(place) if workers is None else workers, progress)
     photos = open_training_data(data)
     backbone = open_backbone(model, place)
@@ -145,7 +146,7 @@ class _Training:
     schedule: Schedule
 
     def run(self, mode: str) -> dict[str, Any]:
-        """Train, and leave the classifier in the backbone; returns what there is to say of it."""
+        """Train, and leave the classifier in the backbone; returns the results for training.json."""
         features, digests = self._features(self.photos.training, "training")
         test = None if self.photos.test is None else self._features(self.photos.test, "test")
         labels = torch.from_numpy(labels_of(self.photos.training)).to(features.device)
@@ -185,7 +186,7 @@ class _Training:
     def _head(
         self, features: torch.Tensor, labels: torch.Tensor, rest: np.ndarray, held: np.ndarray, all_photos: bool
     ) -> tuple[LinearHead, list[Tried]]:
-        """The linear classifier of all photos or of those that are not held out, found once and kept."""
+        """The linear classifier of all photos or of those that are not held out, fitted once and stored."""
         kept = self.folder.kept("head")
         if kept is not None:
             tensors, tried = kept
@@ -213,13 +214,13 @@ def _checked(mode: str, epochs: int, learning_rate: float, batch_size: int, seed
         raise InputError(f"learning_rate={learning_rate!r} must be above 0 and below 1; usual are 1e-5 to 1e-4.")
     if mode == "linear" and (epochs != EPOCHS or learning_rate != LEARNING_RATE):
         raise InputError(
-            "epochs and learning_rate go with mode 'full'; a linear classifier is fitted until it is best."
+            "epochs and learning_rate are only for mode 'full'; a linear classifier is fitted to convergence."
         )
     return Schedule(epochs, float(learning_rate), batch_size, seed)
 
 
 def _settings(backbone: Backbone, photos: TrainingData, mode: str, schedule: Schedule) -> dict[str, Any]:
-    """All that decides the weights, and the texts that say what it is."""
+    """All settings that determine the weights, and texts that describe them."""
     test = {} if photos.test is None else {"tested on": photos.test.source}
     full = {
         "epochs": schedule.epochs,

@@ -1,4 +1,4 @@
-"""The photos that a classifier is trained and tested on, and what they have to be."""
+"""The photos for training and testing a classifier, and their checks."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
 
 _TRAINING_LISTS = {"pet": ("oxford-iiit-pet", "annotations/trainval.txt"), "food101": ("food-101", "meta/train.txt")}
-"""By kind: the folder that the layout may lie in, and its list of training photos (`open_images` reads another)."""
+"""By kind: the folder that may contain the data set, and its list of training photos (`open_images` reads another)."""
 _LABELS = "?labels="
 _HELD_OUT = 0.1
 _SHOWN = 3
@@ -23,11 +23,11 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Photos with classes, those to learn from and those to test on."""
+    """Photos with classes, for training and for testing."""
 
     training: ImageSet
     test: ImageSet | None
-    """None where the data set has no test split of its own."""
+    """None if the data set has no test split."""
 
     @property
     def class_names(self) -> ClassNames:
@@ -37,13 +37,13 @@ class TrainingData:
 
     @property
     def digest(self) -> str:
-        """Hash of all names of photos, their labels and the classes; no photo is read."""
+        """Hash of the names of all photos, their labels and the classes; no photo is read."""
         lists = [[(s.name, s.label) for s in images] for images in (self.training, self.test) if images is not None]
         names = self.class_names
         return pieces_digest([json.dumps([lists, names.names, names.ids])])
 
     def held_out(self, seed: int) -> Int[np.ndarray, " held"]:
-        """Places of a tenth of the training photos of each class, at least one, in sorted order."""
+        """Indices of a tenth of the training photos of each class, at least one, in sorted order."""
         rng = np.random.Generator(np.random.PCG64([seed, 0]))
         labels = labels_of(self.training)
         places: list[int] = []
@@ -67,8 +67,8 @@ def open_training_data(data: str) -> TrainingData:
         data: What `open_images` opens.
 
     Raises:
-        InputError: it cannot be opened, photos have no label, a class has less than two photos, or test photos are
-            among those to train on.
+        InputError: it cannot be opened, photos have no label, a class has fewer than two photos, or test photos are
+            among the training photos.
     """
     training, test = _splits(data)
     _check_labels(training)
@@ -86,14 +86,14 @@ def _splits(data: str) -> tuple[ImageSet, ImageSet | None]:
     if mark:  # the user's own list of training photos
         try:
             return images, open_images(f"{kind}:{folder}")
-        except InputError:  # without the list of test photos nothing is tested
+        except InputError:  # without the list of test photos there is no test
             return images, None
     inner, name = _TRAINING_LISTS[kind]
     files = [Path(place) / name, Path(place) / inner / name]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise InputError(
-            f"{place} has no {name}, the list of its training photos. Get it where the data set is published, or give "
+            f"{place} has no {name}, the list of its training photos. Download it from the data set's site, or use "
             f"another list of photos to train on: {kind}:{place}{_LABELS}FILE."
         )
     return open_images(images.source, labels=found), images
@@ -104,22 +104,21 @@ def _check_labels(images: ImageSet) -> None:
     if without or images.class_names is None:
         raise InputError(
             f"{len(without)} of {len(images)} images of {images.source} have no label, such as {without[0]}. A "
-            "classifier is trained on classes: put each class's photos into a folder of its own, or list their labels "
+            "classifier needs classes: put the photos of each class into a separate folder, or list their labels "
             "in labels.json."
         )
     names = images.class_names
     count = Counter(labels_of(images).tolist())
     beyond = max(count)
     if beyond >= len(names):
-        raise InputError(f"{images.source} has the label {beyond}, and counts {len(names)} classes, from 0 on.")
+        raise InputError(f"{images.source} has the label {beyond}, but only {len(names)} classes, counted from 0.")
     if len(names) < 2:
-        raise InputError(f"{images.source} has the one class {names.name(0)!r}; a classifier needs two at least.")
+        raise InputError(f"{images.source} has only the class {names.name(0)!r}; a classifier needs at least two.")
     few = [names.name(label) for label in range(len(names)) if count[label] < 2]
     if few:
         raise InputError(
-            f"{len(few)} of {len(names)} classes of {images.source} have less than two photos: {_list(few)}. One photo "
-            "is trained on and one is held out at least. Add photos, or open a data set that counts the other classes "
-            "alone."
+            f"{len(few)} of {len(names)} classes of {images.source} have fewer than two photos: {_list(few)}. One is "
+            "needed for training, one is held out. Add photos, or open a data set with only the other classes."
         )
 
 
@@ -128,14 +127,14 @@ def _check_test(training: ImageSet, test: ImageSet) -> None:
     shared = [sample.name for sample in training if sample.name in tested]
     if shared:
         raise InputError(
-            f"{len(shared)} of {len(training)} photos in {training.source} are test photos too: {_list(shared)}. What "
-            "is measured on test photos would then say nothing. Train on others: without ?labels=, the data set's own "
-            "list is taken."
+            f"{len(shared)} of {len(training)} photos in {training.source} are also test photos: {_list(shared)}. "
+            "Accuracy on test photos would then be meaningless. Use other photos: without ?labels=, the data set's own "
+            "list is used."
         )
     if training.class_names != test.class_names:
         raise InputError(
-            f"{training.source} and {test.source} do not count the same classes, so that one of their lists is not the "
-            "data set's."
+            f"{training.source} and {test.source} do not have the same classes, so one of their lists does not belong "
+            "to the data set."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a model makes of every photo of a set, computed once and kept, so that a stopped run goes on."""
+"""The features of all photos of a set, computed once and stored, so that a stopped run can resume."""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from caap_lab.training.classifier_folder import TrainingFolder
 from caap_lab.training.classifier_reading import Reading, pixels_of, read_photos
 
 _SHARD = 256
-"""Photos in a file: what Ctrl-C loses at most; some seconds on a GPU, about a minute of a ViT-B/16 on a CPU."""
+"""Photos per file, which is the most that Ctrl-C loses: seconds on a GPU, about a minute of a ViT-B/16 on a CPU."""
 _SHOWN = 5
 
 
@@ -24,13 +24,13 @@ def compute_features(
     Args:
         backbone: The model, on its device.
         images: The photos.
-        part: What their files are called.
+        part: Name of their files.
         reading: How they are read.
-        folder: Where features are kept.
+        folder: Folder in which features are stored.
 
     Raises:
-        InputError: photos cannot be read; all have been looked at by then, and what was computed before the first of
-            them is kept.
+        InputError: photos cannot be read; raised after all have been checked, and features of the photos before the
+            first of them are stored.
     """
     backbone.body.eval()
     shards = [range(start, min(start + _SHARD, len(images))) for start in range(0, len(images), _SHARD)]
@@ -54,7 +54,7 @@ def _compute(
     reading: Reading,
     folder: TrainingFolder,
 ) -> None:
-    """Compute and keep shards, all from one stream of photos: processes that read are started once."""
+    """Compute and store shards, all from one stream of photos, so that reading processes are started only once."""
     device = next(backbone.body.parameters()).device
     places = [place for shard in shards for place in shard]
     waiting = iter(shards)
@@ -76,7 +76,7 @@ def _compute(
                     problems[images[place].name] = photo.problem
             done += len(photos)
             bar.update(len(photos))
-            if problems:  # what remains is only looked at
+            if problems:  # the remaining photos are only checked
                 continue
             new = backbone.features(pixels_of(photos, device)).float().cpu()
             features = torch.cat([features, new]) if len(features) else new
@@ -94,6 +94,6 @@ def _unreadable(images: ImageSet, problems: dict[str, str]) -> InputError:
     more = len(problems) - _SHOWN
     return InputError(
         f"{len(problems)} of {len(images)} photos of {images.source} cannot be read: {some}"
-        f"{f'; and {more} more' if more > 0 else ''}. Get these files again, or take them out of the data set. "
-        "What was computed before the first of them is kept."
+        f"{f'; and {more} more' if more > 0 else ''}. Restore these files, or remove them from the data set. "
+        "Features of the photos before the first of them are stored."
     )

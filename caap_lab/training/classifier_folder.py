@@ -1,9 +1,9 @@
-"""The folder of a trained classifier: a model as timm saves it, how it was trained, and what a stopped run has done.
+"""The folder of a trained classifier: a model as timm saves it, a record of the training, and its unfinished state.
 
-training.json          what was asked for, and, when all is done, the measured accuracy
-config.json            architecture, preprocessing and class names, as timm has them on the Hugging Face hub
+training.json          the settings and, after the training, the measured accuracy
+config.json            architecture, preprocessing and class names, as in timm's files on the Hugging Face hub
 model.safetensors      weights
-unfinished/            features and epochs so far; gone when all is done
+unfinished/            features and epochs so far; removed after the training
 """
 
 import json
@@ -26,15 +26,15 @@ from caap_lab.models.classes import ClassNames
 from caap_lab.models.load import load_model
 from caap_lab.training.classifier_backbone import Backbone
 
-_AGAIN = "delete the folder, or give another --out"
+_AGAIN = "delete the folder, or use another --out"
 _SHOWN_FOR = {"weights": "model", "photos": "data"}
 """Hashes, and the setting whose text is shown for them."""
 _TEXTS = ("model", "data", "tested on")
-"""Settings that may be written in another way, or tell of files that have been moved: their hashes count."""
+"""Settings with several spellings, or that name files that may have moved: their hashes count."""
 
 
 class TrainingFolder:
-    """Where a classifier is written, and what a stopped training of it left."""
+    """The folder of a classifier, and the state that a stopped training left in it."""
 
     def __init__(self, out: str | Path) -> None:
         self.path = Path(out).expanduser()
@@ -43,13 +43,13 @@ class TrainingFolder:
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Keep other processes out, and the folder for this one training.
+        """Context that locks the folder for this training.
 
         Args:
-            settings: All that decides the weights.
+            settings: All settings that determine the weights.
 
         Raises:
-            InputError: the folder holds something else, or another process is at work in it.
+            InputError: the folder contains something else, or another process uses it.
         """
         self._check(settings)
         if self.finished:
@@ -62,7 +62,9 @@ class TrainingFolder:
                     self.write_card({"settings": dict(settings)})
                 yield
         except Timeout:
-            raise InputError(f"Another process trains in {self.path}; wait for it, or give another --out.") from None
+            raise InputError(
+                f"Another process is training in {self.path}; wait for it, or use another --out."
+            ) from None
 
     @property
     def finished(self) -> bool:
@@ -70,7 +72,7 @@ class TrainingFolder:
         return "accuracy" in self.read_card()
 
     def read_card(self) -> dict[str, Any]:
-        """What training.json says; nothing if there is none yet."""
+        """The content of training.json; empty if there is none yet."""
         if not self.card.exists():
             return {}
         card: dict[str, Any] = read_json(self.card, {"settings": {str: True}}, _AGAIN)
@@ -83,35 +85,35 @@ class TrainingFolder:
 
     def _check(self, settings: Mapping[str, Any]) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path} is a file; give a folder.")
+            raise InputError(f"--out {self.path} is a file; use a folder.")
         card = self.read_card()
         if not card:
             there = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
             others = sorted(name for name in there if name != self.unfinished.name and not name.startswith("."))
             if others:
                 raise InputError(
-                    f"{self.path} holds other files already ({', '.join(others[:3])}{', ...' * (len(others) > 3)}); "
-                    "give a new folder as --out."
+                    f"{self.path} already contains other files ({', '.join(others[:3])}{', ...' * (len(others) > 3)}); "
+                    "use a new folder as --out."
                 )
             return
         before = card["settings"]
         differ = [name for name in settings if name not in _TEXTS and name in before and before[name] != settings[name]]
         if differ:
             shown = dict.fromkeys(_SHOWN_FOR.get(name, name) for name in differ)
-            told = ", ".join(f"{name} is {before.get(name)} there and {settings.get(name)} here" for name in shown)
+            told = ", ".join(f"{name} is {before.get(name)} there but {settings.get(name)} here" for name in shown)
             changed = [name for name in shown if before.get(name) == settings.get(name)]
-            told += f" (of the same name, with another content: {', '.join(changed)})" if changed else ""
-            raise InputError(f"{self.path} holds another training: {told}. To train anew, {_AGAIN}.")
+            told += f" (with the same name but different content: {', '.join(changed)})" if changed else ""
+            raise InputError(f"{self.path} contains another training: {told}. To train again, {_AGAIN}.")
 
     # -- what is kept between runs -------------------------------------------------------------------------------
 
     def keep(self, name: str, tensors: dict[str, Tensor], about: Any) -> None:
-        """Write tensors, with a note as JSON, to go on from after a stop."""
+        """Write tensors, with a note as JSON, from which training resumes after a stop."""
         with atomic_path(self.unfinished / f"{name}.safetensors") as part:
             save_tensors(tensors, part, {"about": json.dumps(about)})
 
     def kept(self, name: str) -> tuple[dict[str, Tensor], Any] | None:
-        """What `keep` has written; None if there is nothing.
+        """The tensors and the note written by `keep`; None if there are none.
 
         Raises:
             InputError: the file is damaged.
@@ -124,13 +126,13 @@ class TrainingFolder:
                 about = json.loads((file.metadata() or {})["about"])
                 return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118  # it is no dict
         except (SafetensorError, KeyError, ValueError) as error:
-            raise InputError(f"{path} is damaged ({error}); delete it, and what it held is computed again.") from None
+            raise InputError(f"{path} is damaged ({error}); delete it, and its content is computed again.") from None
 
     def finish(self, backbone: Backbone, names: ClassNames, card: Mapping[str, Any]) -> HookedModel:
-        """Write the model, open it again, and remove what is no longer needed; returns the model as opened.
+        """Write the model, open it again, and remove files that are no longer needed; returns the opened model.
 
         Raises:
-            RuntimeError: the model that was read back is not the one that was trained.
+            RuntimeError: the model read from the files is not the trained one.
         """
         _write_model(backbone, names, self.path)
         opened = load_model(self.path)
@@ -141,7 +143,7 @@ class TrainingFolder:
 
 
 def _write_model(backbone: Backbone, names: ClassNames, path: Path) -> None:
-    """config.json and model.safetensors; each takes its place in one step."""
+    """Write config.json and model.safetensors, each atomically."""
     seen = backbone.preprocessing
     labels = list(names.ids or names.names)
     facts: dict[str, Any] = {"label_names": labels}
@@ -171,5 +173,5 @@ def _check_same(backbone: Backbone, names: ClassNames, opened: HookedModel) -> N
     same = torch.allclose(expected, given, rtol=1e-4, atol=1e-4)
     if not same or opened.preprocessing != backbone.preprocessing or opened.class_names != names:
         raise RuntimeError(
-            f"{backbone.text} does not come back from its files as it was trained; please report this with the command."
+            f"{backbone.text} is not the same after it was read from its files; please report this with the command."
         )

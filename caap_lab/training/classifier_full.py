@@ -1,4 +1,4 @@
-"""Fine-tuning: all weights, from a linear classifier on (Kumar et al. 2022, arXiv 2202.10054)."""
+"""Fine-tuning of all weights, starting from a linear classifier (Kumar et al. 2022, arXiv 2202.10054)."""
 
 import math
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from caap_lab.training.classifier_reading import Reading, pixels_of, read_crops,
 
 _WEIGHT_DECAY, _SMOOTHING, _LONGEST_SLOPE, _WARMUP = 0.05, 0.1, 1.0, 0.05
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each weight, beside the number of steps."""
+"""State of AdamW for each weight, in addition to the number of steps."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast weights are trained."""
+    """Duration and learning rate of the training."""
 
     epochs: int
     learning_rate: float
-    """The highest, reached after a twentieth of all steps; then it falls to 0 as half a cosine."""
+    """The maximum, reached after a twentieth of all steps; then it falls to 0 as half a cosine."""
     batch_size: int
     seed: int
 
@@ -49,19 +49,19 @@ def fine_tune(
     reading: Reading,
     folder: TrainingFolder,
 ) -> list[dict[str, float]]:
-    """Train all weights of a model with a classifier, epoch by epoch; each epoch is kept in the folder.
+    """Train all weights of a model with a classifier, epoch by epoch; each epoch is stored in the folder.
 
-    Batches and crops depend on the seed and the number of the epoch alone, so that a run that was stopped ends as one
-    that was not.
+    Batches and crops depend only on the seed and the number of the epoch, so that a stopped and resumed run ends with
+    the same result.
 
     Args:
-        backbone: What is trained, on its device; on a GPU, forward passes compute in bfloat16.
+        backbone: The model, on its device; on a GPU, forward passes compute in bfloat16.
         images: All training photos.
-        places: Those to train on.
-        held_out: Those to measure accuracy on after each epoch.
-        schedule: What decides the weights.
-        reading: What does not.
-        folder: Where epochs are kept, and where earlier ones are looked for.
+        places: Indices of those to train on.
+        held_out: Indices of those on which accuracy is measured after each epoch.
+        schedule: Settings that determine the weights.
+        reading: Settings that do not.
+        folder: Folder in which epochs are stored, and from which earlier ones are resumed.
 
     Returns:
         Mean loss and held-out accuracy of each epoch.
@@ -75,7 +75,7 @@ def fine_tune(
     labels = torch.from_numpy(labels_of(images))
     batches = math.ceil(len(places) / schedule.batch_size)
     for epoch in range(len(history), schedule.epochs):
-        torch.manual_seed(schedule.seed * 1_000_003 + epoch)  # of dropout, where a model has it
+        torch.manual_seed(schedule.seed * 1_000_003 + epoch)  # for dropout, if a model has it
         order = np.random.Generator(np.random.PCG64([schedule.seed, 1, epoch])).permutation(places)
         own = replace(reading, batch_size=schedule.batch_size)
         crops = read_crops(images, order.tolist(), backbone.preprocessing, own, (schedule.seed, epoch))
@@ -105,7 +105,7 @@ def fine_tune(
 
 @torch.inference_mode()
 def count_right(backbone: Backbone, images: ImageSet, places: Sequence[int] | np.ndarray, reading: Reading) -> int:
-    """How many photos the model classifies correctly, seen as `load_model`'s preprocessing shows them."""
+    """Number of photos that the model classifies correctly, with `load_model`'s preprocessing."""
     body, device = backbone.body.eval(), next(backbone.body.parameters()).device
     labels = torch.from_numpy(labels_of(images))
     chosen = [int(place) for place in places]
@@ -126,7 +126,7 @@ def _loss(body: Any, pixels: Tensor, labels: Tensor) -> Tensor:
 
 
 def _optimiser(body: Any, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW, whose decay is for matrices and kernels alone."""
+    """AdamW with weight decay only for matrices and kernels."""
     large = [value for value in body.parameters() if value.ndim > 1]
     small = [value for value in body.parameters() if value.ndim < 2]
     groups = [{"params": large, "weight_decay": _WEIGHT_DECAY}, {"params": small, "weight_decay": 0.0}]
@@ -134,7 +134,7 @@ def _optimiser(body: Any, schedule: Schedule) -> torch.optim.AdamW:
 
 
 def _state(body: Any, optimiser: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Weights and what AdamW keeps of them, by name."""
+    """Weights and the state of AdamW, by name."""
     tensors = {f"model.{name}": value for name, value in body.state_dict().items()}
     for name, value in body.named_parameters():
         kept = optimiser.state[value]
@@ -143,7 +143,7 @@ def _state(body: Any, optimiser: torch.optim.AdamW) -> dict[str, Tensor]:
 
 
 def _resume(folder: TrainingFolder, body: Any, optimiser: torch.optim.AdamW) -> list[dict[str, float]]:
-    """Bring a model and its optimiser to where an earlier run stopped; returns its epochs."""
+    """Load the state of a stopped run into a model and its optimiser; returns its epochs."""
     kept = folder.kept("epoch")
     if kept is None:
         return []

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on features in memory, as strongly regularised as held-out photos ask for."""
+"""Multinomial logistic regression on features in memory, with the regularisation that suits held-out photos best."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(2, -13, -1))
-"""Weights of half the squared length of all weights, beside the mean loss of a photo: 10 to 1e-6."""
+"""Weights of half the squared length of all weights, relative to the mean loss of a photo: 10 to 1e-6."""
 _WORSE = 2
-"""So many weaker ones in a row that fit held-out photos less well end the search."""
+"""Number of weaker strengths in a row that suit held-out photos less well, after which the search ends."""
 _STEPS = 1000
 
 
@@ -28,7 +28,7 @@ class LinearHead(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """One strength of the regularisation, and how well its classifier does on held-out photos."""
+    """One strength of the regularisation, and the results of its classifier on held-out photos."""
 
     strength: float
     loss: float
@@ -44,9 +44,9 @@ def choose_strength(
     n_classes: int,
     progress: bool = True,
 ) -> tuple[LinearHead, list[Tried]]:
-    """The classifier whose regularisation suits held-out photos best, by their mean cross entropy; and what was tried.
+    """The classifier whose regularisation has the lowest mean cross entropy on held-out photos, and all results.
 
-    Strengths are tried from the strongest on, each from where the last one ended.
+    Strengths are tried in decreasing order, each starting from the previous solution.
     """
     tried: list[Tried] = []
     heads: list[LinearHead] = []
@@ -68,10 +68,10 @@ def fit(
     strength: float,
     start: LinearHead | None = None,
 ) -> LinearHead:
-    """The classifier with the least mean cross entropy plus `strength` / 2 times the squared length of its weights.
+    """The classifier with the lowest mean cross entropy plus `strength` / 2 times the squared length of its weights.
 
-    Each feature is brought to mean 0 and deviation 1 first, so that a strength means the same for every model; the
-    classifier that is returned takes features as they are.
+    Features are first standardised to mean 0 and deviation 1, so that a strength means the same for every model; the
+    returned classifier accepts the original features.
     """
     from scipy.optimize import minimize
 

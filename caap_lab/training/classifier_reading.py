@@ -1,4 +1,4 @@
-"""Photos as a model's input, read by several processes: as the model sees them, or as random crops to train on."""
+"""Photos as a model's input, read by several processes: preprocessed as usual, or as random crops for training."""
 
 import math
 import signal
@@ -19,13 +19,13 @@ from caap_lab.errors import InputError
 from caap_lab.models.preprocess import Preprocessing
 
 _AREA = (0.35, 1.0)
-"""Share of a photo that a random crop covers; from 0.08 on, as for training from scratch, objects would be cut off."""
+"""Fraction of a photo that a random crop covers; from 0.08 on, as for training from scratch, objects would be cut."""
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
 
 
 class Photo(NamedTuple):
-    """One photo as a model's input, or what is wrong with it."""
+    """One photo as a model's input, or the reason why it cannot be read."""
 
     pixels: Float[Tensor, "3 height width"] | None
     digest: str
@@ -36,11 +36,11 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How photos come to the device, on which no result depends."""
+    """How photos are read and sent to the device; it does not affect results."""
 
     batch_size: int
     workers: int
-    """Processes that read photos; 0 reads them in this one."""
+    """Processes that read photos; 0 reads them in the main process."""
     progress: bool
 
 
@@ -71,14 +71,14 @@ class _Cropped(Dataset[Photo]):
 def read_photos(
     images: ImageSet, places: Sequence[int], preprocessing: Preprocessing, reading: Reading
 ) -> Iterator[list[Photo]]:
-    """Photos by place in the set, in batches and in the given order; what cannot be read comes with the reason."""
+    """Photos by index in the set, in batches and in the given order; unreadable ones come with the reason."""
     return _batches(_Plain(images, preprocessing), places, reading)
 
 
 def read_crops(
     images: ImageSet, places: Sequence[int], preprocessing: Preprocessing, reading: Reading, seed: Sequence[int]
 ) -> Iterator[list[Photo]]:
-    """Random crops of photos, half of them mirrored; a crop depends on the seed and the photo's place alone."""
+    """Random crops of photos, half of them mirrored; a crop depends only on the seed and the photo's index."""
     return _batches(_Cropped(images, preprocessing, seed), places, reading)
 
 
@@ -86,7 +86,7 @@ def pixels_of(photos: list[Photo], device: torch.device) -> Float[Tensor, "photo
     """A batch of photos that can all be read.
 
     Raises:
-        InputError: one cannot.
+        InputError: one of them cannot be read.
     """
     for photo in photos:
         if photo.pixels is None:
@@ -97,7 +97,7 @@ def pixels_of(photos: list[Photo], device: torch.device) -> Float[Tensor, "photo
 def random_crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A part of a photo, of 35 % to all of its area and nearly square, mirrored or not (Szegedy et al. 2015)."""
     width, height = image.size
-    # Of very long photos, which no draw may fit, as much as is nearly square.
+    # For very elongated photos, which no draw may fit: the largest nearly square part.
     across, down = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
     for _ in range(_TRIES):
         area = width * height * rng.uniform(*_AREA)
@@ -125,5 +125,5 @@ def _batches(photos: Dataset[Photo], places: Sequence[int], reading: Reading) ->
 
 
 def _leave_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches all processes; the one that started them stops them."""
+    """Ignore Ctrl-C, which reaches all processes: the main process stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

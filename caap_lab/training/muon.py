@@ -1,7 +1,8 @@
 """The Muon optimiser (Jordan et al. 2024, kellerjordan.github.io/posts/muon) in float32.
 
 `torch.optim.Muon` orthogonalises in bfloat16, which processors without bfloat16 units emulate: there it costs as much
-as the forward and backward pass of a demo backbone. This one takes all matrices of one shape together, in float32.
+as the forward and backward pass of a demo backbone. This version processes all matrices of one shape together, in
+float32.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Recipes of the bundled backbones, and the curriculum: scenes grow harder as the answers are right."""
+"""Recipes of the bundled backbones, and the curriculum: scenes become harder as accuracy rises."""
 
 import math
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ _SMOOTHING = 0.97  # of the running accuracy that raises the difficulty
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the trained weights; a saved state only resumes under the recipe that it was started with.
+    """Settings that determine the trained weights; a saved state only resumes with the recipe of its start.
 
     Attributes:
         backbone: Key of `BACKBONES`.
         steps: Optimiser steps.
         batch: Scenes per step.
-        seed: Seeds the initial weights and every step's scenes.
-        lr: Highest learning rate, of Muon for the matrices of the ViT's blocks and of AdamW for the rest.
-        warmup: Steps until it is reached; then it falls as half a cosine.
-        weight_decay: On matrices only.
-        patch_loss: Weight of the patches' own class loss at the start (token labelling, Jiang et al. 2021, arXiv
-            2104.10858); it falls linearly to zero at 70 % of the steps, so that the class score alone decides then.
+        seed: Seed of the initial weights and of every step's scenes.
+        lr: Maximum learning rate, of Muon for the matrices of the ViT's blocks and of AdamW for the rest.
+        warmup: Steps until the maximum is reached; then it falls as half a cosine.
+        weight_decay: For matrices only.
+        patch_loss: Weight of the class loss of patches at the start (token labelling, Jiang et al. 2021, arXiv
+            2104.10858); it falls linearly to zero at 70 % of the steps, so that only the class score counts from there
+            on.
         easy: Difficulty that training starts with.
         raise_at: Running training accuracy above which the difficulty is raised...
         raise_by: ...by this, every step.
-        cue_share: Share of scenes with the spurious cue, whose label is the cue's class.
+        cue_share: Fraction of scenes with the spurious cue, whose label is the cue's class.
     """
 
     backbone: str = "demo"
@@ -63,7 +64,7 @@ RECIPES = {
 
 @dataclass
 class Progress:
-    """How far a run is; saved with the weights.
+    """The progress of a run; saved with the weights.
 
     Attributes:
         step: Steps done.
@@ -76,7 +77,7 @@ class Progress:
     right: float = 1 / len(CLASS_NAMES)
 
     def advance(self, right: float, recipe: Recipe) -> None:
-        """Count a step whose scenes were classified correctly in this share."""
+        """Count a step in which this fraction of scenes was classified correctly."""
         self.step += 1
         self.right = _SMOOTHING * self.right + (1 - _SMOOTHING) * right
         if self.right > recipe.raise_at and self.step > recipe.warmup:

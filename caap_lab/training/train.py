@@ -1,8 +1,8 @@
 """Train a bundled demo backbone: `python -m caap_lab.training.train demo --out caap_lab/models/weights`.
 
-A ViT takes about half a second a step on one core. With `--state FILE` the run can be killed and started again: the
+A ViT takes about half a second per step on one core. With `--state FILE` the run can be killed and started again: the
 scenes of a step depend only on the seed, the step's number and the difficulty, which is saved too, so a resumed run
-goes on as the whole run would have.
+continues as an uninterrupted one.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from caap_lab.training.recipes import RECIPES, Progress, Recipe
 from caap_lab.training.weights import EVAL_SCENES, to_input, write_weights
 
 BUNDLED = Path(__file__).parents[1] / "models" / "weights"
-_NO_OBJECT_WEIGHT = 0.3  # most patches show no object; at full weight they drown the others
-_ON_OBJECT = 0.15  # share of ink from which a patch counts as one of the digit's
+_NO_OBJECT_WEIGHT = 0.3  # most patches show no object; at full weight they dominate
+_ON_OBJECT = 0.15  # minimum fraction of ink for a patch to count as the digit's
 
 
 class TrainingRun(NamedTuple):
-    """Everything that a saved state holds."""
+    """The content of a saved state."""
 
     model: TrainedBackbone
     optimisers: tuple[torch.optim.Optimizer, ...]
@@ -46,15 +46,15 @@ def train(recipe: Recipe, state: Path | None = None, save_every: int = 100) -> T
     """Train a demo backbone, on the GPU if there is one.
 
     Args:
-        recipe: Everything that decides the result.
-        state: File to resume from, if it exists, and to save to as training goes on; None saves nothing.
+        recipe: All settings that determine the result.
+        state: File to resume from, if it exists, and to save to during training; None saves nothing.
         save_every: Steps between two saves.
 
     Returns:
         The trained model, in evaluation mode.
 
     Raises:
-        ValueError: The state was saved under another recipe.
+        ValueError: The state was saved with another recipe.
         RuntimeError: The loss is no longer a number.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,7 +134,7 @@ def _start(recipe: Recipe, device: torch.device) -> TrainingRun:
     if backbone.start is not None:
         model.load_tensors(load((BUNDLED / f"{backbone.start}.safetensors").read_bytes()))
     model.to(device)
-    # Muon is for the matrices inside the network; embeddings, heads, norms and convolutions are AdamW's.
+    # Muon is for the matrices inside the network; embeddings, heads, norms and convolutions use AdamW.
     named = list(model.named_parameters())
     inner = [value for name, value in named if value.ndim == 2 and name.startswith("body.blocks.")]
     chosen = {id(value) for value in inner}
@@ -150,7 +150,7 @@ def _start(recipe: Recipe, device: torch.device) -> TrainingRun:
 
 
 def _scenes(recipe: Recipe, progress: Progress) -> SceneBatch:
-    """The scenes of the next step; some are easier than its hardest, so that what was learnt is kept."""
+    """The scenes of the next step; some are easier than the hardest, so that the model does not forget."""
     rng = scene_generator(recipe.seed, "train", progress.step)
     difficulty = (max(0.0, progress.difficulty - 0.2), progress.difficulty)
     with_cue = round(recipe.batch * recipe.cue_share)
@@ -163,7 +163,7 @@ def _scenes(recipe: Recipe, progress: Progress) -> SceneBatch:
 
 
 def _patch_loss(patch_logits: Float[Tensor, "batch patch class"], scenes: SceneBatch) -> Float[Tensor, ""]:
-    """Cross entropy of each patch's class: the digit's where its ink is, else "no object"."""
+    """Cross entropy of each patch's class: the digit's if the patch contains its ink, otherwise "no object"."""
     side = math.isqrt(patch_logits.shape[1])
     cell = IMAGE_SIZE // side
     ink = torch.from_numpy(scenes.masks[:, 0]).view(-1, side, cell, side, cell).float().mean((2, 4)).flatten(1)
@@ -190,9 +190,7 @@ def _resume(path: Path, recipe: Recipe, run: TrainingRun, device: torch.device) 
     """Load a saved state into a run."""
     saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     if saved["recipe"] != asdict(recipe):
-        raise ValueError(
-            f"{path} was saved under another recipe ({saved['recipe']}); delete it or name another --state"
-        )
+        raise ValueError(f"{path} was saved with another recipe ({saved['recipe']}); delete it or use another --state")
     run.model.load_state_dict(saved["model"])
     for optimiser, state in zip(run.optimisers, saved["optimisers"], strict=True):
         optimiser.load_state_dict(state)

@@ -47,14 +47,14 @@ def accuracy(
     split: Split = "test",
     device: torch.device | str = "cpu",
 ) -> float:
-    """Return the share of `n` single-object scenes (as `demo_images` makes them) that a model classifies correctly.
+    """Return the fraction of `n` single-object scenes (as in `demo_images`) that a model classifies correctly.
 
     Args:
         model: Maps images to logits; in evaluation mode.
         n: Number of scenes.
         seed: Seed of the scenes.
-        split: Which handwritten digits; `"test"` ones were not trained on.
-        device: Where the model is.
+        split: Which handwritten digits; `"test"` ones were not used for training.
+        device: Device of the model.
 
     Raises:
         ValueError: n is less than 1.
@@ -73,7 +73,7 @@ def accuracy(
 def write_weights(model: TrainedBackbone, recipe: Recipe, out: Path, command: str) -> float:
     """Write NAME.safetensors (fp16) and NAME.json (how to load it, and its model card) to a folder.
 
-    The accuracy on the card is that of the file: the rounded weights are read back before they are measured.
+    The accuracy on the card is that of the file: the rounded weights are read again before accuracy is measured.
 
     Returns:
         That accuracy, in [0, 1].

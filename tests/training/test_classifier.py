@@ -241,7 +241,7 @@ def test_published_splits_are_trained_and_tested_on(
 
 def test_test_photos_are_not_trained_on(tiny: str, tmp_path: Path) -> None:
     root = pets(tmp_path / "data")
-    with pytest.raises(cl.InputError, match=r"4 of 4 photos in .* are test photos too: great_pyrenees_4"):
+    with pytest.raises(cl.InputError, match=r"4 of 4 photos in .* are also test photos: great_pyrenees_4"):
         train(tiny, f"pet:{root}?labels={root}/annotations/test.txt", tmp_path / "out")
     (root / "annotations" / "trainval.txt").unlink()
     with pytest.raises(cl.InputError, match=r"has no annotations/trainval.txt, the list of its training photos"):
@@ -257,7 +257,7 @@ def single_class(root: Path) -> str:
     (root / "cat").mkdir()
     for number in range(2):
         photo((1, 2, 3), number).save(root / "cat" / f"{number}.png")
-    return "has the one class 'cat'"
+    return "has only the class 'cat'"
 
 
 def class_of_one_photo(root: Path) -> str:
@@ -265,7 +265,7 @@ def class_of_one_photo(root: Path) -> str:
         (root / name).mkdir()
         for number in range(count):
             photo((1, 2, 3), number).save(root / name / f"{number}.png")
-    return "1 of 2 classes of .* have less than two photos: dog"
+    return "1 of 2 classes of .* have fewer than two photos: dog"
 
 
 def classes_without_photos(root: Path) -> str:
@@ -273,7 +273,7 @@ def classes_without_photos(root: Path) -> str:
     (root / "labels.json").write_text(json.dumps({f"{number}.png": number % 2 for number in range(4)}))
     for number in range(4):
         photo((1, 2, 3), number).save(root / f"{number}.png")
-    return "3 of 5 classes of .* have less than two photos: horse, bird, fish"
+    return "3 of 5 classes of .* have fewer than two photos: horse, bird, fish"
 
 
 def damaged(root: Path) -> str:
@@ -301,10 +301,10 @@ def test_photos_that_no_classifier_can_be_trained_on_are_refused(
     [
         ({"mode": "half"}, "mode='half' is not known; use one of linear, full"),
         ({"epochs": 0, "mode": "full"}, "epochs must be a whole number of at least 1"),
-        ({"epochs": 3}, "epochs and learning_rate go with mode 'full'"),
+        ({"epochs": 3}, "epochs and learning_rate are only for mode 'full'"),
         ({"learning_rate": 2, "mode": "full"}, "learning_rate=2 must be above 0 and below 1"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"workers": -1}, "workers must be a whole number from 0 on, not -1"),
+        ({"workers": -1}, "workers must be a whole number of at least 0, not -1"),
         ({"seed": -1}, "seed=-1"),
         ({"device": "cuda:99"}, "cuda:99' is not available"),
     ],
@@ -317,24 +317,24 @@ def test_settings_are_checked_first(options: dict[str, object], expected: str, t
 
 def test_a_folder_belongs_to_one_training(linear: Path, tiny: str, photos: Path, tmp_path: Path) -> None:
     data = f"folder:{photos}"
-    with pytest.raises(cl.InputError, match=r"holds another training: mode is linear there and full here\. To train"):
+    with pytest.raises(cl.InputError, match=r"contains another training: mode is linear there but full here\. To train"):
         train(tiny, data, linear, mode="full")
-    with pytest.raises(cl.InputError, match=r"model is .*tiny there and demo here, seed is 0 there and 1 here"):
+    with pytest.raises(cl.InputError, match=r"model is .*tiny there but demo here, seed is 0 there but 1 here"):
         train("demo", data, linear, seed=1)
-    with pytest.raises(cl.InputError, match=r"data is .* there and .* here"):
+    with pytest.raises(cl.InputError, match=r"data is .* there but .* here"):
         train(tiny, "demo:single", linear)
     (tmp_path / "letter.txt").write_text("Dear all")
-    with pytest.raises(cl.InputError, match=r"holds other files already \(letter.txt\); give a new folder"):
+    with pytest.raises(cl.InputError, match=r"already contains other files \(letter.txt\); use a new folder"):
         train(tiny, data, tmp_path)
     assert train(f"{tiny}/../tiny", data, linear).card["settings"]["model"] == tiny  # the same in other words
-    with pytest.raises(cl.InputError, match="is a file; give a folder"):
+    with pytest.raises(cl.InputError, match="is a file; use a folder"):
         train(tiny, data, tmp_path / "letter.txt")
 
 
 def test_the_same_folder_with_other_photos_is_another_training(linear: Path, tiny: str, photos: Path) -> None:
     photo((200, 50, 40), 99).save(photos / "red" / "99.png")
     try:
-        with pytest.raises(cl.InputError, match=r"of the same name, with another content: data"):
+        with pytest.raises(cl.InputError, match=r"with the same name but different content: data"):
             train(tiny, f"folder:{photos}", linear)
     finally:
         (photos / "red" / "99.png").unlink()
@@ -350,15 +350,15 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
 @pytest.mark.parametrize("option", ["head=x.pth", "device=cuda", "class_names=[1]"])
 def test_options_that_are_not_of_the_model_are_refused(option: str) -> None:
-    with pytest.raises(cl.InputError, match=r"= of .* means nothing in training"):
+    with pytest.raises(cl.InputError, match=r"= of .* has no meaning in training"):
         open_backbone(f"demo:{option}", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda: VisionTransformer(**SIZES), "comes from a folder of transformers or PEFT, .* Give timm's name"),
-        (lambda: timm.create_model("vit_tiny_patch16_224", mlp_layer=GluMlp, **SIZES), "cannot be saved as timm's"),
+        (lambda: VisionTransformer(**SIZES), "comes from a folder of transformers or PEFT, .* Use timm's name"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", mlp_layer=GluMlp, **SIZES), "cannot be saved as a timm model"),
         (
             lambda: extended(timm.create_model("vit_tiny_patch16_224", **SIZES), 1),
             "was changed after timm had built it",
