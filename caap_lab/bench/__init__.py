@@ -1,1 +1,1 @@
-"""Many models x methods x images, resumable, and the tables made from them."""
+"""Benchmarks over models x methods x images, resumable, and their tables."""

@@ -1,4 +1,4 @@
-"""`benchmark`: compute a plan's trials into a run's folder, and go on where an earlier run stopped."""
+"""`benchmark`: compute the trials of a plan into a run's folder, and resume where an earlier run stopped."""
 
 import signal
 import sys
@@ -28,7 +28,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant, parse_variant
 
-_COMPACT_AFTER = 64  # trials between two goes at compacting parts
+_COMPACT_AFTER = 64  # trials between two attempts to compact parts
 
 
 def benchmark(
@@ -51,7 +51,7 @@ def benchmark(
     compute: bool = True,
     progress: bool = True,
 ) -> BenchmarkResult:
-    """Run models x methods x images, trial by trial, and keep each as it finishes; run it again to go on.
+    """Run models x methods x images, trial by trial, and save each when it is finished; the same call resumes the run.
 
     ```python
     result = cl.benchmark("demo", ["caap:cutoff=3", "rollout"], "demo:single", out="run", images=2)
@@ -60,37 +60,37 @@ def benchmark(
 
     Args:
         models: Names for `cl.load_model` with options as text ("vit_tiny_patch16_224:checkpoint=weights.safetensors"),
-            or hooked models. "LABEL=..." sets what tables call it.
+            or hooked models. "LABEL=..." sets the name in tables.
         methods: Names from `cl.methods()` with options as text ("E-CAAP=caap:attention=cached").
-        data: What `cl.open_images` opens ("imagenet:PATH", "demo:single"), or an image set; several as a list, or as
-            a dictionary with what tables call each ({"ImageNet": "imagenet:PATH"}).
-        out: The run's folder. What is finished there is kept, and not computed again.
-        images: How many images of each data set, drawn with `seed`; all by default.
-        seed: Of the draw.
+        data: What `cl.open_images` opens ("imagenet:PATH", "demo:single"), or an image set; several as a list, or as a
+            dictionary by their names in tables ({"ImageNet": "imagenet:PATH"}).
+        out: The run's folder. Finished trials in it are not computed again.
+        images: Number of images of each data set, drawn with `seed`; all by default.
+        seed: Seed of the draw.
         image_list: A file of image names instead of a draw; see `ImageSet.save_list`.
         metrics: "faithfulness" (insertion, deletion), "localisation" (AUPR, pointing game), or your own; options as
-            text ("localisation:tolerance=15"). By default the first, and the second where all images have masks.
+            text ("localisation:tolerance=15"). By default the first, and the second if all images have masks.
         target: Explain the model's "prediction", or the image's "label"; or a target whose classes may be these two
             words: `cl.contrast("prediction")`, `cl.contrast("label", "tiger cat")`, `cl.logit("prediction")`; or a
-            direction, or a function of the logits. A class is explained by its own logit; where classes are texts
-            (CLIP), by its contrast to the mean of all, unless `cl.logit` asks for the logit.
-        protocol: Of the curves; see `cl.insertion_deletion`.
-        device: Where models run, such as "cuda".
-        batch_size: Changed images run at once for the curves.
-        workers: Spread the trials over this many processes of this machine, through Dask.
-        scheduler: Spread them over a running Dask cluster, such as "tcp://host:8786".
-        retry_failed: Compute trials again that failed before.
-        compute: With False, only read which of these trials the folder has: nothing runs and nothing is written, so
-            that another process may be at work in it.
+            direction, or a function of the logits. A class is explained by its own logit; if classes are texts (CLIP),
+            by its contrast to the mean of all, unless `cl.logit` selects the logit.
+        protocol: Protocol of the curves; see `cl.insertion_deletion`.
+        device: Device of the models, such as "cuda".
+        batch_size: Number of changed images that run at once for the curves.
+        workers: Distribute the trials over this many processes of this machine, through Dask.
+        scheduler: Distribute them over a running Dask cluster, such as "tcp://host:8786".
+        retry_failed: Compute failed trials again.
+        compute: With False, only read the trials that the folder contains: nothing runs and nothing is written, so
+            another process may be using it.
         progress: Show a progress bar.
 
     Returns:
-        The results, also those of earlier runs in the same folder.
+        The results, including those of earlier runs in the same folder.
 
     Raises:
-        InputError: something cannot be used, or another process is at work in the folder; before anything runs.
-        OSError: results cannot be written; what was finished stays.
-        KeyboardInterrupt: after Ctrl-C, when the trials in flight are finished and kept.
+        InputError: an argument is invalid, or another process uses the folder; raised before anything runs.
+        OSError: results cannot be written; finished trials are kept.
+        KeyboardInterrupt: after Ctrl-C, when the trials in progress are finished and saved.
     """
     given: dict[str, HookedModel] = {}
     specs = tuple(_model(model, given) for model in _several(models))
@@ -204,7 +204,7 @@ def run_plan(
         run.compact()
     result = BenchmarkResult(plan, run.folder)
     if stopped():
-        tqdm.write(f"Stopped. {result.progress} Run the same again to go on.", sys.stderr)
+        tqdm.write(f"Stopped. {result.progress} Run the same again to continue.", sys.stderr)
         raise KeyboardInterrupt
     return result
 
@@ -216,17 +216,17 @@ def _read(
     images: Mapping[str, ImageSet],
     progress: bool,
 ) -> BenchmarkResult:
-    """What a folder has of a plan."""
+    """The results that a folder contains of a plan."""
     check_metrics(text for study in plan.studies for text in study.metrics)
     for method in {spec.text: spec for study in plan.studies for spec in study.methods}.values():
         check_variant(method)
     if not RunFolder(out).parts.is_dir():
-        raise InputError(f"compute=False reads the folder of a run, and {out} is none.")
+        raise InputError(f"compute=False reads the folder of a run, but {out} is not one.")
     return BenchmarkResult(identified(plan, models, images, progress), RunFolder(out).folder)
 
 
 def resume(out: str | Path, **options: Any) -> BenchmarkResult:
-    """Go on with the run in a folder; options are `run_plan`'s."""
+    """Continue the run in a folder; options are those of `run_plan`."""
     return run_plan(BenchmarkPlan.load(RunFolder(out).plan_path), out, **options)
 
 
@@ -238,7 +238,7 @@ def _local(
     batch_size: int,
     stopped: Callable[[], bool],
 ) -> Iterator[Row]:
-    """Rows of trials, computed here, until it is stopped; what goes wrong in a trial is its row's error."""
+    """Rows of trials, computed in this process, until the run is stopped; errors of a trial are recorded in its row."""
     for trial in trials:
         if stopped():
             return
@@ -246,17 +246,17 @@ def _local(
 
 
 def _row(trial: Trial, models: Mapping[str, HookedModel], images: ImageSet, device: str, batch_size: int) -> Row:
-    """A trial's row; a function of its own, so that nothing holds the last model while the next one is loaded."""
+    """A trial's row; a separate function, so that no variable holds the last model while the next one is loaded."""
     try:
         text = trial.model.text
         return compute(trial, models[text] if text in models else model_of(text, device), images, batch_size)
-    except Exception as error:  # recorded: one bad trial must not end a night's run
+    except Exception as error:  # recorded: one bad trial must not end a run overnight
         return failure(trial, error)
 
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a wish to stop, which the caller looks up; the second one stops at once."""
+    """Turn the first Ctrl-C into a request to stop, which the caller checks; the second one stops at once."""
     wish = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield wish.is_set
@@ -266,7 +266,7 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     def first(signum: int, frame: Any) -> None:
         wish.set()
         signal.signal(signal.SIGINT, before)
-        tqdm.write("Finishing the trials in flight; Ctrl-C again stops at once.", sys.stderr)
+        tqdm.write("Finishing the trials in progress; Ctrl-C again stops at once.", sys.stderr)
 
     signal.signal(signal.SIGINT, first)
     try:
@@ -292,7 +292,7 @@ def _by_source(sets: Sequence[ImageSet]) -> dict[str, ImageSet]:
     by_source: dict[str, ImageSet] = {}
     for one in sets:
         if by_source.setdefault(one.source, one) is not one:
-            raise InputError(f"{one.source} is given twice; give it once, with all images that are wanted.")
+            raise InputError(f"{one.source} is given twice; give it once, with all images.")
     return by_source
 
 

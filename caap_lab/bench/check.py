@@ -1,4 +1,4 @@
-"""What a run needs, looked at before its folder is written: nothing misspelt may fill it with trials that failed."""
+"""Checks of a run's arguments before its folder is written: no typing error may fill it with failed trials."""
 
 import inspect
 from collections.abc import Iterable
@@ -22,22 +22,22 @@ from caap_lab.models.products import TF32
 from caap_lab.variant import Variant
 
 _OTHER_COLUMNS = ("study", "failed")
-"""Of tables of rows, besides those of parts."""
+"""Columns of tables of rows, in addition to those of parts."""
 _OPTIONS = tuple(inspect.signature(load_model).parameters)[1:]
 
 
 def check_running(batch_size: int, workers: int | None, scheduler: str | None, device: str, objects: bool) -> None:
-    """Refuse ways of running that cannot be.
+    """Raise InputError for invalid arguments of running.
 
     Args:
         batch_size: Changed images run at once.
         workers: Processes on this machine.
-        scheduler: Address of a running Dask cluster; its workers look for the device themselves.
-        device: Where models run.
-        objects: True if models came as objects.
+        scheduler: Address of a running Dask cluster; its workers check the device themselves.
+        device: Device of the models.
+        objects: True if models were given as objects.
 
     Raises:
-        InputError: says which.
+        InputError: the message names the argument.
     """
     check_count("batch_size", batch_size)
     if workers is not None:
@@ -45,55 +45,57 @@ def check_running(batch_size: int, workers: int | None, scheduler: str | None, d
         if scheduler is not None:
             raise InputError("Give workers=... or scheduler=..., not both.")
     if scheduler is not None and (not isinstance(scheduler, str) or not scheduler.strip()):
-        raise InputError(f"scheduler={scheduler!r} is no address, such as 'tcp://host:8786'.")
+        raise InputError(f"scheduler={scheduler!r} must be an address, such as 'tcp://host:8786'.")
     if objects and (workers is not None or scheduler is not None):
-        raise InputError("Workers load models by name; hand over names instead of hooked models.")
+        raise InputError("Workers load models by name; use names instead of hooked models.")
     if scheduler is None:
         as_device(device)
 
 
 def check_metrics(texts: Iterable[str]) -> None:
-    """Refuse metrics that are not there, have options that they do not know, or a column that rows have already.
+    """Raise InputError for metrics that do not exist, unknown options, or a column that rows already have.
 
     Raises:
-        InputError: says which.
+        InputError: the message names the metric.
     """
     for text in dict.fromkeys(texts):
         metric, _ = parse_metric(text)
         for column in () if metric in BUILT_IN else metric.columns:
             if column.name in (*SCHEMA.names, *_OTHER_COLUMNS):
-                raise InputError(f"The column {column.name!r} of {metric.name} needs another name: rows have one.")
+                raise InputError(
+                    f"The column {column.name!r} of {metric.name} needs another name: rows already have it."
+                )
 
 
 def check_rules(rules: Iterable[TargetRule], here: bool) -> None:
-    """Refuse targets that cannot be explained: known by name alone, or a function of the logits on workers.
+    """Raise InputError for targets that cannot be computed: known only by name, or a function of the logits on workers.
 
     Args:
-        rules: What is explained.
+        rules: The targets.
         here: True if trials run in this process.
 
     Raises:
-        InputError: says which.
+        InputError: the message names the target.
     """
     for rule in rules:
         if isinstance(rule, OwnTarget):
             raise InputError(
-                f"The target {rule.name!r} came as an object, of which plans keep the name and a hash; call "
+                f"The target {rule.name!r} was given as an object, of which plans only store the name and a hash; call "
                 "cl.benchmark with it again."
             )
         if callable(rule) and not here:
-            raise InputError("Workers are not given functions as targets; take a contrast or a direction.")
+            raise InputError("Workers cannot receive functions as targets; use a contrast or a direction.")
 
 
 def check_models(specs: Iterable[Variant], here: bool) -> None:
-    """Refuse models by name that are not there, are not supported, or have options that no model has.
+    """Raise InputError for models by name that do not exist, are not supported, or have unknown options.
 
     Args:
-        specs: Models; those that came as objects are left out.
+        specs: Models; those given as objects are omitted.
         here: True if they run on this machine, with its devices.
 
     Raises:
-        InputError: says which, with the nearest names; of all of them.
+        InputError: the message lists all of them, with the nearest names.
     """
     problems = []
     for spec in {spec.text: spec for spec in specs if "given" not in spec.options}.values():
@@ -108,14 +110,14 @@ def check_models(specs: Iterable[Variant], here: bool) -> None:
 
 
 def check_options(spec: Variant, here: bool = True) -> None:
-    """Refuse options that no model has, or a number format or device that there is not.
+    """Raise InputError for unknown options of a model, or a number format or device that is not available.
 
     Args:
         spec: A model by name.
         here: True if it runs on this machine, with its devices.
 
     Raises:
-        InputError: says which, with the nearest names.
+        InputError: the message names them, with the nearest names.
     """
     for option in spec.options:
         if option not in _OPTIONS:
@@ -133,11 +135,11 @@ def known_architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     """A model without weights, and its size; see `architecture`.
 
     Raises:
-        InputError: it is not there, is not supported, or cannot be made with its options.
+        InputError: it does not exist, is not supported, or cannot be built with its options.
     """
     try:
         return architecture(spec)
     except InputError:
         raise
-    except Exception as error:  # of timm, for a size that does not go with the model
-        raise InputError(f"The model {spec.text} cannot be made ({type(error).__name__}: {error}).") from error
+    except Exception as error:  # raised by timm, for a size that does not fit the model
+        raise InputError(f"The model {spec.text} cannot be built ({type(error).__name__}: {error}).") from error

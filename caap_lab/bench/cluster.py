@@ -1,6 +1,6 @@
-"""The same trials on a Dask cluster: of this machine's processes, or one that runs already.
+"""Trials on a Dask cluster: processes of this machine, or a cluster that is already running.
 
-Workers compute; this process alone writes, so that a trial whose worker was lost and that ran twice counts once.
+Workers compute; only the main process writes, so a trial that ran twice because its worker was lost counts once.
 """
 
 import multiprocessing
@@ -16,9 +16,9 @@ from caap_lab.bench.trial import Row, compute_by_name, failure, forget_failures
 from caap_lab.errors import InputError
 from caap_lab.models.device_dtype import as_device
 
-_AHEAD = 2  # trials that wait at each worker
+_AHEAD = 2  # trials waiting at each worker
 PATIENCE = 10
-"""Seconds in which a scheduler has to answer."""
+"""Seconds within which a scheduler has to answer."""
 
 
 class Cluster:
@@ -30,16 +30,16 @@ class Cluster:
         self._code = code
 
     def rows(self, trials: Sequence[Trial], device: str, batch_size: int, stopped: Callable[[], bool]) -> Iterator[Row]:
-        """Rows of trials as workers finish them, until it is stopped; then those of the trials in flight.
+        """Rows of trials as workers finish them, until the run is stopped; then those of the trials in progress.
 
         Args:
-            trials: What is to be computed.
-            device: Where models run.
+            trials: Trials to compute.
+            device: Device of the models.
             batch_size: Changed images run at once.
-            stopped: Asked before a further trial is sent out.
+            stopped: Called before another trial is sent; True stops the run.
 
         Raises:
-            OSError: the scheduler is gone.
+            OSError: the scheduler has disappeared.
         """
         from dask.distributed import as_completed
 
@@ -62,13 +62,13 @@ class Cluster:
         for _ in range(slots):
             send()
         for future in done:
-            if future.status not in ("finished", "error"):  # cancelled or lost: nobody is there to run it
+            if future.status not in ("finished", "error"):  # cancelled or lost: no worker is left to run it
                 raise OSError(
                     f"The scheduler{'' if self._where is None else ' at ' + self._where} is gone. What was finished "
                     "is kept; run the same again to go on."
                 )
             trial = flying.pop(future)
-            lost = future.exception()  # workers that died with the trial, again and again
+            lost = future.exception()  # workers died repeatedly with this trial
             yield future.result() if lost is None else failure(trial, lost)
             send()
 
@@ -77,12 +77,12 @@ class Cluster:
 def started(
     workers: int | None, scheduler: str | None, device: str, methods: Iterable[str], metrics: Iterable[str] = ()
 ) -> Iterator[Cluster | None]:
-    """Workers for a run, each checked that it can compute; None where neither is given.
+    """Workers for a run, each checked for being able to compute; None if neither argument is given.
 
     Args:
-        workers: So many processes on this machine.
+        workers: Number of processes on this machine.
         scheduler: Address of a running scheduler instead.
-        device: Where models run.
+        device: Device of the models.
         methods: Names of the run's methods.
         metrics: Names of its metrics.
 
@@ -105,16 +105,16 @@ def started(
             client = stack.enter_context(_connected(str(scheduler)))
         try:
             client.run(_ready, device, own)
-        except Exception as error:  # whatever went wrong over there
+        except Exception as error:  # any error on the worker
             what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             raise InputError(f"A worker cannot compute: {what}") from error
         yield Cluster(client, scheduler, own)
 
 
 def refuse_import(what: str) -> None:
-    """End a worker process in which the user's script runs again, as it does without a guard.
+    """Exit in a worker process that runs the user's script again, as happens without a guard.
 
-    Multiprocessing imports the script in every new process. The process that starts the workers says what to do.
+    Multiprocessing imports the script in every new process. The process that starts the workers explains what to do.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(f"{what} was called while a worker process imported the script.")
@@ -155,7 +155,7 @@ def _connected(scheduler: str) -> Any:
 
 
 def _ready(device: str, code: own_code.Packed) -> None:
-    """Raise on a worker that has not what the run needs."""
+    """Raise on a worker that lacks something that the run needs."""
     as_device(device)
     forget_failures()
     with own_code.LOCK:
@@ -163,7 +163,7 @@ def _ready(device: str, code: own_code.Packed) -> None:
 
 
 def _remote(trial: Trial, device: str, batch_size: int, code: own_code.Packed) -> Row:
-    """A trial on a worker, which keeps its model and data sets for the next one."""
+    """A trial on a worker, which caches its model and data sets for the next one."""
     with own_code.LOCK:
         try:
             own_code.install(code)

@@ -1,4 +1,4 @@
-"""Methods of a benchmark compared over the images that they share: paired differences, and ranks."""
+"""Methods of a benchmark compared over their common images: paired differences, and ranks."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from caap_lab.bench.result import BenchmarkResult
 
 LEVEL = 0.05
-"""Corrected p-values below it are called better or worse."""
+"""With a corrected p-value below it, methods are called better or worse."""
 
 
 class Comparison(NamedTuple):
-    """One metric of one model on one data set, by all methods: what is compared with each other."""
+    """The values of all methods for one metric, model and data set, which are compared with each other."""
 
     study: int
-    """Number of the first study that has the model."""
+    """Number of the first study with the model."""
     data: str
     model: str
     column: MetricColumn
     values: "pd.DataFrame"
-    """One row per image, one column per method, by their labels; NaN where there is no value."""
+    """One row per image, one column per method, by their labels; NaN if there is no value."""
 
 
 def comparisons(result: "BenchmarkResult", methods: Sequence[str] | None = None) -> Iterator[Comparison]:
-    """Each model, data set and metric of a result, over all studies that explain the same on the same images.
+    """Each model, data set and metric of a result, over all studies with the same target on the same images.
 
     Args:
-        result: Finished or not.
-        methods: Labels of those to compare; all by default.
+        result: A result, finished or not.
+        methods: Labels of the methods to compare; all by default.
 
     Raises:
-        InputError: there is no such method, or one label stands for two methods or models.
+        InputError: there is no such method, or one label belongs to two methods or models.
     """
     chosen = _all_labels(result) if methods is None else _known(methods, _all_labels(result))
     frame = result.to_dataframe()
@@ -65,7 +65,7 @@ def comparisons(result: "BenchmarkResult", methods: Sequence[str] | None = None)
 
 
 def compared(result: "BenchmarkResult", to: str, methods: Sequence[str] | None) -> "pd.DataFrame":
-    """What `BenchmarkResult.compare` returns."""
+    """The return value of `BenchmarkResult.compare`."""
     import pandas as pd
 
     from caap_lab.tables.frame import Frame
@@ -109,7 +109,7 @@ def compared(result: "BenchmarkResult", to: str, methods: Sequence[str] | None) 
 
 
 def ranks(result: "BenchmarkResult", methods: Sequence[str] | None) -> "pd.DataFrame":
-    """What `BenchmarkResult.ranks` returns."""
+    """The return value of `BenchmarkResult.ranks`."""
     import pandas as pd
 
     from caap_lab.tables.frame import Frame
@@ -123,7 +123,7 @@ def ranks(result: "BenchmarkResult", methods: Sequence[str] | None) -> "pd.DataF
 
 
 def ranked(one: Comparison) -> "pd.DataFrame":
-    """Mean ranks of one metric's methods, the best one first; those without any value last."""
+    """Mean ranks of one metric's methods, the best one first; methods without any value are last."""
     import pandas as pd
 
     present = one.values.dropna(axis=1, how="all")
@@ -143,7 +143,7 @@ def one_comparison(
     """The comparison of one metric, model and data set.
 
     Raises:
-        InputError: there is none of these names, or several where none was named.
+        InputError: there is no such name, or there are several and none was chosen.
     """
     found = list(comparisons(result, methods))
     for what, value in (("metric", metric), ("data", data), ("model", model)):
@@ -165,7 +165,7 @@ def _label(one: Comparison, what: str) -> str:
 
 
 def _p_values(paired: Float[np.ndarray, "image method"]) -> Float[np.ndarray, " method"]:
-    """Of each method over the images that it has; NaN without any."""
+    """p-values of each method over its images; NaN without any."""
     p = np.full(paired.shape[1], np.nan)
     there = np.isfinite(paired)
     for pattern in np.unique(there.T, axis=0):
@@ -184,7 +184,7 @@ def _verdict(difference: float, p: float, column: MetricColumn) -> str:
 
 
 def labels_of(result: "BenchmarkResult", to: str) -> list[str]:
-    """Labels that a text may mean, in order: the label itself, else those of the method of that name."""
+    """Labels that a text may refer to, in order: the label itself, otherwise those of the method of that name."""
     methods = [method for study in result.plan.studies for method in study.methods]
     same = {method.text for method in methods if method.label == to}
     if same:  # a joined run may have it under another label
@@ -210,7 +210,7 @@ def _known(methods: Sequence[str], labels: list[str]) -> list[str]:
 
 
 def _alike(result: "BenchmarkResult") -> dict[tuple[str, ...], list[int]]:
-    """Numbers of the studies whose rows may stand beside each other: same images, target and metrics' options."""
+    """Indices of studies whose rows are comparable: same images, target and options of metrics."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for number, study in enumerate(result.plan.studies):
         key = (study.data.source, study.data.label, rule_text(study.target), *sorted(study.metrics))
@@ -222,7 +222,7 @@ def _unambiguous(what: str, variants: Sequence[Variant]) -> dict[str, str]:
     """Names of methods or models by label.
 
     Raises:
-        InputError: a label stands for two of them.
+        InputError: a label belongs to two of them.
     """
     texts: dict[str, str] = {}
     for one in variants:

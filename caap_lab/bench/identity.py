@@ -1,6 +1,6 @@
-"""What the names in a plan stand for, as hashes: weights, code of own methods and metrics, images with their masks.
+"""The identity of the names in a plan, as hashes: weights, code of own methods and metrics, images with their masks.
 
-A trial is kept under these, so that a number belongs to exactly what made it: see the table in docs/benchmark.md.
+Trials are stored under these, so that a number belongs to exactly what produced it: see the table in docs/benchmark.md.
 """
 
 import json
@@ -33,17 +33,17 @@ _FIRST_COMMAND = {
     b"python -m caap_lab.training.train ": b"python -m caap_lab.data.train ",
     b" --out caap_lab/models/weights": b" --out caap_lab/weights",
 }
-"""What has changed in the command on the bundled models' cards since hashes first knew them."""
+"""Changes in the command on the bundled models' cards since hashes were first computed."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What cannot be read of a plan, in sentences."""
+    """Models and images of a plan that cannot be read, with the reasons."""
 
     models: dict[str, str] = field(default_factory=dict)
-    """By the text of the model's spec."""
+    """Reasons by the text of the model's spec."""
     images: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By source, then by the image's name."""
+    """Reasons by source, then by the image's name."""
 
 
 def identified(
@@ -53,17 +53,17 @@ def identified(
     progress: bool = True,
     unreadable: Unreadable | None = None,
 ) -> BenchmarkPlan:
-    """The plan with the identity of all its names, as they are now.
+    """The plan with the current identity of all its names.
 
     Args:
-        plan: What is to be computed.
-        models: Those that came as objects, by the text of their spec.
+        plan: The plan to compute.
+        models: Models given as objects, by the text of their spec.
         images: Open data sets, by source.
         progress: Show a progress bar while images are read.
-        unreadable: Where models and images that cannot be read are put. Without it, such a model is an error.
+        unreadable: Receives models and images that cannot be read. Without it, such a model raises an error.
 
     Raises:
-        InputError: a model, a weights file, a method or a metric is not there.
+        InputError: a model, a weights file, a method or a metric does not exist.
     """
     told = Unreadable() if unreadable is None else unreadable
     methods = {spec.text: spec for study in plan.studies for spec in study.methods}
@@ -99,10 +99,10 @@ def model_digest(model: HookedModel) -> str:
 
 
 def weights_digest(spec: Variant) -> str:
-    """Hash of the files that a model by name is read from, with `WHOLE` in front if the name is the place of them all.
+    """Hash of the files of a model by name, with the prefix `WHOLE` if the name is the folder of all of them.
 
     Raises:
-        InputError: the name is no model, or a file is not there.
+        InputError: there is no such model, or a file is missing.
     """
     digest = pieces_digest(
         f"{role} {_card_digest(path) if role == 'card' else _file_digest(path, _CALLED.get(role, 'weights file'))}"
@@ -122,16 +122,16 @@ def classes_are_texts(spec: Variant) -> bool:
         return False
     try:
         texts = read_state_dict(str(spec.options["head"])).get("text_embeddings")
-    except InputError:  # each trial fails with this error when its turn comes
+    except InputError:  # each trial fails with this error later
         return False
     return texts is not None and len(texts) > 1
 
 
 def weights_files(spec: Variant) -> list[tuple[str, Path]]:
-    """Files that a model by name is read from, by their role.
+    """Files of a model by name, by their role.
 
     Raises:
-        InputError: the name is no model, or weights are not there.
+        InputError: there is no such model, or weights are missing.
     """
     check_name(spec.name)
     files = [(role, Path(str(spec.options[role]))) for role in WEIGHTS_FILES if spec.options.get(role) is not None]
@@ -144,22 +144,22 @@ def weights_files(spec: Variant) -> list[tuple[str, Path]]:
     if "checkpoint" not in spec.options:
         config = get_pretrained_cfg(spec.name)
         if config is None or not config.hf_hub_id:
-            raise InputError(f"timm has no weights for {spec.name}; give a local file: {spec.name}:checkpoint=PATH.")
+            raise InputError(f"timm has no weights for {spec.name}; use a local file: {spec.name}:checkpoint=PATH.")
         files.append(("hub", fetch_weights(spec.name, config.hf_hub_id, config.hf_hub_filename)))
     return files
 
 
 def spec_digest(spec: Variant) -> str:
-    """Hash of an own method's code and of the files that its options name; empty where there is nothing of these."""
+    """Hash of an own method's code and of the files that its options name; empty if there are neither."""
     code, files = method_digest(spec.name, spec.options), _option_files(spec)
     return pieces_digest([code, *files]) if code or files else ""
 
 
 def own_metrics(texts: Iterable[str]) -> dict[str, OwnMetric]:
-    """Those of the metrics that users registered, by text, as they are now.
+    """The metrics that users registered, by text, in their current form.
 
     Raises:
-        InputError: a metric is not there, has no such option, or depends on something whose content cannot be told.
+        InputError: a metric does not exist, has no such option, or depends on an object that cannot be hashed.
     """
     own: dict[str, OwnMetric] = {}
     for text in dict.fromkeys(texts):
@@ -172,7 +172,7 @@ def own_metrics(texts: Iterable[str]) -> dict[str, OwnMetric]:
 
 
 def _option_files(spec: Variant) -> list[str]:
-    """Options that name a file, with its hash."""
+    """Options that name a file, with the hash of the file."""
     return [
         f"{option} {_file_digest(Path(value), 'file')}"
         for option, value in sorted(spec.options.items())
@@ -183,7 +183,7 @@ def _option_files(spec: Variant) -> list[str]:
 def _image_digests(
     plan: BenchmarkPlan, images: Mapping[str, ImageSet], told: Unreadable, progress: bool
 ) -> dict[str, dict[str, str]]:
-    """Hashes of the plan's images, by source and name; what is wrong with one is put into `told`."""
+    """Hashes of the plan's images, by source and name; reasons why one cannot be read are added to `told`."""
     names: dict[str, dict[str, None]] = {}
     for study in plan.studies:
         names.setdefault(study.data.source, {}).update(dict.fromkeys(study.data.names))
@@ -199,14 +199,14 @@ def _image_digests(
 
 
 def _read(images: ImageSet, name: str) -> tuple[str, str]:
-    """An image's hash, and what is wrong with it; it is read once for both if all is well."""
+    """An image's hash, and the reason why it cannot be read; a readable image is read only once."""
     try:
         one = replace(images, samples=(held(images.named(name)),))
     except Exception:  # told below, as reading it for the hash says it
         one = images
     try:
         digest = one.digest_of(name)
-    except Exception as error:  # the trial fails with this error when its turn comes, if the run goes on without it
+    except Exception as error:  # the trial fails with this error later, if the run continues
         return pieces_digest([f"unreadable {error}"]), str(error) or type(error).__name__
     return digest, image_problems(one.only([name]), progress=False).get(name, "")
 
@@ -227,7 +227,7 @@ def held(sample: Sample) -> Sample:
 
 
 def _card_digest(card: Path) -> str:
-    """Hash of a bundled model's card, its command as it was first written: results kept under it are found again."""
+    """Hash of a bundled model's card with its original command, so that results stored under it are found again."""
     content = card.read_bytes()
     for now, first in _FIRST_COMMAND.items():
         content = content.replace(now, first)
@@ -237,7 +237,7 @@ def _card_digest(card: Path) -> str:
 def _is_file(text: str) -> bool:
     try:
         return Path(text).expanduser().is_file()
-    except (OSError, ValueError):  # too long for a name, say
+    except (OSError, ValueError):  # for example too long for a name
         return False
 
 

@@ -9,10 +9,10 @@ from caap_lab.errors import InputError
 
 
 def joined(plans: Sequence[BenchmarkPlan]) -> BenchmarkPlan:
-    """The studies of all plans, each once.
+    """The studies of all plans, without duplicates.
 
     Raises:
-        InputError: protocols differ, or a name stood for something else in another plan.
+        InputError: protocols differ, or a name means different things in two plans.
     """
     first, *rest = plans
     if not rest:
@@ -20,8 +20,8 @@ def joined(plans: Sequence[BenchmarkPlan]) -> BenchmarkPlan:
     if any(plan.protocol != first.protocol for plan in rest):
         raise InputError(
             "These runs measured their curves by different protocols ("
-            f"{'; '.join(dict.fromkeys(_protocol_text(plan) for plan in plans))}), whose numbers do not compare. Open "
-            "them one by one."
+            f"{'; '.join(dict.fromkeys(_protocol_text(plan) for plan in plans))}), whose numbers are not comparable. "
+            "Open them one by one."
         )
     identities = [plan.identity for plan in plans]
     for what, known in (
@@ -43,14 +43,14 @@ def joined(plans: Sequence[BenchmarkPlan]) -> BenchmarkPlan:
 
 
 def _check_equal(what: str, known: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a name that stood for one thing in one plan and for another in another."""
+    """Raise InputError if a name means one thing in one plan and another in another."""
     seen: dict[str, Any] = {}
     for digests in known:
         for name, digest in digests.items():
             if seen.setdefault(name, digest) != digest:
                 raise InputError(
                     f"The {what} {name} was another one in each of these runs (other weights, code or pixels under one "
-                    "name), so that their numbers do not belong together. Open them one by one, or run the older one "
+                    "name), so their numbers do not belong together. Open them one by one, or run the older one "
                     "again."
                 )
 

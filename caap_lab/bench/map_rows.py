@@ -23,7 +23,7 @@ from caap_lab.variant import parse_variant
 
 
 def map_to_row(m: AttributionMap) -> Row:
-    """What a row keeps of a map: all but the image and the scores of other classes."""
+    """The part of a map that a row stores: all except the image and the scores of other classes."""
     return {
         "target": m.target_class,
         "target_name": m.target_name,
@@ -43,8 +43,8 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
     """The map of a row as its method returned it, without the scores of other classes.
 
     Args:
-        row: As a run's folder has it, of a trial that did not fail.
-        model: The model that made it.
+        row: A row of a run's folder, of a trial that did not fail.
+        model: The model that produced it.
         image: The image as the model's input.
     """
     method = parse_variant(row["method"])
@@ -70,7 +70,7 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
 
 
 def _written(target: Any) -> dict[str, Any] | None:
-    """A target that is no class, with a direction's values; None for a class, which its index tells."""
+    """A target that is not a class, with a direction's values; None for a class, which its index identifies."""
     if isinstance(target, int):
         return None
     written = target_to_json(target)
@@ -82,7 +82,7 @@ def _written(target: Any) -> dict[str, Any] | None:
 
 
 def _target_of_row(row: Mapping[str, Any], model: HookedModel) -> Target | int:
-    """What a row's map explains; rows of earlier versions know classes alone."""
+    """The target of a row's map; rows of earlier versions only have classes."""
     text = row.get("target_object")
     if not isinstance(text, str):  # missing values of frames are None or NaN
         return int(row["target"])
@@ -94,7 +94,7 @@ def _target_of_row(row: Mapping[str, Any], model: HookedModel) -> Target | int:
 
 
 def _score_and_sign(name: str, options: Mapping[str, Any], model: HookedModel) -> tuple[str, Sign]:
-    """Of rows of earlier versions, which did not keep them: what the method has with these options."""
+    """Score and sign for rows of earlier versions, which did not store them: those of the method with these options."""
     settings = {**METHODS[name].options.get(model.kind, {}), **options}
     score = score_read(settings["score"], model.n_classes) if "score" in settings else "attribution to logit"
     return score, METHODS[name].sign

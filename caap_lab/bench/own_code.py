@@ -1,4 +1,4 @@
-"""The methods, metrics and neighbourhoods that users registered, on their way to workers, which may outlive a run."""
+"""Methods, metrics and neighbourhoods that users registered, sent to workers, which may outlive a run."""
 
 import sys
 import threading
@@ -19,18 +19,18 @@ Packed = dict[tuple[Kind, str], bytes]
 """Pickled code, by kind and name."""
 
 _installed: dict[tuple[Kind, str], tuple[str, object]] = {}
-"""Hash of the code that was installed last, and the method, metric or neighbourhood that it became."""
+"""Hash of the code installed last, and the method, metric or neighbourhood that it became."""
 LOCK = threading.RLock()
-"""Held while a worker registers code and runs with it, as another run may bring other code under the same names."""
+"""Held while a worker registers code and runs with it, because another run may bring other code of the same names."""
 
 
 def packed(methods: Iterable[str], metrics: Iterable[str] = ()) -> Packed:
-    """The code of those of the methods and metrics that users registered, with the user's own modules that it uses.
+    """The code of the methods and metrics that users registered, with the user's own modules that it uses.
 
-    All neighbourhoods of the user's own go with it, as any option may name one.
+    All of the user's own neighbourhoods are included, because any option may name one.
 
     Raises:
-        InputError: one of them holds something that cannot be sent.
+        InputError: one of them contains something that cannot be sent.
     """
     import cloudpickle
 
@@ -45,22 +45,22 @@ def packed(methods: Iterable[str], metrics: Iterable[str] = ()) -> Packed:
         contents["neighbourhood", name] = neighbourhood
     result: Packed = {}
     with ExitStack() as stack:
-        for module in _own_modules():  # a worker has none of them, or maybe older ones
+        for module in _own_modules():  # a worker does not have them, or has older ones
             cloudpickle.register_pickle_by_value(module)
             stack.callback(cloudpickle.unregister_pickle_by_value, module)
         for (kind, name), content in contents.items():
             try:
                 result[kind, name] = cloudpickle.dumps(content)
-            except Exception as error:  # whatever the objects' own pickling raises
+            except Exception as error:  # any error raised by pickling
                 raise InputError(
                     f"The {kind} {name!r} cannot be sent to workers ({type(error).__name__}: {error}). Let it open "
-                    "files and load models when it is called instead of holding them, or run it without workers."
+                    "files and load models when it is called instead of storing them, or run it without workers."
                 ) from error
     return result
 
 
 def install(code: Packed) -> None:
-    """Register on a worker what `packed` returned, unless the same code is registered there already."""
+    """Register on a worker what `packed` returned, unless the same code is already registered there."""
     import cloudpickle
 
     registries: dict[Kind, dict[str, Any]] = {"method": METHODS, "metric": METRICS, "neighbourhood": NEIGHBOURHOODS}
@@ -69,7 +69,7 @@ def install(code: Packed) -> None:
         digest = hex_digest(content, size=16)
         known = _installed.get((kind, name))
         if known is None or known[0] != digest or registry.get(name) is not known[1]:
-            loaded = cloudpickle.loads(content)  # sent by this run's own client, as every task is
+            loaded = cloudpickle.loads(content)  # sent by this run's own client, like every task
             if kind == "method":
                 compute, facts = loaded
                 register(name, compute, **facts)
@@ -79,7 +79,7 @@ def install(code: Packed) -> None:
 
 
 def _own_modules() -> list[types.ModuleType]:
-    """Modules that are neither Python's, nor installed, nor this package's."""
+    """Modules that belong neither to Python, nor to installed packages, nor to this package."""
     own = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

@@ -1,6 +1,6 @@
-"""From the classes that a data set counts to the classes that a model counts: by name wherever both have names.
+"""From the classes of a data set to the classes of a model: by name if both have names.
 
-Class 3 of one is class 3 of the other only by chance: folders are sorted by name, and a model's head is not.
+The same index means the same class only by chance: folders are sorted by name, but a model's head is not.
 """
 
 import re
@@ -19,10 +19,10 @@ from caap_lab.models.names import nearest
 
 
 def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
-    """The image's class as the model counts it.
+    """The index of the image's class in the model.
 
     Raises:
-        InputError: there is no label, or it cannot be told which of the model's classes it is.
+        InputError: there is no label, or its class in the model is ambiguous.
     """
     if sample.label is None or images.class_names is None:
         raise InputError(f"{sample.name} has no label; use target='prediction'.")
@@ -30,13 +30,11 @@ def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
     pairs = _pairs(names, own)
     if not pairs:
         raise InputError(
-            f"{images.source} counts {len(names)} classes and {model.model_name} has {len(own)}, and their names do "
-            f"not tell which is which. {_WAY_OUT}"
+            f"{images.source} counts {len(names)} classes and {model.model_name} has {len(own)}, but their names do "
+            f"not show which is which. {_WAY_OUT}"
         )
     if not 0 <= sample.label < len(names):
-        raise InputError(
-            f"{sample.name} has the label {sample.label}, and {images.source} counts {len(names)} classes."
-        )
+        raise InputError(f"{sample.name} has the label {sample.label}, but {images.source} has {len(names)} classes.")
     fits, name = pairs[sample.label], names.names[sample.label]
     if len(fits) == 1:
         sharing = [names.names[index] for index, others in enumerate(pairs) if others == fits]
@@ -52,13 +50,13 @@ def label_of(sample: Sample, images: ImageSet, model: HookedModel) -> int:
             f"Class {name!r} of {images.source} can be any of the classes {several} of {model.model_name}. {_WAY_OUT}"
         )
     raise InputError(
-        f"{images.source} has the class {name!r}, which {model.model_name} has not.{nearest(name, own.names)} "
+        f"{images.source} has the class {name!r}, which {model.model_name} does not have.{nearest(name, own.names)} "
         f"{_WAY_OUT}"
     )
 
 
 def with_model_classes(sample: Sample, images: ImageSet, model: HookedModel) -> Sample:
-    """The sample with its masks under the model's classes; objects of other classes are under None."""
+    """The sample with its masks by the model's classes; objects of other classes are under None."""
     if sample.read_regions is None:
         return sample
     pairs = _pairs(images.class_names, model.class_names) if images.class_names is not None else ()
@@ -66,7 +64,7 @@ def with_model_classes(sample: Sample, images: ImageSet, model: HookedModel) -> 
 
 
 def count_pairs(data: ClassNames, model: ClassNames) -> int:
-    """How many of the data's classes are exactly one of the model's."""
+    """Number of the data's classes that match exactly one of the model's."""
     return sum(len(fits) == 1 for fits in _pairs(data, model))
 
 
@@ -89,7 +87,7 @@ def _read_regions(read: Callable[[], Regions], pairs: tuple[tuple[int, ...], ...
 
 @lru_cache(maxsize=16)
 def _pairs(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
-    """The model's classes that each class of the data may be; nothing if they are numbered and not alike."""
+    """The model's classes that each class of the data may be; empty if they are numbered differently."""
     count = len(data)
     if data.names == model.names and (data.ids == model.ids or not data.ids or not model.ids):
         return tuple((index,) for index in range(count))
@@ -103,7 +101,7 @@ def _pairs(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
 
 
 def _fits(data: ClassNames, indices: list[int], model: ClassNames) -> bool:
-    """True if numbers as names are the model's: no two alike, and all of them if nobody chose them."""
+    """True if names that are numbers match the model's: all different, and complete unless somebody chose them."""
     return len(set(indices)) == len(indices) and (not _is_numbered(data) or len(data) == len(model))
 
 
@@ -112,7 +110,7 @@ def _is_numbered(names: ClassNames) -> bool:
 
 
 def _by_name(data: ClassNames, model: ClassNames) -> tuple[tuple[int, ...], ...]:
-    """By WordNet id, else by whole name, else by a synonym that both have."""
+    """By WordNet id, otherwise by the full name, otherwise by a synonym that both have."""
     ids = {wordnet_id: index for index, wordnet_id in enumerate(model.ids)}
     if data.ids and model.ids:
         return tuple((ids[wordnet_id],) if wordnet_id in ids else () for wordnet_id in data.ids)
@@ -136,7 +134,7 @@ def _index(names: ClassNames, split: Callable[[str], list[str]]) -> dict[str, tu
 
 
 def _plain(name: str) -> str:
-    """Spelling aside: capitals, spaces, hyphens, underscores, and how accents are stored."""
+    """The name without differences of spelling: capitals, spaces, hyphens, underscores, and the encoding of accents."""
     return " ".join(re.split(r"[\s_-]+", unicodedata.normalize("NFKC", name).casefold())).strip()
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is to compute: studies, and the trials (model x method x image) that they consist of."""
+"""The plan of a benchmark: studies, and the trials (model x method x image) that they consist of."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ from caap_lab.variant import Variant, parse_variant
 
 FORMAT = 2
 _READABLE = (1, 2)
-"""Format 1 has no identities: its trials are known by names alone. They can be read, but no run continues them."""
+"""Format 1 has no identities: its trials are known only by names. They can be read, but no run continues them."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
-"""Options of a model whose content is in its identity, wherever the files lie."""
+"""Options of a model whose content is in its identity, wherever the files are."""
 WHOLE = "folder "
-"""In front of the hash of a model that is a folder or repository: its name is a place, and all of it is in the hash."""
+"""Prefix of the hash of a model that is a folder or repository: its name is a place, and the hash covers all of it."""
 
 
 @dataclass(frozen=True)
 class OwnMetric:
-    """A metric that a user registered, as it was when a plan ran: what reading the results needs without its code."""
+    """A registered metric as it was when a plan ran: what is needed to read the results without its code."""
 
     digest: str
     """Hash of its code, and of the files that its options name."""
@@ -37,23 +37,23 @@ class OwnMetric:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the names in a plan stood for when it ran, as hashes; see `caap_lab.bench.identity`."""
+    """The meaning of the names in a plan when it ran, as hashes; see `caap_lab.bench.identity`."""
 
     models: Mapping[str, str] = field(default_factory=dict)
-    """By the text of the model's spec."""
+    """Hashes by the text of the model's spec."""
     methods: Mapping[str, str] = field(default_factory=dict)
-    """By the text of the method's spec; empty for a built-in method that reads no file."""
+    """Hashes by the text of the method's spec; empty for a built-in method that reads no file."""
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By source, then by the image's name."""
+    """Hashes by source, then by the image's name."""
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
-    """By the metric's text; only those that users registered."""
+    """Metrics by text; only those that users registered."""
     by_contrast: tuple[str, ...] = ()
-    """Models whose classes are text embeddings, by the text of the spec: where nothing else is said, they explain a
-    class by its contrast to the mean of all."""
+    """Models whose classes are text embeddings, by the text of the spec: by default they explain a class by its
+    contrast to the mean of all."""
 
 
 def merged(identities: Iterable[Identity]) -> Identity:
-    """Several plans' identities as one; where they disagree the later one counts."""
+    """The identities of several plans as one; if they disagree, the later one counts."""
     models: dict[str, str] = {}
     methods: dict[str, str] = {}
     images: dict[str, dict[str, str]] = {}
@@ -71,16 +71,16 @@ def merged(identities: Iterable[Identity]) -> Identity:
 
 @dataclass(frozen=True)
 class Data:
-    """Images of a study, chosen and fixed: the same for all models and methods."""
+    """Images of a study in a fixed choice: the same for all models and methods."""
 
     source: str
-    """What `cl.open_images` opens."""
+    """Text that `cl.open_images` opens."""
     names: tuple[str, ...]
-    """Images, in order."""
+    """Names of the images, in order."""
     chosen: str
     """How they were chosen."""
     label: str = ""
-    """What tables call it; by default the source."""
+    """Name in tables; by default the source."""
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -95,16 +95,16 @@ class Study:
     models: tuple[Variant, ...]
     methods: tuple[Variant, ...]
     metrics: tuple[str, ...] = default_metrics(has_masks=True)
-    """By name, with options as text: "localisation:tolerance=15"."""
+    """Names with options as text: "localisation:tolerance=15"."""
     target: TargetRule = "prediction"
-    """What maps and curves are about: the model's "prediction", the image's "label", or a target made of these."""
+    """Target of maps and curves: the model's "prediction", the image's "label", or a target with these as classes."""
     table: int = 0
-    """Number of the paper's table that it is for, or 0."""
+    """Number of the paper's table that it belongs to, or 0."""
 
     def __post_init__(self) -> None:
         names = [parse_variant(metric).name for metric in self.metrics]
         if len(set(names)) < len(names):
-            raise InputError(f"The metric {max(names, key=names.count)!r} is given twice; a run has each once.")
+            raise InputError(f"The metric {max(names, key=names.count)!r} is given twice; use each only once.")
         check_rule(self.target)
         for what, specs in (("model", self.models), ("method", self.methods)):
             labels = [spec.label for spec in specs]
@@ -116,7 +116,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Trial:
-    """One map of one image, and the metrics to compute of it."""
+    """One map of one image, and its metrics."""
 
     model: Variant
     method: Variant
@@ -128,9 +128,9 @@ class Trial:
     model_digest: str = ""
     method_digest: str = ""
     image_digest: str = ""
-    """What the names stand for; empty in plans of format 1, which know trials by names alone."""
+    """The identity of the names; empty in plans of format 1, which know trials only by names."""
     own_metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
-    """Those of its metrics that users registered, by text."""
+    """Its metrics that users registered, by text."""
     by_contrast: bool = False
     """True for a model whose classes are text embeddings."""
 
@@ -141,13 +141,13 @@ class Trial:
 
     @property
     def reads_protocol(self) -> bool:
-        """True if the curve protocol decides any of its numbers."""
+        """True if the curve protocol affects any of its numbers."""
         pairs = zip(self.metrics, self.metric_names, strict=True)
         return any((self.own_metrics.get(text) or metric_named(name)).reads_protocol for text, name in pairs)
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that decides the trial's numbers: docs/benchmark.md has the table."""
+        """Hash of everything that determines the trial's numbers: see the table in docs/benchmark.md."""
         metrics = {text: parse_variant(text) for text in self.metrics}
         content: dict[str, Any] = {
             "model": [self.model.name, self.model.options],
@@ -173,20 +173,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Everything that a run folder is for."""
+    """The content of a run folder's plan."""
 
     studies: tuple[Study, ...]
     protocol: CurveProtocol = field(default_factory=lambda: CurveProtocol("rise"))
     profile: str = ""
-    """"demo" or "paper" for the tables of the paper, else empty."""
+    """"demo" or "paper" for the tables of the paper, otherwise empty."""
     notes: tuple[str, ...] = ()
-    """What tables have to say about the run, such as what was scaled down."""
+    """Notes for tables about the run, such as what was scaled down."""
     identity: Identity = field(default_factory=Identity)
-    """What the names stood for when it last ran; empty before that."""
+    """The identity of the names when it last ran; empty before that."""
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """All trials, each once: model after model, then image after image, so that a part of them is balanced."""
+        """All trials without duplicates: by model, then by image, so that any part of them is balanced."""
         by_key: dict[str, Trial] = {}
         for trial in self._trials():
             by_key.setdefault(trial.key, trial)
@@ -219,11 +219,11 @@ class BenchmarkPlan:
         )
 
     def columns(self, study: Study) -> tuple[MetricColumn, ...]:
-        """What a study's metrics give, in order; of registered metrics as they were when the plan ran."""
+        """Columns of a study's metrics, in order; registered metrics as they were when the plan ran."""
         return tuple(column for metric in self._metrics(study) for column in metric.columns)
 
     def reads_protocol(self, study: Study) -> bool:
-        """True if the curve protocol decides any of a study's numbers."""
+        """True if the curve protocol affects any of a study's numbers."""
         return any(metric.reads_protocol for metric in self._metrics(study))
 
     def _metrics(self, study: Study) -> list[Metric | OwnMetric]:
@@ -231,7 +231,7 @@ class BenchmarkPlan:
         return [own[text] if text in own else parse_metric(text)[0] for text in study.metrics]
 
     def save(self, path: Path) -> None:
-        """Write as JSON, in one step."""
+        """Write as JSON, atomically."""
         content = {"format": FORMAT, **asdict(self)}
         for study, written in zip(self.studies, content["studies"], strict=True):
             written["target"] = rule_to_json(study.target)
@@ -243,10 +243,10 @@ class BenchmarkPlan:
 
     @classmethod
     def load(cls, path: Path) -> "BenchmarkPlan":
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            InputError: the file is missing or no plan of this version.
+            InputError: the file is missing or not a plan of this version.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -261,8 +261,8 @@ class BenchmarkPlan:
         except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             what = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             raise InputError(
-                f"{path} is no plan of a benchmark ({what}). Run the benchmark again with the same arguments and the "
-                "same folder: it writes a new plan and keeps the finished trials."
+                f"{path} is not a plan of a benchmark ({what}). Run the benchmark again with the same arguments and "
+                "the same folder: it writes a new plan and keeps the finished trials."
             ) from None
 
 
@@ -282,7 +282,7 @@ _FORM = {
     "profile": str,
     "notes": [str],
 }
-"""Of plan.json, in all formats."""
+"""Entries of plan.json, in all formats."""
 
 
 def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
@@ -314,7 +314,7 @@ def _from_json(content: dict[str, Any]) -> BenchmarkPlan:
 
 
 def _by_own_names(study: Study) -> Study:
-    """A study of the demo profile under its own names: earlier versions wrote those of the paper."""
+    """A study of the demo profile with its own names: earlier versions wrote those of the paper."""
     models = tuple(replace(model, label=model.text) for model in study.models)
     return replace(study, data=replace(study.data, label=study.data.source), models=models)
 
@@ -326,7 +326,7 @@ _OWN_METRICS = {
         "reads_protocol": bool,
     }
 }
-"""Of an identity's entry "metrics"."""
+"""Entries of an identity's "metrics"."""
 
 
 def _identity(content: dict[str, Any]) -> Identity:

@@ -1,4 +1,4 @@
-"""All that a run needs, opened and tried before its first trial: nothing that can be known then may fail days later."""
+"""Checks before a run's first trial: all that it needs is opened and tried, so that errors do not occur days later."""
 
 import shutil
 import sys
@@ -22,25 +22,25 @@ from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant
 
 _ROW_BYTES = 1000
-"""Of a trial's row in a compacted part, at the least: its map and its names."""
+"""Minimum bytes of a trial's row in a compacted part: its map and its names."""
 _seen_ready: set[str] = set()
-"""Hashes of models, with what runs did with them, that nothing stood in the way of; this process does not try again."""
+"""Hashes of models and their uses that were tried without problems; this process does not try them again."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """How a run goes."""
+    """Settings of a run that do not affect its numbers."""
 
     models: Mapping[str, HookedModel]
-    """Those that came as objects, by the text of their spec."""
+    """Models given as objects, by the text of their spec."""
     images: Mapping[str, ImageSet]
     """Open data sets, by source."""
     device: str
-    """Where models run."""
+    """Device of the models."""
     batch_size: int
     """Changed images run at once for the curves."""
     here: bool
-    """True if this process computes; else models are tried on the CPU, as workers may have other devices."""
+    """True if this process computes; otherwise models are tried on the CPU, because workers may have other devices."""
     progress: bool
     """Show a progress bar."""
 
@@ -48,17 +48,17 @@ class Running:
 def check_ready(
     plan: BenchmarkPlan, waiting: Sequence[Trial], folder: Path, unreadable: Unreadable, running: Running
 ) -> None:
-    """Refuse a run in which something is known to fail, with all that is; tell what concerns single images.
+    """Raise InputError, with all reasons, if the run is known to fail; print problems of single images.
 
     Args:
-        plan: The run's, with the identity of its names.
-        waiting: Those of its trials that are to be computed; what no one of them needs is not looked at.
-        folder: The run's.
+        plan: The plan of the run, with the identity of its names.
+        waiting: Its trials that have to be computed; only what they need is checked.
+        folder: The folder of the run.
         unreadable: What could not be read for the identity.
-        running: How the run goes.
+        running: Settings of the run.
 
     Raises:
-        InputError: says what, and what to do.
+        InputError: the message explains what is wrong, and what to do.
     """
     if not waiting:
         return
@@ -73,16 +73,16 @@ def check_ready(
 def plan_problems(
     plan: BenchmarkPlan, waiting: Sequence[Trial], unreadable: Unreadable, running: Running
 ) -> list[Problem]:
-    """What stands in the way of trials: images that cannot be read, and models that cannot do what is asked of them.
+    """Problems of trials: images that cannot be read, and models that cannot do what the run needs.
 
-    Arguments are `check_ready`'s.
+    The arguments are those of `check_ready`.
     """
     problems = _image_problems(plan, waiting, unreadable)
     return [*problems, *_model_problems(plan, waiting, unreadable, running)]
 
 
 def refusal(problems: Sequence[Problem], paper: bool = False) -> str:
-    """What stands in the way of a run, as one text: a part of it each, with what to do."""
+    """The problems of a run as one text, one part per problem, with what to do."""
     lines = [f"{problem.part}: {problem.text}" for problem in problems]
     way_out = ["--without NAME leaves a model, method or data set of the profile out."] if paper else []
     if len(lines) == 1 and not way_out:
@@ -104,15 +104,15 @@ def _things(count: int) -> str:
 
 
 def folder_problems(folder: Path, trials: int) -> list[Problem]:
-    """Whether the run's folder can be written, and has room for its rows.
+    """Problems of writing the run's folder: it is not writable, or there is too little free space.
 
     Args:
-        folder: The run's; it need not exist.
-        trials: How many are to be computed.
+        folder: The folder of the run; it need not exist.
+        trials: Number of trials to compute.
     """
     place = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), None)
     if place is None or not place.is_dir():
-        return []  # told when the folder is made
+        return []  # reported when the folder is created
     problem = folder_problem(folder)
     if problem:
         return [Problem(str(folder), problem)]
@@ -132,12 +132,12 @@ def folder_problems(folder: Path, trials: int) -> list[Problem]:
 
 
 def count_problem(dataset: str, there: int, due: Iterable[int]) -> str:
-    """A sentence if a data set has fewer images than are due; empty otherwise.
+    """A sentence if a data set has fewer images than required; otherwise empty.
 
     Args:
-        dataset: The paper's name.
-        there: Images that it has.
-        due: Numbers of images that tables draw from it.
+        dataset: The name in the paper.
+        there: Number of its images.
+        due: Numbers of images that tables require.
     """
     more = sorted({count for count in due if count > there}, reverse=True)
     if not more:
@@ -148,7 +148,7 @@ def count_problem(dataset: str, there: int, due: Iterable[int]) -> str:
 
 
 def _image_problems(plan: BenchmarkPlan, waiting: Iterable[Trial], unreadable: Unreadable) -> list[Problem]:
-    """Photos and masks that cannot be read; a profile, whose numbers are to be compared, does not run without them."""
+    """Photos and masks that cannot be read; a profile of the paper, whose numbers are compared, does not run then."""
     used: dict[str, dict[str, None]] = {}
     for trial in waiting:
         used.setdefault(trial.source, {})[trial.image] = None
@@ -170,7 +170,7 @@ def _image_problems(plan: BenchmarkPlan, waiting: Iterable[Trial], unreadable: U
 def _model_problems(
     plan: BenchmarkPlan, waiting: Sequence[Trial], unreadable: Unreadable, running: Running
 ) -> list[Problem]:
-    """Models of waiting trials, tried one after the other; the first one last, so that it is there when they begin."""
+    """Problems of the models of waiting trials, tried in turn; the first model is last, so that it is cached."""
     specs = _named(plan, {trial.model.text: trial.model for trial in waiting})
     problems = [Problem(specs[text].label, sentence) for text, sentence in unreadable.models.items() if text in specs]
     all_uses = _uses(plan, unreadable, running)
@@ -193,12 +193,12 @@ def _model_problems(
             _seen_ready.add(tried[text])
         problems += found
     if not running.here:
-        forget_models()  # so that workers have the memory
+        forget_models()  # to free memory for workers
     return problems
 
 
 def _named(plan: BenchmarkPlan, specs: Mapping[str, Variant]) -> dict[str, Variant]:
-    """Models under names that tell them apart: a data set may have one of its own, "Oxford-IIIT-Pet/ViT-B/16"."""
+    """Models by unique names: a data set may have a model of its own, "Oxford-IIIT-Pet/ViT-B/16"."""
     shared = Counter(spec.label for spec in specs.values())
     first = {spec.text: study.data.label for study in reversed(plan.studies) for spec in study.models}
     return {
@@ -208,14 +208,14 @@ def _named(plan: BenchmarkPlan, specs: Mapping[str, Variant]) -> dict[str, Varia
 
 
 def _on_cpu(spec: Variant) -> Variant:
-    """A model as it is tried for workers, whose devices and formats this machine may not have."""
+    """A model as it is tried for workers, whose devices and formats may not be available on this machine."""
     return replace(
         spec, options={name: value for name, value in spec.options.items() if name not in ("device", "dtype")}
     )
 
 
 def _uses(plan: BenchmarkPlan, unreadable: Unreadable, running: Running) -> list[Use]:
-    """What the plan does with models, on the images that can be read."""
+    """The uses of models in the plan, on the images that can be read."""
     uses = []
     for study in plan.studies:
         bad = unreadable.images.get(study.data.source, {})
@@ -226,7 +226,7 @@ def _uses(plan: BenchmarkPlan, unreadable: Unreadable, running: Running) -> list
 
 
 def _what(plan: BenchmarkPlan, spec: Variant, uses: Sequence[Use], running: Running) -> str:
-    """Hash of a model's weights and of all that a run wants of it."""
+    """Hash of a model's weights and of everything that a run needs from it."""
     content = [spec.text, running.device, running.batch_size, running.here, plan.identity.models[spec.text]]
     for use in uses:
         study = use.study

@@ -1,4 +1,4 @@
-"""One model of a run, opened and tried before the first trial: its weights, its memory, its methods and its classes."""
+"""Checks of one model before the first trial: its weights, memory, methods and classes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,30 +22,30 @@ from caap_lab.models.running import running
 from caap_lab.variant import Variant
 
 _SHOWN = 5
-"""Images that a sentence names."""
+"""Number of images that a sentence names."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is in the way of a run, or of a part of it."""
+    """A problem of a run, or of a part of it."""
 
     part: str
-    """What tables call the model or data set; or what else it is."""
+    """Name of the model or data set in tables, or another part of the run."""
     text: str
-    """What is wrong, in sentences."""
+    """The problem, in sentences."""
     stops: bool = True
-    """False if the rest of the run can go on without it."""
+    """False if the rest of the run can continue without it."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a run does with a model on one data set."""
+    """The use of a model on one data set in a run."""
 
     study: Study
     images: ImageSet
-    """Those of the study's images that can be read."""
+    """The study's images that can be read."""
     paper: bool = False
-    """True in the paper's own profile, whose data sets have classes that the model must have too."""
+    """True in the paper's own profile, where the model must have the classes of the data set."""
 
     @property
     def localised(self) -> bool:
@@ -54,7 +54,7 @@ class Use:
 
     @property
     def reads(self) -> tuple[object, ...]:
-        """What is read of its images, beside the pixels."""
+        """What is read from its images, in addition to the pixels."""
         study = self.study
         return study.data.source, study.data.names, self.localised, reads_label(study.target)
 
@@ -66,21 +66,21 @@ def model_problems(
     batch_size: int = 1,
     model: HookedModel | None = None,
 ) -> list[Problem]:
-    """What is in the way of a model: it is loaded, runs one image, and is asked for all that the run wants of it.
+    """Problems of a model: it is loaded, runs one image, and is checked for everything that the run needs.
 
     Args:
         spec: The model.
-        uses: What the run does with it.
-        device: Where it runs.
+        uses: Its uses in the run.
+        device: Its device.
         batch_size: Changed images run at once for the curves; tried on GPUs, whose memory is fixed.
-        model: The model itself, where it came as an object.
+        model: The model itself, if it was given as an object.
     """
-    forget_failures()  # of an earlier run: the file or the memory may be another one now
+    forget_failures()  # of an earlier run: the file or the free memory may have changed
     try:
         if model is None:
             model = model_of(spec.text, device)
             _check_logits(model, batch_size if _reads_changed_images(uses) else 1)
-    except Exception as error:  # told in a sentence, whatever the file or the device made of it
+    except Exception as error:  # reported in a sentence, whatever the error
         return [Problem(spec.label, _sentence(error, str(spec.options.get("device", device))))]
     methods = {method.text: method for use in uses for method in use.study.methods}
     found = dict.fromkeys(Problem(spec.label, text) for text in _method_problems(model, methods.values()))
@@ -97,10 +97,10 @@ def model_problems(
 
 
 def _check_logits(model: HookedModel, batch_size: int) -> None:
-    """Run one image, and as many as curves run at once on a GPU.
+    """Run one image and, on a GPU, as many as curves run at once.
 
     Raises:
-        InputError: logits are not finite or all the same, or not so many images fit into the memory.
+        InputError: logits are not finite or all equal, or that many images do not fit into memory.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
     noise = torch.randn(1, 3, *model.image_size, generator=generator, dtype=torch.float32, device="cpu")
@@ -121,13 +121,13 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
     fits = how_many_fit(batch_size, lambda count: _run(model, image.expand(count, -1, -1, -1)))
     if fits < batch_size:
         raise InputError(
-            f"{batch_size} images at once do not fit into the memory of {model.device}, and {fits} do: run it with "
+            f"{batch_size} images at once do not fit into the memory of {model.device}, but {fits} do: run it with "
             f"batch_size={fits} (--batch-size {fits}), which changes no result beyond rounding."
         )
 
 
 def how_many_fit(batch_size: int, run: Callable[[int], object]) -> int:
-    """How many images a device has memory for, at most `batch_size` and halved until it has; one is known to fit."""
+    """Number of images that fit into memory: `batch_size`, halved until they fit; one is known to fit."""
     while batch_size > 1:
         try:
             run(batch_size)
@@ -153,14 +153,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _sentence(error: Exception, device: str) -> str:
-    """What went wrong with a model."""
+    """The error of a model as a sentence."""
     if is_out_of_memory(error):
         room = ""
         if device.startswith("cuda"):
             free, whole = torch.cuda.mem_get_info(device)
             room = f" ({free / GB:.1f} of {whole / GB:.1f} GB are free)"
         return (
-            f"It cannot run even one image: it needs more memory than {device} has{room}. Leave it out, take another "
+            f"It cannot run even one image: it needs more memory than {device} has{room}. Omit it, use another "
             "device, or dtype=bfloat16."
         )
     return str(error) if isinstance(error, InputError) else f"It cannot run ({type(error).__name__}: {error})."
@@ -174,7 +174,7 @@ def _reads_changed_images(uses: Sequence[Use]) -> bool:
 
 
 def _method_problems(model: HookedModel, methods: Iterable[Variant]) -> Iterator[str]:
-    """Methods that do not run on this kind of model, or whose options do not fit it, as far as they say beforehand."""
+    """Methods that do not support this kind of model, or whose options do not fit it, as far as they can tell."""
     for variant in methods:
         try:
             options = {name: value for name, value in variant.options.items() if name not in RUN_OPTIONS}
@@ -189,7 +189,7 @@ def _class_problems(model: HookedModel, use: Use) -> Iterator[str]:
     target = use.study.target
     try:
         if has_probability(target) and not isinstance(target, OwnTarget):
-            model.target(0)  # refused without a classifier
+            model.target(0)  # raises InputError without a classifier
         for name in fixed_classes(target):
             model.target(name)
     except InputError as error:
@@ -205,7 +205,7 @@ def _class_problems(model: HookedModel, use: Use) -> Iterator[str]:
 
 
 def _image_problems(model: HookedModel, use: Use) -> Iterator[tuple[str, bool]]:
-    """Images without a label or mask that the run reads, and whether no image is left; a few fail in their trials."""
+    """Images without a label or mask that the run needs, and whether no image is left; a few fail in their trials."""
     wanted: dict[str, str] = {}
     labelled = reads_label(use.study.target)
     for sample in use.images if use.localised or labelled else ():
@@ -225,7 +225,7 @@ def _check_mask(model: HookedModel, sample: Sample, label: int | None) -> None:
 
 
 def images_text(problems: dict[str, str], total: int) -> str:
-    """Which images cannot be used, and why, a line each."""
+    """The images that cannot be used and the reasons, one per line."""
     shown = list(problems.items())[:_SHOWN]
     lines = [f"{name}: {text}" if name not in text else text for name, text in shown]
     more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []

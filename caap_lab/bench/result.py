@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkResult:
-    """What a run's folder holds of its plan.
+    """The results of a run's folder for its plan.
 
     ```python
     result = cl.BenchmarkResult.open("run")
@@ -36,17 +36,17 @@ class BenchmarkResult:
     plan: BenchmarkPlan
     folder: Path
     beside: tuple[Path, ...] = ()
-    """Further folders that are read with it, see `join`."""
+    """Other folders that are read together with it, see `join`."""
 
     @classmethod
     def open(cls, folder: str | Path | Sequence[str | Path]) -> "BenchmarkResult":
-        """Results of a run's folder, finished or not; of a list of folders as one, see `join`.
+        """Results of a run's folder, finished or not; results of a list of folders as one, see `join`.
 
-        A folder's plan is that of the last call of `cl.benchmark` on it: for the results of an earlier one, call it
-        again with the same arguments and `compute=False`.
+        A folder's plan is that of the last call of `cl.benchmark` on it: for the results of an earlier call, repeat it
+        with the same arguments and `compute=False`.
 
         Raises:
-            InputError: it is none; or several do not go together.
+            InputError: it is not a run's folder, or several folders do not fit together.
         """
         if not isinstance(folder, (str, Path)):
             if not isinstance(folder, Iterable):
@@ -59,22 +59,22 @@ class BenchmarkResult:
         return cls(BenchmarkPlan.load(run.plan_path), run.folder)
 
     def join(self, other: "BenchmarkResult") -> "BenchmarkResult":
-        """These results and another run's as one, as where two runs computed other methods at the same time.
+        """These results and those of another run as one, for example if two runs computed different methods.
 
         ```python
         result = quick.join(expensive)      # both are results of `cl.benchmark`
-        result.compare(to="caap")           # all methods, over the images that both of a pair have
+        result.compare(to="caap")           # all methods, over the common images of each pair
         ```
 
-        Nothing is copied. Trials that both have count once.
+        Nothing is copied. Trials that are in both count once.
 
         Raises:
-            InputError: the curves' protocols differ, or a name (of a model, a method, an image) stood for something
-                else in another run, such as other weights.
+            InputError: the curves' protocols differ, or a name (of a model, a method, an image) meant something else in
+                another run, such as other weights.
         """
         if not isinstance(other, BenchmarkResult):
             raise InputError(
-                f"join takes another result, not {other!r}. cl.BenchmarkResult.open([FOLDER, FOLDER]) reads folders."
+                f"join needs another result, not {other!r}. cl.BenchmarkResult.open([FOLDER, FOLDER]) reads folders."
             )
         first, *rest = dict.fromkeys([self.folder, *self.beside, other.folder, *other.beside])
         return BenchmarkResult(joined([self.plan, other.plan]), first, tuple(rest))
@@ -91,7 +91,7 @@ class BenchmarkResult:
 
     @property
     def _place(self) -> str:
-        """Where it is, in words."""
+        """Its folder or folders, as text."""
         return " and ".join(map(str, (self.folder, *self.beside)))
 
     @property
@@ -105,7 +105,7 @@ class BenchmarkResult:
 
     @cached_property
     def columns(self) -> dict[str, MetricColumn]:
-        """What the plan's metrics give, by name: labels, titles, which values are better, units."""
+        """Columns of the plan's metrics, by name: labels, titles, which values are better, units."""
         return {column.name: column for study in self.plan.studies for column in self.plan.columns(study)}
 
     @cached_property
@@ -143,10 +143,11 @@ class BenchmarkResult:
     def to_dataframe(self) -> "pd.DataFrame":
         """One row per model, method and image of each study, in the plan's order: labels, metrics, curves, settings.
 
-        Trials that are not computed yet are left out; those that failed carry their `error`.
+        Trials that are not computed yet are omitted; failed ones have their `error`.
 
         Raises:
-            InputError: trials of one model were made with different weights, as after parts of two runs were merged.
+            InputError: trials of one model were computed with different weights, as after parts of two runs were
+            merged.
         """
         from caap_lab.tables.frame import Frame
 
@@ -189,9 +190,9 @@ class BenchmarkResult:
     def summary(self) -> "pd.DataFrame":
         """Mean over images and standard error (ddof 0) of every metric in its unit, and the paired difference to CAAP.
 
-        Units are percent but for registered metrics that say otherwise; see `columns`. The frame has study, data,
+        Units are percent, except for registered metrics with another unit; see `columns`. The frame has study, data,
         model, method, metric, n (images), mean, se; difference, difference_se and difference_n compare with the first
-        method of the study whose name is "caap", over the images that both have.
+        method of the study whose name is "caap", over their common images.
         """
         import pandas as pd
 
@@ -226,40 +227,40 @@ class BenchmarkResult:
         return found.saying(difference="reference") if everywhere else found
 
     def compare(self, to: str = "caap", methods: Sequence[str] | None = None) -> "pd.DataFrame":
-        """Paired differences of all methods to one of them, with a test that is corrected for their number.
+        """Paired differences of all methods to one of them, with a test that is corrected for the number of methods.
 
         ```python
         found = result.compare(to="caap")
         found[found["metric"] == "insdel"]
         ```
 
-        One row per data set, model, metric and method: `to`; n, the images that both have; difference (method minus
-        `to`) and its standard error (ddof 0), in the metric's unit as in `summary`; p, of the two-sided sign-flip test
-        (do the differences' signs come about by chance?); p_holm, corrected after Holm over the methods that are
-        compared on this data set, model and metric; and the verdict, "better" or "worse" where p_holm is below 0.05,
-        else "not distinguishable", whichever values the metric prefers.
+        One row per data set, model, metric and method: `to`; n, the number of common images; difference (method minus
+        `to`) and its standard error (ddof 0), in the metric's unit as in `summary`; p, the p-value of the two-sided
+        sign-flip test (could the signs of the differences be due to chance?); p_holm, corrected by Holm's method over
+        the methods that are compared on this data set, model and metric; and the verdict, "better" or "worse" if p_holm
+        is below 0.05, otherwise "not distinguishable", in the direction that the metric prefers.
 
         Args:
             to: The method to compare with: its label in this result, or its name in `cl.methods()`.
-            methods: Labels of those to compare, which decide the correction; all by default.
+            methods: Labels of the methods to compare, which determine the correction; all by default.
 
         Raises:
-            InputError: there is no such method, or one label stands for two methods.
+            InputError: there is no such method, or one label belongs to two methods.
         """
         return compared(self, to, methods)
 
     def ranks(self, methods: Sequence[str] | None = None) -> "pd.DataFrame":
         """Mean rank of each method over images, 1 for the best of an image, with its standard error (ddof 0).
 
-        One row per data set, model, metric and method, the best one first: n, mean_rank, se. Images are ranked that
-        all methods have, and n says how many; methods without any value stand last, with n = 0. Equal values share the
-        mean of their ranks.
+        One row per data set, model, metric and method, the best one first: n, mean_rank, se. Only images with values of
+        all methods are ranked, and n is their number; methods without any value are last, with n = 0. Equal values
+        share the mean of their ranks.
 
         Args:
-            methods: Labels of those to rank against each other; all by default.
+            methods: Labels of the methods to rank; all by default.
 
         Raises:
-            InputError: there is no such method, or one label stands for two methods.
+            InputError: there is no such method, or one label belongs to two methods.
         """
         return ranks(self, methods)
 
@@ -272,40 +273,40 @@ class BenchmarkResult:
         methods: Sequence[str] | None = None,
         ax: "Axes | None" = None,
     ) -> "Axes":
-        """Methods by their mean rank in a metric, with bars that join those that cannot be told apart.
+        """Methods by their mean rank in a metric, with bars that join methods that are not distinguishable.
 
         ```python
         result.plot_ranks("aupr1", model="demo")
         ```
 
         A bar spans less than the critical difference of Nemenyi's test at 0.05, which holds for all pairs at once
-        (Demsar 2006, JMLR 7, "Statistical comparisons of classifiers over multiple data sets"; images take the place
-        of data sets). Ranks depend on which methods are ranked (Benavoli et al. 2016, JMLR 17): whether one method is
-        better than another, `compare` says from the two alone.
+        (Demsar 2006, JMLR 7, "Statistical comparisons of classifiers over multiple data sets"; here images replace data
+        sets). Ranks depend on which methods are ranked (Benavoli et al. 2016, JMLR 17): use `compare` for the question
+        whether one method is better than another, which depends only on these two.
 
         Args:
             metric: Column of the metric.
-            data: Label of the data set, where there are several.
-            model: Label of the model, where there are several.
-            methods: Labels of those to rank; all by default.
+            data: Label of the data set, if there are several.
+            model: Label of the model, if there are several.
+            methods: Labels of the methods to rank; all by default.
             ax: Axes to draw in; by default those of a new figure, as wide as a column of a paper.
 
         Raises:
-            InputError: something is not in this result, or is to be chosen.
+            InputError: there is no such name, or one of several has to be chosen.
         """
         from caap_lab.plots.ranks import plot_ranks
 
         one = one_comparison(self, metric, data, model, methods)
         table = ranked(one).dropna(subset=["mean_rank"])
         if table.empty:
-            raise InputError(f"No image has {metric} of all methods yet, so that none can be ranked. {self.progress}")
+            raise InputError(f"No image has {metric} of all methods yet, so none can be ranked. {self.progress}")
         n = int(table["n"].iloc[0])
         highlighted = (labels_of(self, "caap") or ["caap"])[0]
         difference = critical_difference(len(table), n)
         return plot_ranks(table, difference, highlighted=highlighted, title=f"{one.column.title}, n = {n}", ax=ax)
 
     def __repr__(self) -> str:
-        """Where it is and how far it came."""
+        """The folder and the progress."""
         return f"BenchmarkResult in {self._place}: {self.progress}"
 
     def _repr_html_(self) -> str:
@@ -317,14 +318,14 @@ class BenchmarkResult:
         table = frame.pivot(index=names, columns="metric", values="shown").fillna("")
         order = list(dict.fromkeys(frame["metric"]))
         rows = list(dict.fromkeys(zip(frame["data"], frame["model"], frame["method"], strict=True)))
-        cells = [[*map(for_html, row), *table.loc[row, order]] for row in rows]  # the rest is numbers
+        cells = [[*map(for_html, row), *table.loc[row, order]] for row in rows]  # the remaining cells are numbers
         heads = [*names, *(self.columns[metric].label for metric in order)]
         caption = f"{self.progress} {units(self.columns.values())}, with standard errors."
         return html_table(heads, cells, caption=caption, text_columns=len(names))
 
 
 def _check_one_model_each(rows: "pd.DataFrame", folder: Path, place: str) -> None:
-    """Refuse rows that are called by one model's name and were made by several."""
+    """Raise InputError for rows that have one model's name but were computed by several models."""
     for name, part in rows[rows["fingerprint"].notna()].groupby("model"):
         counts = part["fingerprint"].value_counts()
         first = counts.index[0]

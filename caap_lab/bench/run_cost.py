@@ -1,4 +1,4 @@
-"""What a run costs: passes of the curves, and how long a pass takes on this machine."""
+"""Cost of a run: passes of the curves, and the time of a pass on this machine."""
 
 import math
 import time
@@ -26,9 +26,9 @@ from caap_lab.variant import Variant
 
 
 def curve_passes(protocol: CurveProtocol, size: ModelSize) -> int:
-    """Cost of one map's insertion and deletion, in forward passes: one for each point of both curves.
+    """Cost of one map's insertion and deletion, in forward passes: one per point of both curves.
 
-    A base that is searched for costs as many more as it may take.
+    A base image that is searched for adds the maximum number of passes of the search.
     """
     searches = (protocol.insertion_base, protocol.deletion_base).count("mda_blur")
     return 2 * len(protocol.counts(size.image_size, size.grid)) + searches * len(KERNELS)
@@ -36,7 +36,7 @@ def curve_passes(protocol: CurveProtocol, size: ModelSize) -> int:
 
 @plain_defaults()
 def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
-    """A model without weights, on PyTorch's "meta" device (but for bundled ones and folders), and its size.
+    """A model without weights, on PyTorch's "meta" device (except bundled ones and folders), and its size.
 
     Raises:
         InputError: there is no such model, or it is not supported.
@@ -45,7 +45,7 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     side = spec.options.get("image_size")
     chosen = None if side is None else tuple(side) if isinstance(side, list) else (side, side)
     if spec.name in bundled_models() or names_folder(spec.name):
-        whole = names_folder(spec.name)  # the options go with it or not; where it runs comes later
+        whole = names_folder(spec.name)  # options are checked here, the device later
         others = {name: value for name, value in spec.options.items() if whole and name not in ("device", "dtype")}
         model = load_model(spec.name, **{**others, "image_size": chosen})
         if model.kind == "mixer":
@@ -64,32 +64,32 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a model on a device, in a number format."""
+    """Measurements of a model on a device, in a number format."""
 
     seconds: float
-    """An image's forward pass."""
+    """Time of one image's forward pass."""
     weights_bytes: int
     bytes_per_image: int | None
-    """Of activations, for each image that runs at once; None where it cannot be told, as on a CPU."""
+    """Memory of activations per image that runs at once; None if it is unknown, as on a CPU."""
 
 
 def measured(
     body: nn.Module, image_size: tuple[int, int], device: str = "cpu", precision: str = "float32"
 ) -> Measured | None:
-    """What an image's forward pass takes, with weights that mean nothing; their memory is freed again.
+    """Time and memory of one image's forward pass, with random weights; their memory is freed again.
 
     Args:
-        body: What `architecture` made; it is changed.
+        body: The module from `architecture`; it is changed.
         image_size: Pixels as (height, width).
-        device: Where to measure. A GPU gets 16 images at once, as it would be idle with one.
-        precision: Number format, as `cl.load_model` takes it.
+        device: Device of the measurement. A GPU runs 16 images at once, because one would leave it idle.
+        precision: Number format, as in `cl.load_model`.
 
     Returns:
-        The time of the quickest of up to three runs, of one run where it takes more than a second; None where the
-        weights do not fit into the free memory.
+        The time of the fastest of up to three runs, or of one run if it takes more than a second; None if the weights
+        do not fit into the free memory.
 
     Raises:
-        InputError: the device does not have the number format.
+        InputError: the device does not support the number format.
     """
     place = as_device(device)
     if precision == TF32:
@@ -104,7 +104,7 @@ def measured(
     with torch.inference_mode(), products(tf32=precision == TF32):
         for tensor in chain(body.parameters(), body.buffers()):
             if tensor.is_floating_point():
-                tensor.uniform_(0, 0.02)  # quicker than timm's own, and above what slows arithmetic down
+                tensor.uniform_(0, 0.02)  # faster than timm's own, and without slow denormal numbers
         images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place, dtype=dtype)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(place)

@@ -1,12 +1,12 @@
-"""A run's folder: append-only Parquet parts, written in one step each, read whatever happened to the writer.
+"""A run's folder: append-only Parquet parts, written atomically, readable in whatever state the writer stopped.
 
-plan.json       what is to be computed
+plan.json       the trials to compute
 parts/*.parquet finished trials; copying another run's parts here merges the two
 damaged/        parts that could not be read
-lock, owner     held while a process writes here, and which one that is
+lock, owner     held while a process writes here, and the name of that process
 
-A part's name ends with a hash of its bytes, so that damage anywhere in it is noticed. Parts under other names (of older
-versions, or renamed) are read as well; Parquet's own page checksums guard their values where they were written.
+A part's name ends with a hash of its bytes, so that any damage is noticed. Parts with other names (of older versions,
+or renamed) are read as well; Parquet's own page checksums protect their values if they were written.
 """
 
 import json
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = dict[str, Any]
-"""One trial: its names, its map and its numbers, by column."""
+"""One trial: its names, its map and its metrics, by column."""
 _NUMBER, _NUMBERS = pa.float64(), pa.list_(pa.float64())
 _BUILT_IN = [
     *((column.name, _NUMBER) for metric in BUILT_IN for column in metric.columns),
@@ -69,11 +69,11 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""Columns of every part; `target` is the class that is spoken for, and `target_object` what is explained where it is
-more than a class. Those of registered metrics, one number each, come after them in the parts that have them."""
+"""Columns of every part; `target` is the class in favour, and `target_object` the complete target if it is more than a
+class. Columns of registered metrics, one number each, follow in the parts that have them."""
 _JSON = ("target_object", "protocol", "settings", "versions")
 _FINISHED = pa.schema([("key", pa.string()), ("error", pa.string())])
-_FEW = 64  # parts of one trial that become one
+_FEW = 64  # number of one-trial parts that are merged
 
 
 class RunFolder:
@@ -84,20 +84,20 @@ class RunFolder:
 
     @property
     def plan_path(self) -> Path:
-        """Where the plan is."""
+        """Path of the plan."""
         return self.folder / "plan.json"
 
     @property
     def parts(self) -> Path:
-        """Where finished trials are."""
+        """Folder of finished trials."""
         return self.folder / "parts"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from writing here; a killed process lets go at once.
+        """Context that keeps every other process from writing here; the lock of a killed process is released at once.
 
         Raises:
-            InputError: another process is at work here, or the folder's place is taken by a file.
+            InputError: another process uses the folder, or there is a file of its name.
         """
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class RunFolder:
                 "another place."
             ) from None
         lock = FileLock(self.folder / "lock", timeout=0)
-        owner = self.folder / "owner"  # a file of its own, as Windows lets nobody read a locked one
+        owner = self.folder / "owner"  # a separate file, because Windows does not allow reading a locked one
         try:
             lock.acquire()
         except Timeout:
@@ -125,10 +125,10 @@ class RunFolder:
             lock.release()
 
     def clean(self) -> "pd.DataFrame":
-        """Remove what a killed process left half written, and set damaged parts aside; the caller holds the lock.
+        """Remove incomplete files of a killed process, and move damaged parts away; the caller holds the lock.
 
         Returns:
-            Finished trials, as `rows` gives them.
+            Finished trials, as `rows` returns them.
         """
         for folder in (self.folder, self.parts):
             for path in folder.glob(".*.part"):
@@ -139,10 +139,10 @@ class RunFolder:
         return rows
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write finished trials as a new part, in one step; columns that are not in `SCHEMA` hold numbers.
+        """Write finished trials as a new part, atomically; columns that are not in `SCHEMA` hold numbers.
 
         Raises:
-            OSError: it could not be written, for example because the disk is full; earlier parts stay as they are.
+            OSError: it could not be written, for example because the disk is full; earlier parts are unchanged.
         """
         rows = list(rows)
         columns = [{**row, **{key: json.dumps(row[key]) for key in _JSON if row.get(key) is not None}} for row in rows]
@@ -158,7 +158,7 @@ class RunFolder:
             try:
                 tables.append(_table(path))
             except FileNotFoundError:
-                if not path.is_symlink():  # compacted by the process at work: its rows are in a part that comes later
+                if not path.is_symlink():  # compacted by the writing process: its rows are in a later part
                     return self.read()
                 damaged.append(path)
             except (pa.ArrowException, OSError, ValueError):
@@ -178,12 +178,12 @@ class RunFolder:
     def compact(self) -> None:
         """Replace many small parts by one; the caller holds the lock.
 
-        The new part is there before the old ones go, so that being killed in between leaves trials twice, which
-        reading undoes.
+        The new part is written before the old ones are removed, so that a process killed in between leaves duplicate
+        trials, which reading removes.
         """
         small = []
         for path in sorted(self.parts.glob("*.parquet")):
-            with suppress(pa.ArrowException, OSError, ValueError):  # damaged meanwhile: the next start sets it aside
+            with suppress(pa.ArrowException, OSError, ValueError):  # damaged meanwhile: the next start moves it away
                 if pq.read_metadata(path).num_rows == 1:
                     small.append((path, _table(path)))
         if len(small) < _FEW:
@@ -194,11 +194,11 @@ class RunFolder:
             path.unlink()
 
     def rows(self) -> "pd.DataFrame":
-        """Finished trials, each once: one that was computed before one that failed, else the one written first."""
+        """Finished trials without duplicates: a computed one before a failed one, otherwise the one written first."""
         return self.contents()[0]
 
     def contents(self) -> "tuple[pd.DataFrame, list[Path]]":
-        """Finished trials as `rows` gives them, and parts that cannot be read."""
+        """Finished trials as `rows` returns them, and parts that cannot be read."""
         table, damaged = self.read()
         frame = table.to_pandas()
         frame["failed"] = frame["error"].notna()
@@ -208,17 +208,17 @@ class RunFolder:
         """Keys of finished trials, read without their maps; with `retry_failed` only of those that did not fail."""
         keys: set[str] = set()
         for path in self.parts.glob("*.parquet"):
-            with suppress(pa.ArrowException, OSError, ValueError):  # damaged ones are told when the run begins
+            with suppress(pa.ArrowException, OSError, ValueError):  # damaged ones are reported when the run begins
                 table = pq.read_table(path, schema=_FINISHED)
                 errors = table["error"].to_pylist()
                 keys |= {k for k, e in zip(table["key"].to_pylist(), errors, strict=True) if not (retry_failed and e)}
         return keys
 
     def take_over(self, other: "RunFolder") -> None:
-        """Copy finished trials of another run's folder that are missing here, if there is such a folder.
+        """Copy finished trials that are missing here from another run's folder, if there is such a folder.
 
         Raises:
-            InputError: another process is at work here.
+            InputError: another process uses this folder.
         """
         if not other.parts.is_dir() or not other.finished() - self.finished():
             return
@@ -240,7 +240,7 @@ class RunFolder:
             reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise OSError(
                 f"{path.name} could not be written ({reason.strerror or reason}). What was finished before is safe in "
-                f"{self.parts}; make room and run the same command again to go on."
+                f"{self.parts}; make room and run the same command again to continue."
             ) from error
 
 
@@ -252,7 +252,7 @@ def _table(path: Path) -> pa.Table:
     """A part's rows.
 
     Raises:
-        ValueError: the part is not what was written under its name; others where it is no Parquet file at all.
+        ValueError: the part is not what was written under its name; other errors if it is not a Parquet file at all.
     """
     content = path.read_bytes()
     named = _DIGEST.search(path.stem)
@@ -265,7 +265,7 @@ def _table(path: Path) -> pa.Table:
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """All rows; what one part has no column for is missing there."""
+    """All rows; columns that a part lacks have missing values."""
     return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
 
 

@@ -1,4 +1,4 @@
-"""What a run explains of each image: the model's own prediction or the image's label, or a target made of these.
+"""The target of each image in a run: the model's own prediction, the image's label, or a target with these as classes.
 
 A rule is "prediction", "label", or a target whose classes may be these two words: `cl.contrast("prediction")`,
 `cl.contrast("label", "tiger cat")`, `cl.logit("prediction")`; or a direction, or a function of the logits.
@@ -25,7 +25,7 @@ WORDS = ("prediction", "label")
 
 @dataclass(frozen=True)
 class OwnTarget:
-    """A direction or a function of the logits, as the plan of a run keeps it: what it was called, and its content."""
+    """A direction or a function of the logits, as the plan of a run stores it: its name, and its content as a hash."""
 
     kind: str
     """"direction" or "function"."""
@@ -38,10 +38,10 @@ TargetRule = str | Contrast | Logit | Direction | FunctionOfLogits | OwnTarget
 
 
 def check_rule(rule: Any) -> None:
-    """Refuse what is no rule.
+    """Raise InputError for an invalid rule.
 
     Raises:
-        InputError: says what is one.
+        InputError: the message lists the valid ones.
     """
     if isinstance(rule, str) and rule not in WORDS:
         raise InputError(
@@ -56,7 +56,7 @@ def check_rule(rule: Any) -> None:
 
 
 def rule_to_json(rule: TargetRule) -> str | dict[str, Any]:
-    """A rule as plans keep it. Directions and functions stand there by name and content: `OwnTarget`."""
+    """A rule as plans store it. Directions and functions are stored by name and hash: `OwnTarget`."""
     match rule:
         case str():
             return rule
@@ -69,10 +69,10 @@ def rule_to_json(rule: TargetRule) -> str | dict[str, Any]:
 
 
 def rule_from_json(content: Any) -> TargetRule:
-    """The rule that `rule_to_json` wrote.
+    """The rule written by `rule_to_json`.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not a rule.
     """
     match content:
         case str():
@@ -87,9 +87,9 @@ def rule_from_json(content: Any) -> TargetRule:
 
 
 def rule_in_key(rule: TargetRule, *, by_contrast: bool) -> str | dict[str, Any]:
-    """What decides a trial's numbers: equal for rules that read the same of a model.
+    """The part of a rule that determines a trial's numbers: equal for rules that read the same from a model.
 
-    A class is explained by its own logit; by its contrast to the mean of all, where classes are text embeddings.
+    A class is explained by its own logit, or by its contrast to the mean of all if classes are text embeddings.
 
     Args:
         rule: The rule.
@@ -104,15 +104,15 @@ def rule_in_key(rule: TargetRule, *, by_contrast: bool) -> str | dict[str, Any]:
 
 
 def _plain(of: int | str) -> int | str:
-    """A class as JSON has it; NumPy's numbers are none."""
+    """A class as JSON stores it, which does not accept NumPy's numbers."""
     return of if isinstance(of, str) else operator.index(of)
 
 
 def own_target(rule: TargetRule) -> OwnTarget:
-    """A direction or function by its name and content.
+    """A direction or function by its name and the hash of its content.
 
     Raises:
-        InputError: the function depends on something whose content cannot be told.
+        InputError: the function depends on something that cannot be hashed.
     """
     if isinstance(rule, OwnTarget):
         return rule
@@ -123,7 +123,7 @@ def own_target(rule: TargetRule) -> OwnTarget:
 
 
 def rule_text(rule: TargetRule) -> str:
-    """Short, for rows: "prediction", "contrast(label, tiger cat)", "direction striped"."""
+    """Short text for rows: "prediction", "contrast(label, tiger cat)", "direction striped"."""
     match rule:
         case str():
             return rule
@@ -138,7 +138,7 @@ def rule_text(rule: TargetRule) -> str:
 
 
 def rule_words(rule: TargetRule) -> str:
-    """For the notes of tables: "the model's own prediction against the mean of all classes"."""
+    """Text for the notes of tables: "the model's own prediction against the mean of all classes"."""
     match rule:
         case str():
             return _class_words(rule)
@@ -170,7 +170,7 @@ def has_probability(rule: TargetRule) -> bool:
 
 
 def reads_prediction(rule: TargetRule | int) -> bool:
-    """True if an image's own run decides what is explained of it."""
+    """True if the target of an image depends on the model's run on it."""
     match rule:
         case Contrast(of, against):
             return "prediction" in (of, against)
@@ -180,7 +180,7 @@ def reads_prediction(rule: TargetRule | int) -> bool:
 
 
 def reads_label(rule: TargetRule | int) -> bool:
-    """True if an image's label decides what is explained of it."""
+    """True if the target of an image depends on its label."""
     match rule:
         case Contrast(of, against):
             return "label" in (of, against)
@@ -196,17 +196,17 @@ def target_by_rule(
     sample: Sample | None = None,
     images: ImageSet | None = None,
 ) -> TargetLike | None:
-    """What a rule explains of an image, as `cl.attribute` takes it; None for the model's own prediction.
+    """The target of an image by a rule, as `cl.attribute` accepts it; None for the model's own prediction.
 
     Args:
         rule: The rule, or a class's index.
         model: The model.
         x: The image.
-        sample: The same with its label.
-        images: Its data set, which knows its labels' names.
+        sample: The image with its label.
+        images: Its data set, which has the names of its labels.
 
     Raises:
-        InputError: the image has no label that the model knows; or the direction or function is known by name alone.
+        InputError: the image has no label that the model knows, or the direction or function is known only by name.
     """
 
     def one(of: int | str) -> int | str:

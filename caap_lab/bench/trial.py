@@ -1,4 +1,4 @@
-"""One trial computed: a map and its metrics, as a row of the run's folder."""
+"""The computation of one trial: a map and its metrics, as a row of the run's folder."""
 
 import gc
 import platform
@@ -56,16 +56,16 @@ def evaluate(
     batch_size: int,
     mask: Mask | None = None,
 ) -> Row:
-    """The row of a trial whose map is there.
+    """The row of a trial whose map is already computed.
 
     Args:
-        trial: Which map and metrics.
+        trial: The trial.
         model: The model.
         sample: The image, with its masks under the model's classes.
         x: The image as the model's input.
         m: Its map.
         batch_size: Changed images run at once.
-        mask: The object's pixels as the model sees them, in place of the sample's regions.
+        mask: The object's pixels at the resolution of the model's input, instead of the sample's regions.
     """
     began = time.perf_counter()
     row: Row = {
@@ -96,7 +96,7 @@ def failure(trial: Trial, error: BaseException) -> Row:
 
 
 def about(trial: Trial) -> Row:
-    """What every row says of its trial."""
+    """Columns of every row that describe its trial."""
     return {
         "key": trial.key,
         "model": trial.model.text,
@@ -109,9 +109,9 @@ def about(trial: Trial) -> Row:
 
 
 def model_of(text: str, device: str) -> HookedModel:
-    """A model from its spec's text; kept until another one is needed, or its files change.
+    """A model from its spec's text; cached until another one is needed, or its files change.
 
-    An error of loading is kept too, until `forget_failures`: it is not tried again for every trial.
+    A loading error is cached, too, until `forget_failures`: loading is not tried again for every trial.
     """
     spec = parse_variant(text)
     digest = weights_digest(spec)
@@ -127,19 +127,19 @@ def model_of(text: str, device: str) -> HookedModel:
                 raise InputError(f"The weights of {text} changed while they were read; run it again.")
         except Exception as error:
             _failures[key] = error
-            error.__cause__ = error.__context__ = None  # with their frames they would hold what was read
+            error.__cause__ = error.__context__ = None  # their frames would keep what was read in memory
             raise error.with_traceback(None) from None
         _held[key] = model
     return _held[key]
 
 
 _held: dict[tuple[str, str, str], HookedModel] = {}
-"""The last model, by its spec's text, its device and the hash of its files: trials come model after model."""
+"""The last model, by its spec's text, its device and the hash of its files: trials are sorted by model."""
 _failures: dict[tuple[str, str, str], Exception] = {}
 
 
 def _check_memory(spec: Variant) -> None:
-    """Refuse weights that are larger than the memory that is free: reading them would end the process."""
+    """Raise InputError for weights that exceed the free memory: reading them would end the process."""
     size = sum(path.stat().st_size for _, path in weights_files(spec))
     free = psutil.virtual_memory().available
     if size > free:
@@ -150,13 +150,13 @@ def _check_memory(spec: Variant) -> None:
 
 
 def forget_models() -> None:
-    """Let go of the model that is held, so that there is room for the next one."""
+    """Release the cached model, so that there is memory for the next one."""
     _held.clear()
     forget_unused()
 
 
 def forget_unused() -> None:
-    """Give a GPU's memory back that no tensor uses any more."""
+    """Release GPU memory that no tensor uses any more."""
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
@@ -168,15 +168,15 @@ def forget_failures() -> None:
 
 
 def compute_by_name(trial: Trial, device: str, batch_size: int) -> Row:
-    """The row of a trial whose model and images are known by name, as on a worker, which keeps both for the next one.
+    """The row of a trial whose model and images are known by name, as on a worker, which caches both for the next one.
 
     Raises:
-        InputError: as `compute`; also where this machine has other weights or images than the plan was made for.
+        InputError: as `compute`; also if this machine has other weights or images than those of the plan.
     """
     model = model_of(trial.model.text, device)
     try:
         return compute(trial, model, _opened(trial.source), batch_size)
-    except ChangedError:  # since this process opened the data set, say
+    except ChangedError:  # for example since this process opened the data set
         _opened.cache_clear()
         return compute(trial, model, _opened(trial.source), batch_size)
 
@@ -185,14 +185,14 @@ _opened = lru_cache(maxsize=4)(open_images)
 
 
 class ChangedError(InputError):
-    """A model or an image is not what the plan was made for."""
+    """A model or an image is not that of the plan."""
 
 
 def check_model(trial: Trial, model: HookedModel) -> None:
-    """Refuse weights that are not those that the plan was made for.
+    """Raise ChangedError for weights that are not those of the plan.
 
     Raises:
-        ChangedError: the model was changed, its file was, or the file is another one on this machine.
+        ChangedError: the model or its file was changed, or the file is different on this machine.
     """
     digest = model_digest(model) if "given" in trial.model.options else weights_digest(trial.model)
     if trial.model_digest not in ("", digest):
@@ -202,17 +202,17 @@ def check_model(trial: Trial, model: HookedModel) -> None:
         )
 
 
-@lru_cache(maxsize=2)  # trials come image after image, and several methods need the same one
+@lru_cache(maxsize=2)  # trials are sorted by image, and several methods need the same one
 def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     """An image with what it holds, read once.
 
     Args:
         images: Its data set.
         name: Its name.
-        digest: What the plan knows it by; empty to read it unchecked.
+        digest: Its hash in the plan; empty to read it unchecked.
 
     Raises:
-        ChangedError: it is not the one that the plan was made for.
+        ChangedError: it is not the image of the plan.
         InputError: it cannot be read.
     """
     try:
@@ -229,14 +229,14 @@ def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
 
 
 def seen_masks(model: HookedModel, regions: Regions, target: int | None) -> tuple[Mask, Mask | None, str]:
-    """The object's pixels and those to ignore as the model sees them, and which object."""
+    """The object's pixels and those to ignore at the resolution of the model's input, and the name of the object."""
     masked, which = _object(regions, target)
     ignored = None if regions.ignored is None else model.preprocessing.mask(regions.ignored).numpy()
     return model.preprocessing.mask(masked).numpy(), ignored, which
 
 
 def _object(regions: Regions, target: int | None) -> tuple[np.ndarray, str]:
-    """The target's pixels where its class is annotated, else the pixels of all objects; and which."""
+    """The target's pixels if its class is annotated, otherwise the pixels of all objects; and which of these."""
     if target is not None and target in regions.masks:
         return regions.masks[target], "target"
     if not regions.masks:

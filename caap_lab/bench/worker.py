@@ -5,5 +5,5 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C to the process that started the workers: it reaches them too, and trials in flight must finish."""
+    """Ignore Ctrl-C, which also reaches workers: the main process handles it, and trials in progress must finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -272,7 +272,7 @@ def test_ctrl_c_finishes_the_cell_in_flight(tmp_path: Path, monkeypatch, capsys:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     told = capsys.readouterr().err
-    assert "Finishing the trials in flight" in told and "1 of 9 trials are computed. Run the same again" in told
+    assert "Finishing the trials in progress" in told and "1 of 9 trials are computed. Run the same again" in told
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     assert "9 of 9" in run(tmp_path).progress

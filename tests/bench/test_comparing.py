@@ -206,9 +206,13 @@ def test_a_run_is_read_while_another_process_is_at_work(tmp_path: Path) -> None:
             metrics=["localisation"], **options,
         )  # fmt: skip
 
-    for empty in ("models", "methods", "data"):
+    for models, methods, data, empty in (
+        ([], "caap", "demo:single", "models"),
+        ("demo", [], "demo:single", "methods"),
+        ("demo", "caap", {}, "data"),
+    ):
         with pytest.raises(cl.InputError, match=f"{empty} is empty: give one"):
-            cl.benchmark(**{"models": "demo", "methods": "caap", "data": "demo:single"} | {empty: {}}, out=tmp_path)
+            cl.benchmark(models, methods, data, out=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(cl.InputError, match="compute=False reads the folder of a run"):
         call(["rollout"], compute=False)
     assert not (tmp_path / "run").exists()

@@ -168,7 +168,7 @@ def test_plans_say_only_what_is_special(tmp_path: Path) -> None:
     for odd in (3, {"focus": 3}, {"focus": {**own["identity"]["metrics"]["focus"], "columns": [{"name": "x"}]}}):
         own["identity"]["metrics"] = odd
         (tmp_path / "own" / "plan.json").write_text(json.dumps(own))
-        with pytest.raises(cl.InputError, match=r"plan\.json is no plan of a benchmark"):
+        with pytest.raises(cl.InputError, match=r"plan\.json is not a plan of a benchmark"):
             cl.BenchmarkResult.open(tmp_path / "own")
 
 
@@ -177,7 +177,7 @@ def test_what_a_metric_returns_is_checked_in_each_trial(tmp_path: Path) -> None:
         (lambda given: {"top_share": 1.0}, "The metric focus must return a dict with top_share, entropy; it returned"),
         (lambda given: 1.0, "it returned float"),
         (lambda given: {"top_share": "high", "entropy": 1.0}, "must return numbers; top_share is 'high'"),
-        (lambda given: {"top_share": float("inf"), "entropy": 1.0}, "gives top_share = inf"),
+        (lambda given: {"top_share": float("inf"), "entropy": 1.0}, "returned top_share = inf"),
         (lambda given: {"top_share": 1 / 0, "entropy": 1.0}, "ZeroDivisionError"),
     ):
         cl.register_metric("focus", compute, COLUMNS)
@@ -220,7 +220,7 @@ def test_metrics_that_cannot_run_are_refused_before_anything_runs(
 
 def test_a_column_that_rows_have_already_is_refused(tmp_path: Path) -> None:
     cl.register_metric("focus", lambda given: {"seconds": 1.0}, [cl.MetricColumn("seconds")])
-    with pytest.raises(cl.InputError, match="The column 'seconds' of focus needs another name: rows have one"):
+    with pytest.raises(cl.InputError, match="The column 'seconds' of focus needs another name: rows already have it"):
         run(tmp_path / "run")
 
 

@@ -75,12 +75,12 @@ def test_pairs(data: Sequence[str], model: Sequence[str], expected: list[int]) -
 @pytest.mark.parametrize(
     ("data", "model", "message"),
     [
-        (["cat", "dgo"], ["dog", "cat"], r"has the class 'dgo', which m has not. Nearest: dog"),
+        (["cat", "dgo"], ["dog", "cat"], r"has the class 'dgo', which m does not have. Nearest: dog"),
         (["crane"], IMAGENET, r"'crane' .* can be any of the classes 134 .*, 517 "),
         (["Cat", "cat"], ["cat", "dog"], r"has 2 classes, Cat, cat, that are all class 0 \(cat\)"),
         (["cat", "cat"], ["dog", "cat"], r"2 classes, cat, cat, that are all"),
         (["b", "a"], ClassNames.numbered(3), r"counts 2 classes and m has 3"),
-        (["1", "2", "3"], ["a", "b", "c"], r"counts 3 classes and m has 3, and their names"),  # counted from 1
+        (["1", "2", "3"], ["a", "b", "c"], r"counts 3 classes and m has 3, but their names"),  # counted from 1
         (["1", "01"], ["a", "b"], r"counts 2 classes"),
         (ClassNames.numbered(2), ["a", "b", "c"], r"counts 2 classes and m has 3"),
     ],

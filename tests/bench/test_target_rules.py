@@ -96,10 +96,10 @@ def test_other_targets_lie_side_by_side_in_one_folder(tmp_path: Path) -> None:
     assert torch.equal(back.target.vector.float(), probe.vector) and back.target.name == "striped"
     assert cl.saco(model, image, back).value == row["saco"]
     unsaved = row_to_map(frames["function"].iloc[0], model, model.preprocess(image)[0])
-    with pytest.raises(InputError, match=r"squared.*give it again"):
+    with pytest.raises(InputError, match=r"squared.*pass it again"):
         cl.saco(model, image, unsaved)
     assert cl.saco(model, image, unsaved, target=squared).value == frames["function"]["saco"][0]
-    with pytest.raises(InputError, match=r"'squared' came as an object.*call cl.benchmark with it again"):
+    with pytest.raises(InputError, match=r"'squared' was given as an object.*call cl.benchmark with it again"):
         resume(tmp_path, progress=False)
     (table,) = make_tables(BenchmarkResult.open(tmp_path))
     assert "explained: the function 'squared'. It has no probability" in " ".join(table.protocol)

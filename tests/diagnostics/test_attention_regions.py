@@ -272,7 +272,7 @@ def test_misuse_is_refused_in_words() -> None:
         cl.attention_regions(cl.HookedMixer(mixer), image, masks)
     with pytest.raises(InputError, match="Masks of the objects are needed"):
         cl.attention_regions(model, image)
-    with pytest.raises(InputError, match="no masks"):
+    with pytest.raises(InputError, match="no object masks"):
         cl.attention_regions(model, image, [])
     with pytest.raises(InputError, match="uint8"):
         cl.attention_regions(model, image, masks[0].astype(np.uint8))

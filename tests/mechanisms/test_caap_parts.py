@@ -175,7 +175,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"heads": {"a": [(4, 0)]}}, r"\(4, 0\) is not a \(layer, head\)"),
     ({"heads": {"a": []}}, "names no head"),
     ({"heads": {"a": [(0, 0)]}, "layers": 1}, "omit layers"),
-    ({"blank": "zero_activations"}, "made of activations"),
+    ({"blank": "zero_activations"}, "consists of activations"),
     ({"patches": "top0"}, "use 'top10', 'all', or a list"),
     ({"neighbourhood": "big"}, "There is no neighbourhood"),
     ({"batch_size": 0}, "batch_size must be"),

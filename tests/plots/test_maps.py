@@ -60,7 +60,7 @@ def test_signed_scores_are_centred_on_zero() -> None:
         ({"limits": (0.5,)}, "must be the scores at the two ends"),
         ({"limits": (0, float("nan"))}, "must be the scores at the two ends"),
         ({"colour_map": "viridian"}, "no colour map 'viridian'; nearest: viridis"),
-        ({"colour_map": "?"}, "list.matplotlib.colormaps. has all"),
+        ({"colour_map": "?"}, "list.matplotlib.colormaps. lists all"),
     ],
 )
 def test_looks_that_cannot_be_drawn(wrong, message) -> None:

@@ -1,1 +1,1 @@
-"""What the scripts in figures/ draw from: data, checks, and what several figures share."""
+"""Code behind the scripts in figures/: data, checks, and parts that several figures share."""

@@ -1,4 +1,4 @@
-"""What a figure was drawn from, as a text beside it: data, counts, models, methods and protocol."""
+"""The text next to a figure that describes its origin: data, counts, models, methods and protocol."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,12 +23,12 @@ _UNITS = (
 
 
 def about_figure(title: str, data: FigureData, needs: Sequence[Need], result: FigureResult) -> str:
-    """The text, in lines; paths of this machine stand here and in no other file of a figure.
+    """The text, in lines; it is the only file of a figure that contains paths of this machine.
 
     Args:
-        title: What the figure shows.
-        data: What it was drawn from.
-        needs: What it reads.
+        title: Title of the figure.
+        data: The data of the figure.
+        needs: What the figure reads.
         result: The figure.
     """
     lines = [title, f"Profile: {data.plan.profile or 'none'}"]
@@ -44,7 +44,7 @@ def about_figure(title: str, data: FigureData, needs: Sequence[Need], result: Fi
 
 
 def _part(data: FigureData, need: Need, study: Study, result: FigureResult) -> list[str]:
-    """What it reads of a table's data set."""
+    """What the figure reads of a table's data set."""
     used = need.chosen([model.label for model in study.models])
     models = [f"{m.label} = {m.text}" if m.label != m.text else m.text for m in study.models if m.label in used]
     what = _WHAT[need.what]

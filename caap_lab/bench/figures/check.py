@@ -1,4 +1,4 @@
-"""All that figures need, opened and tried before anything is computed: a sweep may begin after days of trials."""
+"""Checks of figures before anything is computed: a sweep may only begin after days of trials."""
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,14 +18,14 @@ from caap_lab.models.targets import Logit
 
 
 def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
-    """Refuse what figures need and cannot use: photos by name, data sets, models and their classes, the folder.
+    """Raise InputError for anything that figures need and cannot use: photos, data sets, models, classes, the folder.
 
     Args:
-        data: What they are drawn from.
-        needs: What they read. What is in the folder already needs no model.
+        data: The data of the figures.
+        needs: What they read. Results that are already in the folder need no model.
 
     Raises:
-        InputError: says all that is missing or cannot be used.
+        InputError: the message lists everything that is missing or cannot be used.
     """
     how = {"batch_size": 64, "workers": None, "scheduler": None, "device": "cpu", **data.running}
     check_running(how["batch_size"], how["workers"], how["scheduler"], how["device"], objects=False)
@@ -49,7 +49,7 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
         if data.frame_path(need.kept(data, model)).exists()
     }
     waiting = {
-        (trial.model.text, trial.key): trial  # models whose files are missing have keys alike
+        (trial.model.text, trial.key): trial  # models whose files are missing have equal keys
         for need, study in pairs
         for trial in _trials(plan, study)
         if not (trial.key in finished if need.what == "trials" else _is_kept(data, need, study, trial, kept))
@@ -63,7 +63,7 @@ def check_figures(data: FigureData, needs: Sequence[Need]) -> None:
 
 
 def _parts(data: FigureData, need: Need) -> list[Study]:
-    """What a figure needs of a table: one study for each of its data sets, where it computes trials of them all."""
+    """What a figure needs from a table: one study per data set if it computes trials of them all."""
     studies = [study for study in data.plan.studies if study.table == need.table]
     parts = []
     for study in studies if need.what == "trials" else studies[:1]:
@@ -79,20 +79,20 @@ def _parts(data: FigureData, need: Need) -> list[Study]:
         if need.what == "maps":
             part = replace(part, metrics=(), target=_rule(data.target(need.target or None), study))
         if need.takes_caap_alone or need.what == "attention":
-            part = replace(part, methods=(CAAP,))  # attention has no method, and runs on the models that CAAP runs on
+            part = replace(part, methods=(CAAP,))  # attention has no method, and supports the same models as CAAP
         parts.append(part)
     return parts
 
 
 def _rule(target: int | str | None, study: Study) -> TargetRule:
-    """What maps explain, as a study has it; classes by their own logit, which the check looks up alike."""
+    """The target of maps, as a study stores it; classes by their own logit, which the check treats the same."""
     if target is None:
         return study.target
     return target if isinstance(target, str) and target in WORDS else Logit(target)
 
 
 def _tell(data: FigureData, keys: Iterable[str]) -> None:
-    """Say how many trials are missing, before their run begins."""
+    """Print how many trials are missing, before their run begins."""
     planned = set(keys)
     missing = len(planned - data.finished())
     if missing:
@@ -107,7 +107,7 @@ def _trials(plan: BenchmarkPlan, study: Study) -> Iterator[Trial]:
 
 
 def _is_kept(data: FigureData, need: Need, study: Study, trial: Trial, kept: Collection[tuple[Need, str]]) -> bool:
-    """True for what is in the folder: a map of single images, or a model's numbers."""
+    """True for results that are in the folder: a map of single images, or the numbers of a model."""
     if need.what != "maps":
         return (need, trial.model.text) in kept
     target = data.target(need.target or None)

@@ -1,4 +1,4 @@
-"""What figures 8 and 9 share: mean curves of all methods on the models of table 1, and the areas under them."""
+"""The common part of figures 8 and 9: mean curves of all methods on the models of table 1, and the areas under them."""
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ _LABELS: dict[Kind, str] = {
 
 
 def curve_figure(data: FigureData, kind: Kind) -> FigureResult:
-    """Mean curves above, areas below; the numbers are those of the curves, with each curve's area beside them."""
+    """Mean curves above, areas below; the numbers are those of the curves, with the area of each curve."""
     study, result = data.study(TABLES[0]), data.result(TABLES)
     trials = result.to_dataframe()
     trials = trials[trials["error"].isna()]

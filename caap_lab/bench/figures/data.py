@@ -1,4 +1,4 @@
-"""What figures are drawn from: a profile's models and images, and the folder where results are kept."""
+"""The data of figures: a profile's models and images, and the folder in which results are stored."""
 
 import json
 import re
@@ -50,27 +50,27 @@ class FigureResult:
     figure: "Figure"
     data: pd.DataFrame
     name: str = ""
-    """Of the files, where a script draws several figures; by default the script's."""
+    """Name of its files, if a script draws several figures; by default the name of the script."""
 
 
 @dataclass(frozen=True)
 class FigureData:
-    """A profile, and where its results are."""
+    """A profile, and the place of its results."""
 
     plan: BenchmarkPlan
-    """The profile's, with the studies of all its tables."""
+    """The profile's plan, with the studies of all its tables."""
     folder: Path
-    """Results of earlier runs; what is there is not computed again."""
+    """Folder with results of earlier runs, which are not computed again."""
     running: dict[str, Any]
     """Options of `run_plan`: device, batch_size, workers, scheduler, progress."""
     sweep_images: int | None = None
-    """Images of each study that sweeps use, the first ones; all by default."""
+    """Number of images of each study that sweeps use, from the first; all by default."""
     options: FigureOptions = field(default_factory=FigureOptions)
     """Photos and target of the figures that show single images."""
     computed: dict[str, int] = field(default_factory=dict, init=False, repr=False)
-    """How much was not in the folder, by "trial", "map", "sweep map" and "table" (of numbers, which `frame` keeps)."""
+    """How many results were not in the folder, by "trial", "map", "sweep map" and "table" (numbers, see `frame`)."""
     _identities: dict[int, Identity] = field(default_factory=dict, init=False, repr=False)
-    """What the names of a table's studies stood for when its trials were computed."""
+    """The identities of the names in a table's studies when its trials were computed."""
     _opened: dict[str, ImageSet] = field(default_factory=dict, init=False, repr=False)
     """Data sets, by source."""
 
@@ -78,14 +78,14 @@ class FigureData:
         """The first study of a table.
 
         Raises:
-            InputError: the profile was made without that table.
+            InputError: the profile does not contain that table.
         """
         return self._studies(table)[0]
 
     def _studies(self, table: int) -> tuple[Study, ...]:
         studies = tuple(study for study in self.plan.studies if study.table == table)
         if not studies:
-            raise InputError(f"This figure needs table {table}'s models and images; leave --tables out, or name it.")
+            raise InputError(f"This figure needs table {table}'s models and images; omit --tables, or include it.")
         return studies
 
     def images(self, study: Study) -> ImageSet:
@@ -93,49 +93,49 @@ class FigureData:
         return self.all_images(study).only(study.data.names)
 
     def all_images(self, study: Study) -> ImageSet:
-        """All images of a study's data set, of which the study has some."""
+        """All images of a study's data set, of which the study may use only some."""
         source = study.data.source
         if source not in self._opened:
             self._opened[source] = open_images(source)
         return self._opened[source]
 
     def photos(self, study: Study, count: int | None = None) -> list[str]:
-        """Names of the images that a figure shows: those that the user chose of the data set, else the study's first.
+        """Names of the images that a figure shows: those that the user chose from the data set, else the study's first.
 
         Args:
             study: The study.
-            count: How many at most; all by default.
+            count: Maximum number; all by default.
         """
         chosen = photo_names(self.all_images(study), self.options.photos)
         return list(dict.fromkeys(chosen.values()) if chosen else study.data.names)[:count]
 
     def target(self, default: str | None = None) -> int | str | None:
-        """What maps of single images explain, for `map`: the user's choice, else a figure's default."""
+        """The target of maps of single images, for `map`: the user's choice, otherwise the default of the figure."""
         target = self.options.target if self.options.target is not None else default
         return int(target) if target is not None and target.isdecimal() else target
 
     @property
     def tables(self) -> set[int]:
-        """Numbers of the tables that the profile was made with."""
+        """Numbers of the tables in the profile."""
         return {study.table for study in self.plan.studies}
 
     @property
     def progress(self) -> str:
-        """How much was computed since, as a sentence."""
+        """How much was computed, as a sentence."""
         done = [f"{number:,} {what}{'s' * (number != 1)}" for what, number in self.computed.items() if number]
         return f"Computed {', '.join(done)}; all else was in {self.folder}." if done else f"All was in {self.folder}."
 
     def present(self, tables: Iterable[int]) -> list[int]:
-        """Those of some tables that the profile was made with.
+        """The given tables that are in the profile.
 
         Raises:
-            InputError: it has none of them.
+            InputError: none of them is.
         """
         wanted = list(dict.fromkeys(tables))
         there = [table for table in wanted if table in self.tables]
         if not there:
             raise InputError(
-                f"This figure needs {table_words(wanted)}: models and images; leave --tables out, or name it."
+                f"This figure needs {table_words(wanted)}: models and images; omit --tables, or include it."
             )
         return there
 
@@ -147,16 +147,16 @@ class FigureData:
 
     @property
     def run_folder(self) -> Path:
-        """Trials of benchmarks: the folder itself, as `caap-lab bench` fills it and can go on with it."""
+        """Folder of benchmark trials: the folder itself, in the format of `caap-lab bench`, which can continue it."""
         return self.folder
 
     @property
     def _older(self) -> RunFolder:
-        """Where earlier versions kept the trials of benchmarks."""
+        """Folder in which earlier versions stored benchmark trials."""
         return RunFolder(self.folder / "cells")
 
     def finished(self) -> set[str]:
-        """Keys of the trials that are in the folder, without failed ones that are to be tried again."""
+        """Keys of the trials in the folder, without failed ones that are to be computed again."""
         retry_failed = bool(self.running.get("retry_failed"))
         return RunFolder(self.run_folder).finished(retry_failed) | self._older.finished(retry_failed)
 
@@ -172,7 +172,7 @@ class FigureData:
             self._identities.update(dict.fromkeys(missing, done.plan.identity))
 
     def result(self, tables: Sequence[int]) -> BenchmarkResult:
-        """Results of those of some tables that the profile was made with; missing trials are computed first."""
+        """Results of the given tables that are in the profile; missing trials are computed first."""
         there = self.present(tables)
         self.compute(there)
         known = [self._identities[table] for table in there]
@@ -189,14 +189,14 @@ class FigureData:
     def map(
         self, study: Study, model: Variant, method: Variant, image: str, target: int | str | None = None
     ) -> AttributionMap:
-        """A map of an image, kept in the folder.
+        """A map of an image, stored in the folder.
 
         Args:
             study: The study.
             model: One of its models.
             method: A method.
             image: Name of an image of its data set.
-            target: Class by index, WordNet id or name, "label" or "prediction"; by default what the study explains.
+            target: Class by index, WordNet id or name, "label" or "prediction"; by default the target of the study.
         """
         images, rule = self.all_images(study), _rule(study, target)
         digests = [weights_digest(model), spec_digest(method), images.digest_of(image)]
@@ -227,7 +227,7 @@ class FigureData:
         target: int | str | None,
         digests: Sequence[str],
     ) -> Path:
-        """Where `map` keeps a map, by its arguments and what the model, the method and the image are, as hashes."""
+        """Path at which `map` stores a map: its arguments, and hashes of the model, the method and the image."""
         rule = _rule(study, target)
         content = {
             "model": model.text,
@@ -240,11 +240,11 @@ class FigureData:
         return self.folder / "maps" / f"{_key(content)}.safetensors"
 
     def frame(self, content: dict[str, Any], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table of numbers, kept in the folder.
+        """A table of numbers, stored in the folder.
 
         Args:
-            content: Everything that decides the numbers, as JSON.
-            compute: Computes them, if the folder does not have them.
+            content: Everything that determines the numbers, as JSON.
+            compute: Function that computes them if the folder does not contain them.
         """
         path = self.frame_path(content)
         if not path.exists():
@@ -254,7 +254,7 @@ class FigureData:
         return pd.read_parquet(path)
 
     def frame_path(self, content: dict[str, Any]) -> Path:
-        """Where `frame` keeps a table of numbers."""
+        """Path at which `frame` stores a table of numbers."""
         return self.folder / "frames" / f"{_key(content)}.parquet"
 
     def sweep(self, sweep: Callable[..., Any], tables: Sequence[int], **settings: Any) -> pd.DataFrame:
@@ -262,12 +262,12 @@ class FigureData:
 
         Args:
             sweep: `cl.sweep_blanks` or another sweep.
-            tables: The models and first images of those that the profile was made with are used; all models must be
-                Vision Transformers.
-            **settings: What the sweep goes over, such as `blanks=...`.
+            tables: Their models and first images are used, if the profile contains them; all models must be Vision
+                Transformers.
+            **settings: Values of the sweep, such as `blanks=...`.
 
         Returns:
-            Columns model, n_layers, the sweep's axes (such as blank), metric, n (images), mean, se, and of metrics of
+            Columns model, n_layers, the sweep's axes (such as blank), metric, n (images), mean, se, and for metrics of
             curves their protocol and its steps.
         """
         frames = []
@@ -283,7 +283,7 @@ class FigureData:
         return frame.loc[frame["metric"].isin(METRICS.values()), columns].reset_index(drop=True)
 
     def _with_protocol(self, result: "CaapSweep", study: Study) -> pd.DataFrame:
-        """A sweep's summary, with the protocol of its curves."""
+        """The summary of a sweep, with the protocol of its curves."""
         model = result.model
         metrics = [parse_metric(text)[0] for text in study.metrics]
         curves = [column.name for metric in metrics if metric.reads_protocol for column in metric.columns]
@@ -293,7 +293,7 @@ class FigureData:
         return frame.assign(protocol=read.map({True: self.plan.protocol.name}), steps=read.map({True: float(steps)}))
 
     def _sweep(self, sweep: Callable[..., Any], study: Study, variant: Variant, settings: dict[str, Any]) -> Any:
-        """A sweep of one model, in a folder of its own: one for all would be read in full by each sweep."""
+        """A sweep of one model, in a separate folder: a common one would be read completely by each sweep."""
         model = self.model(variant)
         assert isinstance(model, HookedViT)
         name = f"table_{study.table:02d}_{paper_name(study.table, variant.label)}"
@@ -316,11 +316,11 @@ class FigureData:
 
 
 def map_scores(maps: Iterable[tuple[Variant, Variant, AttributionMap]]) -> pd.DataFrame:
-    """Scores of maps, one line per patch: model, method, target, row, column, score.
+    """Scores of maps, one row per patch: model, method, target, row, column, score.
 
     Args:
-        maps: Each with its model and its method, which go by their names in the figure: folders of several models may
-            have one name.
+        maps: Each with its model and its method, which have the names of the figure: folders of several models may have
+            the same name.
     """
     lines = [
         {
@@ -338,7 +338,7 @@ def map_scores(maps: Iterable[tuple[Variant, Variant, AttributionMap]]) -> pd.Da
 
 
 def _rule(study: Study, target: int | str | None) -> TargetRule | None:
-    """What a study explains, or a word in its place, by the class's own logit where the study has it so.
+    """The target of a study, or one that replaces it, by the class's own logit if the study uses that.
 
     None for a class.
     """

@@ -1,4 +1,4 @@
-"""What figures 2, 3 and 11 to 40 share: photos under all methods of a table, with what each row explains."""
+"""The common part of figures 2, 3 and 11 to 40: photos with the maps of all methods of a table, and their targets."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ from caap_lab.variant import Variant
 def sheet_of_maps(
     data: FigureData, study: Study, photo: str, rows: Sequence[tuple[Variant, int | str | None]], name: str = ""
 ) -> FigureResult:
-    """One photo under all methods of a study, one row per model and target.
+    """One photo with the maps of all methods of a study, one row per model and target.
 
     Args:
-        data: What maps are taken from.
+        data: The source of the maps.
         study: Its methods are the columns.
         photo: Name of the photo.
-        rows: A model, and what is explained, as `FigureData.map` takes it.
-        name: Of the files, see `FigureResult`.
+        rows: Models and targets, as `FigureData.map` accepts them.
+        name: Name of the files, see `FigureResult`.
     """
     methods = [method.label for method in study.methods]
     maps = [[data.map(study, model, m, photo, target) for m in study.methods] for model, target in rows]

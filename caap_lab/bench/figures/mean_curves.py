@@ -12,7 +12,7 @@ def mean_curves(rows: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     """Mean curve of each method with its standard error (ddof 0): method, n (images), share (0 to 1), mean, se.
 
     Args:
-        rows: Of one model, as `BenchmarkResult.to_dataframe` has them; those without curves are left out.
+        rows: Rows of one model from `BenchmarkResult.to_dataframe`; rows without curves are ignored.
         kind: "insertion" or "deletion".
     """
     frames = []

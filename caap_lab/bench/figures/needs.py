@@ -1,4 +1,4 @@
-"""What a figure reads of the paper's tables, as its script declares it, and the plan that has this and no more."""
+"""What a figure reads from the paper's tables, as declared by its script, and the plan with exactly these parts."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """What a figure reads of one of the paper's tables."""
+    """What a figure reads from one of the paper's tables."""
 
     table: int
     what: Literal["trials", "maps", "sweep", "attention"]
     """The table's benchmark trials; maps of single images; a sweep of CAAP, whatever the table's methods; or attention,
-    which takes no method."""
+    which has no method."""
     models: tuple[str, ...] = ()
-    """The paper's names for some of the table's models, the first model where none of them is there; all by default."""
+    """The paper's names of some models of the table, or the first model if none of them exists; all by default."""
     n_models: int | None = None
-    """The first ones of these; all by default."""
+    """Number of these models, from the first; all by default."""
     images: int | None = None
-    """The first ones of the table's; all by default."""
+    """Number of the table's methods, from the first; all by default."""
     caap_alone: bool = False
     """Maps of CAAP, whatever the table's methods."""
     target: str = ""
-    """What maps explain where the user does not say it, "label" or "prediction"; by default what the table does."""
+    """Default target of maps if the user does not choose one, "label" or "prediction"; by default that of the table."""
     explained: str = ""
-    """The same in words, of a figure that chooses classes of its own."""
+    """The target in words, for a figure that chooses its own classes."""
     axis: str = ""
-    """What a sweep goes over, such as "blank"."""
+    """Axis of a sweep, such as "blank"."""
     values: tuple[str, ...] = ()
-    """Its settings; if there are none, all that the model has: its number of blocks and one more cutoffs."""
+    """Values of the sweep; if there are none, all that the model has: one cutoff per number of blocks, including 0."""
     kept: "Callable[[FigureData, Variant], dict[str, Any]] | None" = None
-    """What `FigureData.frame` keeps a model's numbers under; where they are there, the model is not tried."""
+    """Key under which `FigureData.frame` stores a model's numbers; if they exist, the model is not tried."""
 
     @property
     def takes_caap_alone(self) -> bool:
@@ -50,7 +50,7 @@ class Need:
         return self.caap_alone or self.what == "sweep"
 
     def chosen(self, models: Sequence[str]) -> list[str]:
-        """Which of a table's models it needs, by the names that either profile gives them."""
+        """The table's models that it needs, by their names in either profile."""
         wanted = {*self.models, *map(stand_in, self.models)}
         fits = [name for name in models if name in wanted] if self.models else list(models)
         return (fits or list(models[:1]))[: self.n_models]
@@ -80,18 +80,18 @@ def narrowed(plan: BenchmarkPlan, needs: Sequence[Need]) -> BenchmarkPlan:
 def settings_for(settings: PaperSettings, needs: Sequence[Need]) -> PaperSettings:
     """Settings of the paper profile with the tables that figures need.
 
-    Where all are needed, the choice stays open: those that there are no data for are then left out.
+    If all are needed, the choice stays open: tables without data are then omitted.
     """
     tables = [table for table in settings.wanted if table in {need.table for need in needs}]
     return settings if tables == settings.wanted else replace(settings, tables=tuple(tables))
 
 
 def paper_figure_plan(settings: PaperSettings, needs: Sequence[Need]) -> BenchmarkPlan:
-    """The paper profile's plan for some figures, which asks for no data set, model or head that they do not use.
+    """The paper profile's plan for some figures, which needs no data set, model or head that they do not use.
 
     Args:
-        settings: Of the profile. Where it chooses tables, figures are drawn from these alone.
-        needs: Of the figures.
+        settings: Settings of the profile. If it chooses tables, figures are drawn only from these.
+        needs: What the figures read.
 
     Raises:
         InputError: a data set, a head or a classifier is missing.
@@ -113,14 +113,14 @@ def run_in(folder: Path) -> BenchmarkPlan | None:
     """The plan of the run in a folder, if there is one.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the plan cannot be read.
     """
     path = RunFolder(folder).plan_path
     return BenchmarkPlan.load(path) if path.exists() else None
 
 
 def completed_demo(plan: BenchmarkPlan, needs: Sequence[Need] | None) -> BenchmarkPlan:
-    """A run's plan of the demo profile with the tables that figures need and it lacks, on as many images."""
+    """The demo profile's plan of a run, completed by missing tables that figures need, with as many images."""
     there = {study.table for study in plan.studies}
     missing = [] if needs is None else sorted({need.table for need in needs} - there)
     if not missing:
@@ -130,15 +130,15 @@ def completed_demo(plan: BenchmarkPlan, needs: Sequence[Need] | None) -> Benchma
 
 
 def check_tables(needs: Mapping[str, Sequence[Need] | None], tables: Collection[int], way_out: str) -> None:
-    """Refuse figures that read none of some tables.
+    """Raise InputError for figures that read none of the given tables.
 
     Args:
-        needs: Of the figures, by name.
-        tables: Those that there are.
-        way_out: A sentence that says what to do.
+        needs: What the figures read, by name.
+        tables: The tables of the run.
+        way_out: A sentence that explains what to do.
 
     Raises:
-        InputError: names all of them.
+        InputError: the message names all of them.
     """
     reads = {name: sorted({need.table for need in some}) for name, some in needs.items() if some}
     lacking = [f"{name} reads {table_words(own)}" for name, own in reads.items() if not set(own) & set(tables)]

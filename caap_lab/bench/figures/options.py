@@ -1,4 +1,4 @@
-"""What a user chooses of the figures that show single images."""
+"""The user's choices for figures that show single images."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ class FigureOptions:
     """Choices for figures 1, 2, 3 and 11 to 40."""
 
     photos: tuple[str, ...] = ()
-    """Names of images, see `photo_names`; by default each figure takes the first ones of its table."""
+    """Names of images, see `photo_names`; by default each figure uses the first ones of its table."""
     target: str | None = None
-    """"label", "prediction", or a class by index, WordNet id or name; None leaves it to each figure."""
+    """"label", "prediction", or a class by index, WordNet id or name; None for the default of each figure."""
 
 
 def photo_names(images: ImageSet, photos: Iterable[str]) -> dict[str, str]:
-    """A data set's names of the photos that a user named in full, or by the file's name with or without its ending.
+    """A data set's names of photos that a user named by full name, or by the file name with or without its extension.
 
-    Where a data set's names have no ending, as ImageNet's, the file's name or path will do, too. Photos that the data
-    set does not have are left out; see `check_photos`.
+    If a data set's names have no extension, as in ImageNet, the name or path of the file is also valid. Photos that the
+    data set does not contain are omitted; see `check_photos`.
 
     Raises:
-        InputError: a name fits several photos.
+        InputError: a name matches several photos.
     """
     names: dict[str, dict[str, None]] = {}
     for sample in images:
@@ -47,10 +47,10 @@ def photo_names(images: ImageSet, photos: Iterable[str]) -> dict[str, str]:
 
 
 def check_photos(sets: Sequence[ImageSet], photos: Sequence[str]) -> None:
-    """Refuse photos that none of the data sets has.
+    """Raise InputError for photos that are in none of the data sets.
 
     Raises:
-        InputError: names all of them, with the nearest names of the first.
+        InputError: the message names all of them, with the nearest names of the first.
     """
     known = {photo for images in sets for photo in photo_names(images, photos)}
     missing = [photo for photo in photos if photo not in known]

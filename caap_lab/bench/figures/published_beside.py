@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours, for its figures."""
+"""The paper's numbers next to ours, for its figures."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from caap_lab.bench.tables.comparison import beside
 
 
 def with_published(frame: pd.DataFrame, tables: Sequence[int]) -> pd.DataFrame:
-    """The frame with published, published_se, minus_published and z, as `bench.tables.comparison` has them.
+    """The frame with published, published_se, minus_published and z, as in `bench.tables.comparison`.
 
     Args:
         frame: One row per mean: model, metric, mean, se, n, and method, or CAAP for all; models by the paper's names.
-        tables: Of the paper, where its number may stand; no two of them have one for the same model and metric.
+        tables: Tables of the paper that may contain its number; only one of them for the same model and metric.
     """
     known = {(p.model, p.method, METRICS[p.metric]): p for p in published() if p.table in tables}
     methods = frame["method"] if "method" in frame else ["CAAP"] * len(frame)

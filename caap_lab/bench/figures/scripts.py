@@ -1,9 +1,10 @@
-"""The scripts in figures/, by name: what they draw is written as PDF, PNG and CSV, tables as Markdown, LaTeX and CSV.
+"""The scripts in figures/, by name: figures are written as PDF, PNG and CSV, tables as Markdown, LaTeX and CSV.
 
-A script of a figure has a function `draw(data)`, which takes a `FigureData` and returns a `FigureResult`, or several of
-them one after the other, each with a name of its own. What it reads of the benchmark's tables stands in its `NEEDS`, so
-that nothing else is asked for, and all of it is checked before anything is computed; a function `check(data)` refuses
-what is found out only from the images. Those of gallery.py take the names of the wanted figures as well, `sheets`.
+The script of a figure has a function `draw(data)`, which is called with a `FigureData` and returns a `FigureResult`, or
+several of them with different names. Its `NEEDS` declare what it reads from the benchmark's tables, so that nothing
+else is required, and everything is checked before anything is computed; a function `check(data)` raises InputError for
+problems that only show in the images. Those of gallery.py are also called with the names of the requested figures,
+`sheets`.
 """
 
 import re
@@ -33,19 +34,19 @@ TABLES = {f"tab{number:02d}": number for number in table_numbers()}
 """Names of the paper's tables."""
 GALLERY = "gallery"
 SHEETS = tuple(f"fig{number}" for number in range(11, 41))
-"""Figures 11 to 40, which the script `GALLERY` draws, all or some of them."""
+"""Figures 11 to 40, drawn by the script `GALLERY`, all or some of them."""
 
 
 def figures_folder() -> Path:
-    """The folder of the scripts: figures/ of a checkout, or the installed package's."""
+    """The folder of the scripts: figures/ of a checkout, or that of the installed package."""
     return checkout_folder("figures") or installed_folder("figures")
 
 
 def figure_names(folder: Path | None = None) -> list[str]:
-    """Names of the figures, in order: the scripts' without tables.py.
+    """Names of the figures, in order: all scripts except tables.py.
 
     Args:
-        folder: Of the scripts; by default `figures_folder()`.
+        folder: Folder of the scripts; by default `figures_folder()`.
     """
     scripts = sorted((folder or figures_folder()).glob("*.py"))
     return [path.stem for path in scripts if path.stem != "tables" and not path.stem.startswith("_")]
@@ -56,7 +57,7 @@ def load_script(name: str, folder: Path | None = None) -> ModuleType:
 
     Args:
         name: "fig01" to "fig10", "gallery" or "tables".
-        folder: Of the scripts; by default `figures_folder()`.
+        folder: Folder of the scripts; by default `figures_folder()`.
     """
     return _load((folder or figures_folder()).resolve() / f"{name}.py")
 
@@ -72,10 +73,10 @@ def _load(path: Path) -> ModuleType:
 
 
 def check_names(names: Sequence[str], folder: Path | None = None) -> list[str]:
-    """Names of figures and tables, each once; "all" stands for every one.
+    """Names of figures and tables without duplicates; "all" means every one.
 
     Raises:
-        InputError: there is no figure or table of a name.
+        InputError: there is no figure or table with a given name.
     """
     known = [*figure_names(folder), *TABLES]
     if "all" in names:
@@ -91,11 +92,11 @@ def check_names(names: Sequence[str], folder: Path | None = None) -> list[str]:
 
 
 def needs_of(names: Sequence[str], folder: Path | None = None) -> dict[str, tuple[Need, ...] | None]:
-    """What figures and tables read of the benchmark's tables, by name; None for a script that does not say it.
+    """What figures and tables read from the benchmark's tables, by name; None for a script without `NEEDS`.
 
     Args:
-        names: Of figures and tables, or "all".
-        folder: Of the scripts; by default `figures_folder()`.
+        names: Names of figures and tables, or "all".
+        folder: Folder of the scripts; by default `figures_folder()`.
     """
     needs: dict[str, tuple[Need, ...] | None] = {}
     for name in check_names(names, folder):
@@ -116,23 +117,23 @@ def figure_sweeps(names: Sequence[str] = ("all",), folder: Path | None = None) -
 def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None = None) -> list[Path]:
     """Write figures as PDF, PNG and the numbers in them as CSV, and tables as Markdown, LaTeX and CSV.
 
-    Args:
+    names: Names of figures and tables, or "all" for those whose tables are in the profile.
         names: Of figures and tables, or "all" for those that the profile has tables for.
-        data: What they are drawn from; its folder keeps every result, so that a second time nothing is computed.
+        data: The data of the figures; its folder stores every result, so nothing is computed a second time.
         out: Folder for the files.
-        folder: Of the scripts; by default `figures_folder()`.
+        folder: Folder of the scripts; by default `figures_folder()`.
 
     Raises:
-        InputError: there is no figure or table of a name; something that one needs is missing or cannot be used, or
-            nothing can be written into `out`, before anything is computed; or, when all others are written, that one
-            could not be drawn, for want of trials, say.
+        InputError: raised before anything is computed if there is no figure or table with a given name, if something is
+            missing or cannot be used, or if nothing can be written into `out`; and raised after all others are written
+            if a figure could not be drawn, for example because trials are missing.
     """
     check_folder(out)
     needs = needs_of(names, folder)
     everything = "all" in names
     reads = {name: {need.table for need in some or ()} for name, some in needs.items()}
     absent = [name for name, tables in reads.items() if tables and not tables & data.tables] if everything else []
-    _leave_out(needs, absent, f"the run has {table_words(sorted(data.tables))} alone")
+    _leave_out(needs, absent, f"the run has only {table_words(sorted(data.tables))}")
     check_figures(data, [need for some in needs.values() for need in some or ()])
     chosen = dict.fromkeys(GALLERY if name in SHEETS else name for name in needs if name not in TABLES)
     scripts = {name: load_script(name, folder) for name in chosen}
@@ -157,7 +158,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
     for name, job in tqdm(jobs.items(), desc="figures", unit="figure"):
         try:
             written += job()
-        except InputError as error:  # after days for all others
+        except InputError as error:  # possibly after days for all others
             if len(jobs) == 1:
                 raise
             failed.append(f"{name}: {error}")
@@ -169,7 +170,7 @@ def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None 
 
 
 def _draw(name: str, script: ModuleType, data: FigureData, sheets: Sequence[str], out: Path) -> list[Path]:
-    """Write what a script draws."""
+    """Write the figures of a script."""
     written = []
     drawn = script.draw(data, sheets) if name == GALLERY else script.draw(data)
     for result in [drawn] if isinstance(drawn, FigureResult) else drawn:
@@ -194,7 +195,7 @@ def _needs(name: str, folder: Path | None) -> tuple[Need, ...] | None:
 
 
 def _demo_caption(name: str) -> str:
-    """What a figure of the demo profile is, and what stands for what in it."""
+    """A caption for a figure of the demo profile, with the models that replace those of the paper."""
     own = ", ".join(f"{model} for {family}" for family, model in DEMO_MODELS.items())
     figure = name.removeprefix("fig").lstrip("0")
     what = f"Generated scenes and bundled models, laid out as figure {figure} of the paper"

@@ -1,4 +1,4 @@
-"""What figures 4, 5 and 7 share: six metrics of CAAP over one of its settings, one mark or line per model."""
+"""The common part of figures 4, 5 and 7: six metrics of CAAP over one setting, one mark or line per model."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TABLES = (1, 2)
-"""Their models and images are those of the paper's figures, and their numbers are those of the default setting."""
+"""Tables with the models and images of the paper's figures, and the numbers of the default setting."""
 PUBLISHED = "published, at the default"
 _HEIGHT = 3.9
 _ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
@@ -29,7 +29,7 @@ _BETTER = {column.name: _ARROWS[column.better] for metric in BUILT_IN for column
 
 
 def beside_default(frame: pd.DataFrame, at_default: "pd.Series[bool]") -> pd.DataFrame:
-    """The frame of a sweep with the paper's numbers beside ours in the rows of the default setting."""
+    """The frame of a sweep with the paper's numbers next to ours in the rows of the default setting."""
     frame = with_published(frame, TABLES)
     columns = ["published", "published_se", "minus_published", "z"]
     frame.loc[~at_default, columns] = float("nan")
@@ -47,7 +47,7 @@ def metric_panels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_panels(frame: pd.DataFrame, draw: Any, data: FigureData, about: str) -> "Figure":
-    """The six panels at print size, with one legend and what was varied above them."""
+    """The six panels at print size, with one legend and the varied setting above them."""
     known = [reference_key(PUBLISHED)] if frame["published"].notna().any() else []
     figure = plot_facets(metric_panels(frame), draw, column="panel", wrap=3, legend_more=known)
     figure.suptitle(f"{about}\n{means_text(data.plan.protocol.name, frame['steps'].dropna())}")
@@ -57,15 +57,15 @@ def plot_panels(frame: pd.DataFrame, draw: Any, data: FigureData, about: str) ->
 def figure_over_names(
     data: FigureData, frame: pd.DataFrame, axis: str, names: Mapping[str, str], default: str, about: str
 ) -> FigureResult:
-    """Points over a setting that has names.
+    """Points over a setting whose values have names.
 
     Args:
-        data: What the frame was made from.
-        frame: `FigureData.sweep`'s.
+        data: The data of the frame.
+        frame: The result of `FigureData.sweep`.
         axis: Column of the setting.
-        names: What the setting's values are called in the figure, in its order.
-        default: The value that is the default.
-        about: What is varied.
+        names: Names of the setting's values in the figure, in its order.
+        default: The default value.
+        about: The varied setting.
     """
     frame = beside_default(frame, frame[axis] == default)
     shown = frame.assign(**{axis: frame[axis].map(names)})
@@ -78,5 +78,5 @@ def figure_over_names(
 
 
 def models_of(frame: pd.DataFrame) -> Sequence[str]:
-    """The frame's models, each once."""
+    """The models of the frame without duplicates."""
     return list(frame["model"].unique())

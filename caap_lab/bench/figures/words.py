@@ -1,4 +1,4 @@
-"""What stands in figures about their numbers: how many images, and with which protocol."""
+"""Text in figures about their numbers: the number of images, and the protocol."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,17 +8,17 @@ MEANS = "mean \N{PLUS-MINUS SIGN} standard error over images"
 
 
 def count_text(counts: Sequence[int] | pd.Series) -> str:
-    """How many images there are: "n = 500", or "n = 125 to 500" where it is not the same everywhere."""
+    """The number of images: "n = 500", or "n = 125 to 500" if it varies."""
     low, high = min(counts), max(counts)
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
 def means_text(protocol: str, steps: Iterable[float] | None = None) -> str:
-    """What means are, and which protocol curves have: "mean ± standard error over images; protocol rise, 224 steps".
+    """The meaning of means, and the protocol of curves: "mean ± standard error over images; protocol rise, 224 steps".
 
     Args:
-        protocol: Its name.
-        steps: Of the curves, as often as wanted; none where there are no curves, None to leave them out.
+        protocol: Name of the protocol.
+        steps: Numbers of steps of the curves, with repetitions; empty if there are no curves, None to omit them.
     """
     if steps is None:
         return f"{MEANS}; protocol {protocol}"

@@ -1,6 +1,6 @@
-"""Cells of a benchmark's table as text: numbers with errors, the best of each column, how many images they rest on.
+"""Cells of a benchmark's table as text: numbers with errors, the best of each column, and the number of images.
 
-Markdown, LaTeX and HTML are made of these, so that all of them say the same.
+Markdown, LaTeX and HTML are built from these, so that all of them agree.
 """
 
 from collections import Counter
@@ -35,9 +35,9 @@ class Cells:
     frame: "pd.DataFrame"
     """`Table.frame`."""
     columns: Mapping[str, MetricColumn]
-    """What its metrics are called, which values are better, and their units, by the frame's column `metric`."""
+    """Labels of the metrics, which values are better, and their units, by the frame's column `metric`."""
     usual: Mapping[str, int] = field(default_factory=dict)
-    """Images that a reader expects, by data set: those of the paper. By default what most cells of the table have."""
+    """Expected number of images, by data set: that of the paper. By default the number in most cells of the table."""
 
     @cached_property
     def _lines(self) -> dict[tuple[str, str, str, str], dict[str, Any]]:
@@ -69,21 +69,21 @@ class Cells:
 
     @property
     def beside_published(self) -> bool:
-        """True if there are published numbers to set beside these."""
+        """True if there are published numbers to compare with."""
         return "published" in self.frame
 
     @cached_property
     def common(self) -> int:
-        """How many images most cells rest on."""
+        """Number of images behind most cells."""
         return max(Counter(self.frame["n"].tolist()).items(), key=itemgetter(1), default=(0, 0))[0]
 
     @property
     def counts_differ(self) -> bool:
-        """True if not all cells rest on the same number of images."""
+        """True if the number of images is not the same for all cells."""
         return self.frame["n"].nunique() > 1
 
     def images(self, group: Group) -> int:
-        """How many images the most complete cell of a group rests on."""
+        """Number of images behind the most complete cell of a group."""
         return self._images[group]
 
     @cached_property
@@ -94,16 +94,16 @@ class Cells:
         return found
 
     def name(self, group: Group) -> str:
-        """A group's model, with its data set where there are several."""
+        """A group's model, with its data set if there are several."""
         return ", ".join(group) if len({data for data, _ in self.groups}) > 1 else group[1]
 
     def head(self, group: Group) -> str:
-        """A group's name, with its number of images if that is not the usual."""
+        """A group's name, with its number of images if that is not the usual one."""
         n = self.images(group)
         return self.name(group) if n == self.usual.get(group[0], self.common) else f"{self.name(group)} (n {n})"
 
     def row_head(self, group: Group, method: str) -> str:
-        """A method, with its number of images in a group where all its means rest on as many, and others on more."""
+        """A method, with its number of images in a group if it is the same for all its means but larger for others."""
         n = self._row_images(group, method)
         return method if n is None else f"{method} (n {n})"
 
@@ -113,13 +113,13 @@ class Cells:
         return found.pop() if len(found) == 1 and found != {self.images(group)} else None
 
     def text(self, kind: Kind, column: Column, method: str, below_row_head: bool = False) -> str:
-        """A cell; empty where there is no such number. Means say on how many images they rest if others have more.
+        """A cell; empty if there is no such number. Means include their number of images if others have more.
 
         Args:
-            kind: What it shows.
-            column: Of the table.
-            method: Its row.
-            below_row_head: Leave out what `row_head` says.
+            kind: The number that it shows.
+            column: Column of the table.
+            method: Row of the table.
+            below_row_head: Omit what `row_head` contains.
         """
         line = self._lines.get((*column, method))
         if line is None:
@@ -134,7 +134,7 @@ class Cells:
         return f"{text} (n {line['n']})" if fewer and text else text
 
     def is_best(self, column: Column, method: str) -> bool:
-        """True for the best mean of a column, and for those that are printed alike.
+        """True for the best mean of a column, and for means that are printed the same.
 
         Only methods on the most images of the column are compared: on other images all of them may be better or worse.
         """
@@ -143,7 +143,7 @@ class Cells:
 
     @cached_property
     def _best(self) -> dict[Column, tuple[int, float | None]]:
-        """Number of images and the best printed mean of each column; None where there is nothing to compare."""
+        """Number of images and the best printed mean of each column; None if there is nothing to compare."""
         lines: dict[Column, list[dict[str, Any]]] = {}
         for (data, model, metric, _), line in self._lines.items():
             lines.setdefault((data, model, metric), []).append(line)

@@ -1,4 +1,4 @@
-"""Ours beside the paper's: differences in standard errors, and what they come to."""
+"""Our numbers next to the paper's: differences in standard errors, and a summary of them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,26 +17,26 @@ LEGEND = (
     "cells if only the choice of images differs."
 )
 FAR = 2.0
-"""Standard errors beyond which a difference is named."""
+"""Number of standard errors beyond which a difference is named."""
 _NAMED = 3
-"""Largest differences that are named."""
+"""Number of the largest differences that are named."""
 _RANKED = 3
-"""Methods from which on a rank correlation says something."""
+"""Minimum number of methods for a meaningful rank correlation."""
 
 
 def with_published(
     summary: "pd.DataFrame", tables: Sequence[int], columns: Mapping[str, MetricColumn]
 ) -> "pd.DataFrame":
-    """A summary's lines with the paper's numbers beside them.
+    """A summary's lines with the paper's numbers next to them.
 
     Args:
         summary: `BenchmarkResult.summary`.
         tables: Number of the paper's table, by study.
-        columns: What the metrics are called.
+        columns: Labels of the metrics.
 
     Returns:
-        With published, published_se, minus_published and z; NaN where the paper prints nothing. z is NaN for one image
-        too, which has no standard error.
+        With published, published_se, minus_published and z; NaN if the paper prints no number. z is also NaN for one
+        image, which has no standard error.
     """
     known = {(p.table, p.dataset, p.model, p.method, p.metric): p for p in published()}
     found = [
@@ -47,7 +47,7 @@ def with_published(
 
 
 def beside(summary: "pd.DataFrame", found: "Sequence[Published | None]") -> "pd.DataFrame":
-    """A table of means with the paper's number of each line, as `with_published` gives it.
+    """A table of means with the paper's number of each line, as `with_published` returns it.
 
     Args:
         summary: One row per mean: mean, se, n.
@@ -64,11 +64,11 @@ def beside(summary: "pd.DataFrame", found: "Sequence[Published | None]") -> "pd.
 
 
 def agreement(frame: "pd.DataFrame", columns: Mapping[str, MetricColumn]) -> tuple[str, ...]:
-    """How a table agrees with the paper's, in sentences: cells within 2 errors, the farthest, ranks of methods.
+    """The agreement of a table with the paper's, in sentences: cells within 2 errors, the farthest, ranks of methods.
 
     Args:
         frame: `Table.frame` of the paper profile.
-        columns: What the metrics are called.
+        columns: Labels of the metrics.
     """
     told = frame[frame["z"].notna()]
     if told.empty:
@@ -104,7 +104,7 @@ def _ranks(frame: "pd.DataFrame", columns: Mapping[str, MetricColumn], several: 
 
 
 def rank_correlation(ours: Iterable[float], theirs: Iterable[float]) -> float:
-    """Spearman's correlation; NaN for fewer than 3 pairs, and where one side is all alike."""
+    """Spearman's correlation; NaN for fewer than 3 pairs, and if all values of one side are equal."""
     a, b = rankdata(list(ours)), rankdata(list(theirs))
     if len(a) < _RANKED or not a.std() or not b.std():
         return math.nan
@@ -116,11 +116,11 @@ def comparison(frames: Mapping[int, "pd.DataFrame"], columns: Mapping[str, Metri
 
     Args:
         frames: Each table's frame, by its number.
-        columns: What the metrics are called.
+        columns: Labels of the metrics.
 
     Returns:
         table, dataset, model, method, metric, ours, se, n, published, published_se, difference, z. Numbers of the paper
-        that were not computed have no `ours`, and n 0.
+        that were not computed have no `ours`, and n is 0.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
 """A benchmark's table as LaTeX that fits a page: booktabs, models side by side as far as they fit, the rest below.
 
-Only booktabs and graphicx are needed. Models break into blocks by family, blocks that are too many for a page into
-further floats of the same number; what is still too wide for a line is scaled down to it.
+Only booktabs and graphicx are needed. Models are split into blocks by family, blocks that exceed a page into further
+floats with the same number; a table that is still too wide for a line is scaled down.
 """
 
 import re
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from caap_lab.bench.tables.table import Table
 
 _WIDE = 112
-"""Characters of a row of blocks, with two for each gap: about what a page takes in \\footnotesize."""
+"""Characters of a row of blocks, with two for each gap: about the width of a page in \\footnotesize."""
 _HIGH = 54
-"""Lines of a float, heads and rules included."""
+"""Lines of a float, including heads and rules."""
 _HEAD = 3
-"""Lines that a block takes besides its methods."""
+"""Lines of a block in addition to its methods."""
 _BESIDE: tuple[tuple[Kind, str], ...] = (("mean", "ours"), ("published", "paper"), ("z", "$z$"))
 Block = tuple[list[Group], list[str]]
 """Models side by side, and methods below each other."""
 
 
 def latex_table(table: "Table") -> str:
-    """The float of a table, or the floats: what they rest on stands below the last, whole paths in comments only."""
+    """The float of a table, or the floats: notes are below the last one, full paths only in comments."""
     cells = table.cells
     floats = _floats(_blocks(cells, lambda text: without_paths(text, table.short)))
     said = [*table.agreement, *table.notes.data, table.notes.models, *table.notes.about]
@@ -63,7 +63,7 @@ def latex_table(table: "Table") -> str:
 
 
 def latex_document(lines: Sequence[str], tables: Sequence[str]) -> str:
-    """A document that compiles as it is: some sentences, then tables."""
+    """A document that compiles without changes: some sentences, then tables."""
     head = [
         r"\documentclass[10pt,a4paper]{article}",
         r"\usepackage[margin=2cm]{geometry}",
@@ -75,12 +75,12 @@ def latex_document(lines: Sequence[str], tables: Sequence[str]) -> str:
 
 
 def _label(table: "Table") -> str:
-    """Of references: "tab:caap-lab-1" for the paper's tables, "tab:caap-lab-study-1" for others."""
+    """Label for references: "tab:caap-lab-1" for the paper's tables, "tab:caap-lab-study-1" for others."""
     return f"tab:caap-lab-{table.number or table.name.replace('_', '-')}"
 
 
 def _caption(table: "Table", more: str) -> str:
-    """What is shown and how to read it; LaTeX puts "Table" and the number in front by itself."""
+    """The content and how to read it; LaTeX adds "Table" and the number."""
     title = re.sub(r"^Table (\d+): (.*)", r"\2, beside table \1 of the paper", table.title)
     short = _prose(table, title + more)
     legend = (LEGEND,) if table.cells.beside_published else ()
@@ -100,7 +100,7 @@ def _breakable(word: str) -> str:
 
 
 def _blocks(cells: Cells, said: Callable[[str], str]) -> list[Block]:
-    """Models side by side as far as they fit; families apart where that is less than all and some have several."""
+    """Models side by side as far as they fit; otherwise split by family if some families have several models."""
     widths = {group: _width(cells, group, said) for group in cells.groups}
     names = max(len(said(method)) for method in (*cells.methods, "Method")) + 2
 
@@ -120,7 +120,7 @@ def _blocks(cells: Cells, said: Callable[[str], str]) -> list[Block]:
 
 
 def _split(groups: list[Group], count: int) -> list[list[Group]]:
-    """As equal parts as can be, the longer ones first."""
+    """Parts of sizes as equal as possible, the longer ones first."""
     size, longer = divmod(len(groups), count)
     starts = [place * size + min(place, longer) for place in range(count + 1)]
     return [groups[a:b] for a, b in pairwise(starts)]
@@ -163,7 +163,7 @@ def _tabular(table: "Table", blocks: list[Block]) -> list[str]:
 
 
 def _plain(table: "Table", blocks: list[Block]) -> tuple[int, list[str]]:
-    """How many columns of numbers there are, and lines: models side by side, each block below its own heads."""
+    """The number of columns of numbers, and lines: models side by side, each block below its own heads."""
     cells, width = table.cells, 0
     lines: list[str] = []
     for groups, methods in blocks:
@@ -178,7 +178,7 @@ def _plain(table: "Table", blocks: list[Block]) -> tuple[int, list[str]]:
 
 
 def _beside_published(table: "Table", blocks: list[Block]) -> tuple[int, list[str]]:
-    """The same with one model a block, and ours, the paper's and z of each metric, below heads that all share."""
+    """The same with one model per block, and ours, the paper's and z of each metric, below common heads."""
     cells = table.cells
     metrics = list(dict.fromkeys(metric for group in cells.groups for metric in cells.metrics(group)))
     lines = _spanning(table, [(cells.columns[metric].label, len(_BESIDE)) for metric in metrics])
@@ -209,7 +209,7 @@ def _number(cells: Cells, kind: Kind, column: tuple[str, str, str], method: str,
 
 
 def _minus(text: str) -> str:
-    """With minus signs in front of numbers, where a text has hyphens."""
+    """The text with minus signs instead of hyphens before numbers."""
     return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", text)
 
 

@@ -1,4 +1,4 @@
-"""Names as a printed page says them: without the folders of the machine that computed them."""
+"""Names for a printed page: without the folders of the machine that computed them."""
 
 import re
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.variant import Variant
 
 _ROOT = re.compile(r"(?:~[^/\\]*|\.{1,2}|[A-Za-z]:)?[/\\]")
-"""How the path of a folder or file starts."""
+"""Pattern of the start of a path."""
 _PATH = re.compile(r"(?<![\w.~/\\-])(?:~|[A-Za-z]:|\.{1,2})?[/\\](?:[^\s/\\,;|()'\"?=]+[/\\])*(?=[^\s/\\,;|()'\"?=])")
-"""The folders of a path inside a sentence."""
+"""Pattern of the folders of a path inside a sentence."""
 
 
 def short_names(plan: BenchmarkPlan) -> dict[str, str]:
-    """Names of a plan's data, models and methods that have paths in them, and the same with file names only."""
+    """Names of a plan's data, models and methods that contain paths, and the same with only file names."""
     specs = [spec for study in plan.studies for spec in (*study.models, *study.methods)]
     found: dict[str, str] = {}
     for name, short in [
@@ -29,7 +29,7 @@ def short_names(plan: BenchmarkPlan) -> dict[str, str]:
 
 
 def without_paths(text: str, short: Mapping[str, str]) -> str:
-    """A sentence with the names of `short_names` in place of the long ones, and no folder of any other path."""
+    """A sentence with the names of `short_names` instead of the long ones, and without folders of other paths."""
     for name in sorted(short, key=len, reverse=True):
         text = text.replace(name, short[name])
     return _PATH.sub("", text)
@@ -50,7 +50,7 @@ def _spec(spec: Variant) -> str:
 
 
 def _last(path: str) -> str:
-    """The last part of a path; any other text as it is."""
+    """The last part of a path; other text is not changed."""
     if not _ROOT.match(path):
         return path
     kind = PureWindowsPath if "\\" in path else PurePosixPath

@@ -1,4 +1,4 @@
-"""A benchmark's table as Markdown: ours, the paper's numbers beside them where there are some, and the protocol."""
+"""A benchmark's table as Markdown: our numbers, the paper's next to them if there are any, and the protocol."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ _BESIDE: tuple[Kind, ...] = ("mean", "published", "z")
 
 
 def markdown_table(table: "Table") -> str:
-    """A table with its title, what it comes to, differences to CAAP, and what it rests on."""
+    """A table with its title, its agreement with the paper, differences to CAAP, and notes."""
     cells = table.cells
     parts = [f"## {for_markdown(table.title)}", *map(for_markdown, table.agreement)]
     parts.append(_beside_published(cells) if cells.beside_published else _methods_by_columns(cells, "mean"))
@@ -33,7 +33,7 @@ def _methods_by_columns(cells: Cells, kind: Kind) -> str:
 
 
 def _beside_published(cells: Cells) -> str:
-    """One row per model and method, and of each metric three columns: ours, the paper's and z."""
+    """One row per model and method, and three columns per metric: ours, the paper's and z."""
     metrics = list(dict.fromkeys(metric for group in cells.groups for metric in cells.metrics(group)))
     labels = [for_markdown(cells.columns[metric].label) for metric in metrics]
     heads = ["Model", "Method", *(head for label in labels for head in (label, f"{label} published", "z"))]
@@ -53,6 +53,6 @@ def _marked(cells: Cells, kind: Kind, column: Column, method: str, below_row_hea
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-    """Lines of a table whose first columns hold text and whose others hold numbers."""
+    """Lines of a table with text in the first columns and numbers in the others."""
     rule = f"|{'---|' * texts}{'---:|' * (len(heads) - texts)}"
     return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -1,4 +1,4 @@
-"""What a table's numbers rest on, in sentences: counts, data, settings, weights, versions, and what is not in it."""
+"""Notes of a table, in sentences: counts, data, settings, weights, versions, and what is missing."""
 
 import json
 import re
@@ -27,9 +27,9 @@ _PIXELS = {
     frozenset({"all objects"}): "all objects",
     frozenset({"target", "all objects"}): "the target where its class is annotated, else of all objects",
 }
-"""Which object's pixels maps are compared with, by what rows say about it."""
+"""The object whose pixels maps are compared with, by the labels in rows."""
 _FORMAT = "float32"
-"""Number format in which models run where nothing else is said."""
+"""Default number format of models."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,24 @@ class Notes:
     """Sentences below a table."""
 
     reading: str
-    """What the numbers are, and over how many images."""
+    """The quantity of the numbers, and the number of images."""
     data: tuple[str, ...]
-    """Which images, and what is explained."""
+    """The images, and the target."""
     about: tuple[str, ...]
     """What else was computed, and what was not."""
     models: str
-    """What the names of models stand for, without their weights' fingerprints; empty if they are what loads them."""
+    """The meaning of models' names, without their weights' fingerprints; empty if they are the names for loading."""
     sources: tuple[str, ...]
-    """Which weights, methods, machines and versions: of interest to those who compute it again."""
+    """Weights, methods, machines and versions: for readers who compute it again."""
 
 
 def notes_of(result: "BenchmarkResult", members: Sequence[int], cells: Cells) -> Notes:
     """Sentences below a table.
 
     Args:
-        result: Of the run.
-        members: Places in the plan of the table's studies.
-        cells: What the table shows.
+        result: Result of the run.
+        members: Indices of the table's studies in the plan.
+        cells: Cells of the table.
     """
     plan = result.plan
     rows = result.to_dataframe()
@@ -80,13 +80,13 @@ def notes_of(result: "BenchmarkResult", members: Sequence[int], cells: Cells) ->
 
 
 def tables_left_out(note: str) -> set[int]:
-    """Numbers of the tables of which a plan's note says that they are left out, wholly or in part; most name none."""
+    """Numbers of the tables that a plan's note describes as omitted, completely or in part; most notes name none."""
     found = re.match(r"Tables? ([\d, and]+) (?:is|are) left out", note)
     return set(map(int, re.findall(r"\d+", found[1]))) if found else set()
 
 
 def usual_images(studies: Sequence[Study]) -> dict[str, int]:
-    """How many images the paper's tables rest on, by the name of the data set."""
+    """Number of images behind the paper's tables, by the name of the data set."""
     return {study.data.label: PaperSettings().count(study.table, study.data.label) for study in studies}
 
 
@@ -102,7 +102,7 @@ def _reading(plan: BenchmarkPlan, studies: Sequence[Study], cells: Cells) -> str
 
 
 def _data(plan: BenchmarkPlan, study: Study) -> list[str]:
-    """Which images, and what is explained."""
+    """The images, and the target."""
     who = rule_words(study.target)
     texts = [model.label for model in study.models if model.text in plan.identity.by_contrast]
     if texts and isinstance(study.target, str):
@@ -134,7 +134,7 @@ def _metrics(plan: BenchmarkPlan, studies: Sequence[Study], good: "pd.DataFrame"
 
 
 def _unfinished(studies: Sequence[Study], members: Sequence[int], rows: "pd.DataFrame") -> list[str]:
-    """How many trials failed or are missing, and of which models and methods."""
+    """Number of trials that failed or are missing, by model and method."""
     expected = sum(len(s.models) * len(s.methods) * len(s.data.names) for s in studies)
     failed, missing = int(rows["error"].notna().sum()), expected - len(rows)
     if not failed and not missing:
@@ -157,7 +157,7 @@ def _unfinished(studies: Sequence[Study], members: Sequence[int], rows: "pd.Data
 
 
 def _fewer(done: Mapping[str, int], planned: int) -> str:
-    """How far a model is: "9 of 500 images, but 7 with TAM"; with some methods through: "7 of 500 images with TAM"."""
+    """Progress of a model: "9 of 500 images, but 7 with TAM"; with some methods done: "7 of 500 images with TAM"."""
     methods: dict[int, list[str]] = {}
     for method, count in done.items():
         methods.setdefault(count, []).append(method)
@@ -173,7 +173,7 @@ def _fewer(done: Mapping[str, int], planned: int) -> str:
 
 
 def _left_out(plan: BenchmarkPlan, studies: Sequence[Study]) -> list[str]:
-    """What the paper's table has and the plan has not."""
+    """Parts of the paper's table that are missing in the plan."""
     if plan.profile != "paper":
         return []
     table = studies[0].table
@@ -192,7 +192,7 @@ def _left_out(plan: BenchmarkPlan, studies: Sequence[Study]) -> list[str]:
 
 
 def _models(studies: Sequence[Study], good: "pd.DataFrame") -> list[tuple[str, str]]:
-    """What each model's name stands for, and the fingerprints of its weights."""
+    """The meaning of each model's name, and the fingerprints of its weights."""
     weights = good.groupby(["data", "model"], sort=False)["fingerprint"].unique()
     texts: dict[str, dict[str, tuple[str, str]]] = {}
     for study in studies:
@@ -202,19 +202,19 @@ def _models(studies: Sequence[Study], good: "pd.DataFrame") -> list[tuple[str, s
             texts.setdefault(label, {})[data] = name, ", ".join(weights.get((data, label), ["not run"]))
     models = []
     for by_data in texts.values():
-        same = len(set(by_data.values())) == 1  # else each data set has a model of its own under one name
+        same = len(set(by_data.values())) == 1  # otherwise each data set has its own model under one name
         models += list(by_data.values())[:1] if same else [(f"on {d}, {name}", w) for d, (name, w) in by_data.items()]
     return models
 
 
 def _methods(studies: Sequence[Study]) -> list[str]:
-    """What the names of methods stand for."""
+    """The meaning of methods' names."""
     renamed = {m.label: m.text for study in studies for m in study.methods if m.label != m.text}
     return [f"Methods: {'; '.join(f'{label} is {text}' for label, text in renamed.items())}."] if renamed else []
 
 
 def _formats(studies: Sequence[Study]) -> list[str]:
-    """In which number formats models ran, where some did not in float32."""
+    """The number formats of models, if some did not run in float32."""
     models = {model.label: str(model.options.get("dtype", _FORMAT)) for study in studies for model in study.models}
     if set(models.values()) == {_FORMAT}:
         return []

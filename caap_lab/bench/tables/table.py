@@ -1,6 +1,6 @@
 """Tables of a benchmark as Markdown, LaTeX, CSV and HTML: means, standard errors, best in bold, differences to CAAP.
 
-For the paper profile the published numbers stand beside ours, with the difference in standard errors.
+For the paper profile, the published numbers are next to ours, with the difference in standard errors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,22 +34,22 @@ class Table:
     """One table of the paper, or one study of another run."""
 
     number: int
-    """Of the paper's table, or 0."""
+    """Number of the paper's table, or 0."""
     name: str
-    """Of its files: "table_01", "study_1"."""
+    """Name of its files: "table_01", "study_1"."""
     title: str
     frame: "pd.DataFrame"
     """`BenchmarkResult.summary`'s lines; for the paper profile with published, published_se, minus_published and z."""
     notes: Notes
-    """What the numbers rest on, in sentences."""
+    """Notes in sentences."""
     columns: Mapping[str, MetricColumn]
-    """What its metrics are called, which values are better, and their units, by the frame's column `metric`."""
+    """Labels of its metrics, which values are better, and their units, by the frame's column `metric`."""
     studies: tuple[int, ...] = ()
-    """Places in the plan of the studies that it shows."""
+    """Indices of its studies in the plan."""
     usual: Mapping[str, int] = field(default_factory=dict)
-    """Images of the paper's table, by data set."""
+    """Number of images of the paper's table, by data set."""
     short: Mapping[str, str] = field(default_factory=dict)
-    """Names with paths of this machine in them, and what a printed page calls them."""
+    """Names that contain paths of this machine, and their short forms for a printed page."""
 
     @cached_property
     def cells(self) -> Cells:
@@ -58,18 +58,18 @@ class Table:
 
     @cached_property
     def agreement(self) -> tuple[str, ...]:
-        """How it agrees with the paper's, in sentences; empty where nothing is published."""
+        """Its agreement with the paper's table, in sentences; empty if nothing is published."""
         return agreement(self.frame, self.columns) if self.cells.beside_published else ()
 
     @property
     def protocol(self) -> tuple[str, ...]:
-        """What the numbers rest on, in sentences."""
+        """Notes about the numbers, in sentences."""
         legend = (LEGEND,) if self.cells.beside_published else ()
         notes = self.notes
         return (notes.reading, *legend, *self.agreement, *notes.data, *notes.about, *notes.sources)
 
     def markdown(self) -> str:
-        """Means with standard errors, with the paper's beside them; then differences to CAAP, and the protocol."""
+        """Means with standard errors, with the paper's next to them; then differences to CAAP, and the protocol."""
         return self._markdown
 
     def latex(self) -> str:
@@ -117,7 +117,7 @@ class Table:
 
 
 def make_tables(result: BenchmarkResult) -> list[Table]:
-    """The paper's tables for a run of a profile, else one table a study.
+    """The paper's tables for a run of a profile, otherwise one table per study.
 
     Raises:
         InputError: nothing is computed yet.
@@ -126,9 +126,9 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
     summary = result.summary()
     summary = summary[summary["n"] > 0]
     if summary.empty:
-        raise InputError(f"{result.folder} holds no finished trial yet: {result.progress}")
+        raise InputError(f"{result.folder} contains no finished trial yet: {result.progress}")
     by_paper = plan.profile != ""
-    if by_paper:  # its three metrics, not the extra ones
+    if by_paper:  # only its three metrics
         summary = summary[summary["metric"].isin(METRICS.values())]
     numbers = [study.table for study in plan.studies]
     if plan.profile == "paper":
@@ -161,8 +161,8 @@ def make_tables(result: BenchmarkResult) -> list[Table]:
 def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
     """Write all tables as Markdown, LaTeX and CSV.
 
-    Beside each table's own files come one page with all of them, `tables.md`, a document with all of them that LaTeX
-    compiles as it is, `tables.tex`, and for the paper profile `comparison.csv`: every published number and ours.
+    In addition to each table's own files, one page with all of them, `tables.md`, a document with all of them that
+    LaTeX compiles, `tables.tex`, and for the paper profile `comparison.csv`: every published number and ours.
 
     Returns:
         The files, `tables.md` first.
@@ -184,7 +184,7 @@ def write_tables(result: BenchmarkResult, folder: str | Path) -> list[Path]:
 
 
 def _of_all(result: BenchmarkResult, tables: Sequence[Table]) -> list[str]:
-    """What all tables of the paper profile together come to, and which of the paper's are not among them."""
+    """The agreement of all tables of the paper profile together, and which of the paper's tables are missing."""
     if result.plan.profile != "paper":
         return []
     z = [value for table in tables for value in table.frame["z"].dropna()]
@@ -204,7 +204,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 def _title(plan: BenchmarkPlan, number: int, data: Sequence[Data]) -> str:
-    """What a table shows; what stands in for the paper's data goes by its own name."""
+    """Title of a table; data that replaces the paper's has its own name."""
     if plan.profile == "demo":
         kinds = ", ".join(dict.fromkeys(one.source.partition(":")[2] for one in data))
         return f"Demo scenes: {kinds} (laid out as table {number} of the paper)"

@@ -37,7 +37,7 @@ def test_a_model_without_a_classifier_says_so() -> None:
         (ClassNames.numbered(3), False, ""),
         (ClassNames(("Beagle", "American_Bulldog", "abyssinian")), True, ""),
         (ClassNames(("beagle", "tabby", "abyssinian")), False, ""),
-        (ClassNames(("beagle", "tabby", "abyssinian")), True, "'american bulldog', which mine has not"),
+        (ClassNames(("beagle", "tabby", "abyssinian")), True, "'american bulldog', which mine does not have"),
         (
             ClassNames(("rose", "tulip", "daisy")),
             False,
@@ -58,5 +58,5 @@ def test_texts_as_classes_may_have_names_of_their_own() -> None:
     clip = model(ClassNames(("a cat", "a bulldog", "a dog")))
     clip.head = ZeroShotHead(torch.eye(3), 100.0)
     assert not class_problem("Oxford-IIIT-Pet", images(BREEDS), clip, by_label=False)
-    assert "which mine has not" in class_problem("Oxford-IIIT-Pet", images(BREEDS), clip, by_label=True)
+    assert "which mine does not have" in class_problem("Oxford-IIIT-Pet", images(BREEDS), clip, by_label=True)
     assert "3 classes (texts)" in class_problem("Oxford-IIIT-Pet", images(ClassNames.numbered(4)), clip, by_label=False)

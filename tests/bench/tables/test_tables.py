@@ -218,7 +218,7 @@ def test_failed_and_missing_cells_are_told(demo_run: BenchmarkResult, tmp_path: 
     run = RunFolder(tmp_path / "part")
     run.parts.mkdir(parents=True)
     plan.save(run.plan_path)
-    with pytest.raises(cl.InputError, match=r"holds no finished trial yet: 0 of 200 trials are computed\."):
+    with pytest.raises(cl.InputError, match=r"contains no finished trial yet: 0 of 200 trials are computed\."):
         make_tables(BenchmarkResult.open(run.folder))
     first, second, *_ = plan.trials
     numbers = {"insertion": 0.5, "deletion": 0.25, "insdel": 0.25}
