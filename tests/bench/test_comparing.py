@@ -212,7 +212,7 @@ def test_a_run_is_read_while_another_process_is_at_work(tmp_path: Path) -> None:
         ("demo", "caap", {}, "data"),
     ):
         with pytest.raises(cl.InputError, match=f"{empty} is empty: give one"):
-            cl.benchmark(models, methods, data, out=tmp_path)  # type: ignore[arg-type]
+            cl.benchmark(models, methods, data, out=tmp_path)
     with pytest.raises(cl.InputError, match="compute=False reads the folder of a run"):
         call(["rollout"], compute=False)
     assert not (tmp_path / "run").exists()
