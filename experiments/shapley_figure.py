@@ -13,7 +13,7 @@ COLUMNS = {"white": "blank white", "mean": "blank mean"}
 def draw(found: Mapping[str, pd.DataFrame], path: Path) -> None:
     """One panel per model: methods from the nearest to the farthest, a mark and its standard error per blank."""
     methods = max((rows.method.nunique() for rows in found.values()), default=1)
-    figure = new_figure(6.2 * len(found), 1.2 + 0.19 * methods)
+    figure = new_figure(6.8 * len(found), 1.2 + 0.19 * methods)
     for ax, (label, rows) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         means = rows.groupby("method")[list(COLUMNS)].mean()
         errors = rows.groupby("method")[list(COLUMNS)].std(ddof=0).div(rows.groupby("method").size() ** 0.5, axis=0)
@@ -36,6 +36,6 @@ def draw(found: Mapping[str, pd.DataFrame], path: Path) -> None:
         ax.axvline(0, color="0.6", linewidth=0.8)
         ax.grid(axis="y", color="0.93")
         count = rows.image.nunique()
-        style_axes(ax, xlabel="rank correlation with Shapley values", title=f"{label}, {count} photos")
+        style_axes(ax, xlabel="rank correlation with the values", title=f"{label}, {count} photos")
         ax.legend(loc="lower right", fontsize=8, frameon=False)
     save_figure(figure, path)
