@@ -1,8 +1,8 @@
 """The attention of one block, with the same interface for all families of Vision Transformers.
 
 A family defines how queries, keys and values are projected and where positions enter: by rotation, in `project_qkv`, or
-    as a term added to the scores, in `position_bias`. Everything that reads scores (hooks, CAAP's engine) calls
-    `scores`, so that scale and positions are handled in one place.
+as a term added to the scores, in `position_bias`. Everything that reads scores (hooks, CAAP's engine) calls
+`scores`, so that scale and positions are handled in one place.
 
 Shapes: q, k, v and z are [..., head, token, d_head]; scores are [..., head, query, key].
 """

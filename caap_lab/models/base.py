@@ -179,7 +179,7 @@ class HookedModel(HookedRootModule, ABC):
         """Hash of weights and structure; stores and maps keep it to identify the model that made them.
 
         The structure is everything else that determines outputs: classes of the modules, their settings such as a
-            LayerNorm's eps, and functions that replace their own. Hooks are not part of it.
+        LayerNorm's eps, and functions that replace their own. Hooks are not part of it.
         """
         if self._fingerprint_of:
             return self._fingerprint_of

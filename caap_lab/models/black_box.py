@@ -35,8 +35,8 @@ class BlackBoxModel(HookedModel):
     ```
 
     The internals are not known, so there are two hook points only: `hook_input` [batch, 3, height, width] and
-        `hook_logits` [batch, class]. Methods that read pixels run on it, and those that read feature maps if a layer of
-        the module produces some. The module is kept unchanged as `model.black_box`, and its own forward runs.
+    `hook_logits` [batch, class]. Methods that read pixels run on it, and those that read feature maps if a layer of
+    the module produces some. The module is kept unchanged as `model.black_box`, and its own forward runs.
     """
 
     kind = "black_box"

@@ -117,8 +117,8 @@ def figure_sweeps(names: Sequence[str] = ("all",), folder: Path | None = None) -
 def make(names: Sequence[str], data: FigureData, out: Path, folder: Path | None = None) -> list[Path]:
     """Write figures as PDF, PNG and the numbers in them as CSV, and tables as Markdown, LaTeX and CSV.
 
-    names: Names of figures and tables, or "all" for those whose tables are in the profile.
-        names: Of figures and tables, or "all" for those that the profile has tables for.
+    Args:
+        names: Names of figures and tables, or "all" for those whose tables are in the profile.
         data: The data of the figures; its folder stores every result, so nothing is computed a second time.
         out: Folder for the files.
         folder: Folder of the scripts; by default `figures_folder()`.
