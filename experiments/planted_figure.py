@@ -45,6 +45,6 @@ def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
     right.set_yticks(places, [""] * len(order))
     right.set_ylim(len(order), 0)
     right.set_xlim(0, MOST)
-    title = "Ratio of two unequal patches (8: or more)"
-    style_axes(right, xlabel="ratio, with quartiles (dashed: true)", title=title)
+    title = "Ratio of two\nunequal patches"
+    style_axes(right, xlabel=f"ratio and quartiles, up to {MOST}\n(dashed: the truth)", title=title)
     save_figure(figure, path)
