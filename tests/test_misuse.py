@@ -25,12 +25,12 @@ def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
     store = model.record(random_images(model, 1), "resid_pre", progress=False)
     path = store.save(tmp_path / "store")
     (path / "notes.txt").write_text("kept")
-    with pytest.raises(InputError, match=r"notes\.txt is there"):
+    with pytest.raises(InputError, match=r"it has notes\.txt"):
         store.save(path)
     assert (path / "notes.txt").read_text() == "kept"
     (tmp_path / "empty").mkdir()
     assert len(ActivationStore.open(store.save(tmp_path / "empty"))) == 1
-    with pytest.raises(InputError, match="is there"):
+    with pytest.raises(InputError, match="exists and is not just"):
         store.save(path / "notes.txt")
 
 
@@ -156,7 +156,7 @@ def test_sweep_metric_is_tried_before_the_run(monkeypatch: pytest.MonkeyPatch) -
         cl.sweep(model, image, lambda layer: Patch("z", layer), over={"layer": [0]}, metric=lambda logits: logits.sum())
     with pytest.raises(InputError, match="returned None"):
         cl.sweep(model, image, lambda layer: None, over={"layer": [0]}, metric=0)
-    with pytest.raises(InputError, match="called 'image'"):
+    with pytest.raises(InputError, match="named 'image'"):
         cl.sweep(model, image, lambda image: Patch("z", image), over={"image": [0]}, metric=0)
 
 

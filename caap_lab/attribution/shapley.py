@@ -67,7 +67,7 @@ def shapley(
         check_score(target, score)
     empty = blank_image(model, blank, seed)
     if empty is None:
-        raise InputError("This blank is made of activations and no image; give one that is an image, such as 'white'.")
+        raise InputError("This blank consists of activations, not of an image; use an image, such as 'white'.")
     found = []
     for image, target in zip(images[:, None], targets, strict=True):
         rounds = _drawn(model.grid[0] * model.grid[1], samples, seed, samples if until is None else ROUND)

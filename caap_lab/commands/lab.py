@@ -15,7 +15,7 @@ from caap_lab.errors import InputError
 HELP = "open JupyterLab in the notebooks, on this computer only"
 COPIES = Path("caap_lab_notebooks")
 """Where what an installed package brings is copied to, unless the user names a folder."""
-SHOWN = {"notebooks": ("*.ipynb",), "docs": ("*.md", "tables/*.md", "images/**/*.png")}
+SHOWN = {"notebooks": ("*.ipynb",), "docs": ("*.md", "tables/*.md", "tables/*.csv", "images/**/*.png")}
 """Folders beside each other, as in a checkout, so that links between notebooks and pages hold; and what is in them."""
 FIRST = "notebooks/00_tour.ipynb"
 NO_NEWS = (

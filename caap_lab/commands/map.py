@@ -114,7 +114,7 @@ def _options(variant: Variant, parsed: argparse.Namespace) -> dict[str, Any]:
     for name in variant.options:
         flag = f"--{name.replace('_', '-')}"
         if name in flags:
-            raise InputError(f"{name} stands both in --method {parsed.method} and as {flag}; give it once.")
+            raise InputError(f"{name} is given both in --method {parsed.method} and as {flag}; give it once.")
         if name == "target":
             raise InputError(f"The target is no option of a method; give it as {flag}.")
     return {**variant.options, **flags}

@@ -480,5 +480,5 @@ def test_mda_of_an_image_without_content() -> None:
 def test_mean_activations_are_no_image() -> None:
     model = build("vit")
     images = random_images(model, 1)
-    with pytest.raises(InputError, match="made of activations"):
+    with pytest.raises(InputError, match="consists of activations"):
         SIMPLE_INSERTION.function(model, images, 0, blank=mean_activations(images))

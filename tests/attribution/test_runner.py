@@ -115,7 +115,7 @@ def test_a_method_may_have_the_scores_of_all_classes_at_once() -> None:
 
 def test_options_of_caap_are_checked_as_those_of_any_method() -> None:
     model = build("vit")
-    message = r"caap has no option 'cutof'\. Nearest: cutoff, score\. Its options are cutoff, start, neighbourhood"
+    message = r"caap has no option 'cutof'\. Nearest: cutoff, direction, score\. Its options are cutoff, start, neigh"
     with pytest.raises(cl.InputError, match=message):
         cl.attribute(model, random_images(model, 1), "caap", 0, cutof=3)
 

@@ -21,7 +21,7 @@ def test_options_in_the_text_are_those_of_the_call() -> None:
 
 def test_an_option_is_given_once_and_exists() -> None:
     model, image = cl.load_model("demo"), cl.demo_images("two", 1, seed=3)[0].image
-    with pytest.raises(cl.InputError, match=r"cutoff stands both in method='caap:cutoff=3' and as an argument"):
+    with pytest.raises(cl.InputError, match=r"cutoff is given both in method='caap:cutoff=3' and as an argument"):
         cl.attribute(model, image, "caap:cutoff=3", 2, cutoff=4)
     with pytest.raises(cl.InputError, match=r"caap has no option 'cutof'\. Nearest: cutoff"):
         cl.attribute(model, image, "caap:cutof=3", 2)

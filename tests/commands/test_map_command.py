@@ -148,7 +148,7 @@ def test_a_method_takes_options_as_bench_does(photo: Path, tmp_path: Path, capsy
     [
         (
             ["--method", "caap:cutoff=3", "--cutoff", "2"],
-            "cutoff stands both in --method caap:cutoff=3 and as --cutoff",
+            "cutoff is given both in --method caap:cutoff=3 and as --cutoff",
         ),
         (["--method", "caap:target=3"], "The target is no option of a method; give it as --target"),
         (["--method", "caap:cutoff"], "'cutoff' in 'caap:cutoff' is not key=value"),

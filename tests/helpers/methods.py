@@ -155,7 +155,7 @@ FACTS: dict[str, Facts] = {
         seeded={"blank": "noise"},
         wrong=(
             ({"neighbourhood": "box9"}, "no neighbourhood 'box9'"),
-            ({"blank": "zero_activations"}, "made of activations"),
+            ({"blank": "zero_activations"}, "consists of activations"),
         ),
     ),
     "simple_deletion": Facts(
@@ -212,9 +212,9 @@ FACTS: dict[str, Facts] = {
         wrong=(
             ({"window": 0}, "window must be a whole number of at least 1"),
             ({"stride": 1.5}, "stride must be a whole number"),
-            ({"window": 4, "stride": 6}, "A stride of 6 pixels leaves out pixels between windows of 4;"),
+            ({"window": 4, "stride": 6}, "A stride of 6 pixels skips pixels between windows of 4;"),
             ({"blank": "grey"}, "no blank 'grey'"),
-            ({"blank": "zero_activations"}, "made of activations"),
+            ({"blank": "zero_activations"}, "consists of activations"),
             ({"seed": -1}, "seed=-1"),
             ({"chunk_size": 0}, CHUNK),
         ),
@@ -228,7 +228,7 @@ FACTS: dict[str, Facts] = {
             ({"samples": 7}, "samples=7 must be an even number of at least 4"),
             ({"until": 0}, "until=0 must be a number above 0"),
             ({"score": "margin"}, "score='margin' is not known"),
-            ({"blank": "zero_activations"}, "made of activations"),
+            ({"blank": "zero_activations"}, "consists of activations"),
             ({"seed": -1}, "seed=-1"),
             ({"chunk_size": 0}, CHUNK),
         ),
@@ -265,7 +265,7 @@ FACTS: dict[str, Facts] = {
             ({"rules": "lrp"}, "rules='lrp' is not known; use one of attn_lrp, cp_lrp"),
             ({"gamma": -0.1}, "gamma=-0.1 must be a number of at least 0"),
             ({"patch_gamma": math.inf}, "patch_gamma=inf must be a number"),
-            ({"patch_gamma": 0.25}, "give at='pixels' with it"),
+            ({"patch_gamma": 0.25}, "needs at='pixels'"),
             ({"at": "tokens"}, "at='tokens' is not known; use one of embedding, pixels"),
         ),
     ),

@@ -165,5 +165,5 @@ def test_a_mask_of_another_kind_is_no_imagenet_s_mask(tmp_path: Path) -> None:
         (root / place / "n01440764").mkdir(parents=True)
         Image.fromarray(INSIDE.astype(np.uint8)).save(root / place / "n01440764" / name)
     (root / "ImageNetS_categories_im50.txt").write_text("n01440764\n")
-    with pytest.raises(InputError, match="no mask of ImageNet-S"):
+    with pytest.raises(InputError, match="not a mask of ImageNet-S"):
         _ = open_images(f"imagenet-s:{root}")[0].regions

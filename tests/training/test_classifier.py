@@ -317,7 +317,7 @@ def test_settings_are_checked_first(options: dict[str, object], expected: str, t
 
 def test_a_folder_belongs_to_one_training(linear: Path, tiny: str, photos: Path, tmp_path: Path) -> None:
     data = f"folder:{photos}"
-    with pytest.raises(cl.InputError, match=r"contains another training: mode is linear there but full here\. To train"):
+    with pytest.raises(cl.InputError, match=r"contains another training: mode is linear there but full here\."):
         train(tiny, data, linear, mode="full")
     with pytest.raises(cl.InputError, match=r"model is .*tiny there but demo here, seed is 0 there but 1 here"):
         train("demo", data, linear, seed=1)
@@ -358,7 +358,7 @@ def test_options_that_are_not_of_the_model_are_refused(option: str) -> None:
     ("change", "expected"),
     [
         (lambda: VisionTransformer(**SIZES), "comes from a folder of transformers or PEFT, .* Use timm's name"),
-        (lambda: timm.create_model("vit_tiny_patch16_224", mlp_layer=GluMlp, **SIZES), "cannot be saved as a timm model"),
+        (lambda: timm.create_model("vit_tiny_patch16_224", mlp_layer=GluMlp, **SIZES), "cannot be saved as a timm"),
         (
             lambda: extended(timm.create_model("vit_tiny_patch16_224", **SIZES), 1),
             "was changed after timm had built it",

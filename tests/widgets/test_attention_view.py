@@ -355,7 +355,7 @@ def test_what_is_refused(demo: HookedViT, scene: Scene) -> None:
         attention(demo, cl.open_images("demo:two"))
     with pytest.raises(InputError, match=r"The mask is 3 x 3"):
         attention(demo, scene.image, np.ones((3, 3), dtype=bool))
-    with pytest.raises(InputError, match="has to be bool"):
+    with pytest.raises(InputError, match="must be bool"):
         attention(demo, scene.image, np.ones((8, 8)))
     with pytest.raises(InputError, match="No object covers"):
         attention(demo, scene.image, np.zeros((8, 8), dtype=bool))

@@ -47,7 +47,7 @@ def test_what_is_no_class_stays_with_the_reason_and_the_last_target(named: cl.Ho
     box, called = TargetBox(named, "tabby"), []
     assert box.value == "0: tabby" and box.target == 0
     box.on_choice(lambda: called.append(box.target), on)
-    for text, reason in (("zebru", "Nearest: 2 zebra"), ("cat", "fits 2 classes"), ("77", "Class 77 does not exist")):
+    for text, reason in (("zebru", "Nearest: 2 zebra"), ("cat", "matches 2 classes"), ("77", "Class 77 does not")):
         box.value = text
         assert box.target == 0 and reason in box.problem and box.problem.endswith("Still shown: tabby.")
         assert box.value == text and not called
