@@ -93,7 +93,7 @@ def test_copy_has_the_same_weights_and_can_be_cancelled(model: cl.HookedViT, sce
     assert torch.equal(cl.caap(copy, scenes[0].image).scores, m.scores)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"rise", "mda", "shapley", "caap"}))  # caap is above, others take long
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"rise", "mda", "shapley", "caap"}))  # others take long
 def test_methods_give_the_same_on_the_copy(model: cl.HookedViT, scenes: list[Any], name: str) -> None:
     copy = cancellable_copy(model)
     ours = cl.attribute(model, scenes[0].image, name).scores
