@@ -235,4 +235,4 @@ def test_photos_that_a_classifier_cannot_be_trained_on(
 ) -> None:
     backbone, data = world.models["ViT-B/16"], world.data["Food-101"]
     assert cli.main(["train", backbone, "--data", data, "--out", str(tmp_path / "out")]) == 2
-    assert "less than two photos" in printed(capsys) and not (tmp_path / "out").exists()
+    assert "fewer than two photos" in printed(capsys) and not (tmp_path / "out").exists()
