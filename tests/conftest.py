@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ gc.disable()  # until the tests are collected: what is imported is no garbage
 check_package("caap_lab")  # before anything imports it
 
 from caap_lab import HookedViT  # noqa: E402
+from caap_lab.attribution import registry  # noqa: E402
 from helpers.models import by_trait  # noqa: E402
 
 # One test process a core: more threads would only wait for each other, here and in the programs that tests start.
@@ -29,6 +31,16 @@ def pytest_collection_finish() -> None:
 
 SHARED = Path(os.environ.get("CAAP_LAB_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """Real weights and photos, beside the checkout or where the environment variable says."""
+
+
+@pytest.fixture(autouse=True)
+def no_method_stays() -> Iterator[None]:
+    """Forget the methods that a test registers: others go through all methods, in any order."""
+    before = set(registry.METHODS)
+    yield
+    for name in set(registry.METHODS) - before:
+        del registry.METHODS[name]
+        registry._OWN.pop(name, None)
 
 
 @pytest.fixture(params=by_trait())

@@ -9,7 +9,6 @@ import torch
 from scipy.stats import spearmanr
 
 import caap_lab as cl
-from caap_lab.attribution import registry
 from caap_lab.errors import InputError
 from caap_lab.metrics.randomisation import RandomisationCheck
 from caap_lab.models.shuffled import shuffled_models
@@ -31,15 +30,6 @@ def images(model: cl.HookedViT) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def check(model: cl.HookedViT, images: torch.Tensor) -> RandomisationCheck:
     return cl.randomisation_check(model, images, METHODS, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def no_method_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests go through all methods, in any order."""
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
-    for name in ("brightness", "flat", "fails", "nothing"):
-        monkeypatch.setitem(registry.METHODS, name, registry.METHODS["rollout"])
-        monkeypatch.delitem(registry.METHODS, name)
 
 
 @torch.no_grad()

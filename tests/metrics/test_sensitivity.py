@@ -8,7 +8,6 @@ import torch
 from scipy.stats import spearmanr
 
 import caap_lab as cl
-from caap_lab.attribution import registry
 from caap_lab.errors import InputError
 from caap_lab.metrics.sensitivity import SensitivityCheck, pixel_noise
 from helpers.models import build, random_images
@@ -29,15 +28,6 @@ def images(model: cl.HookedViT) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def check(model: cl.HookedViT, images: torch.Tensor) -> SensitivityCheck:
     return cl.sensitivity_check(model, images, METHODS, radius=0.1, samples=4, seed=3, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def no_method_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests go through all methods, in any order."""
-    monkeypatch.setattr(registry, "_OWN", dict(registry._OWN))
-    for name in ("brightness", "flat", "fails", "nothing"):
-        monkeypatch.setitem(registry.METHODS, name, registry.METHODS["rollout"])
-        monkeypatch.delitem(registry.METHODS, name)
 
 
 @torch.no_grad()
