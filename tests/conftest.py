@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ gc.disable()  # until the tests are collected: what is imported is no garbage
 check_package("caap_lab")  # before anything imports it
 
 from caap_lab import HookedViT  # noqa: E402
-from caap_lab.attribution import registry  # noqa: E402
+from caap_lab.attribution.registry import _OWN, METHODS  # noqa: E402
+from caap_lab.bench.own_code import _installed  # noqa: E402
+from caap_lab.metrics.catalogue import METRICS  # noqa: E402
+from caap_lab.models.neighbourhoods import NEIGHBOURHOODS  # noqa: E402
 from helpers.models import by_trait  # noqa: E402
 
 # One test process a core: more threads would only wait for each other, here and in the programs that tests start.
@@ -33,14 +37,17 @@ SHARED = Path(os.environ.get("CAAP_LAB_TEST_DATA", Path(__file__).parents[2] / "
 """Real weights and photos, beside the checkout or where the environment variable says."""
 
 
+REGISTRIES: list[dict[Any, Any]] = [METHODS, _OWN, METRICS, NEIGHBOURHOODS, _installed]
+
+
 @pytest.fixture(autouse=True)
-def no_method_stays() -> Iterator[None]:
-    """Forget the methods that a test registers: others go through all methods, in any order."""
-    before = set(registry.METHODS)
+def nothing_stays_registered() -> Iterator[None]:
+    """Forget what a test, or an example it runs, registers: others go through whole registries, in any order."""
+    before = [dict(table) for table in REGISTRIES]
     yield
-    for name in set(registry.METHODS) - before:
-        del registry.METHODS[name]
-        registry._OWN.pop(name, None)
+    for table, own in zip(REGISTRIES, before, strict=True):
+        table.clear()
+        table.update(own)
 
 
 @pytest.fixture(params=by_trait())

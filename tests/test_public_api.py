@@ -16,9 +16,6 @@ import torch
 from IPython.core.completer import Completer
 
 import caap_lab as cl
-from caap_lab.attribution import registry
-from caap_lab.metrics.catalogue import METRICS
-from caap_lab.models.neighbourhoods import NEIGHBOURHOODS
 
 PASSED_ON = {
     "attribute": "each method has options of its own, and one's registered by the user are not known before",
@@ -211,15 +208,10 @@ def names() -> dict[str, Any]:
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A folder to run in; what examples register is forgotten afterwards."""
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder to run in."""
     monkeypatch.chdir(tmp_path)
-    tables: list[dict[str, Any]] = [registry.METHODS, registry._OWN, METRICS, NEIGHBOURHOODS]
-    before = [dict(table) for table in tables]
-    yield tmp_path
-    for table, own in zip(tables, before, strict=True):
-        table.clear()
-        table.update(own)
+    return tmp_path
 
 
 PHOTOS = re.compile(r"\.jpg|\.pt\b|PATH|tabby|imagenet:|folder:|masks|widgets|L11H3|ground.png")

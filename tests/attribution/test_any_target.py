@@ -169,11 +169,8 @@ def test_a_map_is_read_for_other_targets() -> None:
     with pytest.raises(cl.InputError, match="The direction 'd' is not a class"):
         m.for_target(cl.direction(torch.ones(24), "d"))
     cl.register("of all", lambda model, images, targets: torch.rand(len(images), 4, 4, 7), score="attribution to prob")
-    try:
-        with pytest.raises(cl.InputError, match="cannot be computed from of all's scores"):
-            cl.attribute(model, random_images(model, 1), "of all", cl.contrast(1, 2))
-    finally:
-        METHODS.pop("of all")
+    with pytest.raises(cl.InputError, match="cannot be computed from of all's scores"):
+        cl.attribute(model, random_images(model, 1), "of all", cl.contrast(1, 2))
 
 
 def test_functions_of_users_get_indices_or_what_reads_targets() -> None:
@@ -186,11 +183,8 @@ def test_functions_of_users_get_indices_or_what_reads_targets() -> None:
         return torch.zeros(len(images), 4, 4)
 
     cl.register("mine", mine)
-    try:
-        cl.attribute(model, images, "mine", [1, cl.logit(4)], progress=False)
-        cl.attribute(model, images, "mine", [1, cl.contrast(4)], progress=False)
-    finally:
-        METHODS.pop("mine")
+    cl.attribute(model, images, "mine", [1, cl.logit(4)], progress=False)
+    cl.attribute(model, images, "mine", [1, cl.contrast(4)], progress=False)
     indices, targets = given
     assert torch.equal(indices, torch.tensor([1, 4]))
     logits = model(images)
@@ -203,14 +197,11 @@ def test_functions_that_take_targets_as_indices_are_told_of_others(indexed: Call
     model = build("clip").with_prompts({text: torch.randn(7) for text in "ab"})
     image = random_images(model, 1)[0]
     cl.register("mine", lambda model, images, targets: indexed(model(images), targets).reshape(-1, 1, 1))
-    try:
-        m = cl.attribute(model, image, "mine", cl.logit("b"))
-        assert torch.allclose(m.scores, model(image)[:, 1], atol=1e-5)
-        assert m.plot().axes[-1].get_ylabel() == "attribution to logit"
-        with pytest.raises(cl.InputError, match=r"'mine' fails where .* but b against the mean .* cl.logit\(...\) of"):
-            cl.attribute(model, image, "mine", "b")
-    finally:
-        METHODS.pop("mine")
+    m = cl.attribute(model, image, "mine", cl.logit("b"))
+    assert torch.allclose(m.scores, model(image)[:, 1], atol=1e-5)
+    assert m.plot().axes[-1].get_ylabel() == "attribution to logit"
+    with pytest.raises(cl.InputError, match=r"'mine' fails where .* but b against the mean .* cl.logit\(...\) of"):
+        cl.attribute(model, image, "mine", "b")
 
 
 def test_maps_keep_their_target_in_files(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,9 @@ def focus(scale: float = 1.0) -> Callable[..., dict[str, float]]:
 
 
 @pytest.fixture(autouse=True)
-def focus_metric() -> Iterator[None]:
-    """The metric is registered, and goes with the test."""
+def focus_metric() -> None:
+    """The metric is registered."""
     cl.register_metric("focus", focus(), COLUMNS)
-    yield
-    METRICS.pop("focus", None)
-    own_code._installed.pop(("metric", "focus"), None)
 
 
 def run(out: Path, **options) -> cl.BenchmarkResult:
@@ -244,7 +241,6 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"## A metric of your own\n.*?```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(METRICS, "sparsity", METRICS["focus"])  # goes with the test
     names = {"cl": cl}
     exec(compile(code, "docs/benchmark.md", "exec"), names)
     rows = names["result"].to_dataframe()

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -21,14 +20,6 @@ QUICK = {"progress": False, "protocol": "xplique", "data": "demo:single", "image
 
 def brightness(sign: int):
     return lambda model, images, targets: sign * images.mean(1).unfold(1, 8, 8).unfold(2, 8, 8).mean((-1, -2))
-
-
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a method that goes with the test."""
-    monkeypatch.setitem(METHODS, "own", METHODS["caap"])
-    yield "own"
-    own_code._installed.pop(("method", "own"), None)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +70,7 @@ def test_models_as_objects_do_not_go_to_workers(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_living_workers_never_use_an_older_method(tmp_path: Path, own: str) -> None:
+def test_living_workers_never_use_an_older_method(tmp_path: Path) -> None:
     from dask.distributed import LocalCluster
 
     found = []
@@ -92,32 +83,32 @@ def test_living_workers_never_use_an_older_method(tmp_path: Path, own: str) -> N
         host="127.0.0.1",
     ) as up:
         for number, sign in enumerate((1, -1, 1)):
-            cl.register(own, brightness(sign))
-            result = cl.benchmark("demo", own, out=tmp_path / str(number), scheduler=up.scheduler_address, **QUICK)
+            cl.register("own", brightness(sign))
+            result = cl.benchmark("demo", "own", out=tmp_path / str(number), scheduler=up.scheduler_address, **QUICK)
             assert not len(result.failed), result.failed["error"].tolist()
             found.append(torch.tensor(result.to_dataframe()["scores"][0]))
     assert torch.equal(found[0], -found[1]) and torch.equal(found[0], found[2]) and found[0].abs().sum() > 0
 
 
-def test_the_code_of_a_method_replaces_what_a_worker_has(own: str) -> None:
+def test_the_code_of_a_method_replaces_what_a_worker_has() -> None:
     images = torch.ones(1, 3, 16, 16)
     sent = []
     for sign in (1, -1):
-        cl.register(own, brightness(sign), family="mine")
-        sent.append(own_code.packed([own, "caap"])["method", own])
+        cl.register("own", brightness(sign), family="mine")
+        sent.append(own_code.packed(["own", "caap"])["method", "own"])
     for content, sign in ((sent[0], 1), (sent[1], -1), (sent[0], 1)):
-        own_code.install({("method", own): content})
-        compute, facts = registered(own)
+        own_code.install({("method", "own"): content})
+        compute, facts = registered("own")
         assert compute(None, images, None).unique().tolist() == [sign] and facts == {"family": "mine"}
-        before = METHODS[own]
-        own_code.install({("method", own): content})
-        assert METHODS[own] is before  # the same code is not read again
-    cl.register(own, brightness(5))  # by somebody else in this process
-    own_code.install({("method", own): sent[0]})
-    assert registered(own)[0](None, images, None).unique().tolist() == [1]
+        before = METHODS["own"]
+        own_code.install({("method", "own"): content})
+        assert METHODS["own"] is before  # the same code is not read again
+    cl.register("own", brightness(5))  # by somebody else in this process
+    own_code.install({("method", "own"): sent[0]})
+    assert registered("own")[0](None, images, None).unique().tolist() == [1]
 
 
-def test_modules_of_the_users_own_go_along(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_of_the_users_own_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "helper_of_mine.py").write_text("def scale(x):\n    return 3 * x\n")
     (tmp_path / "method_of_mine.py").write_text(
         "import helper_of_mine\n\ndef score(model, images, targets):\n    return helper_of_mine.scale(images[:, 0])\n"
@@ -125,15 +116,15 @@ def test_modules_of_the_users_own_go_along(tmp_path: Path, own: str, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     import method_of_mine
 
-    cl.register(own, method_of_mine.score)
-    content = own_code.packed([own])
+    cl.register("own", method_of_mine.score)
+    content = own_code.packed(["own"])
     for name in ("helper_of_mine", "method_of_mine"):  # the worker has others of these names
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     own_code.install(content)
-    assert registered(own)[0](None, torch.ones(1, 3, 2, 2), None).unique().tolist() == [3]
+    assert registered("own")[0](None, torch.ones(1, 3, 2, 2), None).unique().tolist() == [3]
 
 
-def test_a_method_that_cannot_be_sent_is_refused_before_the_run(tmp_path: Path, own: str) -> None:
+def test_a_method_that_cannot_be_sent_is_refused_before_the_run(tmp_path: Path) -> None:
     class Unsendable:
         def __init__(self) -> None:
             self.name = "held"
@@ -142,9 +133,9 @@ def test_a_method_that_cannot_be_sent_is_refused_before_the_run(tmp_path: Path, 
             raise TypeError("cannot pickle it")
 
     held = Unsendable()
-    cl.register(own, lambda model, images, targets: images[:, 0] if held.name else images[:, 1])
+    cl.register("own", lambda model, images, targets: images[:, 0] if held.name else images[:, 1])
     with pytest.raises(cl.InputError, match=r"The method 'own' cannot be sent to workers .*cannot pickle it"):
-        cl.benchmark("demo", own, out=tmp_path / "run", workers=2, **QUICK)
+        cl.benchmark("demo", "own", out=tmp_path / "run", workers=2, **QUICK)
     assert not (tmp_path / "run").exists()
 
 

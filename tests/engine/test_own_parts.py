@@ -1,6 +1,5 @@
 """Neighbourhoods and scores that are added: one table each, and all of CAAP knows them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,9 @@ OWN = {
 
 
 @pytest.fixture(autouse=True)
-def own() -> Iterator[None]:
+def own() -> None:
     for name, offsets in OWN.items():
         cl.register_neighbourhood(name, offsets)
-    yield
-    for name in OWN:
-        NEIGHBOURHOODS.pop(name, None)
 
 
 @pytest.mark.parametrize("context", ["clamped", "free", "dropped", "frozen"])
