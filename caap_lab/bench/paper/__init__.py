@@ -1,1 +1,1 @@
-"""The paper's tables: its parts, settings of a run, the two profiles, and what `doctor` tells."""
+"""The paper's tables: their parts, the settings of a run, the two profiles, and the report of `doctor`."""

@@ -1,4 +1,4 @@
-"""Whether a model's classes are those of the paper's data set that it is to run on."""
+"""Check that a model's classes are those of the paper's data set."""
 
 from caap_lab.bench.pairing import count_pairs, label_of
 from caap_lab.bench.paper.parts import OWN_CLASSES
@@ -8,31 +8,31 @@ from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import by_contrast
 
 _IMAGENET_21K = (10450, 11221, 21841, 21842, 21843)
-"""Numbers of classes of the classifiers that were trained on the whole of ImageNet, in timm's versions of it."""
+"""Numbers of classes of classifiers trained on all of ImageNet, in timm's versions of it."""
 
 
 def class_problem(dataset: str, images: ImageSet, model: HookedModel, *, by_label: bool) -> str:
     """Why a model cannot run on a data set of the paper, in sentences; empty if it can.
 
-    Both need as many classes. Names have to pair one by one only where the image's label is explained. Elsewhere it is
-    enough that some do, and texts as classes may have any names.
+    The numbers of classes have to agree. All names have to agree only if the image's label is explained; otherwise it
+    is enough that some do, and models whose classes are texts may have any names.
 
     Args:
         dataset: The paper's name.
         images: The chosen images.
-        model: The model that is to run on them.
+        model: The model to check.
         by_label: True if labels are explained, not predictions.
     """
     names = images.class_names
     if names is None:
-        return f"{images.source} has no labels, so that it cannot be told whether the model's classes are its own."
+        return f"{images.source} has no labels, so the model's classes cannot be compared with its classes."
     try:
         model.target(0)
     except InputError as error:  # it has no classifier
         return str(error)
     count, own = len(names), len(model.class_names)
     if own != count:
-        whose = dataset if dataset in OWN_CLASSES else "ImageNet"  # said once for all of ImageNet's sets
+        whose = dataset if dataset in OWN_CLASSES else "ImageNet"  # one sentence for all ImageNet data sets
         return f"It has {own:,} classes{_which(model)}, and {whose} has {count:,}. {_way_out(dataset)}"
     if by_label:
         for sample in {sample.label: sample for sample in images}.values():
@@ -61,4 +61,4 @@ def _which(model: HookedModel) -> str:
 
 def _way_out(dataset: str) -> str:
     name = f"{dataset}/NAME" if dataset in OWN_CLASSES else "NAME"
-    return f'Give a model with its classes: --models "{name}=MODEL".'
+    return f'Use a model with its classes: --models "{name}=MODEL".'

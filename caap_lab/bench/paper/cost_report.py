@@ -1,4 +1,4 @@
-"""The cost of a run of the paper profile, measured on a device and taken apart, with the choices that save most."""
+"""The cost of a run of the paper profile, measured on a device and broken down, with the options that save the most."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,28 +28,28 @@ from caap_lab.models.device_dtype import as_device
 from caap_lab.models.hugging_face.folder import is_here, names_folder
 
 OTHER_FORMATS = ("tf32", "bfloat16")
-"""Number formats whose speed is measured on a GPU, beside the run's float32."""
+"""Number formats whose speed is measured on a GPU in addition to float32."""
 _GB = 2**30
 
 
 @dataclass(frozen=True)
 class CostReport:
-    """What the chosen tables and the figures of their data cost."""
+    """The cost of the chosen tables and of the figures drawn from their results."""
 
     models: tuple[Cost, ...] = ()
-    """In the paper's order; models that are not known are left out."""
+    """In the paper's order; unknown models are omitted."""
     methods: tuple[Share, ...] = ()
     tables: tuple[Share, ...] = ()
     figures: tuple[Share, ...] = ()
-    """What the figures' sweeps of CAAP add."""
+    """The additional cost of the figures' CAAP sweeps."""
     choices: tuple[Share, ...] = ()
-    """The options that save most of tables and sweeps, each taken alone."""
+    """The options that save the most time for tables and sweeps, each on its own."""
     in_time: bool = False
-    """True if shares are of the time on the device, False if they are of forward passes."""
+    """True if fractions refer to the time on the device, False if they refer to forward passes."""
     disk_bytes: int = 0
-    """Of the results of tables and sweeps, about."""
+    """Approximate size of the results of tables and sweeps."""
     memory: tuple[str, ...] = ()
-    """Models that do not fit into the memory of the device, in sentences."""
+    """Models that do not fit into the device's memory, as sentences."""
 
 
 def cost_report(
@@ -60,15 +60,15 @@ def cost_report(
     batch_size: int = 64,
     timing: bool = True,
 ) -> CostReport:
-    """Count passes, and measure how long one takes.
+    """The cost of a run: counted passes and, on request, the measured time of one pass.
 
     Args:
         settings: The profile.
-        counts: Images of the data sets that are here.
-        built: Models without weights, by the text of their spec; those that are missing are made.
-        device: Where it is measured.
-        batch_size: Changed images that a run has at once.
-        timing: False to count alone.
+        counts: Numbers of images of the data sets that are available.
+        built: Models without weights, by the text of their spec; missing ones are built.
+        device: Device on which passes are timed.
+        batch_size: Number of changed images that run at once.
+        timing: False to count passes only.
     """
     bodies: dict[str, tuple[nn.Module, ModelSize]] = {}
     times: dict[tuple[str, tuple[int, int]], Measured | None] = {}
@@ -121,12 +121,12 @@ def cost_report(
 
 
 def _other_formats(body: nn.Module, size: ModelSize, device: str, now: Measured | None) -> dict[str, float]:
-    """Time of a pass in other number formats as a share of float32's; of those that the device has, and room for."""
+    """Time of a pass in other number formats, relative to float32, for those that the device supports."""
     found = {}
     for name in OTHER_FORMATS if now else ():
         try:
             other = measured(body, size.image_size, device, name)
-        except (InputError, RuntimeError):  # torch's own, for a format that the device cannot compute in
+        except (InputError, RuntimeError):  # raised by torch for a format that the device does not support
             continue
         if now is not None and other is not None:
             found[name] = other.seconds / now.seconds
@@ -134,12 +134,12 @@ def _other_formats(body: nn.Module, size: ModelSize, device: str, now: Measured 
 
 
 def _memory(found: Mapping[str, Measured | None], device: str, batch_size: int) -> list[str]:
-    """Sentences on models that the free memory does not hold with as many images as a run has at once."""
+    """Sentences on models that do not fit into the free memory with the run's batch size."""
     free = free_memory(as_device(device))
     sentences = []
     for name, one in found.items():
         if one is None:
-            sentences.append(f"{name} is without a time: its weights do not fit into the free memory of {device}.")
+            sentences.append(f"{name} was not timed: its weights do not fit into the free memory of {device}.")
         elif one.bytes_per_image is not None and one.weights_bytes + batch_size * one.bytes_per_image > free:
             fits = max(1, (free - one.weights_bytes) // max(1, one.bytes_per_image))
             need = one.weights_bytes + batch_size * one.bytes_per_image

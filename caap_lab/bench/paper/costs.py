@@ -1,4 +1,4 @@
-"""What a run of the paper profile and its figures cost, taken apart: by model, method, table and figure."""
+"""The cost of a run of the paper profile and its figures, broken down by model, method, table and figure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,13 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from caap_lab.variant import parse_variant
 
 QUICKER_PROTOCOL = "rise-28"
-"""What `choices` proposes for the curves."""
+"""The protocol that `choices` proposes for the curves."""
 OF_THE_PAPER = ("CAAP", "E-CAAP")
-"""Methods that `choices` does not propose to leave out: the paper is about them."""
+"""Methods that `choices` never proposes to omit, because the paper is about them."""
 _LEAST = 0.05
-"""Share of the cost that a choice saves at the least."""
+"""Smallest fraction of the cost that an option has to save to be proposed."""
 _ROW_BYTES, _SCORE_BYTES, _POINT_BYTES = 600, 4, 16
-"""Of a trial's row in a compacted part: its names and numbers, a score of its map, a point of both curves."""
+"""Bytes in a compacted part: a trial's names and numbers, one score of its map, one point of both curves."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Job:
     """Maps of one model by one method on one data set, each with its metrics."""
 
     model: str
-    """The paper's name; of a model for one data set alone "DATASET/MODEL"."""
+    """The paper's name; "DATASET/MODEL" for a model used on one data set only."""
     dataset: str
     method: str
     images: int
     map_passes: float
     """Forward passes of one map; a backward pass counts as two."""
     curve_passes: float
-    """Of its insertion and deletion."""
+    """Forward passes of the map's insertion and deletion."""
     tables: Mapping[int, int] = field(default_factory=dict)
-    """Tables that have it, with how many of the images each has."""
+    """Tables that contain it, each with its number of images."""
     figure: str = ""
-    """The figure whose sweep it is part of, if it is part of one."""
+    """The figure whose sweep it belongs to, if any."""
     row_bytes: int = 0
-    """Of one map on disk."""
+    """Size of one map on disk."""
 
     @property
     def passes(self) -> float:
@@ -53,51 +53,51 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run of the chosen tables costs on one model, whether it is here or not."""
+    """The cost of the chosen tables for one model, whether or not its weights are available."""
 
     model: str
     """The paper's name."""
     trials: int
-    """Maps, each with its metrics; what several tables share counts once."""
+    """Number of maps, each with its metrics; those shared by several tables count once."""
     passes: float
     """Forward passes; a backward pass counts as two."""
     seconds_per_pass: float | None
-    """On the device, or None where it was not measured."""
+    """Measured on the device; None if it was not measured."""
     weights_bytes: int | None = None
-    """Of the weights in the run's number format."""
+    """Memory of the weights in the run's number format."""
     bytes_per_image: int | None = None
-    """Of activations, for each image that runs at once; None where it was not measured, as on CPUs."""
+    """Memory of activations per image of a batch; None if it was not measured, as on CPUs."""
 
     @property
     def seconds(self) -> float | None:
-        """Estimated time for all passes, one process at work."""
+        """Estimated time for all passes in one process."""
         return None if self.seconds_per_pass is None else self.passes * self.seconds_per_pass
 
 
 @dataclass(frozen=True)
 class Share:
-    """A part of the whole cost."""
+    """A part of the total cost."""
 
     name: str
-    """Of a method, table or figure; or the option that saves it."""
+    """Name of a method, table or figure, or the option that saves this part."""
     passes: float
     map_passes: float
-    """Those of them that make maps; the rest makes curves."""
+    """The passes that compute maps; the rest compute curves."""
     share: float
-    """Of the cost of the tables: in time where it was measured for all models, else in passes."""
+    """Fraction of the tables' cost: of the time if it was measured for all models, otherwise of the passes."""
     shared: float = 0.0
-    """Of tables: the share that other chosen tables need as well."""
+    """For tables: the fraction that other chosen tables need as well."""
 
 
 def table_jobs(
     settings: PaperSettings, sizes: Mapping[tuple[str, str], ModelSize], counts: Mapping[str, int | None]
 ) -> list[Job]:
-    """What the chosen tables consist of; what several of them share is there once.
+    """The jobs of the chosen tables; a job shared by several tables appears once.
 
     Args:
         settings: The profile.
-        sizes: Of the models that are known, by data set and the paper's name.
-        counts: Images of the data sets that are here; one that is not counts as large.
+        sizes: Sizes of the known models, by data set and the paper's name.
+        counts: Numbers of images of the data sets that are available; a data set that is not counts as large enough.
     """
     protocol = curve_protocol(settings.protocol)
     jobs: dict[tuple[str, str, str, str], Job] = {}
@@ -114,7 +114,7 @@ def table_jobs(
                     key = (dataset, group, model, method)
                     label = part_name(settings, dataset, model)
                     job = jobs.get(key) or _job(label, dataset, group, method, size, protocol)
-                    # The first images of a draw are those of a smaller one.
+                    # A smaller draw consists of the first images of a larger one.
                     jobs[key] = replace(job, images=max(count, job.images), tables={**job.tables, table: count})
     return list(jobs.values())
 
@@ -135,13 +135,13 @@ def sweep_jobs(
     blocks: Mapping[tuple[str, str], int],
     counts: Mapping[str, int | None],
 ) -> list[Job]:
-    """What the figures' sweeps of CAAP add to the tables, one job per figure, model and data set.
+    """The jobs that the figures' CAAP sweeps add to the tables, one per figure, model and data set.
 
     Args:
         sweeps: `figure_sweeps`.
         settings: The profile.
         sizes: As in `table_jobs`.
-        blocks: How many blocks the models have, by data set and the paper's name.
+        blocks: Number of blocks of each model, by data set and the paper's name.
         counts: As in `table_jobs`.
     """
     protocol = curve_protocol(settings.protocol)
@@ -156,7 +156,7 @@ def sweep_jobs(
                 if size is None:
                     continue
                 values = len(need.values) or blocks[dataset, model] + 1
-                if (need.table, model) in done:  # sweeps share their folder, and with it the map of CAAP's defaults
+                if (need.table, model) in done:  # sweeps share a folder, and so the map with CAAP's default settings
                     values -= 1
                 done.add((need.table, model))
                 label, group = part_name(settings, dataset, model), group_of(need.table, dataset)
@@ -166,11 +166,11 @@ def sweep_jobs(
 
 
 def model_costs(jobs: Sequence[Job], measured: Mapping[str, Measured | None]) -> tuple[Cost, ...]:
-    """What tables cost on each model.
+    """The cost of tables for each model.
 
     Args:
-        jobs: Of the tables.
-        measured: By model, in the order of the result: what was measured of it; None if it does not fit.
+        jobs: Jobs of the tables.
+        measured: Measurements by model, in the order of the result; None for a model that does not fit into memory.
     """
     costs = []
     for model, found in measured.items():
@@ -184,10 +184,10 @@ def shares(jobs: Sequence[Job], by: Callable[[Job], str], weights: Mapping[str, 
     """Parts of the cost, the largest first.
 
     Args:
-        jobs: All, or some of them.
-        by: Which part a job belongs to.
-        weights: Seconds of a pass by model, or 1 for each.
-        whole: What shares are of, in the same unit.
+        jobs: All jobs, or some of them.
+        by: Returns the part that a job belongs to.
+        weights: Seconds per pass by model, or 1 for each.
+        whole: The total cost, in the same unit.
     """
     parts: dict[str, list[Job]] = {}
     for job in jobs:
@@ -197,7 +197,7 @@ def shares(jobs: Sequence[Job], by: Callable[[Job], str], weights: Mapping[str, 
 
 
 def table_shares(jobs: Sequence[Job], weights: Mapping[str, float], whole: float) -> list[Share]:
-    """What each table needs, in the order of their numbers; several may share trials, so shares add up to more."""
+    """The cost of each table, in order; tables can share trials, so the fractions may add up to more than 1."""
     found = []
     for table in sorted({table for job in jobs for table in job.tables}):
         own = [replace(job, images=job.tables[table]) for job in jobs if table in job.tables]
@@ -213,14 +213,14 @@ def choices(
     weights: Mapping[str, float],
     precisions: Mapping[str, float] | None = None,
 ) -> list[Share]:
-    """The options that save most of the cost of tables and sweeps, each taken alone; three at most.
+    """The options that save the most cost for tables and sweeps, each on its own; at most three.
 
     Args:
         settings: The profile.
-        jobs: Of tables and sweeps.
+        jobs: Jobs of tables and sweeps.
         sizes: As in `table_jobs`.
         weights: As in `shares`.
-        precisions: Time of a pass in other number formats as a share of the run's, where it was measured.
+        precisions: Time of a pass in other number formats relative to the run's, if it was measured.
     """
     whole = cost_of(jobs, weights)
     found = []
@@ -246,12 +246,12 @@ def choices(
 
 
 def disk_bytes(jobs: Iterable[Job]) -> int:
-    """What the results of jobs take on disk, about."""
+    """Approximate size of the jobs' results on disk."""
     return sum(job.images * job.row_bytes for job in jobs)
 
 
 def cost_of(jobs: Iterable[Job], weights: Mapping[str, float]) -> float:
-    """The cost of jobs in the weights' unit."""
+    """The cost of jobs, in the unit of the weights."""
     return sum(job.passes * weights[job.model] for job in jobs)
 
 

@@ -1,4 +1,4 @@
-"""`doctor`: what of the paper profile's weights and data sets is here, how to get the rest, and what a run costs."""
+"""`doctor`: the weights and data sets that the paper profile needs, how to get missing ones, and the cost of a run."""
 
 from dataclasses import dataclass, replace
 
@@ -27,26 +27,26 @@ from caap_lab.models.products import TF32, check_tf32
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that `caap-lab doctor` tells."""
+    """The report that `caap-lab doctor` prints."""
 
     settings: PaperSettings
-    """What a run computes."""
+    """Settings of the run."""
     tables: tuple[int, ...]
     """The chosen tables."""
     weights: tuple[Part, ...]
     heads: tuple[Part, ...]
     classifiers: tuple[Part, ...]
-    """Models for data sets that have classes of their own."""
+    """Models for data sets with their own classes."""
     data: tuple[Part, ...]
     cost: CostReport
     possible: tuple[int, ...]
-    """The chosen tables for which all is here, of some of their data sets at least."""
+    """The chosen tables that can run, at least on some of their data sets."""
     left_out: tuple[str, ...]
-    """What a run does not compute, in sentences."""
+    """Parts that a run does not compute, as sentences."""
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """What the tables cost on each model, in the paper's order; models that are not known are left out."""
+        """The cost of the tables for each model, in the paper's order; unknown models are omitted."""
         return self.cost.models
 
     @property
@@ -64,19 +64,19 @@ def doctor(
     quick: bool = False,
     progress: bool = False,
 ) -> Report:
-    """Look for all that the paper profile needs, and try it as a run does; nothing is downloaded.
+    """Check all that the paper profile needs, as a run would; nothing is downloaded.
 
     Args:
-        settings: What a run computes; by default the whole profile.
-        device: Where models are tried, and forward passes timed.
-        batch_size: Changed images that a run has at once, which have to fit into a GPU's memory.
-        timing: False leaves out the time of a forward pass, which takes about a minute for all tables on a CPU.
-        quick: True to look for files without opening each model and image.
+        settings: Settings of the run; by default the complete profile.
+        device: Device on which models are tried and forward passes timed.
+        batch_size: Number of changed images that run at once; they have to fit into a GPU's memory.
+        timing: False to skip timing a forward pass, which takes about a minute for all tables on a CPU.
+        quick: True to check that files exist without opening each model and image.
         progress: Show progress bars.
 
     Raises:
-        InputError: there is no such device, or it lacks the number format, or the settings leave nothing to compute;
-            what a part lacks stands in its report.
+        InputError: the device does not exist or does not support the number format, or the settings leave nothing to
+            compute; problems of single parts are in the report.
     """
     settings = settings or PaperSettings()
     check_left(settings)
@@ -120,14 +120,14 @@ def doctor(
 
 
 def _is_possible(settings: PaperSettings, table: int, absent: set[str]) -> bool:
-    """True if there are data for a table, and nothing is missing for them."""
+    """True if there are data for a table and nothing that they need is missing."""
     there = [dataset for dataset in settings.datasets(table) if dataset in settings.data]
     used = {part_name(settings, dataset, name) for dataset in there for name in settings.model_names(table, dataset)}
     return bool(there) and not absent & {*there, *used}
 
 
 def advice(report: Report) -> list[str]:
-    """How to get what is missing, beyond what each part says."""
+    """How to get what is missing, in addition to the parts' own reports."""
     parts = (report.weights, report.heads, report.classifiers, report.data)
     weights, heads, classifiers, data = ([part for part in one if not part.here] for one in parts)
     lines = []
@@ -136,12 +136,12 @@ def advice(report: Report) -> list[str]:
         offline = " It is set here." if constants.HF_HUB_OFFLINE else ""
         lines.append(
             "Weights: a run, or cl.load_model, downloads them where the Hugging Face hub can be reached; "
-            f'HF_HUB_OFFLINE=1 forbids it.{offline} Or give a file: --models "{absent[0]}=NAME:checkpoint=PATH".'
+            f'HF_HUB_OFFLINE=1 forbids it.{offline} Or pass a file: --models "{absent[0]}=NAME:checkpoint=PATH".'
         )
     if heads:
         lines.append(f"Heads: {HEADS_HOME}. Nothing downloads them.")
     if classifiers:
-        lines.append("Classifiers: nobody publishes them; train them, or leave their data sets out with --without.")
+        lines.append("Classifiers: none are published; train them, or omit their data sets with --without.")
     if data:
         lines.append("Data: nothing is downloaded; the page Data of the documentation shows the layouts.")
     return lines

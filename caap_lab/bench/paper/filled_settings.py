@@ -1,4 +1,4 @@
-"""A file of settings, filled as far as `caap-lab doctor` finds what the profile needs."""
+"""The settings file that `caap-lab doctor --write` fills with the parts it finds."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ from caap_lab.variant import Variant, parse_variant
 
 
 def filled(report: Report) -> PaperSettings:
-    """The report's settings, with the weights that are here by name."""
+    """The report's settings, with the weights that were found by name."""
     models = {part.name: _weights(report.settings, part.name) for part in report.weights if part.here}
     return replace(report.settings, models={**models, **report.settings.models})
 
 
 def missing(report: Report) -> list[Missing]:
-    """What is to be filled in: all parts that are not here, with how to get them."""
+    """The entries still to be filled in: all parts that are missing, with how to get them."""
     settings, found = report.settings, []
     for part in (part for part in report.data if not part.here):
         kind = DATASETS[part.name]

@@ -1,10 +1,11 @@
-"""How many images the paper's tables have, as far as their standard errors tell; it states 500 for the main ones.
+"""Numbers of images behind the paper's tables, estimated from standard errors; it states 500 for the main ones.
 
-Localisation: the pointing game is a share p of hits, and the paper's standard errors are sqrt(p (1 - p) / n). So each
-printed cell gives n = p (1 - p) / se^2, exactly but for rounding.
+Localisation: the pointing game is a fraction p of hits, and the paper's standard errors are sqrt(p (1 - p) / n). So
+each printed cell gives n = p (1 - p) / se^2, exact up to rounding.
 
-Faithfulness: a standard error is the spread over images divided by the root of n. The spread depends on the method, the
-metric and the family of models, and little on the size of the model. So the squared ratio of the standard error in the
+Faithfulness: a standard error is the standard deviation over images divided by the square root of n. That deviation
+depends on the method, the metric and the family of models, but little on the size of the model. So the squared ratio of
+the standard error in the
 main tables (1, 4 and 6, of the same family, method and metric) to that in another table, times 500, estimates its n.
 Over all cells of a table the medians are 475 to 568 where 500 are stated, 252 for table 8 and 101 for table 10.
 """
@@ -16,20 +17,20 @@ from caap_lab.bench.paper.published import Published, published
 STATED = 500
 """Images per data set of the main tables, as the paper states."""
 MAIN = (1, 4, 6)
-"""Its main tables of insertion and deletion on ImageNet-1K, whose models come in the sizes L, B and S."""
+"""The main tables of insertion and deletion on ImageNet-1K, whose models come in the sizes L, B and S."""
 _CURVES = ("Ins", "Del", "InsDel")
 _HITS = "PG"
 
 
 def implied_images(table: int) -> list[float]:
-    """What the cells of a table imply as its number of images, one value per cell that tells.
+    """Estimates of a table's number of images, one value per cell from which it can be estimated.
 
     Args:
-        table: Its number.
+        table: Number of the table.
 
     Returns:
-        Of tables of localisation, one value per cell of the pointing game in the paper's order; else one per cell whose
-        family, method and metric the main tables have; none for CNNs, which are in no main table.
+        For tables of localisation, one value per cell of the pointing game in the paper's order; otherwise one per cell
+            whose family, method and metric are in the main tables; none for CNNs, which are in no main table.
     """
     rows = [row for row in published() if row.table == table and row.standard_error]
     hits = [row for row in rows if row.metric == _HITS]

@@ -1,4 +1,4 @@
-"""What the paper profile needs of a machine, one part after the other: weights, heads, classifiers and data sets."""
+"""The parts that the paper profile needs on a machine: weights, heads, classifiers and data sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,31 +37,31 @@ class Part:
     """Weights, a head file, a classifier or a data set."""
 
     name: str
-    """The paper's name of the model or data set; of a model for one data set alone "DATASET/MODEL"."""
+    """The paper's name of the model or data set; "DATASET/MODEL" for a model used on one data set only."""
     here: bool
     """True if a run can use it."""
     report: str
-    """Where it is, or what is wrong and how to get it."""
+    """Its location, or what is wrong and how to get it."""
     images: int | None = None
-    """Images of a data set that is here."""
+    """Number of images of a data set that is available."""
     unfit: bool = False
-    """True for what is there and cannot be used."""
+    """True if it exists but cannot be used."""
 
 
 @dataclass(frozen=True)
 class Checking:
-    """How thoroughly it is looked, and where models are tried."""
+    """How thoroughly parts are checked, and on which device models are tried."""
 
     device: str = "cpu"
     batch_size: int = 1
     quick: bool = False
-    """True to look for files without opening them all."""
+    """True to check that files exist without opening all of them."""
     progress: bool = False
     """Show progress bars."""
 
 
 def used_models(settings: PaperSettings) -> dict[str, Variant | None]:
-    """Models of the chosen tables in the paper's order, None for a classifier that is still to be made."""
+    """Models of the chosen tables in the paper's order; None for a classifier that has not been trained yet."""
     found: dict[str, Variant | None] = {}
     for table in settings.wanted:
         for dataset in settings.datasets(table):
@@ -72,29 +72,29 @@ def used_models(settings: PaperSettings) -> dict[str, Variant | None]:
 
 
 def part_name(settings: PaperSettings, dataset: str, model: str) -> str:
-    """What a table's model is called among the parts: models for one data set alone have its name in front."""
+    """Name of a table's model among the parts: models used on one data set only are prefixed with its name."""
     own = f"{dataset}/{model}"
     return own if dataset in OWN_CLASSES or own in settings.models else model
 
 
 Built = dict[str, tuple[nn.Module, ModelSize]]
-"""Models without weights and their sizes, by the text of the spec: making them takes a second for a large one."""
+"""Models without weights and their sizes, by the text of the spec: building a large one takes a second."""
 
 
 def model_part(settings: PaperSettings, name: str, spec: Variant | None, built: Built) -> Part:
-    """Whether a run finds a model without a network; no weights are read.
+    """Whether a run finds a model without a network; weights are not read.
 
     Args:
-        settings: What a run computes.
-        name: The part's name.
-        spec: The model, None if it is still to be made.
-        built: Where the model is put, if there is such a one.
+        settings: Settings of the run.
+        name: Name of the part.
+        spec: The model; None if it has not been trained yet.
+        built: The model is added here if it can be built.
     """
     if spec is None:
         dataset, model = split_model(name)
-        return Part(name, False, f'{make_classifier(settings, dataset, model)} makes it; --models "{name}=FOLDER"')
+        return Part(name, False, f'{make_classifier(settings, dataset, model)} trains it; --models "{name}=FOLDER"')
     try:
-        if names_folder(spec.name) and not is_here(spec.name):  # what it is stands in its config.json
+        if names_folder(spec.name) and not is_here(spec.name):  # its config.json specifies the architecture
             raise InputError(f"{spec.name} {NOT_CACHED}")
         check_options(spec)
         if spec.text not in built:
@@ -106,7 +106,7 @@ def model_part(settings: PaperSettings, name: str, spec: Variant | None, built: 
 
 
 def head_part(name: str, spec: Variant, built: Built) -> Part | None:
-    """Whether a model's head file can be read and fits; None for a model that needs none, or is not known."""
+    """Whether a model's head file can be read and fits; None for a model that needs no head or is unknown."""
     path, model = spec.options.get("head"), split_model(name)[1]
     if path is None:
         return Part(name, False, f"--head {name}=PATH, the file {HEADS[model]}") if needs_head(model, spec) else None
@@ -116,14 +116,14 @@ def head_part(name: str, spec: Variant, built: Built) -> Part | None:
     if size.kind == "cnn":
         return Part(name, False, f"{spec.name} is a CNN and keeps its own head; heads are for Vision Transformers.")
     try:
-        read_head(path, body)  # an ordinary head is put into it
+        read_head(path, body)  # an ordinary head is loaded into it
     except InputError as error:
         return Part(name, False, str(error), unfit=Path(str(path)).is_file())
     return Part(name, True, f"in {path}")
 
 
 def data_part(settings: PaperSettings, name: str, how: Checking) -> Part:
-    """Whether the images that a run draws from a data set are there and can be read."""
+    """Whether the images that a run uses from a data set exist and can be read."""
     kind, source = DATASETS[name], settings.data.get(name)
     if source is None:
         return Part(name, False, f"--data {kind}:PATH, from {KINDS[kind].home}")
@@ -135,7 +135,7 @@ def data_part(settings: PaperSettings, name: str, how: Checking) -> Part:
     if few:
         return Part(name, False, few, len(images), unfit=True)
     used = drawn(settings, name, images, max(due(settings, name)))
-    used = used[:1] if how.quick else used  # opening reads none, so that a list without its photos looks fine
+    used = used[:1] if how.quick else used  # opening a data set reads no photos, so missing ones would not be noticed
     problems = image_problems(used, how.progress)
     if problems:
         return Part(name, False, images_text(problems, len(used)), len(images), unfit=True)
@@ -144,13 +144,13 @@ def data_part(settings: PaperSettings, name: str, how: Checking) -> Part:
 
 
 def opened(settings: PaperSettings, models: Mapping[str, Variant], data: set[str], how: Checking) -> dict[str, str]:
-    """What stands in the way of models that seem to be here, by the part's name: a run's own check, before it is run.
+    """Problems of models whose files exist, by the part's name, found by the check that a run makes before it starts.
 
     Args:
-        settings: What a run computes.
-        models: Those whose files are here, by the part's name.
-        data: Data sets that can be read.
-        how: Where models are tried.
+        settings: Settings of the run.
+        models: Models whose files exist, by the part's name.
+        data: Names of the data sets that can be read.
+        how: How thoroughly to check, and on which device.
     """
     studies = []
     for study in gathered(settings)[0]:
@@ -175,7 +175,7 @@ def opened(settings: PaperSettings, models: Mapping[str, Variant], data: set[str
 
 
 def _in_plan(studies: Sequence[Study], settings: PaperSettings, how: Checking) -> list[Problem]:
-    """What a run of some studies would refuse."""
+    """The problems that would stop a run of these studies."""
     if not studies:
         return []
     images = {study.data.source: open_images(study.data.source) for study in studies}
@@ -189,10 +189,10 @@ def _in_plan(studies: Sequence[Study], settings: PaperSettings, how: Checking) -
 
 
 def _place(spec: Variant) -> str:
-    """Where a model's weights are.
+    """The location of a model's weights.
 
     Raises:
-        InputError: they are not here.
+        InputError: they are not available.
     """
     checkpoint = spec.options.get("checkpoint")
     if checkpoint is not None:

@@ -1,4 +1,4 @@
-"""What the paper's tables are made of: its data sets, models and counts of images, and what each is called here."""
+"""The parts of the paper's tables: data sets, models and numbers of images, and their names in this package."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,9 @@ DATASETS = {
     "Oxford-IIIT-Pet": "pet",
     "Food-101": "food101",
 }
-"""The paper's data sets, and the kinds that `cl.open_images` knows."""
+"""The paper's data sets, and their kinds in `cl.open_images`."""
 OWN_CLASSES = ("Oxford-IIIT-Pet", "Food-101")
-"""Data sets that have other classes than ImageNet-1k: they need classifiers of their own, which nobody publishes."""
+"""Data sets whose classes are not those of ImageNet-1k: they need their own classifiers, and none are published."""
 MODELS = {
     "ViT-S/16": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     "ViT-B/16": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
@@ -37,31 +37,31 @@ MODELS = {
     "VGG-16": "vgg16.tv_in1k",
 }
 """The paper's models as timm's weights. It does not name its checkpoints: these are those of a co-author's public code
-for the same data sets (LibraGrad), and torchvision's for the CNNs. DINOv2 needs a head file beside, see `HEADS`.
+for the same data sets (LibraGrad), and torchvision's for the CNNs. DINOv2 also needs a head file, see `HEADS`.
 
-Photos are resized and cropped as each model's authors evaluate it. timm's tags say so of all but DINOv2, whose
-repository evaluates its linear heads at 224 pixels, cut from photos whose short side is 256."""
+Photos are resized and cropped as in each model's original evaluation. timm's tags specify that for all but DINOv2,
+whose repository evaluates its linear heads on 224-pixel crops of photos whose shorter side is 256."""
 HEADS = {f"DINOv2-{size}/14": f"dinov2_vit{size.lower()}14_linear_head.pth" for size in "SBLG"}
-"""Models that have no classifier, and the file of the dinov2 repository that gives them one."""
+"""Models without a classifier, and the file of the dinov2 repository that contains one."""
 HEADS_HOME = "github.com/facebookresearch/dinov2, under pretrained heads for image classification"
 GROUPS = ("faithfulness", "localisation")
-"""The metrics that the paper's tables have, each with a number of images of its own."""
+"""The metrics of the paper's tables that have different numbers of images."""
 IMAGES = {"faithfulness": 500, "localisation": 128, "table 8": 250, "table 10": 100, "table 11": 100}
-"""Images per data set in the paper, by metric and for tables that have numbers of their own. It states 500 for its main
+"""Images per data set in the paper, by metric, and by table if a table has its own number. It states 500 for its main
 tables; the rest follows from its standard errors, see `caap_lab.bench.paper.implied_images`."""
 
 
 def group_of(table: int, dataset: str) -> str:
-    """The metric, in `IMAGES`, that gives a table's numbers for a data set."""
+    """The key of `IMAGES` for a table's data set: its metric, or the table."""
     labels = set(names(table, "metric", dataset))
     return next(metric.name for metric in BUILT_IN if labels & {column.label for column in metric.columns})
 
 
 def chosen_tables(chosen: Iterable[int] | None) -> list[int]:
-    """Numbers of tables in their order; all by default.
+    """Table numbers in ascending order; all by default.
 
     Raises:
-        InputError: the paper has no table of a number.
+        InputError: the paper has no table of a given number.
     """
     wanted = sorted(set(chosen or ())) or tables()
     for table in wanted:

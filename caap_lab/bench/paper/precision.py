@@ -1,4 +1,4 @@
-"""What a number format does to results: maps, predictions and metrics beside those in float32, on the user's data."""
+"""The effect of a number format on results: maps, predictions and metrics compared with float32, on the user's data."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,18 +27,18 @@ def precision_effect(settings: PaperSettings, images: int, out: str | Path, **ru
 
     Args:
         settings: The profile, with a `precision` that is not float32.
-        images: How many of each data set.
-        out: The run's folder: these trials are kept there, and the run goes on with them.
-        **running: Of `cl.benchmark`: device, batch_size, workers and so on.
+        images: Number of images of each data set.
+        out: The run's folder: the trials are stored there, and a run reuses them.
+        **running: Arguments of `cl.benchmark`: device, batch_size, workers and so on.
 
     Returns:
-        As `compared`.
+        See `compared`.
 
     Raises:
-        InputError: the format is float32, or something cannot be used, before anything is computed.
+        InputError: the format is float32, or an argument is invalid; raised before anything is computed.
     """
     if settings.precision == REFERENCE:
-        raise InputError("There is nothing to compare float32 with: give another --precision, such as bfloat16.")
+        raise InputError("float32 cannot be compared with itself: choose another --precision, such as bfloat16.")
     few = replace(settings, images=dict.fromkeys((*GROUPS, *IMAGES), images))
     plans = {name: paper_plan(replace(few, precision=name)) for name in (settings.precision, REFERENCE)}
     results = {name: run_plan(plan, out, save_plan=False, **running) for name, plan in plans.items()}
@@ -46,17 +46,17 @@ def precision_effect(settings: PaperSettings, images: int, out: str | Path, **ru
 
 
 def compared(result: BenchmarkResult, reference: BenchmarkResult) -> "pd.DataFrame":
-    """Results in one number format beside those of the same models, methods and images in another.
+    """Results in one number format compared with those of the same models, methods and images in another.
 
     Args:
-        result: In the format that is judged.
-        reference: In the format that it is compared with, usually float32.
+        result: Results in the format that is evaluated.
+        reference: Results in the reference format, usually float32.
 
     Returns:
-        One row per data set, model, method and metric: n (images that both have), same_prediction (share of them that
-        have the same target), spearman and spearman_lowest (rank correlation of the two maps, mean and lowest over the
-        images with the same target), mean and mean_reference in the metric's unit, difference and difference_se
-        (paired, over the same images).
+        One row per data set, model, method and metric: n (images that both have), same_prediction (fraction of them
+            that have the same target), spearman and spearman_lowest (rank correlation of the two maps, mean and lowest
+            over the images with the same target), mean and mean_reference in the metric's unit, difference and
+            difference_se (paired, over the same images).
     """
     import pandas as pd
 
@@ -90,7 +90,7 @@ def compared(result: BenchmarkResult, reference: BenchmarkResult) -> "pd.DataFra
 
 
 def comparison_lines(frame: "pd.DataFrame") -> list[list[str]]:
-    """The cells of a table: one row per data set, model and method, with the change of each metric in one cell."""
+    """The cells of a table: one row per data set, model and method, one column for the change of each metric."""
     metrics = list(dict.fromkeys(frame["metric"]))
     rows = [["data", "model", "method", "n", "same prediction", "Spearman (lowest)", *metrics]]
     for who, part in frame.groupby(["data", "model", "method"], sort=False):
@@ -112,7 +112,7 @@ def comparison_lines(frame: "pd.DataFrame") -> list[list[str]]:
 
 
 def _spearman(scores: np.ndarray, others: np.ndarray) -> float:
-    """Rank correlation of two maps; 1 for two that are the same and have one value everywhere."""
+    """Rank correlation of two maps; 1 for identical constant maps."""
     if np.array_equal(scores, others):
         return 1.0
     if np.ptp(scores) == 0 or np.ptp(others) == 0:

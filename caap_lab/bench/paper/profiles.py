@@ -24,27 +24,27 @@ DEMO_DATASETS = {
     "Oxford-IIIT-Pet": "demo:twice",
     "Food-101": "demo:spurious",
 }
-"""What stands in for the paper's data sets in the demo profile."""
+"""Replacements for the paper's data sets in the demo profile."""
 DEMO_MODELS = {"ViT": "demo", "CLIP": "demo-clip", "DINOv2": "demo-dinov2", "DeiT3": "demo-deit3"}
-"""What stands in for the paper's families."""
+"""Replacements for the paper's families of models."""
 DEMO_CNN = {"ResNet-18": "demo-cnn"}
 DEMO_IMAGES = 12
-_NOTHING_LEFT = "Nothing is left to compute: all data sets, models or methods of the chosen tables are left out."
+_NOTHING_LEFT = "Nothing is left to compute: all data sets, models or methods of the chosen tables are omitted."
 
 
 def stand_in(name: str) -> str | None:
-    """What the demo profile has in the place of one of the paper's data sets or models; None where it has nothing."""
+    """The demo profile's stand-in for one of the paper's data sets or models; None if it has none."""
     return DEMO_DATASETS.get(name) or DEMO_CNN.get(name) or DEMO_MODELS.get(name.partition("-")[0])
 
 
 def stand_ins(table: int) -> str:
-    """What stands in for the data sets and models of one of the paper's tables in the demo profile, as a sentence."""
+    """The stand-ins for the data sets and models of one of the paper's tables in the demo profile, as a sentence."""
     pairs = [(stand_in(name), name) for what in ("dataset", "model") for name in names(table, what)]
     return f"Stand-ins: {', '.join(f'{own} for {name}' for own, name in pairs if own)}."
 
 
 def paper_name(table: int, label: str) -> str:
-    """The paper's name for a model of one of its tables, by what the plan of either profile calls it."""
+    """The paper's name for a model of one of its tables, from its name in either profile's plan."""
     return next((name for name in names(table, "model") if label in (name, stand_in(name))), label)
 
 
@@ -55,16 +55,16 @@ def demo_plan(
     methods: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> BenchmarkPlan:
-    """All tables on the bundled world, laid out as the paper's, under the names of what stands in for its own.
+    """All tables on the bundled world, in the paper's layout, under the names of the stand-ins.
 
     Args:
-        images: Scenes of each kind.
-        chosen: Numbers of tables; all by default.
+        images: Number of scenes of each kind.
+        chosen: Table numbers; all by default.
         methods: The paper's names for methods, or ours; all by default.
-        without: The paper's names for methods, models and data sets that are left out.
+        without: The paper's names for methods, models and data sets to omit.
 
     Raises:
-        InputError: a name is none of the paper's, or nothing is left.
+        InputError: a name is not one of the paper's, or nothing is left to compute.
     """
     settings = given_settings(tables=chosen, methods=methods, without=without)
     sets = {name: open_images(source).sample(images, seed=0) for name, source in DEMO_DATASETS.items()}
@@ -85,11 +85,11 @@ def demo_plan(
 
 
 def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
-    """The paper's tables on its own models and data sets: of each table what there are data for.
+    """The paper's tables on its own models and data sets, for all data sets that are given.
 
     Raises:
         InputError: a chosen table has none of its data sets, a data set cannot be opened, or a model lacks its head or
-            its classifier; the message names all of them, and says what to give and how to leave it out.
+            its classifier; the message lists all problems, with what to pass or how to omit the part.
     """
     studies, problems = gathered(settings)
     if problems:
@@ -103,7 +103,7 @@ def paper_plan(settings: PaperSettings) -> BenchmarkPlan:
 
 
 def gathered(settings: PaperSettings) -> tuple[list[Study], list[str]]:
-    """The studies of the chosen tables, as far as what they need is given, and what is missing, in sentences."""
+    """The studies of the chosen tables, as far as the parts they need are given, and what is missing, as sentences."""
     problems: dict[str, None] = {}
     parts = _parts_of_paper(settings, problems)
     chosen = _images(settings, parts, problems)
@@ -120,7 +120,7 @@ def gathered(settings: PaperSettings) -> tuple[list[Study], list[str]]:
 
 
 def left_out(settings: PaperSettings) -> list[str]:
-    """What of the chosen tables is not computed, in sentences: for want of data, or since the user leaves it out."""
+    """Parts of the chosen tables that are not computed, as sentences: data are missing, or the user omits them."""
     whole: dict[tuple[str, ...], list[int]] = {}
     partly: dict[tuple[str, ...], list[int]] = {}
     for table in settings.wanted:
@@ -137,7 +137,7 @@ def left_out(settings: PaperSettings) -> list[str]:
 
 
 def _on_request(settings: PaperSettings) -> list[str]:
-    """What the user leaves out of the chosen tables, as a sentence."""
+    """The parts of the chosen tables that the user omits, as a sentence."""
     kept = {*(settings.methods or METHODS), *MODELS, *DATASETS} - {*settings.without}
     named = [name for what in ("dataset", "model", "method") for name in names_of_tables(settings, what)]
     gone = [name for name in named if name not in kept]
@@ -145,29 +145,29 @@ def _on_request(settings: PaperSettings) -> list[str]:
 
 
 def names_of_tables(settings: PaperSettings, what: str) -> list[str]:
-    """The models, methods or data sets of the chosen tables, in the paper's order, those that are left out too."""
+    """The models, methods or data sets of the chosen tables, in the paper's order, including omitted ones."""
     return list(dict.fromkeys(name for table in settings.wanted for name in names(table, what)))
 
 
 def classifier(settings: PaperSettings, dataset: str, name: str) -> Variant | str:
-    """The model of a data set, with its head; or a sentence on what is missing, and how to leave it out."""
+    """The model of a data set, with its head; or a sentence on what is missing and how to omit it."""
     spec = settings.model(dataset, name)
     if spec is None:
         return (
-            f"{dataset} needs a {name} with its own classes, which nobody publishes: --models "
-            f'"{dataset}/{name}=FOLDER". {make_classifier(settings, dataset, name)} makes one; --without {dataset} '
-            "leaves the data set out."
+            f"{dataset} needs a {name} with its own classes, and none is published: --models "
+            f'"{dataset}/{name}=FOLDER". {make_classifier(settings, dataset, name)} trains one; --without {dataset} '
+            "omits the data set."
         )
     if needs_head(name, spec):
         return (
             f"{name} needs DINOv2's linear head, the file {HEADS[name]} of the dinov2 repository: --head {name}=PATH; "
-            f"--without {name} leaves the model out."
+            f"--without {name} omits the model."
         )
     return spec
 
 
 def make_classifier(settings: PaperSettings, dataset: str, name: str) -> str:
-    """The command that trains a classifier for a data set that has classes of its own."""
+    """The command that trains a classifier for a data set with its own classes."""
     spec = settings.models.get(name) or parse_variant(MODELS[name])
     data = settings.data.get(dataset) or f"{DATASETS[dataset]}:PATH"
     return f"`{shlex.join(['caap-lab', 'train', spec.text, '--data', data, '--out', 'FOLDER'])}`"
@@ -179,7 +179,7 @@ def needs_head(name: str, spec: Variant) -> bool:
 
 
 def _parts_of_paper(settings: PaperSettings, problems: dict[str, None]) -> list[tuple[int, str]]:
-    """Tables with the data sets that there are copies of; a problem if there are none for a table that is asked for."""
+    """Tables with the data sets that are given; adds a problem if a requested table has none."""
     parts = [
         (table, dataset)
         for table in settings.wanted
@@ -196,14 +196,14 @@ def _parts_of_paper(settings: PaperSettings, problems: dict[str, None]) -> list[
         if where:
             problems[f"For {which} there is no {where}.{without} `caap-lab doctor` says how to get each."] = None
         else:
-            problems[f"For {which} all data sets are left out.{without}"] = None
+            problems[f"For {which} all data sets are omitted.{without}"] = None
     return parts
 
 
 def _images(
     settings: PaperSettings, parts: Sequence[tuple[int, str]], problems: dict[str, None]
 ) -> dict[str, ImageSet]:
-    """The data sets of some tables, opened; a problem if one cannot be, or has fewer images than are due."""
+    """The data sets of some tables, opened; adds a problem for one that cannot be opened or has too few images."""
     found = {}
     for dataset in dict.fromkeys(dataset for _, dataset in parts):
         try:
@@ -221,10 +221,10 @@ def _methods(settings: PaperSettings, table: int, dataset: str) -> tuple[Variant
 
 
 def check_left(settings: PaperSettings) -> None:
-    """Refuse settings that leave nothing to compute.
+    """Raise InputError if the settings leave nothing to compute.
 
     Raises:
-        InputError: all that the chosen tables are made of is left out.
+        InputError: all data sets, models or methods of the chosen tables are omitted.
     """
     parts = [(table, dataset) for table in settings.wanted for dataset in settings.datasets(table)]
     if not any(settings.model_names(*part) and settings.method_names(*part) for part in parts):
@@ -238,7 +238,7 @@ def _some(studies: Sequence[Study]) -> tuple[Study, ...]:
 
 
 def _all_at_once(problems: Sequence[str]) -> str:
-    """One message for all that is in the way."""
+    """One message for all problems."""
     if len(problems) == 1:
         return problems[0]
     return "\n  - ".join([f"{len(problems)} things are missing or cannot be used:", *problems])
@@ -268,10 +268,10 @@ def _study(
 
 
 def _by_own_logit(study: Study) -> Study:
-    """The study with a class explained by its own logit, where a user's model has texts as classes.
+    """The study with classes explained by their own logits if the user's model has texts as classes.
 
-    The paper speaks of class scores, and nowhere of a contrast; its CLIP columns seem to be fine-tuned models with
-    linear heads. So its tables compare what it compared, although gradients of texts' own logits say little.
+    The paper describes class scores, never a contrast; its CLIP columns seem to be fine-tuned models with linear heads.
+    So its tables compare what it compared, although gradients of texts' own logits carry little information.
     """
     texts = any(classes_are_texts(spec) for spec in study.models)
     return replace(study, target=Logit(study.target)) if texts and isinstance(study.target, str) else study

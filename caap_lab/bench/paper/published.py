@@ -1,4 +1,4 @@
-"""The numbers that the paper prints in its tables 1 to 15 (arXiv 2603.13652), and the names it uses."""
+"""The numbers printed in the paper's tables 1 to 15 (arXiv 2603.13652), and the names it uses."""
 
 import csv
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Everything that a run of the paper profile is made of, from the command line, a TOML file or both."""
+"""The settings of a run of the paper profile, from the command line, a TOML file or both."""
 
 import re
 from collections import Counter
@@ -20,28 +20,28 @@ PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class PaperSettings:
-    """What a run of the paper profile computes; what is not given is as the paper has it."""
+    """What a run of the paper profile computes; the defaults are the paper's."""
 
     data: Mapping[str, str] = field(default_factory=dict)
     """The user's copies, by the paper's name: {"ImageNet-1K": "imagenet:PATH"}."""
     image_lists: Mapping[str, str] = field(default_factory=dict)
-    """Files of image names instead of a draw, by the paper's name for the data set."""
+    """Files of image names that replace the draw, by the paper's name for the data set."""
     models: Mapping[str, Variant] = field(default_factory=dict)
-    """Instead of `MODELS`, by the paper's name, or by "DATASET/MODEL" for one data set alone."""
+    """Models that replace those in `MODELS`, by the paper's name, or by "DATASET/MODEL" for one data set only."""
     heads: Mapping[str, str] = field(default_factory=dict)
     """DINOv2's linear heads, by the paper's name for the model."""
     tables: tuple[int, ...] = ()
-    """Numbers of tables; all by default."""
+    """Table numbers; all by default."""
     methods: tuple[str, ...] = ()
     """The paper's names for methods; all by default."""
     without: tuple[str, ...] = ()
-    """The paper's names for methods, models and data sets that are left out."""
+    """The paper's names for methods, models and data sets to omit."""
     images: Mapping[str, int] = field(default_factory=dict)
-    """Images per data set instead of `IMAGES`, by "faithfulness", "localisation" or "table 8"."""
+    """Images per data set that replace those in `IMAGES`, by "faithfulness", "localisation" or "table 8"."""
     seed: int = 0
-    """Of the draw of images."""
+    """Seed of the draw of images."""
     protocol: str = "rise"
-    """Of the curves."""
+    """Protocol of the curves."""
     precision: str = "float32"
     """One of `PRECISIONS`."""
 
@@ -50,7 +50,7 @@ class PaperSettings:
             _check_names(getattr(self, name), what, name)
         for name, source in self.data.items():
             if source.partition(":")[0] != DATASETS[name] or not source.partition(":")[2]:
-                raise InputError(f"data: {name} is {source!r}, where {DATASETS[name]}:PATH should be.")
+                raise InputError(f"data: {name} is {source!r}; it has to be {DATASETS[name]}:PATH.")
         for name in self.models:
             _check_model_name(name)
         chosen_tables(self.tables)
@@ -59,14 +59,14 @@ class PaperSettings:
         object.__setattr__(self, "images", _counts(self.images))
         for name, count in self.images.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(f"images: {name} has {count!r}, where a number of images from 1 on should be.")
+                raise InputError(f"images: {name} is {count!r}; it has to be a number of images, at least 1.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed is {self.seed!r}, where a whole number from 0 on should be.")
+            raise InputError(f"seed is {self.seed!r}; it has to be a whole number, at least 0.")
         curve_protocol(self.protocol)
         if self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}; it can be {', '.join(PRECISIONS)}.")
 
-    # --- what tables are made of ---
+    # --- parts of tables ---
 
     @property
     def wanted(self) -> list[int]:
@@ -74,20 +74,20 @@ class PaperSettings:
         return chosen_tables(self.tables)
 
     def datasets(self, table: int) -> list[str]:
-        """Data sets of a table, without those that are left out."""
+        """Data sets of a table, without omitted ones."""
         return [name for name in names(table, "dataset") if name not in self.without]
 
     def model_names(self, table: int, dataset: str) -> list[str]:
-        """Models of a table, without those that are left out."""
+        """Models of a table, without omitted ones."""
         return [name for name in names(table, "model", dataset) if name not in self.without]
 
     def method_names(self, table: int, dataset: str) -> list[str]:
-        """Methods of a table, without those that are left out."""
+        """Methods of a table, without omitted ones."""
         chosen = self.methods or tuple(METHODS)
         return [n for n in names(table, "method", dataset) if n in chosen and n not in self.without]
 
     def model(self, dataset: str, name: str) -> Variant | None:
-        """The model that a data set is run on, or None: a data set with classes of its own has no published one."""
+        """The model used on a data set; None for a data set with its own classes and no classifier given."""
         own = self.models.get(f"{dataset}/{name}")
         if own is None and dataset in OWN_CLASSES:
             return None
@@ -100,7 +100,7 @@ class PaperSettings:
         return Variant(spec.name, options, name)
 
     def count(self, table: int, dataset: str) -> int:
-        """Images of a table's data set."""
+        """Number of images of a table's data set."""
         group, own = group_of(table, dataset), f"table {table}"
         for counts in (self.images, IMAGES):
             if own in counts:
@@ -111,7 +111,7 @@ class PaperSettings:
 
 
 def split_model(name: str) -> tuple[str, str]:
-    """Data set, or "", and model of a name such as "Oxford-IIIT-Pet/ViT-B/16"."""
+    """Data set (or "") and model in a name such as "Oxford-IIIT-Pet/ViT-B/16"."""
     dataset, _, model = name.partition("/")
     return (dataset, model) if dataset in DATASETS else ("", name)
 
@@ -131,24 +131,24 @@ def given_settings(
     protocol: str | None = None,
     precision: str | None = None,
 ) -> PaperSettings:
-    """Settings from what a user typed, over those of a file.
+    """Settings from what a user typed, which override those of a file.
 
     Args:
-        base: Those of the file.
+        base: Settings of the file.
         data: "imagenet:PATH", "imagenet-s:PATH", "imagenet-hard:PATH", "pet:PATH", "food101:PATH".
         models: "DINOv2-L/14=NAME:checkpoint=PATH,head=PATH", "Oxford-IIIT-Pet/ViT-B/16=FOLDER".
         heads: DINOv2's linear heads, by the paper's name for the model.
         image_lists: Files of image names, by the paper's name for the data set.
-        tables: Numbers of tables.
+        tables: Table numbers.
         methods: Methods, by the paper's names or ours.
-        without: Methods, models and data sets to leave out.
-        images: Images per data set: one number for all, or by "faithfulness", "localisation" or "table 8".
-        seed: Of the draw.
-        protocol: Of the curves.
+        without: Methods, models and data sets to omit.
+        images: Images per data set: one number for all, or numbers by "faithfulness", "localisation" or "table 8".
+        seed: Seed of the draw of images.
+        protocol: Protocol of the curves.
         precision: Number format in which models run.
 
     Raises:
-        InputError: a name is none of the paper's, or a value is out of range.
+        InputError: a name is not one of the paper's, or a value is out of range.
     """
     base = base or PaperSettings()
     given: dict[str, Any] = {
@@ -157,7 +157,7 @@ def given_settings(
         "heads": {**base.heads, **{name: str(path) for name, path in (heads or {}).items()}},
         "image_lists": {**base.image_lists, **{name: str(path) for name, path in (image_lists or {}).items()}},
     }
-    if isinstance(images, int):  # for tables with a number of their own as well
+    if isinstance(images, int):  # also for tables with their own number
         given["images"] = dict.fromkeys((*GROUPS, *IMAGES), images)
     elif images:
         given["images"] = {**base.images, **_counts(images)}
@@ -173,7 +173,7 @@ def given_settings(
 
 
 def paper_method(name: str) -> str:
-    """The paper's name for a method that is given by its name or ours; any other name as it is."""
+    """The paper's name for a method given by its name or ours; any other name is returned unchanged."""
     ours = {text: label for label, text in METHODS.items()}
     return ours.get(name, name)
 
@@ -186,11 +186,11 @@ def _sources(data: Sequence[str]) -> dict[str, str]:
         kind = source.partition(":")[0]
         if kind not in names_of_kinds:
             raise InputError(
-                f"{source!r} is none of the paper's data sets; those are {':PATH, '.join(names_of_kinds)}:PATH."
+                f"{source!r} is not one of the paper's data sets; they are {':PATH, '.join(names_of_kinds)}:PATH."
                 f"{nearest(kind, list(names_of_kinds))}"
             )
         if names_of_kinds[kind] in sources:
-            raise InputError(f"data: there are two {kind}:PATH; give one.")
+            raise InputError(f"data: {kind}:PATH is given twice; pass it once.")
         sources[names_of_kinds[kind]] = source
     return sources
 
@@ -200,30 +200,30 @@ def _models(given: Sequence[str | Variant]) -> dict[str, Variant]:
     for name, count in Counter(spec.label for spec in specs).items():
         _check_model_name(name)
         if count > 1:
-            raise InputError(f"models: {name} is given {count} times; give it once.")
+            raise InputError(f"models: {name} is given {count} times; pass it once.")
     return {spec.label: spec for spec in specs}
 
 
 def _check_model_name(name: str) -> None:
-    """Refuse what is neither a model of the paper nor "DATASET/MODEL"."""
+    """Raise InputError for a name that is neither a model of the paper nor "DATASET/MODEL"."""
     dataset, model = split_model(name)
     if model in MODELS:
         used = [one for table in tables() for one in names(table, "model", dataset)] if dataset else [model]
         if model not in used:
             raise InputError(
-                f"models: the paper has no {model} on {dataset}; there it has {', '.join(dict.fromkeys(used))}."
+                f"models: the paper does not use {model} on {dataset}; it uses {', '.join(dict.fromkeys(used))}."
             )
         return
     near = nearest(model, list(MODELS))
     first, _, rest = name.partition("/")
-    if not dataset and rest in MODELS:  # it is the data set that is misspelt
+    if not dataset and rest in MODELS:  # the data set is misspelt
         raise InputError(
-            f"models: {first!r} in {name!r} is none of the paper's data sets.{nearest(first, list(DATASETS))} They are "
-            f"{', '.join(DATASETS)}."
+            f"models: {first!r} in {name!r} is not one of the paper's data sets.{nearest(first, list(DATASETS))} "
+            f"They are {', '.join(DATASETS)}."
         )
     raise InputError(
-        f"models: {model!r} is none of the paper's names.{near} They are {', '.join(MODELS)}, and "
-        f'"DATASET/MODEL" for one data set alone, such as "Oxford-IIIT-Pet/ViT-B/16".'
+        f"models: {model!r} is not one of the paper's names.{near} They are {', '.join(MODELS)}, and "
+        f'"DATASET/MODEL" for one data set only, such as "Oxford-IIIT-Pet/ViT-B/16".'
     )
 
 
@@ -231,7 +231,7 @@ def _check_names(given: Iterable[str], known: Mapping[str, Any], setting: str) -
     for name in given:
         if name not in known:
             raise InputError(
-                f"{setting}: {name!r} is none of the paper's names.{nearest(name, list(known))} They are "
+                f"{setting}: {name!r} is not one of the paper's names.{nearest(name, list(known))} They are "
                 f"{', '.join(known)}."
             )
 
@@ -240,15 +240,15 @@ _TABLE = re.compile(r"table[ _-]?(\d+)")
 
 
 def _counts(given: Mapping[str, int]) -> dict[str, int]:
-    """Counts under the names that `IMAGES` has, with "table8" as "table 8"."""
+    """Numbers of images under the keys of `IMAGES`, with "table8" as "table 8"."""
     counts: dict[str, int] = {}
     for name, count in given.items():
         table = _TABLE.fullmatch(name)
         if table is None and name not in GROUPS:
             known = [*GROUPS, *(f"table {number}" for number in chosen_tables(None))]
             raise InputError(
-                f"images: {name!r} is no part of the paper.{nearest(name, known)} Numbers of images are for "
-                f'{", ".join(GROUPS)}, or a table, such as "table 8".'
+                f"images: {name!r} is not a part of the paper.{nearest(name, known)} Numbers of images are for "
+                f'{", ".join(GROUPS)}, or for a table, such as "table 8".'
             )
         plain = name if table is None else f"table {chosen_tables([int(table[1])])[0]}"
         if plain in counts:

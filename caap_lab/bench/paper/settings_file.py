@@ -1,4 +1,4 @@
-"""Settings of the paper profile as a TOML file: `caap-lab doctor --write` makes it, `bench` and `figures` read it."""
+"""Settings of the paper profile as a TOML file: `caap-lab doctor --write` writes it, `bench` and `figures` read it."""
 
 import json
 import re
@@ -22,43 +22,45 @@ class Missing:
     """An entry of the file that is still to be filled in."""
 
     section: str
-    """Its table in the file, such as "data"."""
+    """Its section in the file, such as "data"."""
     name: str
     """The paper's name."""
     report: str
     """What is missing, and how to get it."""
     example: str
-    """What the entry looks like; a line with it is put in, commented out, if the settings have none."""
+    """An example of the entry; added as a comment if the settings have no such entry."""
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What a setting is in the file."""
+    """The form of a setting in the file."""
 
     kind: type
     of: type | None
     words: str
-    """For people."""
+    """Description of the type in messages."""
     about: str
     """A comment in the file."""
 
 
 _FORMS = {
-    "tables": _Form(list, int, "a list of numbers", "numbers of tables; all if there are none"),
-    "methods": _Form(list, str, "a list of names", "the paper's names for methods; all if there are none"),
-    "without": _Form(list, str, "a list of names", "methods, models and data sets that are left out"),
-    "seed": _Form(int, None, "a whole number", "of the draw of images"),
-    "protocol": _Form(str, None, "a name in quotes", "of the curves: rise, rise-28, patches, tis, chefer, mutex, ..."),
+    "tables": _Form(list, int, "a list of numbers", "table numbers; all if empty"),
+    "methods": _Form(list, str, "a list of names", "the paper's names for methods; all if empty"),
+    "without": _Form(list, str, "a list of names", "methods, models and data sets to omit"),
+    "seed": _Form(int, None, "a whole number", "seed of the draw of images"),
+    "protocol": _Form(
+        str, None, "a name in quotes", "protocol of the curves: rise, rise-28, patches, tis, chefer, mutex, ..."
+    ),
     "precision": _Form(str, None, "a name in quotes", f"number format in which models run: {', '.join(PRECISIONS)}"),
     "data": _Form(dict, str, 'a table of texts, such as ImageNet-1K = "imagenet:PATH"', "copies of the data sets"),
     "image_lists": _Form(
-        dict, str, 'a table of paths, such as ImageNet-1K = "names.txt"', "files of image names instead of a draw"
+        dict, str, 'a table of paths, such as ImageNet-1K = "names.txt"', "files of image names that replace the draw"
     ),
     "models": _Form(
         dict,
         str,
         'a table of texts, such as "ViT-B/16" = "NAME:checkpoint=PATH"',
-        'timm\'s names, with options as NAME:key=value, or folders; "DATASET/MODEL" is for one data set alone',
+        'timm\'s names, with options as NAME:key=value, or folders; "DATASET/MODEL" is for one data set only',
     ),
     "heads": _Form(
         dict, str, 'a table of paths, such as "DINOv2-L/14" = "PATH"', "classifiers of models that have none"
@@ -67,17 +69,17 @@ _FORMS = {
         dict,
         int,
         "a table of numbers, such as faithfulness = 500",
-        f"images per data set, where not {', '.join(f'{name} = {count}' for name, count in IMAGES.items())}; "
+        f"images per data set, if not {', '.join(f'{name} = {count}' for name, count in IMAGES.items())}; "
         'also "table 8" = N',
     ),
 }
 
 
 def read_settings(path: str | Path) -> PaperSettings:
-    """Settings from a TOML file; relative paths in it count from its folder.
+    """Settings from a TOML file; its relative paths are relative to the file's folder.
 
     Raises:
-        InputError: it cannot be read, or something in it is none of the settings.
+        InputError: the file cannot be read, or an entry is not one of the settings.
     """
     path = Path(path)
     try:
@@ -93,15 +95,15 @@ def read_settings(path: str | Path) -> PaperSettings:
 
 
 def write_settings(settings: PaperSettings, path: str | Path, missing: Iterable[Missing] = ()) -> None:
-    """Write settings as a TOML file that `read_settings` reads; relative paths become absolute ones.
+    """Write settings as a TOML file for `read_settings`; relative paths become absolute.
 
     Args:
-        settings: What to write.
-        path: Where.
-        missing: What is still to be filled in: comments in the file say so.
+        settings: The settings to write.
+        path: Path of the file.
+        missing: Entries still to be filled in, written as comments.
 
     Raises:
-        InputError: a path has characters that no text file holds, or a model's path has ":" in it.
+        InputError: a path has characters that a text file cannot contain, or a model's path contains ":".
     """
     path = Path(path)
     text = to_toml(placed(settings, Path.cwd()), missing)
@@ -109,13 +111,13 @@ def write_settings(settings: PaperSettings, path: str | Path, missing: Iterable[
         content = text.encode()
     except UnicodeEncodeError as error:
         line = next(line for line in text.splitlines() if error.object[error.start] in line)
-        raise InputError(f"{path} cannot be written: its line {line!r} has characters that are no text.") from None
+        raise InputError(f"{path} cannot be written: the line {line!r} has characters that are not text.") from None
     with atomic_path(path) as part:
         part.write_bytes(content)
 
 
 def placed(settings: PaperSettings, folder: Path) -> PaperSettings:
-    """The settings with relative paths taken from a folder."""
+    """The settings with relative paths resolved against a folder."""
     return replace(
         settings,
         data={name: _place_source(source, folder) for name, source in settings.data.items()},
@@ -130,12 +132,12 @@ def to_toml(settings: PaperSettings, missing: Iterable[Missing] = ()) -> str:
     missing = list(missing)
     lines = [
         "# A run of the paper profile of caap-lab: caap-lab bench --profile FILE --out FOLDER, with this file as FILE.",
-        "# Relative paths count from this file's folder. Options of the command line go over what stands here.",
+        "# Relative paths are relative to this file's folder. Options of the command line override these settings.",
     ]
     if missing:
         lines += [
-            '# Below "missing", replace what is in capitals and take the "#" in front of the line away, or add',
-            "# the name to `without`, which leaves the part out.",
+            '# In the line below "missing", replace the words in capitals and delete the "#" at its start, or add',
+            "# the name to `without` to omit the part.",
         ]
     lines.append("")
     for one in fields(settings):
@@ -163,7 +165,7 @@ def _rows(rows: Mapping[str, Any], missing: Iterable[Missing]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text for a comment, which may not hold control characters."""
+    """Text for a comment, without control characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -175,12 +177,12 @@ def _written(entry: Any) -> Any:
     except InputError:
         same = False
     if not same:
-        raise InputError(f"The model {entry.text!r} cannot be written as text: a path must not have ':' in it.")
+        raise InputError(f"The model {entry.text!r} cannot be written as text: a path must not contain ':'.")
     return entry.text
 
 
 def _quoted(value: Any) -> str:
-    """A value as TOML: JSON, which also has to escape the character 127."""
+    """A value as TOML: JSON, with the character 127 escaped as well."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
@@ -191,7 +193,7 @@ def _from_toml(content: Mapping[str, Any]) -> PaperSettings:
     for name, value in content.items():
         if name not in _FORMS:
             raise InputError(
-                f"there is no setting {name!r}.{nearest(name, list(_FORMS))} There are {', '.join(_FORMS)}."
+                f"there is no setting {name!r}.{nearest(name, list(_FORMS))} The settings are {', '.join(_FORMS)}."
             )
         _check_form(name, value)
     read: dict[str, Any] = {
@@ -208,7 +210,7 @@ def _from_toml(content: Mapping[str, Any]) -> PaperSettings:
 def _check_form(name: str, value: Any) -> None:
     form = _FORMS[name]
     if not _is(value, form.kind):
-        raise InputError(f"{name} is {value!r}, where {form.words} should be.")
+        raise InputError(f"{name} is {value!r}; it has to be {form.words}.")
     entries = value.items() if form.kind is dict else enumerate(value, start=1) if form.kind is list else ()
     for key, entry in entries:
         if not _is(entry, form.of) or entry == "":
@@ -225,10 +227,10 @@ def _model(name: str, text: str) -> Variant:
         spec = parse_variant(text)
     except InputError as error:
         raise InputError(f"models: {name}: {error}") from None
-    if spec.label != spec.text:  # it was read as LABEL=NAME
+    if spec.label != spec.text:  # read as LABEL=NAME
         raise InputError(
-            f"models: {name} is {text!r}, which is read as a name before '='. A path that has '=' in it starts with "
-            "'/' or './'; options are NAME:key=value."
+            f"models: {name} is {text!r}, in which the text before '=' is read as a name. "
+            "Start a path that contains '=' with '/' or './'; options are NAME:key=value."
         )
     return Variant(spec.name, spec.options, name)
 
@@ -237,14 +239,14 @@ def _model(name: str, text: str) -> Variant:
 
 
 def _place(path: Any, folder: Path) -> Any:
-    """A path from a folder; as it is, if it is absolute, begins with "~", or is no text."""
+    """A path resolved against a folder; unchanged if it is absolute, begins with "~", or is not a text."""
     if not isinstance(path, str) or path.startswith("~") or Path(path).is_absolute():
         return path
     return str(folder / path)
 
 
 def _place_source(source: str, folder: Path) -> str:
-    """A data set with its path, and those of its options, from a folder."""
+    """A data set with its path, and the paths in its options, resolved against a folder."""
     kind, _, place = source.partition(":")
     path, *options = re.split(r"(\?(?:labels|images)=)", place)
     placed_options = [_place(part, folder) if index % 2 else part for index, part in enumerate(options)]
@@ -252,7 +254,7 @@ def _place_source(source: str, folder: Path) -> str:
 
 
 def _place_model(spec: Variant, folder: Path) -> Variant:
-    """A model with the paths of its folder and of its files from a folder."""
+    """A model with the paths of its folder and its files resolved against a folder."""
     is_folder = ":" not in spec.name and names_folder(spec.name)  # the hub's names have a colon
     files: dict[str, Any] = {
         name: _place(spec.options[name], folder) for name in ("checkpoint", "head") if name in spec.options

@@ -82,7 +82,7 @@ def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(run_cost, "free_memory", lambda device: 10**6)
     assert measured(body, size.image_size) is None
     assert cli.main(["doctor", "--tables", "3"]) == 1
-    assert "ViT-B/16 is without a time: its weights do not fit into the free memory of cpu." in capsys.readouterr().out
+    assert "ViT-B/16 was not timed: its weights do not fit into the free memory of cpu." in capsys.readouterr().out
 
 
 # --- the report ---
@@ -144,7 +144,7 @@ def test_a_file_for_another_model_or_other_classes_is_not_here(imagenet: str, tm
     assert [part.unfit for part in report.weights] == [True, True, False, False]  # a misspelt option is no file
     told = [part.report for part in report.weights]
     assert "does not fit" in told[0] or "layer1" in told[0]
-    assert told[1].startswith("It has 10 classes, and ImageNet has 1,000. Give a model with its classes: --models")
+    assert told[1].startswith("It has 10 classes, and ImageNet has 1,000. Use a model with its classes: --models")
     assert "a model has no option 'image_sise'. Nearest: image_size" in told[2]
     assert not report.possible and not report.complete
     found = {spec.label: spec for spec in paper_plan(settings).studies[0].models}
@@ -206,7 +206,7 @@ def test_classifiers_are_parts_of_their_own(tmp_path: Path, large: list[str]) ->
         ("Food-101/ViT-B/16", False),
     ]
     assert report.classifiers[0].report == (
-        f"`caap-lab train vit_base_patch16_224.augreg2_in21k_ft_in1k --data {pet} --out FOLDER` makes it; --models "
+        f"`caap-lab train vit_base_patch16_224.augreg2_in21k_ft_in1k --data {pet} --out FOLDER` trains it; --models "
         '"Oxford-IIIT-Pet/ViT-B/16=FOLDER"'
     )
     assert "--data food101:PATH" in report.classifiers[1].report and not report.possible

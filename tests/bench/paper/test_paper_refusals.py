@@ -168,15 +168,15 @@ def test_what_is_missing_or_unfit(
 # --- names ---
 
 NAMES = {
-    "--models ViT-L16=x": "models: 'ViT-L16' is none of the paper's names. Nearest: ViT-L/16",
-    "--models Pets/ViT-B/16=x": "'Pets' in 'Pets/ViT-B/16' is none of the paper's data sets",
+    "--models ViT-L16=x": "models: 'ViT-L16' is not one of the paper's names. Nearest: ViT-L/16",
+    "--models Pets/ViT-B/16=x": "'Pets' in 'Pets/ViT-B/16' is not one of the paper's data sets",
     "--models ViT-L/16=vit_larg_patch16_224": "There is no model named 'vit_larg_patch16_224'",
-    "--head DINO-L/14=x": "heads: 'DINO-L/14' is none of the paper's names. Nearest: DINOv2-L/14",
-    "--image-list Imagenet=x": "image_lists: 'Imagenet' is none of the paper's names. Nearest: ImageNet-",
+    "--head DINO-L/14=x": "heads: 'DINO-L/14' is not one of the paper's names. Nearest: DINOv2-L/14",
+    "--image-list Imagenet=x": "image_lists: 'Imagenet' is not one of the paper's names. Nearest: ImageNet-",
     "--image-list ImageNet-1K=gone.txt": "gone.txt",
-    "--data imagenett:x": "'imagenett:x' is none of the paper's data sets",
-    "--methods CAPP": "methods: 'CAPP' is none of the paper's names. Nearest: CAAP",
-    "--without MDAA": "without: 'MDAA' is none of the paper's names. Nearest: MDA",
+    "--data imagenett:x": "'imagenett:x' is not one of the paper's data sets",
+    "--methods CAPP": "methods: 'CAPP' is not one of the paper's names. Nearest: CAAP",
+    "--without MDAA": "without: 'MDAA' is not one of the paper's names. Nearest: MDA",
     "--tables 16": "The paper has no table 16",
     "--images table16=3": "The paper has no table 16",
     "--protocol raise": "no protocol 'raise'",

@@ -95,32 +95,35 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, monkeypatch:
     "text, message",
     [
         ("tables = [1", "cannot be read as a TOML file of settings"),
-        ("table = [1]", r"there is no setting 'table'. Nearest: tables.* There are tables, methods"),
-        ("tables = 1", "tables is 1, where a list of numbers should be"),
+        ("table = [1]", r"there is no setting 'table'. Nearest: tables.* The settings are tables, methods"),
+        ("tables = 1", "tables is 1; it has to be a list of numbers"),
         ("tables = [true]", "tables: entry 1 is True; tables is a list of numbers"),
         ("tables = [16]", "The paper has no table 16"),
-        ("seed = true", "seed is True, where a whole number should be"),
+        ("seed = true", "seed is True; it has to be a whole number"),
         ("seed = -1", "seed is -1"),
         (
             "[data]\nImageNet-1k = 'imagenet:x'",
-            "data: 'ImageNet-1k' is none of .* names. Nearest: ImageNet-1K",
+            "data: 'ImageNet-1k' is not one of .* names. Nearest: ImageNet-1K",
         ),
-        ("[data]\nImageNet-1K = 'pet:x'", "data: ImageNet-1K is 'pet:x', where imagenet:PATH should be"),
+        ("[data]\nImageNet-1K = 'pet:x'", "data: ImageNet-1K is 'pet:x'; it has to be imagenet:PATH"),
         ("[data]\nImageNet-1K = ''", "data: ImageNet-1K is ''; data is a table of texts"),
-        ("[models]\n'ViT-B/16' = 'runs/a=b'", r"models: ViT-B/16 is 'runs/a=b', which is read as .*'\./'"),
+        (
+            "[models]\n'ViT-B/16' = 'runs/a=b'",
+            r"models: ViT-B/16 is 'runs/a=b', in which the text before '=' is .*'\./'",
+        ),
         ("[models]\n'ViT-B/16' = 3", "models: ViT-B/16 is 3; models is a table of texts"),
-        ("[models]\n'ViT-B16' = 'x'", "models: 'ViT-B16' is none of the paper's names. Nearest: ViT-B/16"),
-        ("[models]\n'Pets/ViT-B/16' = 'x'", "'Pets' in 'Pets/ViT-B/16' is none of the paper's data sets"),
-        ("[models]\n'Food-101/ViT-B' = 'x'", "models: 'ViT-B' is none of the paper's names. Nearest: ViT-B/16"),
-        ("[models]\n'Food-101/ViT-S/16' = 'x'", "the paper has no ViT-S/16 on Food-101; there it has ViT-B/16"),
-        ("[images]\n'tables 8' = 3", "images: 'tables 8' is no part of the paper. Nearest: table 8"),
+        ("[models]\n'ViT-B16' = 'x'", "models: 'ViT-B16' is not one of the paper's names. Nearest: ViT-B/16"),
+        ("[models]\n'Pets/ViT-B/16' = 'x'", "'Pets' in 'Pets/ViT-B/16' is not one of the paper's data sets"),
+        ("[models]\n'Food-101/ViT-B' = 'x'", "models: 'ViT-B' is not one of the paper's names. Nearest: ViT-B/16"),
+        ("[models]\n'Food-101/ViT-S/16' = 'x'", "the paper does not use ViT-S/16 on Food-101; it uses ViT-B/16"),
+        ("[images]\n'tables 8' = 3", "images: 'tables 8' is not a part of the paper. Nearest: table 8"),
         ("[images]\ntable16 = 3", "The paper has no table 16"),
         ("[images]\nfaithfulnes = 3", "Nearest: faithfulness"),
         ("[images]\ntable8 = 3\n'table 8' = 4", "images: table 8 is given twice"),
-        ("[images]\nfaithfulness = 0", "faithfulness has 0, where a number of images from 1 on"),
+        ("[images]\nfaithfulness = 0", "faithfulness is 0; it has to be a number of images"),
         ("precision = 'bf16'", "precision is 'bf16'; it can be float32, tf32, bfloat16, float16"),
         ("protocol = 'raise'", "no protocol 'raise'"),
-        ("without = ['CAP']", "without: 'CAP' is none of the paper's names. Nearest: CAAP"),
+        ("without = ['CAP']", "without: 'CAP' is not one of the paper's names. Nearest: CAAP"),
     ],
     ids=range(24),
 )
@@ -134,9 +137,9 @@ def test_errors_name_the_file_the_entry_and_what_is_expected(text: str, message:
 
 def test_what_no_file_can_hold_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "paper.toml"
-    with pytest.raises(cl.InputError, match="characters that are no text"):
+    with pytest.raises(cl.InputError, match="characters that are not text"):
         write_settings(given_settings(data=["imagenet:/a\udcff"]), path)
-    with pytest.raises(cl.InputError, match="a path must not have ':' in it"):
+    with pytest.raises(cl.InputError, match="a path must not contain ':'"):
         write_settings(PaperSettings(models={"ViT-B/16": Variant("/a:b", {}, "ViT-B/16")}), path)
     assert not path.exists()
 
@@ -177,16 +180,16 @@ def test_options_go_over_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"data": ["imagenet:a", "imagenet:b"]}, "there are two imagenet:PATH"),
-        ({"data": ["imagnet:a"]}, "none of the paper's data sets.* Nearest: imagenet"),
+        ({"data": ["imagenet:a", "imagenet:b"]}, "imagenet:PATH is given twice"),
+        ({"data": ["imagnet:a"]}, "not one of the paper's data sets.* Nearest: imagenet"),
         ({"models": ["ViT-B/16=a", "ViT-B/16=b"]}, "models: ViT-B/16 is given 2 times"),
-        ({"models": ["vit_base_patch16_224"]}, "models: 'vit_base_patch16_224' is none of the paper's names"),
+        ({"models": ["vit_base_patch16_224"]}, "models: 'vit_base_patch16_224' is not one of the paper's names"),
         ({"head": ["DINOv2-L/14=a", "DINOv2-L/14=b"]}, "--head: DINOv2-L/14 is given twice"),
-        ({"head": ["DINOv2-X/14=a"]}, "heads: 'DINOv2-X/14' is none of the paper's names. Nearest: DINOv2-"),
+        ({"head": ["DINOv2-X/14=a"]}, "heads: 'DINOv2-X/14' is not one of the paper's names. Nearest: DINOv2-"),
         ({"head": ["=a"]}, "--head =a has to be NAME=PATH"),
-        ({"image_list": ["imagenet=a"]}, "image_lists: 'imagenet' is none of the paper's names. Nearest: ImageNet"),
-        ({"methods": ["MDAA"]}, "methods: 'MDAA' is none of the paper's names. Nearest: MDA"),
-        ({"images": ["tables 8=3"]}, "images: 'tables 8' is no part of the paper. Nearest: table 8"),
+        ({"image_list": ["imagenet=a"]}, "image_lists: 'imagenet' is not one of the paper's names. Nearest: ImageNet"),
+        ({"methods": ["MDAA"]}, "methods: 'MDAA' is not one of the paper's names. Nearest: MDA"),
+        ({"images": ["tables 8=3"]}, "images: 'tables 8' is not a part of the paper. Nearest: table 8"),
         ({"images": ["table8=3", "table 8=3"]}, "images: table 8 is given twice"),
         ({"images": ["many"]}, "--images many has to be a number"),
     ],

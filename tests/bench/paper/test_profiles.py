@@ -81,9 +81,9 @@ def test_all_that_is_missing_is_named_at_once(sources: dict[str, str], tmp_path:
     assert told[3].startswith("ImageNet-Hard: There is no folder /gone")
     assert told[2] == "Oxford-IIIT-Pet has 2 images, and 500 are due: --images 2 if that is meant."
     assert told[4].startswith("DINOv2-L/14 needs DINOv2's linear head") and "--without DINOv2-L/14" in told[4]
-    train = f"`caap-lab train {MODELS['ViT-B/16']} --data {sources['Oxford-IIIT-Pet']} --out FOLDER` makes one"
+    train = f"`caap-lab train {MODELS['ViT-B/16']} --data {sources['Oxford-IIIT-Pet']} --out FOLDER` trains one"
     assert '--models "Oxford-IIIT-Pet/ViT-B/16=FOLDER"' in told[5] and train in told[5]
-    assert "--without Oxford-IIIT-Pet leaves the data set out" in told[5]
+    assert "--without Oxford-IIIT-Pet omits the data set" in told[5]
 
 
 def test_what_is_missing_is_named_alone_if_it_is_all(sources: dict[str, str]) -> None:
@@ -93,9 +93,9 @@ def test_what_is_missing_is_named_alone_if_it_is_all(sources: dict[str, str]) ->
         plan_of(sources, "ImageNet-1K", tables=[1])
     with pytest.raises(cl.InputError, match=r"^For tables 1, 2, .* there is no ImageNet-1K \(--data imagenet:PATH\)"):
         paper_plan(PaperSettings())
-    with pytest.raises(cl.InputError, match="all data sets, models or methods of the chosen tables are left out"):
+    with pytest.raises(cl.InputError, match="all data sets, models or methods of the chosen tables are omitted"):
         plan_of(sources, "ImageNet-1K", tables=[14], methods=["MDA"])
-    with pytest.raises(cl.InputError, match="For table 14 all data sets are left out"):
+    with pytest.raises(cl.InputError, match="For table 14 all data sets are omitted"):
         plan_of(sources, "ImageNet-1K", tables=[14], without=["ImageNet-1K"])
 
 
@@ -143,7 +143,7 @@ def test_the_demo_profile_leaves_out_by_the_papers_names() -> None:
     usual = demo_plan(2, [1, 14])
     assert {trial.key for trial in plan.trials} < {trial.key for trial in usual.trials}
     assert not any("Left out" in note for note in usual.notes)
-    with pytest.raises(cl.InputError, match=r"methods: 'CAPA' is none of the paper's names\. Nearest: CAAP"):
+    with pytest.raises(cl.InputError, match=r"methods: 'CAPA' is not one of the paper's names\. Nearest: CAAP"):
         demo_plan(2, methods=["CAPA"])
     with pytest.raises(cl.InputError, match="Nothing is left to compute"):
         demo_plan(2, [14], methods=["MDA"])
