@@ -147,7 +147,7 @@ class BenchmarkResult:
 
         Raises:
             InputError: trials of one model were computed with different weights, as after parts of two runs were
-            merged.
+                merged.
         """
         from caap_lab.tables.frame import Frame
 

@@ -92,7 +92,7 @@ def caap_by_head(
             CAAP map with the default cutoff.
         neighbourhood: S_i, as in `cl.caap`.
         blank: The blank image, as in `cl.caap`; blanks that consist of activations cannot be used because the model
-        runs on it.
+            runs on it.
         seed: Seed of the noise blanks.
         batch_size: Rows run at once: runs times images.
         progress: Show a progress bar over runs.

@@ -65,7 +65,7 @@ def trace(
         layers: Layers of the axis; None for all.
         heads: Heads of the axis by="head"; otherwise the heads that are patched. None for all.
         tokens: Tokens of the axis by="token"; otherwise the tokens that are patched, as `Patch` accepts them. None for
-        all.
+            all.
         masks: For by="region", for each pair a bool mask [H, W] of an object at the resolution of the model's input, or
             a list or dict of them (the same objects in all pairs). A patch belongs to the object that covers most of
             it, at least half; the others are "rest", and class, distillation and register tokens are "prefix tokens".

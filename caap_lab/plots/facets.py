@@ -32,7 +32,7 @@ def plot_facets(
     Args:
         frame: The table.
         draw: Function that draws a part, called as `draw(part, ax=ax, legend=False)`, such as a `partial` of
-        `plot_lines`.
+            `plot_lines`.
         column: Column whose levels are panels next to each other.
         row: Column whose levels are rows of panels.
         wrap: Panels in a row, without `row`; by default all.

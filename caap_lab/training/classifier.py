@@ -105,7 +105,7 @@ def train_classifier(
         batch_size: Number of photos that run at once; a step of "full" is one batch.
         device: Device of the model, such as "cuda".
         workers: Processes that read photos; by default none if the model runs on the CPU, otherwise one per core, at
-        most 16.
+            most 16.
         seed: Seed of the choice of held-out photos, and of the order and the crops of "full".
         progress: Show progress bars.
 

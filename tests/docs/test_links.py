@@ -22,6 +22,12 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("path", (*PAGES, ROOT / "CHANGELOG.md", *NOTEBOOKS), ids=lambda path: path.name)
+def test_pages_name_no_table_that_the_site_has_only_inside_a_page(path: Path) -> None:
+    shown = re.sub(r"(?m)^\[Table\]\(tables/\w+\.md\)$", "", path.read_text(encoding="utf-8"))
+    assert not re.findall(r"\]\([^)\s]*tables/\w+\.md", shown)
+
+
 def test_pages_that_the_package_names_are_there() -> None:
     for path in (ROOT / "caap_lab").rglob("*.py"):
         for name in re.findall(r"\bdocs/[\w/]+\.md", path.read_text(encoding="utf-8")):
