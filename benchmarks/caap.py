@@ -2,9 +2,9 @@
 
 For ViT-tiny, -small and -base (random weights: cost does not depend on them), with the default cutoff: maps and their
 approximations, sweeps over all cutoffs, four images at once, one forward per patch, where the time goes, and the
-machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``; there the time
-that the GPU works tells where the rest goes. Each model runs in a process of its own. A time in forwards is the median
-of ratios, each to forward passes just before and after it, as a machine may change its pace.
+machine's matrix rate. On a GPU: ``--device cuda --dtype bfloat16 --models ViT-large/16 DINOv2-g/14``; there, the time
+for which the GPU works shows where the rest goes. Each model runs in a separate process. A time in forwards is the
+median of ratios, each to forward passes just before and after it, because a machine's speed may drift.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def build(name: str, device: str = "cpu") -> HookedViT:
 def _ratio(
     call: Callable[[], Any], forward: Callable[[], Any], repeats: int, seconds: list[float]
 ) -> tuple[float, float]:
-    """Median of a call's time in forwards, and of its seconds; the forwards' seconds are added to `seconds`."""
+    """Medians of a call's time in forwards and in seconds; the forwards' seconds are added to `seconds`."""
     call()
     ratios, times = [], []
     for _ in range(repeats):
@@ -107,7 +107,7 @@ def _ratio(
 
 
 def _naive(model: HookedViT, image: torch.Tensor, embeddings: torch.Tensor) -> float:
-    """Seconds of one patched forward pass per patch."""
+    """Seconds that one patched forward pass per patch takes."""
     source = model.record(image, "resid_pre", layers=range(cutoff_blocks(None, model.n_layers)), progress=False)
     start = Patch("resid_pre", [0], source=embeddings)
     began = time.perf_counter()
@@ -121,7 +121,7 @@ def _naive(model: HookedViT, image: torch.Tensor, embeddings: torch.Tensor) -> f
 
 
 def start_times(repeats: int = 7) -> dict[str, float]:
-    """Seconds until an import, or the command line's help, is done; medians."""
+    """Median seconds that an import, or the command line's help, takes."""
     program = Path(sys.executable).with_name("caap-lab")
     commands = {
         "import numpy": [sys.executable, "-c", "import numpy"],
@@ -179,7 +179,7 @@ def shares_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def start_table() -> str:
-    """Markdown: start times, and the bound that the help keeps."""
+    """Markdown: start times, and whether the help stays within its bound."""
     found = start_times()
     bound = 1.5 * found["import numpy"] + 0.3
     lines = ["| what | seconds |", "|---|---|", *(f"| `{what}` | {took:.2f} |" for what, took in found.items())]
@@ -197,15 +197,15 @@ def _sweep_call(model: HookedViT, image: torch.Tensor, options: dict[str, Any]) 
 
 
 def main() -> None:
-    """Measure, print, and keep the tables."""
+    """Measure, print and save the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks.caap", description=__doc__)
     parser.add_argument("--models", nargs="+", default=SMALL, choices=list(MODELS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--no-naive", action="store_true", help="leave out one forward per patch, which takes minutes")
-    parser.add_argument("--out", type=Path, help="also write the tables beside this Markdown file")
+    parser.add_argument("--no-naive", action="store_true", help="skip one forward per patch, which takes minutes")
+    parser.add_argument("--out", type=Path, help="also write the tables to this Markdown file and others next to it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = {}

@@ -1,4 +1,4 @@
-"""What is measured besides time: operations, the machine's matrix rate, a GPU's work, memory, where the time goes."""
+"""Measurements besides time: operations, the machine's matrix rate, a GPU's work, memory, and where the time goes."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from caap_lab.models.vit import HookedViT
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds of a call, until a GPU has done its part too."""
+    """Seconds that a call takes, including its work on a GPU."""
     _settle()
     began = time.perf_counter()
     call()
@@ -28,11 +28,11 @@ def _settle() -> None:
 
 
 def operations(model: HookedViT, call: Callable[[], Any]) -> float:
-    """Floating-point operations of a call's matrix products, by torch's counter."""
+    """Floating-point operations of a call's matrix products, counted by torch."""
     attentions = [cast(Any, model.block(layer)).attn for layer in range(model.spec.n_layers)]
     fused = [attention.fused_attn for attention in attentions]
     for attention in attentions:
-        attention.fused_attn = False  # torch's counter does not know the fused one on CPU
+        attention.fused_attn = False  # torch's counter does not know fused attention on a CPU
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             call()
@@ -43,9 +43,9 @@ def operations(model: HookedViT, call: Callable[[], Any]) -> float:
 
 
 def matrix_rate(model: HookedViT, rows: int, repeats: int = 9) -> float:
-    """Operations a second of one matrix product as a model's MLP has it: rows x width times width x 4 width."""
+    """Operations per second of one matrix product as in a model's MLP: rows x width times width x 4 width."""
     width = model.spec.d_model
-    # One product takes a GPU less time than starting it and waiting for it.
+    # One product takes a GPU less time than it takes to start it and wait for it.
     products = 1 if model.device.type == "cpu" else 100
     left, right = (
         torch.randn(*size, device=model.device).to(model.dtype) for size in ((rows, width), (width, 4 * width))
@@ -61,7 +61,7 @@ def matrix_rate(model: HookedViT, rows: int, repeats: int = 9) -> float:
 
 
 def busy_seconds(call: Callable[[], Any]) -> float:
-    """Seconds that a GPU works in a call; the rest of the call's time it waits for the processor."""
+    """Seconds of a call in which a GPU works; in the rest it waits for the processor."""
     _settle()
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiled:
         call()
@@ -71,7 +71,7 @@ def busy_seconds(call: Callable[[], Any]) -> float:
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """Most bytes that a call holds at once on the CPU, above those that were there before it."""
+    """Most bytes that a call holds at once on the CPU, beyond those held before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
@@ -89,13 +89,13 @@ KINDS = {
     "softmax": ("_softmax",),
     "moving rows": ("index_select", "index", "copy_", "cat", "gather", "scatter_", "repeat", "index_copy_", "fill_"),
     "activation, norms, sums": ("gelu", "native_layer_norm", "add", "add_", "mul", "sub", "div", "exp", "sum"),
-    "looking whether weights changed": ("linalg_vector_norm",),
+    "checking whether weights changed": ("linalg_vector_norm",),
 }
-"""Kinds of work and torch's operations; what is in none of them is "all else"."""
+"""Kinds of work and their operations in torch; all others are "all else"."""
 
 
 def shares(call: Callable[[], Any]) -> dict[str, float]:
-    """Share of a call's processor time that each kind of work takes."""
+    """Fraction of a call's processor time that each kind of work takes."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         call()
     times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}

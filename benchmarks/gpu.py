@@ -1,9 +1,9 @@
 """Forwards, maps and curves per second on a GPU: ``python -m benchmarks.gpu --out docs/tables/gpu.md`` (`make gpu`).
 
-For ViT-B/16, ViT-L/16 and DINOv2-g/14 with random weights: plain forward passes at the batch size that gives most of
-them, exact maps of many images and of one, insertion and deletion curves, one forward per patch, and the peers that are
-installed: Score-CAM of pytorch-grad-cam and FeatureAblation of captum, each beside our own. All in forwards of the same
-model, whose time is taken just before and after each, and as a share of what the device reaches in one large matrix
+For ViT-B/16, ViT-L/16 and DINOv2-g/14 with random weights: plain forward passes at the batch size that gives most
+forwards per second, exact maps of many images and of one, insertion and deletion curves, one forward per patch, and the
+installed peers: Score-CAM of pytorch-grad-cam and FeatureAblation of captum, each next to our own. Times are in
+forwards of the same model, timed just before and after each, and as a fraction of the device's rate in one large matrix
 product. ``--device cpu --models small`` runs the same with a small model.
 """
 
@@ -44,31 +44,31 @@ GIB = 2**30
 
 @dataclass
 class Row:
-    """A line of the table."""
+    """One row of the table."""
 
     what: str
     each: float
-    """Seconds of one."""
+    """Seconds for one."""
     forwards: float
     """The same in forward passes of one image."""
     counted: float | None = None
     """Operations of matrix products, in forward passes."""
     share: float | None = None
-    """Of the matrix rate."""
+    """Fraction of the matrix rate."""
     memory: int | None = None
-    """Most bytes at once besides the model."""
+    """Most bytes held at once besides the model."""
     noted: str = ""
 
 
 @dataclass
 class Measured:
-    """One model's lines."""
+    """The rows of one model."""
 
     name: str
     rows: list[Row] = field(default_factory=list)
 
     def table(self) -> list[str]:
-        """Its lines in Markdown."""
+        """The rows in Markdown."""
         lines = []
         for row in self.rows:
             cells = [
@@ -88,15 +88,15 @@ HEADER = ("model", "what", "per second", "in forwards, timed", "counted", "of th
 
 
 def measure(name: str, device: str, dtype: str, repeats: int, rate: float, limits: tuple[int, ...] = ()) -> Measured:
-    """All of one model.
+    """All measurements of one model.
 
     Args:
         name: One of `MODELS`.
-        device: Where it runs.
+        device: Device on which it runs.
         dtype: Number format of its weights.
-        repeats: Times that each is measured; medians are kept.
-        rate: Operations a second of a large matrix product in this format.
-        limits: Batch sizes of forward passes, in the place of `FORWARD_BATCHES`; maps take up to the largest.
+        repeats: How often each is measured; medians are reported.
+        rate: Operations per second of a large matrix product in this format.
+        limits: Batch sizes of forward passes instead of `FORWARD_BATCHES`; maps use at most the largest.
     """
     model = build(name, device, dtype)
     forward_batches = limits or FORWARD_BATCHES
@@ -117,7 +117,7 @@ def measure(name: str, device: str, dtype: str, repeats: int, rate: float, limit
     )
 
     def compared(call: Callable[[], Any], count: int, repeats: int = repeats) -> tuple[float, float]:
-        """Seconds of one of `count`, and the same in forwards, timed in turns with forward passes."""
+        """Seconds for one of `count`, and the same in forwards, timed alternately with forward passes."""
         call()
         taken, ratios = [], []
         for _ in range(repeats):
@@ -168,7 +168,7 @@ def measure(name: str, device: str, dtype: str, repeats: int, rate: float, limit
 
 
 def build(name: str, device: str, dtype: str) -> cl.HookedViT:
-    """A model with random weights, drawn on the device."""
+    """A model with random weights drawn on the device."""
     torch.manual_seed(0)
     with torch.device(device):
         vit = timm.create_model(**MODELS[name], pretrained=False)
@@ -176,7 +176,7 @@ def build(name: str, device: str, dtype: str) -> cl.HookedViT:
 
 
 def peers(model: cl.HookedViT, image: Tensor, batch: int) -> Iterable[tuple[str, Callable[[], Any], float | None]]:
-    """Other libraries' methods that are installed, each behind our own, and the forward passes that they take."""
+    """Methods of other installed libraries, each after our own, and the forward passes that they take."""
     vit: Any = model.vit
     grid, width, n_patches = model.grid, model.spec.d_model, model.spec.n_patches
     yield "Score-CAM, ours", lambda: cl.attribute(model, image, "score_cam", 0, batch_size=batch), width + 1
@@ -188,7 +188,7 @@ def peers(model: cl.HookedViT, image: Tensor, batch: int) -> Iterable[tuple[str,
             return tokens[:, model.spec.n_prefix :].transpose(1, 2).unflatten(2, grid).float()
 
         class Wide(nn.Module):
-            """Scores in float32, which grad-cam turns into arrays of NumPy."""
+            """Scores in float32, because grad-cam turns them into NumPy arrays."""
 
             def __init__(self) -> None:
                 super().__init__()
@@ -221,7 +221,7 @@ def peers(model: cl.HookedViT, image: Tensor, batch: int) -> Iterable[tuple[str,
 
 
 def matrix_rate(device: str, dtype: str, repeats: int = 5) -> float:
-    """Operations a second of one product of square matrices, large enough that the device has nothing to wait for."""
+    """Operations per second of one product of square matrices, large enough to keep the device busy."""
     size = LARGEST_PRODUCT.get(device, 4096)
     left, right = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
     products = 1 if device == "cpu" else 10
@@ -240,7 +240,7 @@ def _median(call: Callable[[], Any], repeats: int) -> float:
 
 
 def _peak(call: Callable[[], Any], device: str) -> int | None:
-    """Most bytes that a call holds at once on a GPU, above those that were there before it."""
+    """Most bytes that a call holds at once on a GPU, beyond those held before it."""
     if device == "cpu":
         return None
     before = torch.cuda.memory_allocated()
@@ -278,7 +278,7 @@ def report(found: list[Measured], device: str, dtype: str, repeats: int, rate: f
 
 
 def main() -> None:
-    """Measure, print, and keep the table."""
+    """Measure, print and save the table."""
     parser = argparse.ArgumentParser("python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["ViT-B/16", "ViT-L/16", "DINOv2-g/14"], choices=list(MODELS))
     parser.add_argument("--device", default="cuda")

@@ -1,4 +1,4 @@
-"""What a number was measured on."""
+"""The machine on which a number was measured."""
 
 import platform
 from pathlib import Path
@@ -10,7 +10,7 @@ from caap_lab._version import __version__
 
 
 def describe(device: str = "cpu") -> str:
-    """Processor, GPU if it is the device, threads, versions, in one line."""
+    """Processor, GPU (if it is the device), threads and versions, in one line."""
     processor = platform.processor() or platform.machine()
     about = Path("/proc/cpuinfo")
     if about.exists():

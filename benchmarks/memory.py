@@ -1,7 +1,7 @@
-"""What a bound on memory costs, and whether it holds: ``python -m benchmarks.memory --out docs/tables/memory.md``.
+"""The cost of a limit on memory, and whether it holds: ``python -m benchmarks.memory --out docs/tables/memory.md``.
 
-Several images in one call, with bounds and without one. A time without a bound is the mean of one just before and one
-just after, as a machine may change its pace.
+Several images in one call, with limits and without one. The time without a limit is the mean of one run just before and
+one just after, because a machine's speed may drift.
 """
 
 import argparse
@@ -23,7 +23,7 @@ IMAGES = 4
 
 
 def measure(name: str, repeats: int) -> list[tuple[float, int, float]]:
-    """Bounds, bytes held at the peak, and the median of the time over that without a bound."""
+    """Limits, bytes held at the peak, and the median of the time relative to that without a limit."""
     torch.manual_seed(0)
     model = build(name)
     images = torch.randn(IMAGES, 3, *model.spec.image_size)
@@ -46,19 +46,19 @@ def measure(name: str, repeats: int) -> list[tuple[float, int, float]]:
 
 
 def main() -> None:
-    """Measure, print, and keep the table."""
+    """Measure, print and save the table."""
     parser = argparse.ArgumentParser("python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--models", nargs="+", default=SMALL, choices=SMALL)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
-    lines = ["| model | `max_memory` | held at the peak | time, without a bound = 1 |", "|---|---|---|---|"]
+    lines = ["| model | `max_memory` | held at the peak | time, without a limit = 1 |", "|---|---|---|---|"]
     for name in arguments.models:
         for bound, held, ratio in measure(name, arguments.repeats):
             lines.append(f"| {name} | {bound * 1024:.0f} MiB | {held / 2**20:.0f} MiB | {ratio:.2f} |")
     text = "\n".join(lines) + (
-        f"\n\n{IMAGES} images in one call, medians of {arguments.repeats}; held above the model and the blank's run, "
-        f"by torch's allocator. {describe()}.\n"
+        f"\n\n{IMAGES} images in one call, medians of {arguments.repeats}; held beyond the model and the blank's run, "
+        f"as counted by torch's allocator. {describe()}.\n"
     )
     print(text)
     if arguments.out:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.metrics --out docs/tables/metrics_speed.md
 
-Prints Markdown. A map's two curves have the RISE protocol's 224 steps each, the default. Plain passes and evaluation
-alternate in one run; figures are medians over the repeats. Weights are random where the model is not a bundled one:
-they do not change the time.
+Prints Markdown. Each of a map's two curves has the 224 steps of the default protocol, RISE. Plain passes and evaluation
+alternate in one run; numbers are medians over the repeats. Weights are random unless the model is bundled: they do not
+change the time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from caap_lab.models.load import bundled_models
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.metrics", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["demo", "vit_tiny_patch16_224"])
     parser.add_argument("--batch-size", type=int, default=32, help="default %(default)s")
@@ -32,7 +32,7 @@ def main() -> None:
     lines = [
         f"{describe()}; fp32, RISE protocol (224 steps), batches of {args.batch_size}, medians of {args.repeats}.",
         "",
-        "| model | plain, images a second | evaluation, images a second | share |",
+        "| model | plain, images per second | evaluation, images per second | ratio |",
         "|---|---|---|---|",
     ]
     for name in args.models:
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def load(name: str) -> HookedModel:
-    """A bundled model, or timm's with random weights."""
+    """A bundled model, or timm's model with random weights."""
     if name in bundled_models():
         return cl.load_model(name)
     import timm

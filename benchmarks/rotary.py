@@ -1,8 +1,8 @@
-"""What rotary positions cost in a CAAP map: ``python -m benchmarks.rotary --out docs/tables/rotary_cost.md``.
+"""The cost of rotary positions in a CAAP map: ``python -m benchmarks.rotary --out docs/tables/rotary_cost.md``.
 
-Each model's map, with the default cutoff, beside that of the same model built without them (and with added positions
-instead), in one process, taking turns. Random weights: cost does not depend on them. Times are the processor's, for one
-thread, of the fastest of several maps: what else runs on a machine can only make one slower.
+The map of each model, with the default cutoff, and that of the same model built without them (with added positions
+instead), alternately in one process. Random weights: cost does not depend on them. Times are processor times of one
+thread, for the fastest of several maps: other work on the machine can only make a map slower.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MODELS: dict[str, str] = {
     "ViT-S/16, rotary, mixed": "vit_small_patch16_rope_mixed_224",
     "DINOv3 ViT-B/16": "vit_base_patch16_dinov3",
 }
-"""timm's names; mixed: each block and head has angles of its own."""
+"""Names in timm; mixed: each block and head has its own angles."""
 
 
 def build(name: str, **switches: Any) -> HookedViT:
@@ -39,7 +39,7 @@ def measure(name: str, repeats: int) -> tuple[float, float, float, float]:
     """Processor seconds of a map with and without rotary positions, their ratio, and that of counted operations."""
     models = [build(name), build(name, use_rot_pos_emb=False, use_abs_pos_emb=True)]
     image = torch.randn(1, 3, 224, 224)
-    counted = [operations(model, partial(caap, model, image)) for model in models]  # which also keeps the blanks' runs
+    counted = [operations(model, partial(caap, model, image)) for model in models]  # which also caches the blanks' runs
     times: list[list[float]] = [[], []]
     for turn in range(repeats):
         for which in (0, 1) if turn % 2 else (1, 0):
@@ -51,7 +51,7 @@ def measure(name: str, repeats: int) -> tuple[float, float, float, float]:
 
 
 def main() -> None:
-    """Measure, print, and keep the table."""
+    """Measure, print and save the table."""
     parser = argparse.ArgumentParser("python -m benchmarks.rotary", description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--repeats", type=int, default=15)

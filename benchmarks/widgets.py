@@ -1,10 +1,10 @@
-"""From a slider's move to the picture on the screen, in a real JupyterLab in a real Chromium.
+"""Time from a slider's move to the picture on the screen, in a real JupyterLab in a real Chromium.
 
     python -m benchmarks.widgets [--models vit_tiny_patch16_224 vit_base_patch16_224] [--repeats 7] [--out FILE]
 
 Weights are random: time does not depend on them. "known" is a cutoff whose map was computed before; "new" is a blank
-that was never used, from the choice in the menu to its first map. All other maps wait in the queue meanwhile. "Hover"
-is the time in which a board of nine maps of 24 x 24 patches follows the pointer, in a window of 1920 pixels.
+never used before, from the choice in the menu to its first map; all other maps wait in the queue meanwhile. "Hover" is
+the time in which a board of nine maps of 24 x 24 patches follows the pointer, in a window of 1920 pixels.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tests' JupyterLab and browser
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # JupyterLab and browser of the tests
 
 CELL = """
 import caap_lab as cl
@@ -82,7 +82,7 @@ WATCH = """async ([act, blank]) => {
 
 
 def main() -> None:
-    """Print a table of milliseconds."""
+    """Print and save a table of milliseconds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["vit_tiny_patch16_224", "vit_base_patch16_224"])
     parser.add_argument("--repeats", type=int, default=7)
@@ -92,7 +92,7 @@ def main() -> None:
     from benchmarks.machine import describe
 
     lines = [
-        "| Model | known, median ms | known, worst ms | new, median ms | the same map alone, ms |",
+        "| Model | known, median ms | known, worst ms | new, median ms | computing the map, ms |",
         "|---|---|---|---|---|",
     ]
     for name in chosen.models:
@@ -107,7 +107,7 @@ def main() -> None:
     )
     hover = measure_hover()
     typical, worst = statistics.median(hover), max(hover)
-    moves = f"Hover over nine maps: {typical:.1f} ms in the median of {len(hover)} moves, at worst {worst:.1f} ms."
+    moves = f"Hover over nine maps: median of {len(hover)} moves {typical:.1f} ms, worst {worst:.1f} ms."
     text = "\n".join([*lines, "", about, "", moves, ""])
     print(text)
     if chosen.out:
@@ -136,7 +136,7 @@ def opened(cell: str) -> Iterator[Any]:
 
 
 def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
-    """Milliseconds to known maps and to new ones, and of the computation alone."""
+    """Milliseconds to known maps and to new ones, and for the computation only."""
     with opened(CELL.format(name=name)) as lab:
         lab.wait_for("len(w._here.maps) > w.model.n_layers", True)
         lab.value("w.worker.replace_jobs([])")
@@ -145,8 +145,8 @@ def measure(name: str, repeats: int) -> tuple[list[float], list[float], float]:
         known = []
         for place in range(repeats):
             known.append(lab.page.evaluate(WATCH, ["slider", "ArrowLeft" if place % 2 else "ArrowRight"]))
-            lab.value("w.worker.replace_jobs([])")  # else curves are computed meanwhile
-            lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn anew
+            lab.value("w.worker.replace_jobs([])")  # otherwise curves are computed meanwhile
+            lab.page.wait_for_timeout(1500)  # the picture in the notebook is drawn again
         new = []
         for blank in range(1, 6):
             new.append(lab.page.evaluate(WATCH, ["blank", blank]))

@@ -1,4 +1,4 @@
-"""Small pictures of drawn figures for README.md: of figures 11 to 40 only the first.
+"""Small pictures of drawn figures for README.md; of figures 11 to 40, only the first.
 
     python figures/_pictures.py runs/figures docs/images/figures
 
@@ -13,7 +13,7 @@ from PIL import Image
 from caap_lab.bench.figures.scripts import GALLERY, SHEETS, figure_names
 
 WIDTH = 1000
-"""Of the pictures, in pixels at most."""
+"""Width of the pictures in pixels, at most."""
 
 
 def main(drawn: Path, out: Path) -> None:

@@ -35,7 +35,7 @@ def draw(data: FigureData) -> FigureResult:
     height, width = image.shape[:2]
     rows, columns = m.grid
     row, column = m.rank()[0]
-    # The default neighbourhood: the patch and the eight around it, as far as they lie in the image.
+    # The default neighbourhood: the patch and the eight around it, as far as they are in the image.
     top, left = max(row - 1, 0), max(column - 1, 0)
     bottom, right = min(row + 1, rows - 1), min(column + 1, columns - 1)
     block = (
@@ -47,7 +47,7 @@ def draw(data: FigureData) -> FigureResult:
     patched[block] = image[block]
 
     figure = new_figure(PAGE, _HEIGHT)
-    blank_ax, source_ax, patched_ax, map_ax = figure.subplots(1, 4)  # what the arrow joins stands side by side
+    blank_ax, source_ax, patched_ax, map_ax = figure.subplots(1, 4)  # what the arrow joins is side by side
     _picture(blank_ax, white, m.grid, "blank", "its run is the context")
     last = m.settings["cutoff"] - 1
     blocks = f"blocks 0 to {last}" if last else "block 0"
@@ -73,7 +73,7 @@ def draw(data: FigureData) -> FigureResult:
 
 
 def _picture(ax: Axes, pixels: np.ndarray, grid: tuple[int, int], title: str, below: str) -> None:
-    """A picture with thin lines between its patches."""
+    """Draw a picture with thin lines between its patches."""
     ax.imshow(pixels, interpolation="nearest")
     ax.set_title(for_plot(title))
     ax.set_xlabel(for_plot(below), fontsize=8)

@@ -2,8 +2,8 @@
 
     python figures/fig02.py --profile demo --out runs/figures
 
-The image is the first one of table 1, or that of `--photos`. What is explained is each model's own prediction, as in
-table 1, or `--target`. Every map has its own range of colours.
+The image is the first one of table 1, or that of `--photos`. The explained class is each model's own prediction, as in
+table 1, or `--target`. Each map has its own colour range.
 """
 
 import sys

@@ -3,7 +3,7 @@
     python figures/fig03.py --profile demo --out runs/figures
 
 The image is the first one of table 2's data set with masks of two classes that the model knows, or that of `--photos`;
-the model is the table's CLIP. Images of table 2 are looked at first, then the others of its data set.
+the model is the table's CLIP. Images of table 2 are searched first, then the others of its data set.
 """
 
 import sys
@@ -28,10 +28,10 @@ NEEDS = (Need(2, "maps", models=("CLIP-L/14",), explained="each of two classes t
 
 
 def check(data: FigureData) -> None:
-    """Refuse a data set without any photo of several classes, before anything is drawn.
+    """Raise InputError if no photo of the data set has several classes, before anything is drawn.
 
     Raises:
-        InputError: says how many photos were looked at.
+        InputError: there is no such photo; the message says how many were searched.
     """
     _photo_of_two_classes(data)
 
@@ -48,7 +48,7 @@ def _model(study: Study) -> Variant:
 
 
 def _photo_of_two_classes(data: FigureData) -> tuple[str, list[int]]:
-    """The first photo with two classes, and these; looked for once, as the masks of a whole data set take minutes."""
+    """The first photo with two classes, and these; searched once, because reading a data set's masks takes minutes."""
     study = data.study(2)
     key = (study.data, _model(study).text, data.options)
     if key not in _FOUND:
@@ -70,14 +70,14 @@ def _look_for_two_classes(data: FigureData, study: Study) -> tuple[str, list[int
     photos = "photo" if looked == 1 else "photos"
     chosen = " that --photos names" if photo_names(images, data.options.photos) else ""
     raise cl.InputError(
-        f"Figure 3 explains two classes of one photo, and no photo has masks of two classes that {_model(study).label} "
-        f"knows: looked at {looked} {photos}{chosen} of {images.source}. Name one that has with --photos, or leave "
-        "fig03 out."
+        f"Figure 3 explains two classes of one photo, but no photo has masks of two classes that {_model(study).label} "
+        f"knows: searched {looked} {photos}{chosen} of {images.source}. Name a photo that does with --photos, or omit "
+        "fig03."
     )
 
 
 def _photos(data: FigureData, study: Study) -> Iterator[Sample]:
-    """Those that the user named; else table 2's, and then all others."""
+    """The photos that the user named; otherwise those of table 2, then all others."""
     images = data.all_images(study)
     first = data.photos(study)
     yield from images.only(first)

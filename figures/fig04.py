@@ -2,7 +2,7 @@
 
     python figures/fig04.py --profile demo --out runs/figures
 
-Hollow marks are the paper's numbers at the default, white.
+Hollow marks are the paper's numbers for the default, white.
 """
 
 import sys
@@ -14,7 +14,7 @@ from caap_lab.bench.figures.setting_figures import TABLES, figure_over_names
 from caap_lab.commands.figures import run_script
 
 BLANKS = {"white": "White", "black": "Black", "mean": "Mean", "noise": "Noisy", "blurred_noise": "Blur Noisy"}
-"""The paper's five, and what it calls them."""
+"""The paper's five blanks, and their names there."""
 
 NEEDS = sweep_needs(TABLES, "blank", tuple(BLANKS))
 

@@ -4,7 +4,7 @@
 
 The paper compares four neighbourhoods and names two of them: no padding, and the default, Radius-1 Box. The other two
 are our reading, marked with a star: the smallest padding and the next larger box. Hollow marks are the paper's numbers
-at the default.
+for the default.
 """
 
 import sys
@@ -21,7 +21,7 @@ NEIGHBOURHOODS = {
     "box1": "Radius-1 Box",
     "box2": "Radius-2 Box*",
 }
-"""The four, from the smallest on; what is marked with a star is our reading."""
+"""The four, starting with the smallest; a star marks our reading."""
 
 NEEDS = sweep_needs(TABLES, "neighbourhood", tuple(NEIGHBOURHOODS))
 

@@ -2,10 +2,10 @@
 
     python figures/fig06.py --profile demo --out runs/figures
 
-Above, the mean attention weight of pairs of patches; below, the share of a patch's attention. Means over heads, then
-over the images that have such pairs, with standard errors over these. Only images with several objects have pairs
-between objects: how many there are stands above each panel. What the paper calls extra-object attention is shown in its
-two parts: between objects, and from an object to the background.
+The upper panels show the mean attention weight of pairs of patches, the lower ones the fraction of a patch's attention.
+Means over heads, then over the images that have such pairs, with standard errors over these. Only images with several
+objects have pairs between objects: their number is above each panel. What the paper calls extra-object attention is
+shown in its two parts: between objects, and from an object to the background.
 """
 
 import sys
@@ -42,7 +42,7 @@ _HEIGHT = 4.05
 
 
 def _content(data: FigureData, model: Variant) -> dict[str, Any]:
-    """All that decides a model's numbers."""
+    """Everything that determines a model's numbers."""
     images = data.images(data.study(2))
     digests = [images.digest_of(name) for name in data.study(2).data.names]
     return {"figure": 6, "n": "by kind", "model": model.text, "weights": weights_digest(model), "images": digests}
@@ -52,7 +52,7 @@ NEEDS = (Need(2, "attention", kept=_content),)
 
 
 def draw(data: FigureData) -> FigureResult:
-    """Mean attention weight of pairs of patches above, the share of a patch's attention below."""
+    """Mean attention weight of pairs of patches (above) and fraction of a patch's attention (below)."""
     study = data.study(2)
     count = len(study.data.names)
     figure = new_figure(PAGE, _HEIGHT)
@@ -74,7 +74,7 @@ def draw(data: FigureData) -> FigureResult:
 
 
 def _regions(data: FigureData, model: Variant) -> pd.DataFrame:
-    """Mean and standard error of both quantities for each kind of pairs and layer, kept in the results' folder."""
+    """Mean and standard error of both quantities for each kind of pairs and layer, stored in the results' folder."""
     return data.frame(_content(data, model), partial(_measure, data, model))
 
 

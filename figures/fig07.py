@@ -2,8 +2,8 @@
 
     python figures/fig07.py --profile demo --out runs/figures
 
-The cutoff is shown as a share of the blocks, so that models of any depth compare. The dashed line is our default, and
-hollow marks on it are the paper's numbers at its own default, whose value could not be recovered.
+The cutoff is a fraction of the blocks, so that models of different depths can be compared. The dashed line is our
+default, and hollow marks on it are the paper's numbers at its own default, whose value is not known.
 """
 
 import sys
@@ -26,7 +26,7 @@ NEEDS = sweep_needs(TABLES, "cutoff")
 
 
 def draw(data: FigureData) -> FigureResult:
-    """Cutoffs, as a share of the blocks: six metrics, one line per model."""
+    """Cutoffs, as a fraction of the blocks: six metrics, one line per model."""
     frame = data.sweep(cl.sweep_cutoffs, tables=TABLES)
     frame["default"] = frame["cutoff"] == frame["n_layers"].map(lambda n_layers: cutoff_blocks(None, n_layers))
     frame = beside_default(frame, frame["default"])

@@ -2,7 +2,7 @@
 
     python figures/fig08.py --profile demo --out runs/figures
 
-The higher the curve, the better. Bands and bars are standard errors; hollow marks are the paper's areas.
+A higher curve is better. Bands and bars are standard errors; hollow marks are the paper's areas.
 """
 
 import sys
@@ -17,7 +17,7 @@ NEEDS = trial_needs(TABLES)
 
 
 def draw(data: FigureData) -> FigureResult:
-    """Insertion: the higher the curve, the better."""
+    """Insertion curves: higher is better."""
     return curve_figure(data, "insertion")
 
 

@@ -2,7 +2,7 @@
 
     python figures/fig09.py --profile demo --out runs/figures
 
-The lower the curve, the better. Bands and bars are standard errors; hollow marks are the paper's areas.
+A lower curve is better. Bands and bars are standard errors; hollow marks are the paper's areas.
 """
 
 import sys
@@ -17,7 +17,7 @@ NEEDS = trial_needs(TABLES)
 
 
 def draw(data: FigureData) -> FigureResult:
-    """Deletion: the lower the curve, the better."""
+    """Deletion curves: lower is better."""
     return curve_figure(data, "deletion")
 
 

@@ -5,10 +5,10 @@
 One spoke per backbone, one line per method; below them the same numbers as points, which are easier to compare. Hollow
 marks are the paper's numbers.
 
-The paper speaks of ten representative backbones and does not list them. They are taken to be those of the section that
-the figure stands in, whose tables 4 to 9 have ten: four base, three small and three huge or giant ones. With the large
-ones of tables 1 and 2 there would be fourteen. Nor does it say which metrics it draws, only that there are both
-faithfulness and localisation: InsDel and AUPR1 are our reading.
+The paper mentions ten representative backbones but does not list them. We assume those of the section that contains the
+figure, whose tables 4 to 9 have ten: four base, three small and three huge or giant ones. With the large ones of tables
+1 and 2 there would be fourteen. Nor does the paper name the metrics, only that they cover both faithfulness and
+localisation: InsDel and AUPR1 are our reading.
 """
 
 import sys

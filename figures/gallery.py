@@ -2,8 +2,8 @@
 
     python figures/gallery.py --profile demo --out runs/figures
 
-The photos are the first ones of table 1, or those of `--photos`; `caap-lab figures fig12` draws the second alone. What
-is explained is the photo's label, or `--target`. Every map has its own range of colours.
+The photos are the first ones of table 1, or those of `--photos`; `caap-lab figures fig12` draws only the second. The
+explained class is the photo's label, or `--target`. Each map has its own colour range.
 """
 
 import sys
@@ -18,33 +18,33 @@ from caap_lab.commands.figures import run_script
 
 NEEDS = (Need(1, "maps", images=len(SHEETS), target="label"),)
 DEMO_SHEETS = 5
-"""Of the demo profile, which has few images."""
+"""Number of sheets in the demo profile, which has few images."""
 
 
 def check(data: FigureData, sheets: Sequence[str] = ()) -> None:
-    """Refuse sheets that there are no photos for, and labels where the photos have none, before anything is drawn.
+    """Raise InputError for sheets without a photo, or photos without a label, before anything is drawn.
 
     Raises:
-        InputError: says which photos, and what to do.
+        InputError: there is no such photo or label; the message says which, and what to do.
     """
     study = data.study(1)
     count = len(data.photos(study))
     for sheet in sheets:
         if SHEETS.index(sheet) >= count:
-            raise cl.InputError(f"{sheet} shows photo {SHEETS.index(sheet) + 1}, and there are {count}.")
+            raise cl.InputError(f"{sheet} shows photo {SHEETS.index(sheet) + 1}; photos available: {count}.")
     if data.target("label") == "label" and not data.all_images(study).has_labels:
         raise cl.InputError(
-            f"Figures 11 to 40 explain the photos' labels, and {study.data.source} has none: explain the models' own "
+            f"Figures 11 to 40 explain the photos' labels, but {study.data.source} has none. Explain the models' own "
             "predictions with --target prediction."
         )
 
 
 def draw(data: FigureData, sheets: Sequence[str] = ()) -> Iterator[FigureResult]:
-    """Figures 11 to 40 or some of them, one photo each, one row per model.
+    """Draw figures 11 to 40 or some of them, one photo each, one row per model.
 
     Args:
         data: What they are drawn from.
-        sheets: Names of the wanted figures; all by default, as far as there are photos.
+        sheets: Names of the wanted figures; by default one for each photo.
     """
     study = data.study(1)
     photos = data.photos(study, len(SHEETS))

@@ -14,12 +14,12 @@ from caap_lab.commands.figures import run_script
 
 
 def write(data: FigureData, numbers: Sequence[int], out: Path) -> list[Path]:
-    """Write tables by their number in the paper; returns the files.
+    """Write tables by their numbers in the paper; returns the files.
 
     Raises:
         InputError: none of a table's trials could be computed.
     """
-    tables = make_tables(data.result(numbers))  # all at once: every result reads the run anew
+    tables = make_tables(data.result(numbers))  # all at once: every result reads the run again
     paths = [path for table in tables for path in table.write(out)]
     if missing := sorted(set(numbers) - {table.number for table in tables}):
         raise cl.InputError(

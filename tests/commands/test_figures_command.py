@@ -62,11 +62,11 @@ def test_photos_target_and_images_of_sweeps(drawn: list[FigureData], tmp_path: P
     assert cli.main(["figures", "fig01", "--photos", "single-0206", "--out", str(tmp_path)]) == 2
     assert "there is no single-0206 in demo:single. Nearest: " in capsys.readouterr().err
     assert cli.main(["figures", "fig12", "--photos", "single-000206", "--out", str(tmp_path)]) == 2
-    assert "fig12 shows photo 2, and there are 1." in capsys.readouterr().err
+    assert "fig12 shows photo 2; photos available: 1." in capsys.readouterr().err
     assert cli.main(["figures", "fig01", "--sweep-images", "0", "--out", str(tmp_path)]) == 2
     assert "sweep_images" in capsys.readouterr().err
     assert cli.main(["figures", "fig04", "--sweep-images", "3", "--images", "2", "--out", str(tmp_path)]) == 2
-    assert "--sweep-images 3: sweeps take some of the tables' images, 2 here" in capsys.readouterr().err
+    assert "--sweep-images 3 is too large: sweeps use the tables' images, 2 here" in capsys.readouterr().err
 
 
 def test_the_run_in_the_folder_decides_what_the_options_leave_open(
@@ -83,7 +83,7 @@ def test_the_run_in_the_folder_decides_what_the_options_leave_open(
     assert "fig06 reads table 2, which the run does not have" in capsys.readouterr().err
     replace(demo_plan(3, [1]), profile="").save(tmp_path / "plan.json")
     assert cli.main(["figures", "fig01", *common]) == 2
-    assert "has a run of your own" in capsys.readouterr().err
+    assert "contains your own run" in capsys.readouterr().err
 
 
 def test_a_figure_of_the_paper_profile_needs_nothing_else(drawn: list[FigureData], tmp_path: Path, capsys) -> None:

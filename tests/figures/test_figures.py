@@ -232,7 +232,7 @@ def test_figure_3_takes_only_photos_of_several_classes_and_says_how_many_it_look
     one_class = replace(data.study(2), data=data.study(1).data)
     photos = FigureOptions(photos=one_class.data.names)
     other = replace(data, plan=replace(data.plan, studies=(one_class,)), options=photos)
-    with pytest.raises(cl.InputError, match=r"demo-clip knows: looked at 2 photos that --photos names of demo:single"):
+    with pytest.raises(cl.InputError, match=r"demo-clip knows: searched 2 photos that --photos names of demo:single"):
         load_script("fig03").check(other)
     load_script("fig03").check(data)
 
