@@ -1,4 +1,4 @@
-"""The command line: it parses; each command is a file of `caap_lab.commands`, which loads what it needs."""
+"""The command line: it parses arguments; each command is a file of `caap_lab.commands`, which imports what it needs."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ COMMANDS = ("map", "bench", "train", "doctor", "tables", "figures", "lab", "mode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status of a command, after running it (2 for invalid input)."""
+    """Run a command and return its exit status (2 for invalid input)."""
     parsed = parser().parse_args(arguments)
     try:
         status = parsed.run(parsed)
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"caap-lab: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader has stopped, as in `caap-lab models | head`
+    except BrokenPipeError:  # the reader has stopped reading, as in `caap-lab models | head`
         sys.stdout = None
         return 0
     except OSError as error:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; the site's page of the command line is made from it."""
+    """The parser of all commands; the site's command-line page is generated from it."""
     whole = argparse.ArgumentParser(
         prog="caap-lab",
         description="Look inside Vision Transformers: causal attribution via activation patching.",

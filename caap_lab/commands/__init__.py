@@ -1,1 +1,1 @@
-"""The command line, one file per command: its flags in `add_arguments`, and `run`, which loads what it needs."""
+"""The command line, one file per command: `add_arguments` adds its flags, and `run` imports what it needs."""

@@ -1,4 +1,4 @@
-"""`caap-lab bench`: many models x methods x images."""
+"""`caap-lab bench`: a benchmark of several models, methods and images."""
 
 import argparse
 from pathlib import Path
@@ -20,7 +20,7 @@ from caap_lab.errors import InputError
 if TYPE_CHECKING:
     from caap_lab.bench.result import BenchmarkResult
 
-HELP = "benchmark many models x methods x images; run it again to go on where it stopped"
+HELP = "benchmark models x methods x images; run it again to continue where it stopped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="PROFILE", help="the paper's tables: demo (small, offline), paper, or a file of settings"
     )
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder; alone, an earlier run goes on")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder; alone, it resumes the run there")
     add_bench_arguments(parser)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Run a benchmark, or go on with one; prints where it is and what failed, and returns 1 if anything failed."""
+    """Run or resume a benchmark; print where it is and what failed. Returns 1 if anything failed."""
     from caap_lab.bench.benchmark import resume, run_plan
     from caap_lab.bench.run_folder import RunFolder
 
@@ -51,12 +51,12 @@ def run(parsed: argparse.Namespace) -> int:
     for row in failed.head(5).itertuples():
         print(f"  failed: {row.method} of {row.model} on {row.image}: {row.error}")
     if len(failed) > 5:
-        print(f"  and {len(failed) - 5} more; `caap-lab bench --out {parsed.out} --retry-failed` tries them again")
+        print(f"  and {len(failed) - 5} more; `caap-lab bench --out {parsed.out} --retry-failed` retries them")
     return 1 if len(failed) else 0
 
 
 def _paper(profile: str, what: dict[str, Any], out: Path, how: dict[str, Any]) -> "BenchmarkResult":
-    """A run of the paper profile, which keeps its settings beside its plan for whoever makes it again."""
+    """Run the paper profile; its settings are stored next to its plan, so the run can be reproduced."""
     from caap_lab.bench.benchmark import run_plan
     from caap_lab.bench.paper.profiles import left_out, paper_plan
     from caap_lab.bench.paper.settings_file import write_settings
@@ -72,7 +72,8 @@ def _paper(profile: str, what: dict[str, Any], out: Path, how: dict[str, Any]) -
     try:
         return run_plan(plan, out, **how)
     finally:
-        # Nothing is written where the run was refused, as the folder may hold another one, nor over the user's own.
+        # Nothing is written if the run was rejected, because the folder may hold another run; nor to the user's own
+        # file.
         ran = run.plan_path.exists() and BenchmarkPlan.load(run.plan_path).studies == plan.studies
         if ran and not (record.exists() and Path(profile).exists() and record.samefile(profile)):
             write_settings(settings, record)
@@ -84,7 +85,7 @@ def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:
 
     missing = [name for name in ("models", "methods", "data") if name not in what]
     if missing:
-        raise InputError(f"Give --{', --'.join(missing)} as well, a --profile, or the folder of an earlier run alone.")
+        raise InputError(f"Add --{', --'.join(missing)}, or use --profile; to resume an earlier run, give only --out.")
     only = ("head", "tables", "without", "precision")
     refuse_others(what, [name for name in WHAT if name not in only], "a run without --profile paper")
     if "images" in what:
@@ -94,5 +95,5 @@ def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:
         what["target"] = with_flags(what.get("target", "prediction"), flags.get("against"), flags)
     lists = what.pop("image_list", [])
     if len(lists) > 1:
-        raise InputError("Give one --image-list; several are for --profile paper.")
+        raise InputError("Use one --image-list; several are only for --profile paper.")
     return benchmark(out=out, image_list=lists[0] if lists else None, **what, **how)

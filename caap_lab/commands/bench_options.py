@@ -1,4 +1,4 @@
-"""The options that `bench`, `doctor` and `figures` share: what a benchmark computes, and how it runs."""
+"""Options that `bench`, `doctor` and `figures` share: what a benchmark computes, and how it runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from caap_lab.bench.plan import BenchmarkPlan
 
 HOW = ("device", "batch_size", "workers", "scheduler", "retry_failed")
-"""Options of how a benchmark runs; no result depends on them."""
+"""Options of how a benchmark runs; results do not depend on them."""
 WHAT = (
     "models",
     "methods",
@@ -30,22 +30,21 @@ WHAT = (
     "tables",
     "precision",
 )
-"""Options of what it computes."""
+"""Options of what a benchmark computes."""
 PAPER = (
     *("data", "models", "methods", "without", "tables", "images", "seed", "protocol", "image_list", "head"),
     "precision",
 )
-"""Those of the paper profile."""
+"""Options of the paper profile."""
 DEMO = ("images", "tables", "methods", "without")
-"""Those of the demo profile."""
+"""Options of the demo profile."""
 PROFILES = ("demo", "paper")
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of what a benchmark computes and how it runs.
 
-    An option that takes several values may be given several times: each adds its own, rather than the last one alone
-    counting without a word.
+    An option with several values may be repeated: the values add up, instead of the last occurrence silently winning.
     """
     what = parser.add_argument_group("what is computed")
     what.add_argument(
@@ -54,21 +53,21 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="MODEL",
         help="names, folders or hf-hub:OWNER/NAME, with options as NAME:key=value,key=value; in the paper profile "
-        "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set alone",
+        "ViT-B/16=MODEL, or Oxford-IIIT-Pet/ViT-B/16=MODEL for one data set only",
     )
     what.add_argument(
         "--methods",
         action="extend",
         nargs="+",
         metavar="METHOD",
-        help="such as caap or E-CAAP=caap:attention=cached; of a profile those to keep, all by default",
+        help="such as caap or E-CAAP=caap:attention=cached; with a profile, the methods to keep, all by default",
     )
     what.add_argument(
         "--without",
         action="extend",
         nargs="+",
         metavar="NAME",
-        help="methods, models and data sets of a profile to leave out",
+        help="methods, models and data sets of a profile to omit",
     )
     what.add_argument(
         "--data",
@@ -83,27 +82,27 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=int,
         metavar="N",
-        help="numbers of the paper's tables, in a profile; all by default",
+        help="numbers of the paper's tables, with a profile; all by default",
     )
     what.add_argument(
         "--images",
         action="extend",
         nargs="+",
         metavar="N",
-        help="images of each data set; by default all, or as many as the profile has. In the paper profile also "
+        help="images per data set; by default all, or the profile's number. In the paper profile also "
         "faithfulness=N, localisation=N, table8=N",
     )
-    what.add_argument("--seed", type=int, help="of the draw of images; 0 by default")
+    what.add_argument("--seed", type=int, help="seed of the draw of images; 0 by default")
     what.add_argument(
         "--image-list",
         action="extend",
         nargs="+",
         metavar="FILE",
-        help="a file of image names instead of a draw; in the paper profile ImageNet-1K=FILE and so on",
+        help="a file of image names that replaces the draw; in the paper profile ImageNet-1K=FILE and so on",
     )
     what.add_argument(
         "--protocol",
-        help="of insertion and deletion: rise (default), rise-28, patches, tis, chefer, mutex, xplique, mda",
+        help="protocol of insertion and deletion: rise (default), rise-28, patches, tis, chefer, mutex, xplique, mda",
     )
     what.add_argument(
         "--head",
@@ -117,11 +116,11 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="number format in which models of the paper profile run: float32 (default), tf32, bfloat16, float16",
     )
     own = parser.add_argument_group(
-        "what is measured and explained", "for models and images of your own; a profile decides it as the paper does"
+        "what is measured and explained", "for your own models and images; a profile sets these as in the paper"
     )
     own.add_argument("--metrics", action="extend", nargs="+", help="faithfulness, localisation, saco")
     add_target_flags(own, "explain the model's 'prediction' or the image's 'label'")
-    how = parser.add_argument_group("how it runs", "no result depends on these beyond rounding")
+    how = parser.add_argument_group("how it runs", "these change results by rounding at most")
     how.add_argument("--device", help="such as cuda; cpu by default")
     how.add_argument("--batch-size", type=int, help="changed images that run at once for the curves; 64 by default")
     how.add_argument("--workers", type=int, help="processes on this machine that compute trials")
@@ -130,7 +129,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def given_options(parsed: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """The options of these names that stand on the command line."""
+    """The options with these names that were given on the command line."""
     return {name: value for name in names if (value := getattr(parsed, name)) is not None}
 
 
@@ -142,7 +141,7 @@ def profile_plan(profile: str, options: dict[str, Any]) -> "BenchmarkPlan":
         options: Options of `WHAT` from the command line.
 
     Raises:
-        InputError: an option does not go with the profile, or something that it needs is missing.
+        InputError: an option does not apply to the profile, or something that it needs is missing.
     """
     from caap_lab.bench.paper.profiles import paper_plan
 
@@ -156,7 +155,7 @@ def demo_profile(options: dict[str, Any]) -> "BenchmarkPlan":
         options: Options of `WHAT` from the command line.
 
     Raises:
-        InputError: an option does not go with the demo profile.
+        InputError: an option does not apply to the demo profile.
     """
     from caap_lab.bench.paper.profiles import demo_plan
 
@@ -168,23 +167,21 @@ def demo_profile(options: dict[str, Any]) -> "BenchmarkPlan":
 
 
 def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
-    """Settings of the paper profile from the command line, over those of a file.
+    """Settings of the paper profile from the command line, which override those of a file.
 
     Args:
         profile: "paper" or a TOML file.
         options: Options of `WHAT` from the command line.
 
     Raises:
-        InputError: an option does not go with the paper profile, or does not have its form.
+        InputError: an option does not apply to the paper profile, or has the wrong form.
     """
     from caap_lab.bench.paper.settings import given_settings
     from caap_lab.bench.paper.settings_file import read_settings
 
     check_profile(profile)
     if profile == "demo":
-        raise InputError(
-            "The demo profile needs nothing but this package. Give --profile paper, or a file of settings."
-        )
+        raise InputError("The demo profile needs only this package. Use --profile paper, or a file of settings.")
     refuse_others(options, PAPER, "--profile paper")
     lists = {name: _by_name(options.get(name, []), name) for name in ("head", "image_list")}
     plain = ("data", "models", "tables", "methods", "without", "seed", "protocol", "precision")
@@ -198,17 +195,17 @@ def paper_settings(profile: str, options: dict[str, Any]) -> "PaperSettings":
 
 
 def check_profile(profile: str) -> None:
-    """Refuse a profile that is neither one of ours nor a file.
+    """Raise InputError for a profile that is neither one of ours nor a file.
 
     Raises:
-        InputError: says what there is.
+        InputError: there is no such profile; the message lists the profiles.
     """
     from caap_lab.models.names import nearest
 
     if profile not in PROFILES and not Path(profile).is_file():
         raise InputError(
-            f"There is no profile {profile!r}, and no file of this name.{nearest(profile, PROFILES)} Profiles are "
-            f"{' and '.join(PROFILES)}, or a file of settings, which `caap-lab doctor --write paper.toml` makes."
+            f"There is no profile or file {profile!r}.{nearest(profile, PROFILES)} Profiles are "
+            f"{' and '.join(PROFILES)}, or a file of settings, which `caap-lab doctor --write paper.toml` writes."
         )
 
 
@@ -216,23 +213,23 @@ def images_of(options: dict[str, Any]) -> int:
     """The one number of images per data set.
 
     Raises:
-        InputError: it is no number, or there are several.
+        InputError: it is not a number, or there are several.
     """
     counts = _counts(options["images"])
     if not isinstance(counts, int):
-        raise InputError("--images takes one number here; numbers per metric or table are for --profile paper.")
+        raise InputError("--images accepts one number here; numbers per metric or table are only for --profile paper.")
     return counts
 
 
 def refuse_others(options: dict[str, Any], known: Sequence[str], run: str) -> None:
-    """Refuse options that a run does not have.
+    """Raise InputError for options that do not apply to a run.
 
     Raises:
-        InputError: says which option, and which run.
+        InputError: names the option and the run.
     """
     for name in options:
         if name not in known:
-            raise InputError(f"--{name.replace('_', '-')} does not go with {run}.")
+            raise InputError(f"--{name.replace('_', '-')} cannot be used with {run}.")
 
 
 def _by_name(texts: Sequence[str], option: str) -> dict[str, str]:
@@ -244,7 +241,7 @@ def _by_name(texts: Sequence[str], option: str) -> dict[str, str]:
     for text in texts:
         name, _, path = text.partition("=")
         if name in given:
-            raise InputError(f"--{option.replace('_', '-')}: {name} is given twice; give it once.")
+            raise InputError(f"--{option.replace('_', '-')}: {name} is given twice; pass it once.")
         given[name] = path
     return given
 
@@ -262,14 +259,14 @@ def _counts(texts: Sequence[str]) -> int | dict[str, int]:
         name, _, number = text.partition("=")
         if len(texts) > 1 and text.isdecimal():
             raise InputError(
-                f"--images {text} is for all tables, and stands alone; beside others give faithfulness=N, "
+                f"--images {text} is for all tables and cannot be combined; with other numbers use faithfulness=N, "
                 "localisation=N, table8=N."
             )
         if not name or not number.isdecimal() or not int(number):
             raise InputError(
-                f"--images {text} has to be a number from 1 on, or faithfulness=N, localisation=N, table8=N."
+                f"--images {text} has to be a number of at least 1, or faithfulness=N, localisation=N, table8=N."
             )
         if name.strip() in counts:
-            raise InputError(f"--images: {name} is given twice; give it once.")
+            raise InputError(f"--images: {name} is given twice; pass it once.")
         counts[name.strip()] = int(number)
     return counts

@@ -1,4 +1,4 @@
-"""The flags of CAAP's settings, made from the fields of `CaapSettings`."""
+"""The flags for CAAP's settings, generated from the fields of `CaapSettings`."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `caap-lab doctor` prints of the cost of a run."""
+"""The cost of a run as `caap-lab doctor` prints it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,27 +8,27 @@ if TYPE_CHECKING:
     from caap_lab.bench.paper.costs import Share
 
 _NOTES = {
-    "--protocol": " (other numbers than with rise; compare within one protocol)",
+    "--protocol": " (its numbers differ from those of rise; compare within one protocol)",
     "--precision": " (see --compare for what it changes)",
 }
-"""What to know of a choice, by the option's name."""
+"""Notes on options, by the option's name."""
 
 
 def cost_lines(cost: "CostReport", tables: Sequence[int], device: str, precision: str, timed: bool) -> list[str]:
-    """The cost by model, method, table and figure, and what would save most.
+    """Lines with the cost by model, method, table and figure, and the options that would save the most.
 
     Args:
         cost: The report.
         tables: Numbers of the chosen tables.
-        device: Where passes were timed.
-        precision: Number format in which they were.
+        device: Device on which passes were timed.
+        precision: Number format in which passes were timed.
         timed: False if no pass was timed.
     """
     whole = f"table {tables[0]}" if len(tables) == 1 else f"{len(tables)} tables"
     where = f"; time by one process on {device} in {precision}" if timed else ""
     lines = [
         f"Cost of {whole} in forward passes, a backward pass counted as two{where}",
-        f"  {'model':27}{'trials':>9}{'passes':>15}{'s a pass':>12}{'time':>12}",
+        f"  {'model':27}{'trials':>9}{'passes':>15}{'s per pass':>12}{'time':>12}",
     ]
     for one in cost.models:
         each = "" if one.seconds_per_pass is None else f"{one.seconds_per_pass:.2g}"
@@ -48,18 +48,18 @@ def cost_lines(cost: "CostReport", tables: Sequence[int], device: str, precision
         lines += ["", f"  {'table':27}{'passes':>15}{f'of all {unit}':>15}{'shared with others':>20}"]
         lines += [f"  {one.name:27}{one.passes:15,.0f}{one.share:15.1%}{one.shared:20.1%}" for one in cost.tables]
     if cost.figures:
-        lines += ["", f"  {'sweeps of figures':27}{'passes':>15}{f'beside all {unit}':>20}"]
+        lines += ["", f"  {'sweeps of figures':27}{'passes':>15}{f'added to all {unit}':>20}"]
         lines += [f"  {one.name:27}{one.passes:15,.0f}{one.share:+20.1%}" for one in cost.figures]
     lines.append("")
     if cost.choices:
-        lines.append(f"  What saves most of the {unit} of tables and sweeps, each taken alone:")
+        lines.append(f"  Options that save the most {unit} of tables and sweeps, each on its own:")
         lines += [f"    {one.name} saves {one.share:.0%}{_note(one)}" for one in cost.choices]
     lines.append(f"  Results take about {_size(cost.disk_bytes)} on disk.")
     return [*lines, *(f"  {sentence}" for sentence in cost.memory)]
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in a unit that reads well; empty for None."""
+    """Seconds in a readable unit; empty for None."""
     if seconds is None:
         return ""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

@@ -1,4 +1,4 @@
-"""`caap-lab doctor`: what the paper profile needs, and what a run costs."""
+"""`caap-lab doctor`: what the paper profile needs, what is missing, and the cost of a run."""
 
 import argparse
 import json
@@ -27,29 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=Path("runs/paper"),
-        help="the run's folder, in the command that is printed; default %(default)s",
+        help="the run's folder in the printed command; default %(default)s",
     )
     add_bench_arguments(parser)
     parser.add_argument(
         "--write",
         type=Path,
         metavar="FILE",
-        help="write all settings into a file, filled as far as they can be, which --profile reads",
+        help="write all settings, filled in as far as possible, to a file for --profile",
     )
-    parser.add_argument("--quick", action="store_true", help="look for files without opening each model and image")
+    parser.add_argument("--quick", action="store_true", help="check that files exist, but do not open models or images")
     parser.add_argument("--no-timing", action="store_true", help="do not measure how long a forward pass takes")
     parser.add_argument(
         "--compare",
         type=int,
         metavar="N",
-        help="compute N images of each data set in the number format of --precision and in float32, and say what "
-        "changes; the trials are kept in --out",
+        help="compute N images of each data set in the number format of --precision and in float32, and print what "
+        "changes; the trials are stored in --out",
     )
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print what the paper profile needs, what is here and what a run costs; returns 1 if something is missing."""
+    """Print what the paper profile needs, what is missing and the cost of a run; returns 1 if something is missing."""
     from torch import get_num_threads
 
     from caap_lab.bench.paper.doctor import advice, doctor
@@ -59,7 +59,7 @@ def run(parsed: argparse.Namespace) -> int:
     _check_file(parsed)
     for name in ("write", "quick", "no_timing"):
         if parsed.compare is not None and getattr(parsed, name):
-            raise InputError(f"--{name.replace('_', '-')} does not go with --compare, which only compares.")
+            raise InputError(f"--{name.replace('_', '-')} cannot be used with --compare.")
     if parsed.compare is not None:
         return _compare(parsed, settings)
     report = doctor(
@@ -97,12 +97,12 @@ def run(parsed: argparse.Namespace) -> int:
     if command is None:
         print("\nNothing can run yet: no table has all that it needs.")
     else:
-        print(f"\n{'All is here' if report.complete else 'What is here is enough for this'}:\n  {command}")
+        print(f"\n{'Everything is available; run' if report.complete else 'Tables that can run now'}:\n  {command}")
     return 0 if report.complete else 1
 
 
 def _compare(parsed: argparse.Namespace, settings: "PaperSettings") -> int:
-    """Print what a number format does to the profile's maps and metrics, on a few images."""
+    """Print the effect of a number format on the profile's maps and metrics, for a few images."""
     from caap_lab.bench.paper.precision import REFERENCE, comparison_lines, precision_effect
     from caap_lab.checks import check_count
 
@@ -113,19 +113,19 @@ def _compare(parsed: argparse.Namespace, settings: "PaperSettings") -> int:
         return 0
     heads, *rows = comparison_lines(frame)
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    print(f"{settings.precision} beside {REFERENCE}: changes of metrics in their units, with paired standard errors;")
-    print("rank correlation of maps where both predict the same class, mean (lowest)")
+    print(f"{settings.precision} and {REFERENCE}: changes of metrics in their units, with paired standard errors;")
+    print("rank correlation of maps if both predict the same class, mean (lowest)")
     for cells in (heads, *rows):
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    print(f"  The trials are kept in {parsed.out}, where a run with these settings goes on with them.")
+    print(f"  The trials are stored in {parsed.out}; a run with these settings reuses them.")
     return 0
 
 
 def _check_file(parsed: argparse.Namespace) -> None:
-    """Refuse to write over a file that was not read, before anything is looked for."""
+    """Raise InputError if the file exists and was not read, before anything is checked."""
     file = parsed.write
     if file is not None and file.exists() and not (Path(parsed.profile).exists() and file.samefile(parsed.profile)):
-        raise InputError(f"--write: {file} is there already. Give another name, or start from it: --profile {file}.")
+        raise InputError(f"--write: {file} already exists. Choose another name, or start from it: --profile {file}.")
 
 
 def _write(report: "Report", file: Path) -> None:
@@ -142,7 +142,7 @@ def _line(part: "Part", width: int) -> str:
 
 
 def _settings(report: "Report") -> list[str]:
-    """What a run computes, and what it does not."""
+    """What a run computes and does not compute."""
     settings = report.settings
     groups: dict[int, dict[str, None]] = {}
     for table in report.tables:
@@ -160,7 +160,7 @@ def _settings(report: "Report") -> list[str]:
 
 
 def _command(parsed: argparse.Namespace, possible: Sequence[int]) -> str:
-    """The command that makes these tables, with the options that `doctor` was given or the file that holds them."""
+    """The command that computes these tables, with the options of `doctor` or the file that contains them."""
     from caap_lab.bench.paper.published import tables
 
     profile = parsed.write or parsed.profile

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from caap_lab.bench.plan import BenchmarkPlan
 
 SWEEP_IMAGES = {"demo": 8}
-"""Images of each data set in the sweeps of figures 4, 5 and 7; of the paper profile all of the tables' images."""
+"""Images per data set in the sweeps of figures 4, 5 and 7; the paper profile uses all of the tables' images."""
 HELP = "the paper's figures and tables as PDF, PNG, CSV, Markdown and LaTeX"
 
 
@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", metavar="PROFILE", help="demo, paper, or a file of settings; that of --results, or else demo"
+        "--profile", metavar="PROFILE", help="demo, paper, or a file of settings; default that of --results, or demo"
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"), help="folder; default %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("runs/figures"), help="output folder; default %(default)s")
     parser.add_argument(
         "--results",
         type=Path,
         dest="run_folder",
-        help="where results are kept, such as a folder that `bench` filled; OUT/results by default",
+        help="folder of results, such as one that `bench` wrote; OUT/results by default",
     )
     parser.add_argument(
         "--photos",
@@ -62,7 +62,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Draw figures and tables of a profile, computing what is missing; prints the files."""
+    """Draw figures and tables of a profile, computing what is missing; print the paths of the files."""
     from caap_lab.bench.figures.scripts import make, needs_of
 
     needs = needs_of(parsed.names)
@@ -75,11 +75,11 @@ def run_script(script: str | Path, arguments: Sequence[str] | None = None) -> in
     """Run a script of figures/ as a program, such as `python figures/fig05.py --profile demo`.
 
     Args:
-        script: The script's file. tables.py writes all tables of the profile, or those of `--tables`.
-        arguments: Those of `caap-lab figures`, without a name; by default those of the program.
+        script: Path of the script. tables.py writes all tables of the profile, or those of `--tables`.
+        arguments: Arguments of `caap-lab figures`, without a name; by default those of the program.
 
     Returns:
-        The exit status, 2 for input that cannot be used.
+        The exit status, 2 for invalid input.
     """
     from caap_lab.bench.figures.scripts import make, needs_of
 
@@ -100,12 +100,12 @@ def run_script(script: str | Path, arguments: Sequence[str] | None = None) -> in
 
 
 def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | None]", everything: bool) -> "FigureData":
-    """What figures are drawn from.
+    """The data that figures are drawn from.
 
     Args:
         parsed: The command line.
-        needs: Of the figures, by name; None for one that reads the whole profile, as without any.
-        everything: True if what there are no data for is left out rather than refused.
+        needs: Needs of the figures, by name; None, or an empty mapping, if the complete profile is read.
+        everything: True to omit what has no data instead of raising an error.
     """
     from caap_lab.bench.figures.data import FigureData
     from caap_lab.bench.figures.needs import run_in
@@ -117,8 +117,8 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
     results = parsed.run_folder or parsed.out / "results"
     if parsed.run_folder is not None and parsed.profile is None and run_in(results) is None:
         raise InputError(
-            f"There is no run in {results}. Name a folder that `caap-lab bench` filled, or give the profile whose "
-            "results are to be computed and kept there: --profile demo, or --profile paper."
+            f"There is no run in {results}. Use a folder that `caap-lab bench` wrote, or choose the profile whose "
+            "results to compute and store there: --profile demo, or --profile paper."
         )
     plan = _plan(parsed.profile, what, results, needs, everything)
     if parsed.sweep_images is not None:
@@ -126,7 +126,7 @@ def _data(parsed: argparse.Namespace, needs: "Mapping[str, tuple[Need, ...] | No
         most = max(len(study.data.names) for study in plan.studies)
         if parsed.sweep_images > most:
             raise InputError(
-                f"--sweep-images {parsed.sweep_images}: sweeps take some of the tables' images, {most} here."
+                f"--sweep-images {parsed.sweep_images} is too large: sweeps use the tables' images, {most} here."
             )
     count = parsed.sweep_images or SWEEP_IMAGES.get(plan.profile)
     return FigureData(plan, results, given_options(parsed, HOW), count, options)
@@ -139,21 +139,21 @@ def _plan(
     needs: "Mapping[str, tuple[Need, ...] | None]",
     everything: bool,
 ) -> "BenchmarkPlan":
-    """The plan of the profile, or of the run that fills the results' folder, as far as the figures need it."""
+    """The plan of the profile, or of the run in the results' folder, as far as the figures need it."""
     from caap_lab.bench.figures.needs import check_tables, completed_demo, narrowed, run_in
 
     known = None if None in needs.values() or not needs else [need for some in needs.values() for need in some or ()]
     there = run_in(results)
     if there is not None and profile is None and there.profile not in PROFILES:
         raise InputError(
-            f"{results} has a run of your own, and the paper's figures are those of a profile: give --profile demo or "
+            f"{results} contains your own run, but the paper's figures belong to a profile: use --profile demo or "
             "--profile paper."
         )
     chosen = profile or (there.profile if there is not None else "demo")
-    way_out = "Leave --tables out, or name it there."
+    way_out = "Omit --tables, or add the table there."
     if there is not None and there.profile == chosen and not options:
         plan = completed_demo(there, known) if chosen == "demo" else there
-        way_out = f"The run in {results} is meant; for another one give its settings: --profile paper --data ..."
+        way_out = f"The run in {results} is used; for another one pass its settings: --profile paper --data ..."
     elif chosen != "demo":
         return _paper_plan(paper_settings(chosen, options), {} if everything else needs, known)
     else:
@@ -166,17 +166,17 @@ def _plan(
 def _paper_plan(
     settings: "PaperSettings", must: "Mapping[str, tuple[Need, ...] | None]", known: "Sequence[Need] | None"
 ) -> "BenchmarkPlan":
-    """The paper profile's plan; says what is left out.
+    """The paper profile's plan; prints what is left out.
 
     Args:
-        settings: Of the profile.
-        must: What is refused rather than left out, by the figure's name.
-        known: What all figures need; None for the whole profile.
+        settings: Settings of the profile.
+        must: Figures whose needs have to be met, by name; others may lack data.
+        known: Needs of all figures; None for the complete profile.
     """
     from caap_lab.bench.figures.needs import check_tables, paper_figure_plan, settings_for
     from caap_lab.bench.paper.profiles import left_out, paper_plan
 
-    check_tables(must, settings.wanted, "Leave --tables out, or name it there.")
+    check_tables(must, settings.wanted, "Omit --tables, or add the table there.")
     asked = settings if known is None else settings_for(settings, known)
     plan = paper_plan(asked) if known is None else paper_figure_plan(asked, known)
     for sentence in left_out(asked):

@@ -1,4 +1,4 @@
-"""`caap-lab lab`: JupyterLab in the notebooks, for this computer only."""
+"""`caap-lab lab`: open the notebooks in JupyterLab, for this computer only."""
 
 import argparse
 import os
@@ -12,11 +12,11 @@ from caap_lab.checkout import PACKAGE, checkout_folder, installed_folder
 from caap_lab.cpu_use import contention_now, default_threads
 from caap_lab.errors import InputError
 
-HELP = "open JupyterLab in the notebooks, on this computer only"
+HELP = "open the notebooks in JupyterLab, on this computer only"
 COPIES = Path("caap_lab_notebooks")
-"""Where what an installed package brings is copied to, unless the user names a folder."""
+"""Default folder for the copies of an installed package's notebooks and pages."""
 SHOWN = {"notebooks": ("*.ipynb",), "docs": ("*.md", "tables/*.md", "tables/*.csv", "images/**/*.png")}
-"""Folders beside each other, as in a checkout, so that links between notebooks and pages hold; and what is in them."""
+"""Folders next to each other, as in a checkout, so that links between them work; with their file types."""
 FIRST = "notebooks/00_tour.ipynb"
 NO_NEWS = (
     "--LabApp.news_url=None",
@@ -26,9 +26,11 @@ NO_NEWS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--dir", type=Path, help="copy notebooks and pages here; files that are there are kept")
+    parser.add_argument("--dir", type=Path, help="copy notebooks and pages here; existing files are kept")
     parser.add_argument("--port", type=int, help="8888 by default, or the next free one")
-    parser.add_argument("options", nargs="*", metavar="OPTION", help="of JupyterLab, after --, such as -- --no-browser")
+    parser.add_argument(
+        "options", nargs="*", metavar="OPTION", help="for JupyterLab, after --, such as -- --no-browser"
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -40,10 +42,10 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
     """Run JupyterLab until it is stopped.
 
     Args:
-        folder: notebooks and pages are copied here first. By default a checkout is opened as it is, and an installed
-            package copies its notebooks and pages to `caap_lab_notebooks` in the current folder.
-        port: JupyterLab's own choice by default.
-        options: further options of JupyterLab.
+        folder: Notebooks and pages are first copied here. By default a checkout is opened directly, and an installed
+            package copies them to `caap_lab_notebooks` in the current folder.
+        port: JupyterLab's port; by default its own choice.
+        options: More options of JupyterLab.
     """
     if find_spec("jupyterlab") is None:
         raise InputError("JupyterLab is not installed: pip install 'caap-lab[notebook]'")
@@ -59,37 +61,37 @@ def open_lab(folder: Path | None = None, port: int | None = None, options: Seque
 
 
 def lab_options(folder: Path, port: int | None = None, options: Sequence[str] = ()) -> list[str]:
-    """JupyterLab's command line: this computer only, with its token, and without questions about news."""
+    """JupyterLab's command line: for this computer only, with its token, without the question about news."""
     chosen = [] if port is None else [f"--port={port}", "--ServerApp.port_retries=0"]
     first = [f"--LabApp.default_url=/lab/tree/{FIRST}"] if (folder / FIRST).exists() else []
     return ["--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}", *first, *NO_NEWS, *chosen, *options]
 
 
 def config_path(environment: Mapping[str, str]) -> str:
-    """Folders of Jupyter's settings with one more, where the question about news is answered.
+    """The search path of Jupyter's settings, with one more folder in which the question about news is answered.
 
-    What the user has set in JupyterLab comes before it.
+    The user's own settings come before it.
     """
     return os.pathsep.join(filter(None, [str(PACKAGE / "lab_defaults"), environment.get("JUPYTER_CONFIG_PATH")]))
 
 
 def root_folder(folder: Path | None = None) -> Path:
-    """The folder to serve, with `notebooks` and `docs` in it; a file that is already there is never written over."""
+    """The folder to serve, with `notebooks` and `docs` in it; existing files are never overwritten."""
     checkout = checkout_folder("notebooks")
     if checkout is not None and folder is None:
         return checkout.parent
     target = COPIES if folder is None else folder
     if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file; name a folder for the notebooks with --dir.")
+        raise InputError(f"{target} is a file; use a folder for the notebooks with --dir.")
     for name, patterns in SHOWN.items():
         source = checkout_folder(name) or installed_folder(name)
         for kept in _copy_missing(source, target / name, patterns):
-            print(f"{kept} differs from the one of this version and was kept.", file=sys.stderr)
+            print(f"{kept} differs from this version's file and was kept.", file=sys.stderr)
     return target
 
 
 def _copy_missing(source: Path, target: Path, patterns: Sequence[str]) -> Iterator[Path]:
-    """Copy files that are not there yet; yields those that are, with another content."""
+    """Copy files that do not exist yet; yield existing ones with different content."""
     for file in sorted(path for pattern in patterns for path in source.glob(pattern)):
         copy = target / file.relative_to(source)
         if not copy.exists():

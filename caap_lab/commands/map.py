@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP = "map an image: overlay PNG and scores file"
 DEMO_SEED = 2
-"""Of a scene whose digit the bundled model classifies correctly."""
+"""Seed of a scene whose digit the bundled model classifies correctly."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a bundled model such as 'demo', a timm name (see: caap-lab models), a folder with config.json and "
         "weights, or hf-hub:OWNER/NAME",
     )
-    parser.add_argument("--checkpoint", type=Path, help="local weights, .safetensors or .pth")
-    parser.add_argument("--checkpoint-key", help="of several sets of weights in that file, which: 'teacher', 'ema'")
+    parser.add_argument("--checkpoint", type=Path, help="file of weights, .safetensors or .pth")
+    parser.add_argument("--checkpoint-key", help="which of several sets of weights in that file: 'teacher', 'ema'")
     parser.add_argument("--head", type=Path, help="classification head from a file")
     parser.add_argument("--image-size", type=int, help="input size in pixels")
     parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation mean")
-    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation deviation")
+    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation standard deviation")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument(
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Write an overlay and a scores file per image; prints what they show.
+    """Write an overlay and a scores file per image; print what they show.
 
     Raises:
-        InputError: something given does not fit.
+        InputError: an argument is invalid.
     """
     _check_images(parsed.images, parsed.demo)
 
@@ -90,7 +90,7 @@ def run(parsed: argparse.Namespace) -> int:
             results.append(_write(model, image, name, _file_name(variant), m, parsed.out))  # type: ignore[arg-type]
             if not parsed.json:
                 _print_result(results[-1])
-    finally:  # results that are ready are printed, whatever stopped the rest
+    finally:  # finished results are printed even if the others fail
         if parsed.json and results:
             print(json.dumps(results if len(images) > 1 else results[0], indent=1))
     return 0
@@ -98,14 +98,16 @@ def run(parsed: argparse.Namespace) -> int:
 
 def _check_images(paths: list[Path], demo: bool) -> None:
     if bool(paths) == demo:
-        raise InputError("Give one or more photos, or --demo for a generated scene.")
+        raise InputError("Pass one or more photos, or --demo for a generated scene.")
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise InputError(f"There is no file {missing[0]}.")
     stems = [path.stem for path in paths]
     twice = {stem for stem in stems if stems.count(stem) > 1}
     if twice:
-        raise InputError(f"Two photos are called {twice.pop()!r}, and results are named after them; map them apart.")
+        raise InputError(
+            f"Two photos are called {twice.pop()!r}, and results have the photos' names; map them separately."
+        )
 
 
 def _options(variant: Variant, parsed: argparse.Namespace) -> dict[str, Any]:
@@ -114,14 +116,14 @@ def _options(variant: Variant, parsed: argparse.Namespace) -> dict[str, Any]:
     for name in variant.options:
         flag = f"--{name.replace('_', '-')}"
         if name in flags:
-            raise InputError(f"{name} is given both in --method {parsed.method} and as {flag}; give it once.")
+            raise InputError(f"{name} is given both in --method {parsed.method} and as {flag}; pass it once.")
         if name == "target":
-            raise InputError(f"The target is no option of a method; give it as {flag}.")
+            raise InputError(f"The target is not an option of a method; pass it as {flag}.")
     return {**variant.options, **flags}
 
 
 def _file_name(variant: Variant) -> str:
-    """What the files of a method are called: its name, or the label that it was given."""
+    """File name of a method's results: its name, or the label given to it."""
     return variant.name if variant.label == variant.text else re.sub(r"[^\w.+-]", "_", variant.label)
 
 
@@ -135,7 +137,7 @@ def _named_images(parsed: argparse.Namespace) -> list[tuple[str, Any]]:
 
 
 def _write(model: "HookedViT", image: Any, name: str, method: str, m: "AttributionMap", out: Path) -> dict[str, Any]:
-    """Write a map's files; returns what is printed about it."""
+    """Write a map's files; returns what to print about it."""
     import torch
 
     from caap_lab.files import atomic_path

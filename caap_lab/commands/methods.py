@@ -1,4 +1,4 @@
-"""`caap-lab methods`: the attribution methods with what they need and cost."""
+"""`caap-lab methods`: the attribution methods, with their requirements and costs."""
 
 import argparse
 import json

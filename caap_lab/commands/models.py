@@ -1,4 +1,4 @@
-"""`caap-lab models`: the models by name."""
+"""`caap-lab models`: the names of the models."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def run(parsed: argparse.Namespace) -> int:
     if not names:
         hint = nearest(parsed.pattern.strip("*"), list_models())
         raise InputError(
-            f"No model is called {parsed.pattern!r}.{hint} `caap-lab models` lists them all; a pattern may have "
+            f"No model is called {parsed.pattern!r}.{hint} `caap-lab models` lists them all; a pattern may contain "
             "wildcards, such as '*deit*'."
         )
     print(json.dumps(names, indent=1) if parsed.json else "\n".join(names))

@@ -1,9 +1,9 @@
-"""`caap-lab tables`: the tables of a benchmark, with the paper's numbers beside ours where it has some."""
+"""`caap-lab tables`: the tables of a benchmark, next to the paper's numbers if it has them."""
 
 import argparse
 from pathlib import Path
 
-HELP = "tables of a benchmark as Markdown, LaTeX and CSV, the paper's numbers beside those of its profile"
+HELP = "tables of a benchmark as Markdown, LaTeX and CSV, for the paper profile next to the paper's numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Write a run's tables, a page and a LaTeX document with all of them; prints the page."""
+    """Write a run's tables, and a page and a LaTeX document with all of them; print the page."""
     from caap_lab.bench.result import BenchmarkResult
     from caap_lab.bench.tables.table import write_tables
 

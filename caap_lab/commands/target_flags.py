@@ -1,4 +1,4 @@
-"""The flags of what is explained: a class by its own logit, or against another class or the mean of all."""
+"""The flags of the target: a class by its own logit, or against another class or the mean of all classes."""
 
 import argparse
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ FLAGS = ("against", "against_all", "logit")
 
 
 def add_target_flags(parser: argparse._ActionsContainer, target: str) -> None:
-    """Add --target, --against, --against-all and --logit. Names of classes stand in flags of their own.
+    """Add --target, --against, --against-all and --logit. Class names have their own flags.
 
     Args:
-        parser: Takes the flags; a group of a parser, too.
-        target: What --target is.
+        parser: Parser, or group of a parser, that gets the flags.
+        target: Help text of --target.
     """
     parser.add_argument("--target", metavar="CLASS", help=target)
     parser.add_argument("--against", metavar="CLASS", help="explain why the target rather than this class")
-    # None where they are left out, as with the other flags
+    # None if omitted, as with the other flags
     parser.add_argument(
         "--against-all", action="store_true", default=None, help="explain the target against the mean of all classes"
     )
@@ -26,27 +26,27 @@ def add_target_flags(parser: argparse._ActionsContainer, target: str) -> None:
         "--logit",
         action="store_true",
         default=None,
-        help="explain the target's own logit, also where classes are texts (CLIP), which explain it against all",
+        help="explain the target's own logit, also for classes given as texts (CLIP), by default explained against all",
     )
 
 
 def with_flags(of: int | str, against: int | str | None, flags: Mapping[str, Any]) -> Any:
-    """The target that the flags make of a class.
+    """The target that a class and the flags specify.
 
     Args:
-        of: The class that is spoken for.
-        against: That of --against.
-        flags: Those of `FLAGS` that were given.
+        of: The class in favour.
+        against: The class given by --against.
+        flags: The flags of `FLAGS` that were given.
 
     Raises:
-        InputError: they exclude each other.
+        InputError: the flags exclude each other.
     """
     from caap_lab.models.targets import Contrast, Logit
 
     given = [name for name in FLAGS if flags.get(name) not in (None, False)]
     if len(given) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise InputError(f"{names} exclude each other; give one of them.")
+        raise InputError(f"{names} exclude each other; use one of them.")
     if not given:
         return of
     return {"against": Contrast(of, against), "against_all": Contrast(of), "logit": Logit(of)}[given[0]]

@@ -1,9 +1,9 @@
-"""`caap-lab train`: a classifier from a Vision Transformer and photos with classes."""
+"""`caap-lab train`: train a classifier from a Vision Transformer and photos with classes."""
 
 import argparse
 from pathlib import Path
 
-HELP = "train a classifier from a ViT and photos with classes; run it again to go on where it stopped"
+HELP = "train a classifier from a ViT and photos with classes; run it again to continue where it stopped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("linear", "full"),
         default="linear",
-        help="a linear classifier on the model's features (default), or all weights, from such a classifier on",
+        help="a linear classifier on the model's features (default), or all weights, starting from such a classifier",
     )
-    parser.add_argument("--epochs", type=int, help="of --mode full; 10 by default")
-    parser.add_argument("--learning-rate", type=float, help="of --mode full, the highest; 3e-5 by default")
+    parser.add_argument("--epochs", type=int, help="epochs of --mode full; 10 by default")
+    parser.add_argument("--learning-rate", type=float, help="highest learning rate of --mode full; 3e-5 by default")
     parser.add_argument("--batch-size", type=int, help="photos that run at once; 64 by default")
     parser.add_argument("--device", help="such as cuda")
-    parser.add_argument("--workers", type=int, help="processes that read photos; beside a GPU one a core, 16 at most")
-    parser.add_argument("--seed", type=int, help="of held-out photos, order and crops; 0 by default")
+    parser.add_argument(
+        "--workers", type=int, help="processes that read photos; with a GPU by default one per core, at most 16"
+    )
+    parser.add_argument("--seed", type=int, help="seed of held-out photos, order and crops; 0 by default")
 
 
 def run(parsed: argparse.Namespace) -> int:

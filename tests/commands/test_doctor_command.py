@@ -41,7 +41,7 @@ def test_the_printed_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = ["--out", str(tmp_path / "a run")]
     assert cli.main(["doctor", "--profile", "paper", "--tables", "14", "15", *given, *out]) == 1
     printed = capsys.readouterr().out
-    assert "s a pass" in printed and "What is here is enough for this:" in printed
+    assert "s per pass" in printed and "Tables that can run now:" in printed
     assert "Settings\n  images of each data set: 1; seed 0\n  protocol chefer, precision" in printed
     assert "\n  Table 15 is left out: there is no copy of ImageNet-S.\n" in printed
     command = shlex.split(printed.splitlines()[-1])
@@ -78,7 +78,7 @@ def test_a_file_of_settings_is_written_filled_in_and_run(tmp_path: Path, capsys:
     text = text.replace('# "ImageNet-1K" = "imagenet:PATH"', f'"ImageNet-1K" = "{imagenet}"')
     file.write_text(text.replace(f'"resnet18:checkpoint={Path.cwd() / "gone.pth"}"', f'"{cnn}"'))
     assert cli.main(["doctor", "--write", str(file)]) == 2
-    assert "is there already. Give another name, or start from it: --profile" in capsys.readouterr().err
+    assert "already exists. Choose another name, or start from it: --profile" in capsys.readouterr().err
     assert cli.main(["doctor", "--profile", str(file), "--write", str(file), "--no-timing", "--out", str(out)]) == 0
     assert "# missing" not in file.read_text()
     printed = capsys.readouterr().out
@@ -98,13 +98,13 @@ def test_a_file_of_settings_is_written_filled_in_and_run(tmp_path: Path, capsys:
         (["--models", "ViT-XL=demo"], "'ViT-XL' is not one of the paper's names"),
         (["--head", "x.pth"], "--head x.pth has to be NAME=PATH"),
         (["--methods", "cap"], "methods: 'cap' is not one of the paper's names"),
-        (["--metrics", "saco"], "--metrics does not go with --profile paper"),
+        (["--metrics", "saco"], "--metrics cannot be used with --profile paper"),
         (["--protocol", "raise"], "no protocol 'raise'"),
-        (["--profile", "demo"], "The demo profile needs nothing but this package. Give --profile paper, or a file"),
+        (["--profile", "demo"], "The demo profile needs only this package. Use --profile paper, or a file"),
         (["--tables", "1", "--methods", "CAAP", "--without", "CAAP"], "Nothing is left to compute"),
         (["--tables", "1", "--without", "ImageNet-1K"], "Nothing is left to compute"),
-        (["--compare", "2", "--precision", "bfloat16"], "--no-timing does not go with --compare"),
-        (["--images", "2", "--images", "table8=3"], "--images 2 is for all tables, and stands alone"),
+        (["--compare", "2", "--precision", "bfloat16"], "--no-timing cannot be used with --compare"),
+        (["--images", "2", "--images", "table8=3"], "--images 2 is for all tables and cannot be combined"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments: list[str], message: str, capsys) -> None:

@@ -63,8 +63,8 @@ def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["map"], "Give one or more photos, or --demo"),
-        (["map", "x.png", "--demo"], "Give one or more photos"),
+        (["map"], "Pass one or more photos, or --demo"),
+        (["map", "x.png", "--demo"], "Pass one or more photos"),
         (["map", "missing.png"], "no file missing.png"),
         (["map", "--demo", "--target", "cat"], "cat"),
         (["map", "--demo", "--cutoff", "99"], "cutoff=99"),
@@ -150,7 +150,7 @@ def test_a_method_takes_options_as_bench_does(photo: Path, tmp_path: Path, capsy
             ["--method", "caap:cutoff=3", "--cutoff", "2"],
             "cutoff is given both in --method caap:cutoff=3 and as --cutoff",
         ),
-        (["--method", "caap:target=3"], "The target is no option of a method; give it as --target"),
+        (["--method", "caap:target=3"], "The target is not an option of a method; pass it as --target"),
         (["--method", "caap:cutoff"], "'cutoff' in 'caap:cutoff' is not key=value"),
         (["--method", "rollout:cutof=3"], "cutof"),
     ],

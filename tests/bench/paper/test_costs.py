@@ -85,7 +85,7 @@ def test_what_saves_most() -> None:
 def test_gpus_tell_memory_and_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a GPU had been measured: bfloat16 four times as quick, and TF32 not there."""
 
-    def measured(body, size, device, precision="float32"):
+    def measured(body, size, device, precision="float32", batch_size=64):
         if precision == "tf32":
             raise cl.InputError("none")
         return Measured(0.4 if precision == "float32" else 0.1, 2 * 2**30, 2**28)

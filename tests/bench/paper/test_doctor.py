@@ -85,6 +85,37 @@ def test_a_pass_is_timed_and_its_memory_freed(monkeypatch: pytest.MonkeyPatch, c
     assert "ViT-B/16 was not timed: its weights do not fit into the free memory of cpu." in capsys.readouterr().out
 
 
+class _Clocked(torch.nn.Module):
+    """A model whose runs take so many seconds, and more per image, by a clock of its own."""
+
+    def __init__(self, each_run: float, each_image: float) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.each_run, self.each_image = each_run, each_image
+        self.now, self.batches = 0.0, []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.now += self.each_run + len(images) * self.each_image
+        self.batches.append(len(images))
+        return images
+
+
+@pytest.mark.parametrize(
+    ("each_run", "each_image", "batch_size", "at_once"),
+    [(0.005, 0.001, 64, 64), (0.005, 0.001, 8, 8), (0.005, 0.045, 64, 10), (1.0, 2.0, 64, 1)],
+    ids=["small model", "small batch", "half a second", "large model"],
+)
+def test_a_pass_is_timed_as_a_run_makes_it(
+    monkeypatch: pytest.MonkeyPatch, each_run: float, each_image: float, batch_size: int, at_once: int
+) -> None:
+    """Many images at once, so that what a run takes besides its images counts once per batch."""
+    model = _Clocked(each_run, each_image)
+    monkeypatch.setattr(run_cost.time, "perf_counter", lambda: model.now)
+    found = measured(model, (8, 8), batch_size=batch_size)
+    assert found is not None and found.seconds == pytest.approx(each_run / at_once + each_image)
+    assert set(model.batches) == {1, at_once}
+
+
 # --- the report ---
 
 

@@ -182,7 +182,7 @@ NAMES = {
     "--protocol raise": "no protocol 'raise'",
     "--precision fp8": "precision is 'fp8'",
     "--device cuda:99": "cuda:99",
-    "--profile paper.tml": "There is no profile 'paper.tml', and no file of this name",
+    "--profile paper.tml": "There is no profile or file 'paper.tml'",
 }
 LOOKED_UP = ("--models ViT-L/16=vit_larg_patch16_224", "--image-list ImageNet-1K=gone.txt")
 """What `doctor` reports as missing, as other weights and photos."""

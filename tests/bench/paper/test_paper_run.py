@@ -81,7 +81,7 @@ def run_all(
     given = [*world.given(models={PET: train_pet(world, folder / "pet")}), *options]
     assert cli.main(["doctor", "--no-timing", *given, "--write", str(toml), "--out", str(run)]) == 0
     printed = capsys.readouterr().out
-    assert "missing" not in printed and "left out:" not in printed and "\nAll is here:\n" in printed
+    assert "missing" not in printed and "left out:" not in printed and "\nEverything is available; run:\n" in printed
     command = printed.splitlines()[-1]
     assert shlex.split(command) == ["caap-lab", "bench", "--profile", str(toml), "--out", str(run)]
 

@@ -187,10 +187,10 @@ def test_bench_says_what_is_left_out_and_keeps_its_settings(
 @pytest.mark.parametrize(
     "given, message",
     [
-        (["--profile", "papr"], "There is no profile 'papr', and no file of this name. Nearest: paper."),
-        (["--profile", "demo", "--seed", "1"], "--seed does not go with --profile demo."),
-        (["--profile", "demo", "--models", "demo"], "--models does not go with --profile demo."),
-        (["--profile", "paper", "--metrics", "saco"], "--metrics does not go with --profile paper."),
+        (["--profile", "papr"], "There is no profile or file 'papr'. Nearest: paper."),
+        (["--profile", "demo", "--seed", "1"], "--seed cannot be used with --profile demo."),
+        (["--profile", "demo", "--models", "demo"], "--models cannot be used with --profile demo."),
+        (["--profile", "paper", "--metrics", "saco"], "--metrics cannot be used with --profile paper."),
     ],
     ids=["unknown", "seed", "models", "metrics"],
 )
