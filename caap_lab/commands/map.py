@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caap_lab.commands.caap_flags import add_caap_flags, given_caap_options
+from caap_lab.commands.map_names import method_name
 from caap_lab.commands.target_flags import add_target_flags, with_flags
 from caap_lab.errors import InputError
 from caap_lab.variant import Variant, parse_variant
@@ -82,12 +82,13 @@ def run(parsed: argparse.Namespace) -> int:
     )
     of = "prediction" if parsed.target is None else model.target(parsed.target)
     rule = with_flags(of, None if parsed.against is None else model.target(parsed.against), vars(parsed))
+    method = method_name(variant, options, METHODS[variant.name].options.get(model.kind, {}), parsed)
     results: list[dict[str, Any]] = []
     images = _named_images(parsed)
     try:
         for name, image in images:
             m: Any = attribute(model, image, method=variant.name, target=target_by_rule(rule, model, image), **options)
-            results.append(_write(model, image, name, _file_name(variant), m, parsed.out))  # type: ignore[arg-type]
+            results.append(_write(model, image, name, method, m, parsed.out))  # type: ignore[arg-type]
             if not parsed.json:
                 _print_result(results[-1])
     finally:  # finished results are printed even if the others fail
@@ -120,11 +121,6 @@ def _options(variant: Variant, parsed: argparse.Namespace) -> dict[str, Any]:
         if name == "target":
             raise InputError(f"The target is not an option of a method; pass it as {flag}.")
     return {**variant.options, **flags}
-
-
-def _file_name(variant: Variant) -> str:
-    """File name of a method's results: its name, or the label given to it."""
-    return variant.name if variant.label == variant.text else re.sub(r"[^\w.+-]", "_", variant.label)
 
 
 def _named_images(parsed: argparse.Namespace) -> list[tuple[str, Any]]:

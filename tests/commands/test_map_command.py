@@ -25,9 +25,9 @@ def test_map_of_a_photo(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["map", str(photo), "--out", str(out), "--target", "3", "--cutoff", "0.5", "--blank", "mean"]) == 0
     printed = capsys.readouterr().out
     assert "%" in printed and "caap for 3 (3): cutoff 4" in printed and "row" in printed
-    found = AttributionMap.load(out / "photo_caap.safetensors")
+    found = AttributionMap.load(out / "photo_caap_cutoff-0.5_blank-mean_target-3.safetensors")
     assert found.target == 3 and found.settings["blank"] == "mean"
-    with Image.open(out / "photo_caap.png") as overlay:
+    with Image.open(out / "photo_caap_cutoff-0.5_blank-mean_target-3.png") as overlay:
         assert overlay.size[0] > 500
 
 
@@ -49,7 +49,8 @@ def test_a_model_from_a_folder(photo: Path, tmp_path: Path, capsys: pytest.Captu
     assert cli.main([*arguments, "--image-size", "48"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == "mine" and result["target_name"] == "dog"
-    assert AttributionMap.load(tmp_path / "photo_caap.safetensors").scores.shape == (6, 6)
+    assert Path(result["scores"]).name.endswith("_mine_image_size-48_target-dog.safetensors")
+    assert AttributionMap.load(result["scores"]).scores.shape == (6, 6)
 
 
 def test_demo_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,8 +140,8 @@ def test_a_method_takes_options_as_bench_does(photo: Path, tmp_path: Path, capsy
     assert (settings["cutoff"], settings["blank"], settings["neighbourhood"]) == (3, "mean", "none")
     assert cli.main([*arguments, "--method", "my rollout=rollout"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["method"] == "rollout" and Path(printed["overlay"]).name == "photo_my_rollout.png"
-    assert (tmp_path / "photo_my_rollout.safetensors").exists()
+    assert printed["method"] == "rollout" and Path(printed["overlay"]).name == "photo_my_rollout_target-3.png"
+    assert (tmp_path / "photo_my_rollout_target-3.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -164,14 +165,15 @@ def test_options_of_a_method_that_cannot_be(
 
 def test_targets_against_other_classes(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["map", str(photo), "--method", "input_x_gradient", "--out", str(tmp_path)]
-    saved = tmp_path / "photo_input_x_gradient.safetensors"
+    saved = tmp_path / "photo_input_x_gradient_target-3_against-5.safetensors"
     assert cli.main([*arguments, "--target", "3", "--against", "5"]) == 0
     assert "input_x_gradient for 3 rather than 5:" in capsys.readouterr().out
     assert AttributionMap.load(saved).target == contrast(3, 5)
     assert cli.main([*arguments, "--against-all", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     best = result["predictions"][0]["class"]
-    assert result["target"] == best and AttributionMap.load(saved).target == contrast(best)
+    assert result["target"] == best and AttributionMap.load(result["scores"]).target == contrast(best)
+    assert Path(result["scores"]).name == "photo_input_x_gradient_against_all.safetensors"
     assert result["explains"] == result["target_name"] == f"{best} against the mean of all classes"
     assert cli.main([*arguments, "--logit", "--against", "3"]) == 2
     assert "--against and --logit exclude each other" in capsys.readouterr().err
