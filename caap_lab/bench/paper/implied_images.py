@@ -30,7 +30,7 @@ def implied_images(table: int) -> list[float]:
 
     Returns:
         For tables of localisation, one value per cell of the pointing game in the paper's order; otherwise one per cell
-            whose family, method and metric are in the main tables; none for CNNs, which are in no main table.
+        whose family, method and metric are in the main tables; none for CNNs, which are in no main table.
     """
     rows = [row for row in published() if row.table == table and row.standard_error]
     hits = [row for row in rows if row.metric == _HITS]

@@ -54,9 +54,9 @@ def compared(result: BenchmarkResult, reference: BenchmarkResult) -> "pd.DataFra
 
     Returns:
         One row per data set, model, method and metric: n (images that both have), same_prediction (fraction of them
-            that have the same target), spearman and spearman_lowest (rank correlation of the two maps, mean and lowest
-            over the images with the same target), mean and mean_reference in the metric's unit, difference and
-            difference_se (paired, over the same images).
+        that have the same target), spearman and spearman_lowest (rank correlation of the two maps, mean and lowest
+        over the images with the same target), mean and mean_reference in the metric's unit, difference and
+        difference_se (paired, over the same images).
     """
     import pandas as pd
 
