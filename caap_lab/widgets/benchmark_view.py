@@ -1,4 +1,4 @@
-"""A benchmark as it runs, in this process or any other: how far it is, its tables and its figures."""
+"""Benchmark widget: progress, tables and figures of a run in this process or any other."""
 
 import asyncio
 import time
@@ -24,50 +24,50 @@ from caap_lab.widgets.static_image import StaticImage
 
 @dataclass(frozen=True, eq=False)
 class _Poll:
-    """What one poll of the folder gives."""
+    """The result of one poll of the folder."""
 
     snapshot: RunSnapshot | Waiting
     requested: Choice
     choice: Choice
-    """The requested one, as far as the run has it."""
+    """The requested choice, as far as the run has it."""
     picture: bytes | None
-    """None if nothing has to be drawn again."""
+    """None if nothing has to be redrawn."""
     written: float | None
-    """When the newest part was written."""
+    """Time at which the newest part was written."""
 
 
 WINDOW = 300
 """Seconds over which the rate is measured."""
 LEAST_PAUSE = 4
-"""Shortest pause between two polls, as a multiple of the time that the last one took: large runs are polled rarely."""
+"""Shortest pause between polls, as a multiple of the time that the last one took: large runs are polled rarely."""
 
 
 def benchmark(run: str | Path | BenchmarkResult, *, every: float = 3.0) -> "BenchmarkView":
-    """Watch a benchmark: progress, tables and figures, renewed while it runs.
+    """Watch a benchmark: progress, tables and figures, updated while it runs.
 
     ```python
     cl.widgets.benchmark("runs/photos")     # the folder of `cl.benchmark(..., out="runs/photos")`
     ```
 
-    The folder is only read: never locked, and nothing in it is moved. It need not exist yet.
+    The folder is only read, never locked or changed. It need not exist yet.
 
     Args:
         run: The run's folder, or a result.
         every: Seconds between two polls of the folder. Large runs are polled less often.
 
     Returns:
-        The widget. `to_figure()` gives its figure, `link` the Python calls that give its numbers, and `result` the
+        The widget. `to_figure()` returns its figure, `link` the Python calls that compute its numbers, and `result` the
         results that are shown.
 
     Raises:
-        InputError: what is given is no folder.
+        InputError: `run` is not a folder or result, or `every` is not a positive number.
     """
     if not isinstance(run, (str, Path, BenchmarkResult)):
-        raise InputError(f"Give a run's folder or a BenchmarkResult, not {type(run).__name__}.")
+        raise InputError(f"Pass a run's folder or a BenchmarkResult, not {type(run).__name__}.")
     given = run if isinstance(run, BenchmarkResult) else None
     folder = run.folder if isinstance(run, BenchmarkResult) else Path(run).expanduser()
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the folder of a run.")
+        raise InputError(f"{folder} is a file; pass the folder of a run.")
     if not every > 0:
         raise InputError(f"every={every} has to be a number of seconds above 0.")
     return BenchmarkView(folder, given, every)
@@ -79,13 +79,14 @@ class BenchmarkView(Panel):
     def __init__(self, folder: Path, given: BenchmarkResult | None, every: float) -> None:
         super().__init__()
         self.folder = folder
+        self._folders = (folder, *(() if given is None else given.beside))
         self._given = given
         self.every = every
         self._next_poll: asyncio.TimerHandle | None = None
         self._samples: deque[tuple[float, int]] = deque()
         self._snapshot: RunSnapshot | Waiting = Waiting(f"Reading {self.folder}.")
         self._drawn: tuple[RunSnapshot | Waiting, Choice] | None = None
-        # The worker's own: what it has read, from which files, and how long it took.
+        # Used by the worker only: what it has read, from which files, and how long it took.
         self._seen: Stamp | None = None
         self._last_read: RunSnapshot | Waiting = self._snapshot
         self._seconds = 0.0
@@ -103,7 +104,7 @@ class BenchmarkView(Panel):
         self.model_box = ipywidgets.Dropdown(description="curves of")
         self._table = ipywidgets.HTML()
         self._protocol = ipywidgets.HTML()
-        self._protocol_list = ipywidgets.Accordion([self._protocol], titles=["What the numbers rest on"])
+        self._protocol_list = ipywidgets.Accordion([self._protocol], titles=["How the numbers were computed"])
         self.static_image = StaticImage()
         self._boxes = (self.table_box, self.metric_box, self.model_box)
         self._choices = group("shown", *self._boxes)
@@ -126,7 +127,7 @@ class BenchmarkView(Panel):
 
     @property
     def refreshing(self) -> bool:
-        """True while the folder is polled: in a notebook, until the run is complete or this is closed."""
+        """True while the folder is polled: in a notebook, until the run is complete or the widget is closed."""
         return self._next_poll is not None
 
     @property
@@ -141,11 +142,10 @@ class BenchmarkView(Panel):
 
     @property
     def link(self) -> str:
-        """The Python calls that give the table's numbers."""
-        beside = () if self._given is None else self._given.beside
-        folders = [str(folder) for folder in (self.folder, *beside)]
+        """The Python calls that compute the table's numbers."""
+        folders = [str(folder) for folder in self._folders]
         snapshot = self._snapshot
-        lines = [f"result = cl.BenchmarkResult.open({(folders if beside else folders[0])!r})"]
+        lines = [f"result = cl.BenchmarkResult.open({(folders if len(folders) > 1 else folders[0])!r})"]
         table = snapshot.table(self.choice) if isinstance(snapshot, RunSnapshot) else None
         if table is not None:
             where = f"metric == {self.choice.metric!r} and study in {list(table.studies)}"
@@ -154,7 +154,7 @@ class BenchmarkView(Panel):
 
     @property
     def file_name(self) -> str:
-        """What saved files are called: the run and the table."""
+        """Name of saved files: the run and the table."""
         return f"{self.folder.name} {self.choice.table}"
 
     def to_figure(self) -> Figure:
@@ -169,12 +169,12 @@ class BenchmarkView(Panel):
         return pd.DataFrame() if table is None else table.frame
 
     def refresh(self) -> None:
-        """Poll the folder now, and go on polling if the run is not complete."""
+        """Poll the folder now, and continue polling if the run is not complete."""
         self._show_message("")
         self._tick()
 
     def close(self) -> None:
-        """Stop polling, and take the widget away."""
+        """Stop polling, and close the widget."""
         self._stop()
         super().close()
 
@@ -186,7 +186,7 @@ class BenchmarkView(Panel):
             self._next_poll = None
 
     def _tick(self) -> None:
-        """Poll the folder, and again after a while."""
+        """Poll the folder, and schedule the next poll."""
         self._stop()
         if self._closed:
             return
@@ -202,9 +202,9 @@ class BenchmarkView(Panel):
         self.worker.replace_jobs([Job(choice, partial(self._run, choice, self._drawn), self._on_poll)])
 
     def _run(self, choice: Choice, drawn: tuple[RunSnapshot | Waiting, Choice] | None) -> "_Poll":
-        """In the worker: read the folder if it has changed, draw what is not drawn."""
+        """Read the folder if it has changed, and draw what is not drawn yet; runs in the worker."""
         began = time.monotonic()
-        files = stamp(self.folder)
+        files = stamp(self._folders)
         if files != self._seen or isinstance(self._last_read, Waiting):
             self._last_read = read(self.folder, self._given)
             self._seen = files  # after it was read: an unreadable plan is reported each time
@@ -218,7 +218,7 @@ class BenchmarkView(Panel):
         return _Poll(snapshot, choice, settled, picture, newest(files))
 
     def _on_poll(self, poll: "_Poll") -> None:
-        if poll.requested != self.choice:  # something else was chosen meanwhile, and is on its way
+        if poll.requested != self.choice:  # the choice has changed since; its result follows
             return
         with self._shown_errors():
             snapshot = poll.snapshot
@@ -245,10 +245,10 @@ class BenchmarkView(Panel):
         if not self._setting:
             self._poll()
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def _set_choices(self, choice: Choice) -> None:
-        """What there is to choose from, without taking it for the user's choice."""
+        """Set the options of the controls, without treating it as the user's choice."""
         if not isinstance(self._snapshot, RunSnapshot):
             return
         tables = [(table.title, table.name) for table in self._snapshot.tables]
@@ -284,7 +284,7 @@ class BenchmarkView(Panel):
         self._status.text = state
 
     def _pace(self, snapshot: RunSnapshot, written: float | None) -> list[str]:
-        """How fast it goes, how long it takes, and when the last trial came."""
+        """Sentences on the rate, the time left, and when the last trial was written."""
         if snapshot.complete:
             return []
         sentences = []
@@ -292,13 +292,15 @@ class BenchmarkView(Panel):
         if now > before and last > first:
             rate = (now - before) / (last - first)
             left = _span((snapshot.planned - now) / rate)
-            sentences.append(f"{60 * rate:.3g} trials a minute over the last {_span(last - first)}, about {left} left.")
+            sentences.append(
+                f"{60 * rate:.3g} trials per minute over the last {_span(last - first)}, about {left} left."
+            )
         if written is not None:
             sentences.append(f"The last trial came {_span(max(0.0, time.time() - written))} ago.")
         return sentences
 
     def _show(self) -> None:
-        """Everything below the progress."""
+        """Show everything below the progress."""
         snapshot, choice = self._snapshot, self.choice
         table = None
         shown = {self._counts: False, self._failed_list: False, self._damaged: False}
@@ -323,13 +325,13 @@ class BenchmarkView(Panel):
             part.layout.display = None if visible else "none"
 
     def _drawing(self) -> Callable[[], bytes]:
-        # What the worker drew: drawing it again here would keep the kernel busy.
+        # The worker's figure: drawing it again here would keep the kernel busy.
         png = self.static_image.png
         return (lambda: png) if png else super()._drawing()
 
 
 def _span(seconds: float) -> str:
-    """A length of time in words."""
+    """A duration in words."""
     if seconds < 99:
         return f"{seconds:.0f} s"
     if seconds < 99 * 60:

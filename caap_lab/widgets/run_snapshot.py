@@ -1,5 +1,6 @@
 """What a benchmark's folder holds at one moment, and how it is drawn; nothing here writes, locks or moves anything."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,14 +181,14 @@ def read(folder: Path, result: BenchmarkResult | None = None) -> RunSnapshot | W
     return Waiting(f"There is no folder {folder} yet. The benchmark is shown here as soon as it starts.")
 
 
-def stamp(folder: Path) -> Stamp:
-    """Names, sizes and times of a folder's plan and parts: equal as long as nothing has changed."""
-    run = RunFolder(folder)
+def stamp(folders: Iterable[Path]) -> Stamp:
+    """Paths, sizes and times of the plans and parts in folders: equal as long as nothing has changed."""
+    runs = [RunFolder(folder) for folder in folders]
     files = []
-    for path in (run.plan_path, *run.parts.glob("*.parquet")):
+    for path in (path for run in runs for path in (run.plan_path, *run.parts.glob("*.parquet"))):
         with suppress(FileNotFoundError):  # merged with others meanwhile
             about = path.stat()
-            files.append((path.name, about.st_size, about.st_mtime_ns))
+            files.append((str(path), about.st_size, about.st_mtime_ns))
     return frozenset(files)
 
 

@@ -48,7 +48,7 @@ def test_watching_a_run(lab: "LabPage") -> None:
     panel.get_by_role("progressbar").wait_for()
     lab.run("go_on(2)")
     panel.get_by_text("2 of 12 trials are computed").wait_for()
-    panel.get_by_text("trials a minute").wait_for()
+    panel.get_by_text("trials per minute").wait_for()
     lab.run("go_on(10)")
     table = panel.locator(".caap-wide").filter(has_text="mean ± standard error")
     table.wait_for()

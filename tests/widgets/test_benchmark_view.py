@@ -163,10 +163,10 @@ def test_progress_moves_and_refreshing_ends(tmp_path: Path, monkeypatch) -> None
         assert view._table.layout.display == "none" and "0 of 4" in view._counts.value
         write(tmp_path / "run", trials[:7])
         await until(lambda: "7 of 24 trials" in view._progress.value)
-        assert "trials a minute over the last" in view._progress.value and "left." in view._progress.value
+        assert "trials per minute over the last" in view._progress.value and "left." in view._progress.value
         assert "The last trial came" in view._progress.value
         assert "17 missing trials" in view._protocol.value and "(n " in view._table.value
-        await until(lambda: view._seen == stamp(tmp_path / "run"))  # a look may begin between two parts
+        await until(lambda: view._seen == stamp([tmp_path / "run"]))  # a look may begin between two parts
         before, polled_before = len(reads), len(polls)
         await until(lambda: len(polls) > polled_before + 2)
         assert len(reads) == before  # nothing has changed, nothing is read
@@ -235,11 +235,26 @@ def test_counts_add_up(finished: Path) -> None:
     ]
 
 
+def test_every_folder_of_a_joined_result_is_polled(tmp_path: Path) -> None:
+    plan = plan_of(IMAGES[:1])
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, trial in zip(folders, plan.trials, strict=False):
+        folder.mkdir()
+        plan.save(folder / "plan.json")
+        write(folder, [trial])
+    view = shown(BenchmarkResult.open(folders))
+    assert "2 of 6 trials" in view._progress.value and str(folders[1]) in view.link
+    write(folders[1], list(plan.trials)[2:4])
+    view.refresh()
+    view.worker.wait()
+    assert "4 of 6 trials" in view._progress.value
+
+
 def test_results_and_what_is_no_run(finished: Path, tmp_path: Path) -> None:
     result = BenchmarkResult.open(finished)
     smaller = BenchmarkResult(plan_of(IMAGES[:2]), result.folder)
     assert "12 of 12" in shown(smaller)._progress.value
-    with pytest.raises(cl.InputError, match="is a file; give the folder of a run"):
+    with pytest.raises(cl.InputError, match="is a file; pass the folder of a run"):
         cl.widgets.benchmark(finished / "plan.json")
     with pytest.raises(cl.InputError, match="not int"):
         cl.widgets.benchmark(3)
