@@ -5,12 +5,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.registry import check_variant
+from caap_lab.bench.cells import groups, rows_of
 from caap_lab.bench.check import check_metrics, check_models, check_rules, check_running
 from caap_lab.bench.cluster import refuse_import, started
 from caap_lab.bench.identity import Unreadable, identified, model_digest
@@ -239,17 +241,27 @@ def _local(
     stopped: Callable[[], bool],
 ) -> Iterator[Row]:
     """Rows of trials, computed in this process, until the run is stopped; errors of a trial are recorded in its row."""
-    for trial in trials:
+    for group in groups(trials):
         if stopped():
             return
-        yield _row(trial, models, images[trial.source], device, batch_size)
+        text, source = group[0].model.text, group[0].source
+        yield from rows_of(
+            group,
+            partial(_found, text, models, images[source], device),
+            batch_size,
+            partial(_row, models=models, images=images[source], device=device, batch_size=batch_size),
+            stopped,
+        )
+
+
+def _found(text: str, models: Mapping[str, HookedModel], images: ImageSet, device: str) -> tuple[HookedModel, ImageSet]:
+    return models[text] if text in models else model_of(text, device), images
 
 
 def _row(trial: Trial, models: Mapping[str, HookedModel], images: ImageSet, device: str, batch_size: int) -> Row:
     """A trial's row; a separate function, so that no variable holds the last model while the next one is loaded."""
     try:
-        text = trial.model.text
-        return compute(trial, models[text] if text in models else model_of(text, device), images, batch_size)
+        return compute(trial, *_found(trial.model.text, models, images, device), batch_size)
     except Exception as error:  # recorded: one bad trial must not end a run overnight
         return failure(trial, error)
 

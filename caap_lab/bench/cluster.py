@@ -5,18 +5,27 @@ Workers compute; only the main process writes, so a trial that ran twice because
 
 import multiprocessing
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caap_lab.bench import own_code
+from caap_lab.bench.cells import groups, rows_of
 from caap_lab.bench.plan import Trial
-from caap_lab.bench.trial import Row, compute_by_name, failure, forget_failures
+from caap_lab.bench.trial import Row, compute_by_name, failure, forget_failures, model_of, opened
+from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
+from caap_lab.models.base import HookedModel
 from caap_lab.models.device_dtype import as_device
 
-_AHEAD = 2  # trials waiting at each worker
+_AHEAD = 2  # tasks waiting at each worker
+_TASK = 10.0
+"""Seconds of a task with several trials: less is the scheduler's work, more is lost with a worker."""
+_MOST = 64
+"""Largest number of a task's trials."""
 PATIENCE = 10
 """Seconds within which a scheduler has to answer."""
 
@@ -44,33 +53,54 @@ class Cluster:
         from dask.distributed import as_completed
 
         slots = max(1, len(self._client.ncores())) * (1 + _AHEAD)
-        waiting = iter(trials)
-        flying: dict[Any, Trial] = {}
+        waiting = deque(trials)
+        size = 1
+        flying: dict[Any, list[Trial]] = {}
         done = as_completed()
 
-        def send() -> None:
-            trial = next(waiting, None)
-            if trial is not None and not stopped():
-                used = {("method", trial.method.name), *(("metric", name) for name in trial.metric_names)}
-                code = {name: content for name, content in self._code.items() if name in used}
-                future = self._client.submit(
-                    _remote, trial, device, batch_size, code, key=f"trial-{trial.key}", pure=False
-                )
-                flying[future] = trial
-                done.add(future)
+        def send(count: int) -> None:
+            if stopped() or not waiting:
+                return
+            sent = [waiting.popleft() for _ in range(min(count, len(waiting)))]
+            used = {("method", trial.method.name) for trial in sent}
+            used |= {("metric", name) for trial in sent for name in trial.metric_names}
+            code = {name: content for name, content in self._code.items() if name in used}
+            key = f"trial-{sent[0].key}-{len(sent)}"
+            future = self._client.submit(_remote, sent, device, batch_size, code, key=key, pure=False)
+            flying[future] = sent
+            done.add(future)
 
         for _ in range(slots):
-            send()
+            send(1)
         for future in done:
             if future.status not in ("finished", "error"):  # cancelled or lost: no worker is left to run it
                 raise OSError(
                     f"The scheduler{'' if self._where is None else ' at ' + self._where} is gone. What was finished "
                     "is kept; run the same again to go on."
                 )
-            trial = flying.pop(future)
-            lost = future.exception()  # workers died repeatedly with this trial
-            yield future.result() if lost is None else failure(trial, lost)
-            send()
+            sent = flying.pop(future)
+            lost = future.exception()  # workers died repeatedly with these trials
+            if lost is None:
+                rows = future.result()
+                yield from rows
+                seconds = sum(row.get("seconds", 0.0) for row in rows) / len(rows)
+                size = _task_size(seconds, len(waiting) // slots)
+            elif len(sent) == 1:
+                yield failure(sent[0], lost)
+            else:  # one of them did it: alone, it does not take the others along
+                waiting.extendleft(reversed(sent))
+                size = 1
+            send(size)
+
+
+def _task_size(seconds: float, share: int) -> int:
+    """Number of trials of the next task: `_TASK` seconds of them, but a part of each worker's share.
+
+    Args:
+        seconds: Time of a trial.
+        share: Trials that are left for each task that the workers hold.
+    """
+    return max(1, min(int(_TASK / max(seconds, 1e-3)), share, _MOST))
 
 
 @contextmanager
@@ -162,11 +192,26 @@ def _ready(device: str, code: own_code.Packed) -> None:
         own_code.install(code)
 
 
-def _remote(trial: Trial, device: str, batch_size: int, code: own_code.Packed) -> Row:
-    """A trial on a worker, which caches its model and data sets for the next one."""
-    with own_code.LOCK:
+def _remote(trials: list[Trial], device: str, batch_size: int, code: own_code.Packed) -> list[Row]:
+    """Trials on a worker, which caches its model and data sets for the next ones."""
+
+    def alone(trial: Trial) -> Row:
         try:
-            own_code.install(code)
             return compute_by_name(trial, device, batch_size)
         except Exception as error:  # recorded, as on one machine
             return failure(trial, error)
+
+    with own_code.LOCK:
+        try:
+            own_code.install(code)
+        except Exception as error:
+            return [failure(trial, error) for trial in trials]
+        return [
+            row
+            for group in groups(trials)
+            for row in rows_of(group, partial(_held, group[0], device), batch_size, alone)
+        ]
+
+
+def _held(trial: Trial, device: str) -> tuple[HookedModel, ImageSet]:
+    return model_of(trial.model.text, device), opened(trial.source)

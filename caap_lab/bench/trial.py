@@ -3,8 +3,10 @@
 import gc
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,7 +26,7 @@ from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
-from caap_lab.metrics.metric import Mask, MetricInput
+from caap_lab.metrics.metric import Mask, Metric, MetricInput
 from caap_lab.models.base import HookedModel
 from caap_lab.models.load import load_model
 from caap_lab.variant import Variant, parse_variant
@@ -55,6 +57,7 @@ def evaluate(
     m: AttributionMap,
     batch_size: int,
     mask: Mask | None = None,
+    measured: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Row:
     """The row of a trial whose map is already computed.
 
@@ -66,6 +69,7 @@ def evaluate(
         m: Its map.
         batch_size: Changed images run at once.
         mask: The object's pixels at the resolution of the model's input, instead of the sample's regions.
+        measured: Values of metrics that are known already, by the metric's text.
     """
     began = time.perf_counter()
     row: Row = {
@@ -74,11 +78,13 @@ def evaluate(
         "label": sample.label,
         "machine": f"{platform.node()}, {model.device}, {model.number_format}, {torch.get_num_threads()} threads",
     }
-    given = MetricInput(model, x, m, batch_size=batch_size)
     masked = None
     for text in trial.metrics:
+        if measured is not None and text in measured:
+            row |= measured[text]
+            continue
         metric, variant = parse_metric(text)
-        read = replace(given, protocol=trial.protocol) if metric.reads_protocol else given
+        read = metric_input(metric, trial, model, x, m, batch_size)
         if metric.needs_masks:
             if masked is None:
                 masked = (
@@ -88,6 +94,19 @@ def evaluate(
             row["mask"] = masked[2]
         row |= metric.values(read, variant.options)
     return row | {"seconds": m.seconds + time.perf_counter() - began}
+
+
+def metric_input(
+    metric: Metric,
+    trial: Trial,
+    model: HookedModel,
+    x: Float[Tensor, "1 3 height width"],
+    m: AttributionMap,
+    batch_size: int,
+) -> MetricInput:
+    """What a metric reads, without masks."""
+    protocol = trial.protocol if metric.reads_protocol else None
+    return MetricInput(model, x, m, protocol=protocol, batch_size=batch_size)
 
 
 def failure(trial: Trial, error: BaseException) -> Row:
@@ -175,13 +194,14 @@ def compute_by_name(trial: Trial, device: str, batch_size: int) -> Row:
     """
     model = model_of(trial.model.text, device)
     try:
-        return compute(trial, model, _opened(trial.source), batch_size)
+        return compute(trial, model, opened(trial.source), batch_size)
     except ChangedError:  # for example since this process opened the data set
-        _opened.cache_clear()
-        return compute(trial, model, _opened(trial.source), batch_size)
+        opened.cache_clear()
+        return compute(trial, model, opened(trial.source), batch_size)
 
 
-_opened = lru_cache(maxsize=4)(open_images)
+opened = lru_cache(maxsize=4)(open_images)
+"""A data set by its source, cached for the next trial."""
 
 
 class ChangedError(InputError):
@@ -202,7 +222,7 @@ def check_model(trial: Trial, model: HookedModel) -> None:
         )
 
 
-@lru_cache(maxsize=2)  # trials are sorted by image, and several methods need the same one
+@lru_cache(maxsize=8)  # trials are sorted by image, and several methods need the same one
 def read_sample(images: ImageSet, name: str, digest: str) -> Sample:
     """An image with what it holds, read once.
 

@@ -39,6 +39,7 @@ def checked_maps(
     images: Images,
     maps: AttributionMap | Sequence[AttributionMap],
     target: TargetLike | None,
+    known: str | None = None,
 ) -> CheckedMaps:
     """Checked maps of a model's images, with their targets.
 
@@ -47,6 +48,7 @@ def checked_maps(
         images: One image per map, or one for all.
         maps: A map, or several.
         target: The target to score; None for the target of each map.
+        known: The model's fingerprint, if the caller has it.
 
     Raises:
         InputError: images, maps and model do not match.
@@ -62,17 +64,17 @@ def checked_maps(
     for m in several:
         if (m.target_class or 0) >= model.n_classes or tuple(m.image.shape[:2]) != model.preprocessing.image_size:
             raise InputError(f"The map of {m.method} was made for another model: {m.model_name}.")
-    _check_origin(model, singles, several)
+    _check_origin(model, singles, several, model.fingerprint if known is None else known)
     # A map's class means the class's own logit, also for models where a user's class means a contrast.
     own = [Logit(m.target) if isinstance(m.target, int) else m.target for m in several]
     running, targets = explained(model, own if target is None else target, len(several))
     return CheckedMaps(running, singles, several, targets)
 
 
-def _check_origin(model: HookedModel, images: list[Images], maps: list[AttributionMap]) -> None:
+def _check_origin(model: HookedModel, images: list[Images], maps: list[AttributionMap], known: str) -> None:
     """Raise InputError for maps of another model or image, if the maps have recorded them."""
-    known = model.fingerprint
     digest = ""
+    last: Images | None = None
     for index, m in enumerate(maps):
         if m.fingerprint and not same_model(m.fingerprint, known):
             raise InputError(
@@ -80,7 +82,8 @@ def _check_origin(model: HookedModel, images: list[Images], maps: list[Attributi
                 f"{model.model_name} {known} (hashes of weights and of structure). Make the map with this model, or "
                 "pass the model that made it."
             )
-        if index < len(images):  # one image may be given for all maps
+        if index < len(images) and images[index] is not last:  # one image may be given for all maps, or several
+            last = images[index]
             digest = tensor_digest(model.preprocess(images[index])[0])
         if m.image_digest and m.image_digest != digest:
             raise InputError(

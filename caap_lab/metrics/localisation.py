@@ -12,6 +12,7 @@ from caap_lab.attribution.enlarge import enlarged
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
+from caap_lab.metrics.average_precision import average_precision
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import UPSAMPLINGS
 
@@ -78,8 +79,6 @@ def localisation(
     Raises:
         InputError: the mask does not match the map, or has no pixel inside or outside the object.
     """
-    from sklearn.metrics import average_precision_score  # slow to import
-
     check_choice("upsampling", upsampling, UPSAMPLINGS)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance={tolerance!r} must be a number of pixels of at least 0.")
@@ -95,9 +94,9 @@ def localisation(
     constant = bool(highest.all())
     share = np.full_like(above, 0.5) if constant else above / above.max()
     return Localisation(
-        aupr1=float(average_precision_score(labels, values)),
-        aupr0=float(average_precision_score(~labels, -values)),
-        pooled_ap=float(average_precision_score(np.append(labels, ~labels), np.append(share, 1 - share))),
+        aupr1=average_precision(labels, values),
+        aupr0=average_precision(~labels, -values),
+        pooled_ap=average_precision(np.append(labels, ~labels), np.append(share, 1 - share)),
         pointing=0.0 if constant else float(hits[highest.argmax()]),
         pointing_expected=float(hits[highest].mean()),
         mass_inside=prevalence if constant else float(above[labels].sum() / above.sum()),

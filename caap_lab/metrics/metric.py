@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -104,6 +104,11 @@ Compute = Callable[..., Mapping[str, Any]]
 
 NaN means no value, and such images are left out of means.
 """
+ComputeAll = Callable[..., Iterator[tuple[Mapping[str, Any], float]]]
+"""(iterable of MetricInput, **options) -> for each input, in order, what `Compute` returns and the seconds it took.
+
+Inputs are taken one by one, when there is room for them in a batch.
+"""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class Metric:
     """Whether benchmarks and sweeps compute it if no metrics are chosen; only with masks, if it needs them."""
     details: Mapping[str, Literal["number", "numbers"]] = field(default_factory=dict)
     """Further columns of rows that tables do not show, such as curves."""
+    compute_all: ComputeAll | None = None
+    """The same for several maps of one model, which share batches."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -147,14 +154,21 @@ class Metric:
         Raises:
             InputError: it does not return one number per column; or raised by its computation.
         """
-        result = self.compute(given, **options)
+        return self.checked(self.compute(given, **options))
+
+    def checked(self, result: Any) -> dict[str, Any]:
+        """What a computation returned, as numbers.
+
+        Raises:
+            InputError: it is not one number per column.
+        """
         wanted = [*(column.name for column in self.columns), *self.details]
         if not isinstance(result, Mapping) or sorted(map(str, result)) != sorted(wanted):
             got = ", ".join(map(str, result)) if isinstance(result, Mapping) else type(result).__name__
             raise InputError(f"The metric {self.name} must return a dict with {', '.join(wanted)}; it returned {got}.")
-        return {name: self._checked(name, value) for name, value in result.items()}
+        return {name: self._number(name, value) for name, value in result.items()}
 
-    def _checked(self, name: str, value: Any) -> float | list[float]:
+    def _number(self, name: str, value: Any) -> float | list[float]:
         try:
             if self.details.get(name) == "numbers":
                 return [float(number) for number in value]

@@ -1,36 +1,25 @@
 """Insertion and deletion: whether the score rises with a map's most important pixels, and falls without them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from caap_lab.attribution.curve_values import normalised
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
-from caap_lab.metrics.bases import base_image
-from caap_lab.metrics.changed_images import (
-    CheckedMaps,
-    change_order,
-    checked_maps,
-    read_scores,
-    scores_under_way,
-    value_name,
-)
+from caap_lab.metrics.changed_images import CheckedMaps, checked_maps, value_name
+from caap_lab.metrics.curve_batches import CurveBatches, CurveJob, CurveScores
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import CurveProtocol, ProtocolChanges, curve_protocol
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
-from caap_lab.models.later import Later, handed_over
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.probability import resolved_probability
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Contrast, Direction, FunctionOfLogits, Logit, Target, TargetLike
+from caap_lab.models.targets import Contrast, Direction, FunctionOfLogits, Logit, TargetLike
 from caap_lab.signatures import shows_options
 
 if TYPE_CHECKING:
@@ -148,18 +137,33 @@ def insertion_deletion(
     """
     check_kind(model, "insertion_deletion", tuple(KINDS))
     check_count("batch_size", batch_size)
-    chosen = curve_protocol(protocol, **changes)
-    if resolved_probability(chosen.probability, model.n_classes) == "sigmoid" and chosen.score != "logit":
-        chosen = replace(chosen, probability="sigmoid")  # the curves record it
+    chosen = _protocol(model, curve_protocol(protocol, **changes))
     given = checked_maps(model, images, maps, target)
     _check_scored(given, chosen)
-    curves = _Curves(given, chosen)
-    with (
-        torch.no_grad(),
-        images_shown(WHAT, len(given.maps), 1, progress, "map", 2 * len(curves.counts[0])) as bar,
-    ):
-        curves.run(batch_size, bar)
-    return curves.of(0) if isinstance(maps, AttributionMap) else [curves.of(i) for i in range(len(given.maps))]
+    points = 2 * len(chosen.counts(model.preprocessing.image_size, given.maps[0].grid))
+    curves = []
+    with images_shown(WHAT, len(given.maps), 1, progress, "map", points) as bar:
+        for found in CurveBatches(given.model, chosen, batch_size).run(_jobs(given)):
+            curves.append(_curves(given.model, chosen, found))
+            bar.update()
+    return curves[0] if isinstance(maps, AttributionMap) else curves
+
+
+def _protocol(model: HookedModel, protocol: CurveProtocol) -> CurveProtocol:
+    """The protocol as curves record it."""
+    if resolved_probability(protocol.probability, model.n_classes) == "sigmoid" and protocol.score != "logit":
+        return replace(protocol, probability="sigmoid")
+    return protocol
+
+
+def _jobs(given: CheckedMaps) -> Iterator[CurveJob]:
+    """The maps with their images; an image that is given several times in a row is preprocessed once."""
+    last: Images | None = None
+    for index, (m, target) in enumerate(zip(given.maps, given.targets, strict=True)):
+        if index < len(given.images) and given.images[index] is not last:
+            last = given.images[index]
+            x = given.model.preprocess(last)
+        yield CurveJob(m, x, target)
 
 
 def _check_scored(given: CheckedMaps, protocol: CurveProtocol) -> None:
@@ -174,118 +178,61 @@ def _check_scored(given: CheckedMaps, protocol: CurveProtocol) -> None:
             )
 
 
-class _Piece(NamedTuple):
-    """Some points of one curve."""
-
-    curve: Tensor
-    """The tensor for their scores."""
-    counts: Int[Tensor, " point"]
-    order: Int[Tensor, "height width"]
-    front: Float[Tensor, "3 height width"]
-    """The image shown at changed pixels."""
-    back: Float[Tensor, "3 height width"]
-    target: Target
-
-
-class _Curves:
-    """The curves of several maps while they are computed; points of different maps share a batch."""
-
-    def __init__(self, given: CheckedMaps, protocol: CurveProtocol) -> None:
-        self.model, self.images, self.maps, self.targets = given.model, given.images, given.maps, given.targets
-        self.protocol = protocol
-        self._later = Later(self.model.device)
-        self._under_way: list[tuple[list[_Piece], tuple[Tensor, Tensor], torch.cuda.Event | None]] = []
-        size = self.model.preprocessing.image_size
-        self.counts = [torch.tensor(protocol.counts(size, m.grid), dtype=torch.int64, device="cpu") for m in self.maps]
-        self.scores = [torch.zeros(2, len(counts), dtype=torch.float64, device="cpu") for counts in self.counts]
-
-    def run(self, batch_size: int, bar: Any) -> None:
-        """Compute all curves, `batch_size` changed images at a time."""
-        model = self.model
-        batch_size = images_at_once(model.body, batch_size)
-        batch = torch.empty(batch_size, 3, *model.preprocessing.image_size, device=model.device, dtype=model.dtype)
-        waiting: list[_Piece] = []
-        filled = 0
-        for piece in self._pieces(bar):
-            while len(piece.counts):
-                now = piece._replace(
-                    counts=piece.counts[: batch_size - filled], curve=piece.curve[: batch_size - filled]
-                )
-                piece = piece._replace(counts=piece.counts[len(now.counts) :], curve=piece.curve[len(now.counts) :])
-                part = batch[filled : filled + len(now.counts)]
-                changed: Bool[Tensor, "point 1 height width"] = now.order < now.counts[:, None, None, None]
-                torch.where(changed, now.front, now.back, out=part)
-                waiting.append(now)
-                filled += len(now.counts)
-                if filled == batch_size:
-                    self._score(batch, waiting)
-                    waiting, filled = [], 0
-        if filled:
-            self._score(batch[:filled], waiting)
-        self._read(0)
-
-    def _pieces(self, bar: Any) -> Iterator[_Piece]:
-        model, protocol = self.model, self.protocol
-        for index, m in enumerate(self.maps):
-            if index < len(self.images):
-                image = model.preprocess(self.images[index])
-            target = self.targets[index]
-            if index < len(self.images) or target != self.targets[index - 1]:
-                start, fill = (
-                    base_image(name, image, model, target, protocol.probability)
-                    for name in (protocol.insertion_base, protocol.deletion_base)
-                )
-            order = handed_over(change_order(m, protocol.upsampling), model.device)
-            counts = self.counts[index].to(model.device)
-            insertion, deletion = self.scores[index]
-            yield _Piece(insertion, counts, order, image[0], start[0], target)
-            yield _Piece(deletion, counts, order, fill[0], image[0], target)
-            bar.update()
-
-    def _score(self, batch: Tensor, pieces: list[_Piece]) -> None:
-        """Start a batch; on a GPU, the scores of the previous batch are read meanwhile."""
-        targets = [piece.target for piece in pieces for _ in piece.counts]
-        begun = scores_under_way(self.model, batch, targets, self.protocol.score, self.protocol.probability)
-        self._under_way.append((pieces, begun, self._later.mark()))
-        self._read(self._later.ahead)
-
-    def _read(self, left: int) -> None:
-        """Read the scores of all batches except the last `left`."""
-        while len(self._under_way) > left:
-            pieces, begun, mark = self._under_way.pop(0)
-            with self._later.reading(mark):
-                scores = read_scores(*begun)
-            for piece, values in zip(pieces, scores.split([len(piece.counts) for piece in pieces]), strict=True):
-                piece.curve.copy_(values)
-
-    def of(self, index: int) -> PerturbationCurves:
-        """One map's finished curves."""
-        m, counts = self.maps[index], self.counts[index]
-        insertion, deletion = self.scores[index].numpy()
-        if self.protocol.normalise == "monotone":
-            insertion = normalised(insertion, insertion[0], insertion[-1], falling=False)
-            deletion = normalised(deletion, deletion[-1], deletion[0], falling=True)
-        height, width = self.model.preprocessing.image_size
-        return PerturbationCurves(
-            shares=(counts.double() / (height * width)).numpy(),
-            insertion_curve=insertion,
-            deletion_curve=deletion,
-            target=self.targets[index].given,
-            target_name=self.targets[index].name,
-            method=m.method,
-            model_name=self.model.model_name,
-            protocol=self.protocol,
-            score_name=value_name(self.protocol.score, self.targets[index]),
-        )
+def _curves(model: HookedModel, protocol: CurveProtocol, found: CurveScores) -> PerturbationCurves:
+    """One map's finished curves."""
+    job = found.job
+    insertion, deletion = found.scores.numpy()
+    if protocol.normalise == "monotone":
+        insertion = normalised(insertion, insertion[0], insertion[-1], falling=False)
+        deletion = normalised(deletion, deletion[-1], deletion[0], falling=True)
+    height, width = model.preprocessing.image_size
+    return PerturbationCurves(
+        shares=(found.counts.double() / (height * width)).numpy(),
+        insertion_curve=insertion,
+        deletion_curve=deletion,
+        target=job.target.given,
+        target_name=job.target.name,
+        method=job.map.method,
+        model_name=model.model_name,
+        protocol=protocol,
+        score_name=value_name(protocol.score, job.target),
+    )
 
 
 def _compute(given: MetricInput) -> dict[str, Any]:
-    assert given.protocol is not None
-    curves = insertion_deletion(
-        given.model, given.image, given.map, protocol=given.protocol, batch_size=given.batch_size, progress=False
-    )
-    assert not isinstance(curves, list)
-    return {name: getattr(curves, name) for name in (*(column.name for column in COLUMNS), *_CURVES)}
+    ((values, _),) = _compute_all([given])
+    return values
+
+
+def _compute_all(inputs: Iterable[MetricInput]) -> Iterator[tuple[dict[str, Any], float]]:
+    """The values of each map of one model, in order, and its seconds; maps are taken when there is room in a batch."""
+    several = iter(inputs)
+    first = next(several, None)
+    if first is None:
+        return
+    assert first.protocol is not None
+    chosen = _protocol(first.model, first.protocol)
+    check_kind(first.model, "insertion_deletion", tuple(KINDS))
+    known = first.model.fingerprint
+
+    def checked(one: MetricInput) -> CheckedMaps:
+        given = checked_maps(one.model, one.image, one.map, None, known)
+        _check_scored(given, chosen)
+        return given
+
+    whole = checked(first)
+
+    def taken() -> Iterator[CurveJob]:
+        yield CurveJob(first.map, first.image, whole.targets[0])
+        for one in several:
+            given = checked(one)
+            if given.model is not whole.model:  # a direction's column of logits, which only its own model has
+                raise InputError("Maps of directions cannot share batches; measure them one by one.")
+            yield CurveJob(one.map, one.image, given.targets[0])
+
+    for found in CurveBatches(whole.model, chosen, first.batch_size).run(taken()):
+        curves = _curves(whole.model, chosen, found)
+        yield {name: getattr(curves, name) for name in (*(c.name for c in COLUMNS), *_CURVES)}, found.seconds
 
 
 COLUMNS = (
@@ -295,5 +242,11 @@ COLUMNS = (
 )
 _CURVES = ("shares", "insertion_curve", "deletion_curve")
 FAITHFULNESS = Metric(
-    "faithfulness", COLUMNS, _compute, reads_protocol=True, default=True, details=dict.fromkeys(_CURVES, "numbers")
+    "faithfulness",
+    COLUMNS,
+    _compute,
+    reads_protocol=True,
+    default=True,
+    details=dict.fromkeys(_CURVES, "numbers"),
+    compute_all=_compute_all,
 )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import caap_lab as cl
 from caap_lab.attribution.enlarge import MODES, enlarged
-from caap_lab.metrics.perturbation import change_order
+from caap_lab.metrics.changed_images import change_order
 from helpers.models import build, random_images
 
 SIZES = [

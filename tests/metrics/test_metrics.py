@@ -10,7 +10,8 @@ from scipy.signal import convolve2d
 from sklearn.metrics import average_precision_score
 
 import caap_lab as cl
-from caap_lab.metrics.perturbation import change_order
+from caap_lab.metrics.average_precision import average_precision
+from caap_lab.metrics.changed_images import change_order
 from caap_lab.metrics.protocol import PROTOCOLS, curve_protocol
 from caap_lab.models.directions import direction
 from caap_lab.models.targets import contrast
@@ -334,3 +335,13 @@ def test_plots_show_themselves_as_the_value_of_a_cell() -> None:
     for plot in (m.plot(), cl.insertion_deletion(model, image, m, protocol="patches").plot()):
         data, _ = DisplayFormatter().format(plot)
         assert data["image/png"][:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("digits", [0, 1, 12])
+def test_average_precision_is_scikit_learns_to_the_last_bit(digits: int) -> None:
+    generator = np.random.default_rng(digits)
+    for count in (1, 2, 7, 3000):
+        values, labels = generator.normal(size=count).round(digits), generator.random(count) < 0.4
+        labels[0] = True
+        for some in (values, values.astype(np.float32), np.zeros(count)):
+            assert average_precision(labels, some) == average_precision_score(labels, some)
