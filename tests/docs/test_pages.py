@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 import caap_lab as cl
 from tests.helpers.calls import check_calls
-from tests.helpers.pages import DOCS, PAGES, ROOT, snippets
+from tests.helpers.pages import DOCS, NOTEBOOKS, PAGES, ROOT, snippets, text_of
 from tests.helpers.snippets import run_snippets
 
 WIDTH = 100
@@ -50,11 +50,18 @@ def test_snippets_fit_the_package(page: Path) -> None:
         check_calls(snippet.code)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", (*PAGES, *NOTEBOOKS), ids=lambda page: page.name)
 def test_code_is_no_wider_than_its_box(page: Path) -> None:
-    for block in re.findall(r"^```[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+    for block in re.findall(r"^```[^\n]*\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             assert len(line) <= WIDTH, line
+
+
+def test_a_number_and_its_error_stay_on_one_line() -> None:
+    from docs import site_tables
+
+    row = site_tables.on_page_markdown("8 ± 1\n\n| caap | 8 ± 1 |", {"docs_dir": str(DOCS)})
+    assert row == "8 ± 1\n\n| caap | 8\u00a0±\u00a01 |"
 
 
 def test_first_page_is_the_readme() -> None:

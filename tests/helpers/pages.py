@@ -59,11 +59,16 @@ def anchors(path: Path) -> set[str]:
     return found
 
 
+def text_of(path: Path) -> str:
+    """A page, or the texts of a notebook, each ended by a line break."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    return "".join(f"{cell.source}\n" for cell in nbformat.reads(text, 4).cells if cell.cell_type == "markdown")
+
+
 def links(path: Path) -> Iterator[str]:
     """The targets of links and pictures in a page or in a notebook's texts, but for those into the web."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        text = "\n".join(cell.source for cell in nbformat.reads(text, 4).cells if cell.cell_type == "markdown")
-    for link in re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", text)):
+    for link in re.findall(r"\]\(([^)\s]+)\)", _BLOCK.sub("", text_of(path))):
         if not re.match(r"\w+:", link):
             yield link
