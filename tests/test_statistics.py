@@ -1,11 +1,14 @@
 """Means, standard errors and paired differences against plain loops."""
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
+from caap_lab.bench.comparing import LEVEL
 from caap_lab.errors import InputError
 from caap_lab.statistics import (
     bootstrap_interval,
@@ -94,6 +97,15 @@ def test_holm_is_the_closed_test_of_all_subsets() -> None:
                 for chosen in product([False, True], repeat=4)]  # fmt: skip
         assert found[place] == pytest.approx(max(min(1, len(one) * p[one].min()) for one in sets))
     assert np.isnan(holm(np.array([np.nan]))).all() and not len(holm(np.array([])))
+
+
+@pytest.mark.parametrize("methods, images", [(1, 6), (10, 9), (30, 11)])
+def test_fewest_images_for_a_verdict_are_those_of_the_docs(methods: int, images: int) -> None:
+    few, enough = (holm(sign_flip_p(np.ones((count, methods))))[0] for count in (images - 1, images))
+    assert few >= LEVEL > enough == pytest.approx(methods * 2 / 2**images)
+    page = " ".join((Path(__file__).parents[1] / "docs/benchmark.md").read_text(encoding="utf-8").split())
+    (sentence,) = re.findall(r"at least 6 images .*?\.", page)
+    assert re.search(rf"\b{images}( images)? for {methods}\b", sentence)
 
 
 def test_equal_values_share_their_ranks() -> None:

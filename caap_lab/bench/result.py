@@ -254,7 +254,8 @@ class BenchmarkResult:
 
         One row per data set, model, metric and method, the best one first: n, mean_rank, se. Only images with values of
         all methods are ranked, and n is their number; methods without any value are last, with n = 0. Equal values
-        share the mean of their ranks.
+        share the mean of their ranks. Every label is ranked: variants of one method are separate rows, and so is one
+        method that joined runs call by two labels. Choose among them with `methods`.
 
         Args:
             methods: Labels of the methods to rank; all by default.
