@@ -1,4 +1,4 @@
-"""Scenes with planted evidence whose worth is known, and a small ViT that has learnt to read them.
+"""Scenes with planted evidence whose worth is known, and a small ViT that has learned to read them.
 
 A scene has 6 x 6 patches of 4 pixels: grey noise, and symbols that fill a patch each. Nine symbols speak for five
 classes:

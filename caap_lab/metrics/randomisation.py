@@ -1,4 +1,4 @@
-"""Do maps depend on what the model has learnt? They are made again while its weights are shuffled, group by group."""
+"""Do maps depend on what the model has learned? They are made again while its weights are shuffled, group by group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def randomisation_check(
     ```
 
     The sanity check of Adebayo et al. 2018 (arXiv 1810.03292): a map that stays the same while the model forgets what
-    it has learnt does not explain what it has learnt. The weights are randomised from the head down to the input, and
+    it has learned does not explain what it has learned. The weights are randomised from the head down to the input, and
     after each step every method maps the same images again, for the same target: what the trained model predicts, if
     none is given. The model itself stays as it is; what changes is a copy.
 

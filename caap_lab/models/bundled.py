@@ -55,7 +55,7 @@ BACKBONES: dict[str, Backbone] = {
         "DeiT3-like ViT: LayerScale, no position embedding on the class token",
         {**_VIT, "no_embed_class": True, "init_values": 1.0},
     ),
-    "demo-spurious": Backbone("plain ViT that has learnt a spurious cue", _VIT, start="demo"),
+    "demo-spurious": Backbone("plain ViT that has learned a spurious cue", _VIT, start="demo"),
     "demo-cnn": Backbone(
         "ResNet with 8 x 8 cells from its second stage on",
         {

@@ -1,7 +1,7 @@
-"""Copies of a model some of whose weights are shuffled: what is left of a map without what the model has learnt?
+"""Copies of a model some of whose weights are shuffled: what is left of a map without what the model has learned?
 
 Shuffling moves the entries of each parameter to random places of the same parameter. Every number that training made is
-still there, so that activations keep about their size, and the arrangement, which is what the model has learnt, is
+still there, so that activations keep about their size, and the arrangement, which is what the model has learned, is
 gone. It needs no initialisation of the model's own: that differs from family to family, sets LayerScale to nearly zero
 (a block that adds nothing is left out rather than random), and is unknown of models that somebody brings.
 """
