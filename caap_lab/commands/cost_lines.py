@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from caap_lab.bench.paper.costs import Share
 
 _NOTES = {
-    "--protocol": " (its numbers differ from those of rise; compare within one protocol)",
+    "--protocol": " (its numbers differ from rise; compare within one protocol)",
     "--precision": " (see --compare for what it changes)",
 }
 """Notes on options, by the option's name."""
