@@ -62,6 +62,10 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     return body, ModelSize("vit", hooked_spec.image_size, hooked_spec.grid, hooked_spec.d_model)
 
 
+_SECONDS = 0.5
+"""How long a timed run on a CPU takes, about."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Measurements of a model on a device, in a number format."""
@@ -74,15 +78,23 @@ class Measured:
 
 
 def measured(
-    body: nn.Module, image_size: tuple[int, int], device: str = "cpu", precision: str = "float32"
+    body: nn.Module,
+    image_size: tuple[int, int],
+    device: str = "cpu",
+    precision: str = "float32",
+    batch_size: int = 64,
 ) -> Measured | None:
     """Time and memory of one image's forward pass, with random weights; their memory is freed again.
+
+    A pass is timed as a run makes it, with many images at once: alone, an image of a small model takes several times
+    as long.
 
     Args:
         body: The module from `architecture`; it is changed.
         image_size: Pixels as (height, width).
         device: Device of the measurement. A GPU runs 16 images at once, because one would leave it idle.
         precision: Number format, as in `cl.load_model`.
+        batch_size: Largest number of images that run at once on a CPU: as many as take about half a second.
 
     Returns:
         The time of the fastest of up to three runs, or of one run if it takes more than a second; None if the weights
@@ -105,19 +117,33 @@ def measured(
         for tensor in chain(body.parameters(), body.buffers()):
             if tensor.is_floating_point():
                 tensor.uniform_(0, 0.02)  # faster than timm's own, and without slow denormal numbers
-        images = torch.rand(1 if place.type == "cpu" else 16, 3, *image_size, device=place, dtype=dtype)
+        count = 16 if on_gpu else _images_at_once(body, image_size, place, dtype, batch_size)
+        images = torch.rand(count, 3, *image_size, device=place, dtype=dtype)
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(place)
         before = torch.cuda.memory_allocated(place) if on_gpu else 0
         for _ in range(3):
-            began = time.perf_counter()
-            body(images).sum().item()  # waits for a GPU
-            quickest = min(quickest, time.perf_counter() - began)
+            quickest = min(quickest, _run_seconds(body, images))
             if quickest > 1:
                 break
         each = (torch.cuda.max_memory_allocated(place) - before) // len(images) if on_gpu else None
     body.to("meta")
     return Measured(quickest / len(images), needed, each)
+
+
+def _images_at_once(
+    body: nn.Module, image_size: tuple[int, int], device: torch.device, dtype: torch.dtype, batch_size: int
+) -> int:
+    """As many images as take about half a second, at least one and at most `batch_size`."""
+    image = torch.rand(1, 3, *image_size, device=device, dtype=dtype)
+    alone = min(_run_seconds(body, image) for _ in range(2))  # the first run also prepares what later ones use
+    return max(1, min(batch_size, int(_SECONDS / alone)))
+
+
+def _run_seconds(body: nn.Module, images: torch.Tensor) -> float:
+    began = time.perf_counter()
+    body(images).sum().item()  # waits for a GPU
+    return time.perf_counter() - began
 
 
 def free_memory(device: torch.device) -> int:

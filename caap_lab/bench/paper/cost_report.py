@@ -84,7 +84,8 @@ def cost_report(
             continue
         key = (spec.name if names_folder(spec.name) else spec.name.partition(".")[0], size.image_size)
         if timing and key not in times:
-            times[key] = measured(body, size.image_size, device, str(spec.options.get("dtype", settings.precision)))
+            dtype = str(spec.options.get("dtype", settings.precision))
+            times[key] = measured(body, size.image_size, device, dtype, batch_size)
         found[name] = times.get(key)
     sizes = {
         (dataset, model): bodies[name][1]

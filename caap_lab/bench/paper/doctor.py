@@ -59,7 +59,7 @@ def doctor(
     settings: PaperSettings | None = None,
     *,
     device: str = "cpu",
-    batch_size: int = 1,
+    batch_size: int = 64,
     timing: bool = True,
     quick: bool = False,
     progress: bool = False,
