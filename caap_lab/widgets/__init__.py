@@ -1,6 +1,6 @@
-"""Widgets for JupyterLab: look at one image with the mouse, move the cutoff, follow attention, watch a benchmark.
+"""Widgets for JupyterLab: explore an image, move CAAP's cutoff, follow attention, patch, trace, watch a benchmark.
 
-The public names stand in `__init__.pyi`; each loads its module when it is first used.
+The public names are in `__init__.pyi`; each loads its module when it is first used.
 """
 
 import lazy_loader

@@ -5,7 +5,7 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    const area = document.createElement("textarea"); // pages that are not served safely have no clipboard of their own
+    const area = document.createElement("textarea"); // pages without HTTPS have no clipboard API
     area.value = text;
     area.style.position = "fixed";
     document.body.append(area);
@@ -61,7 +61,7 @@ function render({ model, el }) {
       model.send({ make: kind });
     });
   }
-  const copy = button("Copy code", "Copy the Python code that gives this", async () => {
+  const copy = button("Copy code", "Copy the Python code that computes this", async () => {
     tell((await copied(model.get("code"))) ? "copied" : "the browser does not let this page copy");
   });
   const code = document.createElement("details");
@@ -70,7 +70,7 @@ function render({ model, el }) {
   summary.textContent = "Python code";
   const text = code.appendChild(document.createElement("pre"));
   text.className = "caap-link";
-  text.setAttribute("aria-label", "Python call that gives this");
+  text.setAttribute("aria-label", "Python code that computes this");
   const row = document.createElement("div");
   row.className = "caap-actions-row";
   row.append(...Object.values(buttons), copy, said);
@@ -90,7 +90,7 @@ function render({ model, el }) {
     const lines = model.get("code").split("\n");
     text.textContent = model.get("code");
     tell("");
-    if (first && lines.length <= 2) code.open = true; // later on it stays as one left it
+    if (first && lines.length <= 2) code.open = true; // after that it stays as the user leaves it
     first = false;
   }
 

@@ -1,4 +1,4 @@
-"""Taking away what a widget shows: as a picture, as numbers, and as the Python call that gives it."""
+"""Exports what a widget shows: as a picture, as numbers, and as the Python code that computes it."""
 
 import re
 from collections.abc import Callable
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 DPI = 200
-"""Of a PNG: sharp in print at the figure's own size."""
+"""Resolution of a PNG: sharp in print at the figure's own size."""
 TYPES = {"png": "image/png", "pdf": "application/pdf", "csv": "text/csv"}
 
 
 class Actions(anywidget.AnyWidget):
-    """Buttons that save a figure or a table, and copy a call; the browser saves, so it works from a distant machine.
+    """Buttons that save a figure or a table and copy code; the browser saves, so it also works from a remote machine.
 
     Attributes:
-        code: The Python call that gives what is shown.
-        kinds: Which files are offered, of "png", "pdf" and "csv".
+        code: The Python code that computes what is shown.
+        kinds: The kinds of files offered, from "png", "pdf" and "csv".
     """
 
     _esm = _HERE / "actions.js"
@@ -35,11 +35,11 @@ class Actions(anywidget.AnyWidget):
     kinds = traitlets.List(traitlets.Unicode(), default_value=list(TYPES)).tag(sync=True)
 
     def __init__(self, make: Callable[[str], tuple[str, bytes]], on_error: Callable[[Exception], None]) -> None:
-        """Offer files.
+        """Create the buttons.
 
         Args:
-            make: Gives the name and the bytes of a file of a kind, when its button is pressed.
-            on_error: Says what went wrong with it.
+            make: Returns the name and the bytes of a file of a given kind when its button is pressed.
+            on_error: Called with the exception if that fails.
         """
         super().__init__()
         self._make, self._on_error = make, on_error
@@ -49,7 +49,7 @@ class Actions(anywidget.AnyWidget):
         kind = content["make"]
         try:
             name, data = self._make(kind)
-        except Exception as error:  # whatever it is, the button is told
+        except Exception as error:  # whatever it is, the button has to be released
             self._on_error(error)
             self.send({"failed": kind})
         else:
@@ -64,11 +64,11 @@ def figure_file(figure: Figure, kind: str) -> bytes:
 
 
 def table_file(frame: "pd.DataFrame") -> bytes:
-    """A table as the bytes of a CSV file, which spreadsheets read with all signs."""
+    """A table as the bytes of a CSV file, encoded so that spreadsheets read all characters."""
     return frame.to_csv(index=False).encode("utf-8-sig")
 
 
 def file_name(words: str, kind: str) -> str:
-    """A name that every file system takes; an image's own ending is not in the middle of it."""
+    """A file name that is valid on every file system, without an image's extension in the middle."""
     words = re.sub(r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)(?![A-Za-z0-9])", "", words, flags=re.IGNORECASE)
     return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words).strip('_.') or 'figure'}.{kind}"

@@ -20,8 +20,8 @@ function render({ model, el }) {
     bar.max = Math.max(1, model.get("total"));
     bar.value = model.get("total") - pending;
     button.hidden = !pending;
-    button.textContent = stopped ? "go on" : "stop";
-    button.title = stopped ? "Compute the rest" : "Compute no more than what is shown";
+    button.textContent = stopped ? "resume" : "stop";
+    button.title = stopped ? "Compute the rest" : "Stop computing; results shown are kept";
     text.textContent = pending ? `${stopped ? "stopped" : "computing"}, ${pending} left` : model.get("text");
   }
 

@@ -1,4 +1,4 @@
-"""What a widget is doing: a thin bar while it computes, with a button that stops it, and nothing when it is ready."""
+"""The state of a widget: a thin bar and a button to stop while it computes, and nothing when it is ready."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,14 @@ from caap_lab.widgets.scripts import joined, styles
 
 
 class Activity(anywidget.AnyWidget):
-    """How much is left to compute. Its height stays the same, so nothing below it moves.
+    """The amount of work left. Its height is constant, so nothing below it moves.
 
     Attributes:
-        pending: Number of things that are still computed.
-        total: Number of things when all this began.
-        stopped: True if the rest waits until somebody wants it.
-        text: What is said where nothing is computed.
-        still: What the picture beside the widget is called; empty where there is none.
+        pending: Number of items that are still to be computed.
+        total: Number of items when the work began.
+        stopped: True if the rest is not computed until the user requests it.
+        text: The text shown when nothing is being computed.
+        still: Label of the widget's static picture in the notebook; empty if there is none.
     """
 
     _esm = joined("still.js", "activity.js")
@@ -29,18 +29,18 @@ class Activity(anywidget.AnyWidget):
     still = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, on_stop: Callable[[], None], on_resume: Callable[[], None]) -> None:
-        """Show nothing yet.
+        """Show nothing at first.
 
         Args:
-            on_stop: Called when the work is to stop.
-            on_resume: Called when it is to go on.
+            on_stop: Called to stop the work.
+            on_resume: Called to resume it.
         """
         super().__init__()
         self._calls = {"stop": on_stop, "resume": on_resume}
         self.on_msg(self._receive)
 
     def count(self, pending: int) -> None:
-        """Say how much is left."""
+        """Set the number of pending items."""
         with self.hold_sync():
             self.total = max(self.total, pending) if pending else 0
             self.pending = pending

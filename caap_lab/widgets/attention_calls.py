@@ -16,15 +16,15 @@ def map_calls(
     places: HeadPlaces,
     chosen: tuple[int, int],
 ) -> list[str]:
-    """Calls for the map of a head, or for a mean of maps.
+    """Calls that compute the map of a head, or a mean of maps.
 
     Args:
-        call: The image, as a call has it.
-        spec: The model's.
-        pooling: Attention of the model's head, if that pools by attention.
-        query: The token that looks.
-        places: Of the heads in the grid.
-        chosen: Row and column of the map in it.
+        call: The Python expression of the image.
+        spec: Sizes and token roles of the model.
+        pooling: Attention of the model's head if it pools by attention.
+        query: Number of the query token.
+        places: Places of the heads in the grid.
+        chosen: Row and column of the map in the grid.
     """
     (layer, head), (rows, cols) = chosen, spec.grid
     heads, mean_of_heads = (":", ".mean(0)") if head == places.mean_head else (str(head), "")
@@ -50,14 +50,14 @@ def map_calls(
 
 
 def region_calls(call: str, spec: ViTSpec, objects: Objects, masks: str, overlap: float) -> list[str]:
-    """Calls for the attention between the objects.
+    """Calls that compute the attention between the objects.
 
     Args:
-        call: The image, as a call has it.
-        spec: The model's.
+        call: The Python expression of the image.
+        spec: Sizes and token roles of the model.
         objects: The objects, as given or painted.
-        masks: The masks that were given, as a call has them.
-        overlap: Least share of a patch that makes it an object's.
+        masks: The Python expression of the given masks.
+        overlap: Smallest fraction of a patch that makes it part of an object.
     """
     (rows, cols), lines, ending = spec.grid, [], f", overlap={overlap}"
     if not objects.as_given:
@@ -70,7 +70,7 @@ def region_calls(call: str, spec: ViTSpec, objects: Objects, masks: str, overlap
 
 
 def sum_calls(pooled: bool, quantity: str, heads: str | int) -> list[str]:
-    """The call for the sums that are shown: of the layers, or of the pooling head."""
+    """The call for the sums that are shown: for the layers, or for the pooling head."""
     if pooled:
         return ["sums = regions.other_queries().query('layer == \"pool\"')  # by kind and head"]
     return [f"sums = regions.mean({quantity!r}, heads={heads!r})  # by kind and layer"]

@@ -19,23 +19,23 @@ from caap_lab.widgets.head_places import Arrangement
 
 @dataclass(frozen=True, eq=False)
 class AttentionScene:
-    """What `attention_figure` draws.
+    """The content of an attention figure.
 
     Attributes:
         title: Name of the model.
-        query: What looks, in words.
-        cell: Row and column of the patch that looks, or nothing.
+        query: The query, in words.
+        cell: Row and column of the query patch, or empty.
         pixels: The photo.
-        objects: One colour per patch, clear for background.
-        board: Has the look.
-        maps: All maps of the grid, each at its place before they are sorted; None while they are read.
-        highs: Value of the last colour of each.
-        arrangement: The order in which they stand.
-        chosen: Row and column of the large map, before they are sorted.
-        place: The same in words.
+        objects: One colour per patch, transparent for background.
+        board: The board, for its display settings.
+        maps: All maps of the grid, in unsorted order; None until they are read.
+        highs: Value at the end of the colours, for each map.
+        arrangement: The order in which they are shown.
+        chosen: Row and column of the large map, in unsorted order.
+        place: That place in words.
         regions: Attention between the objects, if there are any.
         quantity: "mass" or "weight" between regions.
-        heads: "mean", or the number of the head.
+        heads: "mean", or the number of a head.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The board of the attention widget: the photo with its objects, and the map of the chosen head."""
+"""The tiles of the attention widget: the photo with its objects, and the map of the chosen head."""
 
 from collections.abc import Mapping
 
@@ -12,12 +12,12 @@ UNIT = "share of its attention"
 
 
 def photo_with_objects(objects: Objects, brush: int, query: str) -> Tile:
-    """The photo.
+    """The tile of the photo.
 
     Args:
-        objects: Their patches are coloured.
-        brush: The object that is painted, which the board draws itself.
-        query: What looks, in words.
+        objects: The objects; their patches are coloured.
+        brush: The object being painted, which the board draws itself.
+        query: The query, in words.
     """
     colours = objects.colours(leave_out=brush)
     words = [objects.word(cell) for cell in range(objects.regions.size)]
@@ -27,13 +27,13 @@ def photo_with_objects(objects: Objects, brush: int, query: str) -> Tile:
 def chosen_map(
     scores: Float[np.ndarray, "row col"] | None, grid: tuple[int, int], place: str, highs: Mapping[str, float]
 ) -> Tile:
-    """The map of a head.
+    """The tile of a head's map.
 
     Args:
-        scores: Its values; None while they are read.
+        scores: Its values; None until they are read.
         grid: Rows and columns of patches.
-        place: The head in words.
-        highs: Value of the last colour, by range; the first one's is 0.
+        place: The head, in words.
+        highs: Value at the end of the colours, by range; the colours start at 0.
     """
     tile = map_tile("map", "photo", place, scores, grid, UNIT)
     return {**tile, **{name: [0.0, high] for name, high in highs.items()}}

@@ -1,4 +1,4 @@
-"""Attention in one's hand: click a patch, and see where every head of every layer looks from there."""
+"""Attention widget: click a patch to see where every head of every layer looks from there."""
 
 from functools import partial
 from typing import Any
@@ -40,35 +40,35 @@ from caap_lab.widgets.region_sums import RegionSums
 from caap_lab.widgets.rows import beside
 
 PATCH, POOL = -1, -2
-"""Choices of the query that are no number of a prefix token."""
+"""Values of the query control that are not the number of a prefix token."""
 
 
 def attention(model: HookedViT, image: Images, masks: Masks | None = None, *, overlap: float = 0.5) -> "AttentionView":
-    """See where each head of each layer looks from a patch or the class token, and how attention divides in regions.
+    """See where each head of each layer looks from a patch or prefix token, and how attention divides between regions.
 
     ```python
     cl.widgets.attention(model, "cat.jpg")
     ```
 
-    Click a patch of the photo to make it the query, or choose a prefix token or the pooling head. Heads stand in a grid
-    with means over heads, over layers and over both, and can be sorted by entropy, distance or region mass. Objects
-    come from masks, or are painted in the photo patch by patch; the sums over their regions are those of
+    Click a patch of the photo to make it the query, or choose a prefix token or the pooling head. The heads are shown
+    in a grid with means over heads, over layers and over both, and can be sorted by entropy, distance or region mass.
+    Objects are given by masks, or painted on the photo patch by patch; the sums over their regions are those of
     `cl.attention_regions`.
 
     Args:
         model: A Vision Transformer in evaluation mode.
-        image: One image, or a demo scene, whose masks are taken.
-        masks: The image's objects: a bool mask [H, W] as the model saw it (`model.preprocessing.mask` makes one) or of
-            the size of the grid of patches, or a list or dict of them. They can be painted over.
-        overlap: Least share of a patch that makes it an object's, from 0 (any pixel) to 1.
+        image: One image, or a demo scene, whose masks are used.
+        masks: The image's objects: a bool mask [H, W] of the model's input (`model.preprocessing.mask` makes one) or of
+            the size of the grid of patches, or a list or dict of them. They can be edited by painting.
+        overlap: Smallest fraction of a patch that makes it part of an object, from 0 (any pixel) to 1.
 
     Returns:
         The widget. `weights` is the query's attention, `map` the chosen head's, `pool` that of a head that pools by
-        attention (its row stands below the layers), `regions` the sums between regions, `to_figure()` what is shown as
-        a figure, and `link` the Python calls that compute it.
+        attention (its row is below the layers), `regions` the sums between regions, `to_figure()` the current state
+        as a figure, and `link` the Python calls that compute it.
 
     Raises:
-        InputError: the model has no attention or is in training mode, the image is not one, or masks do not fit.
+        InputError: the model has no attention or is in training mode, there are several images, or masks do not fit.
     """
     return AttentionView(model, image, masks, overlap)
 
@@ -77,7 +77,7 @@ class AttentionView(Panel):
     """The widget of `attention`.
 
     Attributes:
-        query: Number of the token that looks, prefix tokens first; `look` changes it.
+        query: Number of the query token, prefix tokens first; `look` changes it.
         objects: The object of each patch.
         regions: Attention between the objects; None without objects and while it is computed.
     """
@@ -87,7 +87,7 @@ class AttentionView(Panel):
         check_eval(model)
         check_share("overlap", overlap)
         if isinstance(image, ImageSet):
-            raise InputError("attention shows one image: give one of the data set, images[0].image.")
+            raise InputError("attention shows one image: pass one of the data set, images[0].image.")
         photos = photos_of(model, image)
         if len(photos) != 1:
             raise InputError(f"attention shows one image; {len(photos)} were given.")
@@ -112,7 +112,7 @@ class AttentionView(Panel):
         self.object = ipywidgets.Dropdown(
             options=[(name, place) for place, name in enumerate(self.objects.names)], description="object"
         )
-        self.clear = ipywidgets.Button(description="clear this object", tooltip="Take all patches of this object away")
+        self.clear = ipywidgets.Button(description="clear this object", tooltip="Remove all patches of this object")
         self.board = Board(
             ("modes", "smooth", "robust", "fade", "opacity", "colours", "top"),
             modes=["choose", "paint", "erase"],
@@ -173,24 +173,24 @@ class AttentionView(Panel):
         if not 0 <= query < self.model.spec.n_tokens:
             raise InputError(f"There is no token {query}; the last one is {self.model.spec.n_tokens - 1}.")
         self.query = query
-        if self._in_pool:  # which has a query of its own
+        if self._in_pool:  # which has its own query
             layer, head = self.model.n_layers - 1, self.grid.chosen[1]
             self.grid.chosen = list(self.places.nearest(layer, head))
         self._update()
 
     @property
     def weights(self) -> Float[Tensor, "layer head token"] | None:
-        """The query's attention to every token in float16; None while it is read."""
+        """The query's attention to every token in float16; None until it is read."""
         return self._rows.get(self.query)
 
     @property
     def pool(self) -> Float[Tensor, "head token"] | None:
-        """The attention of a head that pools by attention, in float16; None while it is read, and without such one."""
+        """The attention of a head that pools by attention, in float16; None until read, or without such a head."""
         return self._rows.pool
 
     @property
     def map(self) -> Float[Tensor, "row col"] | None:
-        """The chosen head's attention to the patches, or the chosen mean; None while it is read."""
+        """The attention of the chosen head or mean to the patches; None until it is read."""
         looked = self._looked
         return None if looked is None else torch.from_numpy(looked.maps[self._chosen].copy())
 
@@ -206,7 +206,7 @@ class AttentionView(Panel):
 
     @property
     def file_name(self) -> str:
-        """What saved files are called: the model and the image."""
+        """Name of saved files: the model and the image."""
         return f"{self.model.model_name} {self.image.name} attention"
 
     def to_figure(self) -> Figure:
@@ -234,12 +234,12 @@ class AttentionView(Panel):
     def to_dataframe(self) -> pd.DataFrame:
         """One row per head in the order shown: entropy, distance, region mass, and where the query's attention goes.
 
-        The layer of a pooling head is "pool". Empty while the attention is read.
+        The layer of a pooling head is "pool". Empty until the attention is read.
         """
         table = self._table
         return pd.DataFrame() if table is None else self.order.sorted_rows(table, self.places)
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     @property
     def _chosen(self) -> tuple[int, int]:
@@ -248,12 +248,12 @@ class AttentionView(Panel):
 
     @property
     def _in_pool(self) -> bool:
-        """Whether a pooling head is looked at, whose query is its own."""
+        """Whether the chosen row is the pooling head, whose query is its own."""
         return self._chosen[0] == self.places.pool
 
     @property
     def _cell(self) -> list[int]:
-        """The patch that looks, or nothing."""
+        """Row and column of the query patch, or empty."""
         patch = self.query - self.model.spec.n_prefix
         return list(divmod(patch, self.model.grid[1])) if patch >= 0 and not self._in_pool else []
 
@@ -267,7 +267,7 @@ class AttentionView(Panel):
     def _on_patch(self) -> None:
         if self.board.chosen == self._cell:
             return
-        # Escape leaves nothing chosen; something has to be the query.
+        # Escape clears the choice, but there has to be a query.
         self.look(self._token(self.board.chosen) if self.board.chosen else 0)
 
     def _on_token(self) -> None:
@@ -299,7 +299,7 @@ class AttentionView(Panel):
             self._update()
 
     def _update(self) -> None:
-        """Show what is known of this query and these objects, and compute the rest."""
+        """Show what is known for this query and these objects, and compute the rest."""
         self._draw_query()
         jobs = []
         if self.weights is None:
@@ -321,14 +321,14 @@ class AttentionView(Panel):
 
     def _on_regions(self, patches: np.ndarray) -> Any:
         def receive(regions: AttentionRegions) -> None:
-            if patches is self.objects.regions:  # else something was painted meanwhile
+            if patches is self.objects.regions:  # otherwise the objects have changed since
                 self.regions = regions
                 self._draw_grid()
                 self._draw_sums()
 
         return receive
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     @property
     def _table(self) -> pd.DataFrame | None:
@@ -338,19 +338,19 @@ class AttentionView(Panel):
         return head_table(looked.weights, self.query, self._rows, spec, self.places, self.objects, self.regions)
 
     def _draw_query(self) -> None:
-        """All heads of the query."""
+        """Draw all heads for the query."""
         weights, grid = self.weights, self.model.grid
         self._looked = None if weights is None else HeadMaps(with_means(weights, self.pool, self.places), grid)
         self._draw_grid()
         self._draw_head()
 
     def _draw_grid(self) -> None:
-        """The grid of heads, in the order that is chosen."""
+        """Draw the grid of heads in the chosen order."""
         table, spec = self._table, self.model.spec
         arrangement = self.order.arranged(self.places, table)
         traits: dict[str, Any] = {**arrangement.traits, "caption": f"all heads{self.order.words}"}
         if table is None or self._looked is None:
-            slow = "" if self._rows.whole else " (all attention is too large to keep, so one query is read)"
+            slow = "" if self._rows.whole else " (all attention does not fit in memory: one query is read at a time)"
             traits |= {"tiles": b"", "highs": b"", "tips": [], "caption": f"computing{slow}"}
         else:
             if self.regions is not None or not self.objects.masks:
@@ -363,9 +363,9 @@ class AttentionView(Panel):
         self._changed()
 
     def _draw_head(self) -> None:
-        """The chosen head, large, and who looks."""
+        """Draw the large map of the chosen head, and name the query."""
         nearest = list(self.places.nearest(*self._chosen))
-        if nearest != self.grid.chosen:  # the pooling head may have another number of heads
+        if nearest != self.grid.chosen:  # the pooling head may have a different number of heads
             self.grid.chosen = nearest
             return
         self.token.value = self._token_choice
@@ -377,7 +377,7 @@ class AttentionView(Panel):
         self._draw_sums()
 
     def _draw_objects(self) -> None:
-        """The photo with its objects, and the chosen map."""
+        """Draw the photo with its objects, and the chosen map."""
         brush, looked = self.object.value, self._looked
         scores = None if looked is None else looked.maps[self._chosen]
         ends = {} if looked is None else looked.ends(self.grid.scale)
@@ -390,9 +390,9 @@ class AttentionView(Panel):
         set_all(self.board, {"brush": self.objects.colour(brush), "painted": painted, "tiles": tiles})
 
     def _draw_sums(self) -> None:
-        """Attention between regions over layers, and all kinds of pairs in the chosen layer."""
+        """Draw attention between regions over layers, and all kinds of pairs in the chosen layer."""
         if not self.objects.masks:
-            self.sums.explain("Give masks or paint an object to see how attention divides between regions.")
+            self.sums.explain("Pass masks or paint an object to see attention between regions.")
         elif self.regions is None:
             self.sums.wait_for_numbers()
         else:

@@ -1,4 +1,4 @@
-"""What the attention widget says beside its pictures."""
+"""The attention widget's texts."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -24,7 +24,7 @@ def prefix_names(spec: ViTSpec) -> list[str]:
 
 
 def token_words(spec: ViTSpec, token: int) -> str:
-    """A token, in words."""
+    """A description of a token."""
     if token < spec.n_prefix:
         return prefix_names(spec)[token]
     row, column = divmod(token - spec.n_prefix, spec.grid[1])
@@ -41,11 +41,11 @@ def head_tips(
     """One line per map of the grid: how a query's attention divides between patches and prefix tokens.
 
     Args:
-        weights: Of the query, as `with_means` gives them.
-        spec: The model's.
-        query: The token that looks; a pooling head's queries are its own.
-        places: Of the heads.
-        numbers: What else is said of each head, by what it is called.
+        weights: The query's attention, as returned by `with_means`.
+        spec: Sizes and token roles of the model.
+        query: Number of the query token; a pooling head has its own queries.
+        places: Places of the heads.
+        numbers: More values of each head, by name.
     """
     rows, columns = places.shape
     roles = list(dict.fromkeys(spec.prefix))
@@ -69,7 +69,7 @@ def head_tips(
 
 
 def regions_table(regions: AttentionRegions, layer: int | None, heads: Literal["mean"] | int) -> str:
-    """All kinds of pairs that there are, in one layer or as a mean over layers, as HTML."""
+    """All kinds of pairs, in one layer or as a mean over layers, as HTML."""
     numbers = {}
     for quantity in _QUANTITIES:
         of_layers = regions.mean(quantity, heads=heads)
@@ -80,7 +80,7 @@ def regions_table(regions: AttentionRegions, layer: int | None, heads: Literal["
 
 
 def pool_table(regions: AttentionRegions, head: int | None) -> str:
-    """What a pooling head looks at, in one of its heads or as a mean over them, as HTML."""
+    """Where a pooling head looks, in one of its heads or as a mean over them, as HTML."""
     table = regions.other_queries().query("layer == 'pool'")
     numbers = table if head is None else table[table["head"] == head]
     means = numbers.groupby("kind", sort=False)[["mass", "weight"]].mean()
@@ -90,7 +90,7 @@ def pool_table(regions: AttentionRegions, head: int | None) -> str:
 
 
 def _table(title: str, of: str, over: str, rows: Iterable[tuple[str, float, float]]) -> str:
-    """Kinds of pairs with their mass, as bars beside the numbers, and weight."""
+    """Kinds of pairs with their mass, as bars behind the numbers, and weight."""
     lines = [
         f'<tr><td>{for_html(kind)}</td>{share_cell(mass)}<td class="number">{weight:.3g}</td></tr>'
         for kind, mass, weight in rows
@@ -101,10 +101,10 @@ def _table(title: str, of: str, over: str, rows: Iterable[tuple[str, float, floa
 
 
 def heads_words(heads: Literal["mean"] | int) -> str:
-    """Which heads sums are of."""
+    """The heads over which sums are taken, in words."""
     return "mean over heads" if heads == "mean" else f"head {heads}"
 
 
 def on_any_ground(colour: str) -> str:
-    """Black would not be seen in a dark theme: the text's colour instead."""
+    """A colour that is visible on any background: black becomes the text's colour, for dark themes."""
     return "currentColor" if colour == "#000000" else colour

@@ -1,7 +1,7 @@
-"""Work of a widget beside the kernel: one thread, the newest request first, results handed over in the kernel's thread.
+"""Background work of a widget: one thread, the newest request first, results delivered in the kernel's thread.
 
-A widget works on a copy of the model (`cancellable_copy`), so that what it computes never meets the hooks that a cell
-of the notebook sets meanwhile; work that nobody waits for any more is stopped between two of torch's functions.
+A widget works on a copy of the model (`cancellable_copy`), so its computations never meet the hooks that a cell of the
+notebook sets meanwhile; work that is no longer needed is stopped between two torch functions.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Cancelled(BaseException):
-    """Nobody waits for this work any more. No error, so nothing that handles errors takes it for one."""
+    """Raised in work that is no longer needed. Not an Exception, so error handlers do not catch it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Something to compute, and what to do with its result."""
+    """A computation, and what to do with its result."""
 
     key: Hashable
-    """Equal for the same work: a job that runs already is not started again."""
+    """Equal for the same work: a job that is already running is not started again."""
     run: Callable[[], Any]
     on_result: Callable[[Any], None]
     """Called with the result, in the kernel's thread."""
 
 
 class Worker:
-    """Runs jobs one after the other in a thread; `on_error` is called with their errors, in the kernel's thread."""
+    """Runs jobs one after the other in a thread; `on_error` is called with their errors in the kernel's thread."""
 
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
         self._on_error = on_error
@@ -48,18 +48,18 @@ class Worker:
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
-            self._loop = None  # a script: results are handed over in the worker's thread
+            self._loop = None  # a script: results are delivered in the worker's thread
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
-        """Called between pieces of work: ends a job that is not wanted any more."""
+        """End a job that is no longer wanted; called between pieces of work."""
         if self._stop.is_set() and threading.current_thread() is self._thread:
             raise Cancelled
 
     def replace_jobs(self, jobs: Sequence[Job]) -> None:
-        """Make these the jobs to do, in this order; whatever else waits or runs is dropped."""
+        """Set the jobs to do, in this order; all others that wait or run are dropped."""
         with self._changed:
-            running = None if self._stop.is_set() else self._running  # one that is told to stop gives no result
+            running = None if self._stop.is_set() else self._running  # a job that is being stopped returns no result
             keep = running is not None and any(job.key == running.key for job in jobs)
             self._waiting = [job for job in jobs if not (running is not None and job.key == running.key)]
             if running is not None and not keep:
@@ -71,20 +71,20 @@ class Worker:
 
     @property
     def pending(self) -> int:
-        """Number of jobs that run, wait, or have a result that is not handed over yet."""
+        """Number of jobs that run, wait, or have a result that is not delivered yet."""
         with self._changed:
             running = self._running is not None and not self._stop.is_set()
             return len(self._waiting) + running + len(self._results)
 
     def wait(self, seconds: float = 60) -> None:
-        """Wait until all is done and handed over, here and now: what a cell or a script needs that uses the results.
+        """Wait until all jobs are done and delivered, for a cell or a script that needs the results.
 
         Raises:
-            TimeoutError: it takes longer.
+            TimeoutError: it takes longer than `seconds`.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._waiting and self._running is None, seconds):
-                raise TimeoutError(f"The widget still computes after {seconds} s.")
+                raise TimeoutError(f"The widget is still computing after {seconds} s.")
         self._deliver()
 
     def close(self) -> None:
@@ -117,14 +117,14 @@ class Worker:
                 continue
             with self._changed:
                 self._results.append((receiver, result))
-                self._running = None  # before it is handed over, when somebody counts what is left
+                self._running = None  # before its delivery, when pending jobs may be counted
             if self._loop is None or self._loop.is_closed():
                 self._deliver()
             else:
                 self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        """Hand all results over, in the order in which they came."""
+        """Deliver all results, in the order in which they arrived."""
         with self._delivering:
             while True:
                 with self._changed:
@@ -135,9 +135,9 @@ class Worker:
 
 
 class Stoppable(TorchFunctionMode):
-    """Calls `check` before each of torch's functions in this thread, until it has raised once: what cleans up goes on.
+    """Calls `check` before each torch function in this thread until it has raised once, so that cleaning up can finish.
 
-    The model itself stays as it is, so that its maps are those of the user's model in every respect.
+    The model itself is not changed, so its maps are exactly those of the user's model.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -153,6 +153,6 @@ class Stoppable(TorchFunctionMode):
 
 
 def cancellable_copy(model: Model) -> Model:
-    """A copy of a model with the very same weights, and hooks of its own."""
+    """A copy of a model with the same weights and its own hooks."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, cast(dict[int, Any], shared))

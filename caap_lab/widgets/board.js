@@ -39,7 +39,7 @@ class BoardView {
       ["change:smallest change:largest", () => this.show()],
       ["change:tools change:modes", () => { this.tools.build(); this.show(); }],
       ["change:mode", () => { this.drag = null; this.tools.update(); this.redraw(); }],
-      ["caap:preview", (shown) => this.preview(shown)], // of a head grid beside the board
+      ["caap:preview", (shown) => this.preview(shown)], // from a head grid next to the board
     ];
     for (const [names, call] of this.listeners) model.on(names, call);
     this.observer = new ResizeObserver(([{ contentRect }]) => {
@@ -47,10 +47,10 @@ class BoardView {
       this.width = contentRect.width;
       this.show();
     });
-    this.observer.observe(this.ruler); // without height: its size does not follow from what is drawn
+    this.observer.observe(this.ruler); // it has no height, so drawing does not change its size
     this.root.addEventListener("keydown", (event) => {
       const plain = !(event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter"));
-      if (plain) event.stopPropagation(); // JupyterLab takes letters for commands
+      if (plain) event.stopPropagation(); // JupyterLab would treat letters as commands
     });
   }
 
@@ -60,7 +60,7 @@ class BoardView {
     for (const [names, call] of this.listeners) this.model.off(names, call);
   }
 
-  /** One call for all that changes in one message. */
+  /** One call for all changes of one message. */
   together(call) {
     let waits = false;
     return () => {
@@ -98,7 +98,7 @@ class BoardView {
     this.send("pinned", pinned.includes(key) ? pinned.filter((other) => other !== key) : [...pinned, key]);
   }
 
-  /** What dragging does in a tile: where some are for drawing in, others only choose. */
+  /** What dragging does in a tile: if some tiles are for drawing, the others only choose. */
   mode(tile) {
     return this.tiles.some((other) => other.paint) && !tile.paint ? "choose" : this.get("mode");
   }
@@ -109,7 +109,7 @@ class BoardView {
     const photos = this.photos.update(this.get("photos"));
     if (photos) {
       const known = await photos;
-      if (number !== this.loads) return; // something newer is on its way
+      if (number !== this.loads) return; // newer tiles are being loaded
       this.photos.known = known;
     }
     this.tiles = this.get("tiles");
@@ -132,7 +132,7 @@ class BoardView {
     this.show();
   }
 
-  /** Show other scores in a tile for a while, without the kernel; null goes back to its own. */
+  /** Show other scores in a tile for a while, without the kernel; null restores its own. */
   preview(shown) {
     const view = this.views.get((shown ?? this.previewed)?.key);
     this.previewed = shown;
@@ -149,7 +149,7 @@ class BoardView {
     return view;
   }
 
-  /** Lay out and draw all tiles; those of which nothing changed are not drawn again. */
+  /** Lay out and draw all tiles; unchanged ones are not drawn again. */
   show() {
     this.tools.update();
     if (!this.width) return; // not on the page yet
@@ -168,7 +168,7 @@ class BoardView {
     this.root.dataset.shown = String(this.draws); // what is on the screen, for tests and measurements
   }
 
-  /** Draw the outlines again, over pictures that stay. */
+  /** Redraw the outlines over unchanged pictures. */
   redraw() {
     this.label();
     for (const view of this.views.values()) view.draw();
@@ -214,14 +214,14 @@ class BoardView {
     };
   }
 
-  /** Point at a patch in all tiles; a null key points at nothing, no event means the keyboard. */
+  /** Point at a patch in all tiles; a null key points at nothing, a missing event means the keyboard. */
   point(key, cell, event) {
     this.pointed = key === null ? null : { key, cell, event };
     for (const view of this.views.values()) view.draw();
     this.sayPointed();
   }
 
-  /** What is said beside the pointer: the place, the value, and what the tile says of this patch. */
+  /** Show the tooltip at the pointer: the place, the value, and the tile's text about this patch. */
   sayPointed() {
     const view = this.pointed && this.views.get(this.pointed.key);
     this.tip.hidden = !view;

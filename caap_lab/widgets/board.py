@@ -1,4 +1,4 @@
-"""Photos and maps side by side, drawn in the browser: they grow with the cell and answer while the kernel is busy."""
+"""Photos and maps side by side, drawn in the browser: they grow with the cell and respond while the kernel is busy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _PARTS = ("_colours", "_numbers", "_outlines", "_bar", "_tile", "_pointer", "_tools", "")
 BY_SIGN = "by sign"
 COLOUR_MAPS = (BY_SIGN, "viridis", "cividis", "magma", "gray", "RdBu_r")
-"""The first stands for the colour map that fits a map's signs."""
+"""The first is the colour map that fits a map's signs."""
 Tool = Literal["modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock"]
 Tile = dict[str, Any]
 Ends = tuple[float, float]
@@ -29,35 +29,35 @@ Ends = tuple[float, float]
 class Board(anywidget.AnyWidget):
     """Tiles side by side, as many as fit, each a photo or a map over a photo with its colour bar.
 
-    Whatever is pointed at in one tile is outlined in all of them, and each says its own value there. The look (all
-    traits from `mode` to `lock`) belongs to the browser: its tools change it, and the kernel only hears of it.
+    Whatever is pointed at in one tile is outlined in all of them, and each shows its own value there. The look (all
+    traits from `mode` to `lock`) belongs to the browser: its tools change it, and the kernel is only notified.
 
     Attributes:
         photos: PNG of each photo, by name.
-        tiles: What is shown, in order: what `photo_tile`, `map_tile` and `colour_tile` make.
-        tables: uint8 [256, 4] as bytes for each of `colours`, and again with " signed" behind its name for signed maps:
-            red, green, blue, and the opacity where that follows the score. Signed maps have other colours where it
-            does not: " opaque signed".
-        tools: Which tools stand above the tiles.
-        modes: What dragging can do; the tool is left out where it is one.
+        tiles: The tiles, in order, as `photo_tile`, `map_tile` and `colour_tile` return them.
+        tables: uint8 [256, 4] as bytes for each of `colours`, and again with the suffix " signed" for signed maps: red,
+            green, blue, and the opacity if it follows the score. If it does not, signed maps have different colours: "
+            opaque signed".
+        tools: The tools shown above the tiles.
+        modes: What dragging can do; the tool is omitted if there is only one mode.
         mode: What dragging does: "choose" a patch, draw a "box", "paint" or "erase" patches.
-        opacity: Of the maps over their photos, 0 to 1.
-        smooth: Interpolate scores between patches; else each patch has one colour.
-        robust: The colours end at the 2nd and 98th percentile of the scores; else at the lowest and the highest.
-        fade: Opacity follows the score, so that low scores leave the photo clear.
+        opacity: Opacity of the maps over their photos, 0 to 1.
+        smooth: Interpolate scores between patches; otherwise each patch has one colour.
+        robust: The colours end at the 2nd and 98th percentile of the scores; otherwise at the lowest and the highest.
+        fade: Opacity follows the score, so low scores leave the photo visible.
         colours: Name of a colour map, "by sign" for the one that fits each map.
-        signs: Of signed maps, show "all" scores, "positive" or "negative" ones.
+        signs: For signed maps, show "all" scores, "positive" or "negative" ones.
         top: Number of highest patches outlined in each map.
         lock: One scale for all maps of the same unit.
-        chosen: Row and column of the chosen patch, or nothing.
-        box: Top, left, bottom and right patch of the box (the last two are inside it), or nothing.
+        chosen: Row and column of the chosen patch, or empty.
+        box: Top, left, bottom and right patch of the box (the last two are inside it), or empty.
         painted: Numbers of the painted patches, in reading order.
         brush: Colour of the painted patches, as #rrggbb.
         neighbours: Offsets (rows, columns) of the patches outlined around the one pointed at.
         pinned: Keys of the tiles that are pinned; those with `pin` have a button for it.
-        smallest: Least width of a tile in pixels, from which the number of columns follows.
-        largest: Greatest width of a tile in pixels.
-        label: What is shown, for screen readers.
+        smallest: Smallest width of a tile in pixels, which determines the number of columns.
+        largest: Largest width of a tile in pixels.
+        label: A description of the content, for screen readers.
     """
 
     _esm = joined("bytes.js", *(f"board{part}.js" for part in _PARTS))
@@ -97,18 +97,18 @@ class Board(anywidget.AnyWidget):
 
     @property
     def look(self) -> list[str]:
-        """Names of the traits that its tools change: what a saved picture follows."""
+        """Names of the traits that its tools change and that saved pictures follow."""
         return [name for name in self.tools if name != "modes"]
 
     @traitlets.validate("tiles")
     def _check_tiles(self, proposal: dict[str, Any]) -> list[Tile]:
         keys = [tile["key"] for tile in proposal["value"]]
         if len(set(keys)) < len(keys):
-            raise InputError(f"Each tile of a board needs a key of its own, not {', '.join(keys)}.")
+            raise InputError(f"The keys of a board's tiles have to be unique, not {', '.join(keys)}.")
         return list(proposal["value"])
 
     def tile(self, key: str) -> Tile:
-        """The tile of this key, as it was given."""
+        """The tile with this key, as it was given."""
         return next(tile for tile in self.tiles if tile["key"] == key)
 
 
@@ -123,18 +123,18 @@ def photo_tile(
     new_row: bool = False,
     details: str = "",
 ) -> Tile:
-    """A photo in its own colours.
+    """The tile of a photo in its own colours.
 
     Args:
-        key: Of the tile, unique on the board; tests and the browser find it by this.
+        key: Key of the tile, unique on the board; tests and the browser find it by this.
         photo: Its name in `Board.photos`.
-        caption: One line above it; what does not fit is cut and shown under the mouse.
+        caption: One line above it; text that does not fit is cut, and shown as a tooltip.
         grid: Rows and columns of patches.
-        tips: What is said about each patch when it is pointed at, in reading order.
-        paint: True if `painted`, `box` and `chosen` of the board belong to this tile alone, where others may not be
-            drawn in.
-        new_row: True if it begins a row; else it stands behind the tile before it.
-        details: More about it, shown with the caption under the mouse.
+        tips: What is shown about each patch when it is pointed at, in reading order.
+        paint: True if `painted`, `box` and `chosen` of the board apply only to this tile, so that one cannot draw in
+            others.
+        new_row: True if it starts a row; otherwise it follows the tile before it.
+        details: More information, shown with the caption as a tooltip.
     """
     common = {"key": key, "photo": photo, "caption": caption, "rows": grid[0], "cols": grid[1], "details": details}
     return {"kind": "photo", **common, "tips": list(tips), "paint": paint, "new_row": new_row}
@@ -157,27 +157,27 @@ def map_tile(
     new_row: bool = False,
     details: str = "",
 ) -> Tile:
-    """A map over its photo, which is grey so that the colours belong to the scores.
+    """The tile of a map over its photo, which is grey so that the colours belong to the scores.
 
     Args:
-        key: Of the tile, unique on the board.
+        key: Key of the tile, unique on the board.
         photo: Its name in `Board.photos`.
         caption: One line above it.
-        scores: One score per patch; NaN is not known yet; None while it is computed.
+        scores: One score per patch; NaN if it is not known yet; None until the map is computed.
         grid: Rows and columns of patches.
-        unit: What a score is, below the colour bar, such as "logit of tabby". Maps of the same unit can share a scale.
+        unit: The quantity of a score, below the colour bar, such as "logit of tabby". Maps of one unit can share it.
         signed: Colours are centred on `middle`.
         middle: The score that has no colour in a signed map.
-        limits: Ends of the colours whatever the tools say; by default those of `map_range`, robust or full.
-        locked: Ends of the colours where the scale is locked, or those of both ranges, "robust" and "full"; by default
-            those that hold all maps of the same unit.
-        tips: More about each patch when it is pointed at, beside its score and rank, in reading order.
+        limits: Ends of the colours whatever the tools are set to; by default those of `map_range`, robust or full.
+        locked: Ends of the colours if the scale is locked, or those of both ranges, "robust" and "full"; by default
+            those that cover all maps of the same unit.
+        tips: More about each patch when it is pointed at, in addition to its score and rank, in reading order.
         pin: True for a button that pins the map.
-        new_row: True if it begins a row.
-        details: More about it, shown with the caption under the mouse: its settings.
+        new_row: True if it starts a row.
+        details: More information, shown with the caption as a tooltip: its settings.
 
     Raises:
-        InputError: the scores are not of the grid's size.
+        InputError: the scores do not have the size of the grid.
     """
     if scores is not None and scores.shape != grid:
         raise InputError(f"A map of {scores.shape} scores does not fit a grid of {grid} patches.")
@@ -211,6 +211,6 @@ def colour_tile(
     paint: bool = False,
     details: str = "",
 ) -> Tile:
-    """A photo with a colour of its own over each patch, such as that of its object; an opacity of 0 leaves it clear."""
+    """The tile of a photo with one colour over each patch, such as that of its object; opacity 0 leaves it clear."""
     tile = photo_tile(key, photo, caption, colours.shape[:2], tips=tips, paint=paint, details=details)
     return {**tile, "rgba": np.ascontiguousarray(colours).tobytes()}

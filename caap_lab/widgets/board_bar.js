@@ -1,7 +1,7 @@
 // A colour bar below a map: its colours, round values, the unit, and a tip at each end that cuts scores off.
 
 const STOPS = 64;
-const TICK_WIDTH = 58; // pixels that a value and the space around it take
+const TICK_WIDTH = 58; // pixels needed for a value and the space around it
 
 function node(tag, className, parent, text = "") {
   const made = document.createElement(tag);
@@ -22,7 +22,7 @@ class ColourBar {
     this.unit = node("div", "caap-bar-unit", this.element);
   }
 
-  /** Show the scale of a map; nothing where there is none. */
+  /** Show the scale of a map, or nothing if there is none. */
   draw(tile, ends, known, table, look, width) {
     this.element.hidden = !ends;
     this.ends = ends;

@@ -7,13 +7,13 @@ function sameBytes(a, b) {
   return a.length === b.length && a.every((value, place) => value === b[place]);
 }
 
-/** Name of the table of colours and opacities of a map; where signed maps fade, their colours lack that of 0. */
+/** Name of a map's table of colours and opacities; for signed maps that fade, the table has no colour for 0. */
 function tableName(tile, { colours, fade }) {
   if (!tile.signed) return colours;
   return fade ? `${colours} signed` : `${colours} opaque signed`;
 }
 
-/** The scores at the two ends of a map's colours, or null where no score is known. */
+/** The scores at the two ends of a map's colours, or null if no score is known. */
 function endsOf(tile, tiles, look) {
   const range = look.robust ? "robust" : "full";
   if (!tile[range]) return null;
@@ -23,7 +23,7 @@ function endsOf(tile, tiles, look) {
   return [Math.min(...alike.map((other) => other[range][0])), Math.max(...alike.map((other) => other[range][1]))];
 }
 
-/** Place of a score in a table of 256 colours, as matplotlib has it; `span` is that of all colours. */
+/** Index of a score in a table of 256 colours, as in matplotlib; `span` is the range of all colours. */
 function placeOf(score, low, span) {
   return Math.min(Math.max(Math.floor(256 * ((score - low) / span)), 0), 255);
 }
@@ -41,7 +41,7 @@ function isShown(score, tile, signs) {
   return signs === "positive" ? score > tile.middle : score < tile.middle;
 }
 
-/** The two neighbours of `count` pixels among `cells` centres, and how far each pixel lies between them. */
+/** The two neighbours of each of `count` pixels among `cells` centres, and its position between them. */
 function between(count, cells) {
   const [before, after, along] = [new Int32Array(count), new Int32Array(count), new Float64Array(count)];
   for (let place = 0; place < count; place += 1) {
@@ -75,7 +75,7 @@ function newCanvas(width, height) {
   return canvas;
 }
 
-/** A map as a canvas of its own: one pixel per patch, or `height` x `width` interpolated ones. */
+/** A map as a separate canvas: one pixel per patch, or `height` x `width` interpolated ones. */
 function mapCanvas(tile, scores, ends, table, look, height, width) {
   const size = look.smooth ? [height, width] : [tile.rows, tile.cols];
   const values = look.smooth ? interpolated(scores, tile.rows, tile.cols, ...size) : scores;
@@ -101,7 +101,7 @@ function patchCanvas(tile) {
   return canvas;
 }
 
-/** A photo without its colours, so that colours belong to what is laid over it; `grey` of Python. */
+/** A photo in grey, so that colours belong to the map over it; the same as `grey` in Python. */
 function greyCanvas(photo) {
   const canvas = newCanvas(photo.width, photo.height);
   const context = canvas.getContext("2d");
@@ -121,7 +121,7 @@ class Photos {
     this.known = new Map();
   }
 
-  /** Take over the photos of a board; returns a promise where any has to be decoded, else nothing. */
+  /** Set the photos of a board; returns a promise if any has to be decoded, otherwise nothing. */
   update(views) {
     const before = this.known;
     const after = new Map();

@@ -1,4 +1,4 @@
-"""A map in a figure as the board shows it."""
+"""A map in a figure, drawn as the board shows it."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,17 +19,17 @@ def plot_as_shown(
     label: str,
     title: str = "",
 ) -> None:
-    """Draw a map over its photo with the look that the board has in the browser, and outline its highest patches.
+    """Draw a map over its photo with the board's display settings, and outline its highest patches.
 
     Args:
         ax: Axes to draw in.
         scores: One score per patch.
         pixels: The photo.
-        board: Has the look.
+        board: The board, for its display settings.
         signed: Colours are centred on 0, and the board may show scores of one sign.
         limits: Ends of the colours; by default those of the map, robust or full as on the board.
-        label: What a score is.
-        title: Above the map.
+        label: The quantity of a score.
+        title: Title of the map.
     """
     highest = np.argsort(-scores, axis=None, kind="stable")[: board.top].tolist()  # ties in reading order
     ends = limits or map_range(scores, signed, robust=board.robust)

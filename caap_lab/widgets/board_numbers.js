@@ -1,6 +1,6 @@
 // Numbers for people: values at the pointer, ranks, and the ticks of a colour bar.
 
-/** Four digits, as "%.4g" of Python writes them. */
+/** A number with four digits, formatted like Python's "%.4g". */
 function numberText(value) {
   if (!Number.isFinite(value)) return "not known yet";
   if (value === 0) return "0";
@@ -12,7 +12,7 @@ function numberText(value) {
   return `${Number(share)}e${sign}${power.slice(1).padStart(2, "0")}`;
 }
 
-/** Patches from the highest score to the lowest, ties in reading order; those not known yet are left out. */
+/** Patches from the highest score to the lowest, ties in reading order; unknown scores are omitted. */
 function ranked(scores) {
   const known = [...scores.keys()].filter((place) => !Number.isNaN(scores[place]));
   return known.sort((a, b) => scores[b] - scores[a] || a - b);

@@ -12,7 +12,7 @@ function areaOf([top, left, bottom, right], tile, canvas) {
   return [left * wide, top * high, (right + 1) * wide, (bottom + 1) * high];
 }
 
-/** Where a line of this width covers whole pixels, and lies inside the picture. */
+/** The position at which a line of this width covers whole pixels inside the picture. */
 function onPixels(value, size, width) {
   const shift = Math.round(width) % 2 ? 0.5 : 0;
   return Math.min(Math.max(Math.round(value), Math.round(width)), size - Math.round(width)) + (value < size / 2 ? shift : -shift);
@@ -31,7 +31,7 @@ function strokeTwice(context, path, colour, width, dash = []) {
   context.setLineDash([]);
 }
 
-/** A frame around the patches between two corners; at the picture's edge it lies inside. */
+/** A frame around the patches between two corners; at the picture's edge it is inside. */
 function frame(context, corners, tile, colour, width, dash) {
   const { canvas } = context;
   const [left, top, right, bottom] = areaOf(corners, tile, canvas);

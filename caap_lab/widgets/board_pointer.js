@@ -1,9 +1,9 @@
 // The mouse, the finger and the keyboard on a tile: patches are pointed at and chosen, boxes dragged, patches painted.
 
 const HINTS = {
-  choose: "Arrow keys move, Enter chooses the patch, Escape lets it go.",
-  box: "Arrow keys move, Enter sets one corner and then the other, Escape takes the box away.",
-  paint: "Arrow keys move, Enter paints the patch, or clears a painted one.",
+  choose: "Arrow keys move, Enter chooses the patch, Escape clears the choice.",
+  box: "Arrow keys move, Enter sets one corner and then the other, Escape removes the box.",
+  paint: "Arrow keys move, Enter paints the patch, or clears it if it is painted.",
   erase: "Arrow keys move, Enter clears the patch.",
 };
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -16,7 +16,7 @@ function spanned(a, b) {
   return [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[0], b[0]), Math.max(a[1], b[1])];
 }
 
-/** A patch of one grid as the patch of another at the same place of the photo. */
+/** The patch of another grid at the same place of the photo. */
 function moved([row, col], from, to) {
   if (from.rows === to.rows && from.cols === to.cols) return [row, col];
   return [Math.floor(((row + 0.5) / from.rows) * to.rows), Math.floor(((col + 0.5) / from.cols) * to.cols)];
@@ -47,7 +47,7 @@ function answerPointer(view, board) {
     else drag.painted.delete(number(onGrid(cell)));
   }
 
-  // A fast mouse says only some of the patches on its way.
+  // A fast mouse reports only some of the patches on its path.
   function stroke(drag, cell) {
     const way = cell.map((to, axis) => to - drag.last[axis]);
     const steps = Math.max(...way.map(Math.abs), 1);
@@ -102,7 +102,7 @@ function answerPointer(view, board) {
   });
   canvas.addEventListener("pointerup", (event) => {
     if (board.drag?.key === view.tile.key) end(cellAt(event));
-    else board.drag = null; // pressed in another tile: a drag is no click
+    else board.drag = null; // pressed in another tile: a drag is not a click
     board.redraw();
   });
   canvas.addEventListener("pointercancel", () => {
@@ -126,7 +126,7 @@ function answerPointer(view, board) {
     const here = board.pointed?.key === view.tile.key ? board.pointed.cell : null;
     if (event.key in STEPS) {
       const from = here ?? (chosen.length ? moved(chosen, board.grid, view.tile) : null);
-      const [down, right] = from ? STEPS[event.key] : [0, 0]; // the first key shows where one is
+      const [down, right] = from ? STEPS[event.key] : [0, 0]; // the first key only shows the position
       const [row, col] = from ?? [0, 0];
       const cell = [Math.min(Math.max(row + down, 0), rows - 1), Math.min(Math.max(col + right, 0), cols - 1)];
       if (board.drag?.box) go(board.drag, cell);
@@ -138,7 +138,7 @@ function answerPointer(view, board) {
       if (board.drag) end(cell);
       else {
         begin(cell);
-        if (board.drag.mode !== "box") end(cell); // a box waits for its other corner
+        if (board.drag.mode !== "box") end(cell); // a box needs its other corner
       }
       board.redraw();
     } else if (event.key === "Escape") {
@@ -147,6 +147,6 @@ function answerPointer(view, board) {
       board.redraw();
     } else return;
     event.preventDefault();
-    event.stopPropagation(); // else JupyterLab moves between cells
+    event.stopPropagation(); // otherwise JupyterLab would move between cells
   });
 }

@@ -31,11 +31,11 @@ class TileView {
     this.waiting = node("div", "caap-waiting", picture, "computing");
     this.value = node("div", "caap-value", this.element);
     this.bar = new ColourBar(this.element);
-    this.version = 0; // of what the base is drawn from
+    this.version = 0; // version of the data from which the base is drawn
     this.drawn = "";
   }
 
-  /** Take over a tile's content; scores are decoded again only where they changed. */
+  /** Set a tile's content; scores are decoded again only if they changed. */
   update(tile) {
     const old = this.tile;
     this.tile = tile;
@@ -57,7 +57,7 @@ class TileView {
     this.waiting.hidden = this.element.dataset.state !== "computing";
   }
 
-  /** The highest patches in order, sorted when first asked for. */
+  /** The highest patches in order, sorted on first use. */
   get ranks() {
     if (!this.order) {
       this.order = ranked(this.scores);
@@ -66,7 +66,7 @@ class TileView {
     return this.order;
   }
 
-  /** Draw the photo and what lies over it, if anything of it changed; then the outlines. */
+  /** Draw the photo and the map over it, if they changed; then the outlines. */
   paint(width, ratio) {
     const { tile, board } = this;
     const { look } = board;
@@ -102,7 +102,7 @@ class TileView {
     if (ground) context.drawImage(ground, 0, 0, base.width, base.height);
     if (ends) {
       context.globalAlpha = board.look.opacity;
-      context.imageSmoothingEnabled = board.look.smooth; // else a patch has one score and so one colour
+      context.imageSmoothingEnabled = board.look.smooth; // otherwise a patch has one score and so one colour
       context.drawImage(mapCanvas(tile, this.scores, ends, table, board.look, ...size), 0, 0, base.width, base.height);
       context.globalAlpha = 1;
     } else if (bytesOf(tile.rgba).length) {
@@ -111,7 +111,7 @@ class TileView {
     }
   }
 
-  /** Copy the picture onto the screen, with the outlines of the moment. */
+  /** Copy the picture onto the screen, with the current outlines. */
   draw() {
     const { tile, board, canvas } = this;
     if (!this.base) return;

@@ -9,7 +9,7 @@ const MODES = {
 const LOOKS = { patches: [false, "One colour per patch"], smooth: [true, "Interpolate scores between patches"] };
 const RANGES = {
   full: [false, "Colours from the lowest to the highest score"],
-  "2\u201398 %": [true, "Colours from the 2nd to the 98th percentile, so that outliers do not decide"],
+  "2\u201398 %": [true, "Colours from the 2nd to the 98th percentile, robust to outliers"],
 };
 const SIGNS = {
   "\u00b1": ["all", "All scores"],
@@ -26,7 +26,7 @@ function group(parent, label, title = "") {
   return element;
 }
 
-/** Buttons one of which is pressed: `options` are [value, title, text or icon]. */
+/** Buttons of which one is pressed: `options` are [value, title, text or icon]. */
 function choice(parent, model, trait, label, options, title = "") {
   const element = group(parent, label, title);
   element.classList.add("caap-choice");
@@ -55,14 +55,14 @@ function toggle(parent, model, trait, text, tip) {
   return { element, update: () => button.setAttribute("aria-pressed", String(model.get(trait))) };
 }
 
-/** An input with its name before it. The board follows at once; the kernel hears of the value that is left. */
+/** An input after its name. The board follows immediately; the kernel gets the final value. */
 function field(parent, model, trait, text, tip, tag, settings) {
   const element = node("label", "caap-tool", parent);
   element.title = tip;
   node("span", "caap-tool-name", element, text);
   const input = Object.assign(node(tag, "", element), settings);
   input.setAttribute("aria-label", text);
-  input.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab takes arrow keys
+  input.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab would use the arrow keys
   const value = () => (input.type === "select-one" ? input.value : Number(input.value));
   input.addEventListener("input", () => {
     if (input.checkValidity() && input.value !== "") model.set(trait, value());
@@ -102,15 +102,15 @@ const BUILDERS = {
     return choice(parent, model, "signs", "Signs shown", options, "signs");
   },
   fade: (parent, model) =>
-    toggle(parent, model, "fade", "fade", "Opacity follows the score: what says little leaves the photo clear"),
+    toggle(parent, model, "fade", "fade", "Opacity follows the score: low scores leave the photo visible"),
   lock: (parent, model) => toggle(parent, model, "lock", "lock scale", "One scale for all maps of the same unit"),
   opacity(parent, model) {
     const settings = { type: "range", min: 0, max: 1, step: 0.05 };
-    return field(parent, model, "opacity", "opacity", "Of the maps over their photos", "input", settings);
+    return field(parent, model, "opacity", "opacity", "Opacity of the maps over their photos", "input", settings);
   },
   top(parent, model) {
     const settings = { type: "number", min: 0, max: 999, step: 1 };
-    return field(parent, model, "top", "top", "Outline so many of the highest patches", "input", settings);
+    return field(parent, model, "top", "top", "Number of highest patches to outline", "input", settings);
   },
   colours(parent, model) {
     const built = field(parent, model, "colours", "colours", "Colour map", "select", {});
@@ -120,7 +120,7 @@ const BUILDERS = {
   },
 };
 
-/** Build the tools that a board names; returns what shows its present state in them. */
+/** Build a board's tools; returns a function that shows the board's state in them. */
 function buildTools(parent, model, isSigned) {
   let tools = {};
   const build = () => {
@@ -131,7 +131,7 @@ function buildTools(parent, model, isSigned) {
   };
   const update = () => {
     for (const tool of Object.values(tools)) tool.update();
-    if (tools.signs) tools.signs.element.hidden = !isSigned(); // where 0 means nothing, there are no signs
+    if (tools.signs) tools.signs.element.hidden = !isSigned(); // without a meaningful 0 there are no signs
   };
   build();
   return { build, update };

@@ -4,7 +4,7 @@ function bytesOf(view) {
   return view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(0);
 }
 
-/** Numbers of four bytes, the lowest first, wherever they begin. */
+/** Little-endian numbers of four bytes, at any offset. */
 function floatsOf(view) {
   const bytes = bytesOf(view);
   const reader = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -37,7 +37,7 @@ function build(model, root) {
     return element;
   }
 
-  root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab takes keys for commands
+  root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would treat keys as commands
   show();
   return show;
 }

@@ -10,12 +10,12 @@ _HERE = Path(__file__).parent
 
 
 class CheckRow(anywidget.AnyWidget):
-    """Check boxes with short labels, as many in a line as fit.
+    """Check boxes with short labels, as many per line as fit.
 
     Attributes:
-        labels: What they are called.
-        chosen: Places of those that are checked, in order.
-        title: What they are, in a line above.
+        labels: Labels of the boxes.
+        chosen: Indices of the checked boxes, in order.
+        title: The line above the boxes.
         none: What it means if none is checked.
     """
 

@@ -16,7 +16,7 @@ class ClassSearch {
     return `${index}: ${shortName(this.names[index])}`;
   }
 
-  // All classes that fit: those that are called exactly so, or have this index or id; then likely ones; then those with
+  // All matching classes: those with exactly this name, index or id; then likely ones; then those with
   // the whole word in their names; then the rest; each likeliest first.
   find(text) {
     const query = words(text);
@@ -32,7 +32,7 @@ class ClassSearch {
     return every.filter(fits).sort((a, b) => rank(a) - rank(b) || this.compare(a, b));
   }
 
-  // The one class that a text means; null if none or several do.
+  // The one class that a text means; null if none or several match.
   only(text) {
     const query = words(text);
     const label = query.match(/^(\d+): (.*)$/);

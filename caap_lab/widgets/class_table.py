@@ -1,4 +1,4 @@
-"""What runs give for the classes, side by side: probabilities as bars, logits as numbers."""
+"""Logits and probabilities of several runs side by side: probabilities as bars, logits as numbers."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from caap_lab.models.probability import probabilities
 from caap_lab.widgets.table_cells import class_cell, share_cell
 
 SHOWN = 5
-"""Likeliest classes listed; the target is added where it is not among them."""
+"""Number of likeliest classes listed; the target is added if it is not among them."""
 
 
 def class_table(
@@ -26,13 +26,13 @@ def class_table(
     """HTML of a run's likeliest classes: probability and logit in this run and in others.
 
     Args:
-        title: Which run it is.
+        title: Name of the run.
         logits: Its logits.
-        others: Logits to compare with; None where they are not known yet.
+        others: Logits to compare with; None if they are not known yet.
         target: The class in bold.
-        model: Knows the classes' names.
-        against: The class in italics, which the target is compared with.
-        name: Of the column of the run's own logits.
+        model: The model, for the classes' names.
+        against: The class in italics, with which the target is compared.
+        name: Column name of the run's own logits.
     """
     best = logits.argsort(descending=True, stable=True)[:SHOWN].tolist()
     shown = list(dict.fromkeys([*best, *(index for index in (target, against) if index is not None)]))

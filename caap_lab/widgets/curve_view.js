@@ -59,7 +59,7 @@ function render({ model, el }) {
 
   let pointed = null; // the number under the mouse
   let scale = null; // from numbers to pixels
-  let marks = null; // what stands at the pointed number
+  let marks = null; // the marks at the pointed number
   let drawn = 0;
 
   const named = (at) => `${model.get("x_label").split(" (")[0]} ${at}: ${words(at) || "not computed yet"}`;
@@ -150,7 +150,7 @@ function render({ model, el }) {
     );
   }
 
-  // A line and rings at a number, and its values in words; the current number's where the mouse is elsewhere.
+  // A line and rings at a number, and its values in words; at the current number if the mouse is elsewhere.
   function point(at) {
     pointed = at;
     const [x, series] = [model.get("x"), model.get("series")];
@@ -194,7 +194,7 @@ function render({ model, el }) {
     const wanted = { Home: 0, End: x.length - 1 }[event.key] ?? index + steps[event.key];
     if (Number.isNaN(wanted) || !x.length) return;
     event.preventDefault();
-    event.stopPropagation(); // else JupyterLab moves between cells
+    event.stopPropagation(); // otherwise JupyterLab would move between cells
     point(null);
     choose(x[Math.min(Math.max(wanted, 0), x.length - 1)]);
   });

@@ -1,4 +1,4 @@
-"""A small line chart that is drawn in the browser, so that it follows a slider without delay."""
+"""A small line chart drawn in the browser, so that it follows a slider without delay."""
 
 from pathlib import Path
 
@@ -15,26 +15,26 @@ _DASHES = {
     "-.": rcParamsDefault["lines.dashdot_pattern"],
     ":": rcParamsDefault["lines.dotted_pattern"],
 }
-"""Matplotlib's, as lengths on and off in widths of the line."""
+"""Matplotlib's dashes, as lengths on and off in multiples of the line width."""
 
 
 class Curve(anywidget.AnyWidget):
-    """Lines over whole numbers, one of which is the current one; the mouse and the arrow keys make another that.
+    """Lines over whole numbers, one of which is the current one; the mouse and the arrow keys choose another.
 
-    It is as wide as there is room and says the values under the mouse.
+    It is as wide as the space allows, and shows the values under the mouse.
 
     Attributes:
         x: The numbers.
-        series: Name, colour, dash (SVG stroke-dasharray, "" for none), and one value per number; None where there is
-            none yet.
+        series: Name, colour, dash (SVG stroke-dasharray, "" for none), and one value per number, None if it is not
+            known yet.
         current: The number that is marked.
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis, with its unit.
-        limits: Lowest and highest number of the vertical axis, which grows where values lie outside; nothing for an
-            axis that the values fill.
+        limits: Lowest and highest number of the vertical axis, which is extended to values outside; empty for an axis
+            that the values fill.
         title: The line above it.
-        label: What it shows, for screen readers.
-        height: In pixels, at least; a wide chart is up to half as much higher.
+        label: A description of the chart, for screen readers.
+        height: Minimum height in pixels; a wide chart is up to half as much higher.
     """
 
     _esm = _HERE / "curve_view.js"
@@ -57,5 +57,5 @@ def svg_dash(style: LevelStyle) -> str:
 
 
 def line(name: str, values: list[float | None], colour: str, dash: str = "") -> dict[str, object]:
-    """One of `Curve.series`."""
+    """An item of `Curve.series`."""
     return {"name": name, "values": values, "colour": colour, "dash": dash}

@@ -1,4 +1,4 @@
-"""What a layer sweep has computed for one start, blank, neighbourhood and context: maps and curves by cutoff."""
+"""Computed results of a layer sweep for one start, blank, neighbourhood and context: maps and curves by cutoff."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from caap_lab.widgets.board import Ends
 
 @dataclass(eq=False)
 class CutoffMaps:
-    """Maps and curves as far as they are computed.
+    """The maps and curves computed so far.
 
     Attributes:
         maps: By cutoff, as they were computed: one pass scores all classes.
@@ -25,7 +25,7 @@ class CutoffMaps:
     _of_targets: dict[tuple[int, Any], AttributionMap] = field(default_factory=dict)
 
     def map(self, cutoff: int, target: Any) -> AttributionMap | None:
-        """The map of a target at a cutoff; None while it is computed, and of the prediction for the target None."""
+        """The map of a target at a cutoff; None until it is computed. The target None is the prediction."""
         m = self.maps.get(cutoff)
         if m is None or target is None or m.target == target:
             return m
@@ -44,7 +44,7 @@ class CutoffMaps:
         return {cutoff: curves for (cutoff, of), curves in sorted(self.curves.items(), key=_cutoff) if of == target}
 
     def limits(self, target: Any, *, robust: bool) -> Ends | None:
-        """One range of colours for the maps of all cutoffs; None while there is no map."""
+        """One range of colours for the maps of all cutoffs; None if there is no map yet."""
         maps = list(self.of_target(target).values())
         if not maps:
             return None

@@ -11,11 +11,11 @@ from caap_lab.widgets.board import BY_SIGN, Ends
 from caap_lab.widgets.head_grid import HeadGrid, set_all, tile_bytes
 
 WIDEST = 16
-"""Thumbnails side by side; a model of 24 blocks has two rows of 13."""
+"""Thumbnails per row; a model of 24 blocks has two rows of 13."""
 
 
 def strip(count: int, grid: tuple[int, int]) -> HeadGrid:
-    """Thumbnails of so many cutoffs, none of them known yet.
+    """Thumbnails of all cutoffs, without maps at first.
 
     Args:
         count: Number of cutoffs, from 0.
@@ -53,14 +53,14 @@ def show_maps(
     """Show the maps that are known.
 
     Args:
-        thumbnails: What `strip` gave.
-        scores: Of the maps that are known, by cutoff.
-        cutoffs: Those that there are; the others have no place.
+        thumbnails: The grid returned by `strip`.
+        scores: Scores of the known maps, by cutoff.
+        cutoffs: The cutoffs that exist; the others have no place.
         signed: Colours are centred on 0.
         robust: Without `limits`, the colours of each map end at its robust range.
         colours: A colour map, or "by sign".
-        limits: Scores at the ends of the colours of all maps; None gives each its own.
-        tips: What is said of the cutoffs.
+        limits: Scores at the ends of the colours of all maps; None for separate ends of each map.
+        tips: Texts about the cutoffs.
     """
     shape = (1, thumbnails.heads, thumbnails.rows, thumbnails.cols)
     maps = np.full(shape, np.nan)

@@ -8,12 +8,12 @@ from caap_lab.widgets.target_box import target_call
 
 
 def map_call(method: str, photo: str, target: object) -> str:
-    """The expression that gives a map.
+    """The Python expression of a map.
 
     Args:
-        method: Its name.
-        photo: The expression that gives the photo.
-        target: What is explained; it is left out where the method's maps are the same for all classes.
+        method: Name of the method.
+        photo: The Python expression of the photo.
+        target: The target; omitted if the method's maps are the same for all classes.
     """
     ending = f", target={target_call(target)})" if METHODS[method].class_specific else ")"
     return (f"cl.caap(model, {photo}" if method == "caap" else f"cl.attribute(model, {photo}, {method!r}") + ending

@@ -1,4 +1,4 @@
-"""What an explorer can put beside its maps: those of another class or photo, and the difference of two."""
+"""Comparisons that an explorer shows next to its maps: another class or photo, and the difference of two maps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,12 +16,12 @@ Comparison = Literal["nothing", "class", "photo"]
 
 
 class CompareControl(ipywidgets.VBox):
-    """A second row of maps: none, those of another class, or those of another photo.
+    """A second row of maps: none, maps of another class, or maps of another photo.
 
     Attributes:
         kind: A dropdown with one of `Comparison`.
-        target_box: The other class; None until it is asked for. Empty stands for the second likeliest class.
-        photo: A dropdown with the place of the other photo.
+        target_box: The other class; None until it is requested. Empty means the second likeliest class.
+        photo: A dropdown with the index of the other photo.
     """
 
     def __init__(self, model: HookedModel, on_choice: Callable[[TargetBox], None]) -> None:
@@ -33,7 +33,7 @@ class CompareControl(ipywidgets.VBox):
         self.kind = ipywidgets.Dropdown(
             options=options,
             description="with",
-            tooltip="A second row of maps beside those above",
+            tooltip="A second row of maps to compare",
         )
         self.photo = ipywidgets.Dropdown(options=[], description="photo", tooltip="The other photo")
         super().__init__([self.kind])
@@ -41,23 +41,23 @@ class CompareControl(ipywidgets.VBox):
         self.kind.observe(self._show, "value")
 
     def offer(self, names: Sequence[str]) -> None:
-        """Say how the photos are called."""
+        """Set the names of the photos."""
         chosen = self.photo.value
         with self.hold_trait_notifications():
             self.photo.options = [(name, place) for place, name in enumerate(names)]
             self.photo.value = chosen if chosen is not None else min(1, len(names) - 1)
 
     def keep_apart(self, place: int, instead: int) -> None:
-        """Take another photo where the compared one is the first: a photo beside itself says nothing."""
+        """Choose a different photo if the compared one is the first: no photo is compared with itself."""
         if self.kind.value == "photo" and self.photo.value == place:
             self.photo.value = instead
 
     def suggest(self, logits: Float[Tensor, "classes"], other: int | None) -> None:
-        """Offer the other class.
+        """Suggest the other class.
 
         Args:
-            logits: Of the photo.
-            other: What an empty field stands for.
+            logits: Logits of the photo.
+            other: The class that an empty field means.
         """
         if self.target_box is None:
             return
@@ -74,19 +74,17 @@ class CompareControl(ipywidgets.VBox):
 
 
 class DifferenceControl(ipywidgets.VBox):
-    """Two maps, of which one is taken from the other.
+    """The difference of two maps.
 
     Attributes:
-        pair: Keys of their tiles; empty ones for no difference.
+        pair: Keys of their tiles; empty for no difference.
     """
 
     pair = traitlets.Tuple(traitlets.Unicode(), traitlets.Unicode(), default_value=("", ""))
 
     def __init__(self) -> None:
         self.first = ipywidgets.Dropdown(options=[("no map", "")], description="of", tooltip="A map")
-        self.second = ipywidgets.Dropdown(
-            options=[("no map", "")], description="minus", tooltip="What is taken from it"
-        )
+        self.second = ipywidgets.Dropdown(options=[("no map", "")], description="minus", tooltip="The map to subtract")
         super().__init__([self.first, self.second])
         self.add_class("caap-choices")
         self._offering = False
@@ -94,7 +92,7 @@ class DifferenceControl(ipywidgets.VBox):
             box.observe(self._choose, "value")
 
     def offer(self, maps: Sequence[tuple[str, str]]) -> None:
-        """Say which maps there are: caption and key of each; what is chosen stays where it still is there."""
+        """Set the available maps, as caption and key; the chosen maps are kept if they still exist."""
         options = (("no map", ""), *maps)
         if self.first.options == options:
             return

@@ -1,4 +1,4 @@
-"""What the chosen patch and the box of an explorer say for the classes, as tables below the maps."""
+"""Tables below an explorer's maps: the classes favoured by the chosen patch and by the box."""
 
 from collections.abc import Sequence
 
@@ -26,12 +26,12 @@ def explore_details(
     """HTML of one table per photo and per patch or box, as far as they are computed.
 
     Args:
-        model: Knows the classes' names.
-        results: What is computed.
-        photos: Place and name of each photo that is shown.
-        chosen: Row and column of the chosen patch, or nothing.
-        box: The box, or nothing.
-        targets: What is explained: the first in bold, what it is compared with in italics.
+        model: The model, for the classes' names.
+        results: The computed results.
+        photos: Index and name of each photo that is shown.
+        chosen: Row and column of the chosen patch, or empty.
+        box: The box, or empty.
+        targets: The targets: the first in bold, the one it is compared with in italics.
         cutoff: Number of blocks that the box is inserted into.
     """
     index, against = compared_classes(targets[0])
@@ -51,7 +51,7 @@ def _hint(model: HookedModel) -> str:
     if not METHODS["caap"].runs_on(model):
         return ""
     box = ", or drag a box around several" if isinstance(model, HookedViT) else ""
-    return f'<div class="caap-hint">Click a patch{box}: which classes does it speak for alone?</div>'
+    return f'<div class="caap-hint">Click a patch{box} to see the classes that it favours on its own.</div>'
 
 
 def _of_patch(results: ExploreResults, place: int, chosen: Sequence[int]) -> tuple[str, Logits | None]:

@@ -1,4 +1,4 @@
-"""The explorer's state as a figure, with the look of the browser."""
+"""The explorer's state as a figure, with the display settings of the browser."""
 
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -14,20 +14,20 @@ from caap_lab.widgets.board_figure import plot_as_shown
 from caap_lab.widgets.explore_shown import Ranges, Rows, Shown, shared_ranges
 
 BOX_COLOUR = COLOURS[4]
-"""As in the browser; the chosen patch has the accent."""
+"""The browser's colours; the chosen patch has the accent colour."""
 WIDEST = 5
-"""Panels side by side."""
+"""Panels per line."""
 PANEL = 3.0
-"""Width of a panel in inches; a fifth of it belongs to the colour bar."""
+"""Width of a panel in inches; a fifth of it is for the colour bar."""
 
 
 def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
-    """Photos and maps with their scales; outlined are the highest patches, the chosen patch and the box.
+    """Photos and maps with their scales; the highest patches, the chosen patch and the box are outlined.
 
     Args:
-        title: Above all.
-        rows: What is shown; maps that are still computed are left out.
-        board: Has the look, the chosen patch and the box.
+        title: Title of the figure.
+        rows: The photos and maps; maps that are not computed yet are omitted.
+        board: The board, for its display settings, the chosen patch and the box.
     """
     locked = shared_ranges(rows) if board.lock else {}
     lines = list(
@@ -47,7 +47,7 @@ def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
 
 
 def _lines(row: Sequence[Shown]) -> list[list[Shown]]:
-    """A row in pieces that are not too wide."""
+    """The panels of a row, split into lines that are not too wide."""
     waiting = iter(row)
     return list(iter(lambda: list(islice(waiting, WIDEST)), []))
 

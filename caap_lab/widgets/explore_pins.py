@@ -1,4 +1,4 @@
-"""Maps that stay beside those that follow the controls."""
+"""Pinned maps, which stay when the controls change."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +11,10 @@ _KEY = "pin "
 class Pins:
     """The pinned maps.
 
-    A map that is pinned keeps its tile as long as the controls show the same in it; once they do not, it moves to a
-    tile of its own.
+    A pinned map keeps its tile as long as the controls still produce it; then it moves to a separate tile.
 
     Attributes:
-        shown: Pinned maps with a tile of their own, in the order in which they were pinned.
+        shown: Pinned maps in separate tiles, in the order in which they were pinned.
     """
 
     def __init__(self) -> None:
@@ -25,18 +24,18 @@ class Pins:
 
     @property
     def keys(self) -> list[str]:
-        """Of the tiles that are pinned."""
+        """Keys of the tiles that are pinned."""
         return [*(shown.key for shown in self.shown), *self._live]
 
     def take(self, keys: Sequence[str], rows: Rows) -> bool:
-        """Pin and unpin until these are the pinned tiles.
+        """Pin and unpin maps until these are the pinned tiles.
 
         Args:
-            keys: Of tiles.
-            rows: Those that follow the controls.
+            keys: Keys of tiles.
+            rows: The rows that follow the controls.
 
         Returns:
-            Whether other tiles are shown now.
+            True if the tiles shown have changed.
         """
         before = len(self.shown)
         self.shown = [shown for shown in self.shown if shown.key in keys]
@@ -45,7 +44,7 @@ class Pins:
         return len(self.shown) != before or set(keys) != set(self.keys)
 
     def follow(self, rows: Rows) -> None:
-        """Give tiles of their own to pinned maps that these rows do not show any more."""
+        """Add separate tiles for pinned maps that these rows no longer show."""
         live = {shown.key: shown for row in rows for shown in row}
         for key, pinned in list(self._live.items()):
             now = live.get(key)

@@ -14,13 +14,13 @@ from caap_lab.widgets.photos import Photo
 def row_of(
     model: HookedModel, photos: Sequence[Photo], runs: ExploreRuns, side: Side, methods: Sequence[str]
 ) -> list[Shown]:
-    """What is known of a photo and what is explained of it.
+    """The row of a photo and a target, as far as it is computed.
 
     Args:
         model: The model.
         photos: All photos.
-        runs: What is computed, and how long the rest takes.
-        side: The photo, and what is explained.
+        runs: The results, and estimates of how long the rest takes.
+        side: The photo and the target.
         methods: Names of the methods.
     """
     return [_photo(model, photos, runs, side), *(_map(model, photos, runs, side, name) for name in methods)]
@@ -46,7 +46,7 @@ def _map(model: HookedModel, photos: Sequence[Photo], runs: ExploreRuns, side: S
         return replace(shown, caption=f"{name}: no map", problem=failure)
     if m is None:
         time = runs.times.text(name)
-        caption = f"{name}, {time}" if time else name  # also where the work is stopped
+        caption = f"{name}, {time}" if time else name  # also if the work is stopped
         return replace(shown, caption=caption, details=runs.times.details(name))
     settings = ", ".join(f"{key} {value}" for key, value in m.settings.items())
     return replace(shown, m=m, caption=map_title(m), details=settings)

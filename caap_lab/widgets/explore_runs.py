@@ -1,4 +1,4 @@
-"""What an explorer runs in the background: whole images, boxes and maps, what is seen first before the rest."""
+"""Background runs of an explorer: whole images, boxes and maps, those that are seen first before the rest."""
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -22,30 +22,30 @@ from caap_lab.widgets.run_times import RunTimes
 
 BLANK: str = DEFAULTS["blank"]
 FEW = 20
-"""Forward passes of maps that are computed in the order of their tiles; those of more come later."""
+"""Forward passes up to which maps are computed in the order of their tiles; slower ones come later."""
 
 
 class Side(NamedTuple):
-    """A photo and what is explained of it: one row of maps."""
+    """A photo and a target: one row of maps."""
 
     name: str
-    """Before the keys of its tiles."""
+    """Prefix of the keys of its tiles."""
     place: int
-    """Of the photo among all."""
+    """Index of the photo."""
     target: Target | None
-    """What is explained; None while that is a prediction that is not known yet."""
+    """The target; None if it is a prediction that is not known yet."""
     given: Any
-    """The same as methods take it: None for the model's prediction."""
+    """The target as methods accept it: None for the model's prediction."""
     ready: bool = True
-    """False while it is not known what is to be run: a class that follows from the prediction."""
+    """False if the target is not known yet: a class that depends on the prediction."""
 
 
 class ExploreRuns:
-    """Makes the jobs of an explorer, and keeps what they give.
+    """Creates the jobs of an explorer, and stores their results.
 
     Attributes:
-        results: What is computed.
-        times: How long maps take.
+        results: The computed results.
+        times: Estimates of how long maps take.
         cutoff: Number of blocks that a box is inserted into.
     """
 
@@ -56,16 +56,16 @@ class ExploreRuns:
         self.times = RunTimes(model)
         self.cutoff = cutoff_blocks(None, model.n_layers)
         self._has_caap = METHODS["caap"].runs_on(model)
-        self._serve_all = {"caap"}  # methods whose map of one class holds those of all, as far as they have shown it
+        self._serve_all = {"caap"}  # methods known to score all classes in one map
 
     def jobs(self, sides: Sequence[Side], methods: Sequence[str], box: Box, changed: Callable[..., None]) -> list[Job]:
-        """What is not known yet.
+        """The jobs for all that is not known yet.
 
         Args:
             sides: Rows of maps.
-            methods: Whose maps are wanted.
-            box: That is inserted into the blank, or nothing.
-            changed: Called when something is known: with True if the prediction is new.
+            methods: Names of the methods whose maps are requested.
+            box: The box that is inserted into the blank, or empty.
+            changed: Called when a result arrives: with True if the prediction is new.
         """
         places = list(dict.fromkeys(side.place for side in sides))
         jobs = [self._logits_job(place, changed) for place in places if place not in self.results.logits]
@@ -73,15 +73,15 @@ class ExploreRuns:
             jobs += [self._box_job(place, box, changed) for place in places if (place, box) not in self.results.boxes]
         planned: set[tuple[int, str]] = set()
         wanted = [(method, side) for side in sides for method in methods]
-        if self._has_caap and "caap" not in methods:  # what patches say alone
+        if self._has_caap and "caap" not in methods:  # for the classes that patches favour
             wanted += [("caap", side) for side in sides]
-        wanted.sort(key=lambda pair: self._long(pair[0]))  # none waits minutes for what takes a moment
+        wanted.sort(key=lambda pair: self._long(pair[0]))  # so that a quick map does not wait minutes for a slow one
         for method, side in wanted:
             jobs += self._map_jobs(side, method, planned, changed)
         return list({job.key: job for job in jobs}.values())
 
     def _long(self, method: str) -> float:
-        """Forward passes of a map, where they are many."""
+        """Forward passes of a map, if they are many; otherwise 0."""
         passes = self.times.passes(method) or 0.0
         return passes if passes > FEW else 0.0
 
@@ -92,8 +92,8 @@ class ExploreRuns:
                 if self.results.blank is not None:
                     return logits, None, 0.0
                 blank = blank_image(self._copy, BLANK)
-                assert blank is not None  # a name of an image
-                start = perf_counter()  # the second run: the first of all takes longer than those that follow
+                assert blank is not None  # it is given by name
+                start = perf_counter()  # the second run: a model's first run takes longer than the others
                 return logits, self._copy(blank)[0].float().cpu(), perf_counter() - start
 
         def receive(found: tuple[Tensor, Tensor | None, float]) -> None:
@@ -118,7 +118,7 @@ class ExploreRuns:
     def _map_jobs(
         self, side: Side, method: str, planned: set[tuple[int, str]], changed: Callable[..., None]
     ) -> list[Job]:
-        """A map's job; none where it is known, or comes with another that is planned."""
+        """A map's job; none if it is known, or computed by another planned job."""
         given, place = side.given, side.place
         known = side.target is not None and self.results.map(place, method, side.target.given) is not None
         if known or not side.ready or (place, method, given) in self.results.failures:
@@ -132,7 +132,7 @@ class ExploreRuns:
         def run() -> AttributionMap | list[AttributionMap] | Exception:
             try:
                 return attribute(self._copy, self._photos[place].x, method, given, progress=False)
-            except Exception as error:  # said in the widget, beside the maps that there are
+            except Exception as error:  # shown in the widget, next to the other maps
                 return error
 
         def receive(m: AttributionMap | Exception) -> None:

@@ -1,4 +1,4 @@
-"""What an explorer shows: photos and maps in rows, from which tiles, figure, table and calls are made."""
+"""Photos and maps in an explorer's rows, from which tiles, figure, table and calls are built."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,31 +22,31 @@ class Shown:
     """A photo, or a map of it."""
 
     key: str
-    """Of its tile."""
+    """Key of its tile."""
     place: int
-    """Of the photo among all."""
+    """Index of the photo."""
     photo: Photo
     caption: str
     grid: tuple[int, int]
-    """Of the tile while no map says another."""
+    """Caption of the tile until a map sets another."""
     method: str = ""
-    """Of the map; empty for a photo."""
+    """Name of the map's method; empty for a photo."""
     m: AttributionMap | None = None
-    """The map; None while it is computed."""
+    """The map; None until it is computed."""
     call: str = ""
-    """The Python expression that gives the map."""
+    """The Python expression of the map."""
     details: str = ""
     problem: str = ""
-    """Why there is no map, where it is not because it is computed."""
+    """Why there is no map; empty if it is still being computed."""
 
     @property
     def signed(self) -> bool:
-        """Whether scores of both signs are shown."""
+        """True if scores of both signs are shown."""
         return self.m is not None and self.m.sign == "signed"
 
     @property
     def scores(self) -> np.ndarray:
-        """Of the map, as numbers of double precision [row, col]."""
+        """Scores of the map in float64 [row, col]."""
         assert self.m is not None
         return self.m.scores.double().numpy()
 
@@ -55,7 +55,7 @@ Rows = Sequence[Sequence[Shown]]
 
 
 def map_title(m: AttributionMap) -> str:
-    """The method, and what it explains: "any class" where its maps are the same for all."""
+    """The method, and its target: "any class" if its maps are the same for all."""
     return f"{m.method} for {m.caption}"
 
 
@@ -65,9 +65,9 @@ def maps_of(rows: Rows) -> list[Shown]:
 
 
 def difference_of(first: Shown, second: Shown) -> Shown:
-    """The first map without the second; by ranks where their scores cannot be compared.
+    """The first map minus the second; by ranks if their scores cannot be compared.
 
-    The maps themselves say whether they can. Where even ranks cannot, as on different grids, the caption says so.
+    The maps determine whether they can. If even ranks cannot be compared, as on different grids, the caption says so.
     """
     details = f"{first.caption} minus {second.caption}"
     made = Shown("difference", first.place, first.photo, f"{details}: computing", first.grid, "difference")
@@ -85,9 +85,9 @@ def difference_of(first: Shown, second: Shown) -> Shown:
 
 
 def shared_ranges(rows: Rows) -> dict[str, Ranges]:
-    """Ends of the colours by tile where the scale is locked: all maps of one method have the same.
+    """Ends of the colours by tile if the scale is locked: all maps of one method have the same.
 
-    Scores of two methods seldom have one size, even where both are attributions to a logit.
+    Scores of two methods rarely have the same magnitude, even if both are attributions to a logit.
     """
     groups: dict[tuple[str, str, bool], list[Shown]] = {}
     for shown in maps_of(rows):
@@ -107,9 +107,9 @@ def tiles_of(rows: Rows, tips: Mapping[str, Sequence[str]], locked: Mapping[str,
     """The board's tiles.
 
     Args:
-        rows: What is shown.
-        tips: What is said about each patch, by tile.
-        locked: Ends of the colours where the scale is locked, by tile.
+        rows: The photos and maps.
+        tips: What is shown about each patch, by tile.
+        locked: Ends of the colours if the scale is locked, by tile.
     """
     tiles = []
     for row in rows:

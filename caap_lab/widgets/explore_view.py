@@ -1,4 +1,4 @@
-"""Images one at a time: maps of several methods side by side, and what each patch says when it is inserted alone."""
+"""Explorer widget: maps of several methods side by side, and the effect of inserting patches into a blank."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from caap_lab.widgets.target_box import TargetBox
 
 TOOLS: tuple[Tool, ...] = ("modes", "smooth", "robust", "fade", "opacity", "colours", "signs", "top", "lock")
 ALONE, BESIDE = 220, 150
-"""Least width of a tile in pixels, where there is one row, and where rows are compared, each best on one line."""
+"""Smallest width of a tile in pixels, for one row and for rows that are compared, each preferably on one line."""
 
 
 def explore(
@@ -52,31 +52,31 @@ def explore(
     target: TargetLike | None = None,
     methods: str | Sequence[str] | None = None,
 ) -> "Explorer":
-    """Look at images one by one: maps of methods side by side, patches under the mouse, boxes inserted into the blank.
+    """Explore images one by one: maps of methods side by side, patches under the mouse, boxes inserted into a blank.
 
     ```python
     cl.widgets.explore(model, ["cat.jpg", "dog.jpg"], methods=["caap", "libra_ixg_plus"])
     ```
 
-    Point at a patch for its score and rank in every map, and for the classes that it speaks for when it alone is
-    inserted (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at
-    once. Pin a map to keep it while class, photo or settings change, compare two classes or photos row by row, or take
-    one map from another.
+    Point at a patch for its score and rank in every map, and for the classes that it favours when only it is inserted
+    (with CAAP's default settings; all classes come from one pass). Drag a box to insert all its patches at once. Pin a
+    map to keep it while class, photo or settings change, compare two classes or photos row by row, or subtract one map
+    from another.
 
     Args:
-        model: Any model; of others than Vision Transformers, the methods and features that they have.
+        model: Any model; models that are not Vision Transformers have fewer methods and features.
         images: Images, demo scenes, or a data set. More can be uploaded.
-        target: The class to begin with: index, WordNet id or word; None for the model's own prediction. Or another
-            target, such as `cl.contrast("tabby", "tiger cat")`, which the class field keeps as its first suggestion.
-        methods: Names of the methods to begin with, see `cl.methods()`; by default CAAP, and for a model on which CAAP
-            does not run, the first method that does.
+        target: The initial class: index, WordNet id or word; None for the model's own prediction. Or another target,
+            such as `cl.contrast("tabby", "tiger cat")`, which the class field keeps as its first suggestion.
+        methods: Names of the initial methods, see `cl.methods()`; by default CAAP or, for a model on which CAAP does
+            not run, the first method that does.
 
     Returns:
-        The widget. `to_figure()` gives what it shows as a figure, `to_dataframe()` its numbers, `link` the Python
-        calls that compute them, and `maps` the maps themselves.
+        The widget. `to_figure()` returns its state as a figure, `to_dataframe()` its numbers, `link` the Python calls
+        that compute them, and `maps` the maps themselves.
 
     Raises:
-        InputError: something given does not fit.
+        InputError: an argument is invalid.
     """
     return Explorer(model, images, target, [methods] if isinstance(methods, str) else methods)
 
@@ -99,9 +99,9 @@ class Explorer(Panel):
             if name not in runnable:
                 raise InputError(f"{name} does not run on {model.model_name}; these do: {', '.join(runnable)}.")
         if not chosen:
-            raise InputError("Give one method at least.")
+            raise InputError("Choose at least one method.")
         self.photos = photos_of(model, images)
-        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
+        self.target_box = TargetBox(model, target)  # checked last: nothing has to be closed if it fails
         super().__init__()
         self.model = model
         self._runs = ExploreRuns(model, self.photos)
@@ -154,7 +154,7 @@ class Explorer(Panel):
 
     @property
     def target(self) -> Any:
-        """What is explained: a class's index, or a contrast or the like; None while no prediction is known yet."""
+        """The target: a class's index, or a contrast or the like; None if the prediction is not known yet."""
         target = self._target
         return None if target is None else target.given
 
@@ -164,7 +164,7 @@ class Explorer(Panel):
 
     @property
     def maps(self) -> dict[str, AttributionMap]:
-        """The maps of the photo and class that are computed, by method."""
+        """The computed maps of the photo and class, by method."""
         place, target = self.image_picker.chosen, self.target
         maps = {name: self._results.map(place, name, target) for name in self.methods}
         return {name: m for name, m in maps.items() if m is not None}
@@ -176,7 +176,7 @@ class Explorer(Panel):
 
     @property
     def file_name(self) -> str:
-        """Model and photo."""
+        """Name of saved files: the model and the photo."""
         return f"{self.model.model_name} {self.photos[self.image_picker.chosen].name}"
 
     @property
@@ -189,14 +189,14 @@ class Explorer(Panel):
         return "\n".join(lines)
 
     def to_figure(self) -> Figure:
-        """Photos and maps with their scales in the look of the browser, and the chosen patch and box."""
+        """Photos and maps with their scales and the browser's display settings, and the chosen patch and box."""
         return explore_figure(self.model.model_name, self._rows(), self.board)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per map and patch in reading order: its score, and its rank from 0 to 1."""
         return patch_table(self._rows())
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     def _show_photos(self) -> None:
         offer(self.image_picker, self.photos)
@@ -210,7 +210,7 @@ class Explorer(Panel):
             self.image_picker.chosen = len(self.photos) - 1
 
     def _on_photo(self) -> None:
-        """Begin anew: neither patch, box nor class of the last photo means anything in this one."""
+        """Start again: neither patch, box nor class of the last photo applies to this one."""
         with self._pause():
             self.board.chosen, self.board.box = [], []
             self.target_box.value, self.target_box.against = self._first_class, ""
@@ -219,7 +219,7 @@ class Explorer(Panel):
         self._update()
 
     def _on_methods(self) -> None:
-        self._results.failures.clear()  # whoever chooses a method again wants it tried again
+        self._results.failures.clear()  # choosing a method again retries it
         self._update()
 
     def _on_compare(self) -> None:
@@ -239,7 +239,7 @@ class Explorer(Panel):
 
     @contextmanager
     def _pause(self) -> Iterator[None]:
-        """Change several things before anything is computed or drawn."""
+        """Change several settings before anything is computed or drawn."""
         self._paused = True
         try:
             yield
@@ -247,7 +247,7 @@ class Explorer(Panel):
             self._paused = False
 
     def _update(self) -> None:
-        """Show what is known for the present photo, target and methods, and compute the rest."""
+        """Show what is known for the current photo, target and methods, and compute the rest."""
         if self._paused:
             return
         self._suggest()
@@ -256,14 +256,14 @@ class Explorer(Panel):
 
     def _on_result(self, prediction: bool = False) -> None:
         if prediction and self.compare.kind.value == "class":
-            self._update()  # only now it is known which other class is meant
+            self._update()  # the other class depends on the prediction
             return
         if prediction:
             self._suggest()
         self._draw()
 
     def _suggest(self) -> None:
-        """Offer the classes of the photo in their order."""
+        """Suggest the classes of the photo in their order."""
         place = self.image_picker.chosen
         logits = self._results.logits.get(place)
         if logits is None:
@@ -271,7 +271,7 @@ class Explorer(Panel):
         self.target_box.suggest(probabilities(logits))
         self.compare.suggest(logits, self._other_class)
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     @property
     def _sides(self) -> list[Side]:
@@ -288,13 +288,13 @@ class Explorer(Panel):
 
     @property
     def _other_class(self) -> int | None:
-        """What a class is compared with where none is chosen: the likeliest other one."""
+        """The class to compare with if none is chosen: the likeliest other one."""
         target = self._target
         return self._results.likeliest(self.image_picker.chosen, besides=None if target is None else target.index)
 
     @property
     def _places(self) -> list[int]:
-        """Of the photos of all sides, each once."""
+        """Indices of the photos of all sides, without repetition."""
         return list(dict.fromkeys(side.place for side in self._sides))
 
     def _rows(self) -> Rows:
@@ -307,7 +307,7 @@ class Explorer(Panel):
         return [*rows, extra] if extra else rows
 
     def _live_rows(self) -> list[list[Shown]]:
-        """The rows that follow the controls, whatever is pinned."""
+        """The rows that follow the controls, without pinned maps."""
         return [row_of(self.model, self.photos, self._runs, side, self.methods) for side in self._sides]
 
     def _draw(self) -> None:
@@ -334,7 +334,7 @@ class Explorer(Panel):
         self._describe()
 
     def _describe(self) -> None:
-        """The classes that the chosen patch and the box speak for."""
+        """Show the classes favoured by the chosen patch and the box."""
         if self._paused:
             return
         self._details.value = explore_details(
@@ -350,5 +350,5 @@ class Explorer(Panel):
 
 
 def _default_methods(runnable: Sequence[str]) -> tuple[str, ...]:
-    """CAAP where it runs, otherwise the first method that does."""
+    """CAAP if it runs, otherwise the first method that does."""
     return ("caap",) if "caap" in runnable else tuple(runnable[:1])

@@ -11,7 +11,7 @@ function frameOf(el) {
   const caption = make(head, "div", "caap-caption");
   const named = make(head, "label", "caap-heads-scale");
   make(named, "span", "").textContent = "scale of";
-  const scale = make(named, "select", "", { "aria-label": "Colours go up to", title: "The last colour is the highest value of" });
+  const scale = make(named, "select", "", { "aria-label": "Upper end of the colours", title: "The colours end at the highest value of" });
   for (const name of SCALES) scale.append(new Option(name, name));
   const zooms = make(head, "span", "caap-heads-zoom", { role: "group", "aria-label": "Zoom" });
   const button = (text, label) => {
@@ -22,7 +22,7 @@ function frameOf(el) {
   const buttons = [button("−", "Zoom out"), button("fit", "Show all maps"), button("+", "Zoom in")];
   const body = make(el, "div", "caap-heads-body");
   const strip = (classes) => make(make(body, "div", classes, { "aria-hidden": "true" }), "div", "caap-heads-strip");
-  const columns = strip("caap-heads-columns"); // the canvas says what is chosen
+  const columns = strip("caap-heads-columns"); // the canvas's label describes the choice
   const rows = strip("caap-heads-rows");
   const frame = make(body, "div", "caap-heads-frame");
   const extent = make(frame, "div", "caap-heads-extent");

@@ -2,7 +2,7 @@
 // the board beside it, without asking the kernel. Numbers of rows and columns are text of the page.
 
 const ZOOM = 1.3;
-const LEAST = 480; // pixels of the whole, as far as there is room
+const LEAST = 480; // smallest width in pixels, if there is space
 
 function render({ model, el }) {
   const parts = frameOf(el);
@@ -12,7 +12,7 @@ function render({ model, el }) {
   let tiles = null; // numbers of all maps
   let scales = null;
   let colours = null;
-  let board = null; // the model of the board beside it, once it is there
+  let board = null; // the model of the board next to it, once it exists
   let pointed = null; // the slot under the mouse
   let zoom = 1;
   let drawn = 0;
@@ -51,7 +51,7 @@ function render({ model, el }) {
 
   function lay() {
     const side = parts.rows.parentNode.offsetWidth;
-    el.style.maxWidth = `${Math.max(side + layout.natural(get("height")), LEAST)}px`; // what stands beside gets the rest
+    el.style.maxWidth = `${Math.max(side + layout.natural(get("height")), LEAST)}px`; // the element next to it gets the rest
     const widest = get("width") || el.clientWidth;
     const width = Math.max(Math.min(widest, el.clientWidth || widest) - side, 60);
     zoom = layout.fit(width, get("height"), zoom);
@@ -84,7 +84,7 @@ function render({ model, el }) {
 
   function outline(context, slot, colour, thick) {
     const [left, top] = layout.corner(slot);
-    for (const [style, width] of [["#ffffff", thick + 2], [colour, thick]]) { // a rim, to be seen on any ground
+    for (const [style, width] of [["#ffffff", thick + 2], [colour, thick]]) { // a rim, visible on any background
       [context.strokeStyle, context.lineWidth] = [style, width];
       context.strokeRect(left, top, ...layout.size);
     }
@@ -128,7 +128,7 @@ function render({ model, el }) {
     const [x, y] = [frame.scrollLeft, frame.scrollTop];
     context.setTransform(scale, 0, 0, scale, -x * scale, -y * scale);
     context.clearRect(x, y, ...seen);
-    context.imageSmoothingEnabled = layout.size[0] * scale < get("cols"); // a patch keeps its own colour where it has a pixel
+    context.imageSmoothingEnabled = layout.size[0] * scale < get("cols"); // each patch keeps its colour if it has a pixel
     context.imageSmoothingQuality = "high";
     for (let slot = 0; slot < layout.slots.length && sheet; slot++) {
       const [left, top] = layout.corner(slot);
@@ -172,7 +172,7 @@ function render({ model, el }) {
     parts.bar.setAttribute("aria-label", `Colours from ${number(low)} to ${number(high)} ${get("unit")}`);
   }
 
-  // The pointed map on the board in the place of the chosen one, from the bytes that are here.
+  // Show the pointed map on the board instead of the chosen one, from the bytes in the browser.
   function enlarge() {
     const shown = pointed === null ? null : layout.slots[pointed];
     if (!board || (shown === null && !preview)) return;
@@ -211,7 +211,7 @@ function render({ model, el }) {
     frame.scrollTop = Math.max(Math.min(frame.scrollTop, top - GAP), top + layout.size[1] + GAP - frame.clientHeight);
   }
 
-  // Zoom so that what is at a place of the frame stays there.
+  // Zoom around a fixed point of the frame.
   function zoomTo(wanted, x = frame.clientWidth / 2, y = frame.clientHeight / 2) {
     const before = zoom;
     const [across, down] = [(frame.scrollLeft + x) / layout.extent[0], (frame.scrollTop + y) / layout.extent[1]];
@@ -234,7 +234,7 @@ function render({ model, el }) {
     else return;
     point(null);
     event.preventDefault();
-    event.stopPropagation(); // else JupyterLab moves between cells
+    event.stopPropagation(); // otherwise JupyterLab would move between cells
   }
 
   canvas.addEventListener("pointerdown", (event) => {
@@ -300,7 +300,7 @@ function render({ model, el }) {
   let gone = false;
   if (wanted) {
     model.widget_manager?.get_model(wanted.replace("IPY_MODEL_", "")).then((found) => {
-      if (gone) return; // this view went before the board was there
+      if (gone) return; // this view was removed before the board existed
       board = found;
       board.on("change:colours change:robust", renew);
       renew();

@@ -1,4 +1,4 @@
-"""All heads of all layers at a glance, drawn in the browser on one canvas."""
+"""The maps of all heads of all layers at a glance, drawn in the browser on one canvas."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -14,48 +14,48 @@ from caap_lab.widgets.scripts import joined
 _HERE = Path(__file__).parent
 Scale = Literal["each head", "each layer", "all heads"]
 LAST = 2**16 - 1
-"""The number that stands for a map's value in `highs`."""
+"""The largest value of a map in `tiles`, which means the value in `highs`."""
 SCALES: tuple[Scale, ...] = ("each head", "each layer", "all heads")
 
 
 class HeadGrid(anywidget.AnyWidget):
-    """One small map per head, one row of them per layer; one map is chosen with the mouse or the arrow keys.
+    """One small map per head, one row per layer; the mouse or the arrow keys choose a map.
 
-    All maps are to be seen at first, whatever their number. Buttons, "+" and "-", and the wheel with Ctrl make them
-    larger; what is pointed at is shown large on the board beside the grid.
+    At first all maps are visible, whatever their number. Buttons, "+" and "-", and the wheel with Ctrl enlarge them;
+    the map that is pointed at is shown large on the board next to the grid.
 
     Attributes:
         layers: Number of layers.
         heads: Number of heads of a layer.
         rows: Rows of patches in a map.
         cols: Columns of patches in a map.
-        tiles: [layer, head, row, col] as bytes; empty for none. Without `highs` uint8, the place of each patch's colour
-            in `table`; else uint16, the patch's value on the scale from the map's value in `lows` to that in `highs`.
+        tiles: [layer, head, row, col] as bytes; empty for none. Without `highs` uint8, the index of each patch's colour
+            in `table`; otherwise uint16, the patch's value on the scale from the map's value in `lows` to that in
+            `highs`.
         lows: float32 [layer, head] as bytes; empty for zeros.
         highs: float32 [layer, head] as bytes, NaN for a map that is not known yet.
-        robust_highs: The same for the last colour where the board beside the grid ends its colours at a robust range;
-            empty for `highs`.
+        robust_highs: The same for the last colour if the board next to the grid uses a robust range; empty for `highs`.
         scale: Which maps share their colours, with `highs`: the last colour is the highest value of "each head", of
             "each layer" or of "all heads".
-        unit: What the values are, behind the colour bar; without it there is none.
-        table: uint8 [256, 3] as bytes, the colours; those of the board where there is one.
-        order: Numbers of the maps (layer * heads + head) in the order in which they stand, -1 for an empty place;
-            empty for layers down and heads across.
+        unit: The unit of the values, after the colour bar; without it there is no bar.
+        table: uint8 [256, 3] as bytes, the colours; those of the board if there is one.
+        order: Numbers of the maps (layer * heads + head) in display order, -1 for an empty place; empty for layers down
+            and heads across.
         across: Maps side by side; 0 for as many as there are heads.
-        names: What the rows are called; empty for their numbers.
-        columns: What the columns are called; empty for their numbers.
+        names: Names of the rows; empty for their numbers.
+        columns: Names of the columns; empty for their numbers.
         split: The row and the column before which there is more space, 0 for none.
-        marks: A short text in a map's corner, by map; empty for none.
-        chosen: Layer and head of the chosen one; -1, -1 for none.
-        query: Row and column of the patch outlined in every map, or nothing.
-        unasked: Layers in whose maps the query is not outlined, as another one looks there.
-        tips: What is said about each head when it is pointed at, layer by layer; its name ends at a colon.
-        label: What it shows, for screen readers.
+        marks: A short text in each map's corner; empty for none.
+        chosen: Layer and head of the chosen map; -1, -1 for none.
+        query: Row and column of the patch outlined in every map, or empty.
+        unasked: Layers in whose maps the query is not outlined because they have a different query.
+        tips: Text about each head when it is pointed at, layer by layer; its name ends at a colon.
+        label: A description of the content, for screen readers.
         caption: The line above it.
-        width: Of the whole in pixels, at most; 0 for as wide as there is room.
-        height: Of the maps in pixels, at most.
-        zooms: Offer larger maps.
-        board: The board whose tile shows what is pointed at, and whose colours are taken.
+        width: Maximum width of the grid in pixels; 0 for as wide as the space allows.
+        height: Maximum height of the maps in pixels.
+        zooms: Allow zooming.
+        board: The board whose tile shows the map that is pointed at, and whose colours are used.
         tile: Key of that tile.
     """
 
@@ -99,9 +99,9 @@ def tile_bytes(
     """Values for `HeadGrid.tiles`, `lows` and `highs`, each map on its own scale.
 
     Args:
-        maps: The values; a map that is not known yet is NaN.
-        lows: Value of the number 0 of each map; 0 by default.
-        highs: Value of the number `LAST`; the highest of the map by default.
+        maps: The values; NaN for a map that is not known yet.
+        lows: Value that 0 means in each map; 0 by default.
+        highs: Value that `LAST` means in each map; the map's highest by default.
     """
     last = maps.max(axis=(2, 3)) if highs is None else highs
     first = np.zeros_like(last) if lows is None else lows

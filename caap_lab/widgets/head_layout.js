@@ -14,13 +14,13 @@ class Layout {
     this.size = [1, 1];
   }
 
-  // Pixels from left to right where only the height limits the size of the maps.
+  // Width in pixels if only the height limits the size of the maps.
   natural(height) {
     const tall = ((height - this.offset(1, this.down)) / this.down - GAP) * this.shape;
     return this.offset(0, this.across) + this.across * (Math.max(Math.min(Math.floor(tall), LARGEST), SMALLEST) + GAP);
   }
 
-  // The size at which all is to be seen, times `zoom`; the zoom that could be given.
+  // Set the size at which all maps are visible, times `zoom`; returns the zoom that was possible.
   fit(width, height, zoom) {
     const wide = (width - this.offset(0, this.across)) / this.across - GAP;
     const tall = ((height - this.offset(1, this.down)) / this.down - GAP) * this.shape;
@@ -51,7 +51,7 @@ class Layout {
     return [this.left(slot % this.across), this.top(Math.floor(slot / this.across))];
   }
 
-  // The slot at a place in pixels; the nearest one beside a gap.
+  // The slot at a place in pixels; in a gap, the nearest one.
   at(x, y) {
     const nearest = (count, edge, size, value) => {
       let best = 0;

@@ -1,4 +1,4 @@
-"""Where a query looks in every head, and in means over heads, over layers and over both."""
+"""Maps of a query's attention in every head, and in means over heads, over layers and over both."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,12 @@ _TOGETHER: dict[Scale, tuple[int, ...] | None] = {"each head": None, "each layer
 def with_means(
     weights: Float[Tensor, "layer head token"], pool: Float[Tensor, "pool_head token"] | None, places: HeadPlaces
 ) -> Float[np.ndarray, "row column token"]:
-    """The attention of a query in each head of the grid, NaN where there is none.
+    """The attention of a query in each head of the grid, NaN if there is no such head.
 
     Args:
-        weights: Of the blocks.
-        pool: Of the pooling head, whose queries are its own.
-        places: Of the heads.
+        weights: The query's attention in the blocks.
+        pool: Attention of the pooling head, which has its own queries.
+        places: Places of the heads.
     """
     rows, columns = places.shape
     table = np.full((rows, columns, weights.shape[2]), np.nan, dtype=np.float32)
@@ -44,7 +44,7 @@ class HeadMaps:
     """The maps of all heads and means for one query.
 
     Attributes:
-        weights: The query's attention to all tokens, as `with_means` gives it.
+        weights: The query's attention to all tokens, as returned by `with_means`.
         grid: Rows and columns of patches.
     """
 
@@ -58,11 +58,11 @@ class HeadMaps:
 
     @property
     def maps(self) -> Float[np.ndarray, "row column height width"]:
-        """The same on the grid of patches."""
+        """The attention to patches on the grid of patches."""
         return self.patches.reshape(*self.weights.shape[:2], *self.grid)
 
     def ends(self, scale: Scale) -> dict[str, Values]:
-        """The value of the last colour of each map, for the full and the robust range; the first one's is 0.
+        """The value at the end of each map's colours, for the full and the robust range; the colours start at 0.
 
         Args:
             scale: Which maps share their colours.
@@ -72,7 +72,7 @@ class HeadMaps:
         return {"full": _shared(full, scale), "robust": _shared(np.where(robust > 0, robust, full), scale)}
 
     def traits(self) -> dict[str, Any]:
-        """For a `HeadGrid`."""
+        """Traits for a `HeadGrid`."""
         robust = self.ends("each head")["robust"]
         return {**tile_bytes(self.maps), "robust_highs": robust.astype("<f4").tobytes()}
 

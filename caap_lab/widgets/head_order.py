@@ -1,4 +1,4 @@
-"""The order in which heads stand: by their numbers, or sorted by one of their values."""
+"""The order of heads in the grid: by their numbers, or sorted by one of their values."""
 
 import ipywidgets
 import pandas as pd
@@ -10,13 +10,13 @@ NATURAL = "layer and head"
 
 
 class HeadOrder:
-    """The controls.
+    """The controls of the order.
 
     Attributes:
-        by: What heads are sorted by: a column of `head_table`, or "layer and head".
-        within: Whether the heads of each layer are sorted, or those of all layers together.
+        by: The value to sort by: a column of `head_table`, or "layer and head".
+        within: Whether heads are sorted within each layer, or over all layers.
         first: Which value comes first.
-        controls: All of them.
+        controls: All of these controls.
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class HeadOrder:
 
     @property
     def words(self) -> str:
-        """What is said above the heads."""
+        """The order in words, for the caption."""
         if self.by.value == NATURAL:
             return ""
         within = "within each layer" if self.within.value == "each layer" else "over all layers"
         return f" by {self.by.value}, {self.first.value} first, {within}"
 
     def offer(self, table: pd.DataFrame) -> None:
-        """Offer the columns of a table; what is chosen stays so if it is still there."""
+        """Offer the columns of a table; the choice is kept if it still exists."""
         options = (NATURAL, *table.columns[2:])
         if options == tuple(self.by.options):
             return
@@ -44,14 +44,14 @@ class HeadOrder:
             self.by.value = chosen
 
     def arranged(self, places: HeadPlaces, table: pd.DataFrame | None) -> Arrangement:
-        """The order of all maps; by their numbers while there is no table."""
+        """The order of all maps; by their numbers if there is no table yet."""
         if table is None or self.by.value not in table:
             return places.arranged()
         values = as_grid(table, self.by.value, places)
         return places.arranged(values, self.within.value, highest_first=self.first.value == "highest")
 
     def sorted_rows(self, table: pd.DataFrame, places: HeadPlaces) -> pd.DataFrame:
-        """The rows of a table in the order in which the heads stand."""
+        """The rows of a table in the order in which the heads are shown."""
         numbers = [
             (places.pool if layer == "pool" else int(layer)) * places.shape[1] + head
             for layer, head in zip(table["layer"], table["head"], strict=True)

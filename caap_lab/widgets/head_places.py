@@ -1,4 +1,4 @@
-"""Where each head stands in the grid of all heads: layers down, heads across, means at the ends, or sorted."""
+"""Places of the heads in the grid: layers down, heads across, means at the ends, or sorted."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Within = Literal["each layer", "all layers"]
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Traits of a `HeadGrid` for an order of its maps; see there."""
+    """Traits of a `HeadGrid` that set the order of its maps; see there."""
 
     order: list[int]
     across: int
@@ -22,7 +22,7 @@ class Arrangement:
 
     @property
     def traits(self) -> dict[str, Any]:
-        """As the grid takes them."""
+        """The traits by name."""
         return dict(vars(self))
 
 
@@ -33,7 +33,7 @@ class HeadPlaces:
     Attributes:
         n_layers: Number of blocks.
         n_heads: Heads of a block.
-        pool_heads: Heads of a head that pools by attention, 0 for none.
+        pool_heads: Heads of a head that pools by attention; 0 for none.
     """
 
     n_layers: int
@@ -65,11 +65,11 @@ class HeadPlaces:
         return self.pool_heads if layer == self.pool else self.n_heads
 
     def nearest(self, layer: int, head: int) -> tuple[int, int]:
-        """This head, or the last one of its row where there is none of this number."""
+        """This head, or the last one of its row if it has no head of this number."""
         return layer, head if head == self.mean_head else min(head, self.heads_of(layer) - 1)
 
     def words(self, layer: int, head: int) -> str:
-        """A head, or a mean."""
+        """A head or a mean, in words."""
         if layer == self.mean_layer:
             return "mean over layers and heads" if head == self.mean_head else f"mean over layers, head {head}"
         row = "pool" if layer == self.pool else f"layer {layer}"
@@ -85,10 +85,10 @@ class HeadPlaces:
         """An order of all maps.
 
         Args:
-            values: What heads are sorted by, one number for each head of the blocks and, in a last row, of the pooling
-                head, NaN where there is none; None for layers down and heads across.
+            values: Values to sort by, one for each head of the blocks and, in a last row, of the pooling head, NaN if
+                there is none; None for layers down and heads across.
             within: Sort the heads of "each layer", or of "all layers" together.
-            highest_first: The highest value comes first, else the lowest; NaN last in both.
+            highest_first: The highest value comes first, otherwise the lowest; NaN is always last.
         """
         if values is None:
             rows = [self._row(layer, list(range(self.heads_of(layer)))) for layer in range(self.mean_layer + 1)]

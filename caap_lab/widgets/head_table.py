@@ -1,4 +1,4 @@
-"""Numbers of every head: how widely and how far it looks, and how much of that goes where."""
+"""Numbers of every head: how widely and how far it attends, and how much attention goes to which region."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ Weights = Float[np.ndarray, "row column token"]
 ENTROPY, DISTANCE = "entropy of all patches (nats)", "distance from all patches (pixels)"
 """Means over patches as queries."""
 MASS = "{} mass"
-"""Of pairs of regions; all other numbers are of the query at hand."""
+"""Mass of pairs of regions; all other numbers describe the current query."""
 
 
 def head_table(
@@ -29,20 +29,20 @@ def head_table(
     objects: Objects,
     regions: AttentionRegions | None,
 ) -> pd.DataFrame:
-    """One row per head, those of a pooling head last with the layer "pool"; the pooling head's query is its own.
+    """One row per head, those of a pooling head last with the layer "pool"; the pooling head has its own query.
 
     Args:
-        weights: Of the query, as `with_means` gives them.
-        query: The token that looks.
-        rows: Has the means over patches.
-        spec: The model's.
-        places: Of the heads.
-        objects: Of the photo.
-        regions: Attention between them, once it is computed.
+        weights: The query's attention, as returned by `with_means`.
+        query: Number of the query token.
+        rows: The attention rows, for the means over patches.
+        spec: Sizes and token roles of the model.
+        places: Places of the heads.
+        objects: Objects of the photo.
+        regions: Attention between them, if it is computed.
 
     Returns:
-        The columns layer, head, then numbers; NaN where one is not defined: distances from tokens without a place, and
-        numbers of all patches for a pooling head, which patches do not ask.
+        The columns layer, head, then numbers; NaN if one is not defined: distances from tokens without a place, and
+        numbers over all patches for a pooling head, which has no patches as queries.
     """
     cells = [(layer, head) for layer in range(places.mean_layer) for head in range(places.heads_of(layer))]
     layers, heads = np.array(cells).T
@@ -81,7 +81,7 @@ def head_table(
 
 
 def as_grid(table: pd.DataFrame, column: str, places: HeadPlaces) -> Float[np.ndarray, "layer head"]:
-    """A column as `HeadPlaces.arranged` takes it."""
+    """A column as `HeadPlaces.arranged` accepts it."""
     values = np.full((places.mean_layer, places.mean_head), np.nan)
     layers = [places.pool if layer == "pool" else int(layer) for layer in table["layer"]]
     values[layers, table["head"]] = table[column]

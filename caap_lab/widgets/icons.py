@@ -1,4 +1,4 @@
-"""Small pictures beside titles, drawn as lines in the colour of the text."""
+"""Small icons before titles, drawn as lines in the colour of the text."""
 
 _SHAPES = {
     "image": '<path d="M2 3h12v10H2zM3 12l3-3 3 3 2-2 3 3"/><circle cx="6" cy="6" r="1"/>',
@@ -34,7 +34,7 @@ _WORDS = {
 
 
 def icon(title: str) -> str:
-    """The picture that fits a group's title, as SVG; that of the settings if no word of it has one."""
+    """The icon that fits a group's title, as SVG; that of the settings if no word of the title has one."""
     words = [_WORDS.get(word, word) for word in title.lower().split()]
     shape = next((_SHAPES[word] for word in words if word in _SHAPES), _SHAPES["settings"])
     return f'<svg class="caap-icon" viewBox="0 0 16 16" aria-hidden="true">{shape}</svg>'

@@ -50,8 +50,8 @@ function showPictures(model, root) {
 function tooLarge(file, largest) {
   const megabytes = file.size / PIECE;
   if (megabytes <= largest) return "";
-  return `${file.name} has ${megabytes.toFixed(0)} MB; at most ${largest} MB can be uploaded here. Scale it down, or put it `
-    + "beside the notebook and give its path: the model sees a few hundred pixels a side anyway.";
+  return `${file.name} has ${megabytes.toFixed(0)} MB; at most ${largest} MB can be uploaded here. Scale it down, or save it `
+    + "next to the notebook and pass its path: the model's input has only a few hundred pixels per side.";
 }
 
 function render({ model, el }) {
@@ -74,7 +74,7 @@ function render({ model, el }) {
   let refused = "";
   let sending = null;
   let earlier = Promise.resolve();
-  let past = ""; // what the kernel said of files that were dropped before
+  let past = ""; // the kernel's messages about files that were dropped before
 
   function tell() {
     const said = model.get("problem");
@@ -89,7 +89,7 @@ function render({ model, el }) {
     if (sending) {
       progress.max = pieceCount(sending.file);
       progress.value = sending.held;
-      progress.title = `${sending.file.name}: the kernel takes it as soon as it is free`;
+      progress.title = `${sending.file.name}: the kernel receives it when it is idle`;
     }
   }
 
@@ -105,7 +105,7 @@ function render({ model, el }) {
         sending = { file, held };
         tell();
       });
-    } catch (error) { // reading it, say: it was changed or taken away meanwhile
+    } catch (error) { // for example, the file was changed or removed meanwhile
       refuse(`${file.name} could not be sent (${error.message}); choose it again.`);
     }
     sending = null;

@@ -1,4 +1,4 @@
-"""Choosing an image: small pictures, and a place to drop photos of one's own."""
+"""Choosing an image: thumbnails, and a place to drop photos."""
 
 import threading
 from collections import OrderedDict
@@ -12,37 +12,36 @@ from caap_lab.widgets.scripts import joined, styles
 
 MEGABYTE = 1 << 20
 LARGEST = 25
-"""Megabytes of a dropped file."""
+"""Size limit of a dropped file in megabytes."""
 UPLOADS = 4
-"""Uploads that are remembered: those of as many views at once, and finished ones whose last piece may come again."""
+"""Number of uploads to remember: those of several views at once, and finished ones whose last piece may come again."""
 
 
 @dataclass
 class _Upload:
-    """A file on its way: the first pieces of it, none twice."""
+    """A file that is being uploaded: its first pieces, without repetitions."""
 
     content: bytes = b""
     pieces: int = 0
 
 
 class ImagePicker(anywidget.AnyWidget):
-    """Small pictures, one of which is chosen, and a place to drop files on, to paste into, or to choose a file with.
+    """Thumbnails, one of which is chosen, and a place to drop or paste files, or to choose one.
 
-    A file comes in pieces of one megabyte: a single message of more than 10 megabytes ends the notebook's connection.
-    The browser sends a piece when the kernel has told that it holds the one before, and sends it again if it hears
-    nothing for a while. Neither delivery nor order can be relied on: a connection that breaks off loses what is on its
-    way, and a kernel with subshells (ipykernel 7) handles messages of one widget in two threads, those sent later
-    perhaps first.
+    A file is sent in pieces of one megabyte: a single message of more than 10 megabytes would close the notebook's
+    connection. The browser sends a piece when the kernel has confirmed the one before, and sends it again if there is
+    no answer for a while. Neither delivery nor order is guaranteed: a broken connection loses what is being sent, and a
+    kernel with subshells (ipykernel 7) handles the messages of one widget in two threads, perhaps the later ones first.
 
     Attributes:
         pictures: PNG files.
-        names: What they are called.
-        chosen: Place of the chosen one.
-        largest: Megabytes that are taken; larger files are refused before they are sent.
-        received: The upload whose piece came last, by the browser's name for it, and how many pieces are here.
+        names: Names of the images.
+        chosen: Index of the chosen one.
+        largest: Size limit in megabytes; larger files are rejected before they are sent.
+        received: The upload whose piece came last, by the browser's name for it, and the number of pieces received.
         file: Name and content of the last file.
-        problem: Why files were not taken, said where they were dropped; empty if nothing is wrong. Add to it where a
-            file turns out to be no image; it is emptied when files are dropped again.
+        problem: Why files were not accepted, shown below the place to drop them; empty if nothing is wrong. Append to
+            it if a file is not an image; it is cleared when files are dropped again.
     """
 
     _esm = joined("elements.js", "upload.js", "image_picker.js")
@@ -63,7 +62,7 @@ class ImagePicker(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def refuse(self, reason: str) -> None:
-        """Say why a file was not taken, beside what is said of the others that were dropped with it."""
+        """Add the reason why a file was not accepted to those of other files that were dropped with it."""
         self.problem = f"{self.problem} {reason}".lstrip()
 
     def _receive(self, _: Any, content: dict[str, Any], buffers: list[memoryview]) -> None:
@@ -75,19 +74,19 @@ class ImagePicker(anywidget.AnyWidget):
         self._uploads.move_to_end(content["upload"])
         while len(self._uploads) > UPLOADS:
             self._uploads.popitem(last=False)
-        is_next = content["piece"] == upload.pieces  # else it was sent again, or the pieces before it are forgotten
+        is_next = content["piece"] == upload.pieces  # otherwise it was sent again, or earlier pieces are lost
         if is_next:
             if upload.pieces == 0 and content["drop"] != self._drop:
                 self._drop, self.problem = content["drop"], ""
             upload.content += piece
             upload.pieces += 1
-            if len(upload.content) > self.largest * MEGABYTE:  # whatever the page says of the size
+            if len(upload.content) > self.largest * MEGABYTE:  # whatever size the page reports
                 upload.content, upload.pieces = b"", content["pieces"]  # the browser need not send the rest
                 self.refuse(f"{content['name']} is larger than {self.largest} MB.")
                 is_next = False
         held = (content["upload"], upload.pieces)
         if self.received == held:
-            self.send_state("received")  # the browser has not heard of it
+            self.send_state("received")  # the browser did not get the confirmation
         self.received = held
         if is_next and upload.pieces == content["pieces"]:
             file, upload.content = upload.content, b""

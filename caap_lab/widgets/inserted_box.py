@@ -1,4 +1,4 @@
-"""A box of patches inserted into the blank image: the run, and the Python calls that do the same."""
+"""Inserting a box of patches into the blank image: the run, and the Python calls that do the same."""
 
 from collections.abc import Sequence
 
@@ -21,9 +21,9 @@ def insert_box(
 
     Args:
         model: The model.
-        x: The image that the patches come from, as the model's input.
+        x: The image that the patches come from, as model input.
         box: First row and column and last row and column, the last two inside the box.
-        cutoff: Number of blocks that the patches are inserted into, from the first on.
+        cutoff: Number of blocks, from the first one, into which the patches are inserted.
         blank: Name of the blank image.
     """
     top, left, bottom, right = box
@@ -34,10 +34,10 @@ def insert_box(
 
 
 def insert_box_calls(image_call: str, box: Sequence[int], cutoff: int, blank: str) -> list[str]:
-    """The Python calls that give the logits of `insert_box`.
+    """The Python calls that compute the logits of `insert_box`.
 
     Args:
-        image_call: The Python expression that gives the image.
+        image_call: The Python expression of the image.
         box: As in `insert_box`.
         cutoff: As in `insert_box`.
         blank: As in `insert_box`.

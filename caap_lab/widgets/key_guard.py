@@ -1,4 +1,4 @@
-"""Keys that belong to a widget and not to the notebook."""
+"""Keeps keys for a widget that the notebook would use as commands."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ import anywidget
 
 
 class KeyGuard(anywidget.AnyWidget):
-    """Nothing to see: it keeps JupyterLab from taking the keys that a closed drop-down list needs."""
+    """Invisible: it stops JupyterLab from using the keys that a closed drop-down list needs."""
 
     _esm = Path(__file__).parent / "key_guard.js"

@@ -1,4 +1,4 @@
-"""The cutoff in one's hand: CAAP's map and its insertion and deletion follow a slider."""
+"""Layer-sweep widget: a slider for CAAP's cutoff, with the map and its insertion and deletion curves."""
 
 from collections import OrderedDict
 from typing import Any
@@ -41,11 +41,11 @@ PROTOCOL = "rise-28"
 """Curves of 28 steps, as the sweeps draw them."""
 SECONDS_PER_STEP = 0.6
 _OTHER_SETTINGS = ("start", "neighbourhood", "blank", "direction", "context")
-"""All that a map depends on, besides the cutoff."""
+"""All settings of a map other than the cutoff."""
 KEPT = 16
-"""Settings whose maps stay in memory."""
+"""Number of settings whose maps are kept in memory."""
 FIRST = 2
-"""Maps that are computed before the first curve; then they take turns, so that the chart fills in as well."""
+"""Number of maps computed before the first curve; then they alternate, so that the chart is filled in as well."""
 
 
 def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = None) -> "LayerSweep":
@@ -55,8 +55,8 @@ def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = N
     cl.widgets.layer_sweep(model, "cat.jpg", "tabby")
     ```
 
-    Maps are computed in the background, those of the nearest cutoffs first, then their insertion and deletion curves;
-    a map that is known shows at once, and work for settings that were left is dropped.
+    Maps are computed in the background, those of the nearest cutoffs first, then their insertion and deletion
+    curves; a known map is shown at once, and work for settings that are no longer selected is dropped.
 
     Args:
         model: A Vision Transformer or CNN.
@@ -65,10 +65,10 @@ def layer_sweep(model: HookedModel, image: Images, target: TargetLike | None = N
             `cl.contrast("tabby", "tiger cat")`, which the class field keeps as its first suggestion.
 
     Returns:
-        The widget. `map` is the map shown, `to_figure()` gives it with the curve over cutoffs, `link` the Python call.
+        The widget. `map` is the map shown, `to_figure()` shows it with the curve over cutoffs, `link` is the call.
 
     Raises:
-        InputError: something given does not fit.
+        InputError: an argument is invalid.
     """
     return LayerSweep(model, image, target)
 
@@ -80,8 +80,8 @@ class LayerSweep(Panel):
         check_kind(model, "layer_sweep", ("vit", "cnn"))
         photos = photos_of(model, image)
         if len(photos) != 1:
-            raise InputError(f"layer_sweep shows one image; {len(photos)} were given. cl.sweep_cutoffs takes many.")
-        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
+            raise InputError(f"layer_sweep shows one image; {len(photos)} were given. cl.sweep_cutoffs takes several.")
+        self.target_box = TargetBox(model, target)  # checked last: nothing has to be closed if it fails
         super().__init__()
         self.model, self.photo = model, photos[0]
         self._copy = cancellable_copy(model)
@@ -89,7 +89,7 @@ class LayerSweep(Panel):
         given = self.target_box.target
         self._direction = given if isinstance(given, Direction) else None
         self._predicted: int | None = None
-        if self._direction is not None:  # maps that are computed for it do not know the prediction
+        if self._direction is not None:  # maps of a direction do not include the prediction
             with torch.no_grad():
                 self._predicted = int(model(self.photo.x)[0, : model.n_classes].argmax())
 
@@ -142,7 +142,7 @@ class LayerSweep(Panel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """CAAP's options at the present place of the controls."""
+        """CAAP's options at the current settings of the controls."""
         return {
             "cutoff": self.cutoff.value,
             "start": self.start.value,
@@ -154,13 +154,13 @@ class LayerSweep(Panel):
 
     @property
     def target(self) -> Any:
-        """What is explained: a class's index, or a contrast or the like; None while no prediction is known yet."""
+        """The target: a class's index, or a contrast or the like; None if the prediction is not known yet."""
         target = self.target_box.resolved(self._predicted)
         return None if target is None else target.given
 
     @property
     def map(self) -> AttributionMap | None:
-        """The map of the present settings, once it is computed."""
+        """The map at the current settings, if it is computed."""
         return self._here.map(self.cutoff.value, self.target)
 
     @property
@@ -177,11 +177,11 @@ class LayerSweep(Panel):
 
     @property
     def file_name(self) -> str:
-        """What saved files are called: the model and the image."""
+        """Name of saved files: the model and the image."""
         return f"{self.model.model_name} {self.photo.name} cutoff {self.cutoff.value}"
 
     def to_figure(self) -> Figure:
-        """The map with its scale beside the metric over cutoffs, as they look in the browser."""
+        """The map with its scale next to the metric over cutoffs, as in the browser."""
         m = self.map
         start, neighbourhood, blank, direction, context = (f"{name} {self.settings[name]}" for name in _OTHER_SETTINGS)
         return sweep_figure(
@@ -199,7 +199,7 @@ class LayerSweep(Panel):
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per cutoff whose insertion and deletion are computed, with the settings that it rests on."""
+        """One row per cutoff whose insertion and deletion are computed, with the settings used."""
         names = [column.name for column in FAITHFULNESS.columns]
         rows = [
             {**self.settings, "cutoff": cutoff, **{name: float(getattr(curves, name)) for name in names}}
@@ -207,7 +207,7 @@ class LayerSweep(Panel):
         ]
         return pd.DataFrame(rows, columns=[*self.settings, *names])
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     @property
     def _here(self) -> CutoffMaps:
@@ -220,7 +220,7 @@ class LayerSweep(Panel):
 
     @property
     def _natural(self) -> Ends | None:
-        """Where the metric can lie; None for logits and the like, which have no bounds."""
+        """Bounds of the metric; None for logits and the like, which are not bounded."""
         curves = self._here.curves_of(self.target).values()
         if any(one.score_name != "probability" for one in curves):
             return None
@@ -231,14 +231,14 @@ class LayerSweep(Panel):
 
     def _go(self, cutoff: int) -> None:
         self.cutoff.value = max(cutoff, self.cutoff.min)
-        self._mark_cutoff()  # in all places, also where the cutoff is one that there is not
+        self._mark_cutoff()  # everywhere, even if the cutoff is not available
 
     def _limit(self) -> None:
         # A range needs a block: the cutoff moves up with the start.
         self.cutoff.min = self._cutoffs()[0]
 
     def _start_or_stop(self) -> None:
-        """Play from here, or from the first cutoff if this is the last; or pause."""
+        """Play from here, or from the first cutoff if this is the last one; or pause."""
         playing = self.play.value
         self.play.description, self.play.icon = ("pause", "pause") if playing else ("play", "play")
         self.play.tooltip = "Stay at this cutoff" if playing else "Go through the cutoffs"
@@ -253,7 +253,7 @@ class LayerSweep(Panel):
         self._later(SECONDS_PER_STEP, lambda: self._step() if plays == self._plays else None)
 
     def _step(self) -> None:
-        """Go to the next cutoff once this one's map is there, and on to the last one."""
+        """Go to the next cutoff once this one's map is computed, up to the last one."""
         if self.map is not None:
             self.cutoff.value += 1
         if self.cutoff.value == self.cutoff.max:
@@ -262,12 +262,12 @@ class LayerSweep(Panel):
             self._step_later()
 
     def _update(self) -> None:
-        """Show what is known here, and compute the rest, nearest cutoffs first."""
+        """Show what is known for these settings, and compute the rest, nearest cutoffs first."""
         self.board.neighbours = [list(offset) for offset in find_neighbourhood(self.neighbourhood.value)]
         self._draw()
         here, settings = self._here, self.settings
         order = sorted(self._cutoffs(), key=lambda cutoff: abs(cutoff - self.cutoff.value))
-        # None leaves the prediction to maps that are computed without a target, which a direction's are not.
+        # None means the prediction, which maps without a target include; maps of a direction do not.
         wanted = self.target_box.target if self._direction is None else self.target
         maps, curves, first = [], [], []
         if not self.target_box.likelihoods:
@@ -289,17 +289,17 @@ class LayerSweep(Panel):
             return self._copy(self.photo.x)[0, : self.model.n_classes]
 
     def _on_classes(self, logits: Tensor) -> None:
-        """Let the class field offer the likeliest classes first."""
+        """Let the class field suggest the likeliest classes first."""
         self.target_box.suggest(probabilities(logits))
 
     def _run_map(self, here: CutoffMaps, options: dict[str, Any]) -> Any:
-        # All targets are read from the scores of all classes of one pass, but for a direction, which is no class.
+        # All targets are read from one pass's scores of all classes, except a direction, which is not a class.
         target = self._direction
 
         def run() -> AttributionMap:
             m = caap(self._copy, self.photo.x, target, progress=False, **options)
             assert isinstance(m, AttributionMap)
-            # Kept from here on, and not when it is shown: the curves' jobs wait for no cell of the notebook to end.
+            # Stored now, not when it is shown: the curves' jobs do not wait for a notebook cell to end.
             here.maps[options["cutoff"]] = m
             return m
 
@@ -332,7 +332,7 @@ class LayerSweep(Panel):
 
         return receive
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
         m, place = self.map, f"cutoff {self.cutoff.value} of {self.model.n_layers}"
@@ -374,7 +374,7 @@ class LayerSweep(Panel):
         self._mark_cutoff()
 
     def _draw_strip(self) -> None:
-        """Thumbnails of all cutoffs, with the metric as far as it is known."""
+        """Draw thumbnails of all cutoffs, with the metric as far as it is known."""
         here, values, name = self._here, self.values, metric_column(self.metric.value).title
         maps = here.of_target(self.target)
         said = {cutoff: f"{name} {values[cutoff]:.3g}" if cutoff in values else "" for cutoff in maps}
@@ -394,7 +394,7 @@ class LayerSweep(Panel):
 
 
 def _contexts(model: HookedModel) -> list[str]:
-    """The contexts that a model can run in, the default first."""
+    """The contexts in which a model can run, the default first."""
     if not isinstance(model, HookedViT):
         return ["free"]
     return [name for name in CONTEXTS if name != "dropped" or model.spec.live_prefix]

@@ -52,7 +52,7 @@ function render({ model, el }) {
     const value = model.get("value");
     rows.forEach(({ box, name }) => {
       box.checked = value.includes(name);
-      box.disabled = box.checked && value.length === 1; // one stays
+      box.disabled = box.checked && value.length === 1; // at least one stays checked
     });
     filter();
   }
@@ -62,12 +62,12 @@ function render({ model, el }) {
     rows.forEach(({ row, text }) => { row.hidden = !parts.every((part) => text.includes(part)); });
     list.querySelectorAll(".caap-family").forEach((part) => { part.hidden = !part.querySelector(".caap-method:not([hidden])"); });
     const fit = rows.filter(({ row }) => !row.hidden).length;
-    count.textContent = parts.length ? `${fit} of ${rows.length} fit` : `${model.get("value").length} of ${rows.length} chosen`;
+    count.textContent = parts.length ? `${fit} of ${rows.length} match` : `${model.get("value").length} of ${rows.length} chosen`;
   }
 
   search.addEventListener("input", filter);
   search.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") { // the only one that fits
+    if (event.key === "Enter") { // the only match
       const fit = rows.filter(({ row }) => !row.hidden);
       if (fit.length === 1 && !fit[0].box.disabled) fit[0].box.click();
     } else if (event.key === "Escape") {

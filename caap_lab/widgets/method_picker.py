@@ -1,4 +1,4 @@
-"""Choosing methods: check boxes by family, with what each costs on this model."""
+"""Choosing methods: check boxes by family, with the cost of each method on this model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from caap_lab.widgets.scripts import joined, styles
 
 
 class MethodPicker(anywidget.AnyWidget):
-    """A list of check boxes that can be searched; one stays checked at least.
+    """A list of check boxes that can be searched; at least one stays checked.
 
     Attributes:
         methods: Name, family, source and cost of each, in the registry's order; the cost is in forward passes of this
-            model, a backward pass counting as two, and None where the method states none.
+            model, a backward pass counting as two, and None if the method states none.
         value: Names of the chosen ones, in the registry's order.
     """
 
@@ -28,12 +28,12 @@ class MethodPicker(anywidget.AnyWidget):
     value = traitlets.Tuple().tag(sync=True)
 
     def __init__(self, options: Sequence[str], value: Sequence[str], model: HookedModel) -> None:
-        """Offer methods.
+        """Create the check boxes.
 
         Args:
-            options: Names of those that run on the model.
-            value: Names of those that are checked at first.
-            model: Its size decides what a map costs.
+            options: Names of the methods that run on the model.
+            value: Names of the methods that are checked initially.
+            model: The model, whose size determines the cost of a map.
         """
         size = ModelSize.of(model)
         super().__init__(methods=[_described(name, size) for name in METHODS if name in options], value=tuple(value))
@@ -47,7 +47,7 @@ class MethodPicker(anywidget.AnyWidget):
     def _in_order(self, proposal: Any) -> tuple[str, ...]:
         unknown = [name for name in proposal["value"] if name not in self.options]
         if unknown:
-            raise traitlets.TraitError(f"{unknown[0]} is none of these methods: {', '.join(self.options)}.")
+            raise traitlets.TraitError(f"{unknown[0]} is not one of these methods: {', '.join(self.options)}.")
         chosen = tuple(name for name in self.options if name in proposal["value"])
         return chosen or self.value or self.options[:1]
 

@@ -11,27 +11,27 @@ from caap_lab.models.regions import BACKGROUND, Masks, patch_regions
 from caap_lab.plots.style import COLOURS
 
 PAINTABLE = 2
-"""Objects that can be painted when fewer masks, or none, are given."""
+"""Number of objects that can be painted if fewer masks, or none, are given."""
 OBJECT_COLOURS = tuple(COLOURS[place] for place in (0, 4, 2, 3, 5))
-"""Told apart by colour-blind people, and from the outline of the chosen patch."""
+"""Colours that colour-blind people can distinguish from each other and from the outline of the chosen patch."""
 OPACITY = 0x8C
-"""Of an object's colour over the photo, as the brush has it."""
+"""Opacity of an object's colour over the photo, as for the brush."""
 
 
 class Objects:
     """The object of each patch, and their names.
 
     Attributes:
-        names: What the objects are called.
+        names: Names of the objects.
         regions: Each patch's object from 0, -1 for background.
-        as_given: True while nothing has been painted over the masks.
+        as_given: True if nothing has been painted over the masks.
     """
 
     def __init__(self, model: HookedModel, masks: Masks | None, overlap: float) -> None:
-        """Find the patches of the masks, none without masks.
+        """Find the patches of the masks, if there are any.
 
         Raises:
-            InputError: a mask does not fit, or no patch belongs to one.
+            InputError: a mask does not fit, or no patch belongs to any mask.
         """
         self.names: list[str] = []
         self.regions: Int[np.ndarray, "row col"] = np.full(model.grid, BACKGROUND)
@@ -39,7 +39,7 @@ class Objects:
         if masks is not None:
             self.regions = patch_regions(masks, model, overlap=overlap)
             if (self.regions == BACKGROUND).all():
-                raise InputError(f"No object covers a share of {overlap} of any patch; set overlap lower.")
+                raise InputError(f"No object covers a fraction of {overlap} of any patch; use a lower overlap.")
             if isinstance(masks, Mapping):
                 self.names = [str(name) for name in masks]
             else:
@@ -53,9 +53,9 @@ class Objects:
         return np.flatnonzero(self.regions == place).tolist()
 
     def paint(self, place: int, cells: Sequence[int]) -> bool:
-        """Make these patches, and no others, an object's; False if they are so already.
+        """Assign exactly these patches to an object; False if they already are.
 
-        A patch belongs to one object at most: the last one painted.
+        A patch belongs to at most one object: the last one painted.
         """
         if list(cells) == self.cells(place):
             return False
@@ -72,7 +72,7 @@ class Objects:
         return {name: self.regions == place for place, name in enumerate(self.names) if (self.regions == place).any()}
 
     def word(self, cell: int) -> str:
-        """What a patch is part of."""
+        """Name of the object that a patch belongs to."""
         place = int(self.regions.reshape(-1)[cell])
         return "background" if place == BACKGROUND else self.names[place]
 
@@ -81,7 +81,7 @@ class Objects:
         return OBJECT_COLOURS[place % len(OBJECT_COLOURS)]
 
     def colours(self, leave_out: int | None = None) -> UInt8[np.ndarray, "row col 4"]:
-        """The colour of each patch's object; background, and the object left out, are clear."""
+        """The colour of each patch's object; background and the omitted object are transparent."""
         pixels = np.zeros((*self.regions.shape, 4), dtype=np.uint8)
         for place in range(len(self.names)):
             if place != leave_out:

@@ -1,4 +1,4 @@
-"""What all widgets share: controls beside what they show, errors in sight, and a picture left in the notebook."""
+"""Shared parts of all widgets: a column of controls, visible errors, and a static picture left in the notebook."""
 
 import asyncio
 import traceback
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAUSE = 1.0
-"""Seconds without a change before the picture in the notebook is drawn anew."""
+"""Seconds without a change before the picture in the notebook is redrawn."""
 
 VSCODE_ALT = "vscode_altText"
-"""Where VS Code looks for an image's alternative text."""
+"""The key in which VS Code looks for an image's alternative text."""
 SAVED_STYLE = (
     '<style class="caap-saved">.jp-OutputArea-child:has(> .jp-OutputArea-output.jupyter-widgets)'
     ":has(+ .jp-OutputArea-child + .jp-OutputArea-child style.caap-saved), "
     ".jp-OutputArea-child:has(style.caap-saved) { display: none; }</style>"
 )
-"""Hides JupyterLab's "Error displaying widget" in a reopened notebook, whose picture stands right below.
+"""Hides JupyterLab's "Error displaying widget" in a reopened notebook, which shows the picture right below.
 
-While a widget lives, that class is on an element inside the output, not on the output itself.
+While a widget is live, that class is on an element inside the output, not on the output itself.
 """
 
 
 def group(title: str, *widgets: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Controls under a title, for the column beside what they control.
+    """Controls under a title, for the column of controls.
 
-    Each is as wide as the column, so no widths need to be set.
+    Each is as wide as the column, so no widths have to be set.
     """
     heading = ipywidgets.HTML(f'<div class="caap-group-title">{icon(title)}<span>{for_html(title)}</span></div>')
     box = ipywidgets.VBox([heading, *widgets])
@@ -51,16 +51,16 @@ def group(title: str, *widgets: ipywidgets.Widget) -> ipywidgets.VBox:
 
 
 def close_all(widget: ipywidgets.Widget) -> None:
-    """Close a widget with all that it holds: its rows, and their layouts and styles, which are models of their own.
+    """Close a widget with all that it contains: its rows, and their layouts and styles, which are separate models.
 
-    ipywidgets closes the one widget only, and keeps whatever is not closed until the kernel ends.
+    ipywidgets closes only the widget itself; everything that is not closed stays until the kernel ends.
     """
     widgets, waiting = {}, [widget]
     while waiting:
         one = waiting.pop()
         if id(one) not in widgets:
             widgets[id(one)] = one
-            waiting += _widgets_in(vars(one))  # its traits' values are in there as well
+            waiting += _widgets_in(vars(one))  # includes the values of its traits
     for one in widgets.values():
         ipywidgets.Widget.close(one)
 
@@ -77,10 +77,10 @@ def _widgets_in(value: object) -> Iterator[ipywidgets.Widget]:
 
 
 class Panel(ipywidgets.VBox):
-    """A widget that computes in the background and leaves a picture beside itself in the saved notebook.
+    """A widget that computes in the background and leaves a static picture in the saved notebook.
 
     Attributes:
-        message: The sentence shown above everything else, empty if nothing went wrong.
+        message: The sentence shown above everything else; empty if nothing went wrong.
     """
 
     _closed = False
@@ -99,27 +99,27 @@ class Panel(ipywidgets.VBox):
 
     @abstractmethod
     def to_figure(self) -> Figure:
-        """The present state as a figure for a paper."""
+        """The current state as a figure for a paper."""
 
     @abstractmethod
     def to_dataframe(self) -> "pd.DataFrame":
-        """The numbers that are shown, as far as they are computed: what the button CSV saves."""
+        """The numbers shown, as far as they are computed, which the button CSV saves."""
 
     @property
     @abstractmethod
     def file_name(self) -> str:
-        """What saved files are called, in words, without their ending: the model and the image."""
+        """Name of saved files, in words and without an extension: the model and the image."""
 
     @property
     @abstractmethod
     def link(self) -> str:
-        """The Python call that gives what is shown."""
+        """The Python code that computes what is shown."""
 
     def wait(self, seconds: float = 600) -> None:
         """Wait until everything is computed, and draw the picture in the notebook: for cells that use the results.
 
         Raises:
-            TimeoutError: it takes longer.
+            TimeoutError: it takes longer than `seconds`.
         """
         if self._status.stopped:
             self._resume_work()
@@ -129,19 +129,19 @@ class Panel(ipywidgets.VBox):
             self._keep(self._drawing()(), self.link)
 
     def close(self) -> None:
-        """Stop the work, and take the widget away with everything in it."""
+        """Stop the work, and close the widget and everything in it."""
         self._closed = True
-        if hasattr(self, "worker"):  # else the arguments were refused
+        if hasattr(self, "worker"):  # otherwise the arguments were invalid
             self.worker.close()
         close_all(self)
 
     def _lay_out(self, controls: Sequence[ipywidgets.Widget], *main: ipywidgets.Widget) -> None:
-        """Lay out the controls in a column beside what they control; in a narrow cell the column goes on top.
+        """Lay out the controls in a column on the left; in a narrow cell the column moves to the top.
 
         Args:
             controls: Groups (see `group`) from top to bottom; none for no column.
-            main: What is shown, from top to bottom. Messages and what is being computed stand above it, what saves it
-                and the call that reproduces it below.
+            main: The content, from top to bottom. Messages and progress are above it, the buttons to save it and the
+                code below.
         """
         shown = ipywidgets.VBox([self._message, self._status, *main, self._actions, KeyGuard()])
         shown.add_class("caap-main")
@@ -155,7 +155,7 @@ class Panel(ipywidgets.VBox):
         self.children = (frame,)
 
     def _on(self, widget: ipywidgets.Widget, name: str | Sequence[str], call: Callable[[], None]) -> None:
-        """Do something when a value changes; what goes wrong is shown in the widget, not in a log."""
+        """Call a function when a value changes; errors are shown in the widget, not in a log."""
 
         def changed(_: Any) -> None:
             self._show_message("")
@@ -187,7 +187,7 @@ class Panel(ipywidgets.VBox):
         self._message.value = f"{role}{for_html(message)}</div>"
 
     def _replace_jobs(self, jobs: list[Job]) -> None:
-        """Hand jobs to the worker and count down while they are done."""
+        """Pass jobs to the worker and count down as they finish."""
 
         def counted(job: Job) -> Job:
             def receive(result: Any) -> None:
@@ -207,7 +207,7 @@ class Panel(ipywidgets.VBox):
             self._status.count(self.worker.pending)
 
     def _stop_work(self) -> None:
-        """Drop what is not computed yet, until somebody wants it."""
+        """Drop what is not computed yet, until the user requests it."""
         left = self._left
         self.worker.replace_jobs([])
         self._status.count(len(left))
@@ -217,12 +217,12 @@ class Panel(ipywidgets.VBox):
         self._replace_jobs(self._left)
 
     def _file(self, kind: str) -> tuple[str, bytes]:
-        """The name and the bytes of a file with what is shown."""
+        """The name and the bytes of a file with the current state."""
         data = table_file(self.to_dataframe()) if kind == "csv" else figure_file(self.to_figure(), kind)
         return file_name(self.file_name, kind), data
 
     def _changed(self) -> None:
-        """Show the call for the present state, and draw the picture in the notebook anew after a pause."""
+        """Show the code for the current state, and redraw the picture in the notebook after a pause."""
         self._actions.code = self.link
         if self._picture is None:
             return
@@ -233,7 +233,7 @@ class Panel(ipywidgets.VBox):
             self._leave_picture()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle | None:
-        """Call in the kernel's loop after a while, unless this is closed by then; None in a script, without a loop."""
+        """Call in the kernel's loop after a while, if the widget is still open; None in a script, without a loop."""
 
         def still_open() -> None:
             if not self._closed:
@@ -245,12 +245,12 @@ class Panel(ipywidgets.VBox):
             return None
 
     def _drawing(self) -> Callable[[], bytes]:
-        """What draws the present state; called in another thread, since drawing takes longer than a click may."""
+        """A function that draws the current state; called in another thread, because drawing is slow."""
         figure = self.to_figure()
         return lambda: figure_png(figure)
 
     def _leave_picture(self) -> None:
-        """Draw the picture in the notebook anew."""
+        """Redraw the picture in the notebook."""
         with self._shown_errors():
             drawing, link = self._drawing(), self.link
             try:
@@ -269,13 +269,13 @@ class Panel(ipywidgets.VBox):
             self._picture.update(data, raw=True, metadata=alt)
 
     def _ipython_display_(self) -> None:
-        # A saved notebook keeps the widget's own output without its state. The picture beside it is what a reader sees;
-        # while the widget lives, still.js hides the picture.
+        # A saved notebook keeps the widget's own output without its state, so readers see the picture below it; while
+        # the widget is live, still.js hides the picture.
         display(self._repr_mimebundle_() | {"text/plain": repr(self)}, raw=True)
-        self._picture = None  # one picture beside each display
+        self._picture = None  # one picture per display
         self._keep(self._drawing()(), self.link)
         display({"text/html": SAVED_STYLE, "text/plain": ""}, raw=True)
 
     def __repr__(self) -> str:
-        """What it shows, in a line: for front ends without widgets, and for saved pages."""
-        return f"{self.file_name}: a widget, alive while its kernel runs"
+        """A description in one line, for front ends without widgets and for saved pages."""
+        return f"{self.file_name}: a widget, live while its kernel runs"

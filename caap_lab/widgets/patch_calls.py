@@ -1,4 +1,4 @@
-"""A patch by hand as Python calls."""
+"""The Python calls for a patch made by hand."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,9 +14,9 @@ def patch_calls(model: HookedViT, settings: PatchSettings, photos: Sequence[Phot
 
     Args:
         model: The model.
-        settings: The patch.
-        photos: Those that means, noise and other images' activations are taken of.
-        row: Of which photo another one's activations are taken.
+        settings: Settings of the patch.
+        photos: Photos from which means, noise and other photos' activations are taken.
+        row: Index of the photo that gets another one's activations.
     """
     target = settings.target.call
     if settings.is_empty(model):
@@ -72,7 +72,7 @@ def _tokens_call(model: HookedViT, settings: PatchSettings, tokens: list[int]) -
 
 
 def _numbers_call(numbers: Sequence[int]) -> str:
-    """A list of ascending numbers; three and more in a row are a range."""
+    """A list of ascending numbers; three or more consecutive ones become a range."""
     breaks = [place + 1 for place, (one, other) in enumerate(pairwise(numbers)) if other != one + 1]
     runs = [numbers[start:stop] for start, stop in pairwise([0, *breaks, len(numbers)])]
     texts = [

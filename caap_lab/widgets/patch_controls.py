@@ -1,4 +1,4 @@
-"""The controls of the patching widget: which tokens, where in the network, and what is put in."""
+"""The controls of the patching widget: which tokens, where in the network, and what replaces them."""
 
 import ipywidgets
 
@@ -21,17 +21,17 @@ _OTHERS = {"evolve": "evolve (free)", "held": "held (clamped)"}
 
 
 class PatchControls:
-    """What is set beside the pictures.
+    """The settings next to the photos.
 
     Attributes:
         point: Kind of hook point, a dropdown of `Point`s.
         layers: First and last layer.
         heads: Check boxes; none for all.
         prefix: Check boxes of the prefix tokens.
-        put_in: What the activations are replaced by.
-        others: What the other tokens do.
-        every: Button that chooses all patches.
-        clear: Button that chooses none.
+        put_in: What replaces the activations.
+        others: How the other tokens behave.
+        every: Button that selects all patches.
+        clear: Button that selects none.
         as_caap: Button for CAAP's patch.
     """
 
@@ -46,13 +46,13 @@ class PatchControls:
         self.prefix = CheckRow(title="prefix tokens", labels=numbered(model.spec.prefix))
         self.put_in = ipywidgets.Dropdown(options=[(_PUT_IN[name], name) for name in PUT_IN], description="replace by")
         self.others = ipywidgets.Dropdown(options=[(_OTHERS[name], name) for name in OTHERS], description="others")
-        self.others.tooltip = "Tokens that are not patched: run on, or stay as in the target photo's own run"
+        self.others.tooltip = "Tokens that are not patched: free to change, or held as in the target photo's own run"
         self.every = ipywidgets.Button(description="all patches")
         self.clear = ipywidgets.Button(description="none")
         self.as_caap = ipywidgets.Button(description="as CAAP does")
         self.as_caap.tooltip = (
-            "The chosen patches (one patch: with its neighbours) in the white blank, stream of the first two thirds of "
-            "the blocks, other tokens held: the score is that of CAAP's map"
+            "The chosen patches (a single one with its neighbours) in the white blank, stream of the first 2/3 of "
+            "the blocks, other tokens held: the score is the one in CAAP's map"
         )
         self.fit()
 
@@ -66,10 +66,10 @@ class PatchControls:
         return self._by_name[name]
 
     def fit(self) -> None:
-        """Show the controls that the point has."""
+        """Show the controls that apply to the point."""
         point: Point = self.point.value
         self.heads.labels = [str(head) for head in range(point.heads)]
-        self.heads.chosen = list(self.heads.chosen)  # those that there are
+        self.heads.chosen = list(self.heads.chosen)  # only those that exist
         shown = {
             self.layers: point.in_blocks,
             self.heads: point.heads > 1,
@@ -81,7 +81,7 @@ class PatchControls:
 
     @property
     def groups(self) -> list[ipywidgets.VBox]:
-        """Two groups: which tokens, and what happens to them."""
+        """Two groups: which tokens, and how they are patched."""
         buttons = ipywidgets.HBox([self.every, self.clear, self.as_caap])
         buttons.add_class("caap-patch-buttons")
         return [

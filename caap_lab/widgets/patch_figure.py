@@ -14,7 +14,7 @@ from caap_lab.plots.style import new_figure
 from caap_lab.widgets.patch_result import RUNS, PatchResult, score_name
 
 NAME = 28
-"""Letters of a class's name."""
+"""Characters of a class name."""
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 
@@ -25,8 +25,8 @@ def patch_figure(
 
     Args:
         photos: The source and the target photo, by title.
-        colours: Of the chosen patches; all others are clear.
-        result: What the patch did; None while it is not known, or where no patch is chosen.
+        colours: Colours of the chosen patches; all others are transparent.
+        result: The patch's effect; None if it is not known yet, or if no patch is chosen.
         what: The patch in words.
     """
     height, width = next(iter(photos.values())).shape[:2]

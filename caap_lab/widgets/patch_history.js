@@ -22,7 +22,7 @@ class History {
     this.show();
   }
 
-  /** Rows that stay are the same elements, so that neither a click nor the focus is lost when one comes. */
+  /** Existing rows keep their elements, so that no click and no focus is lost when a row is added. */
   show() {
     const [rows, chosen] = [this.model.get("rows"), this.model.get("chosen")];
     this.table.hidden = !rows.length;
@@ -47,7 +47,7 @@ class History {
   newLine(row, key) {
     const element = document.createElement("tr");
     const button = node("button", row.where, node("td", "", element));
-    button.setAttribute("aria-label", `Come back to: ${key}`);
+    button.setAttribute("aria-label", `Return to: ${key}`);
     for (const name of COLUMNS.slice(1)) node("td", row[name], element);
     const effect = node("td", "", element);
     element.addEventListener("click", () => {
@@ -61,7 +61,7 @@ class History {
 export default {
   render({ model, el }) {
     el.classList.add("caap-live", "caap-history");
-    el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab takes keys for commands
+    el.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would treat keys as commands
     const history = new History(model, el);
     const show = () => history.show();
     model.on("change:rows change:chosen change:effect", show);

@@ -1,4 +1,4 @@
-"""The last few patches with what they did, to come back to."""
+"""The most recent patches with their effects, to return to."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ _HERE = Path(__file__).parent
 
 
 class PatchHistory(anywidget.AnyWidget):
-    """A table of patches, the newest first; a click on one brings it back.
+    """A table of patches, the newest first; a click on one restores it.
 
     Attributes:
-        rows: Each with `where` (tokens), `what` (point, layers, heads), `by` (what is put in), `into` (the photos) and
-            `effect`, all for people, and `rises`, whether the score rises.
-        chosen: Place of the row that is shown; -1 for none.
-        effect: What the effects are of.
+        rows: Each with `where` (tokens), `what` (point, layers, heads), `by` (the replacement), `into` (the photos) and
+            `effect`, all as text, and `rises`, whether the score rises.
+        chosen: Index of the row that is shown; -1 for none.
+        effect: The quantity whose change is shown.
     """
 
     _esm = _HERE / "patch_history.js"

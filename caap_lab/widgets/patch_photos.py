@@ -1,4 +1,4 @@
-"""The photos that a patch goes between: those given, blanks, and uploads."""
+"""The source and target photos of a patch: those given, blanks, and uploads."""
 
 from typing import cast
 
@@ -11,10 +11,10 @@ from caap_lab.widgets.photos import Photo, dropped, offer
 
 
 class PatchPhotos:
-    """All photos with the two pickers that choose among them.
+    """All photos, with the two pickers that choose from them.
 
     Attributes:
-        source: Chooses the photo whose activations are put in.
+        source: Chooses the photo whose activations are inserted.
         target: Chooses the photo whose run receives them.
     """
 
@@ -23,18 +23,18 @@ class PatchPhotos:
 
         Args:
             model: The model.
-            given: The photos of the call.
+            given: The photos that the user gave.
         """
         self._model = model
         self._blanks = [_blank(model, kind) for kind in IMAGE_BLANKS]
         self.every = [*given, *self._blanks]
-        """Places stay: uploads come last."""
+        """All photos; indices do not change, because uploads come last."""
         self.source, self.target = ImagePicker(), ImagePicker(chosen=1)
         self._show()
 
     @property
     def photos(self) -> list[Photo]:
-        """All but the blanks: what means, noise and other photos' activations are taken of."""
+        """All but the blanks: the photos from which means, noise and other photos' activations are taken."""
         return [photo for photo in self.every if photo not in self._blanks]
 
     def is_blank(self, photo: Photo) -> bool:
@@ -42,11 +42,11 @@ class PatchPhotos:
         return photo in self._blanks
 
     def chosen(self, picker: ImagePicker) -> Photo:
-        """The photo that a picker has chosen."""
+        """The photo chosen in a picker."""
         return self.every[picker.chosen]
 
     def add(self, picker: ImagePicker) -> None:
-        """Take the file that was dropped on a picker, and choose it there."""
+        """Add the file that was dropped on a picker, and choose it there."""
         photo = dropped(self._model, picker)
         if photo is not None:
             self.every.append(photo)

@@ -1,4 +1,4 @@
-"""What a patch by hand did to the classes: numbers, and a table with bars."""
+"""The effect of a patch made by hand on the classes: numbers, and a table with bars."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LIKELIEST = 3
-"""Classes shown of each run."""
+"""Number of classes shown per run."""
 RUNS = ("before", "after", "source")
 
 
@@ -29,9 +29,9 @@ class PatchResult:
         before: Logits of the target photo.
         after: Logits of the target photo with the patch.
         source: Logits of the source photo.
-        target: What is scored.
-        scores: The target's score of each of these three runs.
-        names: Of the classes.
+        target: The scored target.
+        scores: The target's score in each of these three runs.
+        names: Names of the classes.
     """
 
     before: Float[Tensor, "classes"]
@@ -48,9 +48,9 @@ class PatchResult:
 
     @property
     def share(self) -> float | None:
-        """How far the patch takes the score to that of the source photo: 0 not at all, 1 all the way.
+        """How far the patch moves the score towards that of the source photo: 0 not at all, 1 all the way.
 
-        None where both photos have the same score, as far as their logits can tell.
+        None if both photos have the same score, within the precision of their logits.
         """
         way = self.scores["source"] - self.scores["before"]
         noise = 1e-4 * max(1.0, abs(self.scores["source"]))
@@ -64,7 +64,7 @@ class PatchResult:
         return sorted(dict.fromkeys([*best, *compared]), key=lambda i: -max(float(share[i]) for share in shares))
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row per class: logits and probabilities of each run, and by how much the patch changes the logit."""
+        """One row per class: logits and probabilities of each run, and the patch's change of the logit."""
         import pandas as pd
 
         columns: dict[str, object] = {
@@ -80,7 +80,7 @@ class PatchResult:
 
 
 def score_name(target: Target) -> str:
-    """What is scored, with its unit."""
+    """The scored quantity, with its unit."""
     return f"logit of {target.name}" if isinstance(target.given, int) else target.name
 
 
@@ -119,7 +119,7 @@ def classes_html(result: PatchResult) -> str:
 
 
 def _change_cell(change: float, furthest: float) -> str:
-    """A bar from the middle, to the right where the logit rises."""
+    """A bar from the middle, to the right if the logit rises."""
     end = 50 + 50 * change / furthest
     low, high = sorted((50.0, end))
     return (

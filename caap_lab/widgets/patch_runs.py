@@ -1,4 +1,4 @@
-"""Runs of the patching widget: plain ones, what they leave for patches, and patched ones."""
+"""Runs of the patching widget: clean runs, their cached activations, and patched runs."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -20,20 +20,20 @@ from caap_lab.widgets.photos import Photo
 
 Kept = TypeVar("Kept")
 KEPT_BYTES = 256 * 2**20
-"""Activations that are kept between patches."""
+"""Number of recorded activations that are cached between patches."""
 KEPT_RUNS = 4
-"""Photos whose streams are kept."""
+"""Number of photos whose streams are cached."""
 
 
 class Logits(NamedTuple):
-    """Logits of the runs that a patch is about; columns for directions stand behind those of the classes."""
+    """Logits of a patch's runs; columns for directions follow those of the classes."""
 
     before: Float[Tensor, "columns"]
-    """Of the target photo."""
+    """Logits of the target photo."""
     after: Float[Tensor, "columns"]
-    """Of the target photo with the patch."""
+    """Logits of the target photo with the patch."""
     source: Float[Tensor, "columns"]
-    """Of the source photo."""
+    """Logits of the source photo."""
 
 
 @dataclass(eq=False)
@@ -41,14 +41,14 @@ class PlainRun:
     """A photo's run without patches."""
 
     streams: list[Float[Tensor, "1 token d_model"]]
-    """What enters each block, and what leaves the last."""
+    """The input of each block, and the output of the last."""
     class_tokens: list[list[Float[Tensor, "1 d_model"]]]
-    """Class tokens that the head reads of the blocks before each, see `HookedViT.forward`."""
+    """Class tokens of the blocks before each block that the head reads, see `HookedViT.forward`."""
     logits: Float[Tensor, "columns"]
 
 
 class PatchRuns:
-    """Runs of one model, as long as its weights stay; the last few photos and activations are kept."""
+    """Runs of one model while its weights do not change; the last few photos and activations are cached."""
 
     def __init__(self, model: HookedViT) -> None:
         self.model = model
@@ -58,12 +58,12 @@ class PatchRuns:
 
     @torch.no_grad()
     def logits(self, settings: PatchSettings, photos: Sequence[Photo], row: int) -> tuple[Logits, list[Patch]]:
-        """What a patch does, with the patches themselves: none where no token is chosen.
+        """The effect of a patch, and the patches themselves: none if no token is chosen.
 
         Args:
-            settings: The patch.
-            photos: Those that means, noise and other images' activations are taken of.
-            row: Of which photo another one's activations are taken.
+            settings: Settings of the patch.
+            photos: Photos from which means, noise and other photos' activations are taken.
+            row: Index of the photo that gets another one's activations.
 
         Raises:
             InputError: the patch does not fit the model, cannot change the logits, or needs more photos.
@@ -77,7 +77,9 @@ class PatchRuns:
         if held:
             own = self._recorded([settings.target], "resid_pre", None)
             patches.insert(0, Patch("resid_pre", tokens=held, source=own))
-        known: dict[int, Any] = {id(patch.source): {} for patch in patches}  # this model's own, by `_fingerprint`
+        known: dict[int, Any] = {
+            id(patch.source): {} for patch in patches
+        }  # recorded from this model, see `_fingerprint`
         made = [edit for patch in patches for edit in edits(self.model, patch, 1, known)]
         first = max(0, min(site.block(self.model.n_layers) for site, _ in made))
         return Logits(receiver.logits, self._run(settings.target, receiver, first, made), source), patches
@@ -92,7 +94,7 @@ class PatchRuns:
         return self._plain[key][1]
 
     def _run(self, photo: Photo, plain: PlainRun, first: int, made: list[tuple[Any, Edit]]) -> Tensor:
-        """Patched logits; blocks before the first patched one are those of the plain run."""
+        """Patched logits; blocks before the first patched one are reused from the clean run."""
         before = any(site.block(self.model.n_layers) < 0 for site, _ in made)
         start = None if before else first
         given = photo.x if before else plain.streams[first]
@@ -108,8 +110,8 @@ class PatchRuns:
         if len(photos) == 1 and put_in in ("mean", "shuffled"):
             missing = "the mean over photos" if put_in == "mean" else "another photo's activations"
             raise InputError(
-                f"{put_in!r} puts in {missing}, and there is one photo. Add a photo, or choose 'token_mean' (the mean "
-                "over its own tokens) or 'noise' (with their spread)."
+                f"{put_in!r} inserts {missing}, but there is one photo. Add a photo, or choose 'token_mean' (the mean "
+                "over its own tokens) or 'noise' (with their standard deviation)."
             )
         made = {
             "mean": lambda store: store.mean(),
@@ -122,7 +124,7 @@ class PatchRuns:
         return self._kept(key, lambda: made(self._record(photos, name, layers)))
 
     def _recorded(self, photos: Sequence[Photo], name: str, layers: range | None) -> ActivationStore:
-        """Activations of photos: of all layers where that is little, so that other layers need no other run."""
+        """Activations of photos: of all layers if they are small, so that other layers need no further run."""
         if layers is not None:
             shapes = {site.hook: self.model.activation_shape(site.hook) for site in self.model.find(name)}
             if bytes_per_image(shapes, self.model.dtype) * len(photos) <= KEPT_BYTES // 4:
@@ -142,7 +144,7 @@ class PatchRuns:
         return self._sources[key]
 
     def _forget_if_changed(self) -> None:
-        """Runs of a model whose weights were changed since are not kept."""
+        """Clear the cached runs if the model's weights have changed."""
         fingerprint = self.model.fingerprint
         if fingerprint != self._fingerprint:
             self._plain.clear()

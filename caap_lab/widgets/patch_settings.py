@@ -1,4 +1,4 @@
-"""What can be set by hand about a patch, and the patches that follow."""
+"""Settings of a patch made by hand, and the patches built from them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,15 +15,15 @@ SOURCE = "source"
 """Replace by the activations of the source photo."""
 PUT_IN = (SOURCE, *REPLACEMENTS)
 OTHERS = ("evolve", "held")
-"""What the tokens do that are not patched: run on, and take up what is patched, or stay as in the target's own run."""
+"""How unpatched tokens behave: they evolve and take up the patch, or are held as in the target's own run."""
 _ABOUT = {
     "resid_pre": "stream into the block",
     "resid_mid": "stream between attention and MLP",
     "resid_post": "stream out of the block",
-    "attn_out": "what attention adds",
-    "mlp_out": "what the MLP adds",
-    "z": "heads' outputs",
-    "result": "heads' parts of the stream",
+    "attn_out": "output of attention",
+    "mlp_out": "output of the MLP",
+    "z": "outputs of the heads",
+    "result": "heads' contributions to the stream",
     "q": "queries",
     "k": "keys",
     "v": "values",
@@ -33,59 +33,59 @@ _ABOUT = {
     "ln2.normalized": "normalised, into the MLP",
     "mlp.pre": "MLP before its activation",
     "mlp.pre_linear": "the gate's other branch",
-    "mlp.post": "MLP behind its activation",
+    "mlp.post": "MLP after its activation",
     "embed": "patches without positions",
     "full_embed": "patches and positions",
     "ln_final.normalized": "normalised, into the head",
     "pooled": "the head's feature",
     "logits": "the logits themselves",
 }
-"""In the order in which points are offered; those of pooling heads follow."""
+"""The order in which points are offered; those of pooling heads follow."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A kind of hook point, and what of it can be chosen."""
+    """A kind of hook point, and the choices that it allows."""
 
     name: str
-    """As `Patch` takes it."""
+    """The name that `Patch` accepts."""
     in_blocks: bool
-    """Whether there is one for each layer."""
+    """True if each layer has one."""
     heads: int
-    """Number of heads; 0 without any."""
+    """Number of heads; 0 if it has none."""
     has_tokens: bool
-    """Whether tokens of the model can be chosen."""
+    """True if tokens can be chosen."""
 
     @property
     def label(self) -> str:
-        """Its name and what it is."""
+        """Its name and description."""
         about = _ABOUT.get(self.name)
         return f"{self.name}: {about}" if about else self.name
 
 
 class PatchSettings(NamedTuple):
-    """A patch by hand."""
+    """The settings of a patch."""
 
     source: Photo
-    """Whose activations are put in."""
+    """The photo whose activations are inserted."""
     target: Photo
-    """Whose run receives them."""
+    """The photo whose run is patched."""
     point: Point
     layers: tuple[int, int]
-    """First and last."""
+    """First and last layer."""
     cells: tuple[int, ...]
     """Numbers of the patches, in reading order."""
     prefix: tuple[int, ...]
     """Numbers of the prefix tokens."""
     heads: tuple[int, ...]
-    """None of them chosen stands for all."""
+    """Numbers of the heads; empty for all."""
     put_in: str
     """One of `PUT_IN`."""
     others: str
     """One of `OTHERS`."""
 
     def cleaned(self) -> "PatchSettings":
-        """Without what the point does not have, so that equal patches are equal."""
+        """The settings without those that do not apply to the point, so that equal patches compare equal."""
         point = self.point
         return self._replace(
             layers=self.layers if point.in_blocks else (0, 0),
@@ -101,7 +101,7 @@ class PatchSettings(NamedTuple):
         return range(self.layers[0], self.layers[1] + 1) if self.point.in_blocks else None
 
     def tokens(self, model: HookedViT) -> list[int] | None:
-        """Token numbers; None where the point has no tokens to choose from."""
+        """Token numbers; None if the point has no tokens to choose from."""
         if not self.point.has_tokens:
             return None
         return [*self.prefix, *(model.spec.n_prefix + cell for cell in self.cells)]
@@ -111,7 +111,7 @@ class PatchSettings(NamedTuple):
         return self.tokens(model) == []
 
     def held_tokens(self, model: HookedViT) -> list[int]:
-        """Tokens that stay as in the target's own run: all but the chosen ones and those that carry the prediction."""
+        """Tokens held as in the target's own run: all but the chosen ones and those that carry the prediction."""
         if self.others == "evolve":
             return []
         free = {*(self.tokens(model) or ()), *model.spec.live_prefix}
@@ -121,7 +121,7 @@ class PatchSettings(NamedTuple):
         """The patch.
 
         Raises:
-            InputError: the point does not take these tokens or heads.
+            InputError: the point does not accept these tokens or heads.
         """
         heads = list(self.heads) or None
         return Patch(self.point.name, self.layer_range, self.tokens(model), source=source, heads=heads)

@@ -1,4 +1,4 @@
-"""Patching in one's hand: choose patches of one photo, put their activations into another, and watch the classes."""
+"""Patching widget: choose patches of one photo, insert their activations into another, and watch the classes."""
 
 from collections import OrderedDict
 from functools import partial
@@ -37,37 +37,37 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEPT = 64
-"""Patches whose logits stay in memory."""
+"""Number of patches whose logits are kept in memory."""
 REMEMBERED = 8
 """Rows of the history."""
 TINT = 140
-"""Opacity of patches on the target photo, of 255: that of the painted ones on the source photo."""
+"""Opacity (of 255) of patches on the target photo: that of the painted ones on the source photo."""
 EMPTY = '<div class="caap-effect">No patch is chosen: click, paint or draw a box on the source photo.</div>'
 
 
 def patch(model: HookedViT, images: Images | ImageSet, target: TargetLike | None = None) -> "PatchView":
-    """Put activations of one photo into another by hand, and watch the classes change.
+    """Insert activations of one photo into another by hand, and watch the classes change.
 
     ```python
     cl.widgets.patch(model, [dog, cat])
     ```
 
-    Click patches of the source photo, paint over them or draw a box; they land at the same places of the target photo.
-    Choose the point, the layers and heads, and what the activations are replaced by. Each change runs at once.
+    Click patches of the source photo, paint over them or draw a box; they are inserted at the same places of the target
+    photo. Choose the point, the layers and heads, and the replacement. Each change runs immediately.
 
     Args:
         model: A Vision Transformer.
-        images: One image or several, demo scenes, or a data set. The first is the source and the second the target;
-            where there is one only, a white blank. More can be uploaded.
-        target: What is scored: a class, `cl.contrast(a, b)` and the like; None for the class predicted for the source
-            photo, or for the target photo where nothing of the source photo is put in.
+        images: One image or several, demo scenes, or a data set. The first is the source and the second the target; if
+            there is only one, the target is a white blank. More can be uploaded.
+        target: The scored target: a class, `cl.contrast(a, b)` and the like; None for the class predicted for the
+            source photo, or for the target photo if nothing of the source photo is inserted.
 
     Returns:
-        The widget. `result` has the logits before and after, `patches` what `model.run_patched` takes, `link` the
-        Python calls, and `to_figure()` what is shown.
+        The widget. `result` has the logits before and after, `patches` the argument of `model.run_patched`, `link` the
+        Python calls, and `to_figure()` the current state.
 
     Raises:
-        InputError: something given does not fit.
+        InputError: an argument is invalid.
     """
     return PatchView(model, images, target)
 
@@ -78,7 +78,7 @@ class PatchView(Panel):
     def __init__(self, model: HookedViT, images: Images | ImageSet, target: TargetLike | None) -> None:
         check_kind(model, "widgets.patch")
         given = photos_of(model, images)
-        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
+        self.target_box = TargetBox(model, target)  # checked last: nothing has to be closed if it fails
         super().__init__()
         self.model = model
         copy = cancellable_copy(model)
@@ -88,7 +88,7 @@ class PatchView(Panel):
         self._known: OrderedDict[PatchSettings, tuple[Logits, list[Patch]]] = OrderedDict()
         self._likeliest: dict[Any, Float[Tensor, "columns"]] = {}
         self._remembered: dict[PatchSettings, Logits] = {}
-        """What the history shows, the newest first."""
+        """The patches in the history, the newest first."""
         self._restoring = False
         self.photos = PatchPhotos(model, given)
         self.controls = PatchControls(model)
@@ -135,11 +135,11 @@ class PatchView(Panel):
         controls.clear.on_click(lambda _: self._set(self.settings._replace(cells=(), prefix=())))
         controls.as_caap.on_click(lambda _: self._as_caap())
 
-    # -- what it is --------------------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> PatchSettings:
-        """The patch that is set, as `caap_lab.widgets.patch_settings` has it."""
+        """The current settings, as `caap_lab.widgets.patch_settings` defines them."""
         controls = self.controls
         return PatchSettings(
             source=self.photos.chosen(self.photos.source),
@@ -155,21 +155,21 @@ class PatchView(Panel):
 
     @property
     def patches(self) -> list[Patch]:
-        """What `model.run_patched` takes: the patch, behind the one that holds the other tokens where they are held.
+        """The argument of `model.run_patched`: the patch, after the one that holds the other tokens, if they are held.
 
-        Empty while it is computed, and where no token is chosen.
+        Empty until it is computed, or if no token is chosen.
         """
         known = self._known.get(self.settings)
         return [] if known is None else known[1]
 
     @property
     def patch(self) -> Patch | None:
-        """The patch itself; None while it is computed, or where no token is chosen."""
+        """The patch itself; None until it is computed, or if no token is chosen."""
         return self.patches[-1] if self.patches else None
 
     @property
     def result(self) -> PatchResult | None:
-        """Logits before and after, the same where no token is chosen; None while they are computed or are refused."""
+        """Logits before and after, equal if no token is chosen; None until computed, or if the patch is invalid."""
         known, target = self._known.get(self.settings), self._target
         if known is None or target is None:
             return None
@@ -185,7 +185,7 @@ class PatchView(Panel):
 
     @property
     def file_name(self) -> str:
-        """Of saved files."""
+        """Name of saved files."""
         return f"{self.model.model_name} patch {photos_words(self.settings).replace('→', 'into')}"
 
     def to_figure(self) -> Figure:
@@ -197,14 +197,14 @@ class PatchView(Panel):
         return patch_figure(photos, self._colours(settings), self.result, what)
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row per class: logits and probabilities before, after and of the source photo; none while computing."""
+        """One row per class: logits and probabilities before, after and of the source photo; empty until computed."""
         import pandas as pd
 
         return pd.DataFrame() if self.result is None else self.result.to_dataframe()
 
     @property
     def _row(self) -> int:
-        """The photo that gets another one's activations: the target, if it is not a blank."""
+        """Index of the photo that gets another one's activations: the target, if it is not a blank."""
         photos, target = self.photos.photos, self.photos.chosen(self.photos.target)
         return photos.index(target) if target in photos else 0
 
@@ -220,7 +220,7 @@ class PatchView(Panel):
         logits = self._likeliest.get(self._scored_photo)
         return self.target_box.resolved(None if logits is None else int(logits[: self.model.n_classes].argmax()))
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     def _change_point(self) -> None:
         self.controls.fit()
@@ -230,14 +230,14 @@ class PatchView(Panel):
         self.board.painted = list(cells)
 
     def _toggle(self) -> None:
-        """A click on the target photo, where nothing is painted: the patch joins or leaves."""
+        """Add or remove a clicked patch of the target photo, on which one cannot paint."""
         if self.board.chosen:
             row, col = self.board.chosen
             self.board.chosen = []
             self._choose(sorted({*self.board.painted} ^ {row * self.model.grid[1] + col}))
 
     def _as_caap(self) -> None:
-        """The patch whose score CAAP gives to the chosen patch, with the settings that it has by default."""
+        """Set CAAP's patch for the chosen patches, with CAAP's default settings."""
         controls, cells = self.controls, list(self.board.painted)
         if len(cells) == 1:
             cells = neighbours_of(self.model, cells[0], DEFAULTS["neighbourhood"])
@@ -260,7 +260,7 @@ class PatchView(Panel):
             self._set(remembered[self.history.chosen])
 
     def _remember(self, settings: PatchSettings) -> None:
-        """Put a patch that has stood for a while on top of the history; one that is in there stays in its place."""
+        """Put a patch that has been set for a while on top of the history; one already there keeps its place."""
         if settings == self.settings and settings not in self._remembered:
             kept = {settings: self._known[settings][0], **self._remembered}
             self._remembered = dict(list(kept.items())[:REMEMBERED])
@@ -298,7 +298,7 @@ class PatchView(Panel):
         self._update()
 
     def _update(self) -> None:
-        """Show the patch that is set, and run it if it is not known."""
+        """Show the current patch, and run it if its result is not known."""
         if self._restoring:
             return
         settings = self.settings
@@ -318,7 +318,7 @@ class PatchView(Panel):
 
         return receive
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def _colours(self, settings: PatchSettings) -> UInt8[np.ndarray, "row col 4"]:
         colours = np.zeros((self.model.spec.n_patches, 4), dtype=np.uint8)
@@ -350,7 +350,7 @@ class PatchView(Panel):
 
     def _show_error(self, error: Exception) -> None:
         super()._show_error(error)
-        self._score.value = self._classes.value = ""  # those of another patch
+        self._score.value = self._classes.value = ""  # they belong to another patch
 
 
 def _score(target: Target, logits: Float[Tensor, "columns"]) -> float:

@@ -1,4 +1,4 @@
-"""A patch by hand in words."""
+"""Descriptions of a patch made by hand."""
 
 from caap_lab.activations.token_maps import numbered
 from caap_lab.models.vit import HookedViT
@@ -16,7 +16,7 @@ _PUT_IN = {
 
 
 def tokens_words(model: HookedViT, settings: PatchSettings) -> str:
-    """Which tokens are patched."""
+    """The patched tokens, in words."""
     if not settings.point.has_tokens:
         return "all of it"
     cells, cols = settings.cells, model.grid[1]
@@ -38,7 +38,7 @@ def tokens_words(model: HookedViT, settings: PatchSettings) -> str:
 
 
 def point_words(settings: PatchSettings) -> str:
-    """Where in the network."""
+    """The place in the network, in words."""
     words = settings.point.name
     if settings.layer_range is not None:
         first, last = settings.layers
@@ -49,12 +49,12 @@ def point_words(settings: PatchSettings) -> str:
 
 
 def put_in_words(settings: PatchSettings) -> str:
-    """What is put in, and what the other tokens do."""
+    """The replacement, and the state of the other tokens, in words."""
     held = "; others held" if settings.others == "held" else ""
     return f"{_PUT_IN[settings.put_in]}{held}"
 
 
 def photos_words(settings: PatchSettings) -> str:
-    """The photos that take part."""
+    """The photos involved, in words."""
     into = settings.target.name
     return f"{settings.source.name} → {into}" if settings.put_in == SOURCE else into

@@ -1,4 +1,4 @@
-"""The images of a widget: what the user gave, and what is uploaded later."""
+"""The images of a widget: those that the user gave, and later uploads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ THUMBNAIL = 96
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An image as the model sees it.
+    """An image as model input.
 
     Attributes:
-        name: What it is called.
-        call: The Python expression that gives it.
+        name: Name of the image.
+        call: The Python expression of the image.
         x: The model's input.
-        pixels: The same for people.
+        pixels: The image for display.
     """
 
     name: str
@@ -55,8 +55,8 @@ def photos_of(model: HookedModel, images: "Images | ImageSet") -> list[Photo]:
     """All images that were given.
 
     Args:
-        model: Prepares them.
-        images: Whatever goes into the model; a data set; or things with an image, such as demo scenes.
+        model: The model that prepares them.
+        images: Anything the model accepts; a data set; or objects with an image, such as demo scenes.
 
     Raises:
         InputError: an image cannot be used, or there is none.
@@ -76,7 +76,7 @@ def uploaded(model: HookedModel, name: str, content: bytes) -> Photo:
     """An image from the bytes of a file.
 
     Raises:
-        InputError: they are no image, or one that cannot be used.
+        InputError: the bytes are not an image, or the image cannot be used.
     """
     image = read_upload(name, content)
     kept = keep_upload(name, content)
@@ -84,7 +84,7 @@ def uploaded(model: HookedModel, name: str, content: bytes) -> Photo:
 
 
 def dropped(model: HookedModel, picker: ImagePicker) -> Photo | None:
-    """The image of the file that was dropped on a picker; None for no file, or one that the picker says is no image."""
+    """The image of the file that was dropped on a picker; None if there is no file, or if it is not a valid image."""
     name, content = picker.file
     if not name:
         return None
@@ -97,7 +97,7 @@ def dropped(model: HookedModel, picker: ImagePicker) -> Photo | None:
 
 
 def offer(picker: ImagePicker, photos: Sequence[Photo]) -> None:
-    """Let a picker show photos."""
+    """Show photos in a picker."""
     picker.names = [photo.name for photo in photos]
     picker.pictures = [photo.thumbnail for photo in photos]
 

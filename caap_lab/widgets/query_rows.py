@@ -1,4 +1,4 @@
-"""Where the tokens of one image look, and the head that pools them, kept for quick answers as far as memory allows."""
+"""Attention of the tokens of one image and of the pooling head, cached for fast responses as far as memory allows."""
 
 from collections import OrderedDict
 from typing import Any
@@ -15,19 +15,19 @@ from caap_lab.diagnostics.head_measures import attention_distance, attention_ent
 from caap_lab.models.vit import HookedViT
 
 LARGEST = 2 << 30
-"""Bytes of attention kept of an image. DINOv2-g at 37 x 37 patches has 3.6 GB, DINOv2-L 1.4 GB."""
+"""Memory limit for one image's attention in bytes. DINOv2-g at 37 x 37 patches needs 3.6 GB, DINOv2-L 1.4 GB."""
 KEPT = 16
-"""Queries kept of an image whose attention is larger."""
+"""Number of queries cached for an image whose attention is larger."""
 
 
 class QueryRows:
-    """The attention of every layer and head in float16; that of each query in turn where all of it is too large.
+    """The attention of every layer and head in float16; of one query at a time if all of it is too large.
 
     Attributes:
-        whole: True if one run gives the attention of every query.
+        whole: True if one run returns the attention of every query.
         nbytes: Size of all of it.
-        entropy: Of the patches' attention, [layer, head] in nats, as a mean over patches; None until the first run.
-        distance: That patches look, in pixels, likewise.
+        entropy: Entropy of the patches' attention, [layer, head] in nats, mean over patches; None until the first run.
+        distance: Mean attention distance of the patches in pixels, [layer, head]; None until the first run.
         pool: Attention of a head that pools by attention, 0 for tokens that it does not read; None until the first run,
             and for models without such a head.
     """
@@ -44,7 +44,7 @@ class QueryRows:
         self._kept: OrderedDict[int | None, Float16[Tensor, "layer head *query key"]] = OrderedDict()
 
     def key(self, query: int) -> int | None:
-        """What to give to `read`: all queries (None), or this one."""
+        """The argument of `read` for a query: all queries (None), or this one."""
         return None if self.whole else query
 
     @torch.no_grad()
@@ -83,12 +83,12 @@ class QueryRows:
         return rows
 
     def keep(self, key: int | None, rows: Float16[Tensor, "layer head *query key"]) -> None:
-        """Keep what `read` gave."""
+        """Cache the result of `read`."""
         self._kept[key] = rows
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
 
     def get(self, query: int) -> Float16[Tensor, "layer head key"] | None:
-        """The attention of a query, if it is kept."""
+        """The attention of a query, if it is cached."""
         rows = self._kept.get(self.key(query))
         return rows[:, :, query] if rows is not None and self.whole else rows

@@ -15,7 +15,7 @@ from caap_lab.widgets.panel import group
 from caap_lab.widgets.rows import beside
 
 HIGHER = 1.05
-"""The chart's end over its highest value."""
+"""Upper end of the chart, relative to its highest value."""
 
 
 class RegionSums(ipywidgets.VBox):
@@ -24,9 +24,9 @@ class RegionSums(ipywidgets.VBox):
     Attributes:
         quantity: The control for what the chart shows, "mass" or "weight".
         heads: The control for the heads, "mean" or "chosen".
-        controls: Both; not to be seen while there are no objects.
+        controls: Both controls; hidden if there are no objects.
         curve: The chart; a click on it makes a layer the current one.
-        table: All kinds of pairs in the chosen layer, or why there are none.
+        table: All kinds of pairs in the chosen layer, or the reason why there are none.
     """
 
     def __init__(self, places: HeadPlaces) -> None:
@@ -42,18 +42,18 @@ class RegionSums(ipywidgets.VBox):
         super().__init__()
 
     def of_heads(self, chosen: tuple[int, int]) -> Literal["mean"] | int:
-        """Which heads the sums are of, as `AttentionRegions.mean` takes it, where this map of the grid is chosen."""
+        """The heads over which sums are taken, as `AttentionRegions.mean` accepts them, for the chosen map."""
         layer, head = chosen
         one = self.heads.value == "chosen" and layer != self._places.pool and head != self._places.mean_head
         return head if one else "mean"
 
     def explain(self, text: str) -> None:
-        """Say why there are no sums."""
+        """Show the reason why there are no sums."""
         self.table.value = text
         self.children, self.controls.layout.display = (self.table,), "none"
 
     def wait_for_numbers(self) -> None:
-        """Empty the chart: other sums are being computed."""
+        """Empty the chart while other sums are computed."""
         self.curve.series = []
         self.table.value = "Attention between regions: computing"
         self.children, self.controls.layout.display = (self._both,), None
@@ -68,7 +68,7 @@ class RegionSums(ipywidgets.VBox):
         with self.curve.hold_sync():
             self.curve.series = [
                 line(kind, values.tolist(), on_any_ground(REGION_STYLES[kind].colour), svg_dash(REGION_STYLES[kind]))
-                for kind, values in shown.items()  # the others are pairs that the image has not
+                for kind, values in shown.items()  # the image has no other pairs
             ]
             self.curve.limits = [0.0, HIGHER * value_span(values, SHARE if quantity == "mass" else None)[1]]
             self.curve.y_label = REGION_LABELS[quantity].split(" (")[0]

@@ -1,4 +1,4 @@
-"""What a benchmark's folder holds at one moment, and how it is drawn; nothing here writes, locks or moves anything."""
+"""The content of a benchmark's folder at one moment, and how it is drawn; the folder is only read."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -28,7 +28,7 @@ Stamp = frozenset[tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown; empty texts stand for the first table, metric or model."""
+    """The user's choice; empty texts mean the first table, metric or model."""
 
     table: str = ""
     metric: str = ""
@@ -41,7 +41,7 @@ class RunSnapshot:
 
     result: BenchmarkResult
     tables: tuple[Table, ...]
-    """Those of `caap-lab tables`; none while no trial is finished."""
+    """The tables of `caap-lab tables`; none until a trial is finished."""
     counts: "pd.DataFrame"
     failed: "pd.DataFrame"
     planned: int
@@ -60,7 +60,7 @@ class RunSnapshot:
         return self.computed + self.n_failed >= self.planned
 
     def table(self, choice: Choice) -> Table | None:
-        """The chosen table, else the first."""
+        """The chosen table, otherwise the first."""
         return next((table for table in self.tables if table.name == choice.table), next(iter(self.tables), None))
 
     def metrics(self, choice: Choice) -> list[str]:
@@ -69,7 +69,7 @@ class RunSnapshot:
         return [] if table is None else list(dict.fromkeys(table.frame["metric"]))
 
     def models(self, choice: Choice) -> dict[str, tuple[str, str]]:
-        """Models of the chosen table as they are shown, each with its data set."""
+        """Models of the chosen table as shown, each with its data set."""
         table = self.table(choice)
         if table is None:
             return {}
@@ -78,7 +78,7 @@ class RunSnapshot:
         return {f"{data}, {model}" if several else model: (data, model) for data, model in pairs}
 
     def settle(self, choice: Choice) -> Choice:
-        """The same choice where there is such a thing; InsDel, and the first of everything else, where there is not."""
+        """The same choice if it exists; otherwise InsDel, and the first of everything else."""
         table, metrics, models = self.table(choice), self.metrics(choice), list(self.models(choice))
         if table is None:
             return Choice()
@@ -149,13 +149,13 @@ class RunSnapshot:
         return f"<ul>{''.join(lines)}</ul>{f'<p>and {more} more</p>' if more > 0 else ''}"
 
     def damaged_text(self) -> str:
-        """Which part files cannot be read, and what becomes of their trials."""
+        """A sentence on part files that cannot be read, and what happens to their trials."""
         names = [path.name for path in self.result.damaged]
         if not names:
             return ""
         files = "1 part file cannot" if len(names) == 1 else f"{len(names)} part files cannot"
         listed = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-        return f"{files} be read ({listed}); the trials in it count as missing, and the next run computes them again."
+        return f"{files} be read ({listed}); their trials count as missing, and the next run computes them again."
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,14 @@ class Waiting:
 
 
 def read(folder: Path, result: BenchmarkResult | None = None) -> RunSnapshot | Waiting:
-    """What a folder holds; `result` is the caller's own, whose plan counts in place of the folder's.
+    """The content of a folder; the plan of `result`, if given, replaces the folder's.
 
     Raises:
         InputError: the plan cannot be read.
     """
     run = RunFolder(folder)
     if result is not None:
-        return RunSnapshot.of(replace(result))  # a new one, as results read their folder once
+        return RunSnapshot.of(replace(result))  # a new one, because results read their folder once
     if run.plan_path.exists():
         return RunSnapshot.of(BenchmarkResult(BenchmarkPlan.load(run.plan_path), folder))
     if folder.exists():
@@ -193,6 +193,6 @@ def stamp(folders: Iterable[Path]) -> Stamp:
 
 
 def newest(files: Stamp) -> float | None:
-    """When the newest part was written, in seconds as `time.time` counts; None if there is none."""
+    """Time at which the newest part was written, in seconds as `time.time` counts; None if there is none."""
     times = [time for name, _, time in files if name.endswith(".parquet")]
     return max(times) / 1e9 if times else None

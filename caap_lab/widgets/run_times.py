@@ -1,4 +1,4 @@
-"""How long maps will take, from the passes that methods state and the seconds that runs took here."""
+"""Estimates of how long maps will take, from the passes that methods state and the durations of earlier runs."""
 
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.map import AttributionMap
@@ -7,16 +7,16 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 
 _SHORTEST = 2.0
-"""Seconds from which on it is worth saying how long something takes."""
+"""Shortest duration in seconds that is worth showing."""
 _ENOUGH = 3
-"""Passes of a map from which on its seconds are theirs, and not those of what comes before and behind them."""
+"""Smallest number of passes from which a map's time is used: with fewer, other steps take most of it."""
 
 
 class RunTimes:
     """Expected seconds of maps of one model.
 
     Attributes:
-        seconds_per_pass: Of one forward pass, once one was measured; the last map tells more than a single pass.
+        seconds_per_pass: Time of one forward pass, once it is measured; a map measures it better than one pass.
     """
 
     def __init__(self, model: HookedModel) -> None:
@@ -25,25 +25,25 @@ class RunTimes:
         self._measured: dict[str, float] = {}
 
     def keep(self, m: AttributionMap) -> None:
-        """Learn from a map that was computed."""
+        """Update the estimates from a computed map."""
         self._measured[m.method] = m.seconds
         passes = self.passes(m.method)
         if passes is not None and passes >= _ENOUGH:
             self.seconds_per_pass = m.seconds / passes
 
     def passes(self, method: str) -> float | None:
-        """Forward passes of one map; None where the method does not state them."""
+        """Forward passes of one map; None if the method does not state them."""
         return stated_passes(method, self._size)
 
     def seconds(self, method: str) -> float | None:
-        """Of one map: as measured before, else from its passes; None where nothing is known."""
+        """Time of one map: as measured before, otherwise from its passes; None if unknown."""
         passes = self.passes(method)
         if method in self._measured:
             return self._measured[method]
         return None if passes is None or self.seconds_per_pass is None else passes * self.seconds_per_pass
 
     def text(self, method: str) -> str:
-        """What is said while a map is computed: "about 2 min"; empty for short or unknown ones."""
+        """Text shown while a map is computed: "about 2 min"; empty if it is short or unknown."""
         seconds = self.seconds(method)
         return "" if seconds is None or seconds < _SHORTEST else f"about {_rounded(seconds)}"
 
@@ -57,7 +57,7 @@ class RunTimes:
 
 
 def stated_passes(method: str, size: ModelSize) -> float | None:
-    """Forward passes of one map, of which a backward pass counts as two; None where the method states none."""
+    """Forward passes of one map, a backward pass counting as two; None if the method states none."""
     try:
         return METHODS[method].passes(size)
     except InputError:

@@ -6,7 +6,7 @@ _HERE = Path(__file__).parent
 
 
 def joined(*names: str) -> str:
-    """One ES module from files beside this one, in order: what a file declares is known in those behind it.
+    """One ES module from files in this folder, in order: declarations of a file are visible in those after it.
 
     Args:
         names: File names; the last file exports the widget. The browser's debugger lists the module under its name.
@@ -16,5 +16,5 @@ def joined(*names: str) -> str:
 
 
 def styles(*names: str) -> str:
-    """One style sheet from files beside this one, in order."""
+    """One style sheet from files in this folder, in order."""
     return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)

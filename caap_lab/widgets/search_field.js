@@ -19,7 +19,7 @@ function searchField({ label, placeholder, options, decide, choose }) {
   let shown = [];
   let active = -1;
   let value = "";
-  let standing = ""; // what is wrong with the value itself
+  let standing = ""; // the problem of the value itself
 
   function mark(place) {
     active = place;
@@ -48,7 +48,7 @@ function searchField({ label, placeholder, options, decide, choose }) {
     const rest = count - shown.length;
     if (!count || rest) {
       const line = element("li", "caap-more", { role: "presentation" });
-      line.textContent = count ? `and ${rest.toLocaleString("en")} more: type more letters` : "nothing fits";
+      line.textContent = count ? `and ${rest.toLocaleString("en")} more: type more letters` : "no match";
       items.push(line);
     }
     list.replaceChildren(...items);
@@ -121,7 +121,7 @@ function searchField({ label, placeholder, options, decide, choose }) {
       standing = wrong;
       input.placeholder = hint;
       input.title = text;
-      if (typing) return; // what is typed stays until it is chosen
+      if (typing) return; // the typed text stays until it is chosen
       input.value = text;
       say(wrong);
     },

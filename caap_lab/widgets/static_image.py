@@ -1,4 +1,4 @@
-"""A picture that is drawn in the kernel."""
+"""A picture drawn in the kernel."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ _HERE = Path(__file__).parent
 
 
 class StaticImage(anywidget.AnyWidget):
-    """A picture with a text for those who cannot see it.
+    """A picture with an alternative text.
 
     Attributes:
         png: The picture; empty for none.
-        label: What it shows, for screen readers.
-        width: Of the picture in pixels, where there is room.
+        label: A description of the picture, for screen readers.
+        width: Width of the picture in pixels, if there is space.
     """
 
     _esm = _HERE / "static_image.js"

@@ -1,15 +1,15 @@
 // The picture that stays in the saved notebook is not shown beside the living widget, whatever the front end calls its
 // elements: it is the one image in the element behind the widget or behind one of those around it.
 
-const LEVELS = 12; // of elements around a widget, up to a cell's outputs
-const PATIENCE = 60000; // milliseconds: pictures of slow machines
+const LEVELS = 12; // number of elements around a widget, up to a cell's outputs
+const PATIENCE = 60000; // milliseconds, for slow machines
 
 function stillBeside(el, alt) {
   for (let node = el, level = 0; node?.parentElement && level < LEVELS; node = node.parentElement, level += 1) {
     const next = node.nextElementSibling;
     const images = next?.querySelectorAll("img") ?? [];
     if (images.length !== 1 || next.querySelector(".caap-panel")) continue;
-    const said = images[0].getAttribute("alt"); // some front ends leave it out
+    const said = images[0].getAttribute("alt"); // some front ends omit it
     if (!said || said === alt) return node;
   }
   return null;
@@ -19,7 +19,7 @@ function hideStill({ model, el }) {
   const look = () => {
     const found = model.get("still") && stillBeside(el, model.get("still"));
     if (!found) return;
-    found.classList.add("caap-has-still"); // its style hides what follows, also when the picture is drawn anew
+    found.classList.add("caap-has-still"); // its style hides the next element, also when the picture is redrawn
     stop();
   };
   const pages = new MutationObserver(look); // before the browser paints

@@ -5,13 +5,13 @@ from typing import Any
 
 
 def sweep_calls(call: str, target: str, settings: Mapping[str, Any], cutoffs: Sequence[int]) -> str:
-    """The call for the map, and that for the curve over cutoffs.
+    """The call for the map, and the call for the curve over cutoffs.
 
     Args:
-        call: The image, as a call has it.
-        target: What is explained, likewise.
+        call: The Python expression of the image.
+        target: The Python expression of the target.
         settings: CAAP's options.
-        cutoffs: Those of the curve; none where the model or context has no sweep.
+        cutoffs: Cutoffs of the curve; none if the model or context has no sweep.
     """
     options = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     lines = [f"m = cl.caap(model, {call}, target={target}, {options})"]

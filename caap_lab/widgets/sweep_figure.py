@@ -1,4 +1,4 @@
-"""The layer sweep's state as a figure, with the look of the browser."""
+"""The layer sweep's state as a figure, with the display settings of the browser."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,20 +29,20 @@ def sweep_figure(
     settings: str,
     natural: Ends | None,
 ) -> Figure:
-    """The map with its scale beside the metric over cutoffs.
+    """The map with its scale next to the metric over cutoffs.
 
     Args:
         photo: The image.
-        m: Its map; None while it is computed.
-        title: Above the map.
-        board: Has the look.
-        locked: Ends of the colours where the scale is locked.
+        m: Its map; None until it is computed.
+        title: Title of the map.
+        board: The board, for its display settings.
+        locked: Ends of the colours if the scale is locked.
         values: The metric by cutoff.
-        cutoff: The one that is shown.
-        last: The last one there is.
-        labels: Of the chart's axes.
-        settings: Above the chart.
-        natural: Where the metric can lie.
+        cutoff: The current cutoff.
+        last: The last cutoff.
+        labels: Labels of the chart's axes.
+        settings: Title of the chart.
+        natural: Bounds of the metric.
     """
     height, width = photo.pixels.shape[:2]
     figure = new_figure(8.2, max(3.2, 3.6 * height / width))

@@ -1,4 +1,4 @@
-"""Cells of tables as HTML: the names of classes, and shares as bars behind their numbers."""
+"""Cells of tables as HTML: names of classes, and fractions as bars behind their numbers."""
 
 from html import escape
 
@@ -7,18 +7,18 @@ from caap_lab.models.classes import ClassNames
 
 
 def class_cell(index: int, names: ClassNames, of: int | None, against: int | None) -> str:
-    """A class's index and name, all of it under the mouse: bold for the target, italic for what it is compared with."""
+    """A class's index and name, complete in the tooltip: bold for the target, italic for the class against."""
     name = f"{index}: {names.name(index)}"
     text = for_html(name)
     text = f"<b>{text}</b>" if index == of else f"<i>{text}</i>" if index == against else text
-    return f'<td title="{escape(name).replace("$", "&#36;")}">{text}</td>'  # two of them would begin a formula
+    return f'<td title="{escape(name).replace("$", "&#36;")}">{text}</td>'  # two of them would start a formula
 
 
 def share_cell(share: float, more: str = "") -> str:
-    """A share from 0 to 1, as a percentage over a bar of that length.
+    """A fraction from 0 to 1, as a percentage over a bar of that length.
 
     Args:
-        share: The share.
-        more: HTML behind the percentage.
+        share: The fraction.
+        more: HTML after the percentage.
     """
     return f'<td class="number caap-share" style="--caap-part: {share:.1%}">{share:.1%}{more}</td>'

@@ -16,8 +16,8 @@ function render({ model, el }) {
     const only = search.only(text);
     if (only !== null) return { value: search.label(only) };
     const fits = search.find(text).length;
-    if (!fits) return { value: text.trim(), problem: `No class fits “${text.trim()}”.` }; // the kernel names the nearest
-    return { problem: `${fits.toLocaleString("en")} classes fit “${text.trim()}”: choose one from the list.` };
+    if (!fits) return { value: text.trim(), problem: `No class matches “${text.trim()}”.` }; // the kernel names the nearest
+    return { problem: `${fits.toLocaleString("en")} classes match “${text.trim()}”: choose one from the list.` };
   }
 
   function field(trait, label, first) {

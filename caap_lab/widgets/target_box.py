@@ -1,4 +1,4 @@
-"""Choosing a class: a field that searches all of them, likeliest first. Other targets are given at the call."""
+"""Choosing a class: a field that searches all classes, likeliest first. Other targets are given in the call."""
 
 import re
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from caap_lab.widgets.scripts import joined, styles
 
 
 class TargetBox(anywidget.AnyWidget):
-    """A field for a class's name, a part of it, its WordNet id or its index, and a list of what fits below it.
+    """A field for a class's name, a part of it, its WordNet id or its index, and a list of matches below it.
 
-    All classes are searched in the browser, also while the kernel is busy. What is no class stays in the field, with
-    the reason below, and the last valid target stays.
+    All classes are searched in the browser, also while the kernel is busy. An invalid text stays in the field, with the
+    reason below, and the last valid target is kept.
 
     Attributes:
-        target: What is explained: a class's index, the contrast of two, or the target that was given at the call; None
-            stands for the model's own prediction.
+        target: The target: a class's index, the contrast of two, or the target given in the call; None means the
+            model's own prediction.
         names: All classes, with their synonyms.
-        ids: Their WordNet ids, or nothing.
-        given: The target of the call, as it can be chosen again; empty where a class was given.
-        likelihoods: float32 [class] as bytes, the image's probabilities; empty while they are not known.
-        placeholder: What an empty field stands for.
-        value: What is chosen or typed: "281: tabby", "tabby", "n02123045", "281", or nothing.
-        against: The class that is spoken against, likewise, or nothing.
-        problem: Why `value` or `against` is no class, and what is explained instead; empty if nothing is wrong.
+        ids: Their WordNet ids, or empty.
+        given: Name of the call's target, so that it can be chosen again; empty if a class was given.
+        likelihoods: float32 [class] as bytes, the image's probabilities; empty until they are known.
+        placeholder: Text of the empty field.
+        value: The chosen or typed text: "281: tabby", "tabby", "n02123045", "281", or empty.
+        against: Text of the class against, in the same form, or empty.
+        problem: Why `value` or `against` is not a class, and the target used instead; empty if nothing is wrong.
     """
 
     _esm = joined("bytes.js", "elements.js", "class_search.js", "search_field.js", "target_box.js")
@@ -54,7 +54,7 @@ class TargetBox(anywidget.AnyWidget):
         elif target is not None:
             _, (self._given,) = explained(model, target, 1)
             self.target = self._given.given
-        classes = model.class_names if model.has_classifier else None  # else features are counted as classes
+        classes = model.class_names if model.has_classifier else None  # otherwise features would count as classes
         super().__init__(
             names=list(classes.names) if classes else [],
             ids=list(classes.ids) if classes else [],
@@ -64,10 +64,10 @@ class TargetBox(anywidget.AnyWidget):
         )
 
     def read(self) -> None:
-        """Take over what is typed.
+        """Set the target from the typed text.
 
         Raises:
-            InputError: there is no such class, several fit, or both are the same.
+            InputError: there is no such class, several match, or both are the same.
         """
         if self._given is not None and self.value == self.given and not self.against:
             self.target = self._given.given
@@ -76,14 +76,14 @@ class TargetBox(anywidget.AnyWidget):
         if against is None:
             self.target = of
         elif of is None:
-            raise InputError("Choose the first class, too: why that one, rather than the other.")
+            raise InputError("Choose the first class as well: the one explained rather than the other.")
         elif of == against:
             raise InputError(f"Both classes are {self._text(of)}; choose two.")
         else:
             self.target = Contrast(of, against)
 
     def resolved(self, predicted: int | None) -> Target | None:
-        """What is explained, as logits are read for it; None while the prediction is not known yet.
+        """The target for reading logits; None if it depends on a prediction that is not known yet.
 
         Args:
             predicted: The class that the model predicts.
@@ -96,7 +96,7 @@ class TargetBox(anywidget.AnyWidget):
         return resolved_target(target, self._model.class_names, contrasts=by_contrast(self._model))
 
     def suggest(self, probabilities: Float[Tensor, "classes"]) -> None:
-        """Offer the classes in the order of an image's probabilities."""
+        """Suggest the classes in the order of an image's probabilities."""
         if not self.names:
             return
         best = int(probabilities.argmax())
@@ -104,10 +104,10 @@ class TargetBox(anywidget.AnyWidget):
         self.placeholder = f"predicted: {self._model.class_names.name(best)}, {float(probabilities[best]):.1%}"
 
     def on_choice(self, call: Callable[[], None], on: Callable[..., None]) -> None:
-        """Call when another class was chosen; what is no class is said beside the field, and nothing is called.
+        """Call when another class is chosen; an invalid text is reported next to the field instead.
 
         Args:
-            call: What to do.
+            call: The function to call.
             on: The panel's `_on`, which shows other errors.
         """
 
@@ -123,7 +123,7 @@ class TargetBox(anywidget.AnyWidget):
         on(self, ("value", "against"), chosen)
 
     def _index(self, text: str) -> int | None:
-        """The class that a text stands for; None for nothing."""
+        """The class that a text means; None for an empty text."""
         chosen = re.fullmatch(r"(\d+): .*", text.strip())
         if chosen is not None and text.strip() == self._text(int(chosen[1])):
             return int(chosen[1])
@@ -146,7 +146,7 @@ class TargetBox(anywidget.AnyWidget):
 
 
 def compared_classes(target: Target | None) -> tuple[int | None, int | None]:
-    """The class that is spoken for, and the one that is spoken against; None where there is none."""
+    """The class in favour, and the class against; None if there is none."""
     if target is None:
         return None, None
     against = target.given.against if isinstance(target.given, Contrast) else None
@@ -154,7 +154,7 @@ def compared_classes(target: Target | None) -> tuple[int | None, int | None]:
 
 
 def target_call(target: Any) -> str:
-    """The Python expression of a target; a direction or a function is called by the name `target`."""
+    """The Python expression of a target; a direction or a function is written as the name `target`."""
     match target:
         case Contrast(of, None):
             return f"cl.contrast({of})"

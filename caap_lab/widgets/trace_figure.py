@@ -23,17 +23,17 @@ def trace_figure(
     label: str,
     titles: tuple[str, str],
 ) -> Figure:
-    """Both images, the effects of one layer's patches and those of all heads.
+    """Both images, the effects of one layer's patches, and those of all heads.
 
     Args:
         photos: The clean and the corrupted image, by title.
-        patches: Effect of each patch; None while it is not known.
-        heads: Effect of each head; None while it is not known.
+        patches: Effect of each patch; None if it is not known yet.
+        heads: Effect of each head; None if it is not known yet.
         limits: Ends of the colours of patches.
         head_limits: Ends of the colours of heads.
-        board: Has the look and the chosen patch.
-        label: What the effects are.
-        titles: Above the patches and above the heads.
+        board: The board, for its display settings and the chosen patch.
+        label: The quantity of the effects.
+        titles: Titles of the patches and of the heads.
     """
     first = next(iter(photos.values()))
     height, width = first.shape[:2]

@@ -14,9 +14,9 @@ from caap_lab.widgets.effects import effect_limits, effect_tiles, effect_words, 
 from caap_lab.widgets.head_grid import HeadGrid, set_all
 
 CELL, LEFT, TOP = 36, 72, 20
-"""Pixels of a cell, and at most of what stands beside the rows and above the columns."""
+"""Width of a cell in pixels, and the space for labels of rows and columns."""
 LARGEST = 560
-"""Pixels of a grid's height."""
+"""Height of a grid in pixels."""
 
 
 class TraceGrids:
@@ -24,8 +24,8 @@ class TraceGrids:
 
     Attributes:
         layers: The patches of each layer as a small map; its chosen row is the layer that is shown large.
-        prefix: One cell for each prefix token.
-        heads: One cell for each head.
+        prefix: One cell per prefix token.
+        heads: One cell per head.
     """
 
     def __init__(self, model: HookedViT) -> None:
@@ -42,16 +42,16 @@ class TraceGrids:
 
     @property
     def shown(self) -> list[HeadGrid]:
-        """Those that the model has."""
+        """The grids that the model has."""
         return [self.layers, *([self.prefix] if self._prefix_names else []), self.heads]
 
     def draw_tokens(self, effects: Float[np.ndarray, "layer token"], limits: Ends, direction: str) -> None:
-        """Effects of tokens; NaN where they are not known yet.
+        """Draw the effects of tokens; NaN if they are not known yet.
 
         Args:
-            effects: Of prefix tokens and patches.
+            effects: Effects of prefix tokens and patches.
             limits: Ends of the colours of patches.
-            direction: Of the trace.
+            direction: Direction of the trace.
         """
         count = len(self._prefix_names)
         prefix, patches = effects[:, :count], effects[:, count:]
@@ -68,12 +68,12 @@ class TraceGrids:
         set_all(self.prefix, {"tiles": effect_tiles(prefix, ends), "tips": tips, "caption": "prefix tokens"})
 
     def draw_heads(self, effects: Float[np.ndarray, "layer head"], known: bool, direction: str) -> None:
-        """Effects of heads; NaN where they are not known yet.
+        """Draw the effects of heads; NaN if they are not known yet.
 
         Args:
             effects: The effects.
-            known: Whether they are.
-            direction: Of the trace.
+            known: True if they are computed.
+            direction: Direction of the trace.
         """
         limits = effect_limits(effects, direction)
         tips = [
@@ -86,5 +86,5 @@ class TraceGrids:
 
 
 def _width(columns: int) -> int:
-    """Of a grid that its height limits, so that cells have one size in all grids and layers stand side by side."""
+    """Width of a grid that is limited by its height, so cells have one size in all grids and layers are aligned."""
     return LEFT + CELL * max(1, columns)

@@ -1,4 +1,4 @@
-"""Causal tracing in one's hand: paint what is corrupted, and see which tokens and heads bring the answer back."""
+"""Causal-tracing widget: paint patches to corrupt, and see which tokens and heads restore the answer."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -48,36 +48,36 @@ if TYPE_CHECKING:
 
 POINTS = ("resid_pre", "attn_out", "mlp_out")
 KEPT = 16
-"""Settings whose traces stay in memory."""
+"""Number of settings whose traces are kept in memory."""
 UNIT = "effect (0 corrupted, 1 clean)"
 
 
 def trace(
     model: HookedViT, clean: Images, corrupted: Images | None = None, target: TargetLike | None = None
 ) -> "TraceView":
-    """Paint what is corrupted, and see where the difference between the two images is carried.
+    """Paint patches to corrupt, and see which tokens and heads carry the difference between the two images.
 
     ```python
     cl.widgets.trace(model, photo)
     ```
 
-    Paint patches of the photo to corrupt them (blurred, noised, blank, or from the other image); nothing painted
-    corrupts all. Layer by layer the effect of every token appears, and that of every head: 0 is the corrupted image's
-    score, 1 the clean one's (see `caap_lab.trace`). Click a layer, then a patch, a prefix token or a head, for the
-    likeliest classes of the run into which it is put.
+    Paint patches of the photo to corrupt them (blurred, noised, blank, or from the other image); if nothing is painted,
+    all are corrupted. The effect of every token appears layer by layer, and that of every head: 0 is the corrupted
+    image's score, 1 the clean one's (see `caap_lab.trace`). Click a layer, then a patch, a prefix token or a head, for
+    the likeliest classes of the run into which it is inserted.
 
     Args:
         model: A Vision Transformer.
         clean: One image.
-        corrupted: Another image, whose patches can be put in the place of the first one's.
-        target: What is scored: a class, `cl.contrast(a, b)` and the like; None for the clean image's predicted class
+        corrupted: Another image, whose patches can replace those of the first one.
+        target: The scored target: a class, `cl.contrast(a, b)` and the like; None for the clean image's predicted class
             rather than the corrupted image's.
 
     Returns:
-        The widget. `traced` are the traces shown, `to_figure()` gives them as a figure, `link` the Python calls.
+        The widget. `traced` are the traces shown, `to_figure()` returns them as a figure, `link` the Python calls.
 
     Raises:
-        InputError: something given does not fit.
+        InputError: an argument is invalid.
     """
     return TraceView(model, clean, corrupted, target)
 
@@ -90,8 +90,8 @@ class TraceView(Panel):
         photos = photos_of(model, clean)
         others = [] if corrupted is None else photos_of(model, corrupted)
         if len(photos) != 1 or len(others) > 1:
-            raise InputError("widgets.trace shows one clean and at most one corrupted image; cl.trace takes many.")
-        self.target_box = TargetBox(model, target)  # the last that may be refused: nothing is left open then
+            raise InputError("widgets.trace shows one clean and at most one corrupted image; cl.trace accepts several.")
+        self.target_box = TargetBox(model, target)  # checked last: nothing has to be closed if it fails
         super().__init__()
         self.model, self.photo = model, photos[0]
         self.other = next((replace(one, call="other") if one.call == "image" else one for one in others), None)
@@ -103,7 +103,7 @@ class TraceView(Panel):
         self.how = ipywidgets.Dropdown(options=how, description="corrupt by")
         self.direction = ipywidgets.Dropdown(options=DIRECTIONS, description="direction")
         self.point = ipywidgets.Dropdown(options=POINTS, description="tokens of")
-        self.clear = ipywidgets.Button(description="corrupt all", tooltip="Take the painted patches back")
+        self.clear = ipywidgets.Button(description="corrupt all", tooltip="Clear the painted patches")
         self.swap = ipywidgets.Button(description="swap images", tooltip="Make the other image the clean one")
         self.board = Board(
             tools=["modes", "opacity", "fade", "smooth", "top"],
@@ -147,7 +147,7 @@ class TraceView(Panel):
 
     @property
     def options(self) -> Options:
-        """What all traces shown share."""
+        """Options shared by all traces shown."""
         painted, target = tuple(self.board.painted), self.target_box.target
         return Options(self.photo, self.how.value, painted, self.direction.value, target)
 
@@ -176,15 +176,15 @@ class TraceView(Panel):
 
     @property
     def file_name(self) -> str:
-        """Of saved files."""
+        """Name of saved files."""
         return f"{self.model.model_name} trace {self.photo.name} {self.how.value}"
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row per layer and token or head: its effect, as far as they are computed."""
+        """One row per layer and token or head: its effect, as far as it is computed."""
         return traced_frame(self._effects(), self._here.heads, self.point.value, self.model.spec)
 
     def to_figure(self) -> Figure:
-        """Both images, the effects of this layer's patches, and of all heads."""
+        """Both images, the effects of this layer's patches, and those of all heads."""
         here, spec = self._here, self.model.spec
         effects = self._effects()
         known = bool(np.isfinite(effects[self.layer]).all())
@@ -200,7 +200,7 @@ class TraceView(Panel):
             titles=(f"{self.point.value}, layer {self.layer}, {self.direction.value}", f"heads (z): {here.target}"),
         )
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     @property
     def _here(self) -> Traced:
@@ -216,15 +216,15 @@ class TraceView(Panel):
         return self._known[options]
 
     def _swap(self) -> None:
-        """The clean image becomes the other one, and the other way round."""
-        assert self.other is not None  # else there is no button
+        """Swap the clean and the other image."""
+        assert self.other is not None  # otherwise there is no button
         self.photo, self.other = self.other, self.photo
         self._show_message("")
         with self._shown_errors():
             self._update()
 
     def _go(self) -> None:
-        """Show another layer, and the same token or head there."""
+        """Show a different layer, with the same token or head."""
         if self.cell is not None:
             self.cell = self.cell._replace(layer=self.layer)
         self._mark()
@@ -240,7 +240,7 @@ class TraceView(Panel):
             return
         self.cell = Cell(kind, layer, number)
         if layer != self.layer:
-            self.grids.layers.chosen = [layer, 0]  # which marks and updates
+            self.grids.layers.chosen = [layer, 0]  # this also marks and updates
         else:
             self._mark()
             self._update()
@@ -257,7 +257,7 @@ class TraceView(Panel):
         self.grids.heads.chosen = place if cell.kind == "head" else [-1, -1]
 
     def _update(self) -> None:
-        """Show what is known of these settings, and compute the rest, this layer's first."""
+        """Show what is known for these settings, and compute the rest, this layer first."""
         self._draw()
         here, options, point, cell = self._here, self.options, self.point.value, self.cell
         jobs = []
@@ -321,7 +321,7 @@ class TraceView(Panel):
 
         return receive
 
-    # -- what is seen ------------------------------------------------------------------------------------------------
+    # -- display -----------------------------------------------------------------------------------------------------
 
     def _effects(self) -> Float[np.ndarray, "layer token"]:
         spec = self.model.spec
@@ -384,7 +384,7 @@ class TraceView(Panel):
                 other = int(classes["corrupted"].argmax())
                 against = other if other != of else None
             source = "clean image" if self.direction.value == "denoise" else "corrupted image"
-            title = f"{cell_words(cell, self.model.spec)} of the {source} put in"
+            title = f"{cell_words(cell, self.model.spec)} of the {source} inserted"
             table = class_table(title, logits, classes, of, self.model, against, "patched")
             self._details.value = table
         self._changed()

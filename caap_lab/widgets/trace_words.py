@@ -1,4 +1,4 @@
-"""What the trace widget says in words and numbers."""
+"""The trace widget's texts and numbers."""
 
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SMALL_GAP = 0.1
-"""Share of the spread of the clean run's logits over classes, below which clean and corrupted are called alike."""
+"""Fraction of the clean logits' standard deviation over classes below which both scores count as nearly equal."""
 
 
 def cell_words(cell: Cell, spec: ViTSpec) -> str:
-    """What a cell is."""
+    """A description of a cell."""
     if cell.kind == "head":
         return f"Layer {cell.layer}, head {cell.number}"
     if cell.number < spec.n_prefix:
@@ -29,7 +29,7 @@ def cell_words(cell: Cell, spec: ViTSpec) -> str:
 
 
 def gap_warning(here: Traced) -> str:
-    """HTML that says so where both images score nearly the same, as effects are shares of that difference."""
+    """HTML of a warning if both images score nearly the same, because effects are fractions of that difference."""
     traced, clean = next(iter(here.tokens.values()), here.heads), here.ends.get("clean")
     if traced is None or clean is None or len(clean) < 2:
         return ""
@@ -39,7 +39,7 @@ def gap_warning(here: Traced) -> str:
         return ""
     words = (
         f"Clean and corrupted image differ by {gap:.3g} in this score, while logits of classes spread by {spread:.3g}. "
-        "Effects are shares of that small difference, so small changes look large: corrupt more, or choose another "
+        "Effects are fractions of that small difference, so small changes look large: corrupt more, or choose another "
         "class."
     )
     return f'<div role="note" class="caap-notice">{for_html(words)}</div>'
@@ -48,11 +48,11 @@ def gap_warning(here: Traced) -> str:
 def traced_frame(
     effects: Float[np.ndarray, "layer token"], heads: Trace | None, point: str, spec: ViTSpec
 ) -> "pd.DataFrame":
-    """One row per layer and token or head, with what is computed.
+    """One row per layer and token or head, as far as they are computed.
 
     Args:
-        effects: Of tokens; NaN where they are not known yet.
-        heads: Of heads.
+        effects: Effects of tokens; NaN if they are not known yet.
+        heads: Effects of heads.
         point: Hook point of the tokens.
         spec: Sizes of the model.
     """

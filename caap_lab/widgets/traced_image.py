@@ -1,4 +1,4 @@
-"""What the trace widget computes: the corrupted image, traces layer by layer, and the run of one cell."""
+"""Computations of the trace widget: the corrupted image, traces layer by layer, and the run of one cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,38 +24,38 @@ class Cell(NamedTuple):
     """A place of a trace."""
 
     kind: str
-    """What it is in its layer: "token" or "head"."""
+    """Kind of the cell in its layer: "token" or "head"."""
     layer: int
     number: int
 
 
 class Options(NamedTuple):
-    """Settings that all traces of one pair share."""
+    """Settings shared by all traces of a pair."""
 
     clean: Photo
     how: str
     painted: tuple[int, ...]
-    """Numbers of the corrupted patches; none for all."""
+    """Numbers of the corrupted patches; empty for all."""
     direction: str
     target: Any
-    """As the class field has it; None for the default of `cl.trace`."""
+    """The target in the class field; None for the default of `cl.trace`."""
 
 
 @dataclass(eq=False)
 class Traced:
-    """What is computed for some options."""
+    """Results computed for some options."""
 
     corrupted: Float[Tensor, "1 3 height width"]
     ends: dict[str, Float[Tensor, "classes"]] = field(default_factory=dict)
     """Logits of the "clean" and the "corrupted" run."""
     tokens: dict[tuple[str, int], Trace] = field(default_factory=dict)
-    """By point and layer."""
+    """Traces by point and layer."""
     heads: Trace | None = None
     logits: dict[tuple[str, Cell], Float[Tensor, "classes"]] = field(default_factory=dict)
-    """Of patched runs, by point and cell."""
+    """Logits of patched runs, by point and cell."""
 
     def effects(self, point: str, layers: int, tokens: int) -> Float[np.ndarray, "layer token"]:
-        """Effects of all tokens; NaN where they are not computed yet."""
+        """Effects of all tokens; NaN if they are not computed yet."""
         found = np.full((layers, tokens), np.nan)
         for layer in range(layers):
             if (point, layer) in self.tokens:
@@ -64,7 +64,7 @@ class Traced:
 
     @property
     def target(self) -> str:
-        """What is scored, once anything is traced."""
+        """Name of the target, once anything is traced."""
         known = [*self.tokens.values(), *([] if self.heads is None else [self.heads])]
         return str(known[0].data.attrs["target"]) if known else ""
 
@@ -72,7 +72,7 @@ class Traced:
 def corrupted_image(
     model: HookedViT, clean: Tensor, other: Tensor | None, how: str, painted: Sequence[int]
 ) -> Float[Tensor, "1 3 height width"]:
-    """The image with its painted patches corrupted; all of it where none is painted."""
+    """The image with its painted patches corrupted, or all patches if none is painted."""
     mask = None
     if painted:
         mask = np.isin(np.arange(model.spec.n_patches), list(painted)).reshape(model.grid)
@@ -83,7 +83,7 @@ def corrupted_image(
 
 @torch.no_grad()
 def cell_logits(model: HookedViT, given: Tensor, receiver: Tensor, point: str, cell: Cell) -> Float[Tensor, "classes"]:
-    """Logits of the receiving image's run with one cell of the given one put in."""
+    """Logits of the receiving image's run with one cell of the given run inserted."""
     name = point if cell.kind == "token" else "z"
     source = model.record(given, [name], layers=cell.layer, device=model.device, progress=False)
     where = {"tokens": [cell.number]} if cell.kind == "token" else {"heads": cell.number}

@@ -31,7 +31,7 @@ async function upload(model, file, drop, signal, onPiece) {
   let answered = () => {};
   function listen() {
     const [of, count] = model.get("received");
-    if (of !== id) return; // another view's
+    if (of !== id) return; // from another view
     held = count;
     onPiece(held);
     answered();
@@ -45,7 +45,7 @@ async function upload(model, file, drop, signal, onPiece) {
     while (held < pieces && !signal.aborted) {
       const piece = held;
       const part = await file.slice(piece * PIECE, (piece + 1) * PIECE).arrayBuffer();
-      if (held === piece) { // no late answer meanwhile
+      if (held === piece) { // unless a late answer has arrived
         model.send({ kind: "piece", upload: id, name: file.name, drop, piece, pieces }, undefined, [part]);
         await answerWithin(patience, (call) => { answered = call; });
       }

@@ -175,7 +175,7 @@ def test_zoom(lab: "LabPage") -> None:
 
 def test_scale_and_order(lab: "LabPage") -> None:
     bar = grid(lab).locator(".caap-heads-bar")
-    lab.page.get_by_label("Colours go up to").select_option("all heads")
+    lab.page.get_by_label("Upper end of the colours").select_option("all heads")
     high = lab.value("f\"{w._looked.ends('all heads')['robust'][0, 0]:.3g}\"")
     lab.expect(bar).to_contain_text(f"{high} of its attention")
     lab.output.get_by_role("button", name="Colours from the lowest").click()

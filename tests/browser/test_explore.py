@@ -128,7 +128,7 @@ def test_click_a_patch(lab: "LabPage") -> None:
         assert float(re.split("[ ,]", said.text_content() or "")[0].replace(MINUS, "-")) == pytest.approx(
             score, rel=0.01
         )
-    lab.expect(lab.output.locator(".caap-board .caap-tip")).to_contain_text("inserted alone: ")
+    lab.expect(lab.output.locator(".caap-board .caap-tip")).to_contain_text("only this patch inserted: ")
     table = lab.output.locator("table.caap-classes")
     lab.expect(table).to_contain_text("Patch at row 5, column 3")
     best = lab.value("w.maps['caap'].all_scores[5, 3].max().item()")

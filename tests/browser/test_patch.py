@@ -89,7 +89,7 @@ def test_every_control_by_keyboard(lab: "LabPage") -> None:
     lab.page.keyboard.press("ArrowLeft")
     lab.wait_for("w.controls.layers.value", (0, 3))
     seen(lab)
-    lab.output.get_by_label("point", exact=True).select_option(label="z: heads' outputs")
+    lab.output.get_by_label("point", exact=True).select_option(label="z: outputs of the heads")
     lab.wait_for("w.settings.point.name", "z")
     seen(lab)
     heads = lab.output.get_by_role("group", name="heads")

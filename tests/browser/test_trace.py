@@ -47,7 +47,7 @@ def test_paint_and_click_a_layer_a_patch_and_a_head(lab: "LabPage") -> None:
     lab.wait_for("tuple(w.cell or ())", ("token", 3, 1 + 2 * 8 + 2))
     lab.click(heads, 0.4, 0.7)
     lab.wait_for("w.cell is not None and w.cell.kind == 'head' and w.layer == w.cell.layer", True)
-    lab.output.get_by_text("of the clean image put in").wait_for()
+    lab.output.get_by_text("of the clean image inserted").wait_for()
     computed(lab)
     lab.screenshot("trace_painted")
 
@@ -55,7 +55,7 @@ def test_paint_and_click_a_layer_a_patch_and_a_head(lab: "LabPage") -> None:
 def test_directions_and_swapped_images(lab: "LabPage") -> None:
     lab.output.get_by_label("direction").select_option("noise")
     lab.wait_for("[traced.direction for traced in w.traced.values()]", ["noise"] * 9)
-    lab.output.get_by_text("of the corrupted image put in").wait_for()
+    lab.output.get_by_text("of the corrupted image inserted").wait_for()
     lab.output.get_by_role("button", name="corrupt all").click()
     lab.wait_for("w.options.painted", ())
     lab.output.get_by_label("corrupt by").select_option("other image")

@@ -89,7 +89,7 @@ def test_patch_says_classes_in_every_tile(explorer: Explorer) -> None:
     m = explorer.maps["caap"]
     row, col = m.rank()[2]
     best = m.all_scores[row, col].softmax(dim=0).topk(2)
-    said = f"inserted alone: {best.indices[0]} {best.values[0]:.0%}, {best.indices[1]} {best.values[1]:.0%}"
+    said = f"only this patch inserted: {best.indices[0]} {best.values[0]:.0%}, {best.indices[1]} {best.values[1]:.0%}"
     assert {tile["tips"][row * 8 + col] for tile in explorer.board.tiles} == {said}
     assert "Click a patch, or drag a box" in explorer._details.value
     explorer.board.chosen = [row, col]

@@ -16,7 +16,7 @@ def test_value_is_in_order_and_never_empty(model: cl.HookedViT) -> None:
     assert picker.value == ("grad_cam", "rollout")
     picker.value = ()
     assert picker.value == ("grad_cam", "rollout")
-    with pytest.raises(traitlets.TraitError, match="saliency is none of these methods: caap, grad_cam, rollout"):
+    with pytest.raises(traitlets.TraitError, match="saliency is not one of these methods: caap, grad_cam, rollout"):
         picker.value = ("saliency",)
     picker.close()
 

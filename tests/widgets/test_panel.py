@@ -83,7 +83,7 @@ def test_a_saved_notebook_keeps_a_sentence_and_a_picture(small: Small, monkeypat
     monkeypatch.setattr(panel, "display", lambda data, **options: shown.append(data | options))
     small._ipython_display_()
     widget, picture, style = shown
-    assert widget["text/plain"] == repr(small) == "a/model: photo.jpg: a widget, alive while its kernel runs"
+    assert widget["text/plain"] == repr(small) == "a/model: photo.jpg: a widget, live while its kernel runs"
     assert "application/vnd.jupyter.widget-view+json" in widget
     assert picture["image/png"].startswith(b"\x89PNG") and picture["text/plain"] == "3 ** 2"
     assert picture["metadata"]["image/png"]["alt"] == small._status.still == "3 ** 2"

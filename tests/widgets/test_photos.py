@@ -48,5 +48,5 @@ def test_uploads_are_opened_by_name(model: cl.HookedViT, scenes: list[Any], monk
     opened = cl.widgets.uploaded_photo("a (2).png")
     assert isinstance(opened, Image.Image) and np.array_equal(opened, scenes[1].image)
     assert uploaded(model, "b.png", contents[2]).call == "cl.widgets.uploaded_photo('b.png')"
-    with pytest.raises(InputError, match=r"These were: a.png, b.png\."):
+    with pytest.raises(InputError, match=r"Dropped photos: a.png, b.png\."):
         cl.widgets.uploaded_photo("a (2).png")  # the longest unused went
