@@ -1,7 +1,8 @@
 """Run images and keep only the named activations."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
 from caap_lab.models.base import Images, check_kind
-from caap_lab.models.batches import batches, check_images, single_images
+from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import as_device, as_dtype, check_format
 from caap_lab.models.names import Site
 from caap_lab.models.pass_meter import images_shown
@@ -80,17 +81,11 @@ def record(
     with nullcontext() if target is None else atomic_path(target) as part:
         if part is not None:
             part.mkdir()
+        sizes = [min(rows, n_images - first) for first in range(0, n_images, rows)]
         shards = []
         recording = uuid4().hex[:8]
-        stream = _activations(model, images, sites, batch_size, progress)
-        for first in range(0, n_images, rows):
-            size = min(rows, n_images - first)
-            tensors = {h: torch.empty((size, *shape), dtype=kept, device=device) for h, shape in shapes.items()}
-            for row in range(size):
-                for hook, activation in next(stream).items():
-                    tensors[hook][row].copy_(activation)
-                    _check_range(hook, activation, tensors[hook][row])
-            shards.append(Shard(tensors if part is None else part, 0, size))
+        for tensors in _filled(model, images, sites, sizes, shapes, kept, device, batch_size, progress):
+            shards.append(Shard(tensors if part is None else part, 0, sizes[len(shards)]))
             if part is not None:
                 write_shard(part, tensors, recording)
         store = ActivationStore(
@@ -113,32 +108,58 @@ def _sites(model: HookedViT, names: list[str], layers: int | Iterable[int] | Non
     return sorted(sites.values(), key=lambda site: order.index(site.hook))
 
 
-def _activations(
-    model: HookedViT, images: Images, sites: list[Site], batch_size: int, progress: bool
+def _filled(
+    model: HookedViT,
+    images: Images,
+    sites: list[Site],
+    sizes: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+    batch_size: int,
+    progress: bool,
 ) -> Iterator[dict[str, Tensor]]:
-    """One dict of activations per image; the run stops after the last block that is needed."""
-    of_batch: dict[str, Tensor] = {}
+    """The activations of each shard, of `sizes` images, as soon as all its images have run.
+
+    Each activation is copied while the model runs, so that the model's own one is freed when the next steps are done
+    with it. The run stops after the last block that is needed.
+    """
+    ends = list(accumulate(sizes))
+    begun: dict[int, dict[str, Tensor]] = {}
+    done = written = 0
 
     def keep(activation: Tensor, hook: HookPoint) -> None:
-        of_batch[str(hook.name)] = activation.detach()
+        name = str(hook.name)
+        for number, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+            first, last = max(done, end - size), min(done + len(activation), end)
+            if first < last:
+                tensors = begun.setdefault(number, {})
+                if name not in tensors:
+                    tensors[name] = torch.empty((size, *shapes[name]), dtype=dtype, device=device)
+                kept = tensors[name][first - (end - size) : last - (end - size)]
+                read = activation.detach()[first - done : last - done]
+                kept.copy_(read)
+                _check_range(name, read, kept)
 
     hooks: list[tuple[Any, Any]] = [(site.hook, keep) for site in sites]
-    last = max(site.block(model.spec.n_layers) for site in sites)
-    stop = None if last == model.spec.n_layers else last + 1
-    total = len(single_images(images))
-    with images_shown("recording", total, batch_size, progress) as bar:
+    last_block = max(site.block(model.spec.n_layers) for site in sites)
+    stop = None if last_block == model.spec.n_layers else last_block + 1
+    with images_shown("recording", sum(sizes), batch_size, progress) as bar:
         for batch in batches(model, images, batch_size):
             with torch.no_grad(), model.hooks(fwd_hooks=hooks):
                 model(batch, stop_at_layer=stop)
-            for row in range(len(batch)):
-                yield {hook: activation[row] for hook, activation in of_batch.items()}
-                bar.update()
+            done += len(batch)
+            bar.update(len(batch))
+            while written < len(ends) and ends[written] <= done:
+                tensors = begun.pop(written)
+                yield {hook: tensors[hook] for hook in shapes}
+                written += 1
 
 
 def _check_range(hook: str, activation: Tensor, kept: Tensor) -> None:
     """Raise InputError if an activation becomes infinite in the format in which it is kept."""
     narrower = torch.finfo(kept.dtype).max < torch.finfo(activation.dtype).max
-    if narrower and bool(kept.isinf().any()) and not bool(activation.isinf().any()):
+    if narrower and bool((kept.isinf() & activation.isfinite().to(kept.device)).any()):
         raise InputError(
             f"{hook} reaches {float(activation.abs().max()):.4g}, which dtype="
             f"{str(kept.dtype).removeprefix('torch.')!r} cannot hold: its largest number is "

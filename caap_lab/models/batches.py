@@ -52,5 +52,7 @@ def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator
     singles = single_images(images)
     if not singles:
         raise InputError("No images were given.")
+    whole = images if isinstance(images, Tensor) and images.ndim == 4 else None  # taken in slices, without a copy
     for start in range(0, len(singles), batch_size):
-        yield model.preprocess(singles[start : start + batch_size])
+        rows = slice(start, start + batch_size)
+        yield model.preprocess(singles[rows] if whole is None else whole[rows].contiguous())

@@ -120,6 +120,7 @@ def after_heads(
         attn_out = attn_out + (points.attn.hook_result(results.view_as(results)) - results).sum(dim=2)
     attn_out = points.hook_attn_out(attn_out)
     resid = points.hook_resid_mid(resid + attn_out)
+    del z, attn_out  # not held while the MLP runs
     normalized = points.ln2.hook_normalized(block.norm2(resid))
     mlp_out = points.hook_mlp_out(block.scale_mlp(block.mlp(points.mlp, normalized)))
     return points.hook_resid_post(resid + mlp_out)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import caap_lab as cl
+from benchmarks.counting import peak_bytes
 from caap_lab import ActivationStore, InputError
 from caap_lab.activations import record as record_module
 from helpers.models import build, random_images
@@ -84,6 +85,27 @@ def test_recording_to_disk_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [shard.stop for shard in disk.shards] == [3, 3, 1]
     assert torch.allclose(disk["resid_pre", 3], memory["resid_pre", 3], atol=1e-6)
     assert torch.equal(disk[2:5]["resid_pre", 3], disk["resid_pre", 3][2:5])
+
+
+def test_a_batch_may_fill_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("vit")
+    images = random_images(model, 5)
+    memory = model.record(images, ["resid_pre", "logits"], batch_size=4, progress=False)
+    monkeypatch.setattr(record_module, "SHARD_BYTES", memory.nbytes // 5)
+    disk = model.record(images, ["resid_pre", "logits"], out=tmp_path / "store", batch_size=4, progress=False)
+    assert [shard.stop for shard in disk.shards] == [1] * 5 and list(disk.shapes) == list(memory.shapes)
+    assert all(torch.equal(disk[hook], memory[hook]) for hook in memory.shapes)
+
+
+def test_recording_holds_activations_once() -> None:
+    model = build("vit")
+    images = random_images(model, 16)
+    with torch.no_grad():
+        forward = peak_bytes(lambda: model(images))
+    names = ["resid_pre", "resid_mid", "resid_post", "q", "k", "v", "z", "attn_out", "mlp_out"]
+    found: list[cl.ActivationStore] = []
+    held = peak_bytes(lambda: found.append(model.record(images, names, progress=False)))
+    assert held <= found[0].nbytes + 1.2 * forward < 1.5 * found[0].nbytes
 
 
 def test_a_store_belongs_to_its_model(tmp_path: Path) -> None:
