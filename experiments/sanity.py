@@ -1,4 +1,4 @@
-"""Do maps depend on what a model has learned, and how steady are they under noise: all methods, on demo and real weights.
+"""Do maps depend on what a model has learned, and are they steady under noise: all methods, on demo and real weights.
 
     python -m experiments.sanity --scenes 8 2 --out docs/tables/sanity.md --figures docs/images \
         --models ViT-Ti/16=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] --photos masks:PATH --images 12

@@ -90,7 +90,7 @@ class RandomisationCheck(LabelledResult):
             self.axes["shuffled"],
             ax,
             label="rank correlation with\nthe trained model's map",
-            xlabel="shuffled, with all to its left" if cascading else "shuffled, alone",
+            xlabel="shuffled up to this group" if cascading else "shuffled, alone",
             title=f"{self.model_name}, {self._counted}: {self.data.attrs['target']}",
         )
 

@@ -91,7 +91,7 @@ class SensitivityCheck(LabelledResult):
             "method",
             ax=new_axes(ax, 4.8, max(2.4, 0.22 * len(rows) + 1.2)),
             horizontal=True,
-            label="largest change of the map, as a share of its norm",
+            label="largest change of the map, relative to its norm",
             title=f"{self.model_name}, {self._counted}, {self._noise}",
         )
 

@@ -99,6 +99,6 @@ def plot_interactions(
         left.set_xticks([])
         left.set_yticks([])
     plot_partners(partners, image, patch, middle, label="interaction with the framed patch")
-    plot_signed(of_pairs, image, right, label="half the sum of its interactions", title="what a patch owes to pairs")
+    plot_signed(of_pairs, image, right, label="half the sum of its interactions", title="interactions of each patch")
     left.set_title(for_plot(title), fontsize=TITLE)
     return figure
