@@ -1,4 +1,4 @@
-"""How well approximations and other contexts rank patches, against the exact clamped map, at every cutoff.
+"""How well approximations and other contexts rank patches, compared with the exact clamped map, at every cutoff.
 
     python -m experiments.approximations --model deit_tiny_patch16_224 --checkpoint deit.safetensors --photos DIR
 
@@ -79,17 +79,21 @@ def report(frame: pd.DataFrame, model: str, folder: str) -> str:
 
 
 def main() -> None:
-    """Measure one model and write its files."""
+    """Measure one model and write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", required=True, help="timm name")
     parser.add_argument("--checkpoint", required=True, type=Path)
     parser.add_argument("--mean", type=float, nargs=3)
     parser.add_argument("--std", type=float, nargs=3)
-    parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is taken")
+    parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is used")
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--free-count", type=int, default=6, help="photos for the free context")
     parser.add_argument(
-        "--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="the others stay as they are"
+        "--variants",
+        nargs="+",
+        default=list(VARIANTS),
+        choices=list(VARIANTS),
+        help="measure only these and keep the other rows",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/tables"))
     arguments = parser.parse_args()

@@ -4,7 +4,7 @@
         --masks masks:PATH imagenet-s:PATH --out docs/tables/attention.md --figures docs/images
 
 Prints Markdown and draws a figure: of `cl.attention_regions`, means over images of the mean over heads with standard
-errors (ddof = 0). A set of images is called by the last part of its path. Attention to near patches stays within any
+errors (ddof = 0). A set of images is named after the last part of its path. Attention to near patches stays within any
 compact region, so there is a control: the same photos with the masks of the next one.
 """
 
@@ -29,7 +29,7 @@ STYLES = {kind: REGION_STYLES[kind] for kind in KINDS} | {CONTROL: LevelStyle("0
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.attention", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", nargs="+", required=True, help="what cl.open_images opens, with masks")
@@ -69,7 +69,7 @@ def with_next_masks(images: cl.ImageSet) -> cl.ImageSet:
 
 
 def counts(found: cl.AttentionRegions) -> str:
-    """How many images have objects on their patches, and how many have several."""
+    """Number of images with objects on their patches, and with several, as text."""
     has = np.isfinite(found.mass[:, :, 0, 0])
     one, several = (int(has[:, found.kinds.index(kind)].sum()) for kind in ("intra-object", "inter-object"))
     return f"{one} photos with an object, {several} with several"
@@ -90,7 +90,7 @@ def table(found: cl.AttentionRegions, control: cl.AttentionRegions) -> list[str]
 
 
 def draw(drawn: dict[tuple[str, str], tuple[cl.AttentionRegions, cl.AttentionRegions]], path: Path) -> None:
-    """Mass of the kinds over the layers, and of intra-object pairs under the next photo's masks."""
+    """Draw the mass of all kinds over layers, and of intra-object pairs with the next photo's masks."""
     models, sets = (list(dict.fromkeys(key[i] for key in drawn)) for i in (0, 1))
     figure = new_figure(4.2 * len(models), 3 * len(sets) + 0.6)
     axes = figure.subplots(len(sets), len(models), squeeze=False, sharex=True, sharey=True)

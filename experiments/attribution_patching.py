@@ -1,11 +1,11 @@
-"""How near attribution patching comes to patched runs, plain, with AtP*'s softmax, and by LibraGrad's rules.
+"""How close attribution patching comes to patched runs: plain, with AtP*'s softmax, and with LibraGrad's rules.
 
     python -m experiments.attribution_patching \
         --models demo A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --masks demo:single masks:PATH --out docs/tables/attribution_patching.md
 
-Each photo is paired with itself, its object blurred. Every place of the table is patched in a run of its own
-(`cl.trace`), which is what costs the time, and estimated by `cl.attribution_patching`. Prints Spearman's rank
+Each photo is paired with itself with its object blurred. Every place of the table is patched in a separate run
+(`cl.trace`), which takes most of the time, and estimated by `cl.attribution_patching`. Prints Spearman's rank
 correlation of the two over all places of a pair; errors are standard errors over pairs.
 """
 
@@ -40,12 +40,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.attribution_patching", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", nargs="+", required=True, help="what cl.open_images opens, one for each model")
     parser.add_argument("--images", type=int, default=16, help="photos per model; default %(default)s")
-    parser.add_argument("--step", type=int, default=3, help="by token, one in so many layers and tokens; default 3")
+    parser.add_argument("--step", type=int, default=3, help="by token, use every n-th layer and token; default 3")
     parser.add_argument("--directions", nargs="+", default=["denoise", "noise"], help="default both")
     parser.add_argument(
         "--places", nargs="+", choices=list(PLACES), default=list(PLACES), help="rows of the table; default all"
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def blurred_objects(model: HookedViT, samples: list[Sample]) -> tuple[list[Any], list[Any]]:
-    """Photos as the model's input, and the same with their objects blurred."""
+    """Photos as the model's input, and the same photos with their objects blurred."""
     photos, masks = [], []
     for sample in samples:
         objects = [model.preprocessing.mask(mask).numpy() for mask in sample.regions.masks.values()]
@@ -85,7 +85,7 @@ def blurred_objects(model: HookedViT, samples: list[Sample]) -> tuple[list[Any],
 def agreement(
     model: HookedViT, clean: list[Any], corrupted: list[Any], places: dict[str, Any], direction: str, step: int
 ) -> list[str]:
-    """A row of the table: how many places, and the rank correlation of each way that there is for them."""
+    """A row of the table: the number of places, and the rank correlation of each estimate available for them."""
     options = places | {"direction": direction, "progress": False}
     if places["by"] == "token" and step > 1:
         tokens = [*range(model.spec.n_prefix), *range(model.spec.n_prefix, model.spec.n_tokens, step)]

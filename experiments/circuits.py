@@ -1,10 +1,10 @@
-"""Which heads carry the planted cue, and which a digit: find them, take them out, and compare with what was predicted.
+"""Which heads carry the planted cue, and which a digit: find them, remove them, and compare with the predictions.
 
     python -m experiments.circuits --scenes 64 --out docs/tables/circuits.md
 
 Two questions on the bundled world, both as logit differences. "cue": in scenes of one digit with a cue, the cue's class
 against the digit's; the cue is blanked. "digit": in scenes of two digits, the class of one against that of the other;
-the first is blanked. Heads are found on some scenes by a trace, and taken out on others.
+the first is blanked. Heads are found on some scenes by a trace, and removed on others.
 """
 
 import argparse
@@ -28,21 +28,21 @@ QUESTIONS = ("cue", "digit")
 FOUND_ON, MEASURED_ON = 1, 2
 """Seeds of the scenes."""
 SHARE = 0.05
-"""A head is named if it brings back at least this share of the score's difference, at p < 0.05 / number of heads."""
+"""A head is named if it restores at least this fraction of the score's difference, at p < 0.05 / number of heads."""
 DRAWS = 20
-"""Random sets of as many other heads."""
+"""Number of random sets of as many other heads."""
 Head = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Pairs of scenes in which the object decides, and what is asked of them."""
+    """Pairs of scenes in which the object decides, and the question about them."""
 
     clean: Float[Tensor, "pair 3 height width"]
     blanked: Float[Tensor, "pair 3 height width"]
-    """Without the object."""
+    """The scenes without the object."""
     classes: list[tuple[int, int]]
-    """Of each pair, the object's class and the other."""
+    """The object's class and the other class of each pair."""
 
     @property
     def targets(self) -> list[Contrast]:
@@ -51,7 +51,7 @@ class Question:
 
 
 def ask(model: cl.HookedViT, question: str, n: int, seed: int) -> Question:
-    """The first n scenes in which the model answers with the object, and without it with the other class."""
+    """The first n scenes in which the model predicts the object, and without it the other class."""
     if question == "cue":
         scenes = [scene for scene in cl.demo_images("spurious", 2 * n, seed) if scene.label != CUE_CLASS]
         classes = [(CUE_CLASS, scene.label) for scene in scenes]
@@ -72,18 +72,18 @@ def ask(model: cl.HookedViT, question: str, n: int, seed: int) -> Question:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Heads that carry the object, strongest first, and all heads' effects."""
+    """Heads that carry the object, strongest first, and the effects of all heads."""
 
     heads: list[Head]
     trace: cl.Trace
     expected: Float[np.ndarray, "layer head"]
     """Change of the score when a head's output becomes that of the blanked scene, on these scenes."""
     together: float
-    """The same of the named heads together."""
+    """The same for the named heads together."""
 
 
 def find(model: cl.HookedViT, asked: Question, share: float = SHARE) -> Found:
-    """Heads whose output alone brings the answer back, from traces in both directions."""
+    """Heads whose output alone restores the answer, from traces in both directions."""
     given = (model, asked.clean, asked.blanked, asked.targets)
     trace = cl.trace(*given, points="z", by="head", progress=False)
     noise = cl.trace(*given, points="z", by="head", direction="noise", progress=False)
@@ -102,7 +102,7 @@ def find(model: cl.HookedViT, asked: Question, share: float = SHARE) -> Found:
 def take_out(
     model: cl.HookedViT, asked: Question, sets: dict[str, list[Head]], source: cl.ActivationStore
 ) -> Float[np.ndarray, "pair set"]:
-    """Change of the score in the clean scenes with the heads of a set replaced together."""
+    """Change of the score in the clean scenes when the heads of a set are replaced together."""
 
     def patches(heads: str) -> list[cl.Patch]:
         return [cl.Patch("z", layer, heads=[head], source=source) for layer, head in sets[heads]]
@@ -113,7 +113,7 @@ def take_out(
 
 
 def direct(model: cl.HookedViT, asked: Question) -> Float[np.ndarray, "pair layer head"]:
-    """What the decomposition says of replacing each head by its mean: what it adds directly, on average less here."""
+    """Change predicted by the decomposition if a head gets its mean: mean direct contribution minus its own."""
     here = cl.logit_attribution(model, asked.clean, asked.targets, by="head", progress=False).per_image
     classes = {str(label): cl.logit(label) for label in sorted({label for both in asked.classes for label in both})}
     shares = cl.logit_attribution(model, asked.blanked, classes, by="head", progress=False)
@@ -122,7 +122,7 @@ def direct(model: cl.HookedViT, asked: Question) -> Float[np.ndarray, "pair laye
 
 
 def random_sets(model: cl.HookedViT, heads: Sequence[Head], draws: int = DRAWS) -> dict[str, list[Head]]:
-    """Sets of as many heads as were found, of those that were not."""
+    """Random sets of as many other heads as were found."""
     others = [head for head in np.ndindex(model.n_layers, model.spec.n_heads) if head not in heads]
     drawn = {}
     for seed in range(draws):
@@ -201,15 +201,15 @@ def with_error(values: Float[np.ndarray, " pair"]) -> str:
 def table(n: int) -> str:
     """All measurements as Markdown."""
     lines = [
-        f"Heads were found on {n} scenes (seed {FOUND_ON}) and taken out on {n} others (seed {MEASURED_ON}). In all of "
-        "them the model answers with the object's class, and with the other one once the object is blanked. Score: "
-        "logit difference of the two classes. Named are heads whose output alone brings back at least "
+        f"Heads were found on {n} scenes (seed {FOUND_ON}) and removed on {n} others (seed {MEASURED_ON}). In all of "
+        "them the model predicts the object's class, and the other one when the object is blanked. Score: "
+        "logit difference of the two classes. The table has the heads whose output alone restores at least "
         f"{SHARE:.0%} of the score's difference (p < 0.05 over the number of heads). Changes of the score: with z "
         "replaced by that of the same scene with the object blanked, predicted by the trace of the first scenes and "
         "measured in the others; with z replaced by its mean over blanked scenes, predicted by the decomposition, "
-        f"which knows the direct effect alone, and measured. Mean ± standard error over scenes (ddof 0). {describe()}.",
+        f"which has only the direct effect, and measured. Mean ± standard error over scenes (ddof 0). {describe()}.",
         "",
-        "| object | model | head | brings back | blanked: predicted | blanked: measured | mean: predicted, direct | "
+        "| object | model | head | restores | blanked: predicted | blanked: measured | mean: predicted, direct | "
         "mean: measured |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -245,7 +245,7 @@ def table(n: int) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.circuits", description=__doc__)
     parser.add_argument("--scenes", type=int, default=64, help="for finding, and as many for measuring")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")

@@ -1,10 +1,10 @@
-"""What a zero-shot model's class is explained by: its own logit, or its contrast to the mean of all classes.
+"""Maps of a zero-shot model's class: of its own logit, or of its contrast to the mean of all classes.
 
     python -m experiments.contrast --models CLIP=vit_base_patch16_clip_quickgelu_224.openai:checkpoint=PATH,head=PATH \
         --masks masks:PATH --out docs/tables/contrast.md
 
-The head is a file of text embeddings, see `cl.save_zero_shot_head`. Both targets predict the same class. What is
-measured is AUPR1, the agreement of a map with the object's mask.
+The head is a file of text embeddings, see `cl.save_zero_shot_head`. Both targets predict the same class. The metric is
+AUPR1, the agreement of a map with the object's mask.
 """
 
 import argparse
@@ -24,7 +24,7 @@ METHODS = ("grad_cam", "ixg_plus", "libra_ixg_plus", "libra_ixg_plus:start_layer
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.contrast", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def aupr(model: HookedModel, photo: Sample, method: str) -> tuple[float, float]:
-    """AUPR1 of the map of the class's own logit, and of that of its contrast."""
+    """AUPR1 of the map of the class's own logit, and of the map of its contrast."""
     contrast = one(cl.attribute(model, photo.image, method))
     assert contrast.target_class is not None and contrast.target == cl.contrast(contrast.target_class)
     own = cl.logit(contrast.target_class)

@@ -1,4 +1,4 @@
-"""Methods that know nothing of the model: what any method has to beat."""
+"""Methods that ignore the model, as baselines that every other method should beat."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from caap_lab.models.base import HookedModel
 def random(
     model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch row col"]:
-    """A control: random scores, which an image's pixels seed."""
+    """A control: random scores, seeded by the image's pixels."""
     maps = []
     for image in images:
         seed = int((image.double().abs().sum() * 1e6).item()) % 2**31
@@ -20,5 +20,5 @@ def random(
 
 
 def register_random() -> None:
-    """Make "random" a method by name."""
+    """Register the method "random"."""
     cl.register("random", random, family="control", source="", class_specific=False, forwards=0, reads="pixels")

@@ -1,9 +1,9 @@
-"""How well the bundled backbones classify generated scenes, and whether CAAP finds what they look at.
+"""How well the bundled backbones classify generated scenes, and whether CAAP finds the evidence that they use.
 
     python -m experiments.demo_world --scenes 300 --out docs/tables/demo_world.md
 
 Prints Markdown. A map hits a mask when its highest patch holds at least one of the mask's pixels; the chance level is
-the share of such patches. Errors are standard errors over scenes (ddof = 0).
+the fraction of such patches. Errors are standard errors over scenes (ddof = 0).
 """
 
 import argparse
@@ -33,7 +33,7 @@ def hit(m: cl.AttributionMap, mask: np.ndarray, model: HookedModel) -> bool:
 
 
 def chance(mask: np.ndarray, model: HookedModel) -> float:
-    """Share of patches that hold a pixel of the mask."""
+    """Fraction of patches that hold a pixel of the mask."""
     return float(_holds(mask, model).mean())
 
 
@@ -58,7 +58,7 @@ def maps(
 
 
 def pointing(model: HookedModel, kind: Kind, n: int, blank: str) -> tuple[list[float], list[float]]:
-    """Hits on the object in correctly classified scenes, and the chance of each."""
+    """Hits on the object in correctly classified scenes, and the chance level of each."""
     scenes = cl.demo_images(kind, n, SEED)
     right = [scene for scene, guess in zip(scenes, answers(model, scenes), strict=True) if guess == scene.label]
     found = maps(model, right, [scene.label for scene in right], blank)
@@ -78,7 +78,7 @@ def discrimination(model: HookedModel, n: int, blank: str) -> tuple[list[float],
 
 
 def cue_found(model: HookedModel, n: int, blank: str, neighbourhood: str) -> tuple[float, list[float], list[float]]:
-    """Share of scenes in which the cue decides the answer; there, hits on the cue and their chance.
+    """Fraction of scenes in which the cue decides the answer; hits on the cue in these, and their chance levels.
 
     A hit is a highest patch whose neighbourhood holds some of the cue: all such patches insert it, so that they share
     the top of the map.
@@ -108,7 +108,7 @@ def percent(values: Sequence[float]) -> str:
 def table(n: int) -> str:
     """All measurements as Markdown."""
     lines = [
-        f"{n} test scenes a kind, seed {SEED}; CAAP with cutoff 2/3, box1, clamped, logit; in percent.",
+        f"{n} test scenes per kind, seed {SEED}; CAAP with cutoff 2/3, box1, clamped, logit; in percent.",
         f"Accuracy: {EVAL_SCENES} single scenes of unseen digits, seed {EVAL_SEED}, fp32 on the CPU.",
         f"torch {torch.__version__.split('+')[0]}, caap_lab {cl.__version__}.",
         "",
@@ -145,9 +145,9 @@ def table(n: int) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.demo_world", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=300, help="scenes a kind; default %(default)s")
+    parser.add_argument("--scenes", type=int, default=300, help="scenes per kind; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     found = table(args.scenes)

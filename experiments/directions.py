@@ -1,4 +1,4 @@
-"""What a patch can say alone, and what the image needs it for: CAAP in both directions, and rank sums of two maps.
+"""The evidence in a patch alone, and the image's need for it: CAAP in both directions, and rank sums of two maps.
 
     python -m experiments.directions --models ViT-tiny=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --masks masks:PATH --run runs/directions --images 64 --out docs/tables/directions.md --figures docs/images
@@ -6,9 +6,9 @@
 CAAP puts patches of the image into a blank ("insert"); with `direction="remove"` patches of the blank into the image.
 Both directions, Libra IxG+ and Transformer Attribution, and rank sums of two of them are compared under several
 conventions of insertion and deletion, by SaCo and by masks. Photos are the last 64 of all, drawn with seed 0, or the
-first of these; settings were chosen on others. With `--targets prediction logit` a model whose classes are texts is
-explained both by contrasts and by its own logits. A stopped run goes on with the same command, and with `--no-compute`
-makes the table of what is there.
+first of these; settings were chosen on others. With `--targets prediction logit`, a model whose classes are texts is
+explained both by contrasts and by its own logits. The same command resumes a stopped run, and with `--no-compute` makes
+the table from the finished trials.
 """
 
 import argparse
@@ -34,11 +34,11 @@ METHODS = (
 LATER = ("libra_ixg_plus:start_layer=8", "rank_sum:first=caap,second=libra_ixg_plus:start_layer=8")
 """For CLIP, whose first blocks Libra IxG+ reads badly."""
 FREE = ("caap:context=free", "caap:direction=remove,context=free")
-"""A pass per patch."""
+"""Methods that cost one pass per patch."""
 
 
 def protocols(step: int | str) -> dict[str, tuple[CurveProtocol, Sequence[str]]]:
-    """Conventions of curves, with what is measured beside them; those of many small steps take `step` instead."""
+    """Conventions of curves, with the metrics measured with them; those with many small steps use `step` instead."""
     rise = curve_protocol("rise-28") if step == "8 rows" else curve_protocol("rise", step=step)
     return {
         "rise": (rise, ("faithfulness", "localisation")),
@@ -49,7 +49,7 @@ def protocols(step: int | str) -> dict[str, tuple[CurveProtocol, Sequence[str]]]
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.directions", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")
@@ -58,9 +58,9 @@ def main() -> None:
     parser.add_argument("--free", type=int, default=0, help="photos for the free context; default %(default)s")
     parser.add_argument("--protocols", nargs="+", default=["rise", "xplique", "mutex", "tis"], help="default all")
     parser.add_argument("--targets", nargs="+", default=["prediction"], choices=["prediction", "logit"])
-    parser.add_argument("--later", action="store_true", help="with Libra IxG+ from block 8 on as well")
+    parser.add_argument("--later", action="store_true", help="also measure Libra IxG+ from block 8")
     parser.add_argument("--step", default="8 rows", help="of rise and tis: '8 rows', or a number of pixels")
-    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read what is there")
+    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read finished trials")
     parser.add_argument("--out", type=Path, help="write the table to this file")
     parser.add_argument("--figures", type=Path, help="write the figure into this folder")
     args = parser.parse_args()

@@ -13,7 +13,7 @@ from caap_lab.plots.points import plot_points
 from caap_lab.plots.style import new_figure
 
 Results = Mapping[tuple[str, str, bool], cl.BenchmarkResult]
-"""By the name of the protocol, what is explained, and whether it is of the free context."""
+"""Results by the protocol's name, the target, and whether they are of the free context."""
 NAMES = {
     "caap": "CAAP",
     "caap:direction=remove": "CAAP, remove",
@@ -29,7 +29,7 @@ FREE_REMOVAL = "caap:direction=remove,context=free"
 
 
 def name_of(label: str) -> str:
-    """A method as the table calls it."""
+    """Name of a method in the table."""
     if not label.startswith("rank_sum:"):
         return NAMES.get(label, label)
     first, second = label.removeprefix("rank_sum:first=").split(",second=")
@@ -53,7 +53,7 @@ def differences(results: Results) -> pd.DataFrame:
 
 
 def table(results: Results, about: str) -> str:
-    """Markdown: CAAP's own values, and the differences to them of all others."""
+    """Markdown: the values of CAAP, and the differences of all other methods to them."""
     frame = differences(results)
     lines = [
         "Held-out photos with masks (the last 64 of a draw with seed 0, or the first of these); in percent, SaCo from "
@@ -98,7 +98,7 @@ def _cell(rows: pd.DataFrame, column: str, method: str) -> str:
 
 
 def _agreement(results: Results) -> list[str]:
-    """How maps rank patches beside the free removal, on the photos that have one."""
+    """Rank correlation of maps with those of the free removal, on the photos that have one."""
     lines = []
     for (protocol, target, free), result in results.items():
         if not free:

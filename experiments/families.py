@@ -1,13 +1,13 @@
-"""What holds for each supported kind of timm's Vision Transformers, on small models with random weights.
+"""What works for each supported kind of timm's Vision Transformers, on small models with random weights.
 
     python -m experiments.families --out docs/tables/families.md
 
 Prints Markdown, one row per kind. Each is built by one of timm's own names with all its switches, at a small size and
-on a grid that is not square. "logits" says whether they equal timm's bit by bit, with its fused kernel and with the
-explicit softmax. "hook points" counts those whose change moves the logits. "CAAP" is the largest difference, as a share
-of the largest score, between its maps (free and clamped, in float64) and one patched forward pass of timm's model for
+on a grid that is not square. "logits" says whether they equal timm's bit by bit, with the fused kernel and with the
+explicit softmax. "hook points" counts those whose change affects the logits. "CAAP" is the largest difference, relative
+to the largest score, between its maps (free and clamped, in float64) and one patched forward pass of timm's model for
 each patch, written with plain forward hooks. "completeness" is LibraGrad's largest error over the blocks. "methods"
-counts the attribution methods that give a finite map which is not zero everywhere.
+counts the attribution methods whose map is finite and not zero everywhere.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Row:
 
 
 def small_model(name: str) -> nn.Module:
-    """One of timm's names with all its switches, at a small size and with weights that make every part matter."""
+    """A model of timm with all its switches, at a small size and with weights that make every part matter."""
     torch.manual_seed(0)
     stem = "_hybrid" in timm.model_entrypoint(name).__module__
     narrow = {} if stem else NARROW | (KEYS if "sapiens" in name else {})
@@ -95,7 +95,7 @@ def equal_logits(model: cl.HookedViT, images: Float[Tensor, "batch 3 height widt
 
 
 def moving_points(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"]) -> str:
-    """How many hook points move the logits, of how many."""
+    """Number of hook points that affect the logits, and of all, as text."""
     names = [name for name in model.hook_dict if name != "hook_logits"]
     store = model.record(image, names, progress=False)
     plain = model(image)
@@ -107,10 +107,10 @@ def moving_points(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"])
 
 
 def plain_scores(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"], clamped: bool) -> Tensor:
-    """CAAP by its definition: hooks on timm's blocks put the source's and the blank's rows in, patch by patch."""
+    """CAAP by its definition: hooks on timm's blocks insert the rows of the source and the blank, patch by patch."""
     spec, vit = model.spec, model.vit
     mean, std = (torch.tensor(values) for values in (model.preprocessing.mean, model.preprocessing.std))
-    canvas = ((1 - mean) / std)[None, :, None, None].expand_as(image).to(image)  # white, as images are: float32
+    canvas = ((1 - mean) / std)[None, :, None, None].expand_as(image).to(image)  # white, in float32 as images are
     source, ground = _streams(vit, image), _streams(vit, canvas)
     rows, cols = spec.grid
     scores = []
@@ -146,7 +146,7 @@ def plain_scores(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"], 
 
 
 def _streams(vit: Any, image: Tensor) -> list[Tensor]:
-    """The residual stream that enters each block, and the one behind the last."""
+    """The residual stream before each block, and after the last."""
     streams: list[Tensor] = []
     hooks = [block.register_forward_pre_hook(lambda module, args: streams.append(args[0])) for block in vit.blocks]
     hooks.append(vit.blocks[-1].register_forward_hook(lambda module, args, out: streams.append(out)))
@@ -170,7 +170,7 @@ def caap_difference(model: cl.HookedViT, image: Float[Tensor, "1 3 height width"
 
 
 def running_methods(model: HookedModel, image: Tensor) -> tuple[str, tuple[str, ...]]:
-    """How many methods give a finite map that is not zero for every class, of how many, and the names of the others."""
+    """Number of methods whose map is finite and not zero for every class, and of all; the names of the others."""
     refused = []
     for name in METHODS:
         try:
@@ -230,7 +230,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Print the table, and write it."""
+    """Print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file to write the table to")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What each setting of CAAP costs, and how far its maps are from the exact ones, on real weights and photos.
+"""Cost of each setting of CAAP, and distance of its maps from the exact ones, on real weights and photos.
 
     python -m experiments.frontier --models DeiT-tiny=deit_tiny_patch16_224:checkpoint=PATH \
         "ViT-tiny=vit_tiny_patch16_224:checkpoint=PATH,mean=[0.5,0.5,0.5],std=[0.5,0.5,0.5]" \
@@ -6,7 +6,7 @@
 
 For every setting and cutoff: the cost in forward passes of the same model, counted and timed; the Spearman correlation
 with the exact map; and the change of insertion minus deletion (InsDel). The class explained is the model's own
-prediction. Writes the Markdown table, all values as CSV beside it, and one figure as PNG and PDF.
+prediction. Writes the Markdown table, all values as CSV next to it, and one figure as PNG and PDF.
 """
 
 import argparse
@@ -42,12 +42,14 @@ CUTOFFS = (2, 4, 6, 8)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.frontier", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
-    parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is taken")
+    parser.add_argument("--photos", required=True, type=Path, help="folder of photos; every n-th by name is used")
     parser.add_argument("--count", type=int, default=16, help="photos; default %(default)s")
-    parser.add_argument("--curves", type=int, default=8, help="photos whose InsDel is measured; default %(default)s")
+    parser.add_argument(
+        "--curves", type=int, default=8, help="number of photos whose InsDel is measured; default %(default)s"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed maps of each setting; default %(default)s")
     parser.add_argument("--out", type=Path, default=Path("docs/tables/frontier.md"))
     parser.add_argument("--figures", type=Path, default=Path("docs/images"))
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def measure(model: cl.HookedViT, photos: list[Path], curves: int, repeats: int) -> pd.DataFrame:
-    """A row for every cutoff, setting and photo; cost is repeated in each."""
+    """One row per cutoff, setting and photo; the cost is repeated in each."""
     rows: list[dict[str, Any]] = []
     steps = [(cutoff, setting) for cutoff in CUTOFFS for setting in SETTINGS]
     first = model.preprocess(photos[0])
@@ -130,7 +132,7 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame, path: Path) -> list[Path]:
-    """Spearman, and the change of InsDel, over the counted cost: a line a setting, a point a cutoff."""
+    """Draw Spearman and the change of InsDel over the counted cost: one line per setting, one point per cutoff."""
     models = list(frame["model"].unique())
     figure = new_figure(4.4 * len(models), 6.4)
     axes = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row")
@@ -163,7 +165,7 @@ def _lines(ax: Axes, frame: pd.DataFrame, value: str) -> None:
 
 
 def _cost(model: cl.HookedViT, image: Any, options: dict[str, Any], repeats: int) -> tuple[float, float]:
-    """Forward passes, counted and timed; each timed map beside three forward passes."""
+    """Forward passes, counted and timed; each timed map is compared with three forward passes."""
 
     @torch.no_grad()
     def forward() -> None:
@@ -172,7 +174,7 @@ def _cost(model: cl.HookedViT, image: Any, options: dict[str, Any], repeats: int
     def run() -> None:
         cl.caap(model, image, **options)
 
-    run()  # what is kept of the blank is no part of a map's cost
+    run()  # caches the blank, which is not part of a map's cost
     counted = operations(model, run) / operations(model, forward)
     ratios = []
     for _ in range(repeats):

@@ -5,8 +5,8 @@
     python -m experiments.gallery --only plots pages
 
 The photo is one that comes with scikit-learn, under ViT-tiny from `weights/` of the folder that CAAP_LAB_TEST_DATA
-names. Without it a scene under the bundled model takes the photo's place, and the README's pictures stay as they are.
-Maps are kept in `--maps`, so a new method costs its own three maps alone. `pages` runs no model.
+names. Without it a scene under the bundled model replaces the photo, and the README's pictures are not changed. Maps
+are cached in `--maps`, so a new method only costs its own three maps. `pages` runs no model.
 """
 
 import argparse
@@ -23,10 +23,10 @@ PARTS = ("readme", "methods", "plots", "pages")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.gallery", description=__doc__)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="parts to make; all by default")
-    parser.add_argument("--maps", type=Path, default=Path("runs/gallery"), help="where maps are kept")
+    parser.add_argument("--maps", type=Path, default=Path("runs/gallery"), help="folder where maps are cached")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages")
     args = parser.parse_args()
     out = args.docs / "images" / "gallery"

@@ -1,4 +1,4 @@
-"""Every plot of the package as the lines that make it; the pictures of the gallery are what these lines give."""
+"""Every plot of the package as the lines that make it; these lines also make the pictures of the gallery."""
 
 from typing import NamedTuple
 
@@ -12,29 +12,29 @@ photos = [scene.image for scene in scenes]
 one, other = scenes[0].labels
 why = cl.contrast(one, other)
 """.strip()
-"""What all examples begin with."""
+"""Lines at the start of all examples."""
 
 
 class Example(NamedTuple):
-    """A plot, and the lines that make it."""
+    """A plot and the lines that make it."""
 
     title: str
     shows: str
     """The method or function that draws it: "Class.method", or a function's name."""
     code: str
-    """Its last line gives the figure, or axes in one."""
+    """The last line returns the figure, or axes in one."""
 
     @property
     def picture(self) -> str:
-        """Name of its picture, without an ending."""
+        """Name of the picture without its extension."""
         return self.shows.replace(".", "_").lower()
 
 
 GROUPS: dict[str, tuple[Example, ...]] = {
     "Maps": (
-        Example("A map beside its photo", "AttributionMap.plot", "m = cl.caap(model, photos[0])\nm.plot()"),
+        Example("A map next to its photo", "AttributionMap.plot", "m = cl.caap(model, photos[0])\nm.plot()"),
         Example(
-            "A map in axes of your own",
+            "A map in your own axes",
             "AttributionMap.overlay",
             'm = cl.caap(model, photos[0])\nm.overlay(label=m.unit, title="CAAP")',
         ),
@@ -112,7 +112,7 @@ GROUPS: dict[str, tuple[Example, ...]] = {
             "patched.plot()",
         ),
         Example(
-            "Heads taken out",
+            "Heads removed",
             "Ablation.plot",
             "targets = [cl.contrast(*scene.labels) for scene in scenes]\n"
             "ablated = cl.ablate_heads(model, photos, targets)\n"
@@ -136,7 +136,7 @@ GROUPS: dict[str, tuple[Example, ...]] = {
             "estimate.compare(traced).plot()",
         ),
         Example(
-            "Which part tells which",
+            "Which part acts on which",
             "PathEffects.plot",
             'paths = cl.path_patch(model, photos[0], photos[1], "all", "logits")\npaths.plot()',
         ),
@@ -148,7 +148,7 @@ GROUPS: dict[str, tuple[Example, ...]] = {
     ),
     "Decompositions": (
         Example(
-            "What adds up to a logit",
+            "Parts of a logit",
             "LogitAttribution.plot",
             "targets = [cl.contrast(*scene.labels) for scene in scenes]\n"
             "parts = cl.logit_attribution(model, photos, targets)\n"
@@ -167,7 +167,7 @@ GROUPS: dict[str, tuple[Example, ...]] = {
             "import torch\n\n"
             "torch.manual_seed(0)\n"
             "half = torch.linalg.qr(torch.randn(model.spec.d_model, model.spec.d_model)).Q\n"
-            "basis = torch.cat([half, -half])  # a toy in place of a trained autoencoder\n"
+            "basis = torch.cat([half, -half])  # a toy instead of a trained autoencoder\n"
             "sae = cl.SparseAutoencoder.of(\n"
             "    lambda x: (x @ basis.T).relu(), lambda f: f @ basis,\n"
             '    width=model.spec.d_model, name="toy",\n'
@@ -198,7 +198,7 @@ GROUPS: dict[str, tuple[Example, ...]] = {
             'parts = cl.caap_by_block(model, photos[0], why, part="mlp", patches="top10")\nparts.plot_layers()',
         ),
         Example(
-            "What pairs of patches say together",
+            "Interactions of pairs of patches",
             "CaapInteractions.plot",
             'pairs = cl.caap_interactions(model, photos[0], one, patches="top10")\npairs.plot()',
         ),

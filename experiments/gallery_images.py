@@ -22,15 +22,15 @@ PHOTOS = {
 }
 """Photos that come with scikit-learn and matplotlib."""
 SEED = 5
-"""Of the generated scenes."""
+"""Seed of the generated scenes."""
 MARGIN = 4
-"""Pixels that stay above and below what is drawn."""
+"""Margin in pixels above and below the drawing."""
 PALETTE = 160
-"""Colours of a PNG."""
+"""Number of colours in a PNG."""
 
 
 class Shown(NamedTuple):
-    """An image, the model that looks at it, and what is explained."""
+    """An image, the model that sees it, and the explained class."""
 
     name: str
     model: cl.HookedViT
@@ -55,7 +55,7 @@ def photo(name: str, model: cl.HookedViT) -> Shown:
 
 
 def three_images() -> list[Shown]:
-    """A scene and two objects under the bundled model, and a photo under ViT-tiny, or a scene where it is not there."""
+    """A scene and two objects under the bundled model, and a photo under ViT-tiny, or a scene without its weights."""
     demo, real = cl.load_model("demo"), photo_model()
     (single, other), two = cl.demo_images("single", 2, seed=SEED), cl.demo_images("two", 2, seed=SEED)[1]
     assert isinstance(demo, cl.HookedViT)
@@ -66,7 +66,7 @@ def three_images() -> list[Shown]:
 
 
 def kept_map(shown: Shown, method: str, folder: Path) -> cl.AttributionMap:
-    """The map of a method (with options, as "caap:cutoff=3"), from its file if it was made before."""
+    """The map of a method (with options, as "caap:cutoff=3"), from its file if it exists."""
     path = folder / shown.name / (re.sub(r"[^\w=.]", "_", method) + ".safetensors")
     if not path.exists():
         print(shown.name, method, flush=True)

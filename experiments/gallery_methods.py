@@ -14,11 +14,11 @@ from experiments.gallery_images import PHOTOS, Shown, kept_map, write_png
 SHORTENED = {"rise": "rise:samples=300", "shapley": "shapley:samples=400"}
 """Methods that draw thousands of masks by default, with the options that the pictures are made with."""
 MOST = 3000
-"""Passes of a map of the photo; a method that takes more is shown on the two scenes alone."""
+"""Largest number of passes for the photo's map; a method that takes more is only shown on the two scenes."""
 PANEL = 1.75
-"""Inches of a map with the gap beside it."""
+"""Width of a map and the gap next to it, in inches."""
 SIGNS = {
-    "signed": "negative scores speak against the target",
+    "signed": "negative scores count against the target",
     "positive": "scores are never negative",
     "level": "only differences between its patches count",
 }
@@ -40,7 +40,7 @@ def write_method_pictures(images: list[Shown], maps: Path, out: Path) -> None:
 
 
 def line_of(name: str) -> str:
-    """A method with the options that its picture is made with, as one text."""
+    """A method with the options of its picture, as one text."""
     return SHORTENED.get(name, name)
 
 
@@ -53,7 +53,7 @@ def methods_text(folder: str) -> str:
     """Markdown: the families in turn, and each method with its paper, its cost and the line that makes its map.
 
     Args:
-        folder: Of the pictures, from the page.
+        folder: Folder of the pictures, relative to the page.
     """
     families = dict.fromkeys(method.family for method in METHODS.values())
     return "\n\n".join(part for family in families for part in _family(family, folder))

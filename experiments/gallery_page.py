@@ -11,7 +11,7 @@ from experiments.gallery_plots import plots_text
 
 ROOT = Path(__file__).parents[1]
 FOR_THE_STILL = ("w.wait", "w.board", "w.look")
-"""Lines that bring a widget into the state of its picture."""
+"""Lines that put a widget into the state of its picture."""
 COMMAND = "CAAP_LAB_TEST_DATA=PATH python -m experiments.gallery"
 
 
@@ -32,11 +32,11 @@ its maps:
 - a generated scene with two digits, under the bundled model, of which one is explained: a method that answers for a
   class should leave the other one out.
 
-Each map has its own range of colours, so compare where maps are high, not how high they are. Yellow is high; maps with
-signs are red where a patch speaks for the class and blue where it speaks against it. [How maps look](overlays.md)
+Each map has its own colour range, so compare where maps are high, not how high they are. Yellow is high; maps with
+signs are red where a patch favours the class and blue where it counts against it. [How maps look](overlays.md)
 explains the colours, [Attribution methods](methods.md) the options, and three images say nothing about which method is
 better: see [Metrics](benchmark.md). Methods that draw thousands of masks draw fewer here, as their line says; one that
-takes more than {MOST} passes for a map of the photo is shown on the two scenes alone. N is the number of patches.
+takes more than {MOST} passes for a map of the photo is shown only on the two scenes. N is the number of patches.
 
 ![The three images](images/gallery/methods/images.png)
 
@@ -52,7 +52,7 @@ def plots_page() -> str:
     return f"""# Gallery of plots, widgets and figures
 
 Every plot of the package, every widget and every figure of the demo profile, each with the lines that make it. All are
-of the bundled world: they show what one gets, and nothing about photographs. [Gallery of methods](gallery.md) has the
+of the bundled world: they show what you get, but nothing about photographs. [Gallery of methods](gallery.md) has the
 attribution methods.
 
 ## Plots
@@ -67,7 +67,7 @@ Stills of the [widgets](widgets.md), which work in JupyterLab and other notebook
 
 ## Figures of the paper
 
-In the demo profile; [The paper's figures](figures.md) says what each shows and how the paper's own are drawn.
+Drawn in the demo profile; [The paper's figures](figures.md) explains each, and how to draw the paper's own.
 
 {_joined(_figures())}
 

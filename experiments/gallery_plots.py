@@ -1,4 +1,4 @@
-"""The gallery's plots: runs the lines of each example and keeps the picture; and their part of the page."""
+"""The gallery's plots: run the lines of each example, save the picture, and write their part of the page."""
 
 import ast
 import contextlib
@@ -26,7 +26,7 @@ def write_plot_pictures(out: Path, only: frozenset[str] = frozenset()) -> None:
 
 
 def drawn(example: Example, names: dict[str, Any]) -> Figure:
-    """The figure that an example's last line gives; the names that `START` leaves are changed."""
+    """The figure that an example's last line returns; the names from `START` may be changed."""
     *before, last = ast.parse(example.code).body
     assert isinstance(last, ast.Expr), example.title
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
@@ -41,7 +41,7 @@ def plots_text(folder: str) -> str:
     """Markdown: every plot with the lines that make it.
 
     Args:
-        folder: Of the pictures, from the page.
+        folder: Folder of the pictures, relative to the page.
     """
     return "\n\n".join(_parts(folder))
 

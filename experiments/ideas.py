@@ -27,7 +27,7 @@ IDEAS: dict[str, Callable[[Ink], Figure]] = {
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.ideas", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     out = parser.parse_args().out

@@ -25,7 +25,7 @@ KINDS = ("from the blank's run", "taken from the image's run", "live: computed i
 
 
 def states(context: str) -> Int[np.ndarray, "token block"]:
-    """What enters each block at each token: BLANK, SOURCE or LIVE.
+    """The input of each block at each token: BLANK, SOURCE or LIVE.
 
     Args:
         context: One of CAAP's.
@@ -39,7 +39,7 @@ def states(context: str) -> Int[np.ndarray, "token block"]:
 
 
 def runs_figure(ink: Ink) -> Figure:
-    """The blank's run, the image's run, and the patched context that is made of them."""
+    """The blank's run, the image's run, and the patched context that combines them."""
     figure = new_figure(9.2, 3.5)
     figure.set_facecolor(ink.paper)
     blank_ax, source_ax, patched_ax = figure.subplots(1, 3)
@@ -67,7 +67,7 @@ def contexts_figure(ink: Ink) -> Figure:
 def _cells(
     ax: Axes, found: Int[np.ndarray, "token block"], ink: Ink, title: str, below: str, *, tokens: bool = True
 ) -> None:
-    """A cell per token and block, in the colour of what it is."""
+    """Draw one cell per token and block, in the colour of its kind."""
     ax.set_facecolor(ink.paper)
     colours = ListedColormap([ink.blank, ink.source, ink.live])
     ax.pcolormesh(found, cmap=colours, vmin=-0.5, vmax=2.5, edgecolors=ink.line, linewidth=2)

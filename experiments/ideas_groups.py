@@ -35,7 +35,7 @@ def groups_figure(ink: Ink) -> Figure:
 
 
 def _mask(ax: Axes, parts: list[tuple[np.ndarray, int, str]], ink: Ink) -> None:
-    """Which keys each row reads, in parts beside each other."""
+    """Draw the keys that each row reads, with the parts side by side."""
     gap = np.zeros((PATCHES, 1), dtype=int)
     columns: list[np.ndarray] = []
     start = 0

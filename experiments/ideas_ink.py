@@ -6,7 +6,7 @@ from caap_lab.plots.style import COLOURS
 
 
 class Ink(NamedTuple):
-    """What a picture is drawn with."""
+    """The colours of a picture."""
 
     paper: str
     text: str

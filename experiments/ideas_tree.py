@@ -21,7 +21,7 @@ def layers() -> list[list[str]]:
 
 
 def tree_figure(ink: Ink) -> Figure:
-    """One line of boxes per layer; a module imports only from lines below its own."""
+    """One row of boxes per layer; a module imports only from rows below its own."""
     rows = layers()
     height = ROW * len(rows) + 0.2
     figure = new_figure(WIDTH, height, layout=None)

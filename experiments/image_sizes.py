@@ -1,11 +1,11 @@
-"""What a finer grid of patches gives: accuracy, insertion, deletion and localisation of CAAP, and cost, by input size.
+"""Effect of a finer grid of patches: accuracy, insertion, deletion and localisation of CAAP, and cost, by input size.
 
     python -m experiments.image_sizes --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --photos folder:PATH --masks masks:PATH --out docs/tables/image_sizes.md --figures docs/images
 
-Every model is loaded once for each size, its positions resampled; nothing is trained. Accuracy is of the labelled
+Every model is loaded once per size with resampled positions; nothing is trained. Accuracy is measured on the labelled
 photos; a map explains the prediction at its own size, on photos with masks. Errors are standard errors over photos
-(ddof = 0). The figure shows maps alone, without the photos.
+(ddof = 0). The figure shows only the maps, without the photos.
 """
 
 import argparse
@@ -31,13 +31,13 @@ COLUMNS = (
     *("CPU s per forward", "CPU s per map", "forwards per map"),
 )
 STEPS = 14
-"""Of the curves, at every size: each changes the same share of the image."""
+"""Steps of the curves at every size: each changes the same fraction of the image."""
 MOST_DRAWN = 4
 Model = cl.HookedViT | cl.HookedCNN | cl.HookedMixer
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.image_sizes", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens, with labels")
@@ -81,12 +81,12 @@ def main() -> None:
 
 
 def measure(model: Model, neighbourhood: str, masked: cl.ImageSet) -> tuple[list[str], list[cl.AttributionMap]]:
-    """One row of the table from its quality on, and the maps."""
+    """The columns of one row from its quality on, and the maps."""
     found: list[cl.AttributionMap] = []
     curves: list[PerturbationCurves] = []
     places: list[Localisation] = []
     forward, seconds = [], []
-    cl.caap(model, masked[0].image, neighbourhood=neighbourhood)  # the first run of all is slower
+    cl.caap(model, masked[0].image, neighbourhood=neighbourhood)  # the very first run is slower
     for sample in tqdm(masked, desc=f"{model.image_size[0]} {neighbourhood}"):
         x = model.preprocess(sample.image)
         with torch.no_grad():
@@ -114,12 +114,12 @@ def measure(model: Model, neighbourhood: str, masked: cl.ImageSet) -> tuple[list
 
 
 def object_of(sample: Sample) -> np.ndarray:
-    """All objects of a photo."""
+    """The union of all objects of a photo."""
     return np.logical_or.reduce(list(sample.regions.masks.values()))
 
 
 def accuracy(model: Model, photos: cl.ImageSet) -> float:
-    """Share of photos whose label is the highest class."""
+    """Fraction of photos whose label is the highest class."""
     right = []
     for sample in photos:
         with torch.no_grad():
@@ -128,7 +128,7 @@ def accuracy(model: Model, photos: cl.ImageSet) -> float:
 
 
 def draw(maps: list[list[cl.AttributionMap]], path: Path) -> None:
-    """Maps of the same photos, one row per setting."""
+    """Draw maps of the same photos, one row per setting."""
     count = min(MOST_DRAWN, len(maps[0]))
     figure = new_figure(2.1 * count, 2.35 * len(maps))
     axes = figure.subplots(len(maps), count, squeeze=False)

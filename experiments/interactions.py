@@ -1,4 +1,4 @@
-"""How much of what patches say together do pairs explain? On a ViT so small that every pair of patches can be run.
+"""How much of the joint effect of patches do pairs explain? On a ViT so small that every pair of patches can be run.
 
     python -m experiments.interactions --cifar PATH/model.safetensors --photos folder:PATH \
         --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] --out docs/tables/interactions.md
@@ -6,10 +6,10 @@
 The small model is a CIFAR-10 ViT (4 blocks, 64 patches of 4 pixels), on photos shrunk to 32 pixels; all 2016 pairs of
 patches are run (neighbourhood "none", white blank, clamped context), for its own prediction. Three questions:
 
-- sub-sets: random sets of patches are put in together. How much of the variance of their joint effects is explained
+- subsets: random sets of patches are inserted together. How much of the variance of their joint effects is explained
   by the sum of single effects, and by that sum with all interactions of pairs in the set? And by the best coefficients
   for patches, and for patches and pairs, fitted to 3000 other sets of 16 patches (ridge regression)?
-- Shapley: is the interaction in an otherwise blank image like that in the company of other patches? For random pairs,
+- Shapley: is the interaction in an otherwise blank image like that among other patches? For random pairs,
   it is compared with the Shapley interaction index, sampled over random sets of others (Grabisch & Roubens 1999).
 - larger models: the ten highest patches of CAAP's map, together and in pairs.
 
@@ -42,19 +42,21 @@ from experiments.photos import one
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIZES = (2, 3, 4, 8, 16)
-"""Patches of random sub-sets."""
+"""Sizes of random subsets."""
 FITTED = 16
-"""Size of the sub-sets to which coefficients are fitted as well."""
+"""Size of the subsets to which coefficients are fitted as well."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.interactions", description=__doc__)
-    parser.add_argument("--cifar", type=Path, help="weights of the CIFAR-10 ViT; left out, its tables are, too")
+    parser.add_argument("--cifar", type=Path, help="weights of the CIFAR-10 ViT; without them its tables are omitted")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens")
     parser.add_argument("--models", nargs="*", default=[], metavar="LABEL=NAME:key=value")
-    parser.add_argument("--count", type=int, default=24, help="photos, evenly over the folder; default %(default)s")
-    parser.add_argument("--sets", type=int, default=200, help="random sub-sets of each size; default %(default)s")
+    parser.add_argument(
+        "--count", type=int, default=24, help="number of photos, evenly spaced in the folder; default %(default)s"
+    )
+    parser.add_argument("--sets", type=int, default=200, help="random subsets of each size; default %(default)s")
     parser.add_argument("--pairs", type=int, default=40, help="pairs with a Shapley index; default %(default)s")
     parser.add_argument("--coalitions", type=int, default=50, help="sets of others per pair; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
@@ -90,7 +92,7 @@ def cifar_model(weights: Path) -> cl.HookedViT:
 
 
 def of_all_pairs(model: cl.HookedViT, photos: list[Any], n_sets: int, n_pairs: int, n_coalitions: int) -> str:
-    """Tables of sub-sets and of the Shapley interaction index."""
+    """Tables of subsets and of the Shapley interaction index."""
     settings = CaapSettings(neighbourhood="none")
     explained: dict[int, list[tuple[float, float]]] = {size: [] for size in SIZES}
     alike, same_sign, whole, fitted = [], [], [], []
@@ -117,7 +119,7 @@ def of_all_pairs(model: cl.HookedViT, photos: list[Any], n_sets: int, n_pairs: i
         same_sign.append(float((np.sign(pairs[rows, cols]) == np.sign(index)).mean()))
     lines = [
         f"**{model.model_name}**, all {64 * 63 // 2} pairs, neighbourhood none: variance of the joint effects of "
-        f"{n_sets} random sub-sets that is explained (R²; below 0: worse than their mean)",
+        f"{n_sets} random subsets that is explained (R²; below 0: worse than their mean)",
         "",
         "| patches | single effects | and pairs |",
         "|---|---|---|",
@@ -139,7 +141,7 @@ def of_all_pairs(model: cl.HookedViT, photos: list[Any], n_sets: int, n_pairs: i
 
 
 def of_top_patches(label: str, model: HookedModel, photos: list[Any]) -> str:
-    """The ten highest patches of a larger model."""
+    """Table of the ten highest patches of a larger model."""
     lines = [f"**{label}**, the ten highest patches of CAAP's map", ""]
     for kind in ("none", "box1"):
         rows = []
@@ -162,7 +164,7 @@ def of_top_patches(label: str, model: HookedModel, photos: list[Any]) -> str:
 
 
 def share_table(shares: pd.DataFrame, what: str, beyond: bool = False) -> list[str]:
-    """Effects on the logit: of all patches together, and what single effects and pairs make of it."""
+    """Effects on the logit: of all patches together, and the parts of single effects and pairs."""
     columns = {"joint": "together", "singles": "single effects", "pairs": "pairs", "rest": "three and more"}
     columns |= {"pair_share": "pairs' part of the patches' values"}
     columns |= {"beyond": "pairs, beyond overlap"} if beyond else {}
@@ -199,7 +201,7 @@ def shapley(
 
 
 def fits(known: np.ndarray, values: np.ndarray, chosen: np.ndarray, joint: np.ndarray) -> tuple[float, float]:
-    """Explained variance of new sets by coefficients for patches, and for patches and pairs, fitted to known ones."""
+    """Explained variance of new sets by coefficients, for patches and for patches and pairs, fitted to known sets."""
     found = []
     rows, cols = np.triu_indices(64, 1)
     for with_pairs in (False, True):

@@ -36,7 +36,7 @@ VARIANTS = (
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.legrad_and_lrp", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")

@@ -3,8 +3,8 @@
     python -m experiments.logit_lens --models DeiT-Ti=deit_tiny_patch16_224.fb_in1k:checkpoint=PATH \
         --photos folder:PATH --out docs/tables/logit_lens.md
 
-For each block: the median rank of the model's own prediction among all classes as the class token and the patches say
-it, and Spearman's correlation of the patches' map with CAAP's.
+For each block: the median rank of the model's own prediction among all classes, read at the class token and at the
+patches, and Spearman's correlation of the patches' map with CAAP's.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from experiments.photos import one
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.logit_lens", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens")
     parser.add_argument("--images", type=int, default=32, help="photos; default %(default)s")
-    parser.add_argument("--cutoff", type=int, default=8, help="of CAAP; default %(default)s")
+    parser.add_argument("--cutoff", type=int, default=8, help="cutoff of CAAP; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     photos = cl.open_images(args.photos).sample(args.images, seed=0)

@@ -1,12 +1,12 @@
-"""What the functions of `caap_lab.mechanisms` cost beside plain loops: time and forward passes, in one run.
+"""Cost of the functions of `caap_lab.mechanisms` and of plain loops: time and forward passes, in one run.
 
     python -m experiments.mechanism_cost --out docs/tables/mechanism_cost.md
 
-Each function and a loop that gives the same numbers run on the same ViT-tiny with random weights (cost does not depend
-on them), taking turns, on one thread. The loops stand in `mechanism_loops.py`: torch's hooks on timm's modules, cells
-side by side in batches of the same size, every batch run from the image on. Counted are the operations of matrix
-products, backward passes included, in units of one forward pass of one image. Times are the processor's, of the fastest
-of several runs in float32. The largest difference of the two, as a share of the largest number, is that in float64.
+Each function, and a loop with the same results, runs on the same ViT-tiny with random weights (cost does not depend on
+them), alternately, on one thread. The loops are in `mechanism_loops.py`: torch's hooks on timm's modules, cells side by
+side in batches of the same size, every batch run from the image. Passes count the operations of matrix products,
+backward passes included, in units of one forward pass of one image. Times are processor times of the fastest of several
+runs in float32. The largest difference between the two is relative to the largest number, in float64.
 """
 
 import argparse
@@ -48,12 +48,12 @@ from experiments.mechanism_loops import (
 
 NAME = "vit_tiny_patch16_224"
 TOKENS = range(1, 197, 14)
-"""Tokens of the trace: one in fourteen."""
+"""Tokens of the trace: every fourteenth."""
 TARGET = cl.contrast(0, 1)
 
 
 class Case(NamedTuple):
-    """A function and its plain loop, which give the same numbers."""
+    """A function and its plain loop, which return the same numbers."""
 
     name: str
     ours: Callable[[], np.ndarray]
@@ -61,9 +61,9 @@ class Case(NamedTuple):
 
 
 def main() -> None:
-    """Measure, print, and keep the table."""
+    """Measure, print and save the table."""
     parser = argparse.ArgumentParser("python -m experiments.mechanism_cost", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, taking turns; default %(default)s")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, alternately; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,12 +94,12 @@ def main() -> None:
 
 
 def apart(ours: np.ndarray, plain: np.ndarray) -> float:
-    """The largest difference, as a share of the largest number."""
+    """The largest difference, relative to the largest number."""
     return float(np.nanmax(np.abs(ours - plain)) / np.nanmax(np.abs(plain)))
 
 
 def row(case: Case, passes: list[float], difference: float, repeats: int) -> str:
-    """A line of the table."""
+    """One row of the table."""
     times: list[list[float]] = [[], []]
     for turn in range(repeats):
         for which in (0, 1) if turn % 2 else (1, 0):
@@ -112,7 +112,7 @@ def row(case: Case, passes: list[float], difference: float, repeats: int) -> str
 
 
 def random_vit() -> Any:
-    """A timm model whose attention is not uniform, as that of fresh weights is."""
+    """A timm model whose attention is not uniform, as it would be with fresh weights."""
     torch.manual_seed(0)
     vit = timm.create_model(NAME).eval()
     with torch.no_grad():
@@ -123,19 +123,19 @@ def random_vit() -> Any:
 
 
 class Counted(NamedTuple):
-    """What `counted` gives."""
+    """The result of `counted`."""
 
     result: Any
     operations: float
 
 
 class Counter(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode, which cannot look on while a gradient by activations is taken."""
+    """Counts like torch's FlopCounterMode, which fails while a gradient with respect to activations is computed."""
 
     operations = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation, and add it up."""
+        """Run an operation and count it."""
         out = func(*args, **(kwargs or {}))
         rule = flop_registry.get(func._overloadpacket)
         self.operations += 0 if rule is None else rule(*args, **(kwargs or {}), out_val=out)
@@ -145,7 +145,7 @@ class Counter(TorchDispatchMode):
 def counted(vit: Any, call: Callable[[], Any]) -> Counted:
     """A call's result and the floating-point operations of its matrix products."""
     for block in vit.blocks:
-        block.attn.fused_attn = False  # torch's rules do not know the fused one on a CPU
+        block.attn.fused_attn = False  # torch's rules do not know fused attention on a CPU
     try:
         with Counter() as counter:
             result = call()
@@ -156,7 +156,7 @@ def counted(vit: Any, call: Callable[[], Any]) -> Counted:
 
 
 def cases(model: cl.HookedViT, vit: Any) -> Iterator[Case]:
-    """All that is measured."""
+    """All measured functions."""
     generator = torch.Generator().manual_seed(0)
     photos = torch.randn(8, 3, 224, 224, generator=generator).to(model.dtype)
     clean, corrupted = photos[:1], photos[1:2]
@@ -201,7 +201,7 @@ def cases(model: cl.HookedViT, vit: Any) -> Iterator[Case]:
     )
     some = photos[:4]
     yield Case(
-        f"`ablate_heads` by the mean, {len(EVERY_HEAD)} heads, {len(some)} images",
+        f"`ablate_heads` with the mean, {len(EVERY_HEAD)} heads, {len(some)} images",
         lambda: cl.ablate_heads(model, some, TARGET, **quiet).per_image.reshape(-1),
         lambda: ablated_heads(vit, some),
     )

@@ -1,4 +1,4 @@
-"""The functions of `caap_lab.mechanisms` as plain loops: torch's hooks on timm's modules, every run from the image on.
+"""The functions of `caap_lab.mechanisms` as plain loops: torch's hooks on timm's modules, every run from the image.
 
 For timm's ViT-tiny and for the logit of class 0 minus that of class 1. `experiments.mechanism_cost` times them.
 """
@@ -21,21 +21,21 @@ EVERY_HEAD = list(itertools.product(range(LAYERS), range(HEADS)))
 SENDERS = list(itertools.product((6, 7, 8), range(HEADS)))
 """Heads whose paths to other heads are patched."""
 RECEIVERS = [(9, 0, "q"), (9, 1, "k"), (9, 2, "v")]
-"""What they reach: layer, head, and which of its ends."""
+"""The receivers: layer, head, and query, key or value."""
 Cell = tuple[int, Any]
-"""A layer, and what is patched in it."""
+"""A layer, and the token or head that is patched in it."""
 Edit = Callable[[Tensor, int, Any], None]
-"""Changes the rows of a cell in place: activation, layer, what."""
+"""Changes the rows of a cell in place: activation, layer, token or head."""
 
 
 def score(logits: Float[Tensor, "row class"]) -> Float[np.ndarray, " row"]:
-    """The target, as numbers."""
+    """The target's score of each row."""
     return (logits[:, 0] - logits[:, 1]).detach().double().numpy()
 
 
 @contextmanager
 def hooks(*pairs: tuple[Callable[[Any], Any], Any]) -> Iterator[None]:
-    """Hooks, taken off at the end: (module.register_forward_hook, function), ..."""
+    """Hooks that are removed at the end: (module.register_forward_hook, function), ..."""
     with ExitStack() as stack:
         for register, function in pairs:
             stack.callback(register(function).remove)
@@ -43,7 +43,7 @@ def hooks(*pairs: tuple[Callable[[Any], Any], Any]) -> Iterator[None]:
 
 
 def inputs(vit: Any, modules: Sequence[Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and what enters each module."""
+    """Logits, and the input of each module."""
     kept: list[Tensor] = []
     keep = lambda _, args: kept.append(args[0])  # noqa: E731
     with hooks(*[(module.register_forward_pre_hook, keep) for module in modules]):
@@ -52,7 +52,7 @@ def inputs(vit: Any, modules: Sequence[Any], images: Tensor) -> tuple[Tensor, li
 
 
 def outputs(vit: Any, modules: Sequence[Any], images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and what each module gives."""
+    """Logits, and the output of each module."""
     kept: list[Tensor] = []
     keep = lambda _, __, out: kept.append(out)  # noqa: E731
     with hooks(*[(module.register_forward_hook, keep) for module in modules]):
@@ -62,7 +62,7 @@ def outputs(vit: Any, modules: Sequence[Any], images: Tensor) -> tuple[Tensor, l
 
 @torch.no_grad()
 def patched(vit: Any, modules: Sequence[Any], images: Tensor, cells: Sequence[Cell], edit: Edit) -> np.ndarray:
-    """Scores [image, cell] with what enters a cell's module changed, cells side by side in each batch."""
+    """Scores [image, cell] with the input of a cell's module changed; cells are side by side in each batch."""
     count, found = len(images), []
     for first in range(0, len(cells), BATCH // count):
         some = cells[first : first + BATCH // count]
@@ -84,18 +84,18 @@ def patched(vit: Any, modules: Sequence[Any], images: Tensor, cells: Sequence[Ce
 
 
 def projections(vit: Any) -> list[Any]:
-    """The modules that get all heads' outputs, one after the other."""
+    """The modules that receive the concatenated outputs of all heads."""
     return [block.attn.proj for block in vit.blocks]
 
 
 def channels(head: int) -> slice:
-    """A head's place among them."""
+    """The channels of a head among them."""
     return slice(head * 64, (head + 1) * 64)
 
 
 @torch.no_grad()
 def traced_tokens(vit: Any, clean: Tensor, corrupted: Tensor, cells: Sequence[Cell]) -> np.ndarray:
-    """Scores with each token's clean stream put into the corrupted run; both runs' own scores are read as well."""
+    """Scores with each token's clean stream inserted into the corrupted run; includes the scores of both runs."""
     _, source = inputs(vit, vit.blocks, clean)
     vit(corrupted)
 
@@ -107,7 +107,7 @@ def traced_tokens(vit: Any, clean: Tensor, corrupted: Tensor, cells: Sequence[Ce
 
 @torch.no_grad()
 def traced_heads(vit: Any, clean: Tensor, corrupted: Tensor) -> np.ndarray:
-    """Scores with each head's clean output put into the corrupted run."""
+    """Scores with each head's clean output inserted into the corrupted run."""
     _, source = inputs(vit, projections(vit), clean)
     vit(corrupted)
 
@@ -119,7 +119,7 @@ def traced_heads(vit: Any, clean: Tensor, corrupted: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def ablated_heads(vit: Any, images: Tensor) -> np.ndarray:
-    """What each head's mean over the images does to the score."""
+    """Change of the score when each head's output is replaced by its mean over the images."""
     logits, source = inputs(vit, projections(vit), images)
     means = [z.mean(0) for z in source]
 
@@ -142,7 +142,7 @@ def estimated_tokens(vit: Any, clean: Tensor, corrupted: Tensor) -> np.ndarray:
 
 @contextmanager
 def only(vit: Any, layer: int, attn: list[Tensor], mlp: list[Tensor], z: Tensor) -> Iterator[None]:
-    """A run of one row per head of a layer: each is the other run's in its row, and all else is frozen."""
+    """A run with one row per head of a layer: in its row, a head has the other run's output, and all else is frozen."""
 
     def sender(_: Any, args: tuple[Tensor]) -> tuple[Tensor]:
         x = args[0].clone()
@@ -203,7 +203,7 @@ def paths_to_heads(vit: Any, clean: Tensor, corrupted: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def head_shares(vit: Any, images: Tensor) -> np.ndarray:
-    """What each head writes at the class token, through the final norm with its scale kept."""
+    """The output of each head at the class token, through the final norm with its scale fixed."""
     seen: list[Tensor] = []
     with hooks((vit.norm.register_forward_pre_hook, lambda _, args: seen.append(args[0][:, 0]))):
         _, z = inputs(vit, projections(vit), images)
@@ -232,7 +232,7 @@ def lens(vit: Any, images: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def patched_sets(vit: Any, image: Tensor, blank: Tensor, masks: Tensor, cutoff: int) -> np.ndarray:
-    """CAAP's clamped context of each set of patches: theirs are the image's up to the cutoff, others the blank's."""
+    """CAAP's clamped context of each set of patches: the image's stream in these up to the cutoff, else the blank's."""
     _, source = inputs(vit, vit.blocks, image)
     _, empty = inputs(vit, vit.blocks, blank)
     found = []

@@ -1,9 +1,9 @@
-"""All attribution methods on the bundled scenes: do they point at the object, and at the asked one of two?
+"""All attribution methods on the bundled scenes: do they point at the object, and at the right one of two?
 
     python -m experiments.methods --model demo --scenes 40 --out docs/tables/methods_demo.md
 
 Prints Markdown. A map hits an object when its highest patch holds at least one pixel of it. Options are the defaults.
-Errors are standard errors over maps (ddof = 0). Methods that take more than a second a map get a quarter of the scenes.
+Errors are standard errors over maps (ddof = 0). Methods with more than a second per map get a quarter of the scenes.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from experiments.demo_world import SEED, answers, hit, percent
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.methods", description=__doc__)
     parser.add_argument("--model", default="demo", help="a bundled model; default %(default)s")
-    parser.add_argument("--scenes", type=int, default=40, help="scenes a kind; default %(default)s")
+    parser.add_argument("--scenes", type=int, default=40, help="scenes per kind; default %(default)s")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     model = cl.load_model(args.model)
@@ -30,8 +30,8 @@ def main() -> None:
     right = [scene for scene, guess in zip(single, answers(model, single), strict=True) if guess == scene.label]
     two = cl.demo_images("two", args.scenes, SEED)
     lines = [
-        f"{args.model}; {len(right)} single scenes, named rightly, of {args.scenes}; {args.scenes} of two objects, "
-        f"each class asked in turn; seed {SEED}; in percent.",
+        f"{args.model}; {len(right)} correctly classified single scenes of {args.scenes}; {args.scenes} two-object "
+        f"scenes, each class asked in turn; seed {SEED}; in percent.",
         f"Seconds: one map, {torch.get_num_threads()} CPU thread(s), fp32.",
         f"torch {torch.__version__.split('+')[0]}, caap_lab {cl.__version__}.",
         "",
@@ -41,7 +41,7 @@ def main() -> None:
     for name, method in tqdm(METHODS.items()):
         if model.kind not in method.models:
             continue
-        cl.attribute(model, right[0].image, name, right[0].label)  # what loads the first time is not the method's time
+        cl.attribute(model, right[0].image, name, right[0].label)  # first-time loading is not part of the method's time
         began = time.perf_counter()
         cl.attribute(model, right[0].image, name, right[0].label)
         share = 4 if time.perf_counter() - began > 1 else 1

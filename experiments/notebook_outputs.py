@@ -1,4 +1,4 @@
-"""Runs notebooks and stores small outputs in them, so that the repository's page shows what one gets.
+"""Runs notebooks and stores small outputs in them, so that the repository's page shows the results.
 
     python -m experiments.notebook_outputs           # those of STORED
     python -m experiments.notebook_outputs 03        # one of them
@@ -26,7 +26,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STORED = ("01_quickstart", "03_attention_and_cutoff", "06_widgets")
 """Notebooks that are committed with outputs; all others are committed without."""
 COLOURS = 128
-"""Of a stored picture."""
+"""Number of colours of a stored picture."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def store_outputs(path: Path) -> None:
-    """Run a notebook in an empty folder, and write it with its outputs."""
+    """Run a notebook in an empty folder and write it with its outputs."""
     notebook = executed(path)
     nbformat.write(notebook, path)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
@@ -50,7 +50,7 @@ def store_outputs(path: Path) -> None:
 def executed(path: Path) -> NotebookNode:
     """A notebook with the outputs of a run in an empty folder, as they are stored."""
     notebook = nbformat.read(path, as_version=4)
-    os.environ["OMP_NUM_THREADS"] = "1"  # a note about busy cores is nothing to store
+    os.environ["OMP_NUM_THREADS"] = "1"  # a note about busy cores should not be stored
     with tempfile.TemporaryDirectory() as work:
         client = NotebookClient(
             notebook,
@@ -73,7 +73,7 @@ def executed(path: Path) -> NotebookNode:
 
 
 def small(output: NotebookNode) -> NotebookNode | None:
-    """An output as it is stored; None for one that only a living widget would show."""
+    """An output as it is stored; None for one that only a live widget would show."""
     data = output.get("data", {})
     if data.pop(WIDGET, None) is not None and data.keys() <= {"text/plain"}:
         return None
@@ -95,7 +95,7 @@ def with_palette(png: str) -> str:
 
 
 def sources_digest(notebook: NotebookNode) -> str:
-    """Hash of the code cells, which stored outputs belong to."""
+    """Hash of the code cells to which stored outputs belong."""
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
 

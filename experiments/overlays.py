@@ -1,9 +1,9 @@
-"""How maps look over photos: the looks that the defaults were chosen from.
+"""How maps look over photos: the candidates from which the defaults were chosen.
 
     CAAP_LAB_TEST_DATA=PATH python -m experiments.overlays --out docs/images/overlays
 
 Photos are those that come with scikit-learn and matplotlib, under ViT-tiny from `weights/` of the folder that
-CAAP_LAB_TEST_DATA names; without it there are generated scenes under the bundled model. Maps are kept in `--maps`.
+CAAP_LAB_TEST_DATA names; without it, generated scenes under the bundled model. Maps are cached in `--maps`.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from caap_lab.plots.style import figure_png, new_figure
 from experiments.gallery_images import PHOTOS, kept_map, photo, photo_model, three_images, write_png
 
 LOOKED_AT = ("caap", "transformer_attribution", "libra_ixg_plus")
-"""Without an outlier, with one, and of both signs."""
+"""Maps without an outlier, with one, and with both signs."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.overlays", description=__doc__)
-    parser.add_argument("--maps", type=Path, default=Path("runs/gallery"), help="where maps are kept")
+    parser.add_argument("--maps", type=Path, default=Path("runs/gallery"), help="folder where maps are cached")
     parser.add_argument("--out", type=Path, required=True, help="folder for the picture")
     args = parser.parse_args()
     model = photo_model()
@@ -64,7 +64,7 @@ def looks(maps: list[cl.AttributionMap]) -> matplotlib.figure.Figure:
 
 
 def laid_over(m: cl.AttributionMap, robust: bool, photo: str, curve: Curve | None, smooth: bool) -> Pixels:
-    """A map over its image, as pixels."""
+    """A map over its image as pixels."""
     scores, signed = m.scores.double().numpy(), m.sign == "signed"
     low, high = map_range(scores, signed, robust=robust)
     large = m.upsample(mode="bilinear" if smooth else "nearest-exact").double().numpy()
