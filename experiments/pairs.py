@@ -3,9 +3,10 @@
     python -m experiments.pairs --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --pairs masks:PATH --out docs/tables/pairs.md
 
-Of every photo with masks of two classes or more, the two objects whose best class the model scores highest are asked in
-turn. Prints the area under the ROC curve of a map between the asked object's own pixels and the other's (pixels of both
-left out; 0.5 is chance), and how often it is above 0.5. Errors are standard errors over maps (ddof = 0).
+In every photo with masks of two or more classes, the two objects whose best class the model scores highest are
+explained in turn. Prints the area under the ROC curve of a map between the explained object's own pixels and the
+other's (pixels of both excluded; 0.5 is chance), and how often it is above 0.5. Errors are standard errors over maps
+(ddof = 0).
 """
 
 import argparse
@@ -43,7 +44,7 @@ QUICK = [
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.pairs", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--pairs", required=True, help="what cl.open_images opens, with masks of several classes")
@@ -59,7 +60,7 @@ def main() -> None:
         lines += ["| method | area under the curve | above 0.5 |", "|---|---|---|"]
         for name in tqdm(args.methods):
             if not METHODS[name].class_specific:
-                raise SystemExit(f"{name} gives the same map for every class.")
+                raise SystemExit(f"{name} has the same map for every class.")
             areas = np.array([area for pair in pairs for area in discrimination(model, name, *pair)])
             error = areas.std() / len(areas) ** 0.5
             lines.append(f"| {name} | {areas.mean():.3f} ± {error:.3f} | {(areas > 0.5).mean():.0%} |")

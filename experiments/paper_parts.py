@@ -1,4 +1,4 @@
-"""The page on the paper's reproduction: which weights stand for its models, and how many images its tables have.
+"""Tables for the page on reproducing the paper: the weights of its models, and the number of images of its tables.
 
     python -m experiments.paper_parts --out docs/tables
 
@@ -23,7 +23,7 @@ def models_table() -> str:
 
 
 def images_table() -> str:
-    """Images per data set of each table, beside what the paper's standard errors imply."""
+    """Images per data set of each table, and the number that the paper's standard errors imply."""
     lines = [
         "| Table | Data sets | Images of each | Implied, median of the cells | Cells that tell |",
         "|---|---|---|---|---|",
@@ -40,7 +40,7 @@ TABLES = {"paper_models.md": models_table, "paper_images.md": images_table}
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.paper_parts", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/tables"), help="folder; default %(default)s")
     folder = parser.parse_args().out

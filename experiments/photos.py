@@ -1,4 +1,4 @@
-"""What benchmarks on a caller's photos share."""
+"""Functions shared by experiments on the user's photos."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ def every_nth(folder: Path, count: int) -> list[Path]:
 
 
 HELD_OUT = 64
-"""Photos of a data set that no setting is chosen on."""
+"""Number of photos of a data set on which no setting is chosen."""
 
 
 def held_out(images: ImageSet, count: int = HELD_OUT) -> ImageSet:
-    """The first of the photos that are kept for testing: the last 64 of a draw of all with seed 0."""
+    """The first of the photos held out for testing: the last 64 of a draw of all with seed 0."""
     return images.sample(len(images), seed=0)[-HELD_OUT:][:count]
 
 

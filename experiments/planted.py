@@ -2,21 +2,21 @@
 
     python -m experiments.planted --run runs/planted --out docs/tables/planted.md --figures docs/images
 
-The script trains a small ViT on scenes of symbols that are worth something by construction
-(`experiments.planted_world` says what), and checks on new scenes that the model uses the planted patches in the
-planted way, by taking them out and by putting them into blanks. Each scene holds one class's symbols and two symbols
-of other classes; the class is explained.
+The script trains a small ViT on scenes of symbols that are worth something by construction (see
+`experiments.planted_world`), and checks on new scenes that the model uses the planted patches in the planted way, by
+removing them and by inserting them into blanks. Each scene holds one class's symbols and two symbols of other classes;
+the class is explained.
 
-- found: every planted patch is higher than all patches that are no planted patch's neighbours, and lies above the
-  map's median by at least a tenth of what the method gives to a single patch that says everything (median over
-  scenes), so that no chance order of tiny scores counts. Neighbours do not count, as a method that scores a patch with
-  its surroundings is right to raise them.
-- share: what of a map's part above its median lies on planted patches. Where it looks at patches with their
+- found: every planted patch is higher than all patches except neighbours of planted ones, and is above the
+  map's median by at least a tenth of the method's score for a single patch with all the evidence (median over
+  scenes), so that no chance order of tiny scores counts. Neighbours do not count, because a method that scores a patch
+  with its surroundings is right to raise them.
+- share: the fraction of a map above its median that is on planted patches. For methods that score patches with their
   neighbours, this is low by construction.
 - ratio: score of the stronger of two unequal symbols to that of the weaker one, both above the map's median. It is 2.
 
-Scores are saved method by method, and a stopped run goes on; `--no-compute` makes table and figure of the scores that
-are there.
+Scores are saved method by method, and the same command resumes a stopped run; `--no-compute` makes table and figure
+from the saved scores.
 """
 
 import argparse
@@ -80,7 +80,7 @@ METHODS = (
     "rise:samples=1000",
     "mda",
 )
-"""The slow ones last."""
+"""The methods, slow ones last."""
 KINDS = {
     "one": "one patch",
     "halves": "two that add up",
@@ -89,20 +89,20 @@ KINDS = {
     "and, side by side": "AND, side by side",
     "or": "OR",
 }
-"""What is planted, and how tables call it."""
+"""Kinds of planted evidence, and their names in tables."""
 
 
 LEAST = 0.1
-"""Of a single patch's score, for a patch to be found."""
+"""Fraction of a single patch's score that a patch needs to count as found."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.planted", description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500, help="of training; default %(default)s")
-    parser.add_argument("--scenes", type=int, default=16, help="of each kind; default %(default)s")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps; default %(default)s")
+    parser.add_argument("--scenes", type=int, default=16, help="scenes of each kind; default %(default)s")
     parser.add_argument("--run", type=Path, required=True, help="folder for the model and the scores")
-    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read what is there")
+    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read saved scores")
     parser.add_argument("--out", type=Path, help="write the table to this file")
     parser.add_argument("--figures", type=Path, help="write the figure into this folder")
     args = parser.parse_args()
@@ -135,7 +135,7 @@ def class_of(kind: str) -> str:
 
 
 def planted_scenes(kind: str, count: int, seed: int) -> Int[np.ndarray, "scene symbol"]:
-    """Where symbols are: a class's own, and two others. All are three patches apart, but for a pair side by side."""
+    """Places of symbols: a class's own, and two others. All are three patches apart, except for a pair side by side."""
     generator = np.random.default_rng(seed)
     own = list(SYMBOLS[class_of(kind)])
     where = np.full((count, 9), -1)
@@ -155,7 +155,7 @@ def planted_scenes(kind: str, count: int, seed: int) -> Int[np.ndarray, "scene s
 
 
 def distance(one: int, other: int) -> int:
-    """Between two patches, in steps to any of the eight neighbours."""
+    """Distance of two patches, in steps to any of the eight neighbours."""
     return max(abs(one // GRID - other // GRID), abs(one % GRID - other % GRID))
 
 
@@ -171,7 +171,7 @@ def maps_of(
 
 
 def one_patch(maps: Float[np.ndarray, "scene patch"], where: Int[np.ndarray, "scene symbol"]) -> float:
-    """What a method gives to the one patch that says everything, above the map's median; the median over scenes."""
+    """A method's score of the one patch with all the evidence, above the map's median; the median over scenes."""
     (symbol,) = SYMBOLS["one"]
     return float(np.median(maps[np.arange(len(maps)), where[:, symbol]] - np.median(maps, axis=1)))
 
@@ -179,7 +179,7 @@ def one_patch(maps: Float[np.ndarray, "scene patch"], where: Int[np.ndarray, "sc
 def judged(
     maps: Float[np.ndarray, "scene patch"], where: Int[np.ndarray, "scene symbol"], name: str, unit: float
 ) -> Iterator[dict[str, float]]:
-    """What the maps of a kind say of its planted patches."""
+    """How well the maps of a kind show its planted patches."""
     for scores, scene in zip(maps, where, strict=True):
         cells = scene[list(SYMBOLS[name])]
         far = [patch for patch in range(GRID**2) if min(distance(patch, cell) for cell in cells) > 1]
@@ -199,7 +199,7 @@ def judged(
 
 
 def checks(model: cl.HookedViT, worlds: Mapping[str, Int[np.ndarray, "scene symbol"]], steps: int) -> str:
-    """Whether the model does what was planted."""
+    """Markdown: whether the model uses the evidence as planted."""
     lines = [
         f"A ViT of {model.n_layers} blocks and {GRID} x {GRID} patches, trained for {steps} steps with seed 0; the "
         "class whose evidence is planted is explained. Error of the model (root mean square; evidence is worth 1 in "
@@ -214,7 +214,7 @@ def checks(model: cl.HookedViT, worlds: Mapping[str, Int[np.ndarray, "scene symb
 
 
 def table(found: pd.DataFrame, count: int) -> str:
-    """One row per method, from the one that finds most to the one that finds least."""
+    """Markdown: one row per method, those that find most first."""
     means = found.groupby(["method", "kind"])[["found", "some", "share"]].mean()
     ratio = (
         found.dropna(subset="ratio")
@@ -244,7 +244,7 @@ def table(found: pd.DataFrame, count: int) -> str:
 
 
 def number(value: float) -> str:
-    """A ratio; infinite where the weaker patch does not rise above the median."""
+    """A ratio; infinite if the weaker patch is not above the median."""
     return "∞" if np.isinf(value) else f"{value:.1f}"
 
 

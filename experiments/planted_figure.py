@@ -10,11 +10,11 @@ from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.style import COLOURS, new_figure, save_figure, style_axes
 
 MOST = 8.0
-"""Ratios end here; what lies beyond is drawn at the edge."""
+"""Largest ratio on the axis; larger ones are drawn at the edge."""
 
 
 def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
-    """Found and share per kind of evidence as heat maps, and the ratio of unequal patches beside them."""
+    """Draw found and share per kind of evidence as heat maps, and the ratio of unequal patches next to them."""
     means = found.groupby(["method", "kind"])[["found", "share"]].mean()
     order = means.found.groupby("method").mean().sort_values(ascending=False, kind="stable").index
     figure = new_figure(12.5, 1.6 + 0.23 * len(order))
@@ -38,7 +38,7 @@ def draw(found: pd.DataFrame, kinds: Mapping[str, str], path: Path) -> None:
         .loc[order]
     )
     low, mid, high = (quartiles[at].replace([np.inf], MOST).clip(0, MOST) for at in (0.25, 0.5, 0.75))
-    places = np.arange(len(order)) + 0.5  # as the heat maps' rows
+    places = np.arange(len(order)) + 0.5  # like the heat maps' rows
     right.hlines(places, low, high, color="0.6", linewidth=2)
     right.plot(mid, places, "o", color=COLOURS[0], markersize=5, clip_on=False)
     right.axvline(2, color=COLOURS[1], linestyle="--", linewidth=1.2)

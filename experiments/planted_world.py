@@ -1,13 +1,13 @@
 """Scenes with planted evidence whose worth is known, and a small ViT that has learned to read them.
 
-A scene has 6 x 6 patches of 4 pixels: grey noise, and symbols that fill a patch each. Nine symbols speak for five
-classes:
+A scene has 6 x 6 patches of 4 pixels: grey noise, and symbols that each fill a patch. Nine symbols are evidence for
+five classes:
 
-- one: one symbol says everything, 1;
-- halves: two symbols say 1/2 each;
-- unequal: two symbols, one says 2/3 and the other 1/3;
-- and: two symbols say 1 together, and nothing alone;
-- or: two symbols say 1, together or alone.
+- one: one symbol is worth 1;
+- halves: two symbols are worth 1/2 each;
+- unequal: two symbols, one worth 2/3 and the other 1/3;
+- and: two symbols are worth 1 together, and nothing alone;
+- or: two symbols are worth 1, together or alone.
 
 Those are the logits that the model is trained for, times `SCALE`. In training any symbols stand anywhere, and any
 part of the scene may be blank, so that to take a patch out of a scene, or to put it into a blank, is nothing new to
@@ -46,7 +46,7 @@ LEVELS = 0.5, 0.5
 
 
 def worth(present: Bool[np.ndarray, "scene symbol"]) -> Float[np.ndarray, "scene class"]:
-    """What the symbols that are there say for each class, by construction."""
+    """Worth of the present symbols for each class, by construction."""
     p = present.astype(float)
     columns = [
         p[:, 0],

@@ -6,8 +6,8 @@
 The head is a file of text embeddings, see `cl.save_zero_shot_head`. The folder holds images/PHOTO.jpg and a mask
 masks/PHOTO__CLASS.png for every object, CLASS as the head names it, with "_" for spaces. Of each photo with two such
 objects or more, the two whose prompts the model scores highest are asked in turn. Prints Markdown and draws a figure.
-Every map is kept in the run folder, so that a stopped run goes on with the same command; `--report` only makes the
-tables of what is there.
+Every map is saved in the run folder, so the same command resumes a stopped run; `--report` only makes the tables from
+saved maps.
 """
 
 import argparse
@@ -38,17 +38,19 @@ METHODS = (
     "full_grad_plus",
     "tam",
 )
-"""Class-specific ones of up to 50 forward passes, the quick ones first. Rollout gives the same map for every prompt."""
+"""Class-specific methods of up to 50 forward passes, quick ones first; not rollout, which ignores the prompt."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.prompts", description=__doc__)
     parser.add_argument("--model", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--pairs", type=Path, required=True, help="folder with images and masks")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="default %(default)s")
-    parser.add_argument("--run", type=Path, default=Path("runs/prompts"), help="where maps are kept")
-    parser.add_argument("--report", action="store_true", help="make no maps; of methods that have all of theirs")
+    parser.add_argument("--run", type=Path, default=Path("runs/prompts"), help="folder where maps are saved")
+    parser.add_argument(
+        "--report", action="store_true", help="make no maps; report the methods whose maps are complete"
+    )
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     parser.add_argument("--figures", type=Path, help="also draw the figure into this folder")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What `experiments.prompts` measures: maps of two prompts for every photo, their areas, and attention."""
+"""Measurements of `experiments.prompts`: maps of two prompts for every photo, their areas, and attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,26 +35,26 @@ class Pair:
     image: Float[Tensor, "3 height width"]
     classes: tuple[int, int]
     masks: Bool[np.ndarray, "2 height width"]
-    """As the model sees them."""
+    """Masks at the model's input size."""
 
     @property
     def own(self) -> Bool[np.ndarray, "2 height width"]:
-        """Pixels that only one of them holds."""
+        """Pixels of only one of the objects."""
         return self.masks & ~self.masks[::-1]
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that was measured."""
+    """All measurements."""
 
     pairs: list[Pair]
     methods: dict[str, Values]
     cutoffs: dict[int, Values]
     attention: cl.AttentionRegions
     control: cl.AttentionRegions
-    """With the masks of the next photo, as attention to near patches stays within any compact region."""
+    """With the next photo's masks, because attention to near patches stays within any compact region."""
     class_names: list[str]
-    """Of each pair, such as "oven, dining table"."""
+    """Classes of each pair, such as "oven, dining table"."""
 
 
 def pairs_of(model: cl.HookedViT, folder: Path) -> list[Pair]:
@@ -81,7 +81,7 @@ def pairs_of(model: cl.HookedViT, folder: Path) -> list[Pair]:
 def measure(
     model: cl.HookedViT, pairs: list[Pair], methods: Sequence[Variant], run: Path, *, only_kept: bool = False
 ) -> Measured:
-    """Maps of all methods and of CAAP at every second cutoff, and attention; maps that are kept are read."""
+    """Maps of all methods and of CAAP at every second cutoff, and attention; saved maps are read."""
     default = cutoff_blocks(None, model.n_layers)
     counts = sorted({*range(2, model.n_layers + 1, 2), default})
     cutoffs = {count: parse_variant("caap" if count == default else f"caap:cutoff={count}") for count in counts}
@@ -113,7 +113,7 @@ def measure(
 
 
 def maps_of(model: cl.HookedViT, pair: Pair, method: Variant, file: Path) -> Float[np.ndarray, "target prompt patch"]:
-    """Scores of the patches for every target of both prompts; from the file, if they are there."""
+    """Scores of the patches for every target of both prompts; from the file if it exists."""
     if file.is_file():
         return np.load(file)
     a, b = pair.classes

@@ -67,7 +67,7 @@ def object_table(measured: Measured) -> list[str]:
 
 
 def p_values(measured: Measured) -> dict[str, Float[np.ndarray, " target"]]:
-    """Of the differences to CAAP, corrected over methods; NaN for CAAP itself."""
+    """P-values of the differences to CAAP, corrected over methods; NaN for CAAP itself."""
     caap, others = measured.methods["caap"], [label for label in measured.methods if label != "caap"]
     raw = np.stack([sign_flip_p(measured.methods[o][:, :, OTHER] - caap[:, :, OTHER]) for o in others])
     corrected = np.stack([holm(column) for column in raw.T], axis=1)
@@ -75,7 +75,7 @@ def p_values(measured: Measured) -> dict[str, Float[np.ndarray, " target"]]:
 
 
 def object_sentences(measured: Measured) -> list[str]:
-    """What the table says of each target, and of targets."""
+    """Sentences on each target, and on the differences between targets."""
     p, caap = p_values(measured), measured.methods["caap"][:, :, OTHER]
     lines = []
     for t, target in enumerate(TARGETS):
@@ -165,12 +165,12 @@ def block_sentences(measured: Measured) -> list[str]:
 
 
 def default_cutoff(measured: Measured) -> int:
-    """The cutoff that CAAP takes by default."""
+    """CAAP's default cutoff."""
     return cutoff_blocks(None, len(measured.attention.data["layer"]))
 
 
 def mass(found: cl.AttentionRegions, kind: str) -> Float[np.ndarray, "photo layer"]:
-    """In percent, mean over heads."""
+    """Attention mass in percent, mean over heads."""
     return found.data["mass"].sel(kind=kind).mean("head").values * 100
 
 

@@ -1,11 +1,11 @@
-"""All methods on real weights and held-out photos: insertion, deletion, AUPR, the pointing game, and who is ahead.
+"""All methods on real weights and held-out photos: insertion, deletion, AUPR, the pointing game, and the best methods.
 
     python -m experiments.real_weights quick --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --masks masks:PATH --photos folder:PATH --run runs/real \
         --out docs/tables/real_weights.md --figures docs/images
 
-The first word says which methods, on how many photos: `GROUPS` below. Stop it at any time; the same command goes on.
-`--read` makes the tables of trials that one or several folders have, while other processes may be writing there.
+The first argument selects the methods and the number of photos: see `GROUPS`. The same command resumes a stopped run.
+`--read` makes the tables from the trials of one or several folders, while other processes may be writing there.
 """
 
 import argparse
@@ -45,11 +45,11 @@ class Group(NamedTuple):
     methods: tuple[str, ...]
     images: int
     reference: str = "caap"
-    """The method that differences are taken to."""
+    """The method with which all others are compared."""
     step: int | None = None
     """Pixels between two points of a curve; None for RISE's own rows of 8 (28 steps at 224 pixels)."""
     black_box: bool = False
-    """Models are wrapped, and show their pixels, logits and feature maps alone."""
+    """Models are wrapped, and give access only to pixels, logits and feature maps."""
 
 
 GROUPS = {
@@ -63,19 +63,21 @@ GRID = 7
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.real_weights", description=__doc__)
-    parser.add_argument("group", choices=list(GROUPS), help="which methods, on how many photos")
+    parser.add_argument("group", choices=list(GROUPS), help="methods and number of photos")
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")
     parser.add_argument("--photos", help="the same; masks are not read")
-    parser.add_argument("--names", nargs=2, default=["ECSSD", "ImageNet validation"], help="of the two sets of photos")
-    parser.add_argument("--methods", nargs="+", help="compute these of the group alone, and write no table")
+    parser.add_argument(
+        "--names", nargs=2, default=["ECSSD", "ImageNet validation"], help="names of the two sets of photos"
+    )
+    parser.add_argument("--methods", nargs="+", help="compute only these methods of the group, and write no table")
     parser.add_argument("--images", type=int, help="photos of each set; by default the group's")
-    parser.add_argument("--run", type=Path, default=Path("runs/real"), help="where results are kept")
+    parser.add_argument("--run", type=Path, default=Path("runs/real"), help="folder of the results")
     parser.add_argument("--read", type=Path, nargs="+", metavar="RUN", help="compute nothing: read these folders")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--out", type=Path, help="the table, as Markdown; a CSV with all numbers comes beside it")
+    parser.add_argument("--out", type=Path, help="the table as Markdown; a CSV with all numbers is written next to it")
     parser.add_argument("--figures", type=Path, help="folder for the plots of ranks")
     args = parser.parse_args()
     register_random()
@@ -99,12 +101,12 @@ def main() -> None:
 
 
 def protocol(group: Group) -> CurveProtocol:
-    """Of the curves."""
+    """The protocol of the curves."""
     return curve_protocol("rise-28") if group.step is None else CurveProtocol("rise", step=group.step)
 
 
 def wrapped(variant: Variant) -> HookedModel:
-    """A CNN of timm's as a black box, from "NAME:checkpoint=PATH,mean=[...],std=[...],crop_pct=..."."""
+    """A CNN of timm as a black box, from "NAME:checkpoint=PATH,mean=[...],std=[...],crop_pct=..."."""
     options = dict(variant.options)
     net = timm.create_model(variant.name)
     net.load_state_dict(read_state_dict(options.pop("checkpoint")))

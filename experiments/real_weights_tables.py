@@ -1,4 +1,4 @@
-"""The tables and plots of ranks of `real_weights`: means, paired differences to one method, and who is ahead."""
+"""Tables and rank plots of `real_weights`: means, paired differences to one method, and the best methods."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,9 @@ LABELS = {
     **{"insertion": "Ins", "deletion": "Del", "insdel": "InsDel"},
     **{"aupr1": "AUPR1", "aupr0": "AUPR0", "pointing": "PG"},
 }
-"""Metrics of the tables, in order; the CSV has all."""
+"""Metrics in the tables, in order; the CSV has all metrics."""
 COMPARED = ("insdel", "aupr1")
-"""Metrics whose differences the tables show, and that are ranked."""
+"""Metrics that are compared and ranked."""
 
 
 def write(result: cl.BenchmarkResult, group: str, reference: str, out: Path | None, figures: Path | None) -> None:
@@ -47,7 +47,7 @@ def numbers(result: cl.BenchmarkResult, reference: str) -> pd.DataFrame:
 
 
 def markdown(result: cl.BenchmarkResult, lines: pd.DataFrame, reference: str) -> str:
-    """All tables, one per model and data set, with what they say in words below each."""
+    """All tables, one per model and data set, each followed by its findings in words."""
     protocol = ", ".join(f"{k} {v}" for k, v in result.plan.protocol.to_dict().items() if k != "name")
     weights = "; ".join(
         dict.fromkeys(_weights(model.label, model.name) for s in result.plan.studies for model in s.models)
@@ -102,7 +102,7 @@ LABELS = {
 
 
 def _says(part: pd.DataFrame, reference: str) -> list[str]:
-    """What a table says, metric by metric."""
+    """Findings of a table, metric by metric."""
     sentences = []
     for metric in (metric for metric in COMPARED if metric in set(part["metric"])):
         rows = part[part["metric"] == metric].sort_values("mean", ascending=False)
@@ -134,5 +134,5 @@ def plot(result: cl.BenchmarkResult, lines: pd.DataFrame, path: Path) -> None:
 
 
 def file_name(label: str) -> str:
-    """ "vit_tiny" of "ViT-tiny", without what stands behind a comma."""
+    """ "vit_tiny" for "ViT-tiny", without the part after a comma."""
     return re.sub(r"[^a-z0-9]+", "_", label.lower().split(",")[0]).strip("_")

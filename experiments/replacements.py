@@ -1,10 +1,11 @@
-"""Which conclusions of an ablation change with the replacement: outlying and other patches of real models.
+"""Which conclusions of an ablation depend on the replacement: outlying and other patches of real models.
 
     python -m experiments.replacements --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --photos folder:PATH --images 64 --out docs/tables/replacements.md
 
-Tokens are replaced where they enter each block from a block on: patches of outlying norm, which do a register's work,
-from behind the block where they stand out; as many other patches; and half of the patches in the last third of blocks.
+Tokens are replaced at the input of every block starting with a given one: patches of outlying norm, which act as
+registers, after the block where they become outliers; as many other patches; and half of the patches in the last third
+of blocks.
 """
 
 import argparse
@@ -35,14 +36,14 @@ REPLACEMENTS = {
 
 
 class Choice(NamedTuple):
-    """Tokens of each image that are replaced, and from which block on."""
+    """The replaced tokens of each image, and the first block in which they are replaced."""
 
     tokens: Bool[np.ndarray, "image token"]
     start: int
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.replacements", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--photos", required=True, help="what cl.open_images opens, with labels")
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def table(model: cl.HookedViT, images: Tensor, labels: list[int | None], batch_size: int) -> list[str]:
-    """Lines of one model."""
+    """Lines of the table for one model."""
     choices, about = choose(model, images, batch_size)
     with torch.no_grad():
         logits = torch.cat([model(batch) for batch in images.split(batch_size)])
@@ -156,7 +157,7 @@ def sources(
 
 
 def of_another(stream: Tensor, tokens: Tensor) -> Tensor:
-    """In the places of each image's chosen tokens, those of the next image that has some, over and over."""
+    """The stream with each image's chosen tokens replaced by those of the next image with any, repeated if needed."""
     moved = stream.clone()
     have = [image for image in range(len(stream)) if tokens[image].any()]
     for image, other in zip(have, have[1:] + have[:1], strict=True):
@@ -166,7 +167,7 @@ def of_another(stream: Tensor, tokens: Tensor) -> Tensor:
 
 
 def says(index: int) -> Callable[[Tensor], Tensor]:
-    """1 where a class is predicted, else 0."""
+    """1 if the class is predicted, otherwise 0."""
     return lambda logits: (logits.argmax(1) == index).to(logits.dtype)
 
 

@@ -3,9 +3,9 @@
     python -m experiments.saco --scenes 40 --out docs/tables/saco.md \
         --models A=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] --photos folder:PATH --images 32 8 2
 
-Without `--models` the table has the bundled scenes alone. Stop it at any time; the same command goes on. On photos,
-methods that take many passes get fewer of the same images; n in the table says how many. "random" gives each patch a
-random score, which knows nothing of the model.
+Without `--models` the table has only the bundled scenes. The same command resumes a stopped run. On photos, methods
+that need many passes get fewer of the same images; n in the table is their number. "random" gives each patch a random
+score, which ignores the model.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from experiments.controls import register_random
 
 E_CAAP = "E-CAAP=caap:attention=cached"
 QUICK, SLOW = 80, 1100
-"""Passes of a map on a ViT-tiny at 224 pixels, up to which a method is quick, and slow; the rest are the slowest."""
+"""Largest number of passes per map (ViT-tiny, 224 pixels) of quick and of slow methods; the rest are the slowest."""
 METRICS = ["saco", "faithfulness"]
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.saco", description=__doc__)
     parser.add_argument("--model", default="demo", help="a bundled model; default %(default)s")
     parser.add_argument("--scenes", type=int, default=40, help="bundled scenes; default %(default)s")
@@ -41,9 +41,9 @@ def main() -> None:
         nargs=3,
         default=[16, 4, 1],
         metavar=("QUICK", "SLOW", "SLOWEST"),
-        help="photos; 0 leaves methods out",
+        help="number of photos; 0 skips the methods",
     )
-    parser.add_argument("--run", type=Path, default=Path("runs/saco"), help="where results are kept")
+    parser.add_argument("--run", type=Path, default=Path("runs/saco"), help="folder of the results")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     methods = [E_CAAP, *(name for name, method in METHODS.items() if "vit" in method.models)]
@@ -101,7 +101,7 @@ def _note() -> str:
 
 
 def _section(title: str, frame: pd.DataFrame, metrics: list[str]) -> str:
-    """One table: methods in the order of their SaCo."""
+    """One table, with methods sorted by SaCo."""
     columns = {"saco": "SaCo", "insdel": "InsDel"} if len(metrics) > 1 else {"saco": "SaCo"}
     lines = {name: part.set_index("method") for name, part in frame.groupby("metric") if name in columns}
     order = lines["saco"]["mean"].sort_values(ascending=False).index

@@ -3,9 +3,9 @@
     python -m experiments.sanity --scenes 8 2 --out docs/tables/sanity.md --figures docs/images \
         --models ViT-Ti/16=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] --photos masks:PATH --images 12
 
-Without `--models` the table has the bundled scenes alone. Stop it at any time; the same command goes on, image by
-image. Each image has a seed of its own, for the shuffling and the noise, so that the errors of means hold what another
-draw changes. "edges" is a control that ignores the model: the mean size of a patch's brightness gradient.
+Without `--models` the table has only the bundled scenes. The same command resumes a stopped run, image by image. Each
+image has its own seed for the shuffling and the noise, so that the errors of means include the effect of another draw.
+"edges" is a control that ignores the model: the mean size of a patch's brightness gradient.
 """
 
 import argparse
@@ -35,19 +35,19 @@ from caap_lab.variant import Variant, parse_variant
 
 E_CAAP = "E-CAAP=caap:attention=cached"
 QUICK, SLOW = 5, 200
-"""Passes of a map up to which a method is run on photos, and up to which it is run on all scenes."""
+"""Largest number of passes per map for a method to run on photos, and to run on all scenes."""
 TEST = 64
-"""Photos at the end of the draw that nothing is chosen by."""
+"""Number of photos at the end of the draw on which nothing is chosen."""
 KEPT = 0.8
 """Mean rank correlation above which a map counts as unchanged."""
 SAMPLES = 5
-"""Noisy copies of an image."""
+"""Number of noisy copies per image."""
 
 
 def edges(
     model: HookedModel, images: Float[Tensor, "batch 3 height width"], targets: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch row col"]:
-    """A control: how much brightness changes within a patch, which knows nothing of the model."""
+    """A control that ignores the model: how much brightness changes within a patch."""
     grey = images.mean(dim=1)
     across = torch.nn.functional.pad(grey.diff(dim=2).abs(), (0, 1))
     down = torch.nn.functional.pad(grey.diff(dim=1).abs(), (0, 0, 0, 1))
@@ -55,7 +55,7 @@ def edges(
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.sanity", description=__doc__)
     parser.add_argument("--model", default="demo", help="a bundled model; default %(default)s")
     parser.add_argument(
@@ -64,12 +64,12 @@ def main() -> None:
         nargs=2,
         default=[8, 2],
         metavar=("MOST", "SLOWEST"),
-        help=f"bundled scenes, fewer for methods of more than {SLOW} passes; 0 leaves methods out",
+        help=f"bundled scenes, fewer for methods of more than {SLOW} passes; 0 skips the methods",
     )
     parser.add_argument("--models", nargs="+", default=[], metavar="LABEL=NAME:key=value", help="real weights")
     parser.add_argument("--photos", help="what cl.open_images opens")
     parser.add_argument("--images", type=int, default=12, help="photos; default %(default)s")
-    parser.add_argument("--run", type=Path, default=Path("runs/sanity"), help="where results are kept")
+    parser.add_argument("--run", type=Path, default=Path("runs/sanity"), help="folder of the results")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     parser.add_argument("--figures", type=Path, help="also draw the figure into this folder")
     args = parser.parse_args()
@@ -114,7 +114,7 @@ def _passes(model: HookedModel, name: str) -> float:
 def _measured(
     model: HookedModel, label: str, images: Sequence[Any], groups: list[tuple[list[str], int]], run: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of both checks; what the folder has is not computed again."""
+    """Rows of both checks; rows in the folder are not computed again."""
     found: dict[str, list[pd.DataFrame]] = {"shuffled": [], "noisy": []}
     for methods, count in groups:
         for place, image in enumerate(tqdm(images[: count if methods else 0], desc=f"{label}, {len(methods)} methods")):
@@ -123,7 +123,7 @@ def _measured(
             plan = {"model": model.fingerprint, "image": pixels, "samples": SAMPLES}
             kept = folder / "plan.json"
             if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) != plan:
-                raise cl.InputError(f"{folder} is of another model or photo; give another folder, --run.")
+                raise cl.InputError(f"{folder} has results of another model or photo; choose another with --run.")
             folder.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(plan), encoding="utf-8")
             for kind, rows in found.items():
@@ -133,7 +133,7 @@ def _measured(
 
 
 def _known(model: HookedModel, image: Any, methods: list[str], place: int, path: Path) -> pd.DataFrame:
-    """All rows of an image; those that its file lacks are computed."""
+    """All rows of an image; rows missing from its file are computed."""
     known = pd.read_csv(path) if path.exists() else pd.DataFrame({"method": []})
     missing = [name for name in methods if parse_variant(name).label not in set(known["method"])]
     if not missing:
@@ -174,13 +174,13 @@ def _note(args: argparse.Namespace) -> str:
 
 
 def _weights(variant: Variant) -> str:
-    """A model's label and where its weights are from: the checkpoint's file, or the folder that it is named after."""
+    """A model's label and the source of its weights: the checkpoint's file, or the folder that gives its name."""
     checkpoint = Path(variant.options.get("checkpoint", variant.name))
     return f"{variant.label} ({checkpoint.parent.name if checkpoint.stem == 'model' else checkpoint.stem})"
 
 
 def order_of(shuffled: pd.DataFrame) -> list[str]:
-    """Methods by their mean correlation over all steps and images, the lowest first."""
+    """Methods sorted by their mean correlation over all steps and images, lowest first."""
     means = shuffled.groupby("method", sort=False)["similarity"].mean()
     return list(means.sort_values(kind="stable").index)
 
@@ -209,7 +209,7 @@ def _table(shuffled: pd.DataFrame, noisy: pd.DataFrame) -> str:
 
 
 def _kept(shuffled: pd.DataFrame, half: str) -> str:
-    """Which methods still give nearly the trained model's map when the model has lost what it predicted."""
+    """A sentence on methods whose map is nearly unchanged after the model has lost its prediction."""
     rows = shuffled[shuffled["shuffled"] == half]
     means = rows.groupby("method", sort=False)["similarity"].mean()
     kept = [f"{name} ({value:.2f})" for name, value in means.sort_values(ascending=False).items() if value > KEPT]
@@ -222,7 +222,7 @@ def _kept(shuffled: pd.DataFrame, half: str) -> str:
 
 
 def _spread(values: pd.Series, digits: int = 2) -> str:
-    """Mean and standard error over the images that have a number."""
+    """Mean and standard error over the images that have a value."""
     known = values.dropna().to_numpy(float)
     if not len(known):
         return "-"
@@ -230,7 +230,7 @@ def _spread(values: pd.Series, digits: int = 2) -> str:
 
 
 def draw(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]], path: Path) -> None:
-    """Each data set in a row: maps under shuffled weights, and under noise."""
+    """Draw one row per data set: maps under shuffled weights, and under noise."""
     heights = [0.19 * frame["method"].nunique() + 1.2 for _, frame, _ in parts]
     figure = new_figure(10, sum(heights))
     grid = figure.subplots(
@@ -243,7 +243,7 @@ def draw(parts: list[tuple[str, pd.DataFrame, pd.DataFrame]], path: Path) -> Non
             [{"method": m, "step": s, "mean": means[m, s], "se": 0.0} for m in methods for s in steps],
         )
         label = "rank correlation with\nthe trained model's map"
-        plot_shuffled(frame, steps, axes[0], label=label, xlabel="shuffled, with all to its left", title=title)
+        plot_shuffled(frame, steps, axes[0], label=label, xlabel="shuffled up to this group", title=title)
         groups = noisy.groupby("method", sort=False)["max_sensitivity"]
         spread = {name: values.dropna().to_numpy(float) for name, values in groups}
         rows = [{"method": m, "mean": spread[m].mean(), "se": float(standard_error(spread[m]))} for m in methods]

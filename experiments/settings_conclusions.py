@@ -1,4 +1,4 @@
-"""Of `experiments.settings`: do conclusions between CAAP and close methods change with CAAP's blank or range?"""
+"""Part of `experiments.settings`: do conclusions about CAAP and close methods depend on CAAP's blank or range?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ EXTREME = "blocks 0 to 3"
 
 
 class Conclusions(NamedTuple):
-    """Of one model and metric, CAAP at every setting less every method; higher is better."""
+    """Differences of CAAP at every setting to every method, for one model and metric; higher is better."""
 
     settings: list[str]
     differences: Float[np.ndarray, "image setting method"]
@@ -26,12 +26,12 @@ class Conclusions(NamedTuple):
 
     @property
     def signs(self) -> Int[np.ndarray, "setting method"]:
-        """Of the mean differences."""
+        """Signs of the mean differences."""
         return np.sign(self.differences.mean(axis=0)).astype(int)
 
     @property
     def verdicts(self) -> Int[np.ndarray, "setting method"]:
-        """1 and -1 where CAAP is better and worse beyond chance, else 0."""
+        """1 if CAAP is distinguishably better, -1 if worse, otherwise 0."""
         return np.where(self.p < LEVEL, self.signs, 0)
 
 
@@ -39,7 +39,7 @@ def conclusions(one: Measured, metric: str) -> Conclusions:
     """All settings of blank and range, the default one first."""
     sign = -1 if metric_column(metric).better == "lower" else 1
     caap = {DEFAULT: one.blanks[DEFAULT], **one.blanks, **one.ranges}
-    default = name_of(one.default_range)  # the same maps as those of the default blank
+    default = name_of(one.default_range)  # the same maps as with the default blank
     tables = {name: table for name, table in caap.items() if name != default}
     rivals = np.stack([one.rivals[method][metric] for method in RIVALS], axis=-1)
     own = np.stack([table[metric] for table in tables.values()], axis=-1)
@@ -61,7 +61,7 @@ def difference_table(one: Measured, metric: str) -> list[str]:
 
 
 def change_table(models: Sequence[Measured]) -> list[str]:
-    """How many settings change the sign, the conclusion, and turn it round."""
+    """How many settings change the sign, change the conclusion, and reverse it."""
     lines = ["| model | metric | method | default setting | plain blanks | other blanks | ranges |", "|---" * 7 + "|"]
     for one in models:
         for metric in COMPARED:
@@ -77,7 +77,7 @@ def change_table(models: Sequence[Measured]) -> list[str]:
 
 
 def groups_of(one: Measured, settings: list[str]) -> list[Bool[np.ndarray, " setting"]]:
-    """Which settings, the default one aside, are plain blanks, other blanks, and ranges."""
+    """Which settings other than the default are plain blanks, other blanks, and ranges."""
     blank = np.array([name in one.blanks for name in settings])
     plain = np.array([name in one.blanks and is_plain(name) for name in settings])
     others = np.arange(len(settings)) > 0
@@ -85,7 +85,7 @@ def groups_of(one: Measured, settings: list[str]) -> list[Bool[np.ndarray, " set
 
 
 def changes(found: Conclusions, kept: Bool[np.ndarray, " setting"], method: int | slice) -> tuple[int, int, int]:
-    """In how many of the settings the sign is another, the conclusion is another, and it is the opposite one."""
+    """Number of settings with another sign, with another conclusion, and with the opposite conclusion."""
     signs, verdicts = found.signs[:, method], found.verdicts[:, method]
     return (
         int((signs[kept] != signs[0]).sum()),
@@ -118,7 +118,7 @@ def conclusion_sentence(models: Sequence[Measured]) -> str:
 
 
 def noise_sentence(models: Sequence[Measured]) -> str:
-    """What another seed of the noise changes."""
+    """A sentence on the effect of another seed of the noise."""
     parts = [
         f"{METRICS[metric]} by {points(one.blanks[OTHER_SEED][metric] - one.blanks['noise'][metric])} ({one.label})"
         for one in models
@@ -128,7 +128,7 @@ def noise_sentence(models: Sequence[Measured]) -> str:
 
 
 def check_table(models: Sequence[Measured]) -> list[str]:
-    """Effects of the highest patches together, and the sum of what each does alone."""
+    """Effects of the highest patches together, and the sum of their single effects."""
     lines = [
         f"| setting | {' | '.join(f'{one.label}: together | sum of single effects' for one in models)} |",
         "|---" * (2 * len(models) + 1) + "|",
@@ -140,7 +140,7 @@ def check_table(models: Sequence[Measured]) -> list[str]:
 
 
 def check_sentence(models: Sequence[Measured]) -> str:
-    """How far sums are from what patches do together."""
+    """A sentence on the differences between sums and joint effects."""
     parts = []
     for one in models:
         ratio = {setting: float(values[:, 1].mean() / values[:, 0].mean()) for setting, values in one.checks.items()}
@@ -167,6 +167,6 @@ def points(values: Float[np.ndarray, " image"]) -> str:
 
 
 def plain_numbers(values: Float[np.ndarray, " image"]) -> str:
-    """Mean and standard error, as they are."""
+    """Mean and standard error, not in percent."""
     statistics = paired_statistics(values, factor=1)
     return f"{statistics['mean']:.2f} ± {statistics['se']:.2f}"

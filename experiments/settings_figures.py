@@ -49,7 +49,7 @@ def draw_ranks(models: Sequence[Measured], n_photos: int, path: Path) -> None:
 def draw_metrics(models: Sequence[Measured], n_photos: Sequence[int], path: Path) -> None:
     """The paper's Figs 7, 4 and 5: cutoff, blank and neighbourhood."""
     styles = level_styles([one.label for one in models])
-    styles[AVERAGE] = LevelStyle(COLOURS[2], "-", MARKERS[2])  # a colour of its own for what stands for all models
+    styles[AVERAGE] = LevelStyle(COLOURS[2], "-", MARKERS[2])  # a separate colour for the average of all models
     figure = new_figure(10.5, 6.6)
     axes = figure.subplots(2, 3, width_ratios=[3, 4, 3])
     columns = cutoff_columns(models)

@@ -1,4 +1,4 @@
-"""What `experiments.settings` measures of one model: sweeps of CAAP's settings, and other methods beside them."""
+"""Measurements of `experiments.settings` for one model: sweeps of CAAP's settings, and other methods."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
 from experiments.photos import HELD_OUT, held_out
 
 CUTOFFS = (2, 4, 5, 6, 7, 8, 9, 10, 12)
-"""In twelfths of the blocks, as models may differ in depth."""
+"""Cutoffs in twelfths of the blocks, because models may differ in depth."""
 RANGES = ((0, 4), (0, 8), (0, 12), (4, 8), (4, 12), (8, 12))
 """Ranges whose metrics are measured, in twelfths: every third of the blocks and what they join to."""
 RIVALS = ("transformer_attribution", "gen_att", "libra_ixg_plus", "grad_sam", "tam")
@@ -36,12 +36,12 @@ BATCH = 16
 
 Values = Float[np.ndarray, "image"]
 Table = dict[str, dict[str, Values]]
-"""Label of a setting to metric to a value of each image."""
+"""Values of each image, by the setting's label and the metric."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """All that was measured of one model."""
+    """All measurements of one model."""
 
     label: str
     cutoffs: cl.CaapSweep
@@ -132,7 +132,7 @@ def checks_of(
 
 
 def protocol_of(args: argparse.Namespace, width: int) -> CurveProtocol:
-    """The protocol of the curves, with its steps as asked for."""
+    """The protocol of the curves, with the requested steps."""
     protocol = curve_protocol(args.protocol)
     if args.rows is None:
         return protocol
@@ -140,7 +140,7 @@ def protocol_of(args: argparse.Namespace, width: int) -> CurveProtocol:
 
 
 def table_of(sweeps: Sequence[cl.CaapSweep]) -> Table:
-    """Values by setting and metric; sweeps of an image each are joined."""
+    """Values by setting and metric; sweeps of single images are joined."""
     return {
         name_of(label): {metric: np.concatenate([one.values(metric)[:, i] for one in sweeps]) for metric in METRICS}
         for i, label in enumerate(sweeps[0].labels)
@@ -148,17 +148,17 @@ def table_of(sweeps: Sequence[cl.CaapSweep]) -> Table:
 
 
 def name_of(label: object) -> str:
-    """A setting's label as the tables write it: the first and last block of a range, counted from 0."""
+    """A setting's label in tables: the first and last block of a range, counted from 0."""
     return f"blocks {label[0]} to {label[1] - 1}" if isinstance(label, tuple) else str(label).replace("_", " ")
 
 
 def is_plain(blank: str) -> bool:
-    """False for blanks with content of their own, and for the one that no picture could give."""
+    """False for blanks with content, and for zero activations, which no picture has."""
     return blank.replace("_", " ") != "zero activations" and "photo" not in blank
 
 
 class BlankChooser:
-    """All blanks for an image; the class-averaged one depends on the class that is explained.
+    """All blanks for an image; the class-averaged one depends on the explained class.
 
     Photos behind blanks are never measured: of the calibration set they come from the end of the draw, and the cutoff
     is chosen on its start; of the set with masks they are those that are not held out.

@@ -98,7 +98,7 @@ def report(models: Sequence[Measured], args: argparse.Namespace) -> list[str]:
 
 
 def sentences(models: Sequence[Measured]) -> list[str]:
-    """What the tables say, with their numbers."""
+    """The findings of the tables, with their numbers."""
     columns = cutoff_columns(models)
     average = np.mean(columns, axis=0)
     best, last = int(average.mean(axis=0).argmax()), len(CUTOFFS) - 1

@@ -1,18 +1,18 @@
-"""How near is each method's ranking of patches to their Shapley values? A reference that is no metric's cousin.
+"""How close is each method's ranking of patches to their Shapley values? A reference independent of the metrics.
 
     python -m experiments.shapley --cifar PATH/model.safetensors --photos masks:PATH \
         --models ViT-tiny=vit_tiny_patch16_224:checkpoint=PATH,mean=[...],std=[...] \
         --run runs/shapley --out docs/tables/shapley.md --figures docs/images
 
-A patch's Shapley value is what it adds to the logit of the model's own prediction, averaged over all numbers and
-choices of other patches that are there; what is not there is white, or grey as the mean colour. Values are sampled
-until the root mean square of their standard errors is 2 % of the range of the values. The CIFAR-10 ViT (4 blocks, 64
-patches of 4 pixels) sees the photos shrunk to 32 pixels.
+A patch's Shapley value is its contribution to the logit of the model's own prediction, averaged over all numbers and
+choices of other patches that are present; absent patches are white, or grey (the mean colour). Values are sampled until
+the root mean square of their standard errors is 2 % of the range of the values. The CIFAR-10 ViT (4 blocks, 64 patches
+of 4 pixels) sees the photos shrunk to 32 pixels.
 
-Numbers are rank correlations (Spearman) of maps with these values, mean ± standard error over photos (ddof = 0).
-Their ceiling is what a method would get that knows the values but for the noise of sampling: the correlation of the
-values with themselves plus normal noise of their standard errors. Every map is saved; a stopped run goes on with the
-same command, and `--no-compute` makes the table of what is there.
+Numbers are rank correlations (Spearman) of maps with these values, mean ± standard error over photos (ddof = 0). Their
+ceiling is the result of a method that knows the values up to sampling noise: the correlation of the values with
+themselves plus normal noise of their standard errors. Every map is saved; the same command resumes a stopped run, and
+`--no-compute` makes the table from saved maps.
 """
 
 import argparse
@@ -83,7 +83,7 @@ METHODS = (
     "rise:samples=1000",
     "mda",
 )
-"""From the quick ones to the slow ones; RISE with 1000 masks."""
+"""The methods, quick ones first; RISE with 1000 masks."""
 NOISE_DRAWS = 20
 
 
@@ -98,7 +98,7 @@ class Study:
     compute: bool
 
     def map_of(self, method: str, index: int, **options: Any) -> cl.AttributionMap | None:
-        """A photo's map, from its file or made now; None if it is not to be made.
+        """A photo's map, read from its file or computed; None if it should not be computed.
 
         Raises:
             InputError: the file's map is of another model or photo.
@@ -108,7 +108,7 @@ class Study:
         if path.exists():
             found = cl.AttributionMap.load(path)
             if found.fingerprint != self.model.fingerprint:
-                raise cl.InputError(f"{path} was made with another model; give another --run.")
+                raise cl.InputError(f"{path} was made with another model; choose another folder with --run.")
             return found
         if not self.compute:
             return None
@@ -119,17 +119,21 @@ class Study:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.shapley", description=__doc__)
-    parser.add_argument("--cifar", type=Path, help="weights of the CIFAR-10 ViT; left out, it is left out")
+    parser.add_argument("--cifar", type=Path, help="weights of the CIFAR-10 ViT; without them it is omitted")
     parser.add_argument("--models", nargs="*", default=[], metavar="LABEL=NAME:key=value")
-    parser.add_argument("--photos", required=True, help="what cl.open_images opens; the held-out ones are taken")
+    parser.add_argument("--photos", required=True, help="what cl.open_images opens; the held-out photos are used")
     parser.add_argument("--small", type=int, default=64, help="photos for the CIFAR-10 ViT; default %(default)s")
     parser.add_argument("--count", type=int, default=8, help="photos for the other models; default %(default)s")
-    parser.add_argument("--until", type=float, default=0.02, help="standard error by range; default %(default)s")
-    parser.add_argument("--most", type=int, default=100_000, help="most samples per photo; default %(default)s")
+    parser.add_argument(
+        "--until", type=float, default=0.02, help="standard error relative to the range; default %(default)s"
+    )
+    parser.add_argument(
+        "--most", type=int, default=100_000, help="largest number of samples per photo; default %(default)s"
+    )
     parser.add_argument("--run", type=Path, required=True, help="folder for the maps")
-    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read what is there")
+    parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read saved maps")
     parser.add_argument("--out", type=Path, help="write the table to this file")
     parser.add_argument("--figures", type=Path, help="write the figure into this folder")
     args = parser.parse_args()
@@ -158,7 +162,7 @@ def main() -> None:
 
 
 def values(study: Study, blank: str, until: float, most: int) -> Iterator[cl.AttributionMap]:
-    """Shapley values, photo by photo, as far as they are there or are to be computed."""
+    """Shapley values, photo by photo, as far as they exist or should be computed."""
     for index in tqdm(range(len(study.photos)), desc=f"{study.label}, {blank}", disable=not study.compute):
         found = study.map_of(f"shapley:blank={blank}", index, until=until, samples=most)
         if found is None:
@@ -167,7 +171,7 @@ def values(study: Study, blank: str, until: float, most: int) -> Iterator[cl.Att
 
 
 def correlations(study: Study, references: dict[str, list[cl.AttributionMap]]) -> pd.DataFrame | None:
-    """One row per method and photo: the rank correlation with the values of each blank; None where nothing is there."""
+    """One row per method and photo: the rank correlation with the values of each blank; None without any values."""
     count = min(len(found) for found in references.values())
     rows = []
     for method in METHODS if count else ():
@@ -199,7 +203,7 @@ def against(
 
 
 def rank_correlation(one: Float[np.ndarray, "row col"], other: Float[np.ndarray, "row col"]) -> float:
-    """Spearman's; 0 for a map that says the same everywhere."""
+    """Spearman's rank correlation; 0 for a constant map."""
     return float(spearmanr(one.ravel(), other.ravel()).statistic) if np.ptp(one) and np.ptp(other) else 0.0
 
 
@@ -210,7 +214,7 @@ def error_of(reference: cl.AttributionMap) -> Float[np.ndarray, "row col"]:
 
 
 def report(study: Study, references: dict[str, list[cl.AttributionMap]], found: pd.DataFrame, until: float) -> str:
-    """A model's table, with how certain the values are."""
+    """A model's table, with the standard errors of the values."""
     lines = [f"**{study.label}**, {found.image.nunique()} photos, its own predictions.", ""]
     for blank, maps in references.items():
         by_range = [error_of(m) / np.ptp(m.scores.numpy()) for m in maps]
@@ -236,7 +240,7 @@ def report(study: Study, references: dict[str, list[cl.AttributionMap]], found: 
 
 
 def differences(found: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """In brackets, by method and blank: mean paired difference to CAAP, its standard error, * if it is there."""
+    """In brackets, by method and blank: mean paired difference to CAAP, its standard error, * if significant."""
     wide = found.pivot(index="image", columns="method", values=list(BLANKS))
     pairs = {
         (method, blank): (wide[blank][method] - wide[blank]["caap"]).dropna().to_numpy()

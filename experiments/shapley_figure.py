@@ -11,7 +11,7 @@ COLUMNS = {"white": "blank white", "mean": "blank mean"}
 
 
 def draw(found: Mapping[str, pd.DataFrame], path: Path) -> None:
-    """One panel per model: methods from the nearest to the farthest, a mark and its standard error per blank."""
+    """Draw one panel per model: methods sorted by correlation, a mark and its standard error per blank."""
     methods = max((rows.method.nunique() for rows in found.values()), default=1)
     figure = new_figure(6.8 * len(found), 1.2 + 0.19 * methods)
     for ax, (label, rows) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):

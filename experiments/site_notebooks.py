@@ -2,9 +2,9 @@
 
     python -m experiments.site_notebooks           # all whose code, or whose package, has changed since
 
-Executed notebooks are kept in `runs/site_notebooks`, which git ignores, and docs/site_notebooks.py makes pages of them.
-They run before the build and not in it, so that they run at the same time, each in a process of its own, only after
-a change, and so that MkDocs needs no extension. Notebooks that are committed with outputs are shown as they are.
+Executed notebooks are stored in `runs/site_notebooks`, which git ignores, and docs/site_notebooks.py makes pages of
+them. They run before the build, not in it, so that they run at the same time, each in a separate process, only after a
+change, and so that MkDocs needs no extension. Notebooks that are committed with outputs are shown as they are.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PACKAGE = NOTEBOOKS.parent / "caap_lab"
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     EXECUTED.mkdir(parents=True, exist_ok=True)
     package = digest_of(sorted(PACKAGE.rglob("*.py")))
     paths = [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem not in STORED]
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def keep_executed(path: Path, package: str) -> str:
-    """Run a notebook and keep it with its outputs; returns its name."""
+    """Run a notebook and store it with its outputs; returns its name."""
     notebook = executed(path)
     notebook.metadata["caap_lab"]["package"] = package
     nbformat.write(notebook, EXECUTED / path.name)
@@ -43,7 +43,7 @@ def keep_executed(path: Path, package: str) -> str:
 
 
 def is_current(path: Path, package: str) -> bool:
-    """Whether the executed copy of a notebook is of its present code and of this package."""
+    """Whether the executed copy of a notebook has its present code and is from this package."""
     copy = EXECUTED / path.name
     if not copy.exists():
         return False
@@ -52,7 +52,7 @@ def is_current(path: Path, package: str) -> bool:
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """Hash of the content of files."""
+    """Hash of the contents of files."""
     found = hashlib.sha256()
     for path in paths:
         found.update(path.read_bytes())

@@ -4,7 +4,7 @@
         --calibration folder:PATH --photos folder:PATH --masks masks:PATH --out docs/tables/test_time_registers.md \
         --figure docs/images/test_time_registers.png
 
-Neurons are found on the photos for calibration, and everything is measured on others.
+Neurons are found on the calibration photos, and everything is measured on others.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from experiments.photos import one
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.test_time_registers", description=__doc__)
     parser.add_argument("--models", nargs="+", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--calibration", required=True, help="what cl.open_images opens")
@@ -33,10 +33,10 @@ def main() -> None:
         "--images", type=int, default=64, help="photos of either, drawn with seed 0; default %(default)s"
     )
     parser.add_argument("--maps", type=int, default=32, help="photos with masks; default %(default)s")
-    parser.add_argument("--neurons", type=int, nargs="+", default=[1, 5, 10, 20], help="how many move")
+    parser.add_argument("--neurons", type=int, nargs="+", default=[1, 5, 10, 20], help="numbers of moved neurons")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, help="also write the table to this file")
-    parser.add_argument("--figure", type=Path, help="draw the last model's rollout before and after")
+    parser.add_argument("--figure", type=Path, help="file for a figure of the last model's rollout before and after")
     args = parser.parse_args()
     calibration, photos, masks = (
         list(cl.open_images(spec).sample(count, seed=0))
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def measure(model: cl.HookedViT, images: Tensor, layer: int, batch_size: int) -> list[str]:
-    """Largest norm of a patch, by the median, and the norm of the added token."""
+    """Largest norm of a patch, its ratio to the median, and the norm of the added token."""
     norms = cl.token_norms(model, images, layers=layer, batch_size=batch_size)
     tokens = norms.per_image[:, 0]
     last = model.spec.n_prefix - 1
@@ -107,7 +107,7 @@ def area(model: cl.HookedViT, sample: Sample) -> float:
 
 
 def draw(model: cl.HookedViT, calm: cl.HookedViT, samples: list[Sample]) -> Figure:
-    """Rollout of some photos before and after."""
+    """Draw rollout of some photos before and after."""
     figure = Figure(figsize=(2.1 * len(samples), 6.6), layout="constrained")
     axes = figure.subplots(3, len(samples))
     for column, sample in enumerate(samples):

@@ -1,4 +1,4 @@
-"""Pictures of all widgets and of what results show, from a real JupyterLab, for the documentation.
+"""Pictures of all widgets and of displayed results, from a real JupyterLab, for the documentation.
 
     python -m experiments.widget_pictures --out docs/images/widgets
     python -m experiments.widget_pictures --out docs/images/widgets --only patch map
@@ -21,13 +21,13 @@ from playwright.sync_api import sync_playwright
 if TYPE_CHECKING:
     from browser.lab import LabPage
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tests' JupyterLab and browser
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # JupyterLab and browser of the tests
 LARGEST = 200_000
-"""Bytes of a PNG."""
+"""Largest size of a PNG in bytes."""
 LEVELS = (255, 127, 63, 51, 31, 24)
-"""Highest level of a colour."""
+"""Largest level of a colour."""
 WIDTH = 1280
-"""Pixels of the browser's window; the side bars are closed."""
+"""Size of the browser's window in pixels; the side bars are closed."""
 START = """
 import caap_lab as cl
 model = cl.load_model("demo")
@@ -67,11 +67,11 @@ cl.sweep(
     "table": "cl.sweep_cutoffs(model, images[:3], cutoffs=[1, 3, 5], protocol='xplique', progress=False).summary()",
 }
 DARK = ("explore",)
-"""Drawn a second time in JupyterLab's dark theme."""
+"""Pictures that are also made in JupyterLab's dark theme."""
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser("python -m experiments.widget_pictures", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--only", nargs="*", default=[], help="names of pictures; all by default")
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def draw(lab: "LabPage", cells: Mapping[str, str], folder: Path) -> None:
-    """Run the cells in one notebook, and keep the output of each as a picture."""
+    """Run the cells in one notebook, and save the output of each as a picture."""
     lab.page.set_viewport_size({"width": WIDTH, "height": 1800})
     lab.open(START, *(cell.strip() for cell in cells.values()), name="pictures.ipynb")
     if lab.page.locator("#jp-left-stack").is_visible():
@@ -107,7 +107,7 @@ def draw(lab: "LabPage", cells: Mapping[str, str], folder: Path) -> None:
 
 
 def output_of(lab: "LabPage", place: int) -> bytes:
-    """The output of a code cell, once nothing in it moves any more."""
+    """The output of a code cell, once it no longer changes."""
     output = lab.page.locator(".jp-CodeCell").nth(place).locator(".jp-Cell-outputArea")
     output.evaluate("element => element.scrollIntoView({block: 'start'})")
     lab.box(output)
@@ -116,7 +116,7 @@ def output_of(lab: "LabPage", place: int) -> bytes:
 
 
 def small(png: bytes) -> bytes:
-    """A PNG below `LARGEST` bytes, with as few levels of each colour as that takes."""
+    """A PNG of at most `LARGEST` bytes, with reduced levels of each colour if necessary."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for top in LEVELS:
         written = io.BytesIO()
