@@ -21,6 +21,7 @@ from caap_lab.bench.trial import check_model, evaluate, failure, metric_input, r
 from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
+from caap_lab.metrics.metric import Mask
 from caap_lab.models.base import HookedModel
 from caap_lab.models.quantised import images_at_once
 from caap_lab.models.targets import TargetLike
@@ -72,7 +73,9 @@ def rows_of(
     waiting = {trial.key: trial for trial in group}
     if len(group) > 1:
         with suppress(Exception):  # the trial in which it occurs fails again when it is alone, and says so
-            for row in _together(group, *find(), batch_size, stopped):
+            model, images = find()
+            cells = _with_maps(group, model, images, batch_size, stopped)
+            for row in _measured_rows(cells, group[0].metrics, model, batch_size):
                 del waiting[row["key"]]
                 yield row
     for trial in waiting.values():
@@ -82,40 +85,61 @@ def rows_of(
 
 
 @dataclass(eq=False)
-class _Cell:
+class Cell:
     """A trial with its map, and the metrics that are measured so far."""
 
     trial: Trial
     sample: Sample
     x: Float[Tensor, "1 3 height width"]
     map: AttributionMap
+    mask: Mask | None = None
+    """As for `evaluate`."""
     measured: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """By the metric's text."""
     seconds: float = 0.0
 
 
-def _together(
-    group: Sequence[Trial], model: HookedModel, images: ImageSet, batch_size: int, stopped: Callable[[], bool]
-) -> Iterator[Row]:
-    cells: Iterator[_Cell] = _with_maps(group, model, images, batch_size, stopped)
-    for text in group[0].metrics:
+def rows_of_maps(cells: Sequence[Cell], model: HookedModel, batch_size: int) -> list[Row]:
+    """Rows of trials of one model whose maps are made; errors are recorded in them.
+
+    Args:
+        cells: The trials; of the same target and metrics.
+        model: The model.
+        batch_size: Changed images run at once.
+    """
+    rows: dict[str, Row] = {}
+    target = cells[0].trial.target
+    if len(cells) > 1 and (isinstance(target, int) or has_probability(target)):
+        with suppress(Exception):  # the map in which it occurs fails again when it is alone, and says so
+            for row in _measured_rows(cells, cells[0].trial.metrics, model, batch_size):
+                rows[row["key"]] = row
+    return [rows.get(cell.trial.key) or _row(cell, model, batch_size) for cell in cells]
+
+
+def _measured_rows(cells: Iterable[Cell], metrics: Sequence[str], model: HookedModel, batch_size: int) -> Iterator[Row]:
+    """Rows in order, with shares of batches as `seconds`; cells are taken when there is room for them in a batch."""
+    for text in metrics:
         cells = _measured(cells, text, model, batch_size)
     for cell in cells:
-        try:
-            row = evaluate(cell.trial, model, cell.sample, cell.x, cell.map, batch_size, measured=cell.measured)
-        except Exception as error:
-            yield failure(cell.trial, error)
-        else:
-            yield row | {"seconds": row["seconds"] + cell.seconds}
+        yield _row(cell, model, batch_size)
 
 
-def _measured(cells: Iterator[_Cell], text: str, model: HookedModel, batch_size: int) -> Iterator[_Cell]:
+def _row(cell: Cell, model: HookedModel, batch_size: int) -> Row:
+    """A cell's row, with the metrics that are not measured yet, or with its error."""
+    try:
+        row = evaluate(cell.trial, model, cell.sample, cell.x, cell.map, batch_size, cell.mask, cell.measured)
+    except Exception as error:
+        return failure(cell.trial, error)
+    return row | {"seconds": row["seconds"] + cell.seconds}
+
+
+def _measured(cells: Iterable[Cell], text: str, model: HookedModel, batch_size: int) -> Iterator[Cell]:
     """The same cells, with a metric's values if its maps can share batches."""
     metric, variant = parse_metric(text)
     if metric.compute_all is None or metric.needs_masks:
         yield from cells
         return
-    taken: deque[_Cell] = deque()
+    taken: deque[Cell] = deque()
 
     def inputs() -> Iterator[Any]:
         for cell in cells:
@@ -131,7 +155,7 @@ def _measured(cells: Iterator[_Cell], text: str, model: HookedModel, batch_size:
 
 def _with_maps(
     group: Sequence[Trial], model: HookedModel, images: ImageSet, batch_size: int, stopped: Callable[[], bool]
-) -> Iterator[_Cell]:
+) -> Iterator[Cell]:
     """Trials whose image and map can be had, in order; the maps of a quick method are made when one is needed."""
     check_model(group[0], model)
     inputs: dict[str, _Input] = {}
@@ -166,7 +190,7 @@ def _with_maps(
                     with suppress(Exception):
                         made[trial.key] = _maps([trial], model, inputs, batch_size)[0]
         if trial.key in made:
-            yield _Cell(trial, *inputs[trial.image][:2], made.pop(trial.key))
+            yield Cell(trial, *inputs[trial.image][:2], made.pop(trial.key))
 
 
 class _Input(NamedTuple):

@@ -181,11 +181,14 @@ class RunFolder:
         The new part is written before the old ones are removed, so that a process killed in between leaves duplicate
         trials, which reading removes.
         """
-        small = []
+        single, small = [], []
         for path in sorted(self.parts.glob("*.parquet")):
             with suppress(pa.ArrowException, OSError, ValueError):  # damaged meanwhile: the next start moves it away
                 if pq.read_metadata(path).num_rows == 1:
-                    small.append((path, _table(path)))
+                    single.append(path)
+        for path in single if len(single) >= _FEW else ():
+            with suppress(pa.ArrowException, OSError, ValueError):
+                small.append((path, _table(path)))
         if len(small) < _FEW:
             return
         stem = _DIGEST.sub("", small[0][0].stem)

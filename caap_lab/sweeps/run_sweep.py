@@ -10,12 +10,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from caap_lab.attribution.caap_maps import caap_maps
+from caap_lab.bench.cells import Cell, rows_of_maps
 from caap_lab.bench.check import check_metrics
 from caap_lab.bench.identity import model_digest, own_metrics, spec_digest
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row, RunFolder
 from caap_lab.bench.target_rule import TargetRule, target_by_rule
-from caap_lab.bench.trial import evaluate, failure
+from caap_lab.bench.trial import failure
 from caap_lab.checks import check_count
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.settings import CaapOptions
@@ -156,9 +157,8 @@ def _image_rows(
             x = picture.read()
             target = target_by_rule(rule, model, x, picture.sample, picture.images)
             (maps,) = caap_maps(model, x, target, [setting.caap for _, setting in group])
-            for (trial, _), m in zip(group, maps, strict=True):
-                rows.append(evaluate(trial, model, picture.sample, x, m, batch_size, picture.mask))
+            cells = [Cell(trial, picture.sample, x, m, picture.mask) for (trial, _), m in zip(group, maps, strict=True)]
+            rows += rows_of_maps(cells, model, batch_size)
         except Exception as error:
-            finished = {row["key"] for row in rows}
-            rows += [failure(trial, error) for trial, _ in group if trial.key not in finished]
+            rows += [failure(trial, error) for trial, _ in group]
     return rows

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 import caap_lab as cl
+from caap_lab.bench import cells
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.engine import blanks, patched_logits
 from caap_lab.models.directions import direction
 from caap_lab.models.targets import contrast, logit
 from caap_lab.models.vit import HookedViT
 from caap_lab.statistics import standard_error
-from caap_lab.sweeps import run_sweep as run_module
 from caap_lab.sweeps.dataset import rows_to_dataset
 from helpers.models import build, random_images
 
@@ -207,26 +207,26 @@ class TestResuming:
     def count(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Images and settings that are evaluated from here on."""
         seen: list[str] = []
-        evaluate = run_module.evaluate
+        evaluate = cells.evaluate
 
         def counted(trial, *rest):
             seen.append(f"{trial.image} {trial.method.text}")
             return evaluate(trial, *rest)
 
-        monkeypatch.setattr(run_module, "evaluate", counted)
+        monkeypatch.setattr(cells, "evaluate", counted)
         return seen
 
     def test_after_an_interrupt_only_what_is_missing_runs(self, tmp_path: Path, monkeypatch) -> None:
         model, images = cl.load_model("demo"), cl.open_images("demo:single")[:3]
         whole = cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], **QUICK)
-        evaluate = run_module.evaluate
+        evaluate = cells.evaluate
 
         def interrupted(trial, *rest):
             if trial.image == images[1].name:
                 raise KeyboardInterrupt
             return evaluate(trial, *rest)
 
-        monkeypatch.setattr(run_module, "evaluate", interrupted)
+        monkeypatch.setattr(cells, "evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cl.sweep_cutoffs(model, images, cutoffs=[0, 3, 5], out=tmp_path, **QUICK)
         assert set(RunFolder(tmp_path).rows()["image"]) == {images[0].name}
@@ -255,14 +255,14 @@ class TestResuming:
 
     def test_what_fails_is_kept_and_tried_again(self, tmp_path: Path, monkeypatch) -> None:
         model, images = cl.load_model("demo"), cl.open_images("demo:single")[:2]
-        evaluate = run_module.evaluate
+        evaluate = cells.evaluate
 
         def failing(trial, *rest):
             if trial.image == images[1].name and trial.method.text == "caap":
                 raise RuntimeError("out of memory, say")
             return evaluate(trial, *rest)
 
-        monkeypatch.setattr(run_module, "evaluate", failing)
+        monkeypatch.setattr(cells, "evaluate", failing)
         sweep = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
         assert "1 failed" in repr(sweep) and np.isnan(sweep.maps[1, 1]).all()
         assert sweep.failed.to_dict("records") == [
@@ -274,7 +274,7 @@ class TestResuming:
         monkeypatch.undo()
         again = cl.sweep_cutoffs(model, images, cutoffs=[3, 5], out=tmp_path, **QUICK)
         assert again.failed.empty and not np.isnan(again.maps).any()
-        monkeypatch.setattr(run_module, "evaluate", lambda *a: 1 / 0)
+        monkeypatch.setattr(cells, "evaluate", lambda *a: 1 / 0)
         with pytest.raises(cl.InputError, match="No map could be computed: ZeroDivisionError"):
             cl.sweep_cutoffs(model, images, cutoffs=[3], **QUICK)
 
@@ -291,7 +291,7 @@ def test_blanks_of_ones_own_are_told_apart_by_content(tmp_path: Path, monkeypatc
         expected = cl.caap(model, images[0], 1, blank=blank).scores
         np.testing.assert_allclose(sweep.maps[0, setting], expected, atol=1e-5)
     assert len(made) == 1  # the mean was taken once, whatever is swept beside it
-    monkeypatch.setattr(run_module, "evaluate", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr(cells, "evaluate", lambda *a: pytest.fail("computed again"))
     again = cl.sweep_blanks(model, images, 1, blanks={"other label": others[4].clone()}, out=tmp_path, **MAPS)
     np.testing.assert_array_equal(again.maps[:, 0], sweep.maps[:, 1])
 
