@@ -26,6 +26,8 @@ FLAGS = {
 """Flags besides the method's options that change a map, and their defaults."""
 _LONGEST = 150
 """Largest number of bytes of a name; file systems allow 255 with the photo's name and the extension."""
+_LONGEST_PATH = 40
+"""Largest number of characters of a path within a name."""
 
 
 def method_name(
@@ -35,7 +37,8 @@ def method_name(
 
     The method's name, or the label that the user gave to it and its options, is followed by every option and flag
     that changes the map and differs from its default. Two different commands therefore do not overwrite each other's
-    files, while the same command does. A name that is too long is cut and ends with a digest.
+    files, while the same command does. A long path is its last part and a digest of all of it; a name that is too long
+    is cut and ends with a digest.
 
     Args:
         variant: The method as the user wrote it.
@@ -66,4 +69,8 @@ def _word(name: str, value: Any) -> str:
     """A choice as a word: "direction-remove", "mean-0.5,0.5,0.5", or "logit" for a flag without a value."""
     if value is True:
         return name
-    return f"{name}-{','.join(map(str, value)) if isinstance(value, list) else value}"
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    folder, slash, last = text.rstrip("/").rpartition("/")
+    if slash and len(text) > _LONGEST_PATH:
+        text = f"{last}-{hex_digest(folder, size=3)}"
+    return f"{name}-{text}"

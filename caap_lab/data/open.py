@@ -56,7 +56,7 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
     kind, colon, place = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     if not colon or not place or kind not in (*KINDS, "demo"):
         raise InputError(
-            f"{spec!r} is not a data set. Write the kind, a colon and the folder, as in 'folder:photos'; the kinds "
+            f"{spec!r} is not a data set. Write the kind, a colon and the folder, as in {_example(spec)!r}; the kinds "
             f"are: {', '.join(KINDS)}, and demo, as in 'demo:single'."
         )
     known, options = KINDS.get(kind), {"labels": labels, "images": images}
@@ -70,6 +70,17 @@ def open_images(spec: str, *, labels: str | Path | None = None, images: str | Pa
         return _open(spec, kind, known, place, given)
     except (OSError, RuntimeError) as error:  # a path that is too long or not accessible, or ~ of an unknown user
         raise InputError(f"{spec[:200]!r} cannot be opened ({str(error)[:200]}).") from None
+
+
+def _example(spec: object) -> str:
+    """The data set of the folder or the photo that was given without its kind; "folder:photos" if there is none."""
+    if isinstance(spec, str | Path) and 0 < len(str(spec)) < 200:
+        path = Path(spec)
+        if path.is_dir():
+            return f"folder:{path}"
+        if path.is_file():
+            return f"folder:{path.parent}"
+    return "folder:photos"
 
 
 def _open(spec: str, kind: str, known: _Kind, place: str, given: dict[str, Path]) -> ImageSet:

@@ -48,3 +48,9 @@ def test_every_flag_is_in_the_name_or_changes_no_map() -> None:
 def test_long_names_stay_short_and_differ() -> None:
     long, other = (name_of("--checkpoint", "\u00fc" * 300 + end) for end in "ab")
     assert long != other and len(long.encode()) <= 150
+
+
+def test_a_long_path_is_its_last_part_and_a_digest() -> None:
+    first, second = (name_of("--checkpoint", f"/data/{'runs' * 10}/{run}/model.safetensors") for run in "ab")
+    assert first.startswith("caap_checkpoint-model.safetensors-") and len(first) < 45
+    assert first != second

@@ -1,6 +1,8 @@
 """The user's own photos: a folder of them, a folder per class, and masks beside them."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,3 +191,11 @@ def test_masks_survive_the_models_preprocessing(tmp_path):
     mask = preprocessing.mask(sample.regions.masks[None])
     assert mask.shape == (20, 20)
     assert (mask == (preprocessing(sample.image)[0] > 0.5)).all()
+
+
+def test_a_folder_without_its_kind_is_named_with_it(tmp_path: Path) -> None:
+    photo = tmp_path / "cat.jpg"
+    photo.touch()
+    for given in (str(tmp_path), tmp_path, str(photo)):
+        with pytest.raises(cl.InputError, match=re.escape(f"as in {f'folder:{tmp_path}'!r}")):
+            cl.open_images(given)  # type: ignore[arg-type]
