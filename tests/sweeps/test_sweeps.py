@@ -305,6 +305,7 @@ def swept() -> cl.CaapSweep:
 
 def test_means_errors_and_paired_differences(swept: cl.CaapSweep) -> None:
     assert swept.default == 5
+    assert repr(swept).startswith("CaapSweep: 4 images x 3 settings of cutoff")
     frame, summary = swept.to_dataframe(), swept.summary()
     assert len(summary) == 3 * len(swept.metric_names) == 3 * 9
     for metric in ("insdel", "aupr1"):
