@@ -82,7 +82,7 @@ def record(
         if part is not None:
             part.mkdir()
         sizes = [min(rows, n_images - first) for first in range(0, n_images, rows)]
-        shards = []
+        shards: list[Shard] = []
         recording = uuid4().hex[:8]
         for tensors in _filled(model, images, sites, sizes, shapes, kept, device, batch_size, progress):
             shards.append(Shard(tensors if part is None else part, 0, sizes[len(shards)]))
