@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from caap_lab.models.vit import HookedViT
 
@@ -32,14 +32,23 @@ def operations(model: HookedViT, call: Callable[[], Any]) -> float:
     attentions = [cast(Any, model.block(layer)).attn for layer in range(model.spec.n_layers)]
     fused = [attention.fused_attn for attention in attentions]
     for attention in attentions:
-        attention.fused_attn = False  # torch's counter does not know fused attention on a CPU
+        attention.fused_attn = False  # its parts are counted
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FUSED) as counter:
             call()
     finally:
         for attention, was in zip(attentions, fused, strict=True):
             attention.fused_attn = was
     return counter.get_total_flops()
+
+
+def _attention_operations(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Operations of fused attention, from the shapes of its arguments."""
+    return sdpa_flop_count(query, key, value)
+
+
+_FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations}
+"""What torch's counter does not know: fused attention on a CPU, which CAAP's engine calls."""
 
 
 def matrix_rate(model: HookedViT, rows: int, repeats: int = 9) -> float:

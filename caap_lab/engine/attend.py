@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
+from caap_lab.engine.merged import attend_merged, merges
 
 MASKED = -1e30
 """Score of a missing key; finite, so that no row becomes NaN."""
@@ -41,7 +42,12 @@ def attend(
         return attend_fused(q, k, v, places, rows, layout, blank, layer)
     n_own, score = places.shape[1], blank.attention(layer).scores
     k, v = (t.contiguous().index_select(2, places.flatten()).unflatten(2, tuple(places.shape)) for t in (k, v))
-    own_scores = rows.flat(score(rows.grouped(q), k, rows.grouped_tokens, layout.own_tokens[:, :n_own]))
+    grouped_scores = score(rows.grouped(q), k, rows.grouped_tokens, layout.own_tokens[:, :n_own])
+    n_tokens = blank.model.spec.n_tokens
+    if attention == "exact" and merges(q, blank.attention(layer), n_own, n_tokens):
+        clipped = layout.replaced[:, :n_own] == n_tokens
+        return attend_merged(q, grouped_scores.masked_fill(clipped[:, None], MASKED), v, rows, layout, blank, layer)
+    own_scores = rows.flat(grouped_scores)
     own_scores = own_scores.to(torch.promote_types(own_scores.dtype, torch.float32))
     if attention != "exact":
         return _attend_cached(own_scores, v, rows, layout, blank, layer, subtract=attention == "cached")
