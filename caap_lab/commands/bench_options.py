@@ -120,7 +120,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--metrics", action="extend", nargs="+", help="faithfulness, localisation, saco")
     add_target_flags(own, "explain the model's 'prediction' or the image's 'label'")
-    how = parser.add_argument_group("how it runs", "these change results by rounding at most")
+    how = parser.add_argument_group("how it runs", "results depend on these only by rounding")
     how.add_argument("--device", help="such as cuda; cpu by default")
     how.add_argument("--batch-size", type=int, help="changed images that run at once for the curves; 64 by default")
     how.add_argument("--workers", type=int, help="processes on this machine that compute trials")

@@ -67,11 +67,11 @@ class CaapSettings:
 
     cutoff: int | float | None = field(
         default=None,
-        metadata=_about("patched blocks: a count, or a share such as 0.5; two thirds if left out", read=number),
+        metadata=_about("patched blocks: a count, or a fraction such as 0.5; two thirds by default", read=number),
     )
     start: int = field(default=0, metadata=_about("first patched block", read=int))
     neighbourhood: str = field(
-        default="box1", metadata=_about("what is patched with each patch", choices=NEIGHBOURHOODS)
+        default="box1", metadata=_about("patches that are patched together with each patch", choices=NEIGHBOURHOODS)
     )
     blank: Any = field(
         default="white",
@@ -90,14 +90,14 @@ class CaapSettings:
     tail: str = field(
         default="exact", metadata=_about("rows that are run after the cutoff, if clamped", choices=TAILS, cnn=False)
     )
-    score: str = field(default="logit", metadata=_about("what is read from the logits", choices=SCORES))
+    score: str = field(default="logit", metadata=_about("quantity read from the logits", choices=SCORES))
     seed: int = field(default=0, metadata=_about("seed of the noise blanks", read=int))
     chunk_size: int | None = field(
-        default=None, metadata=_about("patches at once; bounds memory", read=int, decides=False)
+        default=None, metadata=_about("number of patches that run at once; limits memory", read=int, decides=False)
     )
     max_memory: float | None = field(
         default=None,
-        metadata=_about("bound on memory in GiB; 1 if left out", read=float, decides=False, cnn=False),
+        metadata=_about("memory limit in GiB; 1 by default", read=float, decides=False, cnn=False),
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-// Buttons that save what the kernel makes of the present state, and copy the call.
+// Buttons that save files made by the kernel from the current state, and copy the code.
 
 async function copied(text) {
   try {

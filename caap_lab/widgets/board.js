@@ -1,4 +1,4 @@
-// The board: tiles in as many columns as fit, one look, one pointer for all. See board.py for what its traits mean.
+// The board: tiles in as many columns as fit, one look, one pointer for all. board.py documents its traits.
 
 const GAP = 12; // pixels between tiles
 const LOOK = ["opacity", "smooth", "robust", "fade", "colours", "signs", "top", "lock"];

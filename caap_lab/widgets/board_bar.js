@@ -1,4 +1,4 @@
-// A colour bar below a map: its colours, round values, the unit, and a tip at each end that cuts scores off.
+// A colour bar below a map: its colours, round values, the unit, and a tip at each end where scores are cut off.
 
 const STOPS = 64;
 const TICK_WIDTH = 58; // pixels needed for a value and the space around it

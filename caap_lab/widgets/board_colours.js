@@ -1,5 +1,5 @@
-// From raw scores to pixels. The tables of colours and the ends of the colours are made in Python; here they are only
-// looked up, so that every look is there at once.
+// From raw scores to pixels. The tables of colours and the ends of the colours are computed in Python and only
+// looked up here, so that every look is available immediately.
 
 const CLEAR = 0;
 

@@ -1,4 +1,4 @@
-// Frames around patches, each with a rim so that it is seen on any ground.
+// Frames around patches, each with a rim that is visible on any background.
 
 const CHOSEN = "#d55e00";
 const BOX = "#e69f00";

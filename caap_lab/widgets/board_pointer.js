@@ -1,4 +1,4 @@
-// The mouse, the finger and the keyboard on a tile: patches are pointed at and chosen, boxes dragged, patches painted.
+// Mouse, touch and keyboard on a tile: pointing at patches and choosing them, dragging boxes, painting patches.
 
 const HINTS = {
   choose: "Arrow keys move, Enter chooses the patch, Escape clears the choice.",

@@ -1,4 +1,4 @@
-// One tile: a caption, the canvas with a photo and what lies over it, the value at the pointer, and the colour bar.
+// One tile: a caption, the canvas with a photo and the map over it, the value at the pointer, and the colour bar.
 
 const DRAWN_FROM = ["kind", "photo", "rows", "cols", "signed", "middle", "unit"];
 const PIN = "M6 1h4v1l-1 1v4l3 2v1H8.6v5h-1.2v-5H4v-1l3-2V3L6 2z";

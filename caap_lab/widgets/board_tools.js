@@ -1,4 +1,4 @@
-// The row of tools above the tiles. They set the board's traits in the browser, and so answer while the kernel is busy.
+// The row of tools above the tiles. They set the board's traits in the browser, and so work while the kernel is busy.
 
 const MODES = {
   choose: ["M3 1l10 7-4.4.9L11 14l-1.9.9-2.4-5.2L3.6 13z", "Choose a patch"],

@@ -1,4 +1,4 @@
-// Arrays from the bytes that the kernel sends; nothing where it sends none.
+// Arrays from the bytes that the kernel sends; empty if it sends none.
 
 function bytesOf(view) {
   return view ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(0);

@@ -1,4 +1,4 @@
-// Which classes a text means.
+// Search of classes by a text.
 
 const LIKELY = 0.01;
 const words = (text) => text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");

@@ -1,4 +1,4 @@
-// A line chart in SVG, as wide as there is room; colours of text and axes are the theme's.
+// A line chart in SVG, as wide as the space allows; text and axes have the theme's colours.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { top: 12, right: 14, bottom: 40, left: 58 };

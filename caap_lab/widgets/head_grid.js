@@ -1,5 +1,5 @@
-// Small maps of all heads on one canvas that shows what is in sight of its frame. What is pointed at is shown large on
-// the board beside it, without asking the kernel. Numbers of rows and columns are text of the page.
+// Small maps of all heads on one canvas that shows the visible part of its frame. The map pointed at is shown large on
+// the board next to it, without asking the kernel. Numbers of rows and columns are text of the page.
 
 const ZOOM = 1.3;
 const LEAST = 480; // smallest width in pixels, if there is space

@@ -1,4 +1,4 @@
-// Where the maps stand: slots in rows, all of them to be seen at first, larger ones behind a frame that scrolls.
+// Positions of the maps: slots in rows, all visible at first, enlarged ones in a scrolling frame.
 
 const GAP = 2; // pixels between maps
 const APART = 8; // pixels before the means

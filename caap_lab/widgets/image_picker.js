@@ -1,4 +1,4 @@
-// Small pictures as buttons, and a place for files.
+// Thumbnails as buttons, and a place to drop files.
 
 // ---- the pictures
 

@@ -1,4 +1,4 @@
-// JupyterLab takes the keys that a closed drop-down list needs: arrows move to other cells, and "x" cuts one out.
+// JupyterLab would use the keys that a closed drop-down list needs: arrows move to other cells, and "x" cuts one out.
 
 function keepKeys({ target }) {
   if (target.matches(".caap-panel select")) target.setAttribute("data-lm-suppress-shortcuts", "true");

@@ -1,4 +1,4 @@
-// A table of patches; a click on a row brings its patch back.
+// A table of patches; a click on a row restores its patch.
 
 const COLUMNS = ["where", "what", "by", "into"];
 const HEADS = ["tokens", "point", "replaced by", "photos", "change"];

@@ -1,4 +1,4 @@
-// A field with a list below it that is searched while one types (the combobox pattern of WAI-ARIA).
+// A field with a list below it that is searched while the user types (the combobox pattern of WAI-ARIA).
 
 let fieldCount = 0;
 const MOST_LISTED = 50;

@@ -1,4 +1,4 @@
-// A finished picture, as wide as there is room; on white, since it is drawn for paper.
+// A finished picture, as wide as the space allows; on white, because it is drawn for paper.
 
 function render({ model, el }) {
   el.classList.add("caap-live", "caap-static-image");

@@ -1,5 +1,5 @@
-// The picture that stays in the saved notebook is not shown beside the living widget, whatever the front end calls its
-// elements: it is the one image in the element behind the widget or behind one of those around it.
+// The picture that stays in the saved notebook is hidden while the widget is live, whatever the front end calls its
+// elements: it is the only image in the element after the widget or after one of its ancestors.
 
 const LEVELS = 12; // number of elements around a widget, up to a cell's outputs
 const PATIENCE = 60000; // milliseconds, for slow machines

@@ -1,4 +1,4 @@
-// A file on its way to the kernel: in pieces that fit through the notebook's connection, one after the other.
+// Sending a file to the kernel, one piece after the other, in pieces that fit through the notebook's connection.
 
 const PIECE = 1 << 20;
 const PATIENCE = 2000; // milliseconds without an answer before a piece is sent again, at least
