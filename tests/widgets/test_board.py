@@ -60,7 +60,7 @@ def test_tables_are_those_of_figures() -> None:
 def test_refusals() -> None:
     with pytest.raises(cl.InputError, match=r"\(2, 3\) scores does not fit a grid of \(3, 2\)"):
         map_tile("m", "photo", "A map", SCORES, (3, 2), "logit")
-    with pytest.raises(cl.InputError, match="keys of a board.s tiles have to be unique"):
+    with pytest.raises(cl.InputError, match="keys of a board's tiles have to be unique"):
         Board(tiles=[made(), made()])
     board = Board()
     for trait, value in (("mode", "draw"), ("colours", "jet"), ("signs", "both"), ("top", -1)):
