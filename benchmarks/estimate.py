@@ -92,11 +92,11 @@ def settings_of(case: Case, folder: Path) -> PaperSettings:
         path.parent.mkdir(parents=True)
         Image.fromarray(generator.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(path)
     torch.manual_seed(0)
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=1000, **case.arguments)
+    model: Any = timm.create_model("vit_tiny_patch16_224", num_classes=1000, **case.arguments)
     pixels = case.arguments["img_size"]
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, pixels, pixels)}
     arguments = {"num_classes": 1000, **case.arguments}
-    save_for_hf(model, folder / "model", model_args=arguments, safe_serialization=True)
+    save_for_hf(model, str(folder / "model"), model_args=arguments, safe_serialization=True)
     others = [name for name in MODELS if name != NAME and name in names(1, "model")]
     return given_settings(
         data=[f"imagenet:{data}"],
