@@ -7,23 +7,29 @@ it. The lines that measure are in the files `peers_*.py`.
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks import peers_attribution, peers_metrics, peers_patching
 from benchmarks.machine import describe
-from benchmarks.peers_job import PEERS, Job, Row, measure, memory
+from benchmarks.peers_job import PEERS, Job, Row
+from benchmarks.peers_process import WHAT, in_process
 
 NOISE = 1.05
 """Ratios up to this one count as equal."""
+_LOOK = "each call looks at all weights and modules once, as maps say which model made them"
 REASONS = {
-    ("record", "memory"): "a block of the hooked model keeps the inputs of its steps until its end, for hooks to read",
+    ("Integrated Gradients", "time"): _LOOK,
+    ("SmoothGrad", "time"): _LOOK,
+    ("occlusion", "time"): _LOOK,
+    ("pixel flipping", "time"): "it makes the insertion curve as well, from as many images again",
+    ("pixel flipping", "memory"): "changed images run in batches, there one at a time",
+    ("record", "memory"): "the store is a copy, which later steps cannot change, beside the stream that runs on",
+    ("sweep", "memory"): "cells run in batches, there one at a time",
 }
 """Why a job takes more time or memory than the peer's, by job and "time" or "memory"."""
 HEADER = ("job", "model", "other tool", "ours", "theirs", "time, theirs = 1", "memory, theirs = 1", "results")
@@ -38,17 +44,8 @@ def run(job: Job, pairs: int) -> Row:
     """A row, measured in processes of its own."""
     if not job.peer.installed:
         return Row(job.name, job.peer.name, job.model)
-    found = Row(**_in_process(job, "row", pairs))
-    ours, theirs = (_in_process(job, what, pairs) for what in ("ours", "theirs"))
-    return Row(**found.to_dict() | {"ours_bytes": ours, "theirs_bytes": theirs})
-
-
-def _in_process(job: Job, what: str, pairs: int) -> Any:
-    command = [sys.executable, "-m", "benchmarks.peers", "--one", job.key, "--what", what, "--pairs", str(pairs)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{job.key} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    row, ours, theirs = (in_process(job, what, pairs) for what in WHAT)
+    return Row(**row | {"ours_bytes": ours, "theirs_bytes": theirs})
 
 
 def unexplained(rows: Sequence[Row]) -> list[str]:
@@ -77,7 +74,10 @@ def report(rows: Sequence[Row], pairs: int) -> str:
             cells.append(f"{row.compared} {row.result:.2g}")
         lines.append(f"| {' | '.join(cells)} |")
     over = dict.fromkeys((row.job, what) for row in rows for what in _over(row) if (row.job, what) in REASONS)
-    reasons = "".join(f" {job[0].upper()}{job[1:]} takes more {what}: {REASONS[job, what]}." for job, what in over)
+    causes: dict[tuple[str, str], list[str]] = {}
+    for job, what in over:
+        causes.setdefault((what, REASONS[job, what]), []).append(job)
+    reasons = "".join(f" More {what} for {', '.join(names)}: {why}." for (what, why), names in causes.items())
     about = (
         f"Random weights, float32. Medians of {pairs} pairs of calls that alternate in one process, ratios in pairs. "
         "Memory: the most that a call holds at once besides the model and the images, by torch's allocator, in a "
@@ -101,7 +101,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         table.writeheader()
-        table.writerows(row.to_dict() for row in rows)
+        table.writerows(asdict(row) for row in rows)
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -117,29 +117,20 @@ def read_csv(path: Path) -> list[Row]:
 
 def main() -> None:
     """Measure, print, and keep the table."""
-    jobs = {job.key: job for job in all_jobs()}
     parser = argparse.ArgumentParser("python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--jobs", nargs="+", default=[], help="names of jobs, such as record; all of them by default")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file, and a .csv beside it")
-    parser.add_argument("--one", choices=list(jobs), metavar="ROW", help=argparse.SUPPRESS)
-    parser.add_argument("--what", choices=["row", "ours", "theirs"], default="row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        job = jobs[arguments.one]
-        found: Any = measure(job, arguments.pairs).to_dict() if arguments.what == "row" else None
-        print(json.dumps(memory(job, arguments.what == "ours") if found is None else found))
-        return
     rows: list[Row] = []
-    for job in jobs.values():
+    for job in all_jobs():
         if not arguments.jobs or job.name in arguments.jobs:
             rows.append(run(job, arguments.pairs))
             print(report(rows[-1:], arguments.pairs).splitlines()[2], flush=True)
-    text = report(rows, arguments.pairs)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
-        write_csv(rows, arguments.out.with_suffix(".csv"))
+            if arguments.out:
+                arguments.out.write_text(report(rows, arguments.pairs), encoding="utf-8")
+                write_csv(rows, arguments.out.with_suffix(".csv"))
+    print(report(rows, arguments.pairs))
     for what in unexplained(rows):
         print(f"No reason is given for {what}.", file=sys.stderr)
 

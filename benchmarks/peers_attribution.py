@@ -17,15 +17,12 @@ STEPS = 20
 
 def jobs() -> list[Job]:
     """All of them."""
-    cams = [
-        Job(name, PEERS["pytorch-grad-cam"], model, prepare)
-        for name, prepare in (("Grad-CAM", grad_cam), ("Grad-CAM++", grad_cam_plus_plus))
-        for model in ("ViT-tiny, 224 px", "ViT-B/16, 224 px")
-    ]
-    tiny = "ViT-tiny, 112 px"
+    cam, tiny = PEERS["pytorch-grad-cam"], "ViT-tiny, 112 px"
     return [
-        *cams,
-        Job("Score-CAM", PEERS["pytorch-grad-cam"], tiny, score_cam),
+        Job("Grad-CAM", cam, "ViT-tiny, 224 px", grad_cam),
+        Job("Grad-CAM", cam, "ViT-B/16, 224 px", grad_cam),
+        Job("Grad-CAM++", cam, "ViT-tiny, 224 px", grad_cam_plus_plus),
+        Job("Score-CAM", cam, tiny, score_cam),
         Job("Integrated Gradients", PEERS["Captum"], tiny, integrated_gradients),
         Job("SmoothGrad", PEERS["Captum"], tiny, smoothgrad),
         Job("occlusion", PEERS["Captum"], tiny, occlusion),
@@ -63,7 +60,8 @@ def _cam(name: str, ours: str, theirs: str, same: bool) -> Calls:
             return cam(input_tensor=image, targets=[ClassifierOutputTarget(TARGET)])
 
     def compare(mine: Tensor, other: Any) -> float:
-        enlarged = scale_cam_image(mine[None].numpy(), model.image_size[::-1])
+        # Scaled twice, as there: once per layer, and once over all layers.
+        enlarged = scale_cam_image(scale_cam_image(mine[None].numpy(), model.image_size[::-1]))
         return (largest_difference if same else rank_correlation)(enlarged, other)
 
     return Calls(_map(model, image, ours), peer, compare, "largest difference" if same else "rank correlation")

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,10 +15,10 @@ from benchmarks.counting import peak_bytes, timed
 
 MODELS: dict[str, dict[str, Any]] = {
     "ViT-tiny, 64 px": {"model_name": "vit_tiny_patch16_224", "img_size": 64},
+    "ViT-tiny, 96 px": {"model_name": "vit_tiny_patch16_224", "img_size": 96},
     "ViT-tiny, 112 px": {"model_name": "vit_tiny_patch16_224", "img_size": 112},
     "ViT-tiny, 224 px": {"model_name": "vit_tiny_patch16_224"},
     "ViT-B/16, 224 px": {"model_name": "vit_base_patch16_224"},
-    "ViT-tiny, 96 px": {"model_name": "vit_tiny_patch16_224", "img_size": 96},
     "small": {"model_name": "vit_tiny_patch16_224", "img_size": 48, "depth": 2, "embed_dim": 48},
 }
 """What timm makes of a name, with random weights."""
@@ -79,11 +79,6 @@ class Job:
     prepare: Callable[[str], Calls]
     """Takes one of `MODELS`."""
 
-    @property
-    def key(self) -> str:
-        """Names the job on the command line."""
-        return f"{self.name}, {self.peer.name}, {self.model}"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -107,10 +102,6 @@ class Row:
     def memory_ratio(self) -> float | None:
         """Our peak memory divided by theirs."""
         return self.ours_bytes / self.theirs_bytes if self.ours_bytes and self.theirs_bytes else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
 
 
 def build(model: str, num_classes: int = 10) -> Any:

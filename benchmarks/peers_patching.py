@@ -56,7 +56,7 @@ def sweep_nnsight(name: str) -> Calls:
     @torch.no_grad()
     def peer() -> Tensor:
         with traced.trace(clean):
-            states = list().save()
+            states: Any = list().save()  # type: ignore[attr-defined]  # nnsight gives it to all objects
             for block in traced.blocks:
                 states.append(block.input.clone())
         grid = torch.zeros(model.n_layers, model.spec.n_tokens, dtype=torch.float32, device="cpu")
@@ -129,7 +129,7 @@ def record_nnsight(name: str) -> Calls:
     @torch.no_grad()
     def peer() -> Any:
         with traced.trace(images):
-            states = list().save()
+            states: Any = list().save()  # type: ignore[attr-defined]  # nnsight gives it to all objects
             for block in traced.blocks:
                 states.append(block.output)
         return states
