@@ -106,7 +106,7 @@ class CaapSettings:
 
         self._set("cutoff", _blocks_or_share(self.cutoff))
         if not isinstance(self.start, Integral) or isinstance(self.start, bool) or self.start < 0:
-            raise InputError(f"start={self.start!r} must be a whole number from 0 on.")
+            raise InputError(f"start={self.start!r} must be a whole number, 0 or more.")
         self._set("start", int(self.start))
         neighbourhood = find_neighbourhood(self.neighbourhood)
         check_blank(self.blank)
@@ -118,7 +118,7 @@ class CaapSettings:
         if self.tail == "interpolated" and not neighbourhood.can_be_interpolated:
             raise InputError(
                 f"tail='interpolated' needs a neighbourhood that has the opposite of each of its offsets, which "
-                f"{self.neighbourhood!r} has not; use tail='exact' or 'shared'."
+                f"{self.neighbourhood!r} does not have; use tail='exact' or 'shared'."
             )
         check_choice("score", self.score, list(SCORES))
         check_seed(self.seed)
