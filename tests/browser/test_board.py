@@ -218,7 +218,7 @@ def test_colour_bars(lab: "LabPage") -> None:
     assert ticks[-1] == 60
     assert len(ticks) >= 3
     lab.expect(bar.locator(".caap-bar-above")).to_be_hidden()
-    press(lab, "Colours from the 2nd to the 98th percentile, so that outliers do not decide")
+    press(lab, "Colours from the 2nd to the 98th percentile, robust to outliers")
     assert ROBUST == (2, 98)
     lab.expect(bar.locator(".caap-bar-above")).to_be_visible()
     high = map_range(SCORES, robust=True)[1]

@@ -1,6 +1,7 @@
 """`caap-lab map`, on real files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_a_model_from_a_folder(photo: Path, tmp_path: Path, capsys: pytest.Captu
     assert cli.main([*arguments, "--image-size", "48"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"] == "mine" and result["target_name"] == "dog"
-    assert Path(result["scores"]).name.endswith("_mine_image_size-48_target-dog.safetensors")
+    assert re.search(r"_model-mine-\w+_image_size-48_target-dog\.safetensors$", result["scores"])
     assert AttributionMap.load(result["scores"]).scores.shape == (6, 6)
 
 

@@ -71,7 +71,7 @@ def test_large_attention_is_read_by_query(demo: HookedViT, scene: Scene, monkeyp
     assert max(sizes) == 3 * 8 * 4 * 65
     monkeypatch.setattr(AttentionView, "_replace_jobs", lambda self, jobs: None)
     view.look(0)  # was dropped, and is not computed again before the next line
-    assert "computing" in view.grid.caption and "too large" in view.grid.caption
+    assert "computing" in view.grid.caption and "does not fit in memory" in view.grid.caption
     assert view.grid.tiles == b""
 
 

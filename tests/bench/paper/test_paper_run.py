@@ -1,7 +1,9 @@
 """The paper, reproduced by a stranger: from the settings to the last figure, on made-up copies of its data sets."""
 
+import re
 import shlex
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 
 from caap_lab import cli
-from caap_lab.bench import benchmark
+from caap_lab.bench import benchmark, cells
 from caap_lab.bench.paper.published import tables
 from caap_lab.bench.plan import BenchmarkPlan
 from helpers.published_layouts import BREEDS, IMAGENET, imagenet_s_zipped, write_photo
@@ -28,14 +30,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keys of trials as they are computed."""
     keys: list[str] = []
-    compute = benchmark.compute
-
-    def counted(trial: Any, *rest: Any) -> Any:
-        keys.append(trial.key)
-        return compute(trial, *rest)
-
-    monkeypatch.setattr(benchmark, "compute", counted)
+    before_each(lambda trial: keys.append(trial.key), monkeypatch)
     return keys
+
+
+def before_each(call: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call with each trial before it is measured, alone or together with others."""
+    for module, name in ((benchmark, "compute"), (cells, "evaluate")):
+        original = getattr(module, name)
+
+        def called(trial: Any, *rest: Any, original: Any = original, **options: Any) -> Any:
+            call(trial)
+            return original(trial, *rest, **options)
+
+        monkeypatch.setattr(module, name, called)
 
 
 def train_pet(world: Stranger, out: Path) -> str:
@@ -63,14 +71,14 @@ def typed(command: str) -> int:
 
 def stop_at(count: int, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a trial of this number is computed."""
-    compute = benchmark.compute
+    stopped = []
 
-    def interrupted(*given: Any) -> Any:
-        if len(keys) == count - 1:
+    def interrupt(trial: Any) -> None:
+        if len(keys) == count - 1 and not stopped:
+            stopped.append(trial)
             signal.raise_signal(signal.SIGINT)
-        return compute(*given)
 
-    monkeypatch.setattr(benchmark, "compute", interrupted)
+    before_each(interrupt, monkeypatch)
 
 
 def run_all(
@@ -88,7 +96,8 @@ def run_all(
     with pytest.MonkeyPatch.context() as patch:
         stop_at(3, computed, patch)
         assert typed(command) == 130
-    assert "3 of " in capsys.readouterr().err
+    kept = re.search(r"Stopped\. (\d+) of (\d+) trials", capsys.readouterr().err)
+    assert kept and 3 <= int(kept[1]) < int(kept[2])  # those that share a batch are finished
     assert typed(command) == 0 and typed(command) == 0
     trials = {trial.key for trial in BenchmarkPlan.load(run / "plan.json").trials}
     assert len(computed) == len(trials) and set(computed) == trials  # each of them once, though it was stopped

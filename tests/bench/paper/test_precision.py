@@ -28,8 +28,7 @@ def test_doctor_compares_a_number_format(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["doctor", "--precision", "bfloat16", *words]) == 0
     printed = capsys.readouterr().out
     assert (
-        printed.startswith("bfloat16 beside float32: changes of metrics")
-        and "  ImageNet-1K  ResNet-18  CAAP" in printed
+        printed.startswith("bfloat16 and float32: changes of metrics") and "  ImageNet-1K  ResNet-18  CAAP" in printed
     )
     settings = given_settings(**given, precision="bfloat16")
     frame = precision_effect(settings, 2, out, progress=False)

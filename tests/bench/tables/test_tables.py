@@ -286,7 +286,15 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "failed: grad_cam:version=x of demo on single-" in capsys.readouterr().out
     for error, arguments in {
         "Add --models, --data, or use --profile": ["bench", "--methods", "caap", "--out", out],
-        "--target cannot be used with --profile demo": ["bench", "--profile", "demo", "--target", "label", "--out", out],
+        "--target cannot be used with --profile demo": [
+            "bench",
+            "--profile",
+            "demo",
+            "--target",
+            "label",
+            "--out",
+            out,
+        ],
         "--head cannot be used with a run without": ["bench", *few, "--head", "a=b", "--out", out],
         "--head x has to be NAME=PATH": ["bench", "--profile", "paper", "--head", "x", "--out", out],
         "is not a benchmark's folder": ["tables", str(tmp_path)],
