@@ -201,8 +201,9 @@ class CaapSweep:
         """Size, cost and failures."""
         n_failed = int(self.data["error"].notnull().sum())
         failed = f"; {n_failed} failed, see .failed" if n_failed else ""
+        images = f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
         return (
-            f"CaapSweep: {len(self.images)} image{'s' * (len(self.images) != 1)} x {len(self.labels)} settings of {' and '.join(self.axes)}, "
+            f"CaapSweep: {images} x {len(self.labels)} settings of {' and '.join(self.axes)}, "
             f"{self.model.model_name}; an image's maps cost {self.passes:.1f} forward passes{failed}"
         )
 
