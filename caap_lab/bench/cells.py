@@ -128,7 +128,7 @@ def _row(cell: Cell, model: HookedModel, batch_size: int) -> Row:
     """A cell's row, with the metrics that are not measured yet, or with its error."""
     try:
         row = evaluate(cell.trial, model, cell.sample, cell.x, cell.map, batch_size, cell.mask, cell.measured)
-    except Exception as error:
+    except Exception as error:  # recorded, as for a trial alone
         return failure(cell.trial, error)
     return row | {"seconds": row["seconds"] + cell.seconds}
 

@@ -204,7 +204,7 @@ def _remote(trials: list[Trial], device: str, batch_size: int, code: own_code.Pa
     with own_code.LOCK:
         try:
             own_code.install(code)
-        except Exception as error:
+        except Exception as error:  # recorded for each trial: their code cannot be read here
             return [failure(trial, error) for trial in trials]
         return [
             row
