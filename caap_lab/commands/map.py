@@ -85,6 +85,7 @@ def run(parsed: argparse.Namespace) -> int:
     method = method_name(variant, options, METHODS[variant.name].options.get(model.kind, {}), parsed)
     results: list[dict[str, Any]] = []
     images = _named_images(parsed)
+    _check_earlier_maps(model, {parsed.out / f"{name}_{method}.safetensors": image for name, image in images})
     try:
         for name, image in images:
             m: Any = attribute(model, image, method=variant.name, target=target_by_rule(rule, model, image), **options)
@@ -109,6 +110,18 @@ def _check_images(paths: list[Path], demo: bool) -> None:
         raise InputError(
             f"Two photos are called {twice.pop()!r}, and results have the photos' names; map them separately."
         )
+
+
+def _check_earlier_maps(model: "HookedViT", images: dict[Path, Any]) -> None:
+    """Raise InputError if a file to be written holds the map of another image."""
+    from caap_lab.attribution.map import AttributionMap
+    from caap_lab.digests.tensors import tensor_digest
+
+    for path, image in images.items():
+        if path.exists() and AttributionMap.load(path).image_digest != tensor_digest(model.preprocess(image)[0]):
+            raise InputError(
+                f"{path} holds the map of another image of this name. Pass another folder with --out, or delete it."
+            )
 
 
 def _options(variant: Variant, parsed: argparse.Namespace) -> dict[str, Any]:

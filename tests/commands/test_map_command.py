@@ -105,6 +105,21 @@ def test_photos_of_one_name_are_refused_before_any_is_overwritten(photo: Path, c
     assert not (photo.parent / "out").exists()
 
 
+def test_the_map_of_another_photo_of_the_same_name_is_not_overwritten(photo: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other" / photo.name
+    other.parent.mkdir()
+    with Image.open(photo) as image:
+        image.rotate(90).save(other)
+    arguments = ["--out", str(tmp_path / "out")]
+    assert cli.main(["map", str(photo), *arguments]) == 0
+    written = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+    assert cli.main(["map", str(other), *arguments]) == 2
+    assert "holds the map of another image" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == written
+    assert cli.main(["map", str(photo), *arguments]) == 0
+
+
 def test_finished_photos_are_printed_when_a_later_one_fails(photo: Path, tmp_path: Path, capsys) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(photo.read_bytes()[:2000])
