@@ -27,8 +27,10 @@ from experiments.real_weights_tables import write
 QUICK = (
     *("caap", "E-CAAP=caap:attention=cached", "grad_cam", "rollout", "transformer_attribution", "tam", "ixg_plus"),
     *("libra_ixg_plus", "mutex", "input_x_gradient", "grad_cam_plus_plus", "attcat", "grad_sam", "gen_att", "legrad"),
-    *("attn_lrp", "full_grad_plus", "random"),
+    *("attn_lrp", "full_grad_plus"),
 )
+CONTROL = ("caap", "random")
+"""CAAP beside scores that are drawn at random."""
 EXPENSIVE = (
     *("vit_cx", "simple_insertion", "simple_deletion", "occlusion", "integrated_gradients", "smoothgrad", "score_cam"),
     *("tis", "atman", "rise:samples=1000", "mda"),
@@ -54,8 +56,9 @@ class Group(NamedTuple):
 
 GROUPS = {
     "quick": Group(QUICK, 64),
-    "expensive": Group((*QUICK, *EXPENSIVE), 24),
-    "large": Group((*QUICK, "vit_cx"), 24, step=16 * 224),
+    "control": Group(CONTROL, 64),
+    "expensive": Group((*QUICK, *EXPENSIVE, "random"), 24),
+    "large": Group((*QUICK, "vit_cx", "random"), 24, step=16 * 224),
     "black_box": Group(BLACK_BOX, 16, reference="simple_insertion", black_box=True),
 }
 GRID = 7
