@@ -1,4 +1,4 @@
-"""Puts into the pages of the site what the package says of itself: its command line, CAAP's settings, the changelog.
+"""Puts into the pages of the site what the package says of itself: its names, command line, settings and changelog.
 
 A page has a comment such as `<!-- generated: command line -->` where the text goes. The text is made when the site is
 built, so it cannot disagree with the code.
@@ -6,12 +6,16 @@ built, so it cannot disagree with the code.
 
 import re
 from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from inspect import getdoc, ismodule
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+API = tuple(re.findall(r"\bapi/\w+\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+"""Pages of the API, in the order of the site."""
 _MARK = re.compile(r"^<!-- generated: ([\w ]+) -->$", re.MULTILINE)
 
 
@@ -39,6 +43,25 @@ def caap_settings() -> str:
     return _table(("Setting", "Flag", "Default", "Meaning"), rows)
 
 
+def python_names() -> str:
+    """A table for each page of the API: every function and class on it, with the first line of its docstring.
+
+    Each row has the anchor of its entry, for links from the time when the API was one page.
+    """
+    parts = []
+    for page in API:
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        rows = []
+        for path in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
+            found = locate(path)
+            if ismodule(found) or callable(found):
+                name = path.removeprefix("caap_lab.")
+                rows.append((f"[`{name}`]({page}#{path}){{ #{path} }}", str(getdoc(found)).split("\n", 1)[0]))
+        title = text.split("\n", 1)[0].removeprefix("# ")
+        parts.append(f"## [{title}]({page})\n\n{_table(('Name', 'What it is'), rows)}")
+    return "\n\n".join(parts)
+
+
 def changelog() -> str:
     """The repository's changelog, with links to pages as they are from another page."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
@@ -46,6 +69,7 @@ def changelog() -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "Python names": python_names,
     "command line": command_line,
     "settings of CAAP": caap_settings,
     "changelog": changelog,
@@ -81,6 +105,6 @@ def _meaning(metadata: Any) -> str:
     return metadata["help"] + (f". One of {choices}" if choices else "")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines)
