@@ -24,7 +24,7 @@ def completeness_error(
     *,
     progress: bool = True,
 ) -> Float[Tensor, "image layer"]:
-    """|sum_t,d h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db> - y| / |y| for every block l (LibraGrad, Mehri et al. 2025).
+    """How far gradient times input, with the biases' part, is from the target's value (LibraGrad, Mehri et al. 2025).
 
     ```python
     error = cl.completeness_error(model, image, 4)    # [image, block]
@@ -32,9 +32,10 @@ def completeness_error(
         cl.completeness_error(model, image, 4)        # close to 0
     ```
 
-    y is the target's value, h^l the residual stream entering block l, and b every bias from block l on. Within
-    `libragrad` it is near zero; with plain gradients it is not. One forward and one backward pass per image, and one
-    more forward pass if no target is given.
+    For every block l this is `|sum_{t,d} h^l_{t,d} dy/dh^l_{t,d} + sum_b <b, dy/db> - y| / |y|`, where y is the
+    target's value, h^l the residual stream entering block l, and b every bias from block l on. Within `libragrad` it
+    is near zero; with plain gradients it is not. One forward and one backward pass per image, and one more forward
+    pass if no target is given.
 
     Args:
         model: A Vision Transformer or a Mixer.

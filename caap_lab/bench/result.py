@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkResult:
-    """The results of a run's folder for its plan.
+    """The results of a benchmark, as stored in its run folder.
 
     ```python
     result = cl.BenchmarkResult.open("run")

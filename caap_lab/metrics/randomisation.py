@@ -34,7 +34,7 @@ _SAID = 6
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RandomisationCheck(LabelledResult):
-    """How far each method's map stays what it was while weights are shuffled. In Jupyter it shows itself as a plot.
+    """Similarity of each method's map to the original while weights are shuffled. In Jupyter it is displayed as a plot.
 
     `data` has, with the axes image, method and shuffled (the group of weights that was shuffled last), `similarity`,
     Spearman's rank correlation with the trained model's map, and `absolute`, that of the sizes of the scores, which
@@ -123,7 +123,7 @@ def randomisation_check(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> RandomisationCheck:
-    """How far the maps of some methods stay what they were while the model's weights are shuffled.
+    """Similarity of methods' maps to the original ones while the model's weights are shuffled.
 
     ```python
     found = cl.randomisation_check(model, image, ["caap", "grad_cam", "rollout"])

@@ -35,7 +35,7 @@ _SAID = 6
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SensitivityCheck(LabelledResult):
-    """How much maps change under small noise. In Jupyter it shows itself as a plot.
+    """How much maps change under small noise. In Jupyter it is displayed as a plot.
 
     `data` has, with the axes image and method, `max_sensitivity`, the largest norm of the change of a map over the
     noisy copies, as a share of the map's own norm; `score_change`, how far that same copy moved the target's score; and

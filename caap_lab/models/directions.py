@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=HookedModel)
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A direction of the feature that the head reads: a text embedding, or the weights of a probe."""
+    """A direction in the space of the feature that the head reads: a text embedding, or the weights of a probe."""
 
     vector: Float[Tensor, " width"] = field(repr=False)
     name: str
@@ -31,7 +31,7 @@ class Direction:
 
 
 def direction(vector: Float[Tensor, " width"] | Float[np.ndarray, " width"], name: str) -> Direction:
-    """A direction of the feature that the model's head reads, as a target: the dot product of `vector` and the feature.
+    """A direction in the head's feature space as a target: the dot product of `vector` and the feature.
 
     ```python
     probe = cl.direction(weights, "striped")

@@ -71,7 +71,7 @@ def load_model(
     Args:
         name: A bundled model, which needs no network access ("demo", "demo-clip", "demo-dinov2", "demo-deit3",
             "demo-spurious", or the CNN "demo-cnn"); or the name of a timm Vision Transformer, ResNet, DenseNet or VGG,
-            optionally with a weights tag. See `list_models`. MLP-Mixers (mixer_*, gmixer_*) are also supported, for
+            optionally with a weights tag. See `list_models`. MLP-Mixers (`mixer_*`, `gmixer_*`) are also supported, for
             gradient methods. Or a folder with config.json and weights, as saved by timm, transformers or PEFT, or
             "hf-hub:OWNER/NAME" (also "hf-hub:OWNER/NAME@REVISION") for such a repository. No code in it is run.
         checkpoint: Local weights file. By default the weights come from the Hugging Face cache or, if not there, the
@@ -138,8 +138,8 @@ def list_models(pattern: str = "*") -> list[str]:
     ```
 
     Args:
-        pattern: Wildcards as in file names, such as "deit*". With a dot in it, timm's names come with their
-            weights tags ("vit_base_patch16_224.*").
+        pattern: Wildcards as in file names, such as `deit*`. With a dot in it, timm's names come with their
+            weights tags (`vit_base_patch16_224.*`).
 
     Returns:
         A list, which is displayed by family; a long list shows only the first names of each.
