@@ -96,7 +96,8 @@ def _option(action: Action, program: str) -> Iterator[tuple[str, str]]:
     value = f" {metavar}" if action.option_strings and action.nargs != 0 and not action.choices else ""
     meaning = (action.help or "") % {"default": action.default, "prog": program}
     if action.choices:
-        meaning += f" One of {', '.join(f'`{choice}`' for choice in action.choices)}."
+        choices = f"one of {', '.join(f'`{choice}`' for choice in action.choices)}"
+        meaning = f"{meaning}; {choices}" if meaning else choices
     yield f"`{name}{value}`", meaning
 
 

@@ -64,7 +64,7 @@ def page_of(name: str, notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]
             parts.append(site_links(source, f"notebooks/{name}.ipynb"))
             continue
         parts.append(f'<div class="notebook-code" markdown>\n\n````python\n{source}\n````\n\n</div>')
-        shown = "\n\n".join(filter(None, (_output(one, name, pictures) for one in cell["outputs"])))
+        shown = "\n\n".join(filter(None, (_output(one, name, pictures) for one in _joined(cell["outputs"]))))
         if shown:
             parts.append(f'<div class="notebook-output" markdown>\n\n{shown}\n\n</div>')
     title, *rest = parts[0].split("\n", 1)
@@ -95,6 +95,17 @@ def _site_path(path: str) -> str | None:
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return re.sub(r"\.ipynb$", ".md", path) if path.startswith("notebooks/") else None
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs, with printed text in one piece: the kernel sends it in several."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        if found and "text" in output and output["name"] == found[-1].get("name"):
+            found[-1] = {**output, "text": ["".join(found[-1]["text"]), "".join(output["text"])]}
+        else:
+            found.append(output)
+    return found
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> str:

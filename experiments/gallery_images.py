@@ -25,8 +25,6 @@ SEED = 5
 """Seed of the generated scenes."""
 MARGIN = 4
 """Margin in pixels above and below the drawing."""
-PALETTE = 160
-"""Number of colours in a PNG."""
 
 
 class Shown(NamedTuple):
@@ -74,7 +72,7 @@ def kept_map(shown: Shown, method: str, folder: Path) -> cl.AttributionMap:
     return cl.AttributionMap.load(path)
 
 
-def write_png(png: bytes, path: Path, colours: int = PALETTE) -> None:
+def write_png(png: bytes, path: Path) -> None:
     """Write a picture without white margins above and below, and with a palette, which makes it a third as large."""
     with Image.open(BytesIO(png)) as opened:
         picture = opened.convert("RGB")
@@ -82,7 +80,8 @@ def write_png(png: bytes, path: Path, colours: int = PALETTE) -> None:
         if inked is not None:
             top, bottom = max(inked[1] - MARGIN, 0), min(inked[3] + MARGIN, picture.height)
             picture = picture.crop((0, top, picture.width, bottom))
-        small = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        # Of the methods this one keeps the colours of thin colour bars.
+        small = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     small.save(path, optimize=True)
     print(path, f"{path.stat().st_size / 1024:.0f} kB", flush=True)

@@ -36,7 +36,7 @@ def write_method_pictures(images: list[Shown], maps: Path, out: Path) -> None:
             if shown.name not in PHOTOS or _passes(name, shown) <= MOST
             for m in [kept_map(shown, line_of(name), maps)]
         ]
-        write_png(figure_png(plot_tiles([tiles], panel=PANEL)), out / f"{name}.png", colours=96)
+        write_png(figure_png(plot_tiles([tiles], panel=PANEL)), out / f"{name}.png")
 
 
 def line_of(name: str) -> str:

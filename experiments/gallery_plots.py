@@ -22,7 +22,7 @@ def write_plot_pictures(out: Path, only: frozenset[str] = frozenset()) -> None:
     for group in GROUPS.values():
         for example in group:
             if not only or example.shows in only:
-                write_png(figure_png(drawn(example, dict(names)), dpi=90), out / f"{example.picture}.png", colours=64)
+                write_png(figure_png(drawn(example, dict(names)), dpi=90), out / f"{example.picture}.png")
 
 
 def drawn(example: Example, names: dict[str, Any]) -> Figure:

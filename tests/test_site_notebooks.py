@@ -31,7 +31,8 @@ def notebook(*outputs: dict[str, Any], text: str = "# Title\nWords.") -> dict[st
 
 def test_page_has_code_outputs_and_the_file(site: ModuleType) -> None:
     outputs = (
-        {"output_type": "stream", "name": "stdout", "text": ["one\n", "two\n"]},
+        {"output_type": "stream", "name": "stdout", "text": ["one\n"]},
+        {"output_type": "stream", "name": "stdout", "text": "two\n"},
         {"output_type": "execute_result", "data": {"text/html": "<table>\n\n  <tr></tr></table>", "text/plain": "x"}},
         {"output_type": "display_data", "data": {"image/png": PIXEL, "text/plain": "x"}},
     )

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, help="input size in pixels")
     parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation mean")
     parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="normalisation standard deviation")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu", help="such as cuda; cpu by default")
+    parser.add_argument("--dtype", default="float32", help="number format of the model; float32 by default")
     parser.add_argument(
         "--method",
         default="caap",

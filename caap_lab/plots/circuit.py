@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOURS, TICK, new_axes, style_axes
+from caap_lab.plots.style import COLOURS, TICK, in_lines, new_axes, style_axes
 
 _POSITIVE, _NEGATIVE = COLOURS[1], COLOURS[0]
 _DASH = (0, (2.5, 1))
@@ -79,7 +79,7 @@ def plot_circuit(
         Line2D([], [], color=_NEGATIVE, linewidth=2, linestyle=_DASH, label="negative"),
     ]
     where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2, "frameon": False}
-    ax.legend(
-        handles=key, title=f"{for_plot(label)}; widest: {largest:.3g}", title_fontsize=TICK, fontsize=TICK, **where
-    )
+    about = in_lines(f"{label}; widest: {largest:.3g}", ax.get_window_extent().width / ax.figure.dpi, TICK)
+    legend = ax.legend(handles=key, title=about, title_fontsize=TICK, fontsize=TICK, **where)
+    legend.get_title().set_multialignment("center")
     return ax

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
 
 
 def plot_heat(
@@ -60,7 +60,7 @@ def plot_heat(
     )
     bar = ax.collections[0].colorbar
     assert bar is not None
-    bar.set_label(for_plot(label), fontsize=LABEL)
+    label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
     bar.outline.set_visible(False)
     if highlight is not None:

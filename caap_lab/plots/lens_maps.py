@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
+from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
 
 _ACROSS = 6
 """Maximum number of maps in a row."""
@@ -56,7 +56,7 @@ def plot_lens_maps(
     ax.set_axis_off()
     figure = cast(Figure, ax.figure)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=ax, fraction=0.04, pad=0.02)
-    bar.set_label(for_plot(label), fontsize=LABEL)
+    label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE)

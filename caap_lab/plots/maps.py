@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.look import LOOK, Bar, Look, check_frame
-from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, new_axes, new_figure, one_line
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, label_bar, new_axes, new_figure, one_line
 
 ROBUST = (2.0, 98.0)
 """Percentiles of the scores at the ends of a robust colour range."""
@@ -96,7 +96,7 @@ def plot_map(
         )
         figure = cast(Figure, ax.figure)
         drawn = figure.colorbar(scale, ax=ax, location=bar, fraction=0.05, pad=0.02, extend=extend, extendfrac=0.04)
-        drawn.set_label(for_plot(label), fontsize=8)
+        label_bar(drawn, label, 8)
         drawn.ax.tick_params(labelsize=7)
     return ax
 

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, new_axes
+from caap_lab.plots.style import LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
 
 _ACROSS = 6
 """Number of maps in a row if there are no heads."""
@@ -69,7 +69,7 @@ def plot_part_maps(
         ax.set_xlabel("head", fontsize=LABEL)
         ax.set_ylabel(for_plot(row_label), fontsize=LABEL)
     bar = cast(Figure, ax.figure).colorbar(ScalarMappable(norm, colours), ax=ax, fraction=0.05, pad=0.02)
-    bar.set_label(for_plot(label), fontsize=LABEL)
+    label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.head_maps import plot_head_maps
-from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, new_axes, style_axes
+from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, style_axes
 
 
 def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, category: str = "", title: str = "") -> Axes:
@@ -56,6 +56,6 @@ def plot_head_shares(
     plot_head_maps((maps / limit + 1) / 2, ax, colour_map=SIGNED_COLOUR_MAP, title=title)
     scale = ScalarMappable(Normalize(-limit, limit), SIGNED_COLOUR_MAP)
     bar = cast(Figure, ax.figure).colorbar(scale, ax=ax, fraction=0.05, pad=0.02)
-    bar.set_label(for_plot(label), fontsize=LABEL)
+    label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
     return ax

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from itertools import count
 from pathlib import Path
+from textwrap import fill
 from threading import RLock
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
@@ -51,6 +53,8 @@ BAND_OPACITY = 0.15
 """Opacity of the band of a standard error."""
 TITLE, LABEL, TICK = 9, 9, 8
 """Font sizes in points."""
+_LETTER, _FEWEST = 0.55, 12
+"""Mean width of a letter, in font sizes; the fewest letters in a line."""
 
 
 class LevelStyle(NamedTuple):
@@ -242,6 +246,19 @@ def text_figure(text: str, width: float = 9, height: float = 1) -> Figure:
     figure = new_figure(width, height)
     figure.text(0.5, 0.5, for_plot(text), ha="center", va="center", wrap=True)
     return figure
+
+
+def in_lines(text: str, inches: float, size: float) -> str:
+    """A text for matplotlib, in as many lines as it needs in a width of some inches."""
+    letters = int(72 * inches / (_LETTER * size))
+    return "\n".join(fill(for_plot(line), max(_FEWEST, letters)) for line in text.split("\n"))
+
+
+def label_bar(bar: Colorbar, label: str, size: float) -> None:
+    """Label a colour bar, in as many lines as its length needs."""
+    box = bar.ax.get_window_extent()
+    pixels = box.height if bar.orientation == "vertical" else box.width
+    bar.set_label(in_lines(label, pixels / bar.ax.figure.dpi, size), fontsize=size)
 
 
 def new_axes(ax: Axes | None, width: float = 4.8, height: float = 3.2) -> Axes:

@@ -17,8 +17,9 @@ AXIS_LABELS = {
     "cutoff": "cutoff (number of blocks patched from the first on)",
     "start": "start (first patched block)",
 }
-_MEAN, _DEFAULT = "mean ± standard error", "default"
-_STYLES = {_MEAN: LevelStyle(COLOURS[0], "-", MARKERS[0]), _DEFAULT: LevelStyle(ACCENT, "--", MARKERS[1])}
+_MEAN, _EXACT, _DEFAULT = "mean ± standard error", "value", "default"
+_VALUES = LevelStyle(COLOURS[0], "-", MARKERS[0])
+_STYLES = {_MEAN: _VALUES, _EXACT: _VALUES, _DEFAULT: LevelStyle(ACCENT, "--", MARKERS[1])}
 """Marks also differ in shape."""
 
 
@@ -55,7 +56,7 @@ def plot_sweep(
 
 
 def _numbers(frame: pd.DataFrame, axis: str, ax: Axes, label: str, default: Any) -> None:
-    frame = frame.assign(line=_MEAN)
+    frame = frame.assign(line=_values_name(frame))
     xlabel = AXIS_LABELS.get(axis, axis)
     plot_lines(
         frame,
@@ -74,11 +75,17 @@ def _numbers(frame: pd.DataFrame, axis: str, ax: Axes, label: str, default: Any)
 
 
 def _names(frame: pd.DataFrame, axis: str, ax: Axes, label: str, default: Any) -> None:
-    names = [_DEFAULT if name == default else _MEAN for name in frame[axis]]
+    values = _values_name(frame)
+    names = [_DEFAULT if name == default else values for name in frame[axis]]
     frame = frame.assign(mark=names)
     styles = {name: style for name, style in _STYLES.items() if name in names}
     options = {"label": label, "category_label": axis, "styles": styles}
     plot_points(frame, axis, hue="mark", ax=ax, beside=False, legend=False, **options)  # type: ignore[arg-type]
+
+
+def _values_name(frame: pd.DataFrame) -> str:
+    """One image has a value and no standard error."""
+    return _MEAN if (frame["se"] > 0).any() else _EXACT
 
 
 def _pairs(frame: pd.DataFrame, axes: Sequence[str], ax: Axes, label: str, default: Any) -> None:

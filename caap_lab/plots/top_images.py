@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import map_colour_map, outline_patches, plot_map
-from caap_lab.plots.style import TITLE, new_figure
+from caap_lab.plots.style import TITLE, label_bar, new_figure
 
 COLUMNS = 5
 """Maximum number of images in a row."""
@@ -49,7 +49,7 @@ def plot_top_images(
         ax.set_axis_off()
     scale = ScalarMappable(Normalize(0.0, highest), cmap=map_colour_map())
     bar = figure.colorbar(scale, ax=panels, fraction=0.03, pad=0.02)
-    bar.set_label(for_plot(label), fontsize=8)
+    label_bar(bar, label, 8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(for_plot(title), fontsize=TITLE)
     return figure

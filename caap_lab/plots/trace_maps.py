@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import Pixels, grey
-from caap_lab.plots.style import SIGNED_COLOUR_MAP, TITLE, new_axes
+from caap_lab.plots.style import SIGNED_COLOUR_MAP, TITLE, label_bar, new_axes
 
 PER_LINE = 6
 """Number of pictures in a row."""
@@ -114,7 +114,7 @@ def plot_trace_maps(
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]
     scale = ScalarMappable(norm=norm, cmap=colours)
     bar = cast(Figure, ax.figure).colorbar(scale, ax=ax, location="right", fraction=0.03, pad=0.02, extend=extend)
-    bar.set_label(for_plot(label), fontsize=8)
+    label_bar(bar, label, 8)
     bar.ax.tick_params(labelsize=7)
     if title:
         ax.set_title(for_plot(title), fontsize=TITLE)

@@ -37,16 +37,17 @@ class Frame(pd.DataFrame):
         half = max(1, (few or most or 10) // 2)
         cut = bool(most) and len(self) > most
         shown = pd.concat([self.iloc[:half], self.iloc[-half:]]) if cut else self
-        plain_index = isinstance(self.index, pd.RangeIndex)
+        plain_index = isinstance(self.index, pd.RangeIndex) and self.index.name is None
         heads = [_name(name) for name in self.columns]
         columns = [self._cells(shown, place) for place in range(len(heads))]
         rows = [list(row) for row in zip(*columns, strict=True)]
         texts = [not pd.api.types.is_numeric_dtype(dtype) for dtype in self.dtypes]
         if not plain_index or not heads:
-            heads.insert(0, ", ".join("" if name is None else str(name) for name in self.index.names))
-            texts.insert(0, True)
-            labels = [for_html(_text(label)) for label in shown.index]
-            rows = [[label, *row] for label, row in zip(labels, rows, strict=True)] if rows else [[x] for x in labels]
+            levels = [shown.index.get_level_values(level) for level in range(self.index.nlevels)]
+            heads = ["" if name is None else str(name) for name in self.index.names] + heads
+            texts = [True] * len(levels) + texts
+            labels = [[for_html(_text(label)) for label in row] for row in zip(*levels, strict=True)]
+            rows = [[*label, *row] for label, row in zip(labels, rows, strict=True)] if rows else labels
         if cut:
             rows.insert(half, ["⋮"] * len(heads))
         caption = f"{len(self)} rows, of which the first and the last {half} are shown" if cut else ""

@@ -64,6 +64,14 @@ def test_a_number_and_its_error_stay_on_one_line() -> None:
     assert row == "8 ± 1\n\n| caap | 8\u00a0±\u00a01 |"
 
 
+def test_short_cells_are_marked() -> None:
+    from docs import site_tables
+
+    short, long = "<td><code>a &lt; b</code></td>", f"<td>{'a word ' * 5}</td>"
+    page = site_tables.on_page_content(f"<tr>{short}{long}</tr>")
+    assert page == "<tr>" + short.replace("<td>", '<td class="short">') + long + "</tr>"
+
+
 def test_first_page_is_the_readme() -> None:
     names: dict[str, object] = {"__name__": "site_first_page", "__file__": str(DOCS / "site_first_page.py")}
     exec(compile((DOCS / "site_first_page.py").read_text(encoding="utf-8"), "site_first_page.py", "exec"), names)

@@ -81,3 +81,14 @@ def test_a_table_says_what_it_is() -> None:
     page = html_table(["Method", "InsDel"], [["caap", "50.38 ± 4.86"]], caption='in "percent" <b>')
     assert Cells(page).rows == [["Method", "InsDel"], ["caap", "50.38 ± 4.86"]]
     assert 'aria-label="in &quot;percent&quot; &lt;b&gt;"' in page and page.startswith("<div>in ")
+
+
+def test_named_indices_are_columns() -> None:
+    flat = Frame({"metric": ["insdel", "insdel"], "cutoff": [0, 1], "mean": [1.5, 2.5]})
+    assert shown(flat.set_index("cutoff")[["mean"]]) == [["cutoff", "mean"], ["0", "1.500"], ["1", "2.500"]]
+    assert shown(flat.set_index(["metric", "cutoff"])) == [
+        ["metric", "cutoff", "mean"],
+        ["insdel", "0", "1.500"],
+        ["insdel", "1", "2.500"],
+    ]
+    assert shown(flat.set_index(["metric", "cutoff"])[[]]) == [["metric", "cutoff"], ["insdel", "0"], ["insdel", "1"]]
