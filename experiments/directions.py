@@ -18,7 +18,7 @@ from pathlib import Path
 import caap_lab as cl
 from benchmarks.machine import describe
 from caap_lab.metrics.protocol import CurveProtocol, curve_protocol
-from experiments.directions_table import figure, table
+from experiments.directions_table import differences, figure, table
 from experiments.photos import held_out
 
 METHODS = (
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--later", action="store_true", help="also measure Libra IxG+ from block 8")
     parser.add_argument("--step", default="8 rows", help="of rise and tis: '8 rows', or a number of pixels")
     parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read finished trials")
-    parser.add_argument("--out", type=Path, help="write the table to this file")
+    parser.add_argument("--out", type=Path, help="the table as Markdown; a CSV with all numbers is written next to it")
     parser.add_argument("--figures", type=Path, help="write the figure into this folder")
     args = parser.parse_args()
     photos = cl.open_images(args.masks)
@@ -90,6 +90,8 @@ def main() -> None:
     print(text)
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
+        frame = differences(results).drop(columns=["study", "data", "column"])
+        frame.round(4).to_csv(args.out.with_suffix(".csv"), index=False)
     if args.figures is not None:
         figure(results, args.figures)
 

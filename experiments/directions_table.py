@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 import caap_lab as cl
 from caap_lab.plots.points import plot_points
-from caap_lab.plots.style import new_figure
+from caap_lab.plots.style import new_figure, save_figure
 
 Results = Mapping[tuple[str, str, bool], cl.BenchmarkResult]
 """Results by the protocol's name, the target, and whether they are of the free context."""
@@ -143,5 +143,6 @@ def figure(results: Results, folder: Path) -> Figure:
                 title=f"{model}, {TARGETS[target]}" if metric == "insdel" else "",
             )
             ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    drawn.savefig(folder / "directions.png", dpi=150)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_figure(drawn, folder / "directions")
     return drawn
