@@ -77,7 +77,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 
 
 def _command(name: str, command: ArgumentParser) -> str:
-    given = [str(action.metavar) for action in command._get_positional_actions()]
+    given = [_metavar(action) for action in command._get_positional_actions()]
     usage = " ".join([command.prog, "[options]", *given])
     parts = [f"## caap-lab {name}", str(command.description), f"`{usage}`"]
     for group in command._action_groups:
@@ -91,14 +91,17 @@ def _command(name: str, command: ArgumentParser) -> str:
 def _option(action: Action, program: str) -> Iterator[tuple[str, str]]:
     if action.help == SUPPRESS or "--help" in action.option_strings:
         return
-    metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
-    name = action.option_strings[-1] if action.option_strings else metavar
-    value = f" {metavar}" if action.option_strings and action.nargs != 0 and not action.choices else ""
+    name = action.option_strings[-1] if action.option_strings else _metavar(action)
+    value = f" {_metavar(action)}" if action.option_strings and action.nargs != 0 and not action.choices else ""
     meaning = (action.help or "") % {"default": action.default, "prog": program}
     if action.choices:
         choices = f"one of {', '.join(f'`{choice}`' for choice in action.choices)}"
         meaning = f"{meaning}; {choices}" if meaning else choices
     yield f"`{name}{value}`", meaning
+
+
+def _metavar(action: Action) -> str:
+    return action.metavar if isinstance(action.metavar, str) else action.dest.upper()
 
 
 def _meaning(metadata: Any) -> str:

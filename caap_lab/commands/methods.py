@@ -8,7 +8,7 @@ HELP = "list attribution methods"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ HELP = "list models"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("pattern", nargs="?", default="*", help="such as 'vit_base*'")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
 
 
 def run(parsed: argparse.Namespace) -> int:

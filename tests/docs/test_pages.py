@@ -96,6 +96,7 @@ def test_generated_parts_are_made_from_the_package() -> None:
     assert marks == set(site_generated.GENERATED)
     text = site_generated.on_page_markdown("<!-- generated: command line -->\n")
     assert "## caap-lab map" in text and "| `--target" in text and "%(default)s" not in text
+    assert "None`" not in text and "|  |" not in text, "every argument has a name and a meaning"
     assert "| `cutoff` | `--cutoff` | `None` |" in site_generated.caap_settings()
     assert (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()[-1] in site_generated.changelog()
 
