@@ -13,6 +13,7 @@ from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap
+    from caap_lab.models.base import HookedModel
     from caap_lab.models.vit import HookedViT
 
 HELP = "map an image: overlay PNG and scores file"
@@ -112,7 +113,7 @@ def _check_images(paths: list[Path], demo: bool) -> None:
         )
 
 
-def _check_earlier_maps(model: "HookedViT", images: dict[Path, Any]) -> None:
+def _check_earlier_maps(model: "HookedModel", images: dict[Path, Any]) -> None:
     """Raise InputError if a file to be written holds the map of another image."""
     from caap_lab.attribution.map import AttributionMap
     from caap_lab.digests.tensors import tensor_digest

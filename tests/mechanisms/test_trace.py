@@ -230,7 +230,7 @@ class TestTrace:
         ax = found.plot()
         texts = [text.get_text() for text in ax.texts]
         assert texts == ["cls", "reg 0", "reg 1", "reg 2", "reg 3", "layer 0", "layer 2"]
-        assert "2 pairs" in ax.get_title() and "mean effect (0 corrupted,\n1 clean)" == ax.figure.axes[1].get_ylabel()
+        assert "2 pairs" in ax.get_title() and ax.figure.axes[1].get_ylabel() == "mean effect (0 corrupted,\n1 clean)"
         pair = found.plot(pair=1, layer=2)
         sheet = pair.images[0].get_array()
         assert "1 pair\n" in pair.get_title()
