@@ -160,6 +160,10 @@ class LabPage:
         self.errors: list[str] = []
         self.page = browser.new_page(viewport={"width": 1280, "height": 900})
         self.page.set_default_timeout(SECONDS * 1000)
+        # anywidget gives a widget two seconds to load, which are too few on a busy machine.
+        self.page.add_init_script(
+            "const soon = AbortSignal.timeout; AbortSignal.timeout = (ms) => soon.call(AbortSignal, 30 * ms);"
+        )
         self.page.on("pageerror", lambda error: self.errors.append(f"{error}\n{error.stack}"))
 
     def open(self, *cells: str, name: str = "test.ipynb") -> None:
