@@ -97,6 +97,6 @@ clean:   ## remove caches and builds; keep .venv and runs/
 
 # Not compiled: a site imports a quarter of what is installed, and Python compiles that itself.
 .venv/.docs: pyproject.toml constraints.txt | .venv/bin/pip
-	@echo "Installing caap_lab with its notebook and documentation tools into .venv: some minutes, this first time only"
-	@$(INSTALL) -e '.[notebook,docs]'
-	@touch .venv/.installed $@
+	@echo "Installing caap_lab with its documentation tools into .venv: some minutes, this first time only"
+	@$(INSTALL) -e '.[docs]'
+	@touch $@
