@@ -63,6 +63,7 @@ figures: .venv/.installed   ## draw the paper's figures in the demo profile, and
 notebooks: .venv/.dev   ## run the notebooks that are stored with outputs, and store them
 	$(BIN)/python -m experiments.notebook_outputs
 
+docs: export PYTHONDONTWRITEBYTECODE =
 docs: .venv/.docs   ## run the notebooks, and build the documentation into site/
 	$(BIN)/python -m experiments.site_notebooks
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -95,7 +96,7 @@ clean:   ## remove caches and builds; keep .venv and runs/
 	@$(COMPILE)
 	@touch .venv/.installed $@
 
-# Not compiled: a site imports a quarter of what is installed, and Python compiles that itself.
+# Not compiled: a site imports a quarter of what is installed. Python compiles that itself, and has to keep it: see docs.
 .venv/.docs: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing caap_lab with its documentation tools into .venv: some minutes, this first time only"
 	@$(INSTALL) -e '.[docs]'
