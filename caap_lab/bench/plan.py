@@ -21,6 +21,8 @@ _READABLE = (1, 2)
 """Format 1 has no identities: its trials are known only by names. They can be read, but no run continues them."""
 _FILE_OPTIONS = ("given", "checkpoint", "head")
 """Options of a model whose content is in its identity, wherever the files are."""
+_NOT_IN_KEY = (*_FILE_OPTIONS, "compile")
+"""Options of a model that are not in the key of its trials: also one that changes results by no more than rounding."""
 WHOLE = "folder "
 """Prefix of the hash of a model that is a folder or repository: its name is a place, and the hash covers all of it."""
 
@@ -162,7 +164,7 @@ class Trial:
         if special:  # keys of built-in metrics with their default options never had it
             content["metric_options"] = special
         if self.image_digest:
-            options = {name: value for name, value in self.model.options.items() if name not in _FILE_OPTIONS}
+            options = {name: value for name, value in self.model.options.items() if name not in _NOT_IN_KEY}
             name = "" if self.model_digest.startswith(WHOLE) else self.model.name
             content["model"] = [name, options, self.model_digest]
             content["method"].append(self.method_digest)

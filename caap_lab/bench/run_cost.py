@@ -45,8 +45,9 @@ def architecture(spec: Variant) -> tuple[nn.Module, ModelSize]:
     side = spec.options.get("image_size")
     chosen = None if side is None else tuple(side) if isinstance(side, list) else (side, side)
     if spec.name in bundled_models() or names_folder(spec.name):
-        whole = names_folder(spec.name)  # options are checked here, the device later
-        others = {name: value for name, value in spec.options.items() if whole and name not in ("device", "dtype")}
+        whole = names_folder(spec.name)  # options are checked here, those that depend on the device later
+        later = ("device", "dtype", "compile")
+        others = {name: value for name, value in spec.options.items() if whole and name not in later}
         model = load_model(spec.name, **{**others, "image_size": chosen})
         if model.kind == "mixer":
             raise InputError(f"{spec.text} is an MLP-Mixer, for which costs are not known.")

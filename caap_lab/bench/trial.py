@@ -76,7 +76,8 @@ def evaluate(
         **about(trial),
         **map_to_row(m),
         "label": sample.label,
-        "machine": f"{platform.node()}, {model.device}, {model.number_format}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.node()}, {model.device}, {model.number_format}, {torch.get_num_threads()} threads"
+        + (", compiled" if model.compiled else ""),
     }
     masked = None
     for text in trial.metrics:

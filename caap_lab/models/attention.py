@@ -41,6 +41,10 @@ class Attention(ABC):
         """How `project_qkv` rotates queries and keys of all tokens; None if positions are not rotary."""
         return None
 
+    def fixed(self) -> "Attention":
+        """The same attention, with everything computed that torch.compile cannot trace: tables of positions."""
+        return self
+
     @abstractmethod
     def project_qkv(
         self,

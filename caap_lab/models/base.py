@@ -49,6 +49,8 @@ class HookedModel(HookedRootModule, ABC):
     """Class names set by the user; None for the default ones."""
     directions: tuple[Any, ...] = ()
     """Directions whose logits follow those of the classes; see `caap_lab.models.directions.with_directions`."""
+    compiled: bool = False
+    """Whether blocks run through torch.compile; see `caap_lab.models.compiling`."""
     _fingerprint_of: str = ""
     """The fingerprint of the model to which the directions were added."""
 

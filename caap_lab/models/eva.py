@@ -109,6 +109,11 @@ class RotaryAttention(Attention):
         self.gated = attn.gate is not None
         self.dropout = attn.attn_drop.p if attn.training else 0.0
 
+    def fixed(self) -> "RotaryAttention":
+        """The same attention, with its rotation computed."""
+        rotation = self.rotation
+        return RotaryAttention(self.attn, lambda: rotation)
+
     def project_qkv(
         self,
         x: Float[Tensor, "batch token d_model"],

@@ -14,6 +14,7 @@ from caap_lab.models.base import HookedModel, Images, is_watched
 from caap_lab.models.block import NormPoints
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.compiling import compiled
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.width import passes_on
 
@@ -133,7 +134,8 @@ class HookedMixer(HookedModel):
                     f"its steps one by one. Use a hook point, such as blocks.{layer}.hook_resid_post, or hook a module "
                     "inside the block, such as mlp_tokens."
                 )
-            resid = _run_block(block, cast(MixerBlockPoints, points), resid)
+            run = compiled(_run_block, block, points) if self.compiled else _run_block
+            resid = run(block, cast(MixerBlockPoints, points), resid)
         normalized = self.ln_final.hook_normalized(mixer.norm(resid))
         return self._through_hook_logits(mixer.head(mixer.head_drop(self.hook_pooled(normalized.mean(dim=1)))))
 

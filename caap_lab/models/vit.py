@@ -18,6 +18,7 @@ from caap_lab.models.base import READS, HookedModel, Images, is_watched
 from caap_lab.models.block import AttentionPoints, BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.compiling import compiled
 from caap_lab.models.extra_tokens import extended, refuse_extra_tokens
 from caap_lab.models.families import architecture_of
 from caap_lab.models.heads import ClassAndMeanHead, Prompts, prompt_head
@@ -217,7 +218,9 @@ class HookedViT(HookedModel):
     def rewrapped(self, vit: nn.Module, **changes: Any) -> "HookedViT":
         """Another timm model with this model's head, preprocessing, class names and name, except for `changes`."""
         own = {"head": self.head, "preprocessing": self.preprocessing, "class_names": self._given_names}
-        return HookedViT(vit, **{"name": self.model_name, **own, **changes})
+        model = HookedViT(vit, **{"name": self.model_name, **own, **changes})
+        model.compiled = self.compiled
+        return model
 
     def with_prompts(self, prompts: Prompts, *, logit_scale: float = 100.0) -> "HookedViT":
         """This CLIP image tower with prompts as its classes, for `target="a photo of a cat"` in every method.
@@ -329,16 +332,25 @@ class HookedViT(HookedModel):
                     "hook a module inside it, such as norm1."
                 )
         self._count(resid)
-        return run_block(self.architecture.block(layer), cast(BlockPoints, self.blocks[layer]), resid, tokens)
+        block, points = self.architecture.block(layer), cast(BlockPoints, self.blocks[layer])
+        if self.compiled and tokens is None:
+            run = compiled(run_block, self.block(layer), points)
+            return run(replace(block, attention=block.attention.fixed()), points, resid.contiguous())
+        return run_block(block, points, resid, tokens)
 
     def after_heads(
         self, layer: int, resid: Stream, normalized: Stream, z: Float[Tensor, "batch head token d_head"]
     ) -> Stream:
         """The rest of a block after its heads, for any rows; see `caap_lab.models.block.after_heads`."""
         self._count(resid)
-        points = cast(BlockPoints, self.blocks[layer])
+        block, points = self.architecture.block(layer), cast(BlockPoints, self.blocks[layer])
         with some_rows():
-            return after_heads(self.architecture.block(layer), points, resid, normalized, z)
+            if not self.compiled:
+                return after_heads(block, points, resid, normalized, z)
+            # Rows do not depend on each other here. As rows of one image, only their number differs between calls.
+            flat = [t.flatten(0, 1)[None].contiguous() for t in (resid, normalized, z.transpose(1, 2))]
+            run = compiled(after_heads, self.block(layer), points)
+            return run(block, points, flat[0], flat[1], flat[2].transpose(1, 2))[0].unflatten(0, resid.shape[:2])
 
     def _count(self, resid: Stream) -> None:
         """Count a block's part of a forward pass, in proportion to the number of tokens."""

@@ -14,6 +14,7 @@ from caap_lab.models.black_box import BlackBoxModel
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn import HookedCNN
 from caap_lab.models.cnn_steps import CNNS
+from caap_lab.models.compiling import compile_blocks, wants_compiled
 from caap_lab.models.device_dtype import plain_defaults
 from caap_lab.models.families import FAMILIES, read_spec
 from caap_lab.models.hugging_face.preprocessing import from_settings, read_preprocessing
@@ -56,6 +57,7 @@ def wrap(
     preprocessing: Any = None,
     class_names: Sequence[str] | ClassNames | None = None,
     name: str | None = None,
+    compile: bool = False,
 ) -> HookedModel:
     """A hooked model of any module in memory; `load_model` does the same for names.
 
@@ -82,16 +84,18 @@ def wrap(
             from the model's timm configuration or its checkpoint's files.
         class_names: One name per class; by default the checkpoint's own, or ImageNet-1k names for 1000 classes.
         name: Name of the model in results.
+        compile: Run the blocks of a Vision Transformer or Mixer through torch.compile; see `load_model`.
 
     Raises:
         InputError: the model is not supported; the message says which models are, and which part of the model to pass.
     """
     size = None if image_size is None else as_image_size(image_size)
     options = _Options(head, grid, size, _as_preprocessing(preprocessing), class_names, name)
+    compile = wants_compiled(compile)
     check_whole(model)
     module = unwrap(model)
     if isinstance(module, HookedModel):
-        given = [field for field, value in vars(options).items() if value is not None]
+        given = [field for field, value in vars(options).items() if value is not None] + ["compile"] * compile
         if given:
             raise InputError(
                 f"This {type(module).__name__} is already wrapped, so {given[0]}=... cannot be changed here. Wrap the "
@@ -101,9 +105,11 @@ def wrap(
     if not isinstance(module, nn.Module):
         raise _no_module(module)
     hooked = _hooked(module, options)
-    if hooked is not None:
-        return hooked
-    return _inside(module, options) if grid is None else _black_box(module, options)
+    if hooked is None:
+        hooked = _inside(module, options) if grid is None else _black_box(module, options)
+    if compile:
+        compile_blocks(hooked)
+    return hooked
 
 
 def _hooked(module: nn.Module, options: _Options) -> HookedModel | None:
