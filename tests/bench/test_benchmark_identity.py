@@ -10,9 +10,10 @@ from PIL import Image
 
 import caap_lab as cl
 from caap_lab.bench.identity import weights_digest
-from caap_lab.bench.plan import BenchmarkPlan
+from caap_lab.bench.plan import BenchmarkPlan, Trial
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.trial import ChangedError, compute_by_name
+from caap_lab.metrics.protocol import CurveProtocol
 from caap_lab.models.load import BUNDLED
 from caap_lab.variant import Variant
 
@@ -259,3 +260,12 @@ def test_every_missing_or_odd_field_of_a_plan_is_refused_in_words(tmp_path: Path
 )
 def test_results_of_bundled_models_are_found_again_after_their_files_moved(name: str, digest: str) -> None:
     assert weights_digest(Variant(name)) == digest
+
+
+def test_compiled_and_eager_models_have_the_same_trials() -> None:
+    given: Any = {
+        **{"method": Variant("caap"), "source": "demo", "image": "a", "metrics": ("faithfulness",)},
+        **{"target": "prediction", "protocol": CurveProtocol("rise"), "image_digest": "1", "model_digest": "2"},
+    }
+    keys = [Trial(Variant("demo", options), **given).key for options in ({}, {"compile": True}, {"dtype": "float16"})]
+    assert keys[0] == keys[1] != keys[2]
