@@ -11,6 +11,7 @@ import argparse
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -89,9 +90,9 @@ def measure(run: Callable[[Any], Any], models: list[Any], repeats: int) -> tuple
 
 def seconds(run: Callable[[Any], Any], model: Any) -> float:
     """Processor seconds of this process and of the compilers that it starts."""
-    began = os.times()
+    began = time.process_time() + sum(os.times()[2:4])
     run(model)
-    return sum(os.times()[:4]) - sum(began[:4])
+    return time.process_time() + sum(os.times()[2:4]) - began
 
 
 if __name__ == "__main__":
