@@ -85,7 +85,12 @@ def measure(run: Callable[[Any], Any], models: list[Any], repeats: int) -> tuple
     ratios = [compiled / eager for eager, compiled in pairs]
     low, _, high = statistics.quantiles(ratios, n=4)
     eager, compiled = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return f"{eager:.2f} s", f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}", f"{first - compiled:.0f} s"
+    return (
+        f"{eager:.2f} s",
+        f"{statistics.median(ratios):.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{max(0, first - compiled):.0f} s",
+    )
 
 
 def seconds(run: Callable[[Any], Any], model: Any) -> float:
