@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -66,6 +66,14 @@ class ClassNames:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __getitem__(self, index: int) -> str:
+        """The first synonym of a class, as `name`: model.class_names[281]."""
+        return self.name(index)
+
+    def __iter__(self) -> Iterator[str]:
+        """The first synonyms of all classes."""
+        return map(self.name, range(len(self)))
 
     def __repr__(self) -> str:
         """The number of names, and the first ones."""

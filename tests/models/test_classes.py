@@ -91,6 +91,15 @@ def test_name_is_the_first_synonym() -> None:
         ClassNames(("cat", "dog")).name(2)
 
 
+def test_names_are_read_like_those_of_a_list() -> None:
+    names = ClassNames(("cat", "dog, hound"))
+    assert names[1] == names[torch.tensor(1)] == names.name(1) == "dog"
+    assert list(names) == ["cat", "dog"] and "dog" in names and "hound" not in names
+    for index in (2, -1, "dog"):
+        with pytest.raises(InputError):
+            names[index]  # type: ignore[index]
+
+
 def test_find_many() -> None:
     assert IMAGENET.find_many("tabby", 3) == [281] * 3
     assert IMAGENET.find_many(7, 2) == [7, 7]
