@@ -2,7 +2,7 @@
 
 Blocks of one structure are compiled once for the process, whatever their weights: a model, another checkpoint of it and
 a copy of it share one compilation. A block runs eagerly where a hook is on it or on a module inside it, and where
-gradients are recorded: a compiled block would compute those of all weights as well.
+derivatives are recorded: a compiled block would compute the gradients of all weights as well.
 """
 
 import os
@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from caap_lab.errors import InputError
@@ -95,8 +97,16 @@ def compiled(step: Step, *parts: nn.Module) -> Step:
         step: A function of the block, its hook points and tensors.
         parts: The modules that the step calls.
     """
-    traced = _get_current_dispatch_mode() is not None  # such as FlopCounterMode, which torch.compile does not support
-    return step if traced or torch.is_grad_enabled() or _runs_eagerly(parts) else _compiled(step)
+    return step if torch.is_grad_enabled() or _is_observed() or _runs_eagerly(parts) else _compiled(step)
+
+
+def _is_observed() -> bool:
+    """Whether something sees every operation or module call, which a compiled block would hide from it.
+
+    A dispatch mode such as FlopCounterMode, forward-mode derivatives, or torch's hooks on all modules.
+    """
+    derived = forward_ad._current_level >= 0  # also within torch.func.jvp
+    return derived or _get_current_dispatch_mode() is not None or bool(_has_any_global_hook())
 
 
 def _runs_eagerly(parts: tuple[nn.Module, ...]) -> bool:

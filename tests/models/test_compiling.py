@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 import caap_lab as cl
@@ -224,6 +227,38 @@ def test_copies_stay_compiled(model: Any) -> None:
     ):
         assert one.compiled
     assert not cl.load_model("demo").compiled and not cl.wrap(model.vit).compiled
+
+
+@torch.no_grad()
+def test_hooks_on_all_modules_run(traced: None, calls: Counter[str]) -> None:
+    model: Any = build("vit")
+    images = random_images(model, 2)
+    seen: Counter[type] = Counter()
+    found = []
+    for model.compiled in (False, True):
+        model(images)
+        calls.clear(), seen.clear()
+        handle = register_module_forward_hook(lambda module, inputs, output: seen.update([type(module)]))
+        model(images)
+        handle.remove()
+        found.append(dict(seen))
+    assert found[0] == found[1] and found[0][nn.Linear] > model.n_layers and not calls
+
+
+@torch.no_grad()
+def test_forward_derivatives_run_eagerly(traced: None, calls: Counter[str]) -> None:
+    model: Any = build("vit", torch.float64)
+    images = random_images(model, 1)
+    found = []
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel has no forward derivative
+        for model.compiled in (False, True):
+            found.append(torch.func.jvp(model.forward, (images,), (torch.ones_like(images),))[1])
+            with forward_ad.dual_level():
+                dual = model(forward_ad.make_dual(images, torch.ones_like(images)))
+                found.append(forward_ad.unpack_dual(dual).tangent)
+    for one in found[1:]:
+        check(one, found[0])
+    assert float(found[0].abs().max()) > 1e-3 and not calls
 
 
 @torch.no_grad()
