@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -129,7 +130,7 @@ def plot(result: cl.BenchmarkResult, lines: pd.DataFrame, path: Path) -> None:
     figure = new_figure(3.35 * len(panels), 0.85 + 0.135 * lines["method"].nunique())
     for ax, (data, metric) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         result.plot_ranks(metric, data=data, model=model, ax=ax)
-        ax.set_title(f"{model}, {data}\n{ax.get_title()}", fontsize=7.5)
+        ax.set_title(f"{fill(f'{model}, {data}', 40)}\n{ax.get_title()}", fontsize=7.5)
     print(*save_figure(figure, path))
 
 

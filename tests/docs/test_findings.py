@@ -52,3 +52,35 @@ def test_cached_attention() -> None:
     assert "E-CAAP (cached attention) is worse than CAAP in both metrics on ViT-tiny, and not distinguishable" in PAGE
     assert all(verdicts("ViT-tiny", metric)["E-CAAP"] == "worse" for metric in ("insdel", "aupr1"))
     assert {verdicts("DeiT-tiny", metric)["E-CAAP"] for metric in ("insdel", "aupr1")} == {"not distinguishable"}
+
+
+LARGE = pd.read_csv(DOCS / "tables" / "real_weights_large.csv")
+
+
+def large(metric: str) -> dict[str, str]:
+    """Method to its verdict beside CAAP, on CLIP."""
+    rows = LARGE[LARGE["metric"] == metric]
+    return dict(zip(rows["method"], rows["verdict"].fillna(""), strict=True))
+
+
+def test_the_larger_model() -> None:
+    (photos,) = re.findall(r"(\d+) of these photos of ECSSD", PAGE)
+    assert set(LARGE["n"]) == {int(photos)}
+    assert "CAAP has the highest mean in insertion minus deletion" in PAGE
+    insdel = LARGE[LARGE["metric"] == "insdel"]
+    assert insdel.loc[insdel["mean"].idxmax(), "method"] == "caap"
+    assert "no method is distinguishably better in either metric" in PAGE
+    assert "better" not in {*large("insdel").values(), *large("aupr1").values()}
+    assert "Libra IxG+ and Gen-Att, which are better than CAAP on the small models, are not better there" in PAGE
+    assert all(large("aupr1")[method] == "worse" for method in ("libra_ixg_plus", "gen_att"))
+    assert "LeGrad, E-CAAP, TAM and Transformer Attribution are not distinguishable from CAAP in either metric" in PAGE
+    for method in ("legrad", "E-CAAP", "tam", "transformer_attribution"):
+        assert large("insdel")[method] == large("aupr1")[method] == "not distinguishable"
+
+
+def test_settings() -> None:
+    table = (DOCS / "tables" / "settings.md").read_text(encoding="utf-8")
+    (photos,) = re.findall(r"With (\d+) photos and two small models, no conclusion", PAGE)
+    assert f"Photos: {photos} for calibration; {photos} others, with masks, for metrics" in table
+    opposite = re.findall(r"another conclusion \(p < 0\.05 with Holm's correction, or not\), and (\d+) the", table)
+    assert opposite == ["0", "0"]
