@@ -20,6 +20,7 @@ from caap_lab.bench.plan import BenchmarkPlan, Data, Study, Trial
 from caap_lab.bench.ready import Running, check_ready
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
+from caap_lab.bench.stored_maps import with_stored_maps
 from caap_lab.bench.target_rule import TargetRule
 from caap_lab.bench.trial import Row, compute, failure, forget_failures, model_of
 from caap_lab.data.image_set import ImageSet, read_list
@@ -182,7 +183,7 @@ def run_plan(
         if retry_failed:
             done = done[done["error"].isna()]
         finished = set(done["key"])
-        waiting = [trial for trial in plan.trials if trial.key not in finished]
+        waiting = with_stored_maps((trial for trial in plan.trials if trial.key not in finished), done)
         with (
             _stop_on_interrupt() as stopped,
             tqdm(

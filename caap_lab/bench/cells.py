@@ -16,6 +16,7 @@ from caap_lab.attribution.registry import METHODS, attribute
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row
+from caap_lab.bench.stored_maps import stored_map
 from caap_lab.bench.target_rule import has_probability, target_by_rule
 from caap_lab.bench.trial import check_model, evaluate, failure, metric_input, read_sample
 from caap_lab.data.image_set import ImageSet, Sample
@@ -167,7 +168,7 @@ def _with_maps(
             inputs[name] = _Input(with_model_classes(sample, images, model), x, target)
     by_method: dict[str, deque[Trial]] = {}
     for trial in group:
-        if trial.image in inputs:
+        if trial.image in inputs and trial.stored_map is None:
             by_method.setdefault(trial.method.text, deque()).append(trial)
     most = _at_once(model, batch_size, len(by_method))
     at_once = {text: most if _is_quick(few[0], model) else 1 for text, few in by_method.items()}
@@ -176,6 +177,11 @@ def _with_maps(
         if stopped():
             return
         if trial.image not in inputs:
+            continue
+        sample, x, _ = inputs[trial.image]
+        found = stored_map(trial, model, x)
+        if found is not None:
+            yield Cell(trial, sample, x, found)
             continue
         method = trial.method.text
         if trial.key not in made:
@@ -190,7 +196,7 @@ def _with_maps(
                     with suppress(Exception):
                         made[trial.key] = _maps([trial], model, inputs, batch_size)[0]
         if trial.key in made:
-            yield Cell(trial, *inputs[trial.image][:2], made.pop(trial.key))
+            yield Cell(trial, sample, x, made.pop(trial.key))
 
 
 class _Input(NamedTuple):

@@ -55,7 +55,7 @@ def row_to_map(row: Mapping[str, Any], model: HookedModel, image: Float[Tensor, 
     m = AttributionMap.of_model(
         model,
         image,
-        torch.from_numpy(np.reshape(row["scores"], tuple(row["grid"])).copy()),
+        torch.from_numpy(np.array(row["scores"], np.float32).reshape(tuple(row["grid"]))),
         target=_target_of_row(row, model),
         class_specific=method.name not in METHODS or METHODS[method.name].class_specific,
         method=method.name,

@@ -135,6 +135,8 @@ class Trial:
     """Its metrics that users registered, by text."""
     by_contrast: bool = False
     """True for a model whose classes are text embeddings."""
+    stored_map: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """Its map as another trial stored it, see `caap_lab.bench.stored_maps`; None if it has to be made."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -151,26 +153,41 @@ class Trial:
     def key(self) -> str:
         """Hash of everything that determines the trial's numbers: see the table in docs/benchmark.md."""
         metrics = {text: parse_variant(text) for text in self.metrics}
-        content: dict[str, Any] = {
-            "model": [self.model.name, self.model.options],
-            "method": [self.method.name, self.method.options],
-            "image": [self.source, self.image],
+        content = {
+            **self._map_content,
             "metrics": sorted(metric.name for metric in metrics.values()),
-            "target": rule_in_key(self.target, by_contrast=self.by_contrast),
             "protocol": self.protocol.to_dict() if self.reads_protocol else None,
         }
         own = {text: metric.digest for text, metric in self.own_metrics.items()}
         special = {m.name: [m.options, own.get(text, "")] for text, m in metrics.items() if m.options or text in own}
         if special:  # keys of built-in metrics with their default options never had it
             content["metric_options"] = special
+        return _hash_of(content)
+
+    @cached_property
+    def map_key(self) -> str:
+        """Hash of everything that determines its map; empty in plans of format 1, which know no identities."""
+        return _hash_of(self._map_content) if self.image_digest else ""
+
+    @property
+    def _map_content(self) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "model": [self.model.name, self.model.options],
+            "method": [self.method.name, self.method.options],
+            "image": [self.source, self.image],
+            "target": rule_in_key(self.target, by_contrast=self.by_contrast),
+        }
         if self.image_digest:
             options = {name: value for name, value in self.model.options.items() if name not in _NOT_IN_KEY}
             name = "" if self.model_digest.startswith(WHOLE) else self.model.name
             content["model"] = [name, options, self.model_digest]
             content["method"].append(self.method_digest)
             content["image"] = [self.image, self.image_digest]
-        text = json.dumps(content, sort_keys=True)
-        return hex_digest(text, size=12)
+        return content
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    return hex_digest(json.dumps(content, sort_keys=True), size=12)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ SCHEMA = pa.schema(
         ("fingerprint", pa.string()),
         ("versions", pa.string()),
         ("machine", pa.string()),
+        ("map_key", pa.string()),
+        ("map_complete", pa.bool_()),
         ("map_score", pa.string()),
         ("map_sign", pa.string()),
         ("map_seconds", pa.float64()),
@@ -70,7 +72,8 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of every part; `target` is the class in favour, and `target_object` the complete target if it is more than a
-class. Columns of registered metrics, one number each, follow in the parts that have them."""
+class. `map_key` is a hash of everything that determines the map, and `map_complete` is false if the map had more than
+its scores. Columns of registered metrics, one number each, follow in the parts that have them."""
 _JSON = ("target_object", "protocol", "settings", "versions")
 _FINISHED = pa.schema([("key", pa.string()), ("error", pa.string())])
 _FEW = 64  # number of one-trial parts that are merged

@@ -21,6 +21,7 @@ from caap_lab.bench.map_rows import map_to_row
 from caap_lab.bench.pairing import with_model_classes
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row
+from caap_lab.bench.stored_maps import columns_of_map, stored_map
 from caap_lab.bench.target_rule import rule_text, target_by_rule
 from caap_lab.data.image_set import ImageSet, Regions, Sample
 from caap_lab.data.open import open_images
@@ -44,7 +45,12 @@ def compute(trial: Trial, model: HookedModel, images: ImageSet, batch_size: int)
     sample = read_sample(images, trial.image, trial.image_digest)
     x = model.preprocess(sample.image)
     target = target_by_rule(trial.target, model, x, sample, images)
-    m = attribute(model, x, trial.method.name, target, progress=False, **trial.method.options)
+    stored = stored_map(trial, model, x)
+    m = (
+        attribute(model, x, trial.method.name, target, progress=False, **trial.method.options)
+        if stored is None
+        else stored
+    )
     assert isinstance(m, AttributionMap)
     return evaluate(trial, model, with_model_classes(sample, images, model), x, m, batch_size)
 
@@ -75,6 +81,7 @@ def evaluate(
     row: Row = {
         **about(trial),
         **map_to_row(m),
+        **columns_of_map(trial, m),
         "label": sample.label,
         "machine": f"{platform.node()}, {model.device}, {model.number_format}, {torch.get_num_threads()} threads"
         + (", compiled" if model.compiled else ""),

@@ -15,6 +15,7 @@ from caap_lab.bench.check import check_metrics
 from caap_lab.bench.identity import model_digest, own_metrics, spec_digest
 from caap_lab.bench.plan import Trial
 from caap_lab.bench.run_folder import Row, RunFolder
+from caap_lab.bench.stored_maps import stored_map, with_stored_maps
 from caap_lab.bench.target_rule import TargetRule, target_by_rule
 from caap_lab.bench.trial import failure
 from caap_lab.checks import check_count
@@ -119,13 +120,15 @@ def run_sweep(
         with run.locked():
             done = run.clean()
             finished = set(done["key"][done["error"].isna()])
-            complete = finished.issuperset(trial.key for row in trials for trial in row)
+            missing = (trial for row in trials for trial in row if trial.key not in finished)
+            to_compute = {trial.key: trial for trial in with_stored_maps(missing, done)}
+            complete = not to_compute
             with tqdm(total=len(pictures) * len(settings), desc="sweep", unit="map", disable=not progress) as bar:
                 for picture, row in zip(pictures, trials, strict=True):
-                    waiting = {c.key: (c, s) for c, s in zip(row, settings, strict=True) if c.key not in finished}
+                    pairs = zip(row, settings, strict=True)
+                    waiting = [(to_compute.pop(c.key), setting) for c, setting in pairs if c.key in to_compute]
                     if waiting:
-                        run.append(_image_rows(model, picture, wanted.rule, list(waiting.values()), batch_size))
-                        finished |= set(waiting)
+                        run.append(_image_rows(model, picture, wanted.rule, waiting, batch_size))
                     bar.update(len(row))
         kept = done if complete else run.rows()
     frame = kept.set_index("key").loc[[trial.key for row in trials for trial in row]].reset_index(drop=True)
@@ -156,7 +159,9 @@ def _image_rows(
         try:
             x = picture.read()
             target = target_by_rule(rule, model, x, picture.sample, picture.images)
-            (maps,) = caap_maps(model, x, target, [setting.caap for _, setting in group])
+            missing = [setting.caap for trial, setting in group if trial.stored_map is None]
+            new = iter(caap_maps(model, x, target, missing)[0] if missing else ())
+            maps = [stored_map(trial, model, x) or next(new) for trial, _ in group]
             cells = [Cell(trial, picture.sample, x, m, picture.mask) for (trial, _), m in zip(group, maps, strict=True)]
             rows += rows_of_maps(cells, model, batch_size)
         except Exception as error:
