@@ -5,8 +5,10 @@ notebook sets meanwhile; work that is no longer needed is stopped between two to
 """
 
 import asyncio
+import atexit
 import copy
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ class Worker:
         except RuntimeError:
             self._loop = None  # a script: results are delivered in the worker's thread
         self._thread: threading.Thread | None = None
+        _workers.add(self)
 
     def check(self) -> None:
         """End a job that is no longer wanted; called between pieces of work."""
@@ -96,6 +99,11 @@ class Worker:
             self._stop.set()
             self._changed.notify_all()
 
+    def join(self, seconds: float) -> None:
+        """Wait until the thread of a closed worker has ended, at most so long."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -132,6 +140,23 @@ class Worker:
                         return
                     receiver, result = self._results.popleft()
                 receiver(result)
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the work of all widgets before Python exits: it aborts the process if a thread is inside torch's C++ code."""
+    workers = list(_workers)
+    for worker in workers:
+        worker.close()
+    for worker in workers:
+        worker.join(_PATIENCE)
+
+
+_PATIENCE = 10.0
+"""Seconds at exit within which a job gets to its next torch function."""
 
 
 class Stoppable(TorchFunctionMode):

@@ -1,5 +1,7 @@
 """Work of a widget beside the kernel: order, cancelling, and the copy of the model that it runs on."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -52,6 +54,29 @@ def test_new_requests_drop_old_ones_and_stop_the_running_one(worker: Worker) -> 
     until(lambda: bool(results))
     assert results == ["new"]
     assert not errors
+
+
+AT_EXIT = """
+import threading
+import torch
+from caap_lab.widgets.background import Job, Worker
+
+started = threading.Event()
+
+def endless():
+    while True:
+        torch.ones(10_000).argmax()
+        started.set()
+
+worker = Worker(print)
+worker.replace_jobs([Job("endless", endless, print)])
+started.wait()
+"""
+
+
+def test_python_exits_without_a_crash_while_a_job_runs() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_job_that_runs_already_is_not_started_again(worker: Worker) -> None:
