@@ -79,7 +79,7 @@ def main() -> None:
                     args.models,
                     list(methods),
                     data,
-                    out=args.run / name,
+                    out=args.run,
                     metrics=metrics,
                     target=rule,
                     protocol=protocol,
