@@ -1,5 +1,6 @@
 """Maps that a run's folder already holds: under another protocol or metric they are measured, not made again."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caap_lab._version import __version__
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.map_rows import row_to_map
 from caap_lab.bench.plan import Trial
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 def with_stored_maps(trials: Iterable[Trial], done: "pd.DataFrame") -> list[Trial]:
     """The trials, each with its map if the folder has it.
 
-    A metric of the user may read what rows do not store, such as scores of other classes: its trials get only maps
-    that have nothing else.
+    Only maps of this version of caap_lab are used, as another one may make them differently. A metric of the user may
+    read what rows do not store, such as scores of other classes: its trials get only maps that have nothing else.
 
     Args:
         trials: Trials to compute.
@@ -30,8 +32,9 @@ def with_stored_maps(trials: Iterable[Trial], done: "pd.DataFrame") -> list[Tria
     """
     trials = list(trials)
     wanted = {trial.map_key for trial in trials} - {""}
-    found = done[done["map_key"].isin(wanted) & done["error"].isna()].drop_duplicates("map_key")
-    maps = {row["map_key"]: row for row in found[["map_key", *_COLUMNS]].to_dict("records")}
+    found = done[done["map_key"].isin(wanted) & done["error"].isna()]
+    rows = found[["map_key", *_COLUMNS]].to_dict("records")
+    maps = {row["map_key"]: row for row in rows if json.loads(row["versions"])["caap_lab"] == __version__}
     return [
         replace(trial, stored_map=row)
         if (row := maps.get(trial.map_key)) is not None and (row["map_complete"] or not trial.own_metrics)

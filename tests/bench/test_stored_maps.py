@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import caap_lab as cl
-from caap_lab.bench import cells, trial
+from caap_lab.bench import cells, stored_maps, trial
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.sweeps import run_sweep
 
@@ -122,7 +122,14 @@ def test_a_sweep_measures_stored_maps(tmp_path: Path, monkeypatch: pytest.Monkey
         assert torch.allclose(torch.tensor(again.data[name].values), torch.tensor(anew.data[name].values), atol=1e-6)
 
 
-def test_a_folder_of_an_earlier_version_is_continued(first: Path) -> None:
+def test_maps_of_another_version_are_made_again(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_maps, "__version__", "another")
+    forbid(monkeypatch)
+    rows = run(first, protocol="mutex")
+    assert rows["error"].str.contains("a map was made again").sum() == 2 * len(METHODS)
+
+
+def test_a_folder_without_these_columns_is_continued(first: Path) -> None:
     folder = RunFolder(first)
     old = folder.rows().drop(columns=["map_key", "map_complete"])
 
