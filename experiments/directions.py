@@ -7,8 +7,8 @@ CAAP puts patches of the image into a blank ("insert"); with `direction="remove"
 Both directions, Libra IxG+ and Transformer Attribution, and rank sums of two of them are compared under several
 conventions of insertion and deletion, by SaCo and by masks. Photos are the last 64 of all, drawn with seed 0, or the
 first of these; settings were chosen on others. With `--targets prediction logit`, a model whose classes are texts is
-explained both by contrasts and by its own logits. The same command resumes a stopped run, and with `--no-compute` makes
-the table from the finished trials.
+explained by contrasts, and under the first convention by its own logits as well. The same command resumes a stopped
+run, and with `--no-compute` makes the table from the finished trials.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--step", default="8 rows", help="of rise and tis: '8 rows', or a number of pixels")
     parser.add_argument("--no-compute", dest="compute", action="store_false", help="only read finished trials")
     parser.add_argument("--out", type=Path, help="the table as Markdown; a CSV with all numbers is written next to it")
-    parser.add_argument("--figures", type=Path, help="write the figure into this folder")
+    parser.add_argument("--figures", type=Path, help="write the figure into this folder, under the table's name")
     args = parser.parse_args()
     photos = cl.open_images(args.masks)
     step = int(args.step) if args.step.isdecimal() else args.step
@@ -70,7 +70,7 @@ def main() -> None:
     results = {}
     for name in args.protocols:
         protocol, metrics = chosen[name]
-        for target in args.targets:
+        for target in args.targets if name == "rise" else ["prediction"]:
             rule = cl.logit("prediction") if target == "logit" else "prediction"
             groups = [((*METHODS, *(LATER if args.later else ())), held_out(photos, args.images))]
             groups += [(FREE, held_out(photos, args.free))] if args.free and name == "rise" else []
@@ -93,7 +93,7 @@ def main() -> None:
         frame = differences(results).drop(columns=["study", "data", "column"])
         frame.round(4).to_csv(args.out.with_suffix(".csv"), index=False)
     if args.figures is not None:
-        figure(results, args.figures)
+        figure(results, args.figures / (args.out or Path("directions")).stem)
 
 
 if __name__ == "__main__":

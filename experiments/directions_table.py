@@ -122,8 +122,13 @@ def _agreement(results: Results) -> list[str]:
     return lines
 
 
-def figure(results: Results, folder: Path) -> Figure:
-    """Differences to CAAP in InsDel, by convention, beside those in AUPR1; one row per model and target."""
+def figure(results: Results, path: Path) -> Figure:
+    """Differences to CAAP in InsDel, by convention, beside those in AUPR1; one row per model and target.
+
+    Args:
+        results: The results.
+        path: Where to save it, without a suffix.
+    """
     frame = differences(results)
     frame = frame[frame["method"] != "caap"].assign(name=frame["method"].map(name_of))
     groups = list(frame.groupby(["model", "target"], sort=False))
@@ -143,6 +148,6 @@ def figure(results: Results, folder: Path) -> Figure:
                 title=f"{model}, {TARGETS[target]}" if metric == "insdel" else "",
             )
             ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_figure(drawn, folder / "directions")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(drawn, path)
     return drawn
