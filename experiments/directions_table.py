@@ -23,7 +23,9 @@ NAMES = {
     "libra_ixg_plus:start_layer=8": "Libra IxG+ from block 8",
     "transformer_attribution": "T-Attr",
 }
-TARGETS = {"prediction": "prediction", "logit": "the prediction's own logit"}
+_TARGETS = {"prediction": "prediction", "logit": "the prediction's own logit"}
+_CONTRAST = "the prediction against all classes"
+"""What a prediction is explained by where its own logit is shown beside it: a model whose classes are texts."""
 SHOWN = ("insdel", "saco", "aupr1", "pointing")
 FREE_REMOVAL = "caap:direction=remove,context=free"
 
@@ -34,6 +36,11 @@ def name_of(label: str) -> str:
         return NAMES.get(label, label)
     first, second = label.removeprefix("rank_sum:first=").split(",second=")
     return f"{name_of(first)} + {name_of(second)}"
+
+
+def _titles(results: Results) -> dict[str, str]:
+    """Targets in words."""
+    return {**_TARGETS, "prediction": _CONTRAST} if any(target == "logit" for _, target, _ in results) else _TARGETS
 
 
 def differences(results: Results) -> pd.DataFrame:
@@ -64,7 +71,7 @@ def table(results: Results, about: str) -> str:
     ]
     for (model, target), part in frame.groupby(["model", "target"], sort=False):
         columns = list(dict.fromkeys(part["column"]))
-        lines += ["", f"**{model}, {TARGETS[target]}**", "", f"| method | n | {' | '.join(columns)} |"]
+        lines += ["", f"**{model}, {_titles(results)[target]}**", "", f"| method | n | {' | '.join(columns)} |"]
         lines += [f"|---|---|{'---|' * len(columns)}"]
         for method in dict.fromkeys(part["method"]):
             rows = part[part["method"] == method].set_index("column")
@@ -111,7 +118,8 @@ def _agreement(results: Results) -> list[str]:
             known = maps[maps[FREE_REMOVAL].notna()] if FREE_REMOVAL in maps else maps.iloc[:0]
             if known.empty:
                 continue
-            lines += ["", f"Spearman's rank correlation with the free removal, {model}, {TARGETS[target]}:", ""]
+            explained = f"{model}, {_titles(results)[target]}"
+            lines += ["", f"Spearman's rank correlation with the free removal, {explained}:", ""]
             lines += ["| method | n | correlation |", "|---|---|---|"]
             for method in dict.fromkeys(part["method"]):
                 pairs = known[[FREE_REMOVAL, method]].dropna() if method != FREE_REMOVAL else known.iloc[:0]
@@ -145,7 +153,7 @@ def figure(results: Results, path: Path) -> Figure:
                 ax=ax,
                 horizontal=True,
                 label=f"{'InsDel' if metric == 'insdel' else 'AUPR1'} less CAAP's (percent)",
-                title=f"{model}, {TARGETS[target]}" if metric == "insdel" else "",
+                title=f"{model.split(',')[0]}, {_titles(results)[target]}" if metric == "insdel" else "",
             )
             ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     path.parent.mkdir(parents=True, exist_ok=True)

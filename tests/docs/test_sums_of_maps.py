@@ -7,6 +7,8 @@ from tests.helpers.pages import DOCS
 
 TABLE = pd.read_csv(DOCS / "tables" / "directions.csv")
 PAGE = " ".join((DOCS / "methods.md").read_text(encoding="utf-8").split())
+_LARGE = pd.read_csv(DOCS / "tables" / "directions_large.csv")
+LARGE = _LARGE[_LARGE["protocol"] == "rise"].set_index(["target", "method", "metric"]).sort_index()
 MODELS = ("ViT-tiny", "DeiT-tiny")
 CONVENTIONS = ("rise", "xplique", "mutex", "tis")
 LIBRA, T_ATTR, REMOVE = "libra_ixg_plus", "transformer_attribution", "caap:direction=remove"
@@ -63,3 +65,33 @@ def test_sums_do_not_raise_saco() -> None:
     assert all(set(verdicts(method, "saco")) == {"better"} for method in (LIBRA, T_ATTR))
     sums = [of("caap", LIBRA), of("caap", T_ATTR), of("caap", REMOVE), of(LIBRA, T_ATTR)]
     assert all("better" not in verdicts(method, "saco") for method in sums)
+
+
+def test_on_clip_what_is_explained_matters() -> None:
+    assert "Libra IxG+, T-Attr and CAAP's removal are far behind CAAP in AUPR1" in PAGE
+    for method in (LIBRA, T_ATTR, REMOVE):
+        own = LARGE.loc[("logit", method, "aupr1")]
+        assert own["verdict"] == "worse" and own["difference"] < -15
+    assert "most of that gap is gone, and T-Attr is not distinguishable from CAAP any more" in PAGE
+    gaps = [LARGE.loc[(t, [LIBRA, T_ATTR, REMOVE], "aupr1"), "difference"].sum() for t in ("prediction", "logit")]
+    assert gaps[0] / gaps[1] < 0.5
+    assert LARGE.loc[("prediction", T_ATTR, "aupr1"), "verdict"] == "not distinguishable"
+    assert "CAAP itself hardly changes" in PAGE
+    caap = [LARGE.loc[(target, "caap", "aupr1")] for target in ("prediction", "logit")]
+    assert abs(caap[0]["mean"] - caap[1]["mean"]) < caap[0]["se"]
+
+
+def test_on_clip_a_sum_needs_the_right_part() -> None:
+    later = of("caap", f"{LIBRA}:start_layer=8")
+    assert "the sum with Libra IxG+ from block 8 on is better in insertion minus deletion and in AUPR1" in PAGE
+    assert LARGE.loc[("prediction", later, "insdel"), "verdict"] == "better"
+    assert LARGE.loc[("prediction", later, "aupr1"), "verdict"] == "better"
+    assert "and the sum with T-Attr in AUPR1" in PAGE
+    assert LARGE.loc[("prediction", of("caap", T_ATTR), "aupr1"), "verdict"] == "better"
+    assert "The default sum is not better" in PAGE
+    default = [LARGE.loc[("prediction", of("caap", LIBRA), metric), "verdict"] for metric in ("insdel", "aupr1")]
+    assert default == ["not distinguishable"] * 2
+    assert "On own logits no sum is distinguishably better than CAAP." in PAGE
+    own = LARGE.loc["logit"].reset_index()
+    sums = own[own["method"].str.startswith("rank_sum") & own["metric"].isin(["insdel", "aupr1"])]
+    assert len(sums) and "better" not in set(sums["verdict"])
