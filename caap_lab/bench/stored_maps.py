@@ -62,10 +62,13 @@ def stored_map(trial: Trial, model: HookedModel, x: Float[Tensor, "1 3 height wi
 
 
 def columns_of_map(trial: Trial, m: AttributionMap) -> Row:
-    """Columns by which a later run finds a trial's map; rows store scores in float32, others are made again."""
+    """Columns by which a later run finds a trial's map.
+
+    A map is made again if a row cannot give it back: its scores are not in float32, or its target is a function.
+    """
     if trial.stored_map is not None:
         return {"map_key": trial.map_key, "map_complete": bool(trial.stored_map["map_complete"])}
-    exact = trial.map_key and m.scores.dtype == torch.float32
+    exact = trial.map_key and m.scores.dtype == torch.float32 and not callable(m.target)
     return {
         "map_key": trial.map_key if exact else None,
         "map_complete": m.all_scores is None and m.standard_errors is None,

@@ -53,6 +53,26 @@ def test_maps_are_measured_again_and_not_made_again(
     pd.testing.assert_frame_equal(rows.drop(columns=ignored), anew.drop(columns=ignored), check_exact=True)
 
 
+def margin(logits: torch.Tensor) -> torch.Tensor:
+    """A target that is a function of the logits."""
+    return logits[..., 1] - logits[..., 2]
+
+
+@pytest.mark.parametrize(
+    "target", [margin, "direction", cl.contrast("prediction")], ids=["function", "direction", "contrast"]
+)
+def test_other_targets_have_the_numbers_of_new_maps(tmp_path: Path, target: Any) -> None:
+    model = cl.load_model("demo")
+    if target == "direction":
+        target = cl.direction(torch.linspace(-1, 1, model.spec.d_model), "ramp")
+    given: dict[str, Any] = {"models": model, "methods": ["caap", "grad_cam"], "target": target}
+    run(tmp_path / "run", **given)
+    anew = run(tmp_path / "anew", **given, protocol="mutex").set_index("key")
+    rows = run(tmp_path / "run", **given, protocol="mutex").set_index("key").loc[anew.index]
+    assert rows["error"].isna().all()
+    pd.testing.assert_frame_equal(rows[["insertion", "deletion"]], anew[["insertion", "deletion"]], check_exact=True)
+
+
 def test_a_single_trial_uses_its_stored_map(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid(monkeypatch)
     rows = run(first, methods=["grad_cam"], images=1, protocol="mutex")
