@@ -1,13 +1,13 @@
 """Fingerprint of a model: a hash of all weights, and one of everything else that determines its outputs."""
 
 import hashlib
-from itertools import chain
 
 from torch import Tensor, nn
 
 from caap_lab.digests.packed import packed_serials
 from caap_lab.digests.structure import read_structure
 from caap_lab.digests.tensors import checksum, raw_bytes, shape_and_format
+from caap_lab.modules import modules, tensors
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -22,9 +22,9 @@ def fingerprint(model: nn.Module) -> str:
             is_tensor = isinstance(part, Tensor)
             weights.update(f"{name} {shape_and_format(part) if is_tensor else part}".encode())
             weights.update(raw_bytes(part) if is_tensor else b"")
-    text, tensors = read_structure(model)
+    text, others = read_structure(model)
     structure = hashlib.blake2b(text.encode(), digest_size=4)
-    for tensor in tensors:
+    for tensor in others:
         structure.update(shape_and_format(tensor).encode())
         structure.update(raw_bytes(tensor))
     return f"{weights.hexdigest()}-{structure.hexdigest()}"
@@ -51,12 +51,12 @@ def state_of(model: nn.Module) -> bytes:
     Edits through `.data` do not change a tensor's version, so the values are checked as well.
     """
     text, others = read_structure(model)
-    tensors = [tensor.detach() for tensor in chain(model.parameters(), model.buffers(), others)]
+    read = [tensor.detach() for tensor in (*tensors(modules(model)), *others)]
     digest = hashlib.blake2b(
         f"{text}{''.join(f' {serial}' for serial in packed_serials(model))}".encode(), digest_size=16
     )
-    for tensor in tensors:
+    for tensor in read:
         version = None if tensor.is_inference() else tensor._version
         digest.update(f"{tensor.data_ptr()} {version} {shape_and_format(tensor)}".encode())
-    digest.update(checksum(tensors))
+    digest.update(checksum(read))
     return digest.digest()

@@ -8,23 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from caap_lab.modules import named_modules
+
 _serials: dict[int, tuple[weakref.ref[Any], int]] = {}
 _count = count()
 
 
 def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
     """Packed weights, with the names of their layers."""
-    # Not by `named_modules`, whose nested generators take a millisecond: this is called in each forward pass.
-    waiting, seen = [("", model)], {id(model)}
-    while waiting:
-        name, module = waiting.pop()
+    for name, module in named_modules(model):
         packed = vars(module).get("_packed_params")
         if isinstance(packed, torch.ScriptObject):
             yield name.removesuffix("._packed_params"), packed
-        for child_name, child in reversed(module._modules.items()):
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                waiting.append((f"{name}.{child_name}" if name else child_name, child))
 
 
 def packed_serials(model: nn.Module) -> Iterator[int]:

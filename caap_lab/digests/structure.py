@@ -5,6 +5,7 @@ packages counts by name; the user's own code, which may change under the same na
 """
 
 import dataclasses
+from collections.abc import Iterable
 from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
@@ -23,10 +24,13 @@ from caap_lab.digests.python_code import (
     is_found_by_name,
     recorded_module,
 )
+from caap_lab.modules import named_modules
 
-_OF_EVERY_MODULE = frozenset({*vars(nn.Module()), "name"})  # TransformerLens sets a name on all modules
 _WITHOUT_EFFECT = frozenset(
     {
+        # of every module; TransformerLens sets a name on all of them
+        *vars(nn.Module()),
+        "name",
         # how an implementation computes, and not what
         *("fused_attn", "grad_checkpointing", "inplace", "_compiled_call_impl"),
         # how the model was built and where its weights came from
@@ -40,10 +44,11 @@ _STEPS = ("forward", "embed", "run_block", "unembed")
 
 def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
     """The text, and the tensors outside the state dict to which it refers by number: attributes and unsaved buffers."""
-    reader = _Reader(model)
+    found = list(named_modules(model))
+    reader = _Reader(found)
     lines = [] if comes_from_library(type(model)) else [reader.type(type(model))]
     lines += [f"{name} = {reader.text(vars(model)[name])}" for name in _STEPS if name in vars(model)]
-    for name, module in model.named_modules():
+    for name, module in found:
         if module is not model and not _only_points(module):
             lines.append(f"{name}: {reader.module(module)}")
     return "\n".join(lines), reader.tensors
@@ -64,9 +69,9 @@ def _only_points(module: nn.Module) -> bool:
 class _Reader:
     """Turns modules and values into text, and collects tensors."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, named: Iterable[tuple[str, nn.Module]]) -> None:
         self.tensors: list[Tensor] = []
-        self._known = {id(module): f"<{name}>" for name, module in model.named_modules()}
+        self._known = {id(module): f"<{name}>" for name, module in named}
         self._kept: list[Any] = []
         self._classes: dict[type, str] = {}
 
@@ -74,8 +79,7 @@ class _Reader:
         """Class, settings, and buffers that are not in the state dict."""
         found = {}
         for name, value in vars(module).items():
-            counts = name not in _WITHOUT_EFFECT and (name not in _OF_EVERY_MODULE or name == "forward")
-            if counts and value is not None and not _is_own_method(module, name, value):
+            if value is not None and name not in _WITHOUT_EFFECT and not _is_own_method(module, name, value):
                 found[name] = self.text(value)
         for name in sorted(module._non_persistent_buffers_set):
             if module._buffers.get(name) is not None:

@@ -59,19 +59,21 @@ def checksum(tensors: Iterable[Tensor]) -> bytes:
     It changes with the order of the values, and with any value that changes by more than the rounding of its row's sum
     (about 1e-8 in a float32 model). It costs as much as computing the tensors' norm.
     """
-    sums: dict[torch.device, list[Tensor]] = {}
+    sums: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     weights: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     for tensor in tensors:
         flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().reshape(-1)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32) if flat.is_floating_point() else torch.float64)
-        rows = flat[: len(flat) // _ROW * _ROW].view(-1, _ROW)
         kind = (flat.device, flat.dtype)
-        if kind not in weights:
-            weights[kind] = _weights(flat)
-        sums.setdefault(flat.device, []).extend([rows @ weights[kind], flat[rows.numel() :]])
+        parts = sums.setdefault(kind, [])
+        if whole := len(flat) // _ROW * _ROW:
+            if kind not in weights:
+                weights[kind] = _weights(flat)
+            parts.append(flat[:whole].view(-1, _ROW) @ weights[kind])
+        parts.append(flat[whole:])
     digest = hashlib.blake2b(digest_size=16)
     for parts in sums.values():
-        digest.update(torch.cat([as_bytes(part) for part in parts]).cpu().numpy().data)
+        digest.update(raw_bytes(torch.cat(parts)))
     return digest.digest()
 
 

@@ -25,6 +25,7 @@ from caap_lab.models.products import TF32, in_tf32, products
 from caap_lab.models.quantised import check_format, why_no_gradient
 from caap_lab.models.thread_watch import WATCH
 from caap_lab.models.width import Measured, output_width
+from caap_lab.modules import modules, named_modules
 
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
@@ -295,7 +296,7 @@ class HookedModel(HookedRootModule, ABC):
 
     def has_hooks(self) -> bool:
         """True if there is a hook on any hook point or on any module of timm's model."""
-        return any(is_watched(module) for module in self.modules())
+        return any(map(is_watched, modules(self)))
 
     def add_hook(
         self,
@@ -359,9 +360,10 @@ def check_no_hooks(model: HookedModel, what: str) -> None:
     Raises:
         InputError: it has; the message names the hooks and how to remove them.
     """
-    points = [point for point in model.modules() if isinstance(point, HookPoint)]
+    found = list(named_modules(model))
+    points = [point for _, point in found if isinstance(point, HookPoint)]
     permanent = any(hook.is_permanent for point in points for hook in (*point.fwd_hooks, *point.bwd_hooks))
-    torch_hooks = [name for name, part in model.named_modules() if is_watched(part) and part not in points]
+    torch_hooks = [name for name, part in found if is_watched(part) and part not in points]
     # a hook point may also hold torch's own hooks, which reset_hooks does not remove
     torch_hooks += [point.name or "" for point in points if n_hooks(point) > len(point.fwd_hooks + point.bwd_hooks)]
     ways = []

@@ -12,6 +12,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.lock import locked
 from caap_lab.models.products import in_tf32, products
+from caap_lab.modules import modules
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,7 +27,7 @@ def held(model: HookedModel) -> AbstractContextManager[None]:
 
 def check_eval(model: nn.Module) -> None:
     """Raise InputError for a model in training mode."""
-    if any(module.training for module in model.modules()):
+    if any(module.training for module in modules(model)):
         raise InputError("The model is in training mode, where dropout changes every run; call model.eval() first.")
 
 
