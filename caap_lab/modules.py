@@ -3,7 +3,7 @@
 torch's own lists come from nested generators, which take several milliseconds for a ViT of 12 blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ def modules(model: nn.Module) -> Iterator[nn.Module]:
     return (module for _, module in named_modules(model))
 
 
-def tensors(parts: Iterator[nn.Module]) -> list[Tensor]:
+def tensors(parts: Iterable[nn.Module]) -> list[Tensor]:
     """Parameters and buffers of modules, their children's not included, each once."""
     found = (tensor for part in parts for tensor in chain(part._parameters.values(), part._buffers.values()))
     return list({id(tensor): tensor for tensor in found if tensor is not None}.values())

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from caap_lab.digests.packed import packed_serials
 from caap_lab.digests.structure import read_structure
 from caap_lab.digests.tensors import checksum, raw_bytes, shape_and_format
-from caap_lab.modules import modules, tensors
+from caap_lab.modules import named_modules, tensors
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -22,7 +22,7 @@ def fingerprint(model: nn.Module) -> str:
             is_tensor = isinstance(part, Tensor)
             weights.update(f"{name} {shape_and_format(part) if is_tensor else part}".encode())
             weights.update(raw_bytes(part) if is_tensor else b"")
-    text, others = read_structure(model)
+    text, others = read_structure(model, list(named_modules(model)))
     structure = hashlib.blake2b(text.encode(), digest_size=4)
     for tensor in others:
         structure.update(shape_and_format(tensor).encode())
@@ -50,10 +50,11 @@ def state_of(model: nn.Module) -> bytes:
 
     Edits through `.data` do not change a tensor's version, so the values are checked as well.
     """
-    text, others = read_structure(model)
-    read = [tensor.detach() for tensor in (*tensors(modules(model)), *others)]
+    parts = list(named_modules(model))
+    text, others = read_structure(model, parts)
+    read = [tensor.detach() for tensor in (*tensors(module for _, module in parts), *others)]
     digest = hashlib.blake2b(
-        f"{text}{''.join(f' {serial}' for serial in packed_serials(model))}".encode(), digest_size=16
+        f"{text}{''.join(f' {serial}' for serial in packed_serials(parts))}".encode(), digest_size=16
     )
     for tensor in read:
         version = None if tensor.is_inference() else tensor._version

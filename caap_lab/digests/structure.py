@@ -5,7 +5,7 @@ packages counts by name; the user's own code, which may change under the same na
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
@@ -24,7 +24,6 @@ from caap_lab.digests.python_code import (
     is_found_by_name,
     recorded_module,
 )
-from caap_lab.modules import named_modules
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -42,13 +41,17 @@ _STEPS = ("forward", "embed", "run_block", "unembed")
 """Methods of the hooked model itself, whose other attributes do not affect the computation of timm's model."""
 
 
-def read_structure(model: nn.Module) -> tuple[str, list[Tensor]]:
-    """The text, and the tensors outside the state dict to which it refers by number: attributes and unsaved buffers."""
-    found = list(named_modules(model))
-    reader = _Reader(found)
+def read_structure(model: nn.Module, parts: Sequence[tuple[str, nn.Module]]) -> tuple[str, list[Tensor]]:
+    """The text, and the tensors outside the state dict to which it refers by number: attributes and unsaved buffers.
+
+    Args:
+        model: The model.
+        parts: Its modules with their names, as `caap_lab.modules.named_modules` lists them.
+    """
+    reader = _Reader(parts)
     lines = [] if comes_from_library(type(model)) else [reader.type(type(model))]
     lines += [f"{name} = {reader.text(vars(model)[name])}" for name in _STEPS if name in vars(model)]
-    for name, module in found:
+    for name, module in parts:
         if module is not model and not _only_points(module):
             lines.append(f"{name}: {reader.module(module)}")
     return "\n".join(lines), reader.tensors
@@ -69,9 +72,9 @@ def _only_points(module: nn.Module) -> bool:
 class _Reader:
     """Turns modules and values into text, and collects tensors."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Module]]) -> None:
+    def __init__(self, parts: Sequence[tuple[str, nn.Module]]) -> None:
         self.tensors: list[Tensor] = []
-        self._known = {id(module): f"<{name}>" for name, module in named}
+        self._known = {id(module): f"<{name}>" for name, module in parts}
         self._kept: list[Any] = []
         self._classes: dict[type, str] = {}
 

@@ -351,7 +351,9 @@ def n_hooks(module: nn.Module) -> int:
 
 def is_watched(module: nn.Module) -> bool:
     """True if a hook is on a hook point or module, added through TransformerLens or torch."""
-    return n_hooks(module) > 0
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def check_no_hooks(model: HookedModel, what: str) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from caap_lab.digests.packed import packed_weights
 from caap_lab.errors import InputError
+from caap_lab.modules import named_modules
 
 
 def images_at_once(model: nn.Module, batch_size: int) -> int:
@@ -34,4 +35,4 @@ def why_no_gradient(model: nn.Module) -> str:
 
 def _first(model: nn.Module) -> str | None:
     """Name of the first quantised layer."""
-    return next((name for name, _ in packed_weights(model)), None)
+    return next((name for name, _ in packed_weights(named_modules(model))), None)
