@@ -12,8 +12,8 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.activations.patch import Edit
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.names import Site
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.vit import HookedViT
 
 Cell = Sequence[tuple[Site, Edit]]
@@ -22,7 +22,7 @@ Cell = Sequence[tuple[Site, Edit]]
 
 def image_chunks(model: HookedViT, count: int, batch_size: int) -> list[slice]:
     """Slices of images that run together, so that `batch_size` limits the memory for any number of images."""
-    size = images_at_once(model.body, batch_size)
+    size = images_at_once(model, batch_size)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
@@ -39,7 +39,7 @@ class CellRuns:
         """
         self.model = model
         self.batch = batch
-        self.per_run = max(1, images_at_once(model.body, batch_size) // len(batch))
+        self.per_run = max(1, images_at_once(model, batch_size) // len(batch))
         self.passes = 0.0
         """Forward passes so far, in passes of one image; each block counts as an equal part of a pass."""
         self._layer = 0

@@ -14,6 +14,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_share, is_number
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
@@ -54,7 +55,7 @@ def atman(
         logits, (embedded, entering) = read_activations(model, image, ["hook_embed", "blocks.0.hook_resid_pre"])
         turned_down = suppression(widened(embedded[0]), factor, similarity).to(entering.dtype)
         losses = []
-        for part in turned_down.split(chunk_size):
+        for part in turned_down.split(images_at_once(model, chunk_size)):
             hooks = [(name, _turning_down(part)) for name in block_hooks(model, "attn.attn_scores")]
             with model.hooks(fwd_hooks=hooks):
                 changed = model(entering.expand(len(part), -1, -1), start_at_layer=0)

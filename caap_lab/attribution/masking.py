@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import Target
 
@@ -35,12 +36,12 @@ def scores_in_chunks(
         masks: Anything with one entry per image.
         images_of: Makes a batch of images from a chunk of masks.
         target: The target.
-        chunk_size: Images run at once.
+        chunk_size: Largest number of images that run at once.
         score: "logit" or "prob".
         probability: How logits become a "prob"; see `caap_lab.models.probability`.
     """
     found = []
-    for part in masks.split(chunk_size):
+    for part in masks.split(images_at_once(model, chunk_size)):
         logits = model(images_of(part))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         found.append(target.value(logits) if score == "logit" else target.probability(logits, probability))

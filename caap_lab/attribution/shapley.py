@@ -14,6 +14,7 @@ from caap_lab.checks import check_choice, check_count, check_seed, check_share
 from caap_lab.engine.blanks import Blank, blank_image, check_blank
 from caap_lab.engine.scores import SCORES, check_score, score_read, target_score
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
 from caap_lab.models.targets import Target, Targets
 
@@ -99,7 +100,7 @@ def _of_image(
         return target_score(target, model(images), score).double().cpu()
 
     def values_of_sets(sets: Bool[Tensor, "set patch"]) -> Float[Tensor, " set"]:
-        parts = sets.to(image.device).split(chunk_size)
+        parts = sets.to(image.device).split(images_at_once(model, chunk_size))
         return torch.cat([values_of(torch.where(pixel_mask(model, part), image, empty)) for part in parts])
 
     whole = float(values_of(image) - values_of(empty))

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.targets import Target
 from caap_lab.models.vit import HookedViT
 
@@ -42,7 +43,7 @@ def logits_of_subsets(
     width = model.n_classes + len(model.directions)
     logits = torch.empty(len(distinct), width, device=entering.device, dtype=entering.dtype)
     for size in sizes.unique().tolist():
-        for rows in (sizes == size).nonzero()[:, 0].split(chunk_size):
+        for rows in (sizes == size).nonzero()[:, 0].split(images_at_once(model, chunk_size)):
             patches = distinct[rows].nonzero()[:, 1].reshape(len(rows), size) + len(prefix)
             tokens = torch.cat([prefix.expand(len(rows), -1), patches], dim=1)
             logits[rows] = model(entering[tokens], start_at_layer=0, tokens=tokens)

@@ -23,8 +23,8 @@ from caap_lab.data.image_set import ImageSet, Sample
 from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
 from caap_lab.metrics.metric import Mask
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.targets import TargetLike
 from caap_lab.models.vit import HookedViT
 
@@ -244,4 +244,4 @@ def _at_once(model: HookedModel, batch_size: int, methods: int) -> int:
     tokens = spec.n_patches + 1
     layer = 3 * spec.n_heads * tokens**2 + 20 * tokens * spec.d_model
     size = 4 * (spec.n_layers * layer + methods * tokens * model.n_classes)
-    return images_at_once(model.body, max(1, min(IMAGES, batch_size, _MEMORY // size)))
+    return images_at_once(model, max(1, min(IMAGES, batch_size, _MEMORY // size)))

@@ -11,6 +11,7 @@ import torch
 
 from caap_lab.engine.layout import layout
 from caap_lab.engine.plan import CaapPlan
+from caap_lab.models.at_once import at_most, images_at_once, widest_layer
 from caap_lab.models.vit import HookedViT
 
 GIB = 2**30
@@ -43,9 +44,11 @@ def sizes_within(
     of_image = _image_bytes(model, plans)
     # Patches are put into one image at a time.
     images = 1 if plans[0].direction == "remove" else int(min(batch_size, max(1, bound / 2 // of_image)))
+    images = images_at_once(model, images)
     if chunk_size is not None:
         return Sizes(images, chunk_size)
     patches = int(max(1, (bound - images * of_image) // max(_patch_bytes(model, plan) for plan in plans)))
+    patches = min(at_most(patches, _widest_bytes(model, plan), model.device) for plan in plans)
     n_patches = model.spec.n_patches
     if patches < n_patches:  # parts of equal size
         patches = ceil(n_patches / ceil(n_patches / patches))
@@ -72,6 +75,17 @@ def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
     return _group_bytes(model, plan, len(rows.tokens) / spec.n_patches, groups.replaced.shape[1], rows.slots.shape[1])
 
 
+def _widest_bytes(model: HookedViT, plan: CaapPlan) -> float:
+    """Bytes of the largest tensor of a patch's group, or of its sequence in the free context."""
+    spec = model.spec
+    if plan.context == "free":
+        rows: float = spec.n_tokens
+    else:
+        groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
+        rows = len((groups.live if plan.context == "clamped" else groups.prefix).tokens) / spec.n_patches
+    return rows * widest_layer(spec) * model.dtype.itemsize
+
+
 def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: float, chunk_size: int | None) -> int:
     """The largest number of sets of patches of one image within a memory limit; at least one.
 
@@ -86,7 +100,9 @@ def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: floa
         return chunk_size
     n_rows = len(model.spec.live_prefix) + largest
     bound = max_memory * GIB - _image_bytes(model, [plan])
-    return max(1, int(bound // _group_bytes(model, plan, n_rows, n_rows, n_rows)))
+    count = max(1, int(bound // _group_bytes(model, plan, n_rows, n_rows, n_rows)))
+    tokens = model.spec.n_tokens if plan.context == "free" else n_rows
+    return at_most(count, tokens * widest_layer(model.spec) * model.dtype.itemsize, model.device)
 
 
 def _group_bytes(model: HookedViT, plan: CaapPlan, n_rows: float, n_own: int, n_slots: int) -> float:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import Images
 from caap_lab.models.batches import check_images
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.targets import Contrast, Logit, Targets, several_explained
 from caap_lab.models.vit import HookedViT
 
@@ -197,7 +197,7 @@ def default_targets(
 
 
 def _logits(model: HookedViT, images: list[Any], batch_size: int) -> Float[Tensor, "image columns"]:
-    size = images_at_once(model.body, batch_size)
+    size = images_at_once(model, batch_size)
     return torch.cat([model(images[start : start + size]) for start in range(0, len(images), size)])
 
 

@@ -18,8 +18,8 @@ from caap_lab.mechanisms.nodes import NodeSet, receivers_of, senders_of
 from caap_lab.mechanisms.pairs import DIRECTIONS, PairBatch, Pairs, pairs_of
 from caap_lab.mechanisms.path_effects import PathEffects
 from caap_lab.mechanisms.path_runs import PathRuns, first_block
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import Images, check_kind, check_no_hooks
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.vit import HookedViT
 
@@ -129,7 +129,7 @@ class _Paths:
     ) -> None:
         self.pairs, self.direction, self.senders, self.receivers = pairs, direction, senders, receivers
         self.tokens = tokens
-        self.batch_size = images_at_once(pairs.model.body, batch_size)
+        self.batch_size = images_at_once(pairs.model, batch_size)
         self.n_layers = pairs.model.n_layers
         self.blocks_run = 0
         self.passes = 2.0  # scores of both runs

@@ -13,11 +13,11 @@ from caap_lab.activations.shards import SHARD_BYTES, bytes_per_image
 from caap_lab.activations.store import ActivationStore
 from caap_lab.checks import is_number
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import Images
 from caap_lab.models.batches import check_images
 from caap_lab.models.names import layer_of, short_name
 from caap_lab.models.pass_meter import images_shown
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.vit import HookedViT
 
 REPLACEMENTS = ("mean", "token_mean", "shuffled", "noise", "zero")
@@ -106,7 +106,7 @@ def _moments(
     model: HookedViT, images: list[Any], names: list[str], layers: list[int], batch_size: int, progress: bool
 ) -> tuple[ActivationStore, dict[str, Moments]]:
     """Mean and standard deviation of activations over images, and a store of some of them."""
-    size = images_at_once(model.body, batch_size)
+    size = images_at_once(model, batch_size)
     moments: dict[str, Moments] = {}
     with images_shown("reference images", len(images), size, progress) as bar:
         for start in range(0, len(images), size):

@@ -15,7 +15,7 @@ from caap_lab.mechanisms.pairs import PairBatch, Pairs
 from caap_lab.mechanisms.trace_cells import TracePlace
 from caap_lab.mechanisms.trace_result import Trace
 from caap_lab.mechanisms.trace_runs import run_places
-from caap_lab.models.quantised import images_at_once
+from caap_lab.models.at_once import images_at_once
 
 _AT_ONCE = 32
 """Pairs."""
@@ -71,7 +71,7 @@ def _distances(pairs: Pairs, places: Sequence[TracePlace], direction: str) -> Fl
     layers = sorted({layer for place in places for layer in place.layers})
     points = list(dict.fromkeys(place.point for place in places))
     found = []
-    for pair in pairs.batches(images_at_once(model.body, _AT_ONCE)):
+    for pair in pairs.batches(images_at_once(model, _AT_ONCE)):
         given, receiver = (pair.clean, pair.corrupted) if direction == "denoise" else (pair.corrupted, pair.clean)
         source, replaced = (
             record(model, images, points, layers=layers, batch_size=_AT_ONCE, progress=False)

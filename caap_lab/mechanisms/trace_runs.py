@@ -14,7 +14,7 @@ from caap_lab.activations.record import record
 from caap_lab.activations.store import ActivationStore
 from caap_lab.mechanisms.pairs import PairBatch, Pairs
 from caap_lab.mechanisms.trace_cells import TracePlace
-from caap_lab.models.quantised import images_at_once
+from caap_lab.models.at_once import images_at_once
 
 
 class TraceRuns(NamedTuple):
@@ -45,7 +45,7 @@ def run_places(
     model = pairs.model
     unpatched = pairs.corrupted_scores if direction == "denoise" else pairs.clean_scores
     values = np.repeat(unpatched[:, None], len(cells), axis=1)
-    size = images_at_once(model.body, batch_size)
+    size = images_at_once(model, batch_size)
     layers = sorted({layer for cell in cells for place in cell for layer in place.layers})
     points = list(dict.fromkeys(place.point for cell in cells for place in cell))
     passes = 0.0

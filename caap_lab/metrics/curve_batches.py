@@ -14,9 +14,9 @@ from caap_lab.attribution.map import AttributionMap
 from caap_lab.metrics.bases import base_image
 from caap_lab.metrics.changed_images import change_order, read_scores, scores_under_way
 from caap_lab.metrics.protocol import CurveProtocol
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
 from caap_lab.models.later import Later, handed_over
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import running
 from caap_lab.models.targets import Target
 
@@ -104,7 +104,7 @@ class CurveBatches:
     def __post_init__(self) -> None:
         model = self.model
         self._later = Later(model.device)
-        self._size = images_at_once(model.body, self.batch_size)
+        self._size = images_at_once(model, self.batch_size)
         self._batch = torch.empty(
             self._size, 3, *model.preprocessing.image_size, device=model.device, dtype=model.dtype
         )

@@ -16,9 +16,9 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.changed_images import change_order, checked_maps, target_scores
 from caap_lab.metrics.metric import Metric, MetricColumn, MetricInput
 from caap_lab.metrics.protocol import UPSAMPLINGS
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
 from caap_lab.models.pass_meter import images_shown
-from caap_lab.models.quantised import images_at_once
 from caap_lab.models.running import runs_model
 from caap_lab.models.targets import Target, TargetLike
 
@@ -105,7 +105,7 @@ def saco(
     if isinstance(groups, bool) or not isinstance(groups, int) or not 2 <= groups <= height * width:
         raise InputError(f"groups={groups!r} must be a number from 2 to {height * width}, the image's pixels.")
     given = checked_maps(model, images, maps, target)
-    batch_size = images_at_once(model.body, batch_size)
+    batch_size = images_at_once(model, batch_size)
     found = []
     with torch.no_grad(), images_shown("SaCo", len(given.maps), 1, progress, "map", groups + 1) as bar:
         for index, (m, one) in enumerate(zip(given.maps, given.targets, strict=True)):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.images import check_photo
-from caap_lab.models.quantised import images_at_once
 
 if TYPE_CHECKING:
     from caap_lab.models.base import HookedModel, Images
@@ -48,7 +48,7 @@ def batches(model: "HookedModel", images: "Images", batch_size: int) -> Iterator
     A quantised model gets its images one by one, because the other images of a batch would affect its rounding.
     """
     check_count("batch_size", batch_size)
-    batch_size = images_at_once(model.body, batch_size)
+    batch_size = images_at_once(model, batch_size)
     singles = single_images(images)
     if not singles:
         raise InputError("No images were given.")

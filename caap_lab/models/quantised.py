@@ -12,27 +12,22 @@ from caap_lab.errors import InputError
 from caap_lab.modules import named_modules
 
 
-def images_at_once(model: nn.Module, batch_size: int) -> int:
-    """Number of images per run, at most `batch_size`; 1 for a quantised model, which rounds a batch together."""
-    return batch_size if _first(model) is None else 1
-
-
 def check_format(model: nn.Module, dtype: torch.dtype) -> None:
     """Raise InputError for a number format that quantised layers do not support.
 
     Raises:
         InputError: the model was converted to such a format.
     """
-    if dtype != torch.float32 and (name := _first(model)) is not None:
+    if dtype != torch.float32 and (name := first_quantised(model)) is not None:
         raise InputError(f"{name} is quantised and needs float32, not {dtype}: call model.float().")
 
 
 def why_no_gradient(model: nn.Module) -> str:
     """Why there is no gradient with respect to pixels; empty if no layer is quantised."""
-    name = _first(model)
+    name = first_quantised(model)
     return "" if name is None else f"{name} is quantised, and torch cannot differentiate its kernels"
 
 
-def _first(model: nn.Module) -> str | None:
+def first_quantised(model: nn.Module) -> str | None:
     """Name of the first quantised layer."""
     return next((name for name, _ in packed_weights(named_modules(model))), None)

@@ -110,6 +110,13 @@ def test_curves_and_formats(model: HookedViT) -> None:
         HookedViT(copy.deepcopy(model.vit)).double()(images.double())
 
 
+@pytest.mark.parametrize("method", ["rise:samples=20", "shapley:samples=20", "occlusion", "score_cam"])
+def test_chunks_change_no_map(model: HookedViT, method: str) -> None:
+    image = random_images(model, 1)
+    found = [cl.attribute(model, image, method, 3, chunk_size=size, progress=False) for size in (1, 8)]
+    assert torch.equal(found[0].scores, found[1].scores)  # type: ignore[union-attr]
+
+
 def test_caap_is_near_that_of_the_plain_weights(model: HookedViT) -> None:
     plain = HookedViT(randomise(lambda: timm_model("vit_base_patch16_224", depth=2)))
     image = random_images(plain, 1)

@@ -1,0 +1,78 @@
+"""On a CPU no tensor of a ViT's linear layers is larger than `LARGEST`, and results are those of larger batches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import caap_lab as cl
+from caap_lab.models import at_once
+from caap_lab.models.at_once import at_most, images_at_once, widest_layer
+from helpers.models import build, random_images
+
+
+class Widest(TorchDispatchMode):
+    """Bytes of the largest result of a linear layer."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.addmm.default, torch.ops.aten.mm.default):
+            self.bytes = max(self.bytes, result.numel() * result.element_size())
+        return result
+
+
+def maps(**options: Any) -> Callable[[Any, Tensor], Tensor]:
+    """Scores of CAAP's maps."""
+    return lambda model, images: torch.stack([m.scores for m in cl.caap(model, images, progress=False, **options)])
+
+
+def curves(model: Any, images: Tensor) -> Tensor:
+    """Insertion and deletion curves of a map."""
+    m: Any = cl.attribute(model, images[0], "rollout", 0, progress=False)
+    found: Any = cl.insertion_deletion(model, images[0], m, protocol="xplique", progress=False)
+    return torch.stack([torch.from_numpy(found.insertion_curve), torch.from_numpy(found.deletion_curve)])
+
+
+JOBS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "maps": maps(),
+    "maps in the free context": maps(context="free"),
+    "removal": maps(direction="remove"),
+    "masks": lambda model, images: cl.attribute(model, images[0], "rise", samples=32, progress=False).scores,
+    "Shapley values": lambda model, images: (
+        cl.attribute(model, images[0], "shapley", samples=32, progress=False).scores
+    ),
+    "curves": curves,
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("family", ["vit", "dinov2_swiglu"])
+def test_tensors_stay_small(job: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(family, torch.float64)
+    images = random_images(model, 12)
+    limit = 2 * model.spec.n_tokens * widest_layer(model.spec) * images.itemsize
+    monkeypatch.setattr(at_once, "LARGEST", 2**40)
+    with Widest() as whole:
+        expected = JOBS[job](model, images)
+    monkeypatch.setattr(at_once, "LARGEST", limit)
+    with Widest() as parts:
+        found = JOBS[job](model, images)
+    assert parts.bytes <= limit < whole.bytes
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_gpu_runs_what_it_is_told() -> None:
+    assert at_most(64, 2**40, torch.device("cuda")) == 64
+
+
+def test_one_image_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("vit")
+    monkeypatch.setattr(at_once, "LARGEST", 1)
+    assert images_at_once(model, 64) == 1
+    monkeypatch.setattr(at_once, "LARGEST", 3 * model.spec.n_tokens * widest_layer(model.spec) * 4)
+    assert [images_at_once(model, size) for size in (2, 3, 4)] == [2, 3, 3]
