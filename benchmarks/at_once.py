@@ -20,7 +20,7 @@ from caap_lab import caap
 from caap_lab.models import at_once
 from caap_lab.models.batches import batches
 
-IMAGES = {"maps": 16, "forward passes": 64}
+IMAGES = {"maps": 8, "forward passes": 32}
 
 
 def jobs(name: str) -> dict[str, Callable[[], Any]]:

@@ -10,6 +10,7 @@ from math import ceil
 import torch
 
 from caap_lab.engine.layout import layout
+from caap_lab.engine.merged import FEWEST_TOKENS
 from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.at_once import at_most, images_at_once, widest_layer
 from caap_lab.models.vit import HookedViT
@@ -77,13 +78,13 @@ def _patch_bytes(model: HookedViT, plan: CaapPlan) -> float:
 
 def _widest_bytes(model: HookedViT, plan: CaapPlan) -> float:
     """Bytes of the largest tensor of a patch's group, or of its sequence in the free context."""
-    spec = model.spec
+    spec, item = model.spec, model.dtype.itemsize
     if plan.context == "free":
-        rows: float = spec.n_tokens
-    else:
-        groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
-        rows = len((groups.live if plan.context == "clamped" else groups.prefix).tokens) / spec.n_patches
-    return rows * widest_layer(spec) * model.dtype.itemsize
+        return spec.n_tokens * widest_layer(spec) * item
+    groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
+    rows = len((groups.live if plan.context == "clamped" else groups.prefix).tokens) / spec.n_patches
+    of_tokens = spec.n_heads if spec.n_tokens < FEWEST_TOKENS else 1  # scores of all heads, or one mask
+    return rows * max(widest_layer(spec), of_tokens * spec.n_tokens) * item
 
 
 def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: float, chunk_size: int | None) -> int:

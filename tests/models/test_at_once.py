@@ -1,5 +1,8 @@
 """On a CPU no tensor of a ViT's linear layers is larger than `LARGEST`, and results are those of larger batches."""
 
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,3 +79,25 @@ def test_one_image_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images_at_once(model, 64) == 1
     monkeypatch.setattr(at_once, "LARGEST", 3 * model.spec.n_tokens * widest_layer(model.spec) * 4)
     assert [images_at_once(model, size) for size in (2, 3, 4)] == [2, 3, 3]
+
+
+NEW_PAGES = """
+import resource, torch
+import caap_lab.models.at_once
+
+def step():
+    return [torch.ones(2**20) for _ in range(10)]  # 4 MiB each
+
+for _ in range(8):  # aligned blocks find their places
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_freed_tensors_are_used_again() -> None:
+    found = subprocess.run([sys.executable, "-c", NEW_PAGES], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 4 * 10 * 2**22 / 4096 / 10  # a tenth of the tensors' pages
