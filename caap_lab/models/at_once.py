@@ -2,7 +2,7 @@
 
 glibc hands freed memory to the next tensor, but not without end: blocks of more than 32 MiB come from the system anew
 each time, and so does what is free beyond twice the largest block that it has seen freed, 64 MiB at most. New memory is
-cleared page by page, which took up to a quarter of the time of maps and curves. Larger batches gain less than that.
+cleared page by page, which took up to a quarter of the time of maps. Larger batches gain less than that.
 """
 
 import torch
