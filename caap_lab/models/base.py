@@ -1,7 +1,7 @@
 """Base class of all hooked models: image input, class names, fingerprint, and hooks with checked names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, cast
 
@@ -343,17 +343,18 @@ class HookedModel(HookedRootModule, ABC):
             raise InputError("The filter matches no hook point; all names are in model.hook_dict.")
 
 
+def _hooks_of(module: nn.Module) -> tuple[Mapping[int, Any], ...]:
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
 def n_hooks(module: nn.Module) -> int:
     """Number of torch hooks on a module, those of TransformerLens included."""
-    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return sum(map(len, kinds))
+    return sum(map(len, _hooks_of(module)))
 
 
 def is_watched(module: nn.Module) -> bool:
     """True if a hook is on a hook point or module, added through TransformerLens or torch."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return any(_hooks_of(module))
 
 
 def check_no_hooks(model: HookedModel, what: str) -> None:
