@@ -113,6 +113,7 @@ class BlankRun:
         )
         return collected
 
+    @torch.no_grad()
     def qkv(
         self, layer: int
     ) -> tuple[
@@ -125,6 +126,7 @@ class BlankRun:
             self._qkv[layer] = (q[0].contiguous(), k[0].contiguous(), v[0].contiguous())
         return self._qkv[layer]
 
+    @torch.no_grad()
     def background_terms(self, layer: int) -> tuple[Float[Tensor, "head token"], Float[Tensor, "head token d_head"]]:
         """Log-normaliser and mean value of the background for the blank's own query at every position.
 

@@ -183,6 +183,14 @@ def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
+def test_workers_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dask.distributed import Client
+
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with cluster._local(1) as workers, Client(workers) as client:
+        assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
+
+
 def test_a_script_without_a_guard_ends_with_one_sentence(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(

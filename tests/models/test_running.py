@@ -56,6 +56,8 @@ def plain(model: HookedViT) -> Any:
 RUNS: dict[str, Callable[[HookedViT], Any]] = {
     "libragrad": libra,
     "caap": a_map("caap"),
+    "removal": a_map("caap", direction="remove"),
+    "cached attention": a_map("caap", attention="cached"),
     "rollout": a_map("rollout"),
     "grad_cam": a_map("grad_cam"),
     "transformer_attribution": a_map("transformer_attribution"),
@@ -137,6 +139,14 @@ def test_a_copied_model_is_free() -> None:
         thread.join(60)
         assert len(found) == 1
     assert torch.equal(found[0], plain(model))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_a_run_leaves_with_the_model_can_be_copied(name: str) -> None:
+    """A tensor that belongs to a gradient's graph could not, and would keep the graph."""
+    model = build("vit")
+    RUNS[name](model)
+    assert torch.equal(plain(copy.deepcopy(model)), plain(model))
 
 
 def test_a_long_wait_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
