@@ -60,7 +60,7 @@ def attend_merged(
     )
     own = rows.flat(torch.cat([own_scores.softmax(-1) @ own_values, own_scores.logsumexp(-1, keepdim=True)], dim=-1))
     own_read, own_log_sum = own[..., :-1], own[..., -1]
-    share = (own_log_sum - torch.logaddexp(own_log_sum, log_sum)).exp()
+    share = (own_log_sum - log_sum).sigmoid()
     return read.lerp(own_read, share[..., None])
 
 
