@@ -75,7 +75,11 @@ def main() -> None:
     parser.add_argument(
         "--names", nargs=2, default=["ECSSD", "ImageNet validation"], help="names of the two sets of photos"
     )
-    parser.add_argument("--methods", nargs="+", help="compute only these methods of the group, and write no table")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        help="compute, or with --read show, only these methods of the group; without --read, no table is written",
+    )
     parser.add_argument("--images", type=int, help="photos of each set; by default the group's")
     parser.add_argument("--run", type=Path, default=Path("runs/real"), help="folder of the results")
     parser.add_argument("--read", type=Path, nargs="+", metavar="RUN", help="compute nothing: read these folders")
@@ -99,7 +103,7 @@ def main() -> None:
     for row in result.failed.itertuples():
         print(f"failed: {row.method} of {row.model} on {row.image}: {row.error}")
     print(result.progress)
-    if not args.methods:
+    if args.read or not args.methods:
         write(result, args.group, group.reference, args.out, args.figures)
 
 

@@ -16,8 +16,9 @@ from caap_lab.errors import InputError
 from caap_lab.labels import named
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
+from caap_lab.models.explained import several_explained
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import FunctionOfLogits, Target, TargetLike, Targets, several_explained
+from caap_lab.models.targets import FunctionOfLogits, Target, TargetLike, Targets
 from caap_lab.models.vit import HookedViT
 
 

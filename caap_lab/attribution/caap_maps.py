@@ -13,7 +13,8 @@ from caap_lab.engine.plan import check_ready, joined, plan_of, written_settings
 from caap_lab.engine.scores import SCORES, check_score, score_read, target_score
 from caap_lab.engine.settings import CaapSettings
 from caap_lab.models.base import HookedModel, Images
-from caap_lab.models.targets import Target, TargetLike, Targets, predicted_targets
+from caap_lab.models.explained import predicted_targets
+from caap_lab.models.targets import Target, TargetLike, Targets
 
 
 def caap_maps(

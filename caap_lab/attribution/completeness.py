@@ -10,9 +10,10 @@ from caap_lab.attribution.biases import read_biases
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import exact
+from caap_lab.models.explained import explained, predicted_targets
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
-from caap_lab.models.targets import Target, TargetLike, Targets, explained, predicted_targets
+from caap_lab.models.targets import Target, TargetLike, Targets
 from caap_lab.models.vit import HookedViT
 
 

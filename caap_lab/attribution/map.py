@@ -20,17 +20,8 @@ from caap_lab.digests.tensors import tensor_digest
 from caap_lab.engine.scores import DROP, SCORES
 from caap_lab.errors import InputError
 from caap_lab.models.classes import ClassNames
-from caap_lab.models.targets import (
-    Contrast,
-    Direction,
-    Given,
-    Logit,
-    Target,
-    TargetLike,
-    by_contrast,
-    class_of,
-    resolved_target,
-)
+from caap_lab.models.explained import by_contrast, resolved_target
+from caap_lab.models.targets import Contrast, Direction, Given, Logit, Target, TargetLike, class_of
 from caap_lab.plots.look import LOOK, Bar, Look
 
 if TYPE_CHECKING:

@@ -11,16 +11,8 @@ from caap_lab.engine.scores import SCORES, score_of_run
 from caap_lab.errors import InputError
 from caap_lab.files import has_form
 from caap_lab.models.base import HookedModel
-from caap_lab.models.targets import (
-    Contrast,
-    Direction,
-    Given,
-    Logit,
-    Target,
-    Targets,
-    UnsavedFunction,
-    explained,
-)
+from caap_lab.models.explained import explained
+from caap_lab.models.targets import Contrast, Direction, Given, Logit, Target, Targets, UnsavedFunction
 
 if TYPE_CHECKING:
     from caap_lab.attribution.map import AttributionMap

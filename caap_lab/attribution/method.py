@@ -21,11 +21,12 @@ from caap_lab.models.base import KINDS, READS, HookedModel, Images, check_kind, 
 from caap_lab.models.batches import is_single
 from caap_lab.models.black_box import BlackBoxModel
 from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.explained import predicted_targets
 from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.names import nearest
 from caap_lab.models.probability import resolved_probability
 from caap_lab.models.running import check_gradients
-from caap_lab.models.targets import TargetLike, Targets, predicted_targets
+from caap_lab.models.targets import TargetLike, Targets
 from caap_lab.models.vit import HookedViT
 
 Compute = Callable[..., "Tensor | Estimate"]

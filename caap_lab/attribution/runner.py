@@ -17,10 +17,11 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.explained import explained
 from caap_lab.models.later import Later
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Target, TargetLike, Targets, explained
+from caap_lab.models.targets import Target, TargetLike, Targets
 
 
 @dataclass(frozen=True)

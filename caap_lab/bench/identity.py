@@ -20,10 +20,10 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import metric_digest, parse_metric
 from caap_lab.models.base import HookedModel
 from caap_lab.models.checkpoint import read_state_dict
+from caap_lab.models.explained import by_contrast
 from caap_lab.models.hub import fetch_weights
 from caap_lab.models.hugging_face.folder import names_folder, open_folder
 from caap_lab.models.load import BUNDLED, bundled_models, check_name
-from caap_lab.models.targets import by_contrast
 from caap_lab.variant import Variant
 
 WEIGHTS_FILES = ("checkpoint", "head")
@@ -112,7 +112,7 @@ def weights_digest(spec: Variant) -> str:
 
 
 def _explains_contrasts(spec: Variant, model: HookedModel | None) -> bool:
-    """True if the model's classes are text embeddings, several of them; see `caap_lab.models.targets.by_contrast`."""
+    """True if the model's classes are text embeddings, several of them; see `caap_lab.models.explained.by_contrast`."""
     return by_contrast(model) if model is not None else classes_are_texts(spec)
 
 

@@ -93,7 +93,7 @@ def rule_in_key(rule: TargetRule, *, by_contrast: bool) -> str | dict[str, Any]:
 
     Args:
         rule: The rule.
-        by_contrast: True for a model whose classes are text embeddings, see `caap_lab.models.targets.by_contrast`.
+        by_contrast: True for a model whose classes are text embeddings, see `caap_lab.models.explained.by_contrast`.
     """
     match rule:
         case str() if by_contrast:

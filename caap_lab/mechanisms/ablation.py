@@ -18,9 +18,10 @@ from caap_lab.errors import InputError
 from caap_lab.mechanisms.reference import REPLACEMENTS, is_edit, reference_source, replacement_name
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.explained import predicted_targets, several_explained
 from caap_lab.models.names import check_layers
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Contrast, predicted_targets, several_explained
+from caap_lab.models.targets import Contrast
 from caap_lab.models.vit import HookedViT
 
 PARTS = {"attn": "attn_out", "mlp": "mlp_out"}

@@ -25,10 +25,11 @@ from caap_lab.mechanisms.part_result import CaapParts
 from caap_lab.mechanisms.patch_choice import PatchChoice, check_patches, chosen_patches
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
+from caap_lab.models.explained import predicted_targets, several_explained
 from caap_lab.models.names import check_layers
 from caap_lab.models.neighbourhoods import find_neighbourhood
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Target, Targets, predicted_targets, several_explained
+from caap_lab.models.targets import Target, Targets
 from caap_lab.models.tokens import neighbourhood as neighbours
 from caap_lab.models.vit import HookedViT
 

@@ -16,7 +16,8 @@ from caap_lab.errors import InputError
 from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import Cell
 from caap_lab.models.classes import ClassNames
-from caap_lab.models.targets import Direction, resolved_target
+from caap_lab.models.explained import resolved_target
+from caap_lab.models.targets import Direction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

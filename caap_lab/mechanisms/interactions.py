@@ -21,8 +21,9 @@ from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import PatchChoice, check_patches, chosen_patches, is_top
 from caap_lab.models.base import HookedModel, Images, check_kind
 from caap_lab.models.batches import check_images
+from caap_lab.models.explained import by_contrast, predicted_targets, several_explained
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Target, by_contrast, predicted_targets, several_explained
+from caap_lab.models.targets import Target
 from caap_lab.signatures import shows_options
 
 

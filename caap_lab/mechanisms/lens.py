@@ -16,10 +16,11 @@ from caap_lab.mechanisms.lens_result import LogitLens
 from caap_lab.mechanisms.stream_parts import as_array
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.explained import several_explained
 from caap_lab.models.names import check_layers
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
-from caap_lab.models.targets import Contrast, TargetLike, Targets, several_explained
+from caap_lab.models.targets import Contrast, TargetLike, Targets
 from caap_lab.models.tokens import TokensLike, token_numbers
 from caap_lab.models.vit import HookedViT
 

@@ -16,9 +16,10 @@ from caap_lab.mechanisms.residual_stack import check_by
 from caap_lab.mechanisms.stream_parts import as_array
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.explained import several_explained
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import check_gradients, runs_model
-from caap_lab.models.targets import TargetLike, Targets, several_explained
+from caap_lab.models.targets import TargetLike, Targets
 from caap_lab.models.vit import HookedViT
 
 By = Literal["component", "head", "token", "neuron"]

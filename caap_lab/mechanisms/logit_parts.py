@@ -20,8 +20,9 @@ from caap_lab.mechanisms.stream_parts import (
     run_stream,
 )
 from caap_lab.models.block import BlockPoints
+from caap_lab.models.explained import predicted_targets
 from caap_lab.models.moved_neurons import some_rows
-from caap_lab.models.targets import Targets, predicted_targets
+from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
 _WHOLE = ("hook_attn_out", "hook_mlp_out")

@@ -14,7 +14,8 @@ from caap_lab.errors import InputError
 from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import Images
 from caap_lab.models.batches import check_images
-from caap_lab.models.targets import Contrast, Logit, Targets, several_explained
+from caap_lab.models.explained import several_explained
+from caap_lab.models.targets import Contrast, Logit, Targets
 from caap_lab.models.vit import HookedViT
 
 DIRECTIONS = ("denoise", "noise")
@@ -35,7 +36,7 @@ class Pairs:
     """Images in pairs, the model to run on them, the targets, and the scores of both runs."""
 
     model: HookedViT
-    """The model that computes the targets' logits; see `caap_lab.models.targets.explained`."""
+    """The model that computes the targets' logits; see `caap_lab.models.explained.explained`."""
     clean: list[Any]
     corrupted: list[Any]
     targets: dict[str, Targets]

@@ -17,7 +17,8 @@ from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images
 from caap_lab.models.device_dtype import exact
-from caap_lab.models.targets import Contrast, Direction, Logit, Target, TargetLike, Targets, explained
+from caap_lab.models.explained import explained
+from caap_lab.models.targets import Contrast, Direction, Logit, Target, TargetLike, Targets
 from caap_lab.models.vit import HookedViT
 
 

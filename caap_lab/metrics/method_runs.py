@@ -15,7 +15,8 @@ from caap_lab.attribution.registry import RUN_OPTIONS, attribute, check_variant
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
-from caap_lab.models.targets import Given, Logit, TargetLike, Targets, explained, predicted_targets
+from caap_lab.models.explained import explained, predicted_targets
+from caap_lab.models.targets import Given, Logit, TargetLike, Targets
 from caap_lab.variant import Variant, parse_variant
 
 _AT_ONCE = 16

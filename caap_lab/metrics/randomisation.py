@@ -17,9 +17,10 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.changed_images import target_scores, value_name
 from caap_lab.metrics.method_runs import MethodRuns, rank_correlation
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
+from caap_lab.models.explained import explained
 from caap_lab.models.running import runs_model
 from caap_lab.models.shuffled import ORDERS, Order, shuffled_models, weight_groups
-from caap_lab.models.targets import TargetLike, explained
+from caap_lab.models.targets import TargetLike
 from caap_lab.statistics import over_present
 from caap_lab.tables.frame import Frame
 from caap_lab.variant import Variant

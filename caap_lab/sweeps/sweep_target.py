@@ -5,7 +5,8 @@ from typing import Any
 
 from caap_lab.bench.target_rule import WORDS, TargetRule
 from caap_lab.models.base import HookedModel
-from caap_lab.models.targets import Contrast, Direction, Logit, TargetLike, by_contrast, explained
+from caap_lab.models.explained import by_contrast, explained
+from caap_lab.models.targets import Contrast, Direction, Logit, TargetLike
 
 
 @dataclass(frozen=True, eq=False)

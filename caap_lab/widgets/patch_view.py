@@ -14,8 +14,9 @@ from caap_lab.activations.patch import Patch
 from caap_lab.data.image_set import ImageSet
 from caap_lab.engine.settings import DEFAULTS
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.explained import explained
 from caap_lab.models.probability import probabilities
-from caap_lab.models.targets import Direction, Target, TargetLike, explained
+from caap_lab.models.targets import Direction, Target, TargetLike
 from caap_lab.models.vit import HookedViT
 from caap_lab.widgets.background import Job, cancellable_copy
 from caap_lab.widgets.board import Board, colour_tile, photo_tile

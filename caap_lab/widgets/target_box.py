@@ -11,7 +11,8 @@ from torch import Tensor
 
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
-from caap_lab.models.targets import Contrast, Logit, Target, TargetLike, by_contrast, explained, resolved_target
+from caap_lab.models.explained import by_contrast, explained, resolved_target
+from caap_lab.models.targets import Contrast, Logit, Target, TargetLike
 from caap_lab.widgets.scripts import joined, styles
 
 

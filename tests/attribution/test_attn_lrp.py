@@ -12,7 +12,7 @@ import caap_lab as cl
 from caap_lab.attribution.attn_lrp import attn_lrp
 from caap_lab.attribution.backward_rules import Rules, ruled
 from caap_lab.attribution.biases import read_biases
-from caap_lab.models.targets import targets_of
+from caap_lab.models.explained import targets_of
 from helpers.models import build, by_trait, random_images
 
 # -- textbook rules: the relevance of outputs in, that of inputs out ------------------------------------------------

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 import caap_lab as cl
 from caap_lab.attribution.legrad import legrad
-from caap_lab.models.targets import logit, targets_of
+from caap_lab.models.explained import targets_of
+from caap_lab.models.targets import logit
 from helpers.models import build, by_trait, random_images
 
 # -- heads in plain torch: (timm's model, normalised stream [token, d_model], earlier class tokens) -> logits ---------

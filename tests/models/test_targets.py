@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 import caap_lab as cl
 from caap_lab import HookedViT, InputError
+from caap_lab.models.explained import explained, predicted_targets, several_explained, targets_of
 from caap_lab.models.lock import locked
-from caap_lab.models.targets import Contrast, Logit, explained, predicted_targets, several_explained, targets_of
+from caap_lab.models.targets import Contrast, Logit
 from helpers.black_boxes import small_black_box
 from helpers.cnns import small_cnn
 from helpers.mixers import small_mixer

@@ -5,7 +5,7 @@ from caap_lab.bench.paper.parts import OWN_CLASSES
 from caap_lab.data.image_set import ImageSet
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
-from caap_lab.models.targets import by_contrast
+from caap_lab.models.explained import by_contrast
 
 _IMAGENET_21K = (10450, 11221, 21841, 21842, 21843)
 """Numbers of classes of classifiers trained on all of ImageNet, in timm's versions of it."""
