@@ -6,10 +6,11 @@ from typing import Any
 
 from caap_lab.engine.settings import SETTINGS, CaapSettings, cutoff_blocks
 from caap_lab.errors import InputError
-from caap_lab.models.base import HookedModel, check_kind, check_no_hooks
+from caap_lab.models.base import HookedModel, check_kind
 from caap_lab.models.neighbourhoods import Neighbourhood, find_neighbourhood
 from caap_lab.models.running import check_eval, held
 from caap_lab.models.vit import HookedViT
+from caap_lab.models.watched import check_no_hooks
 
 
 @dataclass(frozen=True)

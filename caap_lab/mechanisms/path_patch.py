@@ -19,9 +19,10 @@ from caap_lab.mechanisms.pairs import DIRECTIONS, PairBatch, Pairs, pairs_of
 from caap_lab.mechanisms.path_effects import PathEffects
 from caap_lab.mechanisms.path_runs import PathRuns, first_block
 from caap_lab.models.at_once import images_at_once
-from caap_lab.models.base import Images, check_kind, check_no_hooks
+from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import check_gradients, runs_model
 from caap_lab.models.vit import HookedViT
+from caap_lab.models.watched import check_no_hooks
 
 
 @runs_model

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.attention import Attention
-from caap_lab.models.base import is_watched
 from caap_lab.models.block import AttentionPoints, read_heads
+from caap_lab.models.watched import is_watched
 
 
 class PoolingAttention(Attention):

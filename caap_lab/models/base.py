@@ -1,7 +1,7 @@
 """Base class of all hooked models: image input, class names, fingerprint, and hooks with checked names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, cast
 
@@ -24,8 +24,9 @@ from caap_lab.models.preprocess import Preprocessing, as_batch
 from caap_lab.models.products import TF32, in_tf32, products
 from caap_lab.models.quantised import check_format, why_no_gradient
 from caap_lab.models.thread_watch import WATCH
+from caap_lab.models.watched import is_watched
 from caap_lab.models.width import Measured, output_width
-from caap_lab.modules import modules, named_modules
+from caap_lab.modules import modules
 
 Images = Any
 """A path, a PIL image, a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."""
@@ -341,41 +342,6 @@ class HookedModel(HookedRootModule, ABC):
                 raise InputError(unknown_name(name, list(self.hook_dict)))
         elif not any(name(known) for known in self.hook_dict):
             raise InputError("The filter matches no hook point; all names are in model.hook_dict.")
-
-
-def _hooks_of(module: nn.Module) -> tuple[Mapping[int, Any], ...]:
-    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-
-
-def n_hooks(module: nn.Module) -> int:
-    """Number of torch hooks on a module, those of TransformerLens included."""
-    return sum(map(len, _hooks_of(module)))
-
-
-def is_watched(module: nn.Module) -> bool:
-    """True if a hook is on a hook point or module, added through TransformerLens or torch."""
-    return any(_hooks_of(module))
-
-
-def check_no_hooks(model: HookedModel, what: str) -> None:
-    """Raise InputError if a model has any hooks.
-
-    Raises:
-        InputError: it has; the message names the hooks and how to remove them.
-    """
-    found = list(named_modules(model))
-    points = [point for _, point in found if isinstance(point, HookPoint)]
-    permanent = any(hook.is_permanent for point in points for hook in (*point.fwd_hooks, *point.bwd_hooks))
-    torch_hooks = [name for name, part in found if is_watched(part) and part not in points]
-    # a hook point may also hold torch's own hooks, which reset_hooks does not remove
-    torch_hooks += [point.name or "" for point in points if n_hooks(point) > len(point.fwd_hooks + point.bwd_hooks)]
-    ways = []
-    if any(point.fwd_hooks or point.bwd_hooks for point in points):
-        ways.append(f"call model.reset_hooks({'including_permanent=True' if permanent else ''})")
-    if torch_hooks:
-        ways.append(f"remove the torch hook on {torch_hooks[0]} with handle.remove()")
-    if ways:
-        raise InputError(f"The model has hooks, which {what} would not run as intended; {' and '.join(ways)} first.")
 
 
 KINDS = {

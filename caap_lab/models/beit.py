@@ -17,7 +17,6 @@ from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
-from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
 from caap_lab.models.head_results import head_results
 from caap_lab.models.mlp import MLPS, run_mlp
@@ -25,6 +24,7 @@ from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse
 from caap_lab.models.readout import OwnReadout
 from caap_lab.models.spec import ViTSpec
 from caap_lab.models.supported import SUPPORTED
+from caap_lab.models.watched import is_watched
 
 
 class BeitViT(Architecture):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.models.attention import Attention, by_image
-from caap_lab.models.base import is_watched
 from caap_lab.models.mlp import MlpPoints
+from caap_lab.models.watched import is_watched
 
 Tokens = Int[Tensor, " token"] | Int[Tensor, "batch token"] | None
 """Token number of each row of a stream, for all images or per image; None for all tokens, in order."""

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
-from caap_lab.models.base import HookedModel, Images, is_watched
+from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.cnn_steps import CNNSteps, read_steps, run_steps
 from caap_lab.models.image_sizes import as_image_size, check_whole_patches
 from caap_lab.models.preprocess import Preprocessing
+from caap_lab.models.watched import is_watched
 from caap_lab.models.width import passes_on
 
 

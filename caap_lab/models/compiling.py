@@ -22,9 +22,10 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from caap_lab.errors import InputError
-from caap_lab.models.base import KINDS, HookedModel, is_watched
+from caap_lab.models.base import KINDS, HookedModel
 from caap_lab.models.moved_neurons import MoveNeurons
 from caap_lab.models.quantised import why_no_gradient
+from caap_lab.models.watched import is_watched
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 

@@ -14,7 +14,6 @@ from torch.nn.modules.module import _has_any_global_hook
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention import Attention, Heads
-from caap_lab.models.base import is_watched
 from caap_lab.models.block import Block
 from caap_lab.models.head_results import head_results
 from caap_lab.models.image_sizes import pads_images
@@ -23,6 +22,7 @@ from caap_lab.models.qkv_bias import bias_apart, kv_product, qkv_product, refuse
 from caap_lab.models.rotary import ROTARY, RotaryTables, Rotation
 from caap_lab.models.spec import ViTSpec
 from caap_lab.models.supported import SUPPORTED
+from caap_lab.models.watched import is_watched
 
 
 class EvaViT(Architecture):

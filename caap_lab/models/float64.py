@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from caap_lab.models.base import HookedModel, is_watched
+from caap_lab.models.base import HookedModel
 from caap_lab.models.device_dtype import has_float64
+from caap_lab.models.watched import is_watched
 
 Model = TypeVar("Model", bound=HookedModel)
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
-from caap_lab.models.base import is_watched
+from caap_lab.models.watched import is_watched
 
 
 def bias_apart(attn: Any) -> Float[Tensor, " d_qkv"] | None:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from caap_lab.errors import InputError
-from caap_lab.models.base import is_watched
+from caap_lab.models.watched import is_watched
 
 _SHELLS = {
     ("torch", "OptimizedModule"): "_orig_mod",

@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.errors import InputError
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention_pool import run_pooling
-from caap_lab.models.base import READS, HookedModel, Images, is_watched
+from caap_lab.models.base import READS, HookedModel, Images
 from caap_lab.models.block import AttentionPoints, BlockPoints, NormPoints, Tokens, after_heads, run_block
 from caap_lab.models.checkpoint import model_label
 from caap_lab.models.classes import ClassNames
@@ -29,6 +29,7 @@ from caap_lab.models.pass_meter import count_passes
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
 from caap_lab.models.spec import ViTSpec
+from caap_lab.models.watched import is_watched
 
 if TYPE_CHECKING:
     from caap_lab.activations.patch import Patch
