@@ -12,6 +12,7 @@ LARGE = _LARGE[_LARGE["protocol"] == "rise"].set_index(["target", "method", "met
 MODELS = ("ViT-tiny", "DeiT-tiny")
 CONVENTIONS = ("rise", "xplique", "mutex", "tis")
 LIBRA, T_ATTR, REMOVE = "libra_ixg_plus", "transformer_attribution", "caap:direction=remove"
+LATER = f"{LIBRA}:start_layer=8"
 
 
 def verdicts(method: str, metric: str) -> list[str]:
@@ -35,6 +36,19 @@ def test_sums_of_two_good_maps_are_better(second: str) -> None:
     assert "The sums of CAAP with Libra IxG+ and with T-Attr are better than CAAP in AUPR1, and in insertion" in PAGE
     assert verdicts(of("caap", second), "insdel") == ["better"] * len(MODELS) * len(CONVENTIONS)
     assert verdicts(of("caap", second), "aupr1") == ["better"] * len(MODELS)
+
+
+def test_a_later_start_gives_more_on_the_object() -> None:
+    assert "better than CAAP in the same metrics, conventions and models" in PAGE
+    later, first = of("caap", LATER), of("caap", LIBRA)
+    assert verdicts(later, "insdel") == ["better"] * len(MODELS) * len(CONVENTIONS)
+    assert verdicts(later, "aupr1") == ["better"] * len(MODELS)
+    assert "It gains more in AUPR1 than the sum with Libra IxG+ from the first block on, and on DeiT-tiny less" in PAGE
+    gains = TABLE.set_index(["metric", "model", "method", "protocol"])["difference"].sort_index()
+    lead = {metric: gains[metric].xs(later, level="method") - gains[metric].xs(first, level="method")
+            for metric in ("insdel", "aupr1")}  # fmt: skip
+    assert (lead["aupr1"] > 0).all() and (lead["insdel"]["DeiT-tiny"] < 0).all()
+    assert lead["insdel"]["ViT-tiny"].mean() > 0
 
 
 def test_the_sum_of_both_directions_is_not() -> None:
@@ -63,7 +77,7 @@ def test_the_removal_map_alone() -> None:
 def test_sums_do_not_raise_saco() -> None:
     assert "Libra IxG+ and T-Attr are better than CAAP in it on both models; the sums are not." in PAGE
     assert all(set(verdicts(method, "saco")) == {"better"} for method in (LIBRA, T_ATTR))
-    sums = [of("caap", LIBRA), of("caap", T_ATTR), of("caap", REMOVE), of(LIBRA, T_ATTR)]
+    sums = [of("caap", LIBRA), of("caap", LATER), of("caap", T_ATTR), of("caap", REMOVE), of(LIBRA, T_ATTR)]
     assert all("better" not in verdicts(method, "saco") for method in sums)
 
 
@@ -82,7 +96,7 @@ def test_on_clip_what_is_explained_matters() -> None:
 
 
 def test_on_clip_a_sum_needs_the_right_part() -> None:
-    later = of("caap", f"{LIBRA}:start_layer=8")
+    later = of("caap", LATER)
     assert "is better in AUPR1 and, under two of four conventions, in insertion minus deletion" in PAGE
     assert LARGE.loc[("prediction", later, "aupr1"), "verdict"] == "better"
     insdel = _LARGE[(_LARGE["target"] == "prediction") & (_LARGE["metric"] == "insdel")].set_index("method")
