@@ -4,7 +4,8 @@
 
 Prints Markdown. The counted passes are those of the maps, as the methods declare them (a backward pass counts as two
 forward passes), and the changed images of the curves, of which the unchanged image and its bases run once per image.
-They are multiplied by the time of a plain forward pass in batches of the same size, measured before and after each run.
+They are multiplied by the time of a plain forward pass in batches of the same size, measured before and after each run:
+of as many images as the benchmark runs at once, which on a CPU is fewer than the batch size if that is quicker.
 All times are processor time of one thread, which other programs change little; figures are medians over the repeats.
 Weights are random where the model is not a bundled one: they do not change the time. The larger model has the protocol
 with fewer steps, of which more would only bring the benchmark closer to its passes.
@@ -26,6 +27,7 @@ from benchmarks.metrics import load
 from caap_lab.attribution.cost import ModelSize
 from caap_lab.attribution.registry import METHODS as ALL
 from caap_lab.metrics.protocol import curve_protocol
+from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
 
 METHODS = (
@@ -75,7 +77,8 @@ def row(name: str, model: HookedModel, images: int, protocol: str, batch_size: i
     points = len(curve_protocol(protocol).counts(model.image_size, model.grid))
     curves = images * (2 * points + (len(METHODS) - 1) * 2 * (points - 2))
     passes = curves + images * sum(ALL[method].passes(size) for method in METHODS)
-    batch = torch.randn(batch_size, 3, *model.image_size)
+    at_once = images_at_once(model, batch_size)
+    batch = torch.randn(at_once, 3, *model.image_size)
 
     def plain() -> None:
         with torch.no_grad():
@@ -100,7 +103,7 @@ def row(name: str, model: HookedModel, images: int, protocol: str, batch_size: i
     for _ in range(repeats):
         before = seconds(plain)
         taken.append(seconds(lambda: whole(images)))
-        alone.append((before + seconds(plain)) / 2 / batch_size * passes)
+        alone.append((before + seconds(plain)) / 2 / at_once * passes)
     share = statistics.median(a / b for a, b in zip(alone, taken, strict=True))
     return (
         f"| {name} | {protocol} | {images} | {passes:.0f} | {curves / passes:.1%} | {statistics.median(alone):.1f} | "

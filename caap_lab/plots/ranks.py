@@ -5,6 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.style import COLOURS, HIGHLIGHT, new_axes, style_axes
@@ -15,8 +16,8 @@ _LETTERS, _LETTER = 24, 0.055
 """Letters of the longest name that a column has room for, and inches for each further one."""
 _NAME = 6.5
 """Font size in points: the minimum that publishers require, at this width."""
-_BAR = 0.03
-"""Distance from one bar to the next, as a fraction of the axes' width."""
+_BAR = 0.055
+"""Inches from one bar to the next. A fraction of the axes' width would change while the figure is laid out."""
 
 
 def plot_ranks(
@@ -56,10 +57,10 @@ def plot_ranks(
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for column, (first, last) in _columns(joining_bars(means, difference)):
-        x = 1.04 + _BAR * column
+        beside = ScaledTranslation(_BAR * (1.5 + column), 0, ax.figure.dpi_scale_trans)
         ax.plot(
-            [x, x], [first - 0.25, last + 0.25], color="0.25", linewidth=1.6, solid_capstyle="butt",
-            transform=ax.get_yaxis_transform(), clip_on=False,
+            [1, 1], [first - 0.25, last + 0.25], color="0.25", linewidth=1.6, solid_capstyle="butt",
+            transform=ax.get_yaxis_transform() + beside, clip_on=False,
         )  # fmt: skip
     told = "" if np.isnan(difference) else f" (critical difference {difference:.1f})"
     style_axes(ax, xlabel=f"mean rank, 1 is best{told}", title=title)

@@ -54,6 +54,33 @@ def test_cached_attention() -> None:
     assert {verdicts("DeiT-tiny", metric)["E-CAAP"] for metric in ("insdel", "aupr1")} == {"not distinguishable"}
 
 
+EXPENSIVE = pd.read_csv(DOCS / "tables" / "real_weights_expensive.csv")
+
+
+def test_methods_of_many_passes() -> None:
+    methods = " ".join((DOCS / "methods.md").read_text(encoding="utf-8").split())
+    (photos,) = re.findall(r"the first (\d+) of the ECSSD photos", PAGE)
+    assert set(EXPENSIVE["n"]) == {int(photos)} and f"the first {photos} of the same ECSSD photos (`python" in methods
+    many = set(EXPENSIVE["method"]) - set(TABLE["method"]) - {"random"}
+    assert "Ten methods that take many passes" in PAGE and "Of the ten methods that take many" in methods
+    assert len(many) == 10
+    rows = EXPENSIVE[EXPENSIVE["method"].isin(many)]
+
+    def on_both(metric: str, verdict: str) -> set[str]:
+        found = rows[(rows["metric"] == metric) & (rows["verdict"] == verdict)].groupby("method")["model"].nunique()
+        return set(found.index[found == len(MODELS)])
+
+    assert "TIS is better than CAAP in insertion minus deletion on both models, and none is in AUPR1." in PAGE
+    assert "only TIS is better than CAAP in InsDel, on both models, and none is in AUPR1" in methods
+    assert set(rows.loc[(rows["metric"] == "insdel") & (rows["verdict"] == "better"), "method"]) == {"tis"}
+    assert on_both("insdel", "better") == {"tis"}
+    assert "better" not in set(rows.loc[rows["metric"] == "aupr1", "verdict"])
+    assert "six are worse on both: Simple Insertion and Deletion, occlusion, RISE, integrated gradients and" in methods
+    assert on_both("aupr1", "worse") == {
+        *("simple_insertion", "simple_deletion", "occlusion", "rise:samples=1000", "integrated_gradients", "atman")
+    }
+
+
 LARGE = pd.read_csv(DOCS / "tables" / "real_weights_large.csv")
 
 

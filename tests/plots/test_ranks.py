@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from caap_lab.plots.ranks import joining_bars, plot_ranks
 from caap_lab.plots.style import HIGHLIGHT
@@ -24,6 +26,11 @@ def test_two_methods_share_a_bar_exactly_where_they_cannot_be_told_apart(differe
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(bars))  # none inside another
 
 
+def bars_of(ax: Axes) -> list[Line2D]:
+    """The bars that join methods, which stand beside the axes."""
+    return [line for line in ax.lines if not line.get_clip_on()]
+
+
 def test_points_are_the_means_in_order_and_bars_do_not_cross() -> None:
     frame = pd.DataFrame({"method": ["grad_cam", "caap", "a$b"], "mean_rank": [2.4, 1.2, 2.6], "se": [0.1, 0.2, 0.3]})
     ax = plot_ranks(frame, 1.3, title="InsDel, n = 5")
@@ -32,9 +39,9 @@ def test_points_are_the_means_in_order_and_bars_do_not_cross() -> None:
     points = [container.lines[0] for container in containers]
     assert [(float(p.get_xdata()[0]), float(p.get_ydata()[0])) for p in points] == [(1.2, 0), (2.4, 1), (2.6, 2)]
     assert [p.get_marker() for p in points] == ["*", "o", "o"] and points[0].get_color() == HIGHLIGHT
-    bars = [line for line in ax.lines if line.get_transform() == ax.get_yaxis_transform()]
+    bars = bars_of(ax)
     assert [np.round(np.asarray(bar.get_ydata(), float), 2).tolist() for bar in bars] == [[-0.25, 1.25], [0.75, 2.25]]
-    assert not np.array_equal(bars[0].get_xdata(), bars[1].get_xdata())  # beside each other
+    assert bars[0].get_window_extent().x1 < bars[1].get_window_extent().x0  # beside each other
     assert "critical difference 1.3" in ax.get_xlabel() and ax.get_title() == "InsDel, n = 5"
     assert ax.get_xlim()[0] > 0
 
@@ -46,6 +53,8 @@ def test_thirty_methods_fit_a_column_of_a_paper() -> None:
     assert isinstance(ax.figure, Figure)
     ax.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
+    assert len(bars_of(ax)) > 8
+    assert max(bar.get_window_extent().x1 for bar in bars_of(ax)) < ax.figure.bbox.x1 - 1
     assert (
         ax.figure.get_size_inches()[0] <= 3.4 and min(float(text.get_fontsize()) for text in ax.get_yticklabels()) >= 6
     )
