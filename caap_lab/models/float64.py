@@ -1,7 +1,5 @@
 """A model in float64, for computations that amplify rounding errors."""
 
-import copy
-from collections import OrderedDict
 from typing import TypeVar
 
 import torch
@@ -9,6 +7,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.models.base import HookedModel
+from caap_lab.models.copies import copy_of
 from caap_lab.models.device_dtype import has_float64
 from caap_lab.models.watched import is_watched
 
@@ -22,13 +21,12 @@ def in_float64(model: Model) -> Model:
     """
     if model.dtype == torch.float64:
         return model
-    kept_runs = getattr(model, "kept_runs", None)
-    copied = copy.deepcopy(model, {id(kept_runs): OrderedDict()})  # without the cached blank runs
-    copied.to(model.device if has_float64(model.device) else torch.device("cpu"), torch.float64)
-    for module in copied.modules():
+    wide = copy_of(model)
+    wide.to(model.device if has_float64(model.device) else torch.device("cpu"), torch.float64)
+    for module in wide.modules():
         if isinstance(module, HookPoint) and is_watched(module):
             module.register_forward_hook(_widen)
-    return copied
+    return wide
 
 
 def _widen(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ gone. It needs no initialisation of the model's own: that differs from family to
 (a block that adds nothing is left out rather than random), and is unknown of models that somebody brings.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar, cast
 
@@ -15,6 +14,7 @@ from torch import nn
 
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
+from caap_lab.models.copies import copy_of
 from caap_lab.models.quantised import why_no_gradient
 
 Model = TypeVar("Model", bound=HookedModel)
@@ -66,7 +66,7 @@ def shuffled_models(model: Model, order: Order, seed: int) -> Iterator[tuple[str
         seed: Of the permutations, which are the same in both orders.
     """
     groups = weight_groups(model)
-    copied = _copy(model)
+    copied = copy_of(model)
     weights, trained = _weights(copied), _weights(model)
     seeds = torch.Generator(device="cpu").manual_seed(seed)
     for name, members in groups.items():
@@ -117,9 +117,3 @@ def _opened(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
             yield from _opened(child, child_name)
     else:
         yield name or "weights", module
-
-
-def _copy(model: Model) -> Model:
-    """A copy with weights of its own, hooks included, without the blank runs that are kept with the model."""
-    kept = getattr(model, "kept_runs", None)
-    return copy.deepcopy(model, {} if kept is None else {id(kept): type(kept)()})
