@@ -9,6 +9,7 @@ from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
 from caap_lab.engine.merged import attend_merged, merges
+from caap_lab.engine.rows import take_rows
 
 MASKED = -1e30
 """Score of a missing key; finite, so that no row becomes NaN."""
@@ -41,7 +42,7 @@ def attend(
     if attention == "exact" and fits(q, blank.attention(layer)):
         return attend_fused(q, k, v, places, rows, layout, blank, layer)
     n_own, score = places.shape[1], blank.attention(layer).scores
-    k, v = (t.contiguous().index_select(2, places.flatten()).unflatten(2, tuple(places.shape)) for t in (k, v))
+    k, v = (take_rows(t, places.flatten()).unflatten(2, tuple(places.shape)) for t in (k, v))
     grouped_scores = score(rows.grouped(q), k, rows.grouped_tokens, layout.own_tokens[:, :n_own])
     n_tokens = blank.model.spec.n_tokens
     if attention == "exact" and merges(q, blank.attention(layer), n_own, n_tokens):

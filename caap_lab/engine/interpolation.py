@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from caap_lab.engine.rows import take_rows
+
 _DIRECTIONS = (torch.arange(64, dtype=torch.float64, device="cpu") + 0.5) * (pi / 32)
 """None is perpendicular to a line through two offsets of a neighbourhood, so each has exactly one outermost offset."""
 
@@ -42,7 +44,7 @@ class TailRows:
         """The values to which `reads` points: residual streams, keys or values of the rows, or sums of them."""
         if self.rows is None or self.weights is None:
             return values
-        kept = values.index_select(-2, self.rows.flatten()).unflatten(-2, tuple(self.rows.shape))
+        kept = take_rows(values, self.rows.flatten()).unflatten(-2, tuple(self.rows.shape))
         return (self.weights.to(values.dtype) @ kept).flatten(-3, -2)
 
 

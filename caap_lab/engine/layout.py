@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caap_lab.engine.interpolation import TailRows, tail_rows
+from caap_lab.engine.rows import take_rows
 from caap_lab.models.device_dtype import placed
 from caap_lab.models.neighbour_tables import neighbourhood_table, set_table
 from caap_lab.models.neighbourhoods import Neighbourhood
@@ -39,11 +40,11 @@ class Rows:
 
     def grouped(self, values: Float[Tensor, "*lead row width"]) -> Float[Tensor, "*lead group slot width"]:
         """Rows as a table."""
-        return values.index_select(-2, self.slots.flatten()).unflatten(-2, tuple(self.slots.shape))
+        return take_rows(values, self.slots.flatten()).unflatten(-2, tuple(self.slots.shape))
 
     def flat(self, values: Float[Tensor, "*lead group slot width"]) -> Float[Tensor, "*lead row width"]:
         """The table's rows."""
-        return values.flatten(-3, -2).index_select(-2, self.places)
+        return take_rows(values.flatten(-3, -2), self.places)
 
 
 @dataclass(frozen=True, eq=False)

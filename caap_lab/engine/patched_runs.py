@@ -23,6 +23,7 @@ from caap_lab.engine.attend import attend
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.layout import Layout, Rows, layout
 from caap_lab.engine.plan import CaapPlan
+from caap_lab.engine.rows import take_rows
 from caap_lab.engine.source import SourceRun
 from caap_lab.models.attention import Attention
 from caap_lab.models.vit import HookedViT
@@ -138,8 +139,8 @@ class _Chunk:
         q, k, v = self._project(block.attention, normalized, rows, layer)
         if joins:
             joining = groups.live.tokens[groups.n_prefix_rows :]
-            q = torch.cat([q, self.source.heads("q", layer, self.images).index_select(2, joining)], dim=2)
-            x = torch.cat([x, self.source.whole_resid(layer)[self.images].index_select(1, joining)], dim=1)
+            q = torch.cat([q, take_rows(self.source.heads("q", layer, self.images), joining)], dim=2)
+            x = torch.cat([x, take_rows(self.source.whole_resid(layer)[self.images], joining)], dim=1)
             normalized = block.norm1(x)
         patched_tokens = _from_source if layer < cutoff else BEHIND_CUTOFF[self.plan.context]
         k, v, places = patched_tokens(self, layer, k, v)
