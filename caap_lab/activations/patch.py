@@ -114,11 +114,31 @@ def edits(
     """
     made, reaches = possible_edits(model, patch, batch, known, rows)
     if not reaches:
-        raise InputError(
-            f"Patching {patch.name} of these tokens in the last block cannot change the logits: after its attention no "
-            f"token reads another, and the head reads only {_read_roles(model)}."
-        )
+        raise without_effect(model, patch)
     return made
+
+
+def without_effect(model: HookedViT, patch: Patch) -> InputError:
+    """The error for a patch that cannot change the logits."""
+    return InputError(
+        f"Patching {patch.name} of these tokens in the last block cannot change the logits: after its attention no "
+        f"token reads another, and the head reads only {_read_roles(model)}."
+    )
+
+
+def as_patches(given: Any) -> list[Patch]:
+    """One patch or several, as a list.
+
+    Raises:
+        InputError: they are something else.
+    """
+    patches = [given] if isinstance(given, Patch) or not isinstance(given, Iterable) else list(given)
+    wrong = [one for one in patches if not isinstance(one, Patch)]
+    if isinstance(given, str) or wrong:
+        other = given if isinstance(given, str) else wrong[0]
+        what = repr(other) if isinstance(other, str) else type(other).__name__
+        raise InputError(f"Expected a cl.Patch, or a list of them, not {what}; for example cl.Patch('resid_pre', 3).")
+    return patches
 
 
 def possible_edits(
@@ -297,8 +317,8 @@ def _source(
 def _check_source(site: Site, given: tuple[int, ...], shape: tuple[int, ...], batch: int) -> None:
     if given not in (shape, (1, *shape), (batch, *shape)):
         raise InputError(
-            f"The source of {site.hook} has shape {list(given)}; expected {list(shape)}, with a batch axis of 1 "
-            f"or {batch} in front or none."
+            f"The source of {site.hook} has shape {list(given)}; expected {list(shape)}, with a batch axis of 1"
+            f"{f' or {batch}' * (batch != 1)} in front or none."
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from caap_lab.activations.patch import Patch, edits
+from caap_lab.activations.patch import Patch, as_patches, edits
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.running import runs_model
@@ -32,7 +32,7 @@ def run_patched(model: HookedViT, images: Images, patches: Patch | Sequence[Patc
         InputError: a patch is invalid for the model, or could not change the output.
     """
     check_kind(model, "run_patched")
-    given = [patches] if isinstance(patches, Patch) else list(patches)
+    given = as_patches(patches)
     if not given:
         raise InputError("No patches were given; call model(images) for a plain run.")
     batch = model.preprocess(images)

@@ -1,6 +1,7 @@
 """Sweeps: one patch per cell, over layers, heads, positions or any other axes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from caap_lab.activations.cells import Cell, CellRuns, image_chunks
-from caap_lab.activations.patch import Known, Patch, edits
+from caap_lab.activations.patch import Known, Patch, as_patches, possible_edits, without_effect
 from caap_lab.activations.sweep_result import SweepResult
 from caap_lab.activations.token_maps import Ground
 from caap_lab.checks import check_count
@@ -49,7 +50,8 @@ def sweep(
     ```
 
     Many cells run at once, and the blocks before the first patched block of a cell run once per image, not once per
-    cell.
+    cell. Cells whose patches cannot change the logits, such as `attn_out` of a patch in the last block of a model whose
+    head reads the class token, are not run: their effect is 0.
 
     Args:
         model: The model.
@@ -67,7 +69,8 @@ def sweep(
         Values, effects, means and standard errors, labelled.
 
     Raises:
-        InputError: a cell's patch is invalid for the model (all cells are checked before the first run).
+        InputError: a cell's patch is invalid for the model, or no patch can change the logits; all cells are checked
+            before the first run.
     """
     check_kind(model, "sweep")
     check_count("batch_size", batch_size)
@@ -85,23 +88,27 @@ def sweep(
         read = _function(model, metric, count, chunks[0])
     else:
         model, read = several_explained(model, metric, count)
-    given = _patches(patch, axes)
-    cells = _cells(model, given, count, chunks[0])  # so that all are checked before the first run
+    given = cell_patches(patch, axes)
+    cells = cell_edits(model, given, count, chunks[0])  # so that all are checked before the first run
     values = torch.zeros(len(read), len(given), count, dtype=torch.float64, device="cpu")
     baseline = torch.zeros(len(read), count, dtype=torch.float64, device="cpu")
     with tqdm(total=len(given) * len(chunks), desc="sweep", unit="cell", disable=not progress) as bar:
         for rows in chunks:
-            cells = cells if rows.start == 0 else _cells(model, given, count, rows)
+            cells = cells if rows.start == 0 else cell_edits(model, given, count, rows)
+            run = [place for place, cell in enumerate(cells) if cell]
+            still = [place for place, cell in enumerate(cells) if not cell]
             runs = CellRuns(model, model.preprocess(singles[rows]), batch_size)
             here = [targets[rows] for targets in read.values()]
-            for places, logits in runs.logits(cells):
+            for places, logits in runs.logits([cells[place] for place in run]):
                 for number, targets in enumerate(here):
                     scores = torch.stack([targets.value(cell) for cell in logits])
-                    values[number, places, rows] = scores.cpu().double()
+                    values[number, [run[place] for place in places], rows] = scores.cpu().double()
                 bar.update(len(places))
             unpatched = runs.unpatched()
             for number, targets in enumerate(here):
                 baseline[number, rows] = targets.value(unpatched).cpu().double()
+                values[number, still, rows] = baseline[number, rows]
+            bar.update(len(still))
     shape = [len(labels) for labels in axes.values()]
     found = values.permute(2, 1, 0).reshape(count, *shape, len(read)).numpy()
     pixels = model.preprocessing.to_rgb(model.preprocess(singles[:1])[0]) if count == 1 else None
@@ -127,23 +134,60 @@ def _function(model: HookedViT, metric: FunctionOfLogits, count: int, rows: slic
     return {target.name: targets}
 
 
-def _patches(patch: Callable[..., Patch | Sequence[Patch]], axes: Mapping[str, Sequence[Any]]) -> list[list[Patch]]:
-    """The patches of every cell."""
+def cell_patches(
+    patch: Callable[..., Patch | Sequence[Patch]], axes: Mapping[str, Sequence[Any]]
+) -> list[tuple[str, list[Patch]]]:
+    """The name of every cell in error messages, and its patches.
+
+    Raises:
+        InputError: a cell has none.
+    """
     cells = []
     for labels in product(*axes.values()):
-        given = patch(**dict(zip(axes, labels, strict=True)))
+        cell = dict(zip(axes, labels, strict=True))
+        name = ", ".join(f"{axis}={label}" for axis, label in cell.items())
+        given = patch(**cell)
         if given is None:
-            raise InputError(f"The patch function returned None for the cell {labels}; it must return a Patch.")
-        cells.append([given] if isinstance(given, Patch) else list(given))
-        if not cells[-1]:
-            raise InputError(f"The cell {labels} has no patch.")
+            raise InputError(f"The patch function returned None for the cell {name}; it must return a Patch.")
+        with _named(name):
+            cells.append((name, as_patches(given)))
+        if not cells[-1][1]:
+            raise InputError(f"The cell {name} has no patch.")
     return cells
 
 
-def _cells(model: HookedViT, patches: Sequence[Sequence[Patch]], count: int, rows: slice) -> list[Cell]:
-    """The edits of every cell for some of the images, with the values of their sources for these."""
+def cell_edits(
+    model: HookedViT, patches: Sequence[tuple[str, Sequence[Patch]]], count: int, rows: slice | None = None
+) -> list[Cell]:
+    """The edits of every cell, with the values of their sources; none where they cannot change the logits.
+
+    Args:
+        model: The model.
+        patches: The name of every cell, and its patches.
+        count: Number of images.
+        rows: Images to which the edits apply, if not all.
+
+    Raises:
+        InputError: a patch is invalid for the model, or no cell could change the logits.
+    """
     known: Known = {}
-    return [[edit for patch in given for edit in edits(model, patch, count, known, rows)] for given in patches]
+    cells: list[Cell] = []
+    for name, given in patches:
+        with _named(name):
+            made = [possible_edits(model, patch, count, known, rows) for patch in given]
+        cells.append([edit for edits, _ in made for edit in edits] if any(reaches for _, reaches in made) else [])
+    if not any(cells):
+        raise without_effect(model, patches[0][1][0])
+    return cells
+
+
+@contextmanager
+def _named(cell: str) -> Iterator[None]:
+    """Adds the cell to the message of an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Cell {cell}: {error}") from error
 
 
 def _metric_name(targets: Targets) -> str:

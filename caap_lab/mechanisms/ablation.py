@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
 
-from caap_lab.activations.patch import Patch, edits
+from caap_lab.activations.patch import Patch
 from caap_lab.activations.store import ActivationStore
-from caap_lab.activations.sweep import sweep
+from caap_lab.activations.sweep import cell_edits, cell_patches, sweep
 from caap_lab.activations.sweep_result import SweepResult
 from caap_lab.checks import check_choice, check_count, check_seed, whole_numbers
 from caap_lab.errors import InputError
@@ -274,8 +273,7 @@ def _check(
         model._require_classifier()
     elif not callable(target):  # the sweep tries functions
         several_explained(model, target, count)
-    for labels in product(*over.values()):
-        edits(model, patch(0.0, **dict(zip(over, labels, strict=True))), count)
+    cell_edits(model, cell_patches(partial(patch, 0.0), over), count)
 
 
 @torch.no_grad()

@@ -1,13 +1,16 @@
 """Patching: edits land where they are said to, out of place, and never silently do nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import caap_lab as cl
 from caap_lab import InputError, Patch, tokens
+from caap_lab.activations.patch import edits, possible_edits
 from caap_lab.activations.shards import Shard
 from caap_lab.models.targets import contrast
 from helpers.models import build, random_images
@@ -127,7 +130,6 @@ def test_patches_are_out_of_place() -> None:
     with model.hooks(fwd_hooks=[]), torch.no_grad():
         clean = model.run_with_cache(image, names_filter="blocks.0.hook_resid_post")[1]["blocks.0.hook_resid_post"]
         seen = {}
-        from caap_lab.activations.patch import edits
 
         hooks = [("blocks.0.hook_resid_post", lambda a, hook: seen.update(post=a))]
         hooks += [(s.hook, e) for s, e in edits(model, Patch("resid_pre", [1], source=store), 1)]
@@ -192,6 +194,21 @@ def test_no_patches_at_all_is_refused() -> None:
         model.run_patched(random_images(model, 1), [])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("resid_pre", "not 'resid_pre'"),
+        (Image.new("RGB", (9, 9)), "not Image"),
+        ([Patch("z", 0), 3], "not int"),
+        (None, "not NoneType"),
+    ],
+)
+def test_what_is_no_patch_is_refused_with_an_example(given: Any, said: str) -> None:
+    model = build("vit")
+    with pytest.raises(InputError, match=rf"Expected a cl.Patch, or a list of them, {said}; for example"):
+        model.run_patched(random_images(model, 1), given)
+
+
 def test_patches_refused_in_the_last_block_really_change_nothing(family: str) -> None:
     """The refusal is neither too strict nor too lax: every point of the last block, every token."""
     model = build(family, torch.float64)
@@ -246,6 +263,44 @@ class TestSweep:
                 for j, head in enumerate([0, 2]):
                     alone = model.run_patched(images, patch(layer, head))[:, 3].numpy()
                     assert abs(found.values[:, i, j] - alone).max() < 1e-10
+
+    @pytest.mark.parametrize("point", ["attn_out", "mlp_out", "z"])
+    @pytest.mark.parametrize("batch_size", [1, 32])
+    def test_cells_without_effect_stand_in_a_grid_of_positions(self, point: str, batch_size: int) -> None:
+        model = build("vit", torch.float64)
+        images, other = random_images(model, 3).split([2, 1])
+        store = model.record(other, point, progress=False)
+        layers, places = range(model.n_layers), range(model.spec.n_tokens)
+        found = cl.sweep(
+            model,
+            images,
+            lambda layer, token: Patch(point, layer, [token], source=store),
+            over={"layer": layers, "token": places},
+            metric={"one": 1, "two": cl.contrast(2, 0)},
+            batch_size=batch_size,
+            progress=False,
+        )
+        assert (found.effect[:, -1, 1:] == 0).all() and (found.effect[:, -1, 0] != 0).all()
+        with torch.no_grad():
+            for layer in layers:
+                for token in places:
+                    own = [
+                        (s.hook, e) for s, e in possible_edits(model, Patch(point, layer, [token], source=store), 2)[0]
+                    ]
+                    alone = model.run_with_hooks(images, fwd_hooks=own)
+                    expected = torch.stack([alone[:, 1], alone[:, 2] - alone[:, 0]], dim=1)
+                    assert abs(found.values[:, layer, token] - expected.numpy()).max() < 1e-10
+
+    def test_errors_name_the_cell(self) -> None:
+        model = build("vit")
+        image = random_images(model, 1)
+        for patch, said in (
+            (lambda layer: Patch("attn_out", layer), "Cell layer=9: Layer 9 does not exist"),
+            (lambda layer: "attn_out", r"Cell layer=3: Expected a cl.Patch, or a list of them, not 'attn_out'"),
+            (lambda layer: Patch("mlp_out", 3, [1]), "cannot change the logits"),
+        ):
+            with pytest.raises(InputError, match=said):
+                cl.sweep(model, image, patch, over={"layer": [3, 9]}, metric=0, progress=False)
 
     def test_any_axis_any_point_and_several_patches(self) -> None:
         model = build("vit", torch.float64)
