@@ -159,7 +159,7 @@ class LabelledResult:
         title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
         title += f"\n{self.condition}" * bool(self.condition)
         names = [_AXIS_LABELS.get(name, name) for name in axes]
-        label = fill(self.quantity if self.n_images == 1 else f"mean {self.quantity}", _LABEL_WIDTH)
+        label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
         if len(axes) == 1:
             from caap_lab.plots.style import new_axes
             from caap_lab.plots.sweeps import plot_sweep

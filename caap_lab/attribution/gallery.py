@@ -59,7 +59,7 @@ def gallery(
                 (model, row_target(row)),
                 [m.scores.double().numpy() for m in row],
                 [m.sign == "signed" for m in row],
-                [m.score for m in row],
+                [m.quantity for m in row],
             )
             for row, model in zip(rows, models, strict=True)
         ],

@@ -349,10 +349,15 @@ class AttributionMap:
             return "rank, 0 the lowest to 1 the highest"
         if self.score == RANK_SUM:
             return "sum of two ranks, each from 0 to 1"
-        if self.score.startswith(DIFFERENCE) or isinstance(self.target, (Direction, Logit)):
-            return self.score
-        if isinstance(self.target, int):
+        if isinstance(self.target, int) and not self.score.startswith(DIFFERENCE):
             return f"{self.score} of {self.target_name if self.class_specific else 'any class'}"
+        return self.quantity
+
+    @property
+    def quantity(self) -> str:
+        """What a score is, without the target: "logit", or "logit difference" for a contrast."""
+        if self.score.startswith(DIFFERENCE) or isinstance(self.target, (int, Direction, Logit)):
+            return self.score
         return self.score.replace("logit", "logit difference" if isinstance(self.target, Contrast) else "value")
 
     @property

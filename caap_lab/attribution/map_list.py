@@ -90,7 +90,7 @@ class MapList(list[AttributionMap]):
                 groups.append([Tile(m.image.numpy(), f"image {number}" if max(numbers) else "image")])
                 before = number
             scores = m.scores.double().numpy()
-            tile = Tile(m.image.numpy(), f"{m.method} for {m.caption}", scores, m.sign == "signed", m.score)
+            tile = Tile(m.image.numpy(), f"{m.method} for {m.caption}", scores, m.sign == "signed", m.quantity)
             groups[-1].append(tile)
         lines: list[list[Tile]] = [[]]
         for group in groups:  # the maps of one image stay in one line if they fit

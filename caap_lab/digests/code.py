@@ -25,8 +25,8 @@ from caap_lab.digests.python_code import (
     enclosed_values,
     is_found_by_name,
     lies_in_library,
-    names_read,
     recorded_module,
+    values_read,
 )
 from caap_lab.digests.tensors import raw_bytes
 from caap_lab.errors import InputError
@@ -123,9 +123,8 @@ class _Walk:
     def _function(self, function: types.FunctionType) -> Iterator[bytes]:
         cells = [None if value is UNFILLED else value for value in enclosed_values(function)]
         yield from self._all("function", function.__code__, function.__defaults__, function.__kwdefaults__, *cells)
-        for name in sorted(names_read(function.__code__)):
-            if name in function.__globals__:
-                yield from self._all(f"global {name}", function.__globals__[name])
+        for name, value in values_read(function).items():
+            yield from self._all(f"global {name}", value)
 
     def _code(self, code: types.CodeType) -> Iterator[bytes]:
         # Without file and line: a function that only moved is the same function.

@@ -5,7 +5,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _LIBRARIES = (
@@ -79,7 +79,30 @@ def enclosed_values(function: FunctionType) -> Iterator[Any]:
             yield UNFILLED
 
 
-def names_read(code: CodeType) -> set[str]:
-    """Names that a function looks up outside itself, those of functions within it included."""
+def values_read(function: FunctionType) -> dict[str, Any]:
+    """Values that a function looks up outside itself by name, those of functions within it included.
+
+    What it reads from the user's own modules has the module's name in front: "settings" and "settings.scale".
+    """
+    names, found, met = _names_read(function.__code__), {}, set()
+
+    def read(holder: dict[str, Any], prefix: str) -> None:
+        for name in sorted(names & holder.keys()):
+            value = found[prefix + name] = holder[name]
+            if isinstance(value, ModuleType) and is_own_module(value) and id(value) not in met:
+                met.add(id(value))
+                read(vars(value), f"{prefix}{name}.")
+
+    read(function.__globals__, "")
+    return found
+
+
+def is_own_module(module: ModuleType) -> bool:
+    """True for a module of the user's, which has a file or folder and is not installed."""
+    places = [file for file in (getattr(module, "__file__", None), *getattr(module, "__path__", ())) if file]
+    return bool(places) and not any(map(lies_in_library, places))
+
+
+def _names_read(code: CodeType) -> set[str]:
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*map(names_read, inner))
+    return set(code.co_names).union(*map(_names_read, inner))

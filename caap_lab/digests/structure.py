@@ -5,10 +5,12 @@ packages counts by name; the user's own code, which may change under the same na
 """
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import partial
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, SimpleNamespace
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from caap_lab.digests.python_code import (
     enclosed_values,
     is_found_by_name,
     recorded_module,
+    values_read,
 )
 
 _WITHOUT_EFFECT = frozenset(
@@ -55,6 +58,13 @@ def read_structure(model: nn.Module, parts: Sequence[tuple[str, nn.Module]]) -> 
         if module is not model and not _only_points(module):
             lines.append(f"{name}: {reader.module(module)}")
     return "\n".join(lines), reader.tensors
+
+
+def read_modules(modules: Sequence[nn.Module]) -> tuple[str, list[Tensor]]:
+    """As `read_structure`, for some modules and all inside them, which need not be a model."""
+    parts = [(f"{place} {name}", part) for place, one in enumerate(modules) for name, part in one.named_modules()]
+    reader = _Reader(parts)
+    return "\n".join(f"{name}: {reader.module(part)}" for name, part in parts), reader.tensors
 
 
 def is_replaced(module: nn.Module, method: str = "forward") -> bool:
@@ -116,7 +126,7 @@ class _Reader:
         """A value that may contain other values, possibly itself, as text."""
         if isinstance(value, (list, tuple)):
             return f"[{', '.join(map(self.text, value))}]"
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             return f"{{{', '.join(sorted(f'{key!r}: {self.text(v)}' for key, v in value.items()))}}}"
         if isinstance(value, (set, frozenset)):
             return f"{{{', '.join(sorted(map(self.text, value)))}}}"
@@ -127,7 +137,9 @@ class _Reader:
             return f"partial {self.text(value.func)} {self.text(value.args)} {self.text(value.keywords)}"
         if isinstance(value, FunctionType):
             return self.function(value)
-        if dataclasses.is_dataclass(value) or isinstance(value, SimpleNamespace) or not comes_from_library(type(value)):
+        if isinstance(value, _WRAPPERS):
+            return self.text([value.fget, value.fset] if isinstance(value, property) else value.__func__)
+        if _has_own_content(value):
             return f"{self.type(type(value))} {self.text(dict(getattr(value, '__dict__', {})))}"
         return self.type(type(value))
 
@@ -137,8 +149,7 @@ class _Reader:
         if comes_from_library(function) and is_found_by_name(function):
             return name
         enclosed = [value for value in enclosed_values(function) if value is not UNFILLED]
-        read = {word: function.__globals__.get(word) for word in function.__code__.co_names}
-        settings = {word: value for word, value in read.items() if _is_setting(value)}
+        settings = {name: value for name, value in values_read(function).items() if _is_setting(value)}
         defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
         return f"{name} {_code(function.__code__)} {self.text([defaults, enclosed, settings])}"
 
@@ -163,9 +174,25 @@ def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
     return isinstance(value, MethodType) and value.__self__ is module and value.__func__ is own
 
 
+_PLAIN = (bool, int, float, str, tuple, list, set, frozenset, Mapping, Tensor, np.ndarray)
+_WRAPPERS = (property, staticmethod, classmethod)
+
+
 def _is_setting(value: Any) -> bool:
-    """True for a plain value or a function that code refers to by name."""
-    return isinstance(value, (bool, int, float, str, tuple, FunctionType, Tensor, np.ndarray))
+    """True for what code refers to by name and may be changed: values, functions, and objects of the user's own."""
+    if isinstance(value, type):
+        return not comes_from_library(value)
+    if value is os.environ:  # of all that it holds, a model reads little or nothing
+        return False
+    return isinstance(value, (*_PLAIN, *_WRAPPERS, FunctionType, partial, nn.Module)) or _has_own_content(value)
+
+
+def _has_own_content(value: Any) -> bool:
+    """True for objects that are what their attributes say: of the user's own classes, and of plain holders."""
+    if isinstance(value, (ModuleType, type)):
+        return False
+    plain = dataclasses.is_dataclass(value) or isinstance(value, (SimpleNamespace, Namespace))
+    return plain or not comes_from_library(type(value))
 
 
 def _code(code: CodeType) -> str:

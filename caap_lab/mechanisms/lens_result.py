@@ -152,8 +152,9 @@ class LogitLens(LabelledResult):
 
         Args:
             ax: Axes to draw in; by default those of a new figure.
-            target: As for `map`. By default the first target; if classes were stored, the highest class of the first
-                image's class token after the last layer (without a class token: of the mean over its tokens).
+            target: As for `map`. By default the first target; if classes were stored, the highest class of the class
+                token of the image, or of the first one, after the last layer (without a class token: of the mean over
+                its tokens).
             image: Which image; None for the mean over all.
             **at: Axis to a label, as for `LabelledResult.plot`.
 
@@ -162,12 +163,12 @@ class LogitLens(LabelledResult):
         """
         from caap_lab.plots.lens_maps import plot_lens_maps
 
-        target = self._shown() if target is None else target
+        if image is not None and not 0 <= image < self.n_images:
+            raise InputError(f"There is no image {image}; there are {self.n_images}, counted from 0.")
+        target = self._shown(image or 0) if target is None else target
         name = self.data.attrs["target"] if target is None else self._named(target)
         scores = self._scores(target)
         if image is not None:
-            if not 0 <= image < self.n_images:
-                raise InputError(f"There is no image {image}; there are {self.n_images}, counted from 0.")
             scores = scores[image : image + 1]
             if not {"class", "target"} & set(self.axes):
                 name = str(self.data["target"].values[image])  # each image may have its own
@@ -189,14 +190,14 @@ class LogitLens(LabelledResult):
             title=f"{self.model_name}, {said}: lens on {name}",
         )
 
-    def _shown(self) -> str | int | None:
-        """The default target of a plot."""
+    def _shown(self, image: int) -> str | int | None:
+        """The default target of a plot; where classes were stored, the class that this image is predicted as."""
         if "target" in self.axes:
             return self.axes["target"][0]
         if "class" not in self.axes:
             return None
         places = slice(0, 1) if self.n_prefix and self.axes["token"][0] == 0 else slice(None)
-        return self.axes["class"][int(self.per_image[0, -1, places].mean(axis=0).argmax())]
+        return self.axes["class"][int(self.per_image[image, -1, places].mean(axis=0).argmax())]
 
     def _scores(self, target: Any) -> Float[np.ndarray, "image layer token"]:
         if "class" in self.axes:

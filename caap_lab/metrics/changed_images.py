@@ -57,7 +57,11 @@ def checked_maps(
     several = [maps] if isinstance(maps, AttributionMap) else list(maps)
     singles = check_images(images)
     if not several or not all(isinstance(m, AttributionMap) for m in several):
-        raise InputError("Expected attribution maps, such as cl.attribute returns.")
+        raise InputError(
+            "Expected attribution maps, such as cl.attribute returns. Scores of your own or of another tool become "
+            "maps through a method: cl.register('mine', lambda model, images, targets: scores), with scores "
+            "[batch, row, col], then cl.attribute(model, images, 'mine')."
+        )
     if len(singles) not in (1, len(several)):
         raise InputError(
             f"{len(several)} maps need the same number of images, or one for all; {len(singles)} were given."

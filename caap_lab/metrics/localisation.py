@@ -79,6 +79,11 @@ def localisation(
     Raises:
         InputError: the mask does not match the map, or has no pixel inside or outside the object.
     """
+    if not isinstance(m, AttributionMap):
+        raise InputError(
+            f"localisation takes one attribution map and its mask, not {type(m).__name__}; for several, call it for "
+            "each: [cl.localisation(m, mask) for m, mask in zip(maps, masks)]."
+        )
     check_choice("upsampling", upsampling, UPSAMPLINGS)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance={tolerance!r} must be a number of pixels of at least 0.")

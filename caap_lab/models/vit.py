@@ -393,7 +393,14 @@ class HookedViT(HookedModel):
 
     def _parts(self, layer: int) -> list[tuple[str, nn.Module]]:
         """A block, its attention and its MLP, whose steps `run_block` runs one by one, by name."""
-        parts = self.architecture.block(layer).stepped_through
+        try:
+            parts = self.architecture.block(layer).stepped_through
+        except AttributeError as error:
+            kind = type(self.vit.blocks[layer]).__name__
+            raise InputError(
+                f"model.vit.blocks[{layer}] is now of the class {kind}, whose steps are not known: {error}. Put a "
+                "block back, or remove a block's effect with cl.ablate_layers."
+            ) from None
         return [(f"model.vit.blocks[{layer}]{name}", module) for name, module in parts]
 
     # -- recording and patching: the only place where models import a package that builds on them -----------------

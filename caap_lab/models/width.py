@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from caap_lab.digests.structure import read_modules
+from caap_lab.digests.tensors import raw_bytes
 from caap_lab.errors import InputError
 
 Found = TypeVar("Found")
@@ -22,10 +24,18 @@ class Measured(Generic[Found]):
         """The result of `measure` for these modules and settings."""
         # The modules themselves are stored, not their ids, which Python reuses.
         parts: list[Any] = [part for module in chain for part in module.modules()]
-        shapes = [tuple(t.shape) for module in chain for t in (*module.parameters(), *module.buffers())]
-        if self._measured is None or not _same([*parts, *settings, *shapes], self._measured[0]):
-            self._measured = [*parts, *settings, *shapes], measure()
+        text, others = read_modules(chain)
+        held = (t for module in chain for t in (*module.parameters(), *module.buffers()))
+        facts = [*parts, *settings, text, *map(_fact, (*held, *others))]
+        if self._measured is None or not _same(facts, self._measured[0]):
+            self._measured = facts, measure()
         return self._measured[1]
+
+
+def _fact(tensor: Tensor) -> tuple[Any, ...]:
+    """What of a tensor may determine a width: its shape, and its numbers where they may choose outputs."""
+    chooses = not (tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized)
+    return tuple(tensor.shape), raw_bytes(tensor).tobytes() if chooses else b""
 
 
 def output_width(chain: Sequence[nn.Module], features: int, like: Tensor, what: str = "head") -> int:

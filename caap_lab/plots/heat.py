@@ -1,5 +1,7 @@
 """Tables of numbers as heat maps."""
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -8,6 +10,9 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
+
+_NAME_LETTERS = 18
+"""Letters per line of a row's or column's label."""
 
 
 def plot_heat(
@@ -78,7 +83,8 @@ def plot_heat(
 
 
 def _names(index: pd.Index) -> list[str]:
-    return [for_plot(str(name)) for name in index]
+    """Labels in lines, so that long ones leave room for the cells."""
+    return [for_plot(fill(str(name), _NAME_LETTERS)) for name in index]
 
 
 def _every(columns: pd.Index) -> int | str:

@@ -83,6 +83,24 @@ def test_a_module_of_the_users_own_counts_by_its_text(tmp_path: Path, monkeypatc
     assert found[0] != found[1]
 
 
+def test_what_a_function_reads_from_the_users_own_modules_counts_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("")
+    (tmp_path / "own_package" / "settings.py").write_text("sign = 1\nother = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = importlib.import_module("own_package.settings")
+    package = sys.modules["own_package"]
+    near = compiled("def compute(model, images, targets):\n    return settings.sign * images", settings=settings)
+    far = compiled("def compute(model, images, targets):\n    return [own.settings.sign for _ in images]", own=package)
+    before = digest(near), digest(far)
+    monkeypatch.setattr(settings, "other", 2)
+    assert (digest(near), digest(far)) == before
+    monkeypatch.setattr(settings, "sign", -1)
+    assert digest(near) != before[0] and digest(far) != before[1]
+
+
 def test_objects_count_by_their_class_and_content() -> None:
     class Weighted:
         def __init__(self, weight: float) -> None:

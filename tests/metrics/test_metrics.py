@@ -303,10 +303,12 @@ def test_what_cannot_be_used_is_refused(demo: cl.HookedViT) -> None:
         cl.insertion_deletion(demo, [scene.image] * 3, [m, m])
     with pytest.raises(cl.InputError, match="was made for another model: "):
         cl.insertion_deletion(build("vit"), random_images(build("vit"), 1), m)
-    with pytest.raises(cl.InputError, match="Expected attribution maps"):
+    with pytest.raises(cl.InputError, match=r"Expected attribution maps.*cl.register\("):
         cl.insertion_deletion(demo, scene.image, [m.scores])
     with pytest.raises(cl.InputError, match=r"mask must be bool \[64, 64\].*this is float32 \[64, 64\]"):
         cl.localisation(m, np.zeros((64, 64), dtype=np.float32))
+    with pytest.raises(cl.InputError, match="one attribution map and its mask, not MapList; for several"):
+        cl.localisation(cl.MapList([m, m]), [])  # type: ignore[arg-type]
     with pytest.raises(cl.InputError, match="this is Image"):
         cl.localisation(m, scene.image)
     with pytest.raises(cl.InputError, match="contains no pixel"):

@@ -2,10 +2,14 @@
 
 import copy
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from os import environ
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -106,6 +110,56 @@ def test_the_users_own_modules_count_by_their_code(monkeypatch: pytest.MonkeyPat
     found.add(model.fingerprint)
     monkeypatch.undo()
     assert len(found) == 4 and model.fingerprint in found
+
+
+GAIN, GAINS, ARGUMENTS = 1.0, {"act": [1.0]}, Namespace(gain=1.0)
+HOLDER, OWN_MODULE = SimpleNamespace(inner=Gain()), ModuleType("own_settings")
+HOLDER.inner.gain = 1.0
+
+
+class Fixed:
+    """A class of the user's own that is never made an object of."""
+
+    values: ClassVar[dict[str, float]] = {"gain": 1.0}
+
+    @staticmethod
+    def gain() -> float:
+        return 1.0
+
+
+SETTINGS = {
+    "dictionary": (lambda x: GAINS["act"][0] * torch.relu(x), lambda m: m.setitem(GAINS, "act", [2.0])),
+    "inner function": (lambda x: (lambda y: GAIN * y)(torch.relu(x)), lambda m: m.setitem(globals(), "GAIN", 2.0)),
+    "arguments": (lambda x: ARGUMENTS.gain * torch.relu(x), lambda m: m.setattr(ARGUMENTS, "gain", 2.0)),
+    "object": (lambda x: HOLDER.inner.gain * torch.relu(x), lambda m: m.setattr(HOLDER.inner, "gain", 2.0)),
+    "class": (lambda x: Fixed.values["gain"] * torch.relu(x), lambda m: m.setitem(Fixed.values, "gain", 2.0)),
+    "static": (lambda x: Fixed.gain() * torch.relu(x), lambda m: m.setattr(Fixed, "gain", staticmethod(lambda: 2.0))),
+    "module": (lambda x: OWN_MODULE.gain * torch.relu(x), lambda m: m.setattr(OWN_MODULE, "gain", 2.0)),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_settings_that_the_users_code_reads_count(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    OWN_MODULE.__file__, OWN_MODULE.gain = str(tmp_path / "own_settings.py"), 1.0  # type: ignore[attr-defined]
+    activation, change = SETTINGS[kind]
+    model = build("vit")
+    model.vit.blocks[1].mlp.act.forward = activation
+    before, old = cl.caap(model, IMAGE, 0), model.fingerprint
+    assert model.fingerprint == old
+    change(monkeypatch)
+    assert model.fingerprint != old
+    after, fresh = cl.caap(model, IMAGE, 0), cl.caap(HookedViT(model.vit), IMAGE, 0)
+    assert torch.equal(after.scores, fresh.scores) and not torch.equal(after.scores, before.scores)
+    monkeypatch.undo()
+    assert model.fingerprint == old
+
+
+def test_what_the_environment_holds_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("vit")
+    model.vit.blocks[1].mlp.act.forward = lambda x: torch.relu(x) * float(environ.get("OWN_GAIN", 1))
+    old = model.fingerprint
+    monkeypatch.setenv("ANOTHER", "1")
+    assert model.fingerprint == old
 
 
 def test_tensors_that_are_no_weights_count() -> None:
@@ -237,3 +291,12 @@ def test_kept_means_follow_their_images_and_the_normalisation() -> None:
     after = cl.caap(model, IMAGE, 0, blank=blank)
     fresh = cl.caap(model, IMAGE, 0, blank=cl.blanks.mean_activations(photos))
     assert torch.equal(after.scores, fresh.scores) and not torch.equal(after.scores, before.scores)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_block_that_became_another_module_is_said(layer: int) -> None:
+    model = build("vit")
+    model.vit.blocks[layer] = nn.Identity().eval()
+    for run in (lambda: model(IMAGE[None]), lambda: cl.caap(model, IMAGE, 0)):
+        with pytest.raises(InputError, match=rf"blocks\[{layer}\] is now of the class Identity.*cl.ablate_layers"):
+            run()

@@ -83,6 +83,30 @@ def test_a_replaced_head_is_measured(name: str, model: str, _: int, kind: str) -
     assert isinstance(found, AttributionMap) and found.target_name == f"class {found.target}"
 
 
+class Growing(nn.Module):
+    """A head that learns classes step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.known = nn.Linear(24, 9), 4
+        self.register_buffer("chosen", torch.arange(9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[:, self.chosen[: self.known]]
+
+
+def test_a_head_that_changes_its_outputs_is_measured_again() -> None:
+    model = build("vit")
+    model.vit.head = own = Growing().eval()
+    assert model.n_classes == len(model.class_names) == 4
+    own.known = 6
+    assert model.n_classes == len(model.class_names) == model(random_images(model, 1)).shape[1] == 6
+    own.chosen.resize_(5)
+    assert model.n_classes == 5
+    own.forward = own.layer.forward
+    assert model.n_classes == 9 and cl.caap(model, random_images(model, 1), 8).target == 8
+
+
 def test_measuring_leaves_the_head_as_it_is() -> None:
     vit = timm_model("vit_base_patch16_224", num_classes=0)
     vit.head = head(24, "batch_norm").train()
