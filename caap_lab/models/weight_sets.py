@@ -1,7 +1,8 @@
 """Which tensors of a checkpoint are the model's weights: sets of weights under keys, and prefixes of names."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,8 @@ _INSIDE_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_che
 """What torch's compiler and training wrappers insert into names."""
 _OF_TRAINING = re.compile(r"(loss|criterion|optim|sched|scaler|metric)", re.IGNORECASE)
 """Patterns in keys, or in the first part of names, of training state that is not the model."""
+_AVERAGED = re.compile(r"(^|[^a-z])(ema|swa|shadow|polyak)|averag", re.IGNORECASE)
+"""Patterns in keys of averaged weights."""
 _COUNTERS = {"n_averaged", "initted", "step", "global_step", "num_updates", "epoch"}
 _PROJECTION_HEADS = re.compile(r"(head\.(mlp|last_layer)|dino_head|ibot_head)\.")
 """DINO's and iBOT's heads, which only training uses: class scores are computed from the backbone's features."""
@@ -84,6 +87,7 @@ def _unwrapped(content: Any, file: object) -> Any:
             key = next(iter(sets), None)
         if key is None:
             break
+        _check_no_list(content, key, file)
         content = content[key]
     return content
 
@@ -96,6 +100,37 @@ def _check_one_set(content: Mapping[Any, Any], key: str, file: object) -> None:
             continue
         if _alike(chosen, _bare_names(value)):
             raise CheckpointError(f"{file} holds weights as {_several([key, other])}.{_choose(key)}")
+
+
+def _check_no_list(content: Mapping[Any, Any], key: Any, file: object) -> None:
+    """Raise CheckpointError for averaged weights that are a list without names, such as torch_ema's."""
+    shapes = Counter(_shapes(content[key]))
+    for place, tensors in _averaged_lists({name: value for name, value in content.items() if name != key}):
+        if not Counter(tuple(t.shape) for t in tensors) - shapes and 2 * len(tensors) >= shapes.total():
+            raise CheckpointError(
+                f"{file} holds weights as {str(key)!r}, and averaged ones without names as {place!r}. "
+                f"checkpoint_key={str(key)!r} loads the former; for the latter, put them into your model as your "
+                "training script does, and call cl.wrap(model)."
+            )
+
+
+def _averaged_lists(content: Any, place: str = "") -> Iterator[tuple[str, Sequence[Tensor]]]:
+    """Lists of tensors under keys that mean averages, with their keys."""
+    if isinstance(content, (list, tuple)):
+        if _AVERAGED.search(place) and content and all(isinstance(value, Tensor) for value in content):
+            yield place, content
+        content = dict(enumerate(content))
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            if isinstance(value, (list, tuple, Mapping)):
+                yield from _averaged_lists(value, f"{place}.{name}".removeprefix("."))
+
+
+def _shapes(content: Any) -> Iterator[tuple[int, ...]]:
+    for value in content.values() if isinstance(content, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield tuple(value.shape)
+        yield from _shapes(value)
 
 
 def _by_own_names(state: dict[str, Tensor], file: object) -> dict[str, Tensor]:

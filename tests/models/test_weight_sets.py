@@ -141,6 +141,26 @@ def test_of_several_the_error_names_the_keys_and_a_key_chooses(tmp_path: Path, k
         read_state_dict(path, "best")
 
 
+AVERAGES = {
+    "torch_ema": ("ema.shadow_params", lambda tensors: {"ema": {"decay": 0.9, "shadow_params": tensors}}),
+    "lightning": ("optimizer_states.0.ema", lambda tensors: {"optimizer_states": [{**ADAM, "ema": tensors}]}),
+    "top": ("averaged", lambda tensors: {"averaged": tuple(tensors)}),
+}
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "weights"])
+@pytest.mark.parametrize("kind", AVERAGES)
+def test_averages_without_names_are_not_passed_over(tmp_path: Path, kind: str, key: str) -> None:
+    place, around = AVERAGES[kind]
+    tensors, other = [t + 1 for t in small_vit().parameters()], [torch.ones(3, 3)] * len(RAW)
+    torch.save({key: RAW, **around(tensors)}, tmp_path / "averaged.pt")
+    with pytest.raises(CheckpointError, match=rf"averaged ones without names as '{place}'.*checkpoint_key='{key}'"):
+        read_state_dict(tmp_path / "averaged.pt")
+    assert torch.equal(read_state_dict(tmp_path / "averaged.pt", key)["cls_token"], RAW["cls_token"])
+    torch.save({key: RAW, **around(other)}, tmp_path / "other.pt")  # averages of something else
+    assert read_state_dict(tmp_path / "other.pt").keys() == RAW.keys()
+
+
 def test_a_head_beside_a_backbone_is_named_and_not_left_out_silently(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({**under("backbone.", HEADLESS), "classifier.weight": torch.ones(3, 8)}, path)
