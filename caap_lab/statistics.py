@@ -12,8 +12,8 @@ from caap_lab.errors import InputError
 
 
 def standard_error(values: Float[np.ndarray, "image *rest"]) -> Float[np.ndarray, "*rest"] | np.floating:
-    """Standard error of the mean over the first axis; 0 for one image, NaN for none."""
-    if not len(values):
+    """Standard error of the mean over the first axis; NaN for fewer than two images, which do not show it."""
+    if len(values) < 2:
         return np.full(values.shape[1:], np.nan)
     return values.std(axis=0) / np.sqrt(len(values))
 
@@ -32,13 +32,13 @@ def over_present(values: Float[np.ndarray, "image *rest"]) -> MeanAndError:
         values: One row per image; which images have a value may differ between positions.
 
     Returns:
-        Both are NaN where no image has a value.
+        Both are NaN where no image has a value; the standard error also where only one has.
     """
     count = np.isfinite(values).sum(axis=0)
     some = np.where(count > 0, count, np.nan)
     mean = np.nansum(values, axis=0) / some
     variance = np.nansum((values - mean) ** 2, axis=0) / some
-    return MeanAndError(mean, np.sqrt(variance / some))
+    return MeanAndError(mean, np.where(count > 1, np.sqrt(variance / some), np.nan))
 
 
 def paired_statistics(
@@ -79,6 +79,9 @@ def bootstrap_interval(
         samples: Number of bootstrap samples of the images.
         seed: Seed of the samples.
 
+    Returns:
+        NaN for one image, which has no other sample than itself.
+
     Raises:
         InputError: level is not between 0 and 1.
     """
@@ -88,6 +91,8 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples) / count
     means = drawn @ values.reshape(count, -1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if count < 2:
+        low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
     return low.reshape(values.shape[1:]), high.reshape(values.shape[1:])
 
 

@@ -82,11 +82,11 @@ class LabelledResult:
 
     @property
     def standard_error(self) -> Float[np.ndarray, "*axes"]:
-        """Standard error of the mean over images (ddof 0); 0 for one image."""
+        """Standard error of the mean over images (ddof 0); NaN for one image, which does not show it."""
         return np.asarray(standard_error(self.per_image))
 
     def interval(self, level: float = 0.95, *, samples: int = 2000, seed: int = 0) -> Interval:
-        """Confidence interval of the mean at every cell, by the percentile bootstrap over images.
+        """Confidence interval of the mean at every cell, by the percentile bootstrap over images; NaN for one image.
 
         Args:
             level: Confidence level, between 0 and 1.

@@ -160,7 +160,7 @@ class AttentionRegions:
     def standard_error(
         self, quantity: Quantity = "weight", *, heads: Heads = None
     ) -> Float[np.ndarray, "*kind_layer_head"]:
-        """Standard error of `mean` over images (ddof 0); 0 for one image."""
+        """Standard error of `mean` over images (ddof 0); NaN for one image, which does not show it."""
         return self._over_images(quantity, heads).standard_error
 
     def _over_images(self, quantity: Quantity, heads: Heads) -> MeanAndError:

@@ -147,5 +147,8 @@ class Agreement(LabelledResult):
         """The mean correlation of each point, with its standard error."""
         names = pd.MultiIndex.from_product(list(self.axes.values()))
         numbers = zip(names, self.mean.reshape(-1), self.standard_error.reshape(-1), strict=True)
-        each = ", ".join(f"{' '.join(map(str, name))} {mean:z.3f} ± {error:.3f}" for name, mean, error in numbers)
+        each = ", ".join(
+            f"{' '.join(map(str, name))} {mean:z.3f}" + f" ± {error:.3f}" * bool(np.isfinite(error))
+            for name, mean, error in numbers
+        )
         return f"Agreement: {self.quantity} over {self.measured._sizes}: {each}"

@@ -61,6 +61,8 @@ class MetricColumn:
     def with_error(self, value: float | None, error: float | None, sign: str = "") -> str:
         """A number with its standard error as text, with the column's digits; empty for None and NaN.
 
+        A standard error of NaN, as for one image, is left out.
+
         Args:
             value: The number, in the column's unit.
             error: Its standard error, in the same unit.
@@ -69,7 +71,8 @@ class MetricColumn:
         if value is None or error is None or math.isnan(value):
             return ""
         shown = round(value, self.digits) + 0.0  # not "-0.00"
-        return f"{shown:{sign}.{self.digits}f} ± {error:.{self.digits}f}"
+        text = f"{shown:{sign}.{self.digits}f}"
+        return text if math.isnan(error) else f"{text} ± {error:.{self.digits}f}"
 
 
 def units(columns: Iterable[MetricColumn]) -> str:

@@ -48,7 +48,8 @@ def plot_ranks(
         )  # fmt: skip
         if star and not np.isnan(difference):
             ax.axvspan(mean - difference, mean + difference, color="0.93", linewidth=0, zorder=0)
-    known = np.concatenate([means - table["se"], means + table["se"]])
+    errors = table["se"].fillna(0)  # one image shows none
+    known = np.concatenate([means - errors, means + errors])
     low = max(known.min(), 1.0)
     high = max(known.max(), low + 1)  # a rank at least, or ticks would lie between ranks
     room = 0.04 * (high - low)

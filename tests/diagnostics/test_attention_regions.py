@@ -111,7 +111,7 @@ def test_uniform_attention() -> None:
     mass = dict(zip(found.kinds, found.mass[0, :, 0, 0], strict=True))
     assert np.isclose(mass["object-to-registers"], 4 / n_tokens)
     assert np.isclose(mass["intra-object"], (3 * 3 + 4 * 4) / 7 / n_tokens)
-    np.testing.assert_allclose(found.standard_error(), 0)
+    assert np.isnan(found.standard_error()).all()  # one image shows no spread
 
 
 def test_patches_belong_to_the_object_that_covers_most() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from caap_lab.plots.curves import Kind
+from caap_lab.statistics import standard_error
 
 COLUMNS = ["method", "n", "share", "mean", "se"]
 
@@ -18,7 +19,7 @@ def mean_curves(rows: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     frames = []
     for method, part in rows[rows[f"{kind}_curve"].notna()].groupby("method", sort=False):
         curves = np.stack(part[f"{kind}_curve"].to_list())
-        error = curves.std(axis=0) / np.sqrt(len(curves))
+        error = standard_error(curves)
         shares = np.asarray(part["shares"].iloc[0])
         columns = {"method": method, "n": len(curves), "share": shares, "mean": curves.mean(axis=0), "se": error}
         frames.append(pd.DataFrame(columns))

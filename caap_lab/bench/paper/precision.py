@@ -1,5 +1,6 @@
 """The effect of a number format on results: maps, predictions and metrics compared with float32, on the user's data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,8 @@ def comparison_lines(frame: "pd.DataFrame") -> list[list[str]]:
     for who, part in frame.groupby(["data", "model", "method"], sort=False):
         first = part.iloc[0]
         change = {
-            line.metric: f"{round(line.difference, 2) + 0.0:+.2f} ± {line.difference_se:.2f}"  # no -0.00
+            line.metric: f"{round(line.difference, 2) + 0.0:+.2f}"  # no -0.00
+            + f" ± {line.difference_se:.2f}" * (not math.isnan(line.difference_se))
             for line in part.itertuples()
         }
         rows.append(
