@@ -83,6 +83,7 @@ def test_bootstrap_interval_is_near_the_normal_one() -> None:
     half = 1.645 * values.std(0) / 20
     assert np.allclose(low, values.mean(0) - half, atol=0.01)
     assert np.allclose(high, values.mean(0) + half, atol=0.01)
+    assert np.isnan(bootstrap_interval(values[:1])).all()  # one image says nothing about others
     with pytest.raises(InputError, match="between 0 and 1"):
         bootstrap_interval(values, 95)
 
