@@ -176,6 +176,7 @@ def _is_own_method(module: nn.Module, name: str, value: Any) -> bool:
 
 _PLAIN = (bool, int, float, str, tuple, list, set, frozenset, Mapping, Tensor, np.ndarray)
 _WRAPPERS = (property, staticmethod, classmethod)
+_CALLED = (FunctionType, MethodType, BuiltinFunctionType, partial)
 
 
 def _is_setting(value: Any) -> bool:
@@ -184,7 +185,7 @@ def _is_setting(value: Any) -> bool:
         return not comes_from_library(value)
     if value is os.environ:  # of all that it holds, a model reads little or nothing
         return False
-    return isinstance(value, (*_PLAIN, *_WRAPPERS, FunctionType, partial, nn.Module)) or _has_own_content(value)
+    return isinstance(value, (*_PLAIN, *_WRAPPERS, *_CALLED, nn.Module)) or _has_own_content(value)
 
 
 def _has_own_content(value: Any) -> bool:

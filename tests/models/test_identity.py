@@ -97,6 +97,9 @@ class Gain(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x) * self.gain
 
+    def twice(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self(x)
+
 
 def test_the_users_own_modules_count_by_their_code(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("vit")
@@ -115,6 +118,7 @@ def test_the_users_own_modules_count_by_their_code(monkeypatch: pytest.MonkeyPat
 GAIN, GAINS, ARGUMENTS = 1.0, {"act": [1.0]}, Namespace(gain=1.0)
 HOLDER, OWN_MODULE = SimpleNamespace(inner=Gain()), ModuleType("own_settings")
 HOLDER.inner.gain = 1.0
+SQUASH, METHOD = torch.relu, Gain().forward
 
 
 class Fixed:
@@ -134,6 +138,8 @@ SETTINGS = {
     "object": (lambda x: HOLDER.inner.gain * torch.relu(x), lambda m: m.setattr(HOLDER.inner, "gain", 2.0)),
     "class": (lambda x: Fixed.values["gain"] * torch.relu(x), lambda m: m.setitem(Fixed.values, "gain", 2.0)),
     "static": (lambda x: Fixed.gain() * torch.relu(x), lambda m: m.setattr(Fixed, "gain", staticmethod(lambda: 2.0))),
+    "function": (lambda x: SQUASH(x), lambda m: m.setitem(globals(), "SQUASH", torch.tanh)),
+    "method": (lambda x: METHOD(x), lambda m: m.setitem(globals(), "METHOD", Gain().twice)),
     "module": (lambda x: OWN_MODULE.gain * torch.relu(x), lambda m: m.setattr(OWN_MODULE, "gain", 2.0)),
 }
 
