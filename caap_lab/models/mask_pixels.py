@@ -1,7 +1,8 @@
 """Which pixels a mask marks as the object, for any way of storing masks.
 
 The colours that a mask shows count, not the palette indices in its file: the object is everything that is not black or,
-in a partly transparent picture, everything that is not transparent. Along soft edges the threshold is one half.
+in a partly transparent picture, everything that is not transparent. Along soft edges the threshold is half of the
+object's value.
 """
 
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from caap_lab.errors import InputError
 
 VOID, _VOC_CLASSES = 255, 20
 _LOSSY = ("JPEG", "MPO", "JPEG2000")
+_PERHAPS_LOSSY = ("WEBP", "AVIF")
 _NEAR = 8 / 255  # how far lossy compression moves uniform areas of a mask away from black and white
 _MOST_NUMBERS = 16  # more values than this, none of which fills an area, are shades
 _EVEN = 0.1  # if a larger fraction of the grey pixels lies in uniform areas, these are not edges
@@ -35,7 +37,7 @@ def object_pixels(mask: Image.Image | Num[np.ndarray, "height width"] | Pixels, 
     - Two values: the object is the one that is not zero.
     - Class numbers up to 20 and 255, as in PASCAL VOC: 255 is undecided, all other numbers except 0 are the object.
     - Other numbers, below white: the object is everything except zero.
-    - Shades between black and white along edges: the object is everything from half of white.
+    - Shades along edges: the object is everything from half of white or, if that is not reached, of its own value.
     - Colours: everything that is not black. A partly transparent picture: everything that is not transparent.
 
     Args:
@@ -47,7 +49,7 @@ def object_pixels(mask: Image.Image | Num[np.ndarray, "height width"] | Pixels, 
     """
     if isinstance(mask, np.ndarray):
         return _from_values(mask, label, lossy=False)
-    lossy = mask.format in _LOSSY
+    lossy = mask.format in _LOSSY or (mask.format in _PERHAPS_LOSSY and _looks_lossy(mask))
     if mask.mode == "P" and (mask.getpalette("RGB") or [0, 0, 0])[:3] == [0, 0, 0]:  # indices may be class numbers
         voc = _voc(np.asarray(mask), np.unique(np.asarray(mask)))
         if voc is not None:
@@ -87,17 +89,17 @@ def _from_values(values: np.ndarray, label: str, lossy: bool) -> MaskPixels:
     top = float(present[-1])
     white = 1.0 if top <= 1 else 255.0 if top <= 255 else max(top, 65535.0)
     reaches_white = top >= white * (1 - _NEAR)
-    slack = _NEAR if reaches_white or lossy else 0.0
-    scale = white if reaches_white else top
     if reaches_white and present[0] >= white * (1 - _NEAR):
         return MaskPixels(values != 0)  # white everywhere, apart from compression artefacts
-    even = _has_even_areas(values, scale * slack, scale * (1 - slack))
+    scale = white if reaches_white else _largest_area(values)
+    even = _has_even_areas(values, scale * _NEAR, scale * (1 - _NEAR))
     if even and reaches_white:
         raise InputError(
             f"{label} has grey areas between black and white, so its object is ambiguous: these may be objects or "
             "undecided pixels. Save the object as 255 and the rest as 0, or use class numbers below 255."
         )
-    few = not reaches_white and not lossy and (top <= _VOC_CLASSES or len(present) <= _MOST_NUMBERS)
+    numbers = not reaches_white and not lossy and bool((present == np.rint(present)).all())
+    few = numbers and (top <= _VOC_CLASSES or len(present) <= _MOST_NUMBERS)
     inside = values != 0 if even or few else 2 * values.astype(np.float64) >= scale
     return MaskPixels(_not_everywhere(inside, label))
 
@@ -126,11 +128,26 @@ def _opaque(rgba: UInt8[np.ndarray, "height width 4"], label: str) -> Pixels:
 
 def _from_colours(rgb: UInt8[np.ndarray, "height width 3"], label: str, lossy: bool) -> Pixels:
     brightest = rgb.max(axis=2)
-    top = int(brightest.max())
+    scale = _largest_area(brightest)
     few = not lossy and len(np.unique(brightest)) <= _MOST_NUMBERS
-    if few or _has_even_areas(brightest, top * _NEAR, top * (1 - _NEAR)):
-        return _not_everywhere(brightest > (top * _NEAR if lossy else 0), label)
-    return _not_everywhere(2 * brightest.astype(np.int32) >= top, label)
+    if few or _has_even_areas(brightest, scale * _NEAR, scale * (1 - _NEAR)):
+        return _not_everywhere(brightest > (scale * _NEAR if lossy else 0), label)
+    return _not_everywhere(2 * brightest.astype(np.float64) >= scale, label)
+
+
+def _looks_lossy(mask: Image.Image) -> bool:
+    """True unless the values are small class numbers, or some between black and the object's fill areas."""
+    brightest = np.asarray(mask.convert("RGB")).max(axis=2)
+    level = _largest_area(brightest)
+    if level <= _VOC_CLASSES or _voc(brightest, np.unique(brightest)) is not None:
+        return False
+    return not _has_even_areas(brightest, level * _NEAR, level * (1 - _NEAR))
+
+
+def _largest_area(values: np.ndarray) -> float:
+    """The largest value that fills an area, which resizing exceeds along edges; the largest one if none does."""
+    areas = values[maximum_filter(values, 3) == minimum_filter(values, 3)]
+    return float(areas.max(initial=0) or values.max())
 
 
 def _has_even_areas(values: np.ndarray, low: float, high: float) -> bool:

@@ -118,6 +118,48 @@ def test_half_covered_is_the_border(scale: np.generic) -> None:
     assert abs(int(EYE.mask(resized).sum()) / INSIDE.sum() - 1) < 0.03
 
 
+def resized(colour: tuple[int, ...]) -> np.ndarray:
+    """An object of a colour in a mask that was made smaller and larger again, which overshoots along its edges."""
+    picture = Image.fromarray(np.where(INSIDE[..., None], np.uint8(colour), np.uint8(0)).squeeze())
+    return np.asarray(picture.resize((40, 30), Image.Resampling.BILINEAR).resize((80, 60), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("colour", [(255,), (200,), (128,), (60,), (200, 0, 0), (0, 90, 180)])
+@pytest.mark.parametrize("ending", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_half_of_the_objects_value_is_the_border(colour: tuple[int, ...], ending: str) -> None:
+    sharp = Image.fromarray(np.where(INSIDE[..., None], np.uint8(colour), np.uint8(0)).squeeze())
+    options = {"quality": 80} if ending != "PNG" else {}
+    for picture, far in (
+        (saved(sharp, ending, **options), 0.02),
+        (saved(Image.fromarray(resized(colour)), ending, **options), 0.06),
+    ):
+        inside = object_pixels(picture, "The mask").inside
+        assert (inside != INSIDE).sum() <= far * INSIDE.sum()
+
+
+def test_probabilities_are_the_object_from_half_of_their_largest() -> None:
+    row, col = np.mgrid[:60, :80]
+    for most in (1.0, 0.75, 0.3):
+        p = most / (1 + np.exp((np.hypot(row - 30, col - 40) - 15) / 2))
+        p[p < 1e-3] = 0
+        inside = object_pixels(p, "The mask").inside
+        assert np.array_equal(inside, p >= p.max() / 2)
+        assert np.array_equal(object_pixels(p.astype(np.float32), "The mask").inside, inside)
+
+
+def test_numbers_of_many_objects_stay_numbers() -> None:
+    numbers = np.zeros((60, 80), np.uint8)
+    for number in range(40):
+        numbers[6 * (number // 8) : 6 * (number // 8) + 4, 10 * (number % 8) : 10 * (number % 8) + 7] = 6 * number + 5
+    numbers[58, 3:70] = 242  # the largest is a line
+    for mask in (
+        numbers,
+        saved(Image.fromarray(numbers), "PNG"),
+        saved(Image.fromarray(numbers), "WEBP", lossless=True),
+    ):
+        assert np.array_equal(object_pixels(mask, "The mask").inside, numbers > 0)
+
+
 def test_numbers_stay_numbers() -> None:
     numbers = np.zeros((60, 80), np.uint8)
     numbers[5:20, 5:20], numbers[30:50, 5:20], numbers[30:50, 40:60] = 1, 2, 90
