@@ -94,7 +94,7 @@ def _check_file(path: Path) -> None:
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:
     _check_size(image, label)
-    stored_deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # how Pillow marks 16 bits
+    stored_deep = _has_16_bits(image)
     try:
         image.load()
     except Exception as error:  # each of Pillow's formats raises its own errors
@@ -111,6 +111,27 @@ def _to_rgb(image: Image.Image, label: str) -> Image.Image:
         except ValueError as error:
             raise InputError(f"{label} has colour mode {image.mode}, which has no RGB form: {error}") from error
     return _upright(rgb, image)
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """True for a file of 16 bits per channel that is not loaded yet; Pillow keeps the upper 8 bits of colours."""
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        last = arguments[-1] if isinstance(arguments, tuple) and arguments else None
+        if ";16" in str(arguments) or codec == "SGI16" or (codec, last) in (("ppm", 65535), ("sgi_rle", 2)):
+            return True
+    return image.format == "JPEG2000" and _jpeg2000_bits(image) == 16
+
+
+def _jpeg2000_bits(image: Image.Image) -> int | None:
+    """Bits per channel, which Pillow drops, from the marker SIZ that starts the code stream (ISO 15444-1, A.5.1)."""
+    file = getattr(image, "fp", None)
+    if file is None:  # loaded before
+        return None
+    place = file.tell()
+    file.seek(0)
+    _, found, stream = file.read(1 << 16).partition(b"\xff\x4f\xff\x51")
+    file.seek(place)
+    return (stream[38] & 0x7F) + 1 if found and len(stream) > 38 else None
 
 
 def _check_size(image: Image.Image, label: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from caap_lab.errors import InputError
-from caap_lab.models.images import check_photo, load_image
+from caap_lab.models.images import _has_16_bits, check_photo, load_image
 
 
 def picture(width: int = 40, height: int = 24) -> Image.Image:
@@ -93,6 +93,32 @@ def test_transparency_lies_over_white(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((8, 8), 1000, dtype=np.uint16))
     deep.save(tmp_path / "deep.png", transparency=1000)
     assert (np.asarray(load_image(tmp_path / "deep.png")) == 255).all()
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+@pytest.mark.parametrize("most", [255, 4095, 65535])
+def test_colours_of_16_bits_are_scaled_or_refused(tmp_path: Path, white: int, most: int) -> None:
+    if most > white:
+        return
+    values = (np.asarray(picture(), dtype=np.uint32) * most // 255).astype(">u2")
+    (tmp_path / "deep.ppm").write_bytes(b"P6\n40 24\n%d\n" % white + values.tobytes())
+    if white == 65535 > most:
+        with pytest.raises(InputError, match="stored with 16 bits but reaches only"):
+            load_image(tmp_path / "deep.ppm")
+    else:  # a file that says how many bits it uses may be dark
+        scaled = Image.fromarray(np.round(np.asarray(picture()) * (most / white)).astype(np.uint8))
+        assert largest_difference(load_image(tmp_path / "deep.ppm"), scaled) <= 1
+
+
+def test_16_bits_are_seen_in_the_header_of_jpeg_2000(tmp_path: Path) -> None:
+    picture().save(tmp_path / "plain.jp2", irreversible=False)
+    stored = (tmp_path / "plain.jp2").read_bytes()
+    assert largest_difference(load_image(tmp_path / "plain.jp2"), picture()) == 0
+    place = stored.index(b"\xff\x4f\xff\x51") + 4 + 38
+    for bits in (8, 12, 16):
+        (tmp_path / "deep.jp2").write_bytes(stored[:place] + bytes([bits - 1]) + stored[place + 1 :])
+        with Image.open(tmp_path / "deep.jp2") as image:
+            assert _has_16_bits(image) == (bits == 16)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
