@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
-from caap_lab.data.folders import layout_error, list_folder, photo_sample
+from caap_lab.data.folders import Listing, layout_error, list_folder, photo_sample
 from caap_lab.data.image_set import ImageSet, Regions
 from caap_lab.data.labels_file import Entry, class_names, read_labels_file
 from caap_lab.data.masks import read_mask
@@ -30,11 +31,14 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
         labels: A labels file for photos in one folder, instead of labels.json in it.
 
     Raises:
-        InputError: there are no photos, or there are photos both outside and inside class folders.
+        InputError: there are no photos, or there are photos both outside and inside class folders, or below these.
     """
     inside = list_folder(path)
-    by_class = {name: photos for name in inside.folders if (photos := list_folder(path / name).photos)}
+    listed = {name: list_folder(path / name) for name in inside.folders}
+    by_class = {name: photos for name, found in listed.items() if (photos := found.photos)}
     folders = list(by_class)
+    if inside.photos or folders:
+        _check_depth(listed.values())
     if inside.photos:
         if folders:
             raise InputError(
@@ -48,7 +52,6 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
         raise layout_error(path, "photos such as *.jpg and *.png, or a folder of them for each class")
     if labels is not None:
         raise InputError(f"labels={labels} was given, but {path} has class folders, which are labels already.")
-    _check_depth(path, [name for name in inside.folders if name not in by_class])
     if all(name in wordnet_index() for name in folders):
         classes, index = ClassNames.imagenet1k(), wordnet_index()
     else:
@@ -62,14 +65,15 @@ def open_folder(path: Path, source: str, labels: Path | None = None) -> ImageSet
     return ImageSet("folder", source, tuple(samples), classes)
 
 
-def _check_depth(path: Path, empty: list[str]) -> None:
-    """Raise InputError for photos below class folders, which would be left out silently."""
-    for name in empty:
-        for deeper in list_folder(path / name).folders:
-            if list_folder(path / name / deeper).photos:
+def _check_depth(listings: Iterable[Listing]) -> None:
+    """Raise InputError for photos in folders inside these, which would be left out silently."""
+    for listing in listings:
+        for name in listing.folders:
+            below = list_folder(listing.folder / name)
+            if below.photos:
                 raise InputError(
-                    f"{path / name} has no photos in it, but its folder {deeper} has. Photos must be in the class "
-                    "folders themselves."
+                    f"{below.folder} has photos, such as {below.photos[0]}, which would be left out. Move them into "
+                    f"{listing.folder}, or move the folder away."
                 )
 
 
@@ -87,16 +91,21 @@ def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
     Raises:
         InputError: the layout is different, or a photo has no mask.
     """
-    photos, files = list_folder(path / "images").photos, list_folder(path / "masks").photos
+    images = list_folder(path / "images")
+    photos, files = images.photos, list_folder(path / "masks").photos
     if not photos or not files:
         raise layout_error(path, "images/*.jpg and masks/*.png")
+    _check_depth([images])
     entries, names = _entries(path, labels, photos)
-    by_stem: dict[str, list[str]] = {Path(name).stem: [] for name in photos}
+    by_stem: dict[str, list[str]] = {_stem(name): [] for name in photos}
     for name in files:
-        stem = Path(name).stem
+        stem = _stem(name)
         by_stem.get(stem, by_stem.get(stem.rpartition("__")[0], [])).append(name)
-    folder, there = path / "masks", set(files)
-    masks = {name: _masks(folder, entries[name], by_stem[Path(name).stem], there) for name in photos}
+    folder, there = path / "masks", {_normal(name): name for name in files}
+    masks = {name: _masks(folder, entries[name], by_stem[_stem(name)], there) for name in photos}
+    shared = [name for name in photos if not entries[name].objects]
+    if (twins := _twins(shared)) is not None:
+        raise InputError(f"{twins[0]} and {twins[1]} would share their masks. Rename one of the photos and its masks.")
     missing = [name for name in photos if not masks[name]]
     if missing:
         raise InputError(
@@ -115,21 +124,44 @@ def _entries(path: Path, labels: Path | None, photos: list[str]) -> tuple[dict[s
     file = labels or path / "labels.json"
     if labels is None and not file.is_file():
         return {name: Entry() for name in photos}, None
-    known = read_labels_file(file)
-    found = {name: known.get(name, known.get(Path(name).stem)) for name in photos}
+    known = {_normal(name): entry for name, entry in read_labels_file(file).items()}
+    found = {name: known.get(_normal(name), known.get(_stem(name))) for name in photos}
     if not any(found.values()):
         raise InputError(f"{file} has none of the photos in {path}, such as {photos[0]}.")
+    if (twins := _twins([name for name in photos if _normal(name) not in known and found[name]])) is not None:
+        raise InputError(f"{file} has {_stem(twins[0])}, which may be {twins[0]} or {twins[1]}. Write the whole name.")
+    written = {name.casefold(): name for name in known}
+    for name in photos:
+        other = written.get(_normal(name).casefold(), written.get(_stem(name).casefold()))
+        if found[name] is None and other is not None:
+            raise InputError(f"{file} has {other}, but the photo is {name}. Write its name as the file has it.")
     entries = {name: entry or Entry() for name, entry in found.items()}
     return entries, class_names(file, entries.values())
 
 
-def _masks(folder: Path, entry: Entry, named_so: list[str], files: set[str]) -> _Masks:
+def _normal(name: str) -> str:
+    """A file's name as Unicode composes it; macOS and zip files may split "é" into two characters."""
+    return normalize("NFC", name)
+
+
+def _stem(name: str) -> str:
+    return Path(_normal(name)).stem
+
+
+def _twins(photos: Iterable[str]) -> tuple[str, str] | None:
+    """Two photos whose names differ only in their ending; None if there are none."""
+    met: dict[str, str] = {}
+    return next(((met[_stem(name)], name) for name in photos if met.setdefault(_stem(name), name) != name), None)
+
+
+def _masks(folder: Path, entry: Entry, named_so: list[str], files: dict[str, str]) -> _Masks:
+    """Mask files and their classes; `files` has the names in the folder by their composed forms."""
     if not entry.objects:
         return tuple((folder / name, entry.labels) for name in named_so)
-    missing = [name for name, _ in entry.objects if name not in files]
+    missing = [name for name, _ in entry.objects if _normal(name) not in files]
     if missing:
         raise InputError(f"The labels file lists the mask {missing[0]}, which is not in {folder}.")
-    return tuple((folder / name, labels) for name, labels in entry.objects)
+    return tuple((folder / files[_normal(name)], labels) for name, labels in entry.objects)
 
 
 def _read_regions(files: _Masks, photo: Path) -> Regions:

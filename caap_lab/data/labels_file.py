@@ -38,12 +38,22 @@ def read_labels_file(file: Path) -> dict[str, Entry]:
         InputError: the file is missing, not JSON, or of another form.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}).") from None
     if not isinstance(content, dict):
         raise InputError(f'{file} should be like {{"photo.jpg": 281}}: photos with their class indices.')
     return {name: _entry(value, f"{file}, {name}") for name, value in content.items()}
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the file, of whose equal keys Python would only read the last one."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{key!r} stands in it twice")
+        found[key] = value
+    return found
 
 
 def class_names(file: Path, entries: Iterable[Entry]) -> ClassNames | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -214,8 +215,56 @@ def test_folders_without_photos_are_no_classes(tmp_path):
     assert labels_of(images) == before == {"b/1.jpg": 0, "d/1.jpg": 1}
     assert images.class_names.names == ("b", "d")
     photo(tmp_path / "c" / "more" / "1.jpg")
-    with pytest.raises(InputError, match=r"c has no photos in it, but its folder more has"):
+    with pytest.raises(InputError, match=r"c/more has photos, such as 1.jpg, which would be left out"):
         open_images(f"folder:{tmp_path}")
+
+
+def test_photos_below_the_folders_that_are_read_are_not_left_out_silently(tmp_path):
+    for name in ("classes/cat/1.jpg", "classes/dog/2.jpg", "flat/1.jpg", "masks/images/1.jpg", "masks/masks/1.png"):
+        photo(tmp_path / name)
+    for deeper, source in (
+        ("classes/cat/more", "folder:classes"),
+        ("flat/x/y", "folder:flat"),
+        ("masks/images/b", "masks:masks"),
+    ):
+        kind, folder = source.split(":")
+        open_images(f"{kind}:{tmp_path / folder}")
+        photo(tmp_path / deeper / "9.jpg")
+        with pytest.raises(InputError, match=rf"{deeper} has photos, such as 9.jpg, which would be left out"):
+            open_images(f"{kind}:{tmp_path / folder}")
+
+
+def test_names_in_a_labels_file_find_their_photos_or_are_said(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    photo(tmp_path / apart)
+    photo(tmp_path / "b.jpg")
+    file = tmp_path / "labels.json"
+
+    def read(**entries):
+        file.write_text(json.dumps(entries), encoding="utf-8-sig")  # as some editors begin a file
+        return labels_of(open_images(f"folder:{tmp_path}"))
+
+    assert read(**{composed: 1, "b.jpg": 2}) == {apart: 1, "b.jpg": 2} == read(**{"café": 1, "b": 2})
+    with pytest.raises(InputError, match=r"has B\.JPG, but the photo is b\.jpg"):
+        read(**{apart: 1, "B.JPG": 2})
+    assert read(**{apart: 1, "of another folder.jpg": 2}) == {apart: 1, "b.jpg": None}
+    photo(tmp_path / "b.png")
+    assert read(**{"b.jpg": 2, "b": 3}) == {apart: None, "b.jpg": 2, "b.png": 3}
+    with pytest.raises(InputError, match=r"has b, which may be b\.jpg or b\.png"):
+        read(b=2)
+    file.write_text('{"b.jpg": 2, "b.jpg": 3}')
+    with pytest.raises(InputError, match=r"'b\.jpg' stands in it twice"):
+        open_images(f"folder:{tmp_path}")
+
+
+def test_two_photos_never_share_a_mask_by_name(tmp_path):
+    for name in ("images/a.jpg", "images/a.png", "masks/a.png", "masks/b.png"):
+        photo(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png would share their masks"):
+        open_images(f"masks:{tmp_path}")
+    objects = {name: {"objects": [{"mask": mask}]} for name, mask in (("a.jpg", "a.png"), ("a.png", "b.png"))}
+    (tmp_path / "labels.json").write_text(json.dumps(objects))
+    assert len(open_images(f"masks:{tmp_path}")) == 2
 
 
 def test_folders_without_photos_do_not_change_imagenets_classes(tmp_path):
