@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from caap_lab.digests.hashing import pieces_digest
 from caap_lab.digests.python_code import (
     UNFILLED,
+    attributes_of,
     comes_from_library,
     enclosed_values,
     is_found_by_name,
@@ -158,9 +159,7 @@ class _Walk:
         if isinstance(value, nn.Module):
             yield from self._all("state", dict(value.state_dict()))
             skipped = ("_parameters", "_buffers")
-        state = {name: held for name, held in getattr(value, "__dict__", {}).items() if name not in skipped}
-        slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-        state |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        state = {name: held for name, held in attributes_of(value).items() if name not in skipped}
         if not state and _is_installed(type(value)) and not callable(value):
             raise InputError(
                 f"{self._what} depends on a {type(value).__name__}, whose content cannot be hashed, so results could "

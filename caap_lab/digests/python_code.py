@@ -3,7 +3,7 @@
 import functools
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -95,6 +95,17 @@ def values_read(function: FunctionType) -> dict[str, Any]:
 
     read(function.__globals__, "")
     return found
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """What an object holds, also under `__slots__`."""
+    slots = (name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ())))
+    held = {name: getattr(value, name) for name in slots if name != "__dict__" and hasattr(value, name)}
+    return dict(getattr(value, "__dict__", {})) | held
+
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 def is_own_module(module: ModuleType) -> bool:

@@ -21,6 +21,7 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.digests.python_code import (
     UNFILLED,
+    attributes_of,
     comes_from_library,
     enclosed_values,
     is_found_by_name,
@@ -140,7 +141,7 @@ class _Reader:
         if isinstance(value, _WRAPPERS):
             return self.text([value.fget, value.fset] if isinstance(value, property) else value.__func__)
         if _has_own_content(value):
-            return f"{self.type(type(value))} {self.text(dict(getattr(value, '__dict__', {})))}"
+            return f"{self.type(type(value))} {self.text(attributes_of(value))}"
         return self.type(type(value))
 
     def function(self, function: Any) -> str:

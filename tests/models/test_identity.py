@@ -4,7 +4,7 @@ import copy
 import pickle
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import environ
 from pathlib import Path
@@ -121,6 +121,16 @@ HOLDER.inner.gain = 1.0
 SQUASH, METHOD = torch.relu, Gain().forward
 
 
+@dataclass(slots=True)
+class Slotted:
+    """Settings that have no dictionary of attributes."""
+
+    gain: float = 1.0
+
+
+SLOTTED = Slotted()
+
+
 class Fixed:
     """A class of the user's own that is never made an object of."""
 
@@ -136,6 +146,7 @@ SETTINGS = {
     "inner function": (lambda x: (lambda y: GAIN * y)(torch.relu(x)), lambda m: m.setitem(globals(), "GAIN", 2.0)),
     "arguments": (lambda x: ARGUMENTS.gain * torch.relu(x), lambda m: m.setattr(ARGUMENTS, "gain", 2.0)),
     "object": (lambda x: HOLDER.inner.gain * torch.relu(x), lambda m: m.setattr(HOLDER.inner, "gain", 2.0)),
+    "slots": (lambda x: SLOTTED.gain * torch.relu(x), lambda m: m.setattr(SLOTTED, "gain", 2.0)),
     "class": (lambda x: Fixed.values["gain"] * torch.relu(x), lambda m: m.setitem(Fixed.values, "gain", 2.0)),
     "static": (lambda x: Fixed.gain() * torch.relu(x), lambda m: m.setattr(Fixed, "gain", staticmethod(lambda: 2.0))),
     "function": (lambda x: SQUASH(x), lambda m: m.setitem(globals(), "SQUASH", torch.tanh)),
