@@ -15,7 +15,7 @@ def draw(found: Mapping[str, pd.DataFrame], path: Path) -> None:
     means = {label: rows.groupby("method")[list(COLUMNS)].mean() for label, rows in found.items()}
     order = pd.concat(list(means.values())).groupby(level=0, sort=False).first().mean(axis=1).sort_values().index
     places = range(len(order))
-    figure = new_figure(3.7 + 3.5 * len(found), 1.2 + 0.19 * len(order))
+    figure = new_figure(3.9 + 3.5 * len(found), 1.2 + 0.19 * len(order))
     axes = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
     for ax, (label, rows) in zip(axes, found.items(), strict=True):
         errors = rows.groupby("method")[list(COLUMNS)].sem(ddof=0)

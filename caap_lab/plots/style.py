@@ -175,18 +175,23 @@ def figure_png(figure: Figure | SubFigure, dpi: int = 100) -> bytes:
     return buffer.getvalue()
 
 
+_SAVED_DPI = 150
+
+
 def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Save a figure as PNG and PDF next to each other; the extension of `path` is ignored."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    engine = figure.get_layout_engine()
+    engine, dpi = figure.get_layout_engine(), figure.dpi
+    figure.dpi = _SAVED_DPI  # before the layout: hinting makes text wider or narrower with the resolution
     if engine is not None:  # only once: the layout takes longer than drawing, and would run for each file
         engine.execute(figure)
         figure.set_layout_engine("none")
     try:
         for target in paths:
             with atomic_path(target) as part:
-                figure.savefig(part, dpi=150, format=target.suffix[1:])
+                figure.savefig(part, dpi=_SAVED_DPI, format=target.suffix[1:])
     finally:
+        figure.dpi = dpi
         if engine is not None:
             figure.set_layout_engine(engine)
     return paths

@@ -116,3 +116,12 @@ def test_one_legend_names_the_lines_of_all_panels_once() -> None:
     empty = new_figure(1, 1)
     shared_legend(empty)
     assert empty.legends == []
+
+
+def test_long_labels_end_inside_the_saved_picture(tmp_path: Path) -> None:
+    figure = new_figure(4, 2)
+    ax = figure.add_subplot()
+    ax.set_yticks([0.5], ['rank_sum:first="caap:neighbourhood=none",second=libra'], fontsize=7)
+    png, _ = save_figure(figure, tmp_path / "figure")
+    assert (np.asarray(Image.open(png).convert("L"))[:, :2] == 255).all()
+    assert figure.dpi == new_figure(4, 2).dpi
