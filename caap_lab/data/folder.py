@@ -99,8 +99,9 @@ def open_masks(path: Path, source: str, labels: Path | None = None) -> ImageSet:
     entries, names = _entries(path, labels, photos)
     by_stem: dict[str, list[str]] = {_stem(name): [] for name in photos}
     for name in files:
-        stem = _stem(name)
-        by_stem.get(stem, by_stem.get(stem.rpartition("__")[0], [])).append(name)
+        parts = _stem(name).split("__")  # a photo's own name may hold "__"
+        fronts = ("__".join(parts[:count]) for count in range(len(parts), 0, -1))
+        by_stem.get(next((front for front in fronts if front in by_stem), ""), []).append(name)
     folder, there = path / "masks", {_normal(name): name for name in files}
     masks = {name: _masks(folder, entries[name], by_stem[_stem(name)], there) for name in photos}
     shared = [name for name in photos if not entries[name].objects]

@@ -117,7 +117,11 @@ def _has_16_bits(image: Image.Image) -> bool:
     """True for a file of 16 bits per channel that is not loaded yet; Pillow keeps the upper 8 bits of colours."""
     for codec, _, _, arguments in getattr(image, "tile", ()):
         last = arguments[-1] if isinstance(arguments, tuple) and arguments else None
-        if ";16" in str(arguments) or codec == "SGI16" or (codec, last) in (("ppm", 65535), ("sgi_rle", 2)):
+        if (
+            re.search(r";16[BLN]", str(arguments))
+            or codec == "SGI16"
+            or (codec, last) in (("ppm", 65535), ("sgi_rle", 2))
+        ):
             return True
     return image.format == "JPEG2000" and _jpeg2000_bits(image) == 16
 

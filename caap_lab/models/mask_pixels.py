@@ -139,7 +139,8 @@ def _looks_lossy(mask: Image.Image) -> bool:
     """True unless the values are small class numbers, or some between black and the object's fill areas."""
     brightest = np.asarray(mask.convert("RGB")).max(axis=2)
     level = _largest_area(brightest)
-    if level <= _VOC_CLASSES or _voc(brightest, np.unique(brightest)) is not None:
+    classes, void = (brightest > 0) & (brightest <= _VOC_CLASSES), brightest == VOID
+    if level <= _VOC_CLASSES or ((classes | void | (brightest == 0)).all() and classes.sum() > void.sum()):
         return False
     return not _has_even_areas(brightest, level * _NEAR, level * (1 - _NEAR))
 

@@ -257,6 +257,13 @@ def test_names_in_a_labels_file_find_their_photos_or_are_said(tmp_path):
         open_images(f"folder:{tmp_path}")
 
 
+def test_masks_belong_to_the_photo_with_the_longest_name_in_front(tmp_path):
+    for name in ("images/a.jpg", "images/a__b.jpg", "masks/a__c__1.png", "masks/a__b__1.png", "masks/d__1.png"):
+        photo(tmp_path / name)
+    masks = {sample.name: len(sample.regions.masks) for sample in open_images(f"masks:{tmp_path}")}
+    assert masks == {"a.jpg": 1, "a__b.jpg": 1}
+
+
 def test_two_photos_never_share_a_mask_by_name(tmp_path):
     for name in ("images/a.jpg", "images/a.png", "masks/a.png", "masks/b.png"):
         photo(tmp_path / name)

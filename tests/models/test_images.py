@@ -110,6 +110,18 @@ def test_colours_of_16_bits_are_scaled_or_refused(tmp_path: Path, white: int, mo
         assert largest_difference(load_image(tmp_path / "deep.ppm"), scaled) <= 1
 
 
+def test_dark_pictures_of_few_bits_are_no_deep_ones(tmp_path: Path) -> None:
+    dark = Image.fromarray(np.asarray(picture()) // 4)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 40, -24, 1, 16, 3, 40 * 24 * 2, 0, 0, 0, 0)
+    red, green, blue = (np.asarray(dark)[..., channel].astype("<u2") for channel in range(3))
+    pixels = ((red >> 3) << 11 | (green >> 2) << 5 | blue >> 3).astype("<u2").tobytes()
+    start = 14 + len(header) + len(masks)
+    file = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + masks + pixels
+    (tmp_path / "dark.bmp").write_bytes(file)
+    assert largest_difference(load_image(tmp_path / "dark.bmp"), dark) <= 8
+
+
 def test_16_bits_are_seen_in_the_header_of_jpeg_2000(tmp_path: Path) -> None:
     picture().save(tmp_path / "plain.jp2", irreversible=False)
     stored = (tmp_path / "plain.jp2").read_bytes()

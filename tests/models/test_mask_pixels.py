@@ -137,6 +137,21 @@ def test_half_of_the_objects_value_is_the_border(colour: tuple[int, ...], ending
         assert (inside != INSIDE).sum() <= far * INSIDE.sum()
 
 
+def test_class_numbers_and_traces_of_compression_differ_by_what_fills_the_mask() -> None:
+    numbers = np.where(INSIDE, np.uint8(7), np.uint8(0))
+    numbers[9, 20:50] = numbers[40, 20:50] = 255
+    inside, void = object_pixels(saved(Image.fromarray(numbers), "WEBP", lossless=True), "The mask")
+    assert np.array_equal(inside, INSIDE) and void is not None and void.sum() == 60
+    traces = GREY.copy()
+    traces[9, 20:50] = 1
+    assert np.array_equal(
+        object_pixels(saved(Image.fromarray(traces), "WEBP", lossless=True), "The mask").inside, INSIDE
+    )
+    for quality in (50, 80, 95, 100):
+        image = saved(Image.fromarray(GREY), "WEBP", quality=quality)
+        assert (object_pixels(image, "The mask").inside != INSIDE).sum() < 10
+
+
 def test_probabilities_are_the_object_from_half_of_their_largest() -> None:
     row, col = np.mgrid[:60, :80]
     for most in (1.0, 0.75, 0.3):
