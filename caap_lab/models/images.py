@@ -127,7 +127,7 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 
 def _jpeg2000_bits(image: Image.Image) -> int | None:
-    """Bits per channel, which Pillow drops, from the marker SIZ that starts the code stream (ISO 15444-1, A.5.1)."""
+    """Bits per channel, which Pillow drops, from the start of the code stream (ISO 15444-1, A.5.1)."""
     file = getattr(image, "fp", None)
     if file is None:  # loaded before
         return None
