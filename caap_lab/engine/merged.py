@@ -58,10 +58,9 @@ def attend_merged(
     read, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k_blank, v_blank, attn_mask=hidden, scale=blank.attention(layer).scale
     )
-    own = rows.flat(torch.cat([own_scores.softmax(-1) @ own_values, own_scores.logsumexp(-1, keepdim=True)], dim=-1))
-    own_read, own_log_sum = own[..., :-1], own[..., -1]
-    share = (own_log_sum - log_sum).sigmoid()
-    return read.lerp(own_read, share[..., None])
+    own_read = rows.flat(own_scores.softmax(-1) @ own_values)
+    own_log_sum = rows.flat(own_scores.logsumexp(-1, keepdim=True))
+    return read.lerp_(own_read, (own_log_sum - log_sum[..., None]).sigmoid())
 
 
 def _hidden(rows: Rows, layout: Layout, n_own: int, n_tokens: int, dtype: torch.dtype) -> Float[Tensor, "row token"]:
