@@ -6,6 +6,7 @@ from torch import Tensor
 
 from caap_lab.models.activation_summary import Kept, html_summary, memory, text_summary
 from caap_lab.models.stored_names import find_stored, is_stored
+from caap_lab.models.transformer_lens_calls import no_attribute
 
 
 class ActivationCache(dict[str, Tensor]):
@@ -48,6 +49,14 @@ class ActivationCache(dict[str, Tensor]):
     def get(self, key: Any, default: Any = None) -> Any:
         """An activation, or the default if it is not there."""
         return self[key] if key in self else default  # noqa: SIM401  # dict.get does not know short names
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for missing attributes only.
+
+        Raises:
+            AttributeError: always; for a method of TransformerLens's cache, with what to use instead.
+        """
+        raise no_attribute(self, name)
 
     @property
     def nbytes(self) -> int:

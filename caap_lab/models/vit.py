@@ -29,6 +29,7 @@ from caap_lab.models.pass_meter import count_passes
 from caap_lab.models.preprocess import Preprocessing
 from caap_lab.models.readout import Readout
 from caap_lab.models.spec import ViTSpec
+from caap_lab.models.transformer_lens_calls import no_attribute
 from caap_lab.models.watched import is_watched
 
 if TYPE_CHECKING:
@@ -238,6 +239,17 @@ class HookedViT(HookedModel):
         """
         head = prompt_head(prompts, self.vit, logit_scale)
         return self.rewrapped(self.vit, head=head, class_names=tuple(prompts)).to(self.device, self.dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        """Parameters and submodules, and whatever else Python does not find by itself.
+
+        Raises:
+            AttributeError: there is none; for a name of TransformerLens's models, with what to use instead.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            raise no_attribute(self, name, error) from None
 
     def __repr__(self) -> str:
         """Name and sizes, instead of torch's list of all modules (that is `print(model.vit)`)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformer_lens.ActivationCache import ActivationCache as TheirCache
 from transformer_lens.utilities import get_act_name
 
 from caap_lab import InputError
@@ -95,3 +96,20 @@ def test_other_kinds_of_models_have_one_too(small: Callable[[], Any]) -> None:
     model = small()
     cache = model.run_with_cache(torch.zeros(1, 3, *model.image_size))[1]
     assert torch.equal(cache["logits"], cache["hook_logits"]) and "logits" in repr(cache)
+
+
+OF_THEIR_OWN = {"toggle_autodiff", "apply_slice_to_batch_dim"}
+THEIR_METHODS = {name for name in vars(TheirCache) if not name.startswith("_") and "ssm" not in name} - OF_THEIR_OWN
+
+
+@pytest.mark.parametrize("name", sorted(THEIR_METHODS - set(dir(dict))))
+def test_methods_of_transformer_lens_lead_to_what_does_the_same(cache: Any, name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"'{name}'. In caap_lab: .*\b(cl|torch|model)\."):
+        getattr(cache, name)
+
+
+def test_what_it_says_to_use_for_the_stream_works(cache: Any) -> None:
+    stream = torch.stack([cache["resid_post", layer] for layer in range(cache.n_layers)])
+    assert torch.equal(stream[-1], cache["resid_post", -1])
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        cache.nothing  # noqa: B018

@@ -155,6 +155,27 @@ def test_unknown_names_are_errors_with_the_nearest() -> None:
         model.add_hook("vit.blocks.0", print)
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("cfg", "model.spec"),
+        ("W_U", "model.vit.state_dict"),
+        ("b_Q", "model.vit.state_dict"),
+        ("to_tokens", "model.preprocess"),
+        ("set_use_attn_result", "hook_result"),
+        ("tokens_to_residual_directions", "cl.logit_attribution"),
+    ],
+)
+def test_names_of_transformer_lens_lead_to_what_does_the_same(name: str, instead: str) -> None:
+    model = build("vit")
+    assert not hasattr(model, name)
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'. In caap_lab: .*{instead}"):
+        getattr(model, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        model.nothing  # noqa: B018
+    assert copy.deepcopy(model).spec == model.spec
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_no_hook_survives_an_error(error: type[BaseException]) -> None:
     model = build("vit")
