@@ -155,9 +155,7 @@ class LabelledResult:
         place = self._at(at)
         mean, error = self.mean[place], self.standard_error[place]
         axes = {name: labels for name, labels in self.axes.items() if name not in at}
-        fixed = "".join(f", {name} {label}" for name, label in at.items())
-        title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
-        title += f"\n{self.condition}" * bool(self.condition)
+        title = self._heading(at)
         names = [_AXIS_LABELS.get(name, name) for name in axes]
         label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
         if len(axes) == 1:
@@ -184,6 +182,12 @@ class LabelledResult:
             f"A plot shows one or two axes, not {len(axes)} ({', '.join(axes) or 'none'}). Give a label of each other "
             f"axis, such as plot({next(iter(self.axes))}={next(iter(self.axes.values()))[0]!r})."
         )
+
+    def _heading(self, at: Mapping[str, Any]) -> str:
+        """Title of a plot with these labels."""
+        fixed = "".join(f", {name} {label}" for name, label in at.items())
+        title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
+        return title + f"\n{self.condition}" * bool(self.condition)
 
     def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:
         """Numbers along one axis as a table, for a heat map instead of a curve; None for a curve."""

@@ -1,6 +1,6 @@
 """The result of a logit attribution."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.errors import InputError
-from caap_lab.escaping import for_plot
 from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
@@ -128,15 +127,12 @@ class LogitAttribution(LabelledResult):
             InputError: there is no such label, or the target is missing.
         """
         from caap_lab.plots.parts import plot_head_shares
-        from caap_lab.plots.style import TITLE
 
         self._require_target(at)
         if self.by == "component":
             return Components.plot(cast(Components, self), ax, **at)
         if self.by == "head":
-            ax = super().plot(ax, **at)
-            ax.set_title(f"{ax.get_title()}: {for_plot(self._said(at))}", fontsize=TITLE)
-            return ax
+            return super().plot(ax, **at)
         if self.by == "neuron":
             frame = self._summary(at, rest=False)
             largest = frame.loc[frame["mean"].abs().sort_values(ascending=False).index[:_SHOWN]]
@@ -147,7 +143,10 @@ class LogitAttribution(LabelledResult):
         label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
         return plot_head_shares(maps, ax, label=label, title=f"{self.model_name}, {images}:\n{self._said(at)}")
 
-    def _said(self, at: dict[str, Any]) -> str:
+    def _heading(self, at: Mapping[str, Any]) -> str:
+        return f"{super()._heading(at)}: {self._said(at)}"
+
+    def _said(self, at: Mapping[str, Any]) -> str:
         return str(at.get("target", self.data.attrs["target"]))
 
     def _summary(self, at: dict[str, Any], rest: bool = True) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -131,9 +130,7 @@ class Trace(LabelledResult):
         several = self.n_images > 1
         ground = Ground(spec.grid, spec.prefix, None if several else self._clean_pixels())
         if not shows_tokens(self, at, ground):
-            ax = super().plot(ax, **at)
-            ax.title.set_text(_wrapped(ax.get_title()))
-            return ax
+            return super().plot(ax, **at)
         fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
         title = f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}"
         return plot_token_maps(self, ax, at, ground, unpatched=self.unpatched, title=title)
@@ -166,8 +163,3 @@ class Trace(LabelledResult):
         gaps = np.unique((self.data["clean"] - self.data["corrupted"]).values)
         to = f" to {gaps[-1]:.3g}" if len(gaps) > 1 else ""
         return f"an effect of 1 is {gaps[0]:.3g}{to} of the score"
-
-
-def _wrapped(title: str) -> str:
-    """A title whose lines fit over a plot."""
-    return "\n".join(part for line in title.split("\n") for part in wrap(line, 66))

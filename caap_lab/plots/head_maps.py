@@ -7,9 +7,8 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches
-from caap_lab.plots.style import COLOUR_MAP, TITLE, new_axes
+from caap_lab.plots.style import COLOUR_MAP, new_axes, title_axes
 
 
 def plot_head_maps(
@@ -55,6 +54,5 @@ def plot_head_maps(
         top, left = chosen[0] * height, chosen[1] * width
         pixels = (layers * height, heads * width)
         outline_patches(ax, pixels, pixels, (top, left, top + rows - 1, left + cols - 1))
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax

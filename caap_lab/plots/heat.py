@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
+from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, title_axes
 
 _NAME_LETTERS = 18
 """Letters per line of a row's or column's label."""
@@ -77,8 +77,7 @@ def plot_heat(
     ax.tick_params(axis="y", labelrotation=0)
     ax.set_xlabel(for_plot(str(cells.columns.name or "") if xlabel is None else xlabel), fontsize=LABEL)
     ax.set_ylabel(for_plot(str(cells.index.name or "") if ylabel is None else ylabel), fontsize=LABEL)
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax
 
 

@@ -10,8 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
+from caap_lab.plots.style import COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, title_axes
 
 _ACROSS = 6
 """Maximum number of maps in a row."""
@@ -58,6 +57,5 @@ def plot_lens_maps(
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=ax, fraction=0.04, pad=0.02)
     label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax

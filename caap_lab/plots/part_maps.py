@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import LABEL, SIGNED_COLOUR_MAP, TICK, TITLE, label_bar, new_axes
+from caap_lab.plots.style import LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, title_axes
 
 _ACROSS = 6
 """Number of maps in a row if there are no heads."""
@@ -71,6 +71,5 @@ def plot_part_maps(
     bar = cast(Figure, ax.figure).colorbar(ScalarMappable(norm, colours), ax=ax, fraction=0.05, pad=0.02)
     label_bar(bar, label, LABEL)
     bar.ax.tick_params(labelsize=TICK)
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax

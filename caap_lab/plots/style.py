@@ -55,6 +55,8 @@ TITLE, LABEL, TICK = 9, 9, 8
 """Font sizes in points."""
 _LETTER, _FEWEST = 0.55, 12
 """Mean width of a letter, in font sizes; the fewest letters in a line."""
+_TITLE_ROOM, _TITLE_LINES = 0.75, 3
+"""Width of a title, as a fraction of its panel; most lines for one line of its text."""
 
 
 class LevelStyle(NamedTuple):
@@ -114,9 +116,28 @@ def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None
         ax.set_xlabel(for_plot(xlabel), fontsize=LABEL)
     if ylabel is not None:
         ax.set_ylabel(for_plot(ylabel), fontsize=LABEL)
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax
+
+
+def title_axes(ax: Axes, title: str, pad: float | None = None) -> None:
+    """Write a title in as many lines as the width of the panel needs; of a long line of the text, only the first three.
+
+    Args:
+        ax: The axes.
+        title: The title; an empty one keeps the present one.
+        pad: Room below it in points; by default matplotlib's.
+    """
+    if not title:
+        return
+    panel = ax.get_subplotspec()
+    if panel is None:
+        part = ax.get_position().width
+    else:
+        whole = panel.get_topmost_subplotspec()  # with a colour bar, the axes are a part of their panel
+        part = len(whole.colspan) / whole.get_gridspec().ncols
+    inches = _TITLE_ROOM * part * ax.figure.bbox.width / ax.figure.dpi
+    ax.set_title(in_lines(title, inches, TITLE, _TITLE_LINES), fontsize=TITLE, pad=pad)
 
 
 def one_line(text: str, letters: int, size: float = TITLE) -> tuple[str, float]:
@@ -253,10 +274,17 @@ def text_figure(text: str, width: float = 9, height: float = 1) -> Figure:
     return figure
 
 
-def in_lines(text: str, inches: float, size: float) -> str:
-    """A text for matplotlib, in as many lines as it needs in a width of some inches."""
-    letters = int(72 * inches / (_LETTER * size))
-    return "\n".join(fill(for_plot(line), max(_FEWEST, letters)) for line in text.split("\n"))
+def in_lines(text: str, inches: float, size: float, most: int | None = None) -> str:
+    """A text for matplotlib, in as many lines as it needs in a width of some inches.
+
+    Args:
+        text: The text; its own lines stay separate.
+        inches: The width.
+        size: Font size in points.
+        most: Largest number of lines for one line of the text; the rest is cut. None for all.
+    """
+    letters = max(_FEWEST, int(72 * inches / (_LETTER * size)))
+    return "\n".join(fill(for_plot(line), letters, max_lines=most, placeholder=" ...") for line in text.split("\n"))
 
 
 def label_bar(bar: Colorbar, label: str, size: float) -> None:

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.lines import mark_number, plot_lines
 from caap_lab.plots.points import plot_points
-from caap_lab.plots.style import ACCENT, COLOURS, MARKERS, TICK, TITLE, LevelStyle, new_axes
+from caap_lab.plots.style import ACCENT, COLOURS, MARKERS, TICK, LevelStyle, new_axes, title_axes
 
 AXIS_LABELS = {
     "cutoff": "cutoff (number of blocks patched from the first on)",
@@ -51,7 +50,7 @@ def plot_sweep(
         _names(frame, axes[0], ax, label, default)
     if ax.get_legend_handles_labels()[0]:  # pairs without the default have no labels
         ax.legend(fontsize=TICK, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
-    ax.set_title(for_plot(title), fontsize=TITLE, pad=20)
+    title_axes(ax, title, pad=20)
     return ax
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import Pixels, grey
-from caap_lab.plots.style import SIGNED_COLOUR_MAP, TITLE, label_bar, new_axes
+from caap_lab.plots.style import SIGNED_COLOUR_MAP, label_bar, new_axes, title_axes
 
 PER_LINE = 6
 """Number of pictures in a row."""
@@ -116,8 +116,7 @@ def plot_trace_maps(
     bar = cast(Figure, ax.figure).colorbar(scale, ax=ax, location="right", fraction=0.03, pad=0.02, extend=extend)
     label_bar(bar, label, 8)
     bar.ax.tick_params(labelsize=7)
-    if title:
-        ax.set_title(for_plot(title), fontsize=TITLE)
+    title_axes(ax, title)
     return ax
 
 

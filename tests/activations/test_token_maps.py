@@ -48,7 +48,7 @@ def test_one_of_several_targets_is_shown(model: Any) -> None:
     found = swept(model, 1, list(range(17)), metric={"first": 1, "second": 2})
     assert "image/png" in found._repr_mimebundle_()
     figure = found.plot(target="second").figure
-    assert isinstance(figure, Figure) and "target second" in figure.axes[0].get_title()
+    assert isinstance(figure, Figure) and "target second" in figure.axes[0].get_title().replace("\n", " ")
 
 
 def test_names_that_are_no_tokens_stay_a_heat_map(model: Any) -> None:

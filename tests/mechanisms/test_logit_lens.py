@@ -102,16 +102,18 @@ def test_maps_correlations_and_pictures() -> None:
     assert np.isnan(constant.per_image).all()
     for shown in (lens, lens_of(model, images[:1], target=3, tokens=0)):
         assert set(shown._repr_mimebundle_()) == {"text/plain", "image/png"}
-    assert "class 3" in lens.plot(target=3, image=1).get_title()
+    assert "class 3" in lens.plot(target=3, image=1).get_title().replace("\n", " ")
     predicted = [f"lens on {model.class_names.name(int(k))}" for k in model(images).argmax(-1)]
-    assert [lens.plot(image=i).get_title().endswith(said) for i, said in enumerate(predicted)] == [True] * len(images)
+    assert [lens.plot(image=i).get_title().replace("\n", " ").endswith(said) for i, said in enumerate(predicted)] == [
+        True
+    ] * len(images)
     with pytest.raises(cl.InputError, match="no image 9"):
         lens.plot(image=9)
     against = cl.logit_lens(model, images, target=cl.contrast(3, 1), progress=False)
     low, high = against.plot().images[0].get_clim()
     assert low == -high  # the two classes have a colour each
     own = lens_of(model, images, target=[3, cl.contrast(0, 2)])
-    assert own.plot(image=1).get_title().endswith("lens on class 0 rather than class 2")
+    assert own.plot(image=1).get_title().replace("\n", " ").endswith("lens on class 0 rather than class 2")
     assert lens.plot(target=3, token=0).get_xlabel() == "layer (block)"
 
 
