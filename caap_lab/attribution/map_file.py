@@ -97,7 +97,7 @@ def read_map(path: str | Path) -> dict[str, Any]:
         "image_digest": str(about.get("image_digest", "")),  # missing in earlier versions
         **{key: about[key] for key in _ABOUT},
         **{key: about[key] for key in _LATER if key in about},
-        # a function is not stored in a file: using its placeholder is an error
+        # a function is not stored in a file: a map that was read names it, and raises an error where it is needed
         "target": target_from_json(about["target"], tensors.get("direction")),
     }
 
