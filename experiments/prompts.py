@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m experiments.prompts", description=__doc__)
     parser.add_argument("--model", required=True, metavar="LABEL=NAME:key=value")
     parser.add_argument("--pairs", type=Path, required=True, help="folder with images and masks")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="default %(default)s")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="caap and others; default %(default)s")
     parser.add_argument("--run", type=Path, default=Path("runs/prompts"), help="folder where maps are saved")
     parser.add_argument(
         "--report", action="store_true", help="make no maps; report the methods whose maps are complete"
@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     parser.add_argument("--figures", type=Path, help="also draw the figure into this folder")
     args = parser.parse_args()
+    if "caap" not in args.methods:
+        parser.error("--methods must have caap, with which the tables compare all others")
     spec = parse_variant(args.model)
     model = cl.load_model(spec.name, **spec.options)
     assert isinstance(model, cl.HookedViT), "attention is read, too"

@@ -35,7 +35,7 @@ EXPENSIVE = (
     *("vit_cx", "simple_insertion", "simple_deletion", "occlusion", "integrated_gradients", "smoothgrad", "score_cam"),
     *("tis", "atman", "rise:samples=1000"),
 )
-"""All that take many passes, 50 to 1000; MDA takes thousands, which is hours for these photos."""
+"""All that take many passes, 50 to 1000. MDA takes thousands, which is hours for these photos: name it in --methods."""
 BLACK_BOX = (
     *("simple_insertion", "simple_deletion", "grad_cam", "grad_cam_plus_plus", "input_x_gradient", "occlusion"),
     *("rise:samples=1000", "random"),

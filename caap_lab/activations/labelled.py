@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -161,6 +160,7 @@ class LabelledResult:
         if len(axes) == 1:
             from caap_lab.plots.style import new_axes
             from caap_lab.plots.sweeps import plot_sweep
+            from caap_lab.plots.wrapping import wrapped
 
             (labels,) = axes.values()
             table = self._table(labels, mean)
@@ -170,7 +170,7 @@ class LabelledResult:
                 ax = new_axes(ax, max(4.8, 0.27 * table.shape[1] + 1.6), max(3.2, 0.19 * len(table) + 1.2))
                 return plot_heat(table, ax, label=label, title=title, **self._colours(table.to_numpy(float)))
             frame = pd.DataFrame({names[0]: pd.Series(labels), "mean": mean, "se": error})
-            return plot_sweep(frame, names, ax, label=fill(self.quantity, _LABEL_WIDTH), title=title)
+            return plot_sweep(frame, names, ax, label=wrapped(self.quantity, _LABEL_WIDTH), title=title)
         if len(axes) == 2:
             from caap_lab.plots.heat import plot_heat
 

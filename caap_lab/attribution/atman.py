@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
-from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_share, is_number
 from caap_lab.errors import InputError
 from caap_lab.models.at_once import images_at_once
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 

@@ -29,8 +29,3 @@ def row_of_product(
     for matrix in reversed(matrices):  # from the left: a row times a matrix is cheaper than a product of matrices
         row = row @ matrix
     return row[:, 0]
-
-
-def widened(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half-precision values as float32, others unchanged."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

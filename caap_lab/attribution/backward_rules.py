@@ -42,6 +42,7 @@ from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.attention_pool import LatentPooling
 from caap_lab.models.base import HookedModel
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.running import held
 from caap_lab.models.vit import HookedViT
@@ -166,7 +167,7 @@ def _same_forward(output: Tensor, ruled: Tensor) -> Tensor:
 
 def _norm(module: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     (x,) = inputs
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    wide = widened(x)
     eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps  # torch's RMSNorm uses the format's eps
     if isinstance(module, nn.LayerNorm):
         centred = wide - wide.mean(-1, keepdim=True)

@@ -5,9 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_gradients
-from caap_lab.attribution.attention_rows import row_of_product, widened
+from caap_lab.attribution.attention_rows import row_of_product
 from caap_lab.attribution.method import method
 from caap_lab.checks import first_block
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 

@@ -4,11 +4,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import read_layer_gradients
-from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.grad_cam import Maps, cam_maps
 from caap_lab.attribution.method import method
 from caap_lab.models.base import HookedModel
 from caap_lab.models.black_box import BlackBoxModel
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 
 

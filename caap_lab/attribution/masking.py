@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import HookedModel
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Target
 
 
@@ -43,6 +44,6 @@ def scores_in_chunks(
     found = []
     for part in masks.split(images_at_once(model, chunk_size)):
         logits = model(images_of(part))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = widened(logits)
         found.append(target.value(logits) if score == "logit" else target.probability(logits, probability))
     return torch.cat(found)

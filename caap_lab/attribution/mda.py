@@ -17,6 +17,7 @@ from caap_lab.attribution.masking import pixel_mask, scores_in_chunks
 from caap_lab.attribution.mda_blur import mda_blur
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_share
+from caap_lab.models.device_dtype import at_least_float32
 from caap_lab.models.targets import Target, Targets
 from caap_lab.models.vit import HookedViT
 
@@ -104,8 +105,7 @@ def mda(
         scores = np.empty_like(values)
         scores[order] = values
         maps.append(torch.from_numpy(scores))
-    dtype = torch.promote_types(images.dtype, torch.float32)
-    return torch.stack(maps).to(images.device, dtype).reshape(-1, *model.spec.grid)
+    return torch.stack(maps).to(images.device, at_least_float32(images.dtype)).reshape(-1, *model.spec.grid)
 
 
 def _smoothed(model: HookedViT, reference: Float[Tensor, "1 row col"]) -> Float[Tensor, "1 row col"]:

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations
-from caap_lab.attribution.attention_rows import widened
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.attribution.token_subset import mean_score_where_kept
 from caap_lab.checks import check_count, check_share, first_block
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 

@@ -5,11 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, on_grid, read_activations, read_gradients
-from caap_lab.attribution.attention_rows import query_row, widened
+from caap_lab.attribution.attention_rows import query_row
 from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, first_block
 from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caap_lab.attribution.activations_and_gradients import block_hooks, differentiable_scores, on_grid, read_gradients
-from caap_lab.attribution.attention_rows import row_of_product, widened
+from caap_lab.attribution.attention_rows import row_of_product
 from caap_lab.attribution.lrp import (
     add_rule,
     clone_rule,
@@ -27,6 +27,7 @@ from caap_lab.attribution.model_parts import NORMS, SILENT, is_activation, matri
 from caap_lab.checks import first_block
 from caap_lab.errors import InputError
 from caap_lab.models.beit import BeitViT
+from caap_lab.models.device_dtype import at_least_float32, widened
 from caap_lab.models.eva import EvaViT
 from caap_lab.models.float64 import in_float64
 from caap_lab.models.heads import ClassAndMeanHead, ZeroShotHead
@@ -83,7 +84,7 @@ def transformer_attribution(
     _refuse_unknown(model)
     wide = in_float64(model)
     found = _attribution(wide, images.to(wide.device, wide.dtype), targets, start_layer)
-    return found.to(images.device, torch.promote_types(images.dtype, torch.float32))
+    return found.to(images.device, at_least_float32(images.dtype))
 
 
 def _attribution(

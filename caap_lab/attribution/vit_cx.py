@@ -10,6 +10,7 @@ from caap_lab.attribution.cost import Passes
 from caap_lab.attribution.masking import scores_in_chunks
 from caap_lab.attribution.method import method
 from caap_lab.checks import check_count, check_seed, check_share
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Target, Targets
 from caap_lab.models.vit import HookedViT
 
@@ -53,7 +54,7 @@ def vit_cx(
     maps = []
     for image, target in zip(images[:, None], targets, strict=True):
         logits, (features,) = read_activations(model, image, [hook])
-        tokens = features[0, model.spec.n_prefix :].to(torch.promote_types(features.dtype, torch.float32))
+        tokens = widened(features[0, model.spec.n_prefix :])
         grids = _sums_of_clusters(model, tokens.T.reshape(-1, *model.spec.grid), distance, chunk_size)
         p = target.probability(logits, probability)[0].to(tokens.dtype)
         maps.append(_weighted(model, image, target, grids, p, noise, seed, chunk_size, probability))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
-from caap_lab.attribution.attention_rows import widened
 from caap_lab.checks import check_count, check_share
 from caap_lab.data.image_set import ImageSet
 from caap_lab.diagnostics.head_measures import attention_distance, attention_entropy, patch_distances
@@ -17,6 +16,7 @@ from caap_lab.diagnostics.region_result import AttentionRegions, OtherQueries
 from caap_lab.diagnostics.regions import Photo, photos_with_regions
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.regions import Masks
 from caap_lab.models.running import runs_model

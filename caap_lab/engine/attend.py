@@ -10,6 +10,7 @@ from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
 from caap_lab.engine.merged import attend_merged, merges
 from caap_lab.engine.rows import take_rows
+from caap_lab.models.device_dtype import widened
 
 MASKED = -1e30
 """Score of a missing key; finite, so that no row becomes NaN."""
@@ -48,8 +49,7 @@ def attend(
     if attention == "exact" and merges(q, blank.attention(layer), n_own, n_tokens):
         clipped = layout.replaced[:, :n_own] == n_tokens
         return attend_merged(q, grouped_scores.masked_fill(clipped[:, None], MASKED), v, rows, layout, blank, layer)
-    own_scores = rows.flat(grouped_scores)
-    own_scores = own_scores.to(torch.promote_types(own_scores.dtype, torch.float32))
+    own_scores = widened(rows.flat(grouped_scores))
     if attention != "exact":
         return _attend_cached(own_scores, v, rows, layout, blank, layer, subtract=attention == "cached")
 

@@ -17,7 +17,7 @@ from caap_lab.errors import InputError
 from caap_lab.models.attention import Attention
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images, is_single
-from caap_lab.models.device_dtype import exact
+from caap_lab.models.device_dtype import exact, widened
 from caap_lab.models.vit import HookedViT
 
 __all__ = ["BLANKS", "blank_image", "mean_activations"]
@@ -136,7 +136,7 @@ class BlankRun:
             q, k, v = self.qkv(layer)
             background = self.background
             scores = self.attention(layer).scores(q, k[:, background], None, self.tokens(background))
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            scores = widened(scores)
             pattern = scores.softmax(dim=-1).to(v.dtype)
             self._background_terms[layer] = (scores.logsumexp(dim=-1), pattern @ v[:, background])
         return self._background_terms[layer]

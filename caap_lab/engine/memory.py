@@ -7,12 +7,11 @@ cached with the model for all images, and the result.
 from dataclasses import dataclass
 from math import ceil
 
-import torch
-
 from caap_lab.engine.layout import layout
 from caap_lab.engine.merged import FEWEST_TOKENS
 from caap_lab.engine.plan import CaapPlan
 from caap_lab.models.at_once import at_most, images_at_once, widest_layer
+from caap_lab.models.device_dtype import at_least_float32
 from caap_lab.models.vit import HookedViT
 
 GIB = 2**30
@@ -109,7 +108,7 @@ def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: floa
 def _group_bytes(model: HookedViT, plan: CaapPlan, n_rows: float, n_own: int, n_slots: int) -> float:
     """Bytes of a group with some rows, own tokens and slots; in the free context, of a sequence."""
     spec, item = model.spec, model.dtype.itemsize
-    wide = torch.promote_types(model.dtype, torch.float32).itemsize  # the softmax runs in this format
+    wide = at_least_float32(model.dtype).itemsize  # the softmax runs in this format
     logits = 3 * wide * model.n_classes * len(plan.cutoffs)
     if plan.context == "free":
         return float(item * spec.n_tokens * _row_floats(model) + logits)

@@ -24,9 +24,9 @@ class Score:
 
 
 def _logit(logits: Any) -> Any:
-    import torch
+    from caap_lab.models.device_dtype import widened
 
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return widened(logits)
 
 
 def _of_probability(probability: str, log: bool) -> Callable[..., Any]:
@@ -59,11 +59,11 @@ def target_score(target: "Target", logits: Any, score: str) -> Any:
     Raises:
         InputError: see `check_score`.
     """
-    import torch
+    from caap_lab.models.device_dtype import widened
 
     check_score(target, score)
     if score == "logit":
-        return target.value(logits).to(torch.promote_types(logits.dtype, torch.float32))
+        return widened(target.value(logits))
     return target.probability(logits, "sigmoid" if "sigmoid" in score else "auto", log=score.startswith("log"))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.frozen import Added, frozen_scales
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.targets import Targets
 from caap_lab.models.vit import HookedViT
 
@@ -86,7 +87,7 @@ def _offset(targets: Targets, logits: Tensor) -> Float[Tensor, " batch"] | None:
     functions = [target for target in targets if callable(target.given)]
     if not functions:
         return None
-    wide = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).requires_grad_()
+    wide = widened(logits.detach()).requires_grad_()
     offset = targets.value(torch.zeros_like(wide)).detach()
     (slope,) = torch.autograd.grad(targets.value(wide).sum(), wide)
     generator = torch.Generator(device="cpu").manual_seed(0)

@@ -14,6 +14,7 @@ from caap_lab.checks import check_count, is_number
 from caap_lab.errors import InputError
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.names import check_layers
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
@@ -102,7 +103,7 @@ def token_norms(
     kept: dict[str, Tensor] = {}
 
     def keep(resid: Tensor, hook: HookPoint) -> None:
-        kept[str(hook.name)] = resid.float().norm(dim=-1).cpu()
+        kept[str(hook.name)] = widened(resid).norm(dim=-1).cpu()
 
     names = [f"blocks.{layer}.hook_resid_post" for layer in chosen]
     rows = []

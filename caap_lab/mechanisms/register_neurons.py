@@ -15,6 +15,7 @@ from caap_lab.errors import InputError
 from caap_lab.mechanisms.outlier_tokens import TokenNorms, token_norms
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.moved_neurons import move_neurons
 from caap_lab.models.pass_meter import images_shown
 from caap_lab.models.running import runs_model
@@ -146,7 +147,7 @@ def _means(
     here = kinds
 
     def add(post: Tensor, hook: HookPoint) -> None:
-        patches = post[:, model.spec.n_prefix :].float()
+        patches = widened(post[:, model.spec.n_prefix :])
         sums[str(hook.name)] += torch.einsum("kip,ipn->kn", here.to(patches), patches).double().cpu()
 
     first = 0

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from caap_lab.checks import check_choice, check_count, is_number
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.models.checkpoint import check_file, read_tensors
+from caap_lab.models.device_dtype import widened
 
 Rows = Float[Tensor, "row width"]
 Codes = Float[Tensor, "row feature"]
@@ -307,7 +308,7 @@ def _weight(path: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
     value = tensors.get(name)
     if value is None or not value.is_floating_point() or not bool(value.isfinite().all()):
         raise CheckpointError(f"{path} has no {name} of finite floating-point numbers.")
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    return widened(value)
 
 
 def _check_shapes(path: Path, expected: Mapping[str, tuple[Tensor, tuple[int, ...]]]) -> None:

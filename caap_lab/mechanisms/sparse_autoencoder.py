@@ -16,6 +16,7 @@ from caap_lab.checks import check_count, is_number, is_whole
 from caap_lab.errors import InputError
 from caap_lab.mechanisms.sae_files import LinearAutoencoder, read_sae
 from caap_lab.mechanisms.sparse_features import SparseFeatures, read_features
+from caap_lab.models.device_dtype import widened
 
 _NUMBERS_AT_ONCE = 2**25
 """Number of features of tokens that are computed at once."""
@@ -238,7 +239,7 @@ class SparseAutoencoder:
             for tensor in (*self._module.parameters(), *self._module.buffers()):
                 if tensor.is_floating_point():
                     return rows.to(tensor)
-        return rows.to(torch.promote_types(rows.dtype, torch.float32))
+        return widened(rows)
 
     def _probe(self) -> int:
         """The number of features.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.names import short_name
 from caap_lab.models.vit import HookedViT
 
@@ -86,7 +87,7 @@ def embedding_parts(model: HookedViT, run: StreamRun) -> dict[str, Float[Tensor,
 
 def as_array(x: Float[Tensor, "..."]) -> Float[np.ndarray, "..."]:
     """A tensor as an array, in at least float32."""
-    return x.detach().to(torch.promote_types(x.dtype, torch.float32)).cpu().numpy()
+    return widened(x.detach()).cpu().numpy()
 
 
 Step = Callable[[Tensor], Tensor]

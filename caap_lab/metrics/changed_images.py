@@ -16,7 +16,7 @@ from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images
-from caap_lab.models.device_dtype import exact
+from caap_lab.models.device_dtype import exact, widened
 from caap_lab.models.explained import explained
 from caap_lab.models.targets import Contrast, Direction, Logit, Target, TargetLike, Targets
 from caap_lab.models.vit import HookedViT
@@ -152,7 +152,7 @@ def scores_under_way(
     """As `target_scores`, but on the model's device, without waiting for it; and whether all logits are finite."""
     # Changed images consist of images that were checked: checking them again would wait for a GPU.
     logits = model(model.embed(batch), start_at_layer=0) if isinstance(model, HookedViT) else model(batch)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = widened(logits)
     parts, first = [], 0
     for target, same in groupby(targets):
         rows = logits[first : first + len(list(same))]

@@ -57,6 +57,16 @@ def exact(x: Tensor) -> Tensor:
     return (x if has_float64(x.device) else x.cpu()).double()
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The format of results of a model in this one: float32 for half precision, others as they are."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half-precision values as float32, others unchanged."""
+    return x.to(at_least_float32(x.dtype))
+
+
 def placed(x: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; converted to float32 if it is float64 and the device has no float64."""
     return (x.float() if x.dtype == torch.float64 and not has_float64(device) else x).to(device)

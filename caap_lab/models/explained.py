@@ -10,6 +10,7 @@ from torch import Tensor
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.classes import ClassNames
+from caap_lab.models.device_dtype import at_least_float32
 from caap_lab.models.directions import Direction, with_directions
 from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.targets import Contrast, FunctionOfLogits, Logit, Target, Targets, UnsavedFunction
@@ -153,7 +154,7 @@ def _function(function: FunctionOfLogits, n_classes: int, like: Tensor | None) -
         InputError: it does not return one number per row, or a row's number depends on other rows.
     """
     name = getattr(function, "__name__", type(function).__name__)
-    tried_in = None if like is None else torch.promote_types(like.dtype, torch.float32)
+    tried_in = None if like is None else at_least_float32(like.dtype)
     said = "a function of the logits" if name == "<lambda>" else name
     target = Target(function, said, n_classes, tried_in=tried_in)
     rows = torch.randn(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import widened
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm, LayerNormFp32, RmsNorm, RmsNormFp32)
 """Norms over the last axis: a scale per token, weights, and perhaps a bias."""
@@ -41,7 +42,7 @@ def frozen_norm(
     known = cast(Any, norm)
     centred = isinstance(norm, nn.LayerNorm)
     with torch.no_grad():
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = widened(x)
         eps = torch.finfo(x.dtype).eps if known.eps is None else known.eps  # torch's RMSNorm uses the format's eps
         square = wide.var(-1, keepdim=True, unbiased=False) if centred else wide.square().mean(-1, keepdim=True)
         size = (square + eps).sqrt()

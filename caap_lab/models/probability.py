@@ -1,12 +1,12 @@
 """From logits to probabilities, for all methods, metrics and plots."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from caap_lab.checks import check_choice
 from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import widened
 
 PROBABILITIES = ("auto", "softmax", "sigmoid")
 """How logits become probabilities. "softmax": classes are mutually exclusive. "sigmoid": each class is independent, as
@@ -39,7 +39,7 @@ def probabilities(
         probability: One of `PROBABILITIES`.
         log: Return their logarithms instead, without loss of precision at small values.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = widened(logits)
     if resolved_probability(probability, logits.shape[-1]) == "sigmoid":
         return F.logsigmoid(wide) if log else wide.sigmoid()
     return wide.log_softmax(dim=-1) if log else wide.softmax(dim=-1)

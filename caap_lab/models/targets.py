@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from caap_lab.errors import InputError
 from caap_lab.labels import named
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.directions import Direction
 from caap_lab.models.probability import probabilities
 
@@ -117,7 +118,7 @@ class Target:
 
         Targets of several logits are computed in at least float32, so that a half-precision format rounds only once.
         """
-        wide = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
+        wide = widened(logits[..., : self.n_classes])
         match self.given:
             case int(index) | Logit(int(index)):
                 return logits[..., index]
@@ -142,7 +143,7 @@ class Target:
             probability: How logits become probabilities; see `caap_lab.models.probability`.
             log: Return its logarithm.
         """
-        classes = logits[..., : self.n_classes].to(torch.promote_types(logits.dtype, torch.float32))
+        classes = widened(logits[..., : self.n_classes])
         match self.given:
             case int(index) | Logit(int(index)):
                 return probabilities(classes, probability, log=log)[..., index]

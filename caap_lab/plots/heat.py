@@ -1,7 +1,5 @@
 """Tables of numbers as heat maps."""
 
-from textwrap import fill
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -9,10 +7,25 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import ACCENT, COLOUR_MAP, LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, title_axes
+from caap_lab.plots.style import (
+    ACCENT,
+    COLOUR_MAP,
+    LABEL,
+    SIGNED_COLOUR_MAP,
+    TICK,
+    label_bar,
+    letters_in,
+    new_axes,
+    title_axes,
+)
+from caap_lab.plots.wrapping import wrapped
 
 _NAME_LETTERS = 18
-"""Letters per line of a row's or column's label."""
+"""Letters per line of a row's or column's label; more for rows that have no room for its lines."""
+_LINE = 1.25
+"""Height of a line, in font sizes."""
+_NAME_SHARE = 0.4
+"""Largest share of the figure's width for a row's label."""
 
 
 def plot_heat(
@@ -53,7 +66,7 @@ def plot_heat(
         limits = (-limit, limit)
     low, high = (None, None) if limits is None else limits
     sns.heatmap(
-        pd.DataFrame(numbers, index=_names(cells.index), columns=_names(cells.columns)),
+        pd.DataFrame(numbers, index=_row_names(cells.index, ax), columns=_names(cells.columns)),
         ax=ax,
         cmap=colour_map or (SIGNED_COLOUR_MAP if signed else COLOUR_MAP),
         vmin=low,
@@ -81,9 +94,21 @@ def plot_heat(
     return ax
 
 
-def _names(index: pd.Index) -> list[str]:
+def _names(index: pd.Index, letters: int = _NAME_LETTERS) -> list[str]:
     """Labels in lines, so that long ones leave room for the cells."""
-    return [for_plot(fill(str(name), _NAME_LETTERS)) for name in index]
+    return [for_plot(wrapped(str(name), letters)) for name in index]
+
+
+def _row_names(index: pd.Index, ax: Axes) -> list[str]:
+    """Labels in as many lines as a row has room for, if that leaves most of the figure's width to the cells."""
+    points = 72 * ax.get_window_extent().height / ax.figure.dpi / max(len(index), 1)
+    room = max(1, int(points / (_LINE * TICK)))
+    widest = letters_in(_NAME_SHARE * ax.figure.bbox.width / ax.figure.dpi, TICK)
+    for letters in range(_NAME_LETTERS, widest):
+        names = _names(index, letters)
+        if all(name.count("\n") < room for name in names):
+            return names
+    return _names(index, max(widest, _NAME_LETTERS))
 
 
 def _every(columns: pd.Index) -> int | str:

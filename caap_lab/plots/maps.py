@@ -1,7 +1,6 @@
 """Scores of patches over an image."""
 
 from collections.abc import Sequence
-from textwrap import fill
 from typing import Literal, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 from caap_lab.escaping import for_plot
 from caap_lab.plots.look import LOOK, Bar, Look, check_frame
 from caap_lab.plots.style import ACCENT, COLOUR_MAP, SIGNED_COLOUR_MAP, TITLE, label_bar, new_axes, new_figure, one_line
+from caap_lab.plots.wrapping import wrapped
 
 ROBUST = (2.0, 98.0)
 """Percentiles of the scores at the ends of a robust colour range."""
@@ -139,7 +139,7 @@ def plot_image_and_map(
     plot_map(scores, image, right, signed=signed, label=label, **look._asdict())
     caption, size = one_line(titles[1], _TITLE_LETTERS)
     right.set_title(for_plot(caption), fontsize=size)
-    figure.supxlabel(for_plot(fill(note, _NOTE_LETTERS)), fontsize=6, color="0.35")
+    figure.supxlabel(for_plot(wrapped(note, _NOTE_LETTERS)), fontsize=6, color="0.35")
     return figure
 
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from textwrap import fill
 from threading import RLock
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from caap_lab.escaping import for_plot
 from caap_lab.files import atomic_path
+from caap_lab.plots.wrapping import wrapped
 
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#332288", "#882255",
@@ -283,8 +283,13 @@ def in_lines(text: str, inches: float, size: float, most: int | None = None) -> 
         size: Font size in points.
         most: Largest number of lines for one line of the text; the rest is cut. None for all.
     """
-    letters = max(_FEWEST, int(72 * inches / (_LETTER * size)))
-    return "\n".join(fill(for_plot(line), letters, max_lines=most, placeholder=" ...") for line in text.split("\n"))
+    letters = max(_FEWEST, letters_in(inches, size))
+    return "\n".join(wrapped(for_plot(line), letters, most) for line in text.split("\n"))
+
+
+def letters_in(inches: float, size: float) -> int:
+    """How many letters of a font size in points fit into a width, on average."""
+    return int(72 * inches / (_LETTER * size))
 
 
 def label_bar(bar: Colorbar, label: str, size: float) -> None:

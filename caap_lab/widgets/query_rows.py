@@ -10,8 +10,8 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from caap_lab.attribution.activations_and_gradients import block_hooks
-from caap_lab.attribution.attention_rows import widened
 from caap_lab.diagnostics.head_measures import attention_distance, attention_entropy, patch_distances
+from caap_lab.models.device_dtype import widened
 from caap_lab.models.vit import HookedViT
 
 LARGEST = 2 << 30
