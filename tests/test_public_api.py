@@ -16,6 +16,7 @@ import torch
 from IPython.core.completer import Completer
 
 import caap_lab as cl
+from caap_lab import names_elsewhere
 
 PASSED_ON = {
     "attribute": "each method has options of its own, and one's registered by the user are not known before",
@@ -62,6 +63,29 @@ def test_completion_offers_public_names_only() -> None:
         wanted = {one for one in module.__all__ if not one.startswith("_")}
         for offered in (plain, by_jedi):
             assert {one for one in offered if not one.startswith("_")} == wanted, name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rollout", 'It is a method: cl.attribute(model, image, "rollout").'),
+        ("GradCAM", 'It is a method: cl.attribute(model, image, "grad_cam").'),
+        ("HookedTransformer", "Instead: cl.load_model(name) loads a timm model"),
+        ("atribute", "Nearest: attribute"),
+        ("zzz", "caap_lab has no name 'zzz'.$"),
+    ],
+)
+def test_a_missing_name_says_what_to_use(name: str, said: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(said).replace(r"\$", "$")):
+        getattr(cl, name)
+
+
+def test_names_of_other_tools_point_to_names_that_are_there() -> None:
+    """Every `cl.NAME` and `model.NAME` that the errors name."""
+    for said in names_elsewhere.ELSEWHERE.values():
+        assert all(name in cl.__all__ for name in re.findall(r"\bcl\.(\w+)", said)), said
+        assert all(hasattr(cl.HookedViT, name) for name in re.findall(r"\bmodel\.(\w+)", said)), said
+    assert not set(names_elsewhere.ELSEWHERE) & set(cl.__all__)
 
 
 def test_signatures_name_all_options() -> None:

@@ -38,7 +38,8 @@ def photos_with_regions(
     singles = check_images(images)
     if masks is None:
         raise InputError(
-            "Masks of the objects are needed: for each image a bool mask [H, W], or a list or dict of them."
+            "Masks of the objects are needed: for each image a bool mask [H, W], or a list or dict of them, "
+            "such as a demo scene's .masks."
         )
     if is_single(images):
         masks, ignored = [masks], [ignored]

@@ -219,8 +219,9 @@ def _parts(images: Any, preprocessing: Preprocessing) -> Iterator[Tensor]:
     elif isinstance(images, (str, Path, Image.Image)):
         yield preprocessing(images)[None]
     else:
+        inside = " It has one: give its .image." if hasattr(images, "image") else ""
         raise InputError(
-            f"{type(images).__name__} is not an image. Give a path, a PIL image, a uint8 array "
+            f"{type(images).__name__} is not an image.{inside} Give a path, a PIL image, a uint8 array "
             "[height, width, 3], a preprocessed tensor [3, H, W] or [B, 3, H, W], or a list of these."
         )
 
@@ -258,6 +259,8 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
         )
     if tensor.numel() == 0:
         raise InputError("No images were given: the tensor's batch is empty.")
+    if tensor.is_meta:
+        raise InputError("The tensor is on the device 'meta', and has no values.")
     batch = tensor if tensor.ndim == 4 else tensor[None]
     low, high = batch.detach().flatten(1).aminmax(dim=1)
     if not bool((low.isfinite() & high.isfinite()).all()):
