@@ -101,6 +101,7 @@ class RunFolder:
 
         Raises:
             InputError: another process uses the folder, or there is a file of its name.
+            OSError: the folder cannot be written.
         """
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
@@ -118,6 +119,11 @@ class RunFolder:
                 f"{self.folder} is in use by {_text(owner) or 'another process'}; wait for it, or use another folder "
                 "and copy its parts here later."
             ) from None
+        except OSError as error:
+            raise OSError(
+                f"{self.folder} cannot be written ({error.strerror or error}). To read finished results, use "
+                "cl.benchmark(..., compute=False)."
+            ) from error
         try:
             with named_when_full(owner):
                 owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
@@ -155,16 +161,19 @@ class RunFolder:
         self._write(pa.Table.from_pylist(columns, schema=pa.schema([*SCHEMA, *own])), stem)
 
     def read(self) -> tuple[pa.Table, list[Path]]:
-        """All finished trials, in the order of their parts' names, and parts that cannot be read."""
+        """All finished trials, in the order of their parts' names, and damaged parts.
+
+        Raises:
+            OSError: a part cannot be opened, for example because too many files are open; it is not damaged.
+        """
         tables, damaged = [], []
         for path in sorted(self.parts.glob("*.parquet")):
+            content = _content(path)
+            if content is None and not (path.is_symlink() or path.is_dir()):
+                return self.read()  # compacted by the writing process: its rows are in a later part
             try:
-                tables.append(_table(path))
-            except FileNotFoundError:
-                if not path.is_symlink():  # compacted by the writing process: its rows are in a later part
-                    return self.read()
-                damaged.append(path)
-            except (pa.ArrowException, OSError, ValueError):
+                tables.append(_table(path, content or b""))
+            except _DAMAGED:
                 damaged.append(path)
         return _joined(tables), damaged
 
@@ -186,12 +195,12 @@ class RunFolder:
         """
         single, small = [], []
         for path in sorted(self.parts.glob("*.parquet")):
-            with suppress(pa.ArrowException, OSError, ValueError):  # damaged meanwhile: the next start moves it away
+            with suppress(*_DAMAGED):  # damaged meanwhile: the next start moves it away
                 if pq.read_metadata(path).num_rows == 1:
                     single.append(path)
         for path in single if len(single) >= _FEW else ():
-            with suppress(pa.ArrowException, OSError, ValueError):
-                small.append((path, _table(path)))
+            with suppress(*_DAMAGED):
+                small.append((path, _table(path, path.read_bytes())))
         if len(small) < _FEW:
             return
         stem = _DIGEST.sub("", small[0][0].stem)
@@ -204,7 +213,7 @@ class RunFolder:
         return self.contents()[0]
 
     def contents(self) -> "tuple[pd.DataFrame, list[Path]]":
-        """Finished trials as `rows` returns them, and parts that cannot be read."""
+        """Finished trials as `rows` returns them, and damaged parts."""
         table, damaged = self.read()
         frame = table.to_pandas()
         frame["failed"] = frame["error"].notna()
@@ -214,8 +223,9 @@ class RunFolder:
         """Keys of finished trials, read without their maps; with `retry_failed` only of those that did not fail."""
         keys: set[str] = set()
         for path in self.parts.glob("*.parquet"):
-            with suppress(pa.ArrowException, OSError, ValueError):  # damaged ones are reported when the run begins
-                table = pq.read_table(path, schema=_FINISHED)
+            content = _content(path) or b""
+            with suppress(*_DAMAGED):  # damaged ones are reported when the run begins
+                table = pq.read_table(pa.BufferReader(content), schema=_FINISHED)
                 errors = table["error"].to_pylist()
                 keys |= {k for k, e in zip(table["key"].to_pylist(), errors, strict=True) if not (retry_failed and e)}
         return keys
@@ -252,15 +262,33 @@ class RunFolder:
 
 _DIGEST = re.compile(r"-b2([0-9a-f]{32})$")
 """The hash at the end of a part's name."""
+_DAMAGED = (pa.ArrowException, OSError, ValueError)
+"""What pyarrow and `_table` raise for damaged content."""
 
 
-def _table(path: Path) -> pa.Table:
-    """A part's rows.
+def _content(path: Path) -> bytes | None:
+    """A part's bytes; None if there is no file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        return None if path.is_dir() else path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be opened ({error.strerror or error}) and may be intact; nothing was changed. Try again, or "
+            "move it elsewhere to run its trials again."
+        ) from error
+
+
+def _table(path: Path, content: bytes) -> pa.Table:
+    """The rows of a part with some bytes.
 
     Raises:
         ValueError: the part is not what was written under its name; other errors if it is not a Parquet file at all.
     """
-    content = path.read_bytes()
     named = _DIGEST.search(path.stem)
     if named and named[1] != hex_digest(content, size=16):
         raise ValueError(f"{path} is damaged.")

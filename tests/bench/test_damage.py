@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
 
 import caap_lab as cl
 from caap_lab import ActivationStore, InputError
@@ -90,6 +91,29 @@ def test_parts_of_older_versions_are_read_and_guarded_by_page_checksums(tmp_path
         (run.parts / "link.parquet").symlink_to("nowhere")
         assert {path.name for path in run.read()[1]} == {"folder.parquet", "link.parquet"}
         assert len(run.clean()) == 1 and not run.read()[1]  # both are set aside
+
+
+def test_a_part_that_cannot_be_opened_is_not_taken_for_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    with run.locked():
+        run.append([{"key": "a", "image": "x"}])
+        (part,) = run.parts.iterdir()
+        with monkeypatch.context() as full:
+            full.setattr(Path, "read_bytes", _too_many_open_files)
+            for reads in (run.clean, run.finished):
+                with pytest.raises(OSError, match=r"cannot be opened \(Too many open files\) and may be intact"):
+                    reads()
+        assert part.exists() and run.finished() == {"a"}
+
+
+def test_a_folder_that_cannot_be_written_says_how_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FileLock, "acquire", _too_many_open_files)
+    with pytest.raises(OSError, match=r"cannot be written \(Too many open files\)\. To read .* compute=False"):
+        RunFolder(tmp_path).locked().__enter__()
+
+
+def _too_many_open_files(*_: object) -> bytes:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
