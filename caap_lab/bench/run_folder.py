@@ -278,8 +278,8 @@ def _content(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise OSError(
-            f"{path} cannot be opened ({error.strerror or error}) and may be intact; nothing was changed. Try again, or "
-            "move it elsewhere to run its trials again."
+            f"{path} cannot be opened ({error.strerror or error}) and may be intact; nothing was changed. Try again, "
+            "or move it elsewhere to run its trials again."
         ) from error
 
 
