@@ -92,11 +92,16 @@ def _has_own_forward(cls: type, kind: type) -> bool:
 
 
 def check_whole(model: Any) -> None:
-    """Raise InputError for a model whose weights are distributed over processes.
+    """Raise InputError for a model whose weights are distributed over processes or not loaded.
 
     Raises:
         InputError: they are; the message says what to do.
     """
+    if isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters()):
+        raise InputError(
+            f"Weights of this {type(model).__name__} are not loaded (device 'meta'). Load them first: "
+            "module.load_state_dict(weights, assign=True), or from_pretrained without offloading."
+        )
     if any(kind.__name__ in _SHARDED for kind in type(model).__mro__):
         raise InputError(
             f"The weights of this {type(model).__name__} are distributed over processes. Save a full state dict and "

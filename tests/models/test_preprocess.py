@@ -1,6 +1,7 @@
 """Photos become the tensors that timm makes of them; batches are checked before a model sees them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,6 +178,8 @@ def test_batch_keeps_number_format_and_gradient() -> None:
         (torch.rand(0, 3, 32, 32), "batch is empty"),
         (torch.full((3, 32, 32), torch.nan), "NaN or infinity"),
         (torch.full((3, 32, 32), -torch.inf), "NaN or infinity"),
+        (torch.zeros(3, 32, 32, device="meta"), "'meta', and has no values"),
+        (SimpleNamespace(image=torch.rand(3, 32, 32)), r"is not an image\. It has one: give its \.image"),
         ([], "No images"),
         ([[], []], "No images"),
         (None, "NoneType is not an image"),

@@ -194,6 +194,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=12),
         r"SwinTransformer is not supported: its attention stays within windows.*grid=\(14, 14\)",
     ),
+    "no weights": (lambda: vit().to("meta"), r"VisionTransformer are not loaded \(device 'meta'\)\. Load them first"),
     "a name": (lambda: "vit_base_patch16_224", "cl.load_model loads models by name"),
     "weights": (lambda: vit().state_dict(), r"weights or settings.*cl\.load_model\(name, checkpoint="),
     "an object": (
