@@ -217,8 +217,8 @@ class LabelledResult:
 
     @property
     def _sizes(self) -> str:
-        sizes = [f"{len(labels)} {name}" for name, labels in self.axes.items()]
-        return " x ".join([f"{self.n_images} image{'s' * (self.n_images != 1)}", *sizes])
+        sizes = {"image": self.n_images, **{name: len(labels) for name, labels in self.axes.items()}}
+        return " x ".join(f"{count} {name if count == 1 else _several(name)}" for name, count in sizes.items())
 
     def __repr__(self) -> str:
         """Size and largest mean."""
@@ -241,6 +241,10 @@ class LabelledResult:
         first = {name: self.axes[name][0] for name in names[: max(0, len(names) - 2)]}  # shown in the title
         picture = cast("Figure", self.plot(**first).figure)
         return {"text/plain": repr(self), "image/png": figure_png(picture)}
+
+
+def _several(name: str) -> str:
+    return name + ("es" if name.endswith(("s", "ch")) else "s")
 
 
 def labelled_dataset(

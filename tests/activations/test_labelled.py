@@ -27,11 +27,11 @@ def test_difference_is_paired() -> None:
 
 
 def test_difference_of_other_cells_is_refused() -> None:
-    with pytest.raises(InputError, match="5 images x 3 layer x 2 head and 5 images x 2 layer x 2 head"):
+    with pytest.raises(InputError, match="5 images x 3 layers x 2 heads and 5 images x 2 layers x 2 heads"):
         result(np.zeros((5, 3, 2))).difference(result(np.zeros((5, 2, 2))))
 
 
 def test_results_without_any_number_can_be_looked_at() -> None:
     nothing = result(np.full((2, 3, 2), np.nan))
-    assert "3 layer x 2 head; no mean" in repr(nothing)
+    assert "3 layers x 2 heads; no mean" in repr(nothing)
     assert set(nothing._repr_mimebundle_()) == {"text/plain", "image/png"}
