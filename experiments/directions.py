@@ -55,7 +55,12 @@ def main() -> None:
     parser.add_argument("--masks", required=True, help="what cl.open_images opens, with masks")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--images", type=int, default=24, help="of the 64 held-out photos; default %(default)s")
-    parser.add_argument("--free", type=int, default=0, help="photos for the free context; default %(default)s")
+    parser.add_argument(
+        "--free",
+        type=int,
+        default=0,
+        help="photos for the free context, with rise and the prediction; default %(default)s",
+    )
     parser.add_argument("--protocols", nargs="+", default=["rise", "xplique", "mutex", "tis"], help="default all")
     parser.add_argument("--targets", nargs="+", default=["prediction"], choices=["prediction", "logit"])
     parser.add_argument("--later", action="store_true", help="also measure Libra IxG+ from block 8")
@@ -73,7 +78,8 @@ def main() -> None:
         for target in args.targets if name == "rise" else ["prediction"]:
             rule = cl.logit("prediction") if target == "logit" else "prediction"
             groups = [((*METHODS, *(LATER if args.later else ())), held_out(photos, args.images))]
-            groups += [(FREE, held_out(photos, args.free))] if args.free and name == "rise" else []
+            if args.free and (name, target) == ("rise", "prediction"):
+                groups.append((FREE, held_out(photos, args.free)))
             for methods, data in groups:
                 results[name, target, methods is FREE] = cl.benchmark(
                     args.models,

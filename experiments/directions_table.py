@@ -70,16 +70,33 @@ def table(results: Results, about: str) -> str:
         *_conventions(results),
     ]
     for (model, target), part in frame.groupby(["model", "target"], sort=False):
-        columns = list(dict.fromkeys(part["column"]))
-        lines += ["", f"**{model}, {_titles(results)[target]}**", "", f"| method | n | {' | '.join(columns)} |"]
-        lines += [f"|---|---|{'---|' * len(columns)}"]
-        for method in dict.fromkeys(part["method"]):
-            rows = part[part["method"] == method].set_index("column")
-            count = "caap" if method == "caap" else "n"
-            numbers = sorted({int(n) for n in (rows["n"] if count == "n" else part["n"]).dropna()})
-            said = "-".join(map(str, dict.fromkeys((numbers[0], numbers[-1])))) if numbers else "0"
-            lines.append(f"| {name_of(method)} | {said} | {' | '.join(_cell(rows, c, method) for c in columns)} |")
-    return "\n".join([*lines, *_agreement(results)]) + "\n"
+        lines += _rows(f"{model}, {_titles(results)[target]}", part)
+    return "\n".join([*lines, *_free_rows(results), *_agreement(results)]) + "\n"
+
+
+def _rows(title: str, part: pd.DataFrame) -> list[str]:
+    """One row per method, one column per metric and protocol."""
+    columns = list(dict.fromkeys(part["column"]))
+    lines = ["", f"**{title}**", "", f"| method | n | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
+    for method in dict.fromkeys(part["method"]):
+        rows = part[part["method"] == method].set_index("column")
+        count = "caap" if method == "caap" else "n"
+        numbers = sorted({int(n) for n in (rows["n"] if count == "n" else part["n"]).dropna()})
+        said = "-".join(map(str, dict.fromkeys((numbers[0], numbers[-1])))) if numbers else "0"
+        lines.append(f"| {name_of(method)} | {said} | {' | '.join(_cell(rows, c, method) for c in columns)} |")
+    return lines
+
+
+def _free_rows(results: Results) -> list[str]:
+    """The free context's paired differences to CAAP."""
+    lines = []
+    for (protocol, target, free), result in results.items():
+        if free:
+            frame = differences({(protocol, target, False): results[protocol, target, False].join(result)})
+            frame = frame[frame["method"].isin(result.to_dataframe()["method"])]
+            for model, part in frame.groupby("model", sort=False):
+                lines += _rows(f"{model}, {_titles(results)[target]}, the free context against CAAP", part)
+    return lines
 
 
 def _conventions(results: Results) -> list[str]:

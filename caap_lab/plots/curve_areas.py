@@ -3,11 +3,10 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import PAGE, at_print_size
-from caap_lab.plots.style import TITLE, Styles, new_figure, shared_legend, style_axes
+from caap_lab.plots.style import Styles, new_figure, shared_legend, style_axes, title_figure
 
 _HEIGHT = 4.15
 
@@ -48,7 +47,7 @@ def plot_curves_and_areas(
     known = [reference_key(reference_label)] if areas["published"].notna().any() else []
     shared_legend(figure, 6, styles, known)
     if title:
-        figure.suptitle(for_plot(title), fontsize=TITLE)
+        title_figure(figure, title)
     return at_print_size(figure, _HEIGHT)
 
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.radar import plot_radar
-from caap_lab.plots.style import TITLE, Styles, new_figure, shared_legend
+from caap_lab.plots.style import Styles, new_figure, shared_legend, title_figure
 
 _RADARS, _POINTS, _LEGEND = 2.9, 1.75, 0.5
 """Heights in inches: of the radar charts, of a row of points, and of the legend."""
@@ -52,5 +51,5 @@ def plot_overview(
     known = [reference_key(reference_label)] if frame["published"].notna().any() else []
     shared_legend(figure, 6, styles, known)
     if title:
-        figure.suptitle(for_plot(title), fontsize=TITLE)
+        title_figure(figure, title)
     return at_print_size(figure, height)

@@ -55,6 +55,8 @@ TITLE, LABEL, TICK = 9, 9, 8
 """Font sizes in points."""
 _LETTER, _FEWEST = 0.55, 12
 """Mean width of a letter, in font sizes; the fewest letters in a line."""
+_FIGURE_ROOM = 0.95
+"""Width of a figure's title, as a fraction of the figure."""
 _TITLE_ROOM, _TITLE_LINES = 0.75, 3
 """Width of a title, as a fraction of its panel; most lines for one line of its text."""
 
@@ -118,6 +120,11 @@ def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None
         ax.set_ylabel(for_plot(ylabel), fontsize=LABEL)
     title_axes(ax, title)
     return ax
+
+
+def title_figure(figure: Figure, title: str, size: float = TITLE) -> None:
+    """Write a title over a figure, in as many lines as its width needs."""
+    figure.suptitle(in_lines(title, _FIGURE_ROOM * figure.get_figwidth(), size), fontsize=size)
 
 
 def title_axes(ax: Axes, title: str, pad: float | None = None) -> None:

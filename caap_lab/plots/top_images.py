@@ -9,9 +9,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import map_colour_map, outline_patches, plot_map
-from caap_lab.plots.style import TITLE, label_bar, new_figure
+from caap_lab.plots.style import label_bar, new_figure, title_figure
 
 COLUMNS = 5
 """Maximum number of images in a row."""
@@ -51,5 +50,5 @@ def plot_top_images(
     bar = figure.colorbar(scale, ax=panels, fraction=0.03, pad=0.02)
     label_bar(bar, label, 8)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(for_plot(title), fontsize=TITLE)
+    title_figure(figure, title)
     return figure

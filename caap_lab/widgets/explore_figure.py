@@ -6,9 +6,8 @@ from itertools import chain, islice
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from caap_lab.escaping import for_plot
 from caap_lab.plots.maps import outline_patches, plot_image
-from caap_lab.plots.style import ACCENT, COLOURS, new_figure
+from caap_lab.plots.style import ACCENT, COLOURS, new_figure, title_figure
 from caap_lab.widgets.board import Board
 from caap_lab.widgets.board_figure import plot_as_shown
 from caap_lab.widgets.explore_shown import Ranges, Rows, Shown, shared_ranges
@@ -42,7 +41,7 @@ def explore_figure(title: str, rows: Rows, board: Board) -> Figure:
             _draw(shown, ax, board, locked.get(shown.key))
         for ax in axes[len(line) :]:
             ax.set_axis_off()
-    figure.suptitle(for_plot(title), fontsize=10)
+    title_figure(figure, title, 10)
     return figure
 
 

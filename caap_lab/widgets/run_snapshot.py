@@ -13,10 +13,10 @@ from caap_lab.bench.plan import BenchmarkPlan
 from caap_lab.bench.result import BenchmarkResult
 from caap_lab.bench.run_folder import RunFolder
 from caap_lab.bench.tables.table import Table, make_tables
-from caap_lab.escaping import for_html, for_plot
+from caap_lab.escaping import for_html
 from caap_lab.plots.curves import Kind, plot_mean_curves
 from caap_lab.plots.points import plot_points
-from caap_lab.plots.style import level_styles, new_figure, shared_legend, text_figure
+from caap_lab.plots.style import level_styles, new_figure, shared_legend, text_figure, title_figure
 from caap_lab.tables.html import html_table
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class RunSnapshot:
         styles, label = level_styles(methods), f"{table.columns[choice.metric].title_with_unit}, mean ± standard error"
         plot_points(shown, "model", hue="method", ax=below, styles=styles, horizontal=True, label=label, legend=False)
         shared_legend(figure, styles=styles)
-        figure.suptitle(for_plot(f"{table.title}; {self.result.progress}"), fontsize=10)
+        title_figure(figure, f"{table.title}; {self.result.progress}", 10)
         return figure
 
     def counts_html(self) -> str:

@@ -15,7 +15,7 @@ from caap_lab.plots.facets import plot_facets
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import at_print_size
 from caap_lab.plots.spans import PERCENT
-from caap_lab.plots.style import level_styles
+from caap_lab.plots.style import level_styles, title_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def plot_panels(frame: pd.DataFrame, draw: Any, data: FigureData, about: str) ->
     """The six panels at print size, with one legend and the varied setting above them."""
     known = [reference_key(PUBLISHED)] if frame["published"].notna().any() else []
     figure = plot_facets(metric_panels(frame), draw, column="panel", wrap=3, legend_more=known)
-    figure.suptitle(f"{about}\n{means_text(data.plan.protocol.name, frame['steps'].dropna())}")
+    title_figure(figure, f"{about}\n{means_text(data.plan.protocol.name, frame['steps'].dropna())}", 12)
     return at_print_size(figure, _HEIGHT)
 
 
