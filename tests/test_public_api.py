@@ -71,7 +71,7 @@ def test_completion_offers_public_names_only() -> None:
         ("rollout", 'It is a method: cl.attribute(model, image, "rollout").'),
         ("GradCAM", 'It is a method: cl.attribute(model, image, "grad_cam").'),
         ("HookedTransformer", "Instead: cl.load_model(name) loads a timm model"),
-        ("atribute", "Nearest: attribute"),
+        ("attributes", "Nearest: attribute"),
         ("zzz", "caap_lab has no name 'zzz'.$"),
     ],
 )
