@@ -28,6 +28,7 @@ REASONS = {
     ("occlusion", "time"): _LOOK,
     ("pixel flipping", "time"): "it makes the insertion curve as well, from as many images again",
     ("pixel flipping", "memory"): "changed images run in batches, there one at a time",
+    ("record", "time"): "images are checked and activations copied, and the store says which weights made them",
     ("record", "memory"): "the store is a copy, which later steps cannot change, beside the stream that runs on",
     ("sweep", "memory"): "cells run in batches, there one at a time",
 }
