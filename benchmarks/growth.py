@@ -9,6 +9,7 @@ draws docs/images/growth.png and growth.pdf; ``--draw`` only draws.
 import argparse
 import statistics
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ TABLE, FIGURE = Path("docs/tables/growth"), Path("docs/images/growth")
 PATCH = 16
 SMALLEST: dict[str, int] = {"patches": 14 * 14, "depth": 4, "width": 192}
 """Of all models, except for what grows."""
-GROWTH: dict[str, tuple[int, ...]] = {
-    "patches": (7 * 7, 14 * 14, 20 * 20, 32 * 32, 45 * 45, 64 * 64),
-    "depth": (4, 8, 12, 24),
-    "width": (192, 384, 768),
+GROWTH: dict[str, dict[str, tuple[int, ...]]] = {
+    "patches": {"patches": (7 * 7, 14 * 14, 20 * 20, 32 * 32, 45 * 45, 64 * 64)},
+    "patches, width 768": {"patches": (14 * 14, 32 * 32, 45 * 45, 64 * 64), "width": (768,)},
+    "blocks": {"depth": (4, 8, 12, 24)},
+    "width": {"width": (192, 384, 768)},
 }
-AXES = {"patches": "patches", "depth": "blocks", "width": "width"}
-"""Labels of axes."""
+"""What grows, as the table and the figure say; its values, and others that differ from the smallest."""
 COLUMNS = ("grows", "value", "forwards, counted", "forwards, timed", "MiB")
 
 
@@ -69,7 +70,7 @@ def table(frame: pd.DataFrame) -> str:
     """Markdown: one row per model."""
     lines = ["| grows | | in forwards, counted | in forwards, timed | held at the peak |", "|---|---|---|---|---|"]
     for grows, value, counted, clock, held in frame[list(COLUMNS)].itertuples(index=False):
-        lines.append(f"| {AXES[grows]} | {value} | {counted:.2f} | {clock:.2f} | {held:.0f} MiB |")
+        lines.append(f"| {grows} | {value} | {counted:.2f} | {clock:.2f} | {held:.0f} MiB |")
     return "\n".join(lines)
 
 
@@ -80,12 +81,11 @@ def draw(frame: pd.DataFrame) -> None:
     long = frame.melt(id_vars=["grows", "value"], value_vars=list(kinds), var_name="kind", value_name="mean")
     long["unit"] = long["kind"].map(rows)
     long["kind"] = long["kind"].map(kinds)
-    long["axis"] = long["grows"].map(AXES)
     styles = level_styles(tuple(kinds.values()))
 
     def lines(part: pd.DataFrame, **options: Any) -> Any:
         own = {kind: styles[kind] for kind in dict.fromkeys(part["kind"])}
-        ax = plot_lines(part, **options, styles=own, xlabel=part["axis"].iloc[0], ylabel=part["unit"].iloc[0])
+        ax = plot_lines(part, **options, styles=own, xlabel=part["grows"].iloc[0], ylabel=part["unit"].iloc[0])
         ax.set_xscale("log")
         ax.set_xticks(sorted(set(part["value"])), labels=[f"{value}" for value in sorted(set(part["value"]))])
         ax.minorticks_off()
@@ -93,14 +93,14 @@ def draw(frame: pd.DataFrame) -> None:
         return ax
 
     each = partial(lines, x="value", error=None, hue="kind", markers=True)
-    figure = plot_facets(long, each, column="axis", row="unit", panel=(3.6, 2.6), sharex=False)
+    figure = plot_facets(long, each, column="grows", row="unit", panel=(3.6, 2.6), sharex=False)
     save_figure(figure, FIGURE)
 
 
 def main() -> None:
     """Measure, keep the table, draw."""
     parser = argparse.ArgumentParser("python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="of models with up to 400 patches; larger run once")
+    parser.add_argument("--repeats", type=int, default=5, help="timed maps per model; default %(default)s")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--draw", action="store_true", help="only draw what was measured before")
     arguments = parser.parse_args()
@@ -108,17 +108,16 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
         rows = []
         for grows, values in GROWTH.items():
-            for value in values:
-                sizes = {**SMALLEST, grows: value}
-                found = measure(build(**sizes), arguments.repeats if sizes["patches"] <= 400 else 1)
-                rows.append((grows, value, *found))
+            for sizes in product(*values.values()):
+                found = measure(build(**{**SMALLEST, **dict(zip(values, sizes, strict=True))}), arguments.repeats)
+                rows.append((grows, sizes[0], *found))
                 print(*rows[-1], flush=True)
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         frame.round(4).to_csv(TABLE.with_suffix(".csv"), index=False)
         base = f"{SMALLEST['patches']} patches, {SMALLEST['depth']} blocks and width {SMALLEST['width']}"
         TABLE.with_suffix(".md").write_text(
-            f"{table(frame)}\n\nEach model has {base}, but for what grows. One image; `max_memory` as by default; "
-            f"medians of {arguments.repeats} up to 400 patches, one run above. {describe()}.\n"
+            f"{table(frame)}\n\nEach model has {base}, but for what the first column names. One image; `max_memory` "
+            f"as by default; medians of {arguments.repeats}. {describe()}.\n"
         )
     draw(pd.read_csv(TABLE.with_suffix(".csv")))
 

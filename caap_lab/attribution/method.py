@@ -21,7 +21,6 @@ from caap_lab.models.base import KINDS, READS, HookedModel, Images, check_kind, 
 from caap_lab.models.batches import is_single
 from caap_lab.models.black_box import BlackBoxModel
 from caap_lab.models.cnn import HookedCNN
-from caap_lab.models.device_dtype import at_least_float32
 from caap_lab.models.explained import predicted_targets
 from caap_lab.models.mixer import HookedMixer
 from caap_lab.models.names import nearest
@@ -212,19 +211,19 @@ def method(
             settings["layer"] = model.find_layer(settings["layer"])
         written = {option: _written(value) for option, value in settings.items()}
         chosen = computes[model.kind]
-        dtype = at_least_float32(model.dtype)
 
         def compute_batch(images: Tensor, targets: Targets | None) -> list[BatchScores]:
             if targets is None:
                 with torch.no_grad():
                     targets = predicted_targets(model, model(images))
             found = chosen(model, images, targets, **settings)
+            # float32 also for float64 models: its values are enlarged exactly, so that equal pixels stay equal; see `enlarged`.
             if isinstance(found, Estimate):
-                errors = found.standard_errors.detach().to(dtype)
+                errors = found.standard_errors.detach().float()
                 return [
-                    BatchScores(found.scores.detach().to(dtype), targets, found.score, written, standard_errors=errors)
+                    BatchScores(found.scores.detach().float(), targets, found.score, written, standard_errors=errors)
                 ]
-            return [BatchScores(found.detach().to(dtype), targets, score, written)]
+            return [BatchScores(found.detach().float(), targets, score, written)]
 
         passes = _shown_passes(stated.forwards, model, settings)
         sign_now: Sign = "signed" if changes_sign else sign

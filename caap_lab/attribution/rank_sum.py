@@ -22,7 +22,6 @@ from caap_lab.attribution.method import METHODS, Method, kinds_that_give
 from caap_lab.attribution.runner import BatchScores, MapJob, scores_of_targets
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
-from caap_lab.models.device_dtype import at_least_float32
 from caap_lab.models.names import nearest
 from caap_lab.models.targets import Target, Targets
 from caap_lab.variant import Variant, parse_variant
@@ -71,7 +70,7 @@ def _prepare(model: HookedModel, options: Mapping[str, Any], batch_size: int) ->
             name: {"method": job.method, **one.settings}
             for name, one, job in zip(("first", "second"), found, jobs, strict=True)
         }
-        return [BatchScores(rank_sums(maps, model.grid).to(at_least_float32(model.dtype)), targets, RANK_SUM, written)]
+        return [BatchScores(rank_sums(maps, model.grid), targets, RANK_SUM, written)]
 
     def check_target(target: Target) -> None:
         for job in jobs:
@@ -101,7 +100,7 @@ def rank_sums(maps: Sequence[Float[Tensor, "image _ _"]], grid: tuple[int, int])
     """
     of_maps = [torch.stack([places_of(on_cells(scores, grid)) for scores in of_images]) for of_images in maps]
     places = torch.stack(of_maps).sum(dim=0)
-    return places / max(grid[0] * grid[1] - 1, 1)
+    return (places / max(grid[0] * grid[1] - 1, 1)).float()
 
 
 def on_cells(scores: Float[Tensor, "_ _"], grid: tuple[int, int]) -> Float[Tensor, "row col"]:

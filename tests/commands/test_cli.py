@@ -75,7 +75,7 @@ def test_every_public_name_is_there() -> None:
     for name in cl.__all__:
         assert getattr(cl, name) is not None
     assert callable(cl.caap), "the function, whatever modules have been imported"
-    with pytest.raises(AttributeError, match="attribute capp"):
+    with pytest.raises(AttributeError, match=r"no name 'capp'\. Nearest: caap"):
         _ = cl.capp
 
 
