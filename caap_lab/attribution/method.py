@@ -217,7 +217,7 @@ def method(
                 with torch.no_grad():
                     targets = predicted_targets(model, model(images))
             found = chosen(model, images, targets, **settings)
-            # float32 also for float64 models: its values are enlarged exactly, so that equal pixels stay equal; see `enlarged`.
+            # float32 for float64 models, too: it is enlarged exactly, so that equal pixels stay equal; see `enlarged`
             if isinstance(found, Estimate):
                 errors = found.standard_errors.detach().float()
                 return [
