@@ -53,9 +53,9 @@ def test_the_other_methods(small: None, name: str) -> None:
 
 
 def test_more_than_the_peer_needs_a_reason() -> None:
-    row = Row("record", "plain hooks", "small", 1.0, 1.0, 1.0, 300, 200, "largest difference", 0.0)
-    assert peers.unexplained([row]) == [] and peers.REASONS["record", "memory"] in peers.report([row], 5)
-    assert peers.unexplained([replace(row, ratio=1.2)]) == ["record: time"]
+    row = Row("sweep", "plain hooks", "small", 1.0, 1.0, 1.0, 300, 200, "largest difference", 0.0)
+    assert peers.unexplained([row]) == [] and peers.REASONS["sweep", "memory"] in peers.report([row], 5)
+    assert peers.unexplained([replace(row, ratio=1.2)]) == ["sweep: time"]
     assert peers.unexplained([replace(row, ratio=peers.NOISE, ours_bytes=200)]) == []
 
 
