@@ -21,7 +21,7 @@ from torch import Tensor
 
 from caap_lab.checks import is_number
 from caap_lab.errors import InputError
-from caap_lab.models.device_dtype import has_float64
+from caap_lab.models.device_dtype import all_finite, has_float64
 
 __all__ = ["add", "project_off", "swap"]
 Vector = Float[Tensor, "*axes width"] | Float[np.ndarray, "*axes width"]
@@ -191,7 +191,7 @@ def _checked(vector: Any, zero: bool = False) -> Tensor:
     if not isinstance(given, Tensor) or not given.is_floating_point() or given.ndim == 0:
         kind = f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(vector).__name__
         raise InputError(f"A direction is a floating-point tensor or array [width] or with more axes, not {kind}.")
-    if not bool(given.isfinite().all()):
+    if not all_finite(given):
         raise InputError("The direction holds NaN or infinity.")
     if not zero and bool((given == 0).all(dim=-1).any()):
         raise InputError("The direction is zero, so it has no component to remove.")

@@ -11,6 +11,7 @@ from caap_lab.engine.scores import SCORES, score_of_run
 from caap_lab.errors import InputError
 from caap_lab.files import has_form
 from caap_lab.models.base import HookedModel
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.explained import explained
 from caap_lab.models.targets import Contrast, Direction, Given, Logit, Target, Targets, UnsavedFunction
 
@@ -66,7 +67,7 @@ def of_all_scores(
         case Contrast(int(of), int(against)) if softmax:
             logs = scores if score == "logprob" else scores.log()
             found = F.logsigmoid(logs[..., of] - logs[..., against])
-            if found.isfinite().all():
+            if all_finite(found):
                 return found if score == "logprob" else found.exp()
         case Contrast() if "prob" not in score and "sigmoid" not in score:
             return target.value(scores)

@@ -17,6 +17,7 @@ from caap_lab.checks import check_count
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import batches, check_images
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.explained import explained
 from caap_lab.models.later import Later
 from caap_lab.models.pass_meter import images_shown
@@ -252,7 +253,7 @@ def _checked(
     of_targets = None if computed.of_targets is None else computed.of_targets.detach().cpu()
     if not (scores.ndim == 3 or (scores.ndim == 4 and scores.shape[3] == n_classes)) or len(scores) != count:
         raise InputError(f"{method} must return scores [{count}, row, col]; it returned {list(scores.shape)}.")
-    if not scores.isfinite().all() or not (of_targets is None or of_targets.isfinite().all()):
+    if not all_finite(scores) or not (of_targets is None or all_finite(of_targets)):
         raise InputError(
             f"{method} returns NaN or infinity on this image: check the image and the weights for extreme values, "
             "or use dtype='float32' instead of float16."

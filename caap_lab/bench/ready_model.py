@@ -18,6 +18,7 @@ from caap_lab.errors import InputError
 from caap_lab.metrics.catalogue import parse_metric
 from caap_lab.metrics.localisation import LOCALISATION, refuse_one_sided
 from caap_lab.models.base import HookedModel
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.running import running
 from caap_lab.variant import Variant
 
@@ -106,7 +107,7 @@ def _check_logits(model: HookedModel, batch_size: int) -> None:
     noise = torch.randn(1, 3, *model.image_size, generator=generator, dtype=torch.float32, device="cpu")
     image = noise.to(model.device, model.dtype)
     logits = _run(model, image)
-    if not bool(logits.isfinite().all()):
+    if not all_finite(logits):
         raise InputError(
             f"Its logits are NaN or infinite for an image of noise, in {str(model.dtype).removeprefix('torch.')} on "
             f"{model.device}. The weights may be damaged, or need another dtype=, such as float32."

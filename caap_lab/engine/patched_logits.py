@@ -19,6 +19,7 @@ from caap_lab.engine.source import SourceRun, run_source
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 from caap_lab.models.vit import HookedViT
 
@@ -68,7 +69,7 @@ def patched_logits(
         run = blank_run(model, blank, seed)  # cached with the model after the first time
         logits = logits_of_vit(model, images, plans, run, chunk_size, own)
     # On a GPU this would wait for it: there the caller that reads the scores on the CPU must check.
-    if model.device.type != "cuda" and not all(part.isfinite().all() for part in logits.by_range.values()):
+    if model.device.type != "cuda" and not all(all_finite(part) for part in logits.by_range.values()):
         raise InputError(
             "The model returns NaN or infinity on a patched run: check its weights for such values and the image "
             "for extreme values, or use dtype='float32' instead of float16."

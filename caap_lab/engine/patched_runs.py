@@ -57,8 +57,13 @@ def score_patches(
             last = min(first + size, n_patches)
             groups = layout(model.spec, plan.neighbourhood, plan.tail, first, last, model.device)
             scores.append(score_groups(model, blank, source, images, plan, groups))
-        parts.append(torch.cat(scores, dim=2))
-    return torch.cat(parts, dim=1)
+        parts.append(_joined(scores, dim=2))
+    return _joined(parts, dim=1)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """Parts along an axis as one tensor; a single part is not copied."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
 
 def score_groups(
@@ -102,8 +107,8 @@ class _Chunk:
                 layer = cutoff - 1
                 last, all_class_tokens = self._blocks(x, class_tokens, range(layer, n_layers), cutoff)
                 of_cutoff = self.model.unembed(self._sequence(last), all_class_tokens)
-            logits.append(of_cutoff.unflatten(0, (self.n_images, self.layout.n_groups)))
-        return torch.stack(logits)
+            logits.append(of_cutoff.unflatten(0, (1, self.n_images, self.layout.n_groups)))
+        return _joined(logits, dim=0)
 
     def _of_groups(self, rows: list[Tensor]) -> list[Float[Tensor, "sequence width"]]:
         """Rows of the blank, repeated for every group of every image."""

@@ -21,6 +21,7 @@ from caap_lab.engine.source import SourceRun, run_source
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel
 from caap_lab.models.cnn import HookedCNN
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.neighbour_tables import neighbourhood_table, table_masks
 from caap_lab.models.vit import HookedViT
 
@@ -132,7 +133,7 @@ class SetRuns:
         for first in range(0, len(masks), size):
             part = masks[first : first + size]
             logits = self.runs.logits(part)
-            if not logits.isfinite().all():
+            if not all_finite(logits):
                 raise InputError(
                     "The model returns NaN or infinity on a patched run: check its weights for such values and the "
                     "image for extreme values, or use dtype='float32' instead of float16."

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from caap_lab.checks import check_choice, check_count, is_number
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.models.checkpoint import check_file, read_tensors
-from caap_lab.models.device_dtype import widened
+from caap_lab.models.device_dtype import all_finite, widened
 
 Rows = Float[Tensor, "row width"]
 Codes = Float[Tensor, "row feature"]
@@ -306,7 +306,7 @@ def _norm_of(path: Path, tensors: Mapping[str, Tensor]) -> Norm | None:
 
 def _weight(path: Path, tensors: Mapping[str, Tensor], name: str) -> Tensor:
     value = tensors.get(name)
-    if value is None or not value.is_floating_point() or not bool(value.isfinite().all()):
+    if value is None or not value.is_floating_point() or not all_finite(value):
         raise CheckpointError(f"{path} has no {name} of finite floating-point numbers.")
     return widened(value)
 

@@ -16,7 +16,7 @@ from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.models.base import HookedModel, Images
 from caap_lab.models.batches import check_images
-from caap_lab.models.device_dtype import exact, widened
+from caap_lab.models.device_dtype import all_finite, exact, widened
 from caap_lab.models.explained import explained
 from caap_lab.models.targets import Contrast, Direction, Logit, Target, TargetLike, Targets
 from caap_lab.models.vit import HookedViT
@@ -158,7 +158,7 @@ def scores_under_way(
         rows = logits[first : first + len(list(same))]
         first += len(rows)
         parts.append(exact(_score(target, rows, score, probability)))
-    return torch.cat(parts), logits.isfinite().all()
+    return torch.cat(parts), all_finite(logits)
 
 
 def read_scores(scores: Float[Tensor, " row"], finite: Bool[Tensor, ""]) -> Float[Tensor, " row"]:

@@ -18,6 +18,7 @@ from timm.models.vgg import VGG, _filter_fn
 from torch import Tensor, nn
 
 from caap_lab.errors import CheckpointError
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.timm_layouts import as_timm_vit
 from caap_lab.models.weight_sets import find_weights
 
@@ -122,7 +123,7 @@ def load_exactly(model: nn.Module, state: dict[str, Tensor]) -> None:
     for name, value in state.items():
         if own[name].is_floating_point() and not value.is_floating_point():
             raise CheckpointError(f"{name} in the checkpoint holds {value.dtype}, not floating-point weights.")
-        if not bool(value.isfinite().all()):
+        if not all_finite(value):
             raise CheckpointError(f"{name} in the checkpoint holds NaN or infinity.")
     model.load_state_dict(state, strict=True)
 

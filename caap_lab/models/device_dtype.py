@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from caap_lab.errors import InputError
@@ -65,6 +66,18 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 def widened(x: Tensor) -> Tensor:
     """Half-precision values as float32, others unchanged."""
     return x.to(at_least_float32(x.dtype))
+
+
+def all_finite(x: Shaped[Tensor, "*shape"]) -> Bool[Tensor, ""]:
+    """Whether a tensor holds neither NaN nor infinity, on its own device.
+
+    From its lowest and highest values, which are NaN if one of its values is: on CPUs this takes a tenth of the time of
+    `isfinite`, which writes several tensors of this size.
+    """
+    if not x.is_floating_point() or not x.numel():
+        return x.isfinite().all()
+    values = x.float() if x.itemsize == 1 else x  # torch does not compare numbers of eight bits
+    return torch.stack(values.aminmax()).isfinite().all()
 
 
 def placed(x: Tensor, device: torch.device) -> Tensor:

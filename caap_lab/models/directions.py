@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.base import KINDS, HookedModel
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.heads import ZeroShotHead
 from caap_lab.models.lock import share_lock
 from caap_lab.models.width import passes_on
@@ -57,7 +58,7 @@ def direction(vector: Float[Tensor, " width"] | Float[np.ndarray, " width"], nam
     if not isinstance(vector, Tensor) or not vector.is_floating_point() or vector.ndim != 1:
         given = f"{vector.dtype} {list(vector.shape)}" if isinstance(vector, Tensor) else type(vector).__name__
         raise InputError(f"The direction {name!r} is {given}; expected a floating-point tensor [width].")
-    if not bool(vector.isfinite().all()) or not bool(vector.any()):
+    if not all_finite(vector) or not bool(vector.any()):
         raise InputError(f"The direction {name!r} is zero, or holds NaN or infinity.")
     return Direction(vector.detach().clone(), name)
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.files import atomic_path, save_tensors
 from caap_lab.models.checkpoint import read_state_dict
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.name_containers import ordered_names
 from caap_lab.models.width import output_width
 
@@ -110,7 +111,7 @@ def prompt_head(prompts: Prompts, vit: nn.Module, logit_scale: float = 100.0) ->
                 f"The text embedding of {prompt!r} is {given}; this model's image embedding has {width} values, so "
                 f"give a floating-point tensor [{width}] from the text encoder of the same CLIP model."
             )
-        if not bool(text.isfinite().all()) or not bool(text.any()):
+        if not all_finite(text) or not bool(text.any()):
             raise InputError(f"The text embedding of {prompt!r} is zero, or holds NaN or infinity.")
     return ZeroShotHead(torch.stack([text.detach().float().cpu() for text in prompts.values()]), float(logit_scale))
 

@@ -151,8 +151,9 @@ class Preprocessing:
 
     def to_rgb_all(self, batch: Float[Tensor, "batch 3 height width"]) -> UInt8[np.ndarray, "batch height width 3"]:
         """The pictures in a batch of preprocessed images; see `to_rgb`."""
-        pixels = batch.detach().cpu().float() * self._column(self.std) + self._column(self.mean)
-        return pixels.nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        pixels = (batch.detach().cpu().float() * self._column(self.std)).add_(self._column(self.mean))
+        pixels.nan_to_num_(0).clamp_(0, 1).mul_(255).round_()
+        return torch.stack(pixels.byte().unbind(1), dim=-1).numpy()
 
     def _geometry(self, image: Image.Image, interpolation: str, border: tuple[float, ...]) -> Tensor:
         """An image resized and cropped by timm's transform, as uint8 [3, h, w]; `border` is the colour of padding."""

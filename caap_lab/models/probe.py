@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caap_lab.errors import InputError
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.width import evaluated
 
 _NO_MAPS_OF_THEIR_OWN = (nn.Dropout, nn.Identity, nn.Softmax)
@@ -171,7 +172,7 @@ def _run(model: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Any
 
 
 def _check_logits(logits: Float[Tensor, "2 classes"], alone: Float[Tensor, "1 classes"]) -> None:
-    if not logits.isfinite().all():
+    if not all_finite(logits):
         raise InputError("The model returns NaN or infinity on random images; check its weights for such values.")
     if logits.shape != (2, alone.shape[1]) or (logits[:1] - alone).abs().max() > _MOST_DEPENDENCE * alone.abs().max():
         raise InputError(

@@ -33,7 +33,7 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("family, context", CASES)
 def test_what_the_image_loses_when_the_blank_is_put_in_its_place(family: str, context: str) -> None:
     """Two runs, and a third for every patch in which the streams of the one are replaced by those of the other."""
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-6))[: 1 + (family == "vit")]:
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 3e-6))[: 1 + (family == "vit")]:
         model = build(family, dtype)
         image = random_images(model, 1)
         white = blank_image(model, "white")

@@ -10,6 +10,7 @@ from caap_lab import InputError
 from caap_lab.attribution import grad_cam_plus_plus as module
 from caap_lab.attribution.registry import METHODS
 from caap_lab.models import load, products
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.running import running
 from helpers.models import build, random_images
 
@@ -122,3 +123,23 @@ def test_tf32_is_refused_where_it_is_not() -> None:
     products.mark_tf32(moved.vit)
     with pytest.raises(InputError, match="'cpu' is not one"):
         cl.attribute(moved, random_images(moved, 1), "grad_cam", 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_single_value_that_is_not_finite_is_found(dtype: torch.dtype, bad: float) -> None:
+    """Wherever it stands: torch compares many values at once, and the last ones one by one."""
+    values = torch.linspace(-3, 3, 2 * 67).view(2, 67).to(dtype)
+    assert all_finite(values)
+    for place in (0, 8, 66, 67, 130, 133):
+        changed = values.clone()
+        changed.view(-1)[place] = bad
+        assert not all_finite(changed)
+        assert not all_finite(changed.T)
+
+
+def test_numbers_that_are_not_floating_point_are_finite() -> None:
+    for dtype in (torch.int64, torch.uint16, torch.bool):
+        assert all_finite(torch.ones(3, dtype=dtype))
+    assert all_finite(torch.zeros(0))
+    assert not all_finite(torch.tensor([complex(1, float("inf"))]))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from caap_lab.errors import CheckpointError, InputError
 from caap_lab.models.checkpoint import read_tensors
+from caap_lab.models.device_dtype import all_finite
 from caap_lab.models.hugging_face.folder import CONFIG, CheckpointFolder
 from caap_lab.models.supported import BLACK_BOX, REFUSED_FILES
 from caap_lab.models.twins.families import family_of_class
@@ -60,7 +61,7 @@ def build_module(
     for path in folder.weights:
         state |= read_tensors(path)
     for name, value in state.items():
-        if not bool(value.isfinite().all()):
+        if not all_finite(value):
             raise CheckpointError(f"{name} of {folder.name} holds NaN or infinity.")
     if cls.__name__ in _TOWERS.values():
         state = {name: value for name, value in state.items() if not name.startswith(_OF_TEXT)}
