@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
-from caap_lab.engine.merged import attend_merged, merges
+from caap_lab.engine.merged import attend_merged, merges, softmax_of_few
 from caap_lab.engine.rows import take_rows
 from caap_lab.models.device_dtype import widened
 
@@ -83,7 +83,8 @@ def _attend_cached(
     clipped = pad(~layout.inside, (n_prefix_own, 0))[:, : own_scores.shape[-1]]
     own_scores = own_scores.masked_fill(clipped[rows.group], MASKED)
     log_z, share, mean_v = _background_terms(rows, layout, blank, layer, subtract)
-    weights = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1).softmax(dim=-1)
+    scores = torch.cat([own_scores, log_z[..., None].expand(*own_scores.shape[:-1], 1)], dim=-1)
+    weights, _ = softmax_of_few(scores)
     own_weights, blank_weight = weights[..., :-1], weights[..., -1]
     total = own_weights.sum(dim=-1) + blank_weight * share
     read = rows.flat(rows.grouped(own_weights.to(v.dtype)) @ v) + blank_weight[..., None].to(v.dtype) * mean_v

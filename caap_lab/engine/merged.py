@@ -58,9 +58,17 @@ def attend_merged(
     read, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k_blank, v_blank, attn_mask=hidden, scale=blank.attention(layer).scale
     )
-    own_read = rows.flat(own_scores.softmax(-1) @ own_values)
-    own_log_sum = rows.flat(own_scores.logsumexp(-1, keepdim=True))
-    return read.lerp_(own_read, (own_log_sum - log_sum[..., None]).sigmoid())
+    own_weights, own_log_sum = softmax_of_few(own_scores)
+    own_share = (rows.flat(own_log_sum) - log_sum[..., None]).sigmoid()
+    return read.lerp_(rows.flat(own_weights @ own_values), own_share)
+
+
+def softmax_of_few(
+    scores: Float[Tensor, "*row few"],
+) -> tuple[Float[Tensor, "*row few"], Float[Tensor, "*row 1"]]:
+    """Softmax over a short last axis, and the logarithms of its sums: on CPUs torch's own is far slower below 16."""
+    log_sum = scores.logsumexp(-1, keepdim=True)
+    return (scores - log_sum).exp(), log_sum
 
 
 def _hidden(rows: Rows, layout: Layout, n_own: int, n_tokens: int, dtype: torch.dtype) -> Float[Tensor, "row token"]:
