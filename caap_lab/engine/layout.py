@@ -67,8 +67,10 @@ class Layout:
     """Groups and neighbours that are inside; computed once, because looking for them on a GPU would wait for it."""
     own_prefix: Int[Tensor, "group live"]
     """Indices of a group's own keys and values that are not those of S_i: among the prefix rows."""
+    span: slice
+    """Tokens from the first to the last that is in any S_i."""
     own_source: Int[Tensor, "group own"]
-    """Indices of a group's own keys and values up to the cutoff: in the prefix rows, then the tokens of the source."""
+    """Indices of a group's own keys and values up to the cutoff: in the prefix rows, then the source's in `span`."""
     own_tail: Int[Tensor, "group own"]
     """Indices of them in the tail: in the prefix rows, then the contexts that `tail` computes from the patch rows."""
     tail: TailRows
@@ -127,6 +129,7 @@ def _of_table(
     inside, patches = table >= 0, table.clamp(min=0)
     prefix_tokens = torch.arange(n_live, device="cpu").expand(n_groups, -1)
     prefix_rows = torch.arange(n_groups * n_live, device="cpu").view(n_groups, n_live)
+    first, last = int(table[inside].min()), int(table[inside].max())
     run = torch.zeros_like(inside).flatten().index_fill_(0, tail_of_groups.run, True).view_as(inside)
     on_cpu = Layout(
         patches=patches,
@@ -137,7 +140,8 @@ def _of_table(
         live=_rows(prefix_tokens, patches + spec.n_prefix, run),
         places=inside.nonzero().T.contiguous(),
         own_prefix=prefix_rows,
-        own_source=torch.cat([prefix_rows, n_groups * n_live + spec.n_prefix + patches], dim=1),
+        span=slice(spec.n_prefix + first, spec.n_prefix + last + 1),
+        own_source=torch.cat([prefix_rows, n_groups * n_live + (table - first).clamp(min=0)], dim=1),
         own_tail=torch.cat([prefix_rows, n_groups * n_live + tail_of_groups.reads], dim=1),
         tail=tail_of_groups,
         name=name,

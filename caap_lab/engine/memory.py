@@ -82,8 +82,8 @@ def _widest_bytes(model: HookedViT, plan: CaapPlan) -> float:
         return spec.n_tokens * widest_layer(spec) * item
     groups = layout(spec, plan.neighbourhood, plan.tail, 0, spec.n_patches, model.device)
     rows = len((groups.live if plan.context == "clamped" else groups.prefix).tokens) / spec.n_patches
-    of_tokens = spec.n_heads if spec.n_tokens < FEWEST_TOKENS else 1  # scores of all heads, or one mask
-    return rows * max(widest_layer(spec), of_tokens * spec.n_tokens) * item
+    scores = spec.n_heads * spec.n_tokens if spec.n_tokens < FEWEST_TOKENS else 0  # a kernel does not write them
+    return rows * max(widest_layer(spec), scores) * item
 
 
 def sets_within(model: HookedViT, plan: CaapPlan, largest: int, max_memory: float, chunk_size: int | None) -> int:

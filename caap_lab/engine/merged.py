@@ -1,8 +1,9 @@
 """Attention of groups on CPUs: torch's fused kernel reads the blank's tokens, and a group's own are merged in.
 
 The kernel writes no scores to memory, which at a thousand patches would take longer than the products themselves. A
-softmax over two sets of keys is the mean of the two softmaxes, weighted by their sums of exponentials, whose logarithms
-the kernel returns beside the result.
+softmax over several sets of keys is the mean of their softmaxes, weighted by their sums of exponentials, whose
+logarithms the kernel returns beside the result. So only tokens that some group replaces need a mask: the patches that
+are scored at once, and their neighbours.
 """
 
 import torch
@@ -13,8 +14,11 @@ from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.layout import Layout, Rows
 from caap_lab.models.attention import Attention
 
-FEWEST_TOKENS = 512
+FEWEST_TOKENS = 256
 """Where a model has fewer, scores are small enough for a processor's cache, and `attend`'s one softmax is as quick."""
+
+HIDDEN = -1e30
+"""Added to the score of a token that a group replaces: its weight is 0."""
 
 
 def merges(q: Float[Tensor, "image head row d_head"], attention: Attention, n_own: int, n_tokens: int) -> bool:
@@ -23,13 +27,13 @@ def merges(q: Float[Tensor, "image head row d_head"], attention: Attention, n_ow
     Args:
         q: Queries of the rows.
         attention: The block's attention.
-        n_own: Largest number of a group's own tokens. If it has all of them, no softmax over the blank's is left.
+        n_own: Largest number of a group's own tokens.
         n_tokens: Number of tokens of the model.
     """
     kind = type(attention)
     plain = kind.scores is Attention.scores and kind.position_bias is Attention.position_bias
     whole = q.dtype in (torch.float32, torch.float64)  # in half precision the parts would be rounded before they meet
-    return plain and whole and q.device.type == "cpu" and q.shape[2] > 0 and 0 < n_own < n_tokens >= FEWEST_TOKENS
+    return plain and whole and q.device.type == "cpu" and q.shape[2] > 0 and n_own > 0 and n_tokens >= FEWEST_TOKENS
 
 
 def attend_merged(
@@ -52,15 +56,23 @@ def attend_merged(
         blank: The blank run, whose other tokens the rows read.
         layer: The block.
     """
-    n_own = own_scores.shape[-1]
-    k_blank, v_blank = (t.expand(len(q), -1, -1, -1) for t in blank.qkv(layer)[1:])
-    hidden = _hidden(rows, layout, n_own, k_blank.shape[2], q.dtype)
-    read, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k_blank, v_blank, attn_mask=hidden, scale=blank.attention(layer).scale
-    )
+    n_live, n_own, span = len(blank.model.spec.live_prefix), own_scores.shape[-1], layout.span
+    parts: list[tuple[slice, Tensor | None]] = [(slice(n_live, None), None)]  # all groups have their own live prefix
+    if n_own > n_live:
+        before, after = slice(n_live, span.start), slice(span.stop, None)
+        parts = [(before, None), (span, _hidden(rows, layout, q.dtype)), (after, None)]
     own_weights, own_log_sum = softmax_of_few(own_scores)
-    own_share = (rows.flat(own_log_sum) - log_sum[..., None]).sigmoid()
-    return read.lerp_(rows.flat(own_weights @ own_values), own_share)
+    read, log_sum = rows.flat(own_weights @ own_values), rows.flat(own_log_sum)
+    _, k_blank, v_blank = blank.qkv(layer)
+    for tokens, hidden in parts:
+        k, v = (t[:, tokens].expand(len(q), -1, -1, -1) for t in (k_blank, v_blank))
+        if k.shape[2]:
+            also_read, also = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                q, k, v, attn_mask=hidden, scale=blank.attention(layer).scale
+            )
+            read = read.lerp_(also_read, (also[..., None] - log_sum).sigmoid())
+            log_sum = torch.logaddexp(log_sum, also[..., None])
+    return read
 
 
 def softmax_of_few(
@@ -71,7 +83,13 @@ def softmax_of_few(
     return (scores - log_sum).exp(), log_sum
 
 
-def _hidden(rows: Rows, layout: Layout, n_own: int, n_tokens: int, dtype: torch.dtype) -> Float[Tensor, "row token"]:
-    """What is added to the scores of the blank's tokens: minus infinity where a group has its own."""
-    shown = torch.zeros(layout.n_groups, n_tokens + 1, dtype=dtype, device="cpu")  # clipped neighbours go to the last
-    return shown.scatter_(1, layout.replaced[:, :n_own], -torch.inf)[:, :n_tokens].index_select(0, rows.group)
+def _hidden(rows: Rows, layout: Layout, dtype: torch.dtype) -> Float[Tensor, "row token"]:
+    """What is added to the scores of the blank's tokens in the span: so much that none is left of S_i's.
+
+    A finite number, as all of the span may be in a row's S_i.
+    """
+    first, width = layout.span.start, layout.span.stop - layout.span.start
+    n_live = layout.replaced.shape[1] - layout.patches.shape[1]
+    shown = torch.zeros(layout.n_groups, width + 1, dtype=dtype, device="cpu")  # clipped neighbours go to the last
+    replaced = (layout.replaced[:, n_live:] - first).clamp(max=width)
+    return shown.scatter_(1, replaced, HIDDEN)[:, :width].index_select(0, rows.group)

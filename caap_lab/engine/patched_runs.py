@@ -144,7 +144,8 @@ class _Chunk:
         q, k, v = self._project(block.attention, normalized, rows, layer)
         if joins:
             joining = groups.live.tokens[groups.n_prefix_rows :]
-            q = torch.cat([q, take_rows(self.source.heads("q", layer, self.images), joining)], dim=2)
+            source = self.source.heads("q", layer, self.images)[:, :, groups.span]
+            q = torch.cat([q, take_rows(source, joining - groups.span.start)], dim=2)
             x = torch.cat([x, take_rows(self.source.whole_resid(layer)[self.images], joining)], dim=1)
             normalized = block.norm1(x)
         patched_tokens = _from_source if layer < cutoff else BEHIND_CUTOFF[self.plan.context]
@@ -196,8 +197,9 @@ group's own tokens. Its arguments are the block, and keys and values of the pref
 
 def _from_source(chunk: _Chunk, layer: int, k: Keys, v: Keys) -> tuple[Keys, Keys, Int[Tensor, "group own"]]:
     """The source run's keys and values for S_i."""
-    n_prefix, source = chunk.layout.n_prefix_rows, chunk.source.keys_and_values(layer, chunk.images)
-    k, v = (torch.cat([t[:, :, :n_prefix], own], dim=2) for t, own in zip((k, v), source, strict=True))
+    n_prefix, span = chunk.layout.n_prefix_rows, chunk.layout.span
+    source = chunk.source.keys_and_values(layer, chunk.images)
+    k, v = (torch.cat([t[:, :, :n_prefix], own[:, :, span]], dim=2) for t, own in zip((k, v), source, strict=True))
     return k, v, chunk.layout.own_source
 
 
