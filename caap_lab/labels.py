@@ -1,4 +1,4 @@
-"""Labels along an axis of an xarray, and names of targets in captions."""
+"""Labels along an axis of an xarray, and names and numbers in captions."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -31,3 +31,8 @@ def named(names: Iterable[str]) -> str:
     """The targets of images in a caption: their distinct names, or their number if there are many."""
     once = list(dict.fromkeys(names))
     return ", ".join(once) if len(once) <= _LISTED else f"each image's own target ({len(once)} different ones)"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{count} {what}{'s' * (count != 1)}"

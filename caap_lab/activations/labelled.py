@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from caap_lab.errors import InputError
-from caap_lab.labels import label_array
+from caap_lab.labels import counted, label_array
 from caap_lab.statistics import bootstrap_interval, sign_flip_p, standard_error
 from caap_lab.tables.frame import Frame
 
@@ -43,6 +43,8 @@ class LabelledResult:
     """The variable for means, tables and plots."""
     signed: ClassVar[bool] = True
     """Whether 0 is the middle of a heat map's colours."""
+    counts: ClassVar[str] = "image"
+    """What is counted along its first axis."""
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -186,7 +188,7 @@ class LabelledResult:
     def _heading(self, at: Mapping[str, Any]) -> str:
         """Title of a plot with these labels."""
         fixed = "".join(f", {name} {label}" for name, label in at.items())
-        title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
+        title = f"{self.model_name}, {counted(self.n_images, self.counts)}{fixed}"
         return title + f"\n{self.condition}" * bool(self.condition)
 
     def _table(self, labels: Sequence[Any], values: Float[np.ndarray, " label"]) -> pd.DataFrame | None:

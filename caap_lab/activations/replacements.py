@@ -18,6 +18,7 @@ from caap_lab.activations.shards import Shard
 from caap_lab.activations.store import ActivationStore
 from caap_lab.checks import check_seed
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.models.device_dtype import has_float64
 from caap_lab.models.names import short_name
 
@@ -227,4 +228,4 @@ def _as_labels(labels: Any) -> list[Hashable]:
 
 
 def _images(count: int) -> str:
-    return f"{count} image{'s' * (count != 1)}"
+    return counted(count, "image")

@@ -16,6 +16,7 @@ from caap_lab.digests.fingerprint import same_model, weights_of
 from caap_lab.digests.tensors import named_tensors_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, has_form, read_json, recover
+from caap_lab.labels import counted
 from caap_lab.models.activation_summary import Kept, html_summary, memory, text_summary
 from caap_lab.models.device_dtype import as_dtype
 from caap_lab.models.names import layer_of, short_name
@@ -261,7 +262,7 @@ class ActivationStore:
 
     def _title(self) -> str:
         what = f"{self.replacement}, for " if self.replacement else ""
-        size = f"{len(self)} image{'s' * (len(self) != 1)} of {self.model_name}"
+        size = f"{counted(len(self), 'image')} of {self.model_name}"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"ActivationStore: {what}{size}, {memory(self.nbytes)}, {dtype}"
 

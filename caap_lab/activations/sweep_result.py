@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.activations.token_maps import Ground, plot_token_maps, shows_tokens
+from caap_lab.labels import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ class SweepResult(LabelledResult):
         if self.ground is None or not shows_tokens(self, at, self.ground):
             return super().plot(ax, **at)
         fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
-        title = f"{self.model_name}, {self.n_images} image{'s' * (self.n_images != 1)}{fixed}"
+        title = f"{self.model_name}, {counted(self.n_images, 'image')}{fixed}"
         title += f"\n{self.condition}" * bool(self.condition)
         return plot_token_maps(self, ax, at, self.ground, unpatched=0.0, title=title)
 

@@ -7,6 +7,7 @@ import torch
 
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.plots.look import LOOK, Look
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class MapList(list[AttributionMap]):
         methods = _listed(dict.fromkeys(m.method for m in self))
         count = len(set(self._images()))
         return (
-            f"MapList: {len(self)} map{'s' * (len(self) > 1)} by {methods} of {count} image{'s' * (count > 1)}, "
+            f"MapList: {counted(len(self), 'map')} by {methods} of {counted(count, 'image')}, "
             f"{', '.join(f'{word} {_listed(names)}' for word, names in said.items())}"
         )
 

@@ -18,6 +18,7 @@ from caap_lab.data.image_set import ImageSet
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
 from caap_lab.files import folder_problem
+from caap_lab.labels import counted
 from caap_lab.models.base import HookedModel
 from caap_lab.variant import Variant
 
@@ -142,7 +143,7 @@ def count_problem(dataset: str, there: int, due: Iterable[int]) -> str:
     more = sorted({count for count in due if count > there}, reverse=True)
     if not more:
         return ""
-    images = f"{there} image{'s' * (there != 1)}"
+    images = counted(there, "image")
     wanted = " and ".join(filter(None, [", ".join(map(str, more[:-1])), str(more[-1])]))
     return f"{dataset} has {images}, and {wanted} are due: --images {there} if that is meant."
 

@@ -15,6 +15,7 @@ from PIL import Image
 from caap_lab.data.digest import content_digest
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path
+from caap_lab.labels import counted
 from caap_lab.models.classes import ClassNames
 from caap_lab.models.images import load_image
 from caap_lab.models.names import nearest
@@ -126,7 +127,7 @@ class ImageSet(Sequence[Sample]):
         """Its content, and how it was chosen."""
         has = [name for name, there in (("labels", self.has_labels), ("masks", self.has_masks)) if there]
         what = f" with {' and '.join(has)}" if has else ""
-        count = f"{len(self)} image{'s' * (len(self) != 1)}"
+        count = counted(len(self), "image")
         return f"ImageSet: {count} of {self.source}{what}; {self.chosen}"
 
     @overload

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from caap_lab.checks import check_choice
 from caap_lab.diagnostics.region_pairs import INTER
 from caap_lab.errors import InputError
-from caap_lab.labels import label_array
+from caap_lab.labels import counted, label_array
 from caap_lab.statistics import MeanAndError, over_present
 from caap_lab.tables.frame import Frame
 
@@ -251,7 +251,7 @@ class AttentionRegions:
 
     @property
     def _counted_images(self) -> str:
-        return f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
+        return counted(len(self.images), "image")
 
     def __repr__(self) -> str:
         """Sizes, and the layer with the highest intra-object attention."""

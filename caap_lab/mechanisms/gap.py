@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
+from caap_lab.labels import counted
 
 JOINT, SINGLES, GAP = "joint effect", "sum of single effects", "gap"
 
@@ -81,4 +82,4 @@ class InteractionCheck(LabelledResult):
 
     @property
     def _counted(self) -> str:
-        return f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        return counted(self.n_images, "image")

@@ -13,6 +13,7 @@ from torch import Tensor
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.engine.scores import target_score
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.pair_sets import PairSets
 from caap_lab.mechanisms.patch_choice import Cell
 from caap_lab.models.classes import ClassNames
@@ -250,7 +251,7 @@ class CaapInteractions(LabelledResult):
 
     @property
     def _counted(self) -> str:
-        return f"{self.n_images} image{'s' * (self.n_images != 1)}, {self.data.attrs['runs']} runs per image"
+        return f"{counted(self.n_images, 'image')}, {self.data.attrs['runs']} runs per image"
 
     def _label(self, target: str | None) -> str:
         return self.quantity if target is None else quantity(str(self.data.attrs["score"]), target)

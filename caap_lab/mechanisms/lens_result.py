@@ -13,6 +13,7 @@ from torch import Tensor
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.models.classes import ClassNames
 from caap_lab.tables.frame import Frame
 
@@ -180,7 +181,7 @@ class LogitLens(LabelledResult):
                 at = {"token": axes["token"][0], **at}
             return part.plot(ax, **at)
         maps = scores.mean(axis=0)[:, self._patches()].reshape(-1, *self.grid)
-        said = f"image {image}" if image is not None else f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        said = f"image {image}" if image is not None else counted(self.n_images, "image")
         return plot_lens_maps(
             maps,
             ax,

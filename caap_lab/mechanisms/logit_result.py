@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.tables.frame import Frame
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class LogitAttribution(LabelledResult):
             return _plot_parts(self, largest, "neuron (largest)", ax, at)
         mean = self.mean[self._at({name: label for name, label in at.items() if name == "target"})]
         maps = mean[:, :, self.n_prefix :].reshape(*mean.shape[:2], *self.grid)
-        images = f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        images = counted(self.n_images, "image")
         label = self.quantity if self.n_images == 1 else f"mean {self.quantity}"
         return plot_head_shares(maps, ax, label=label, title=f"{self.model_name}, {images}:\n{self._said(at)}")
 
@@ -185,7 +186,7 @@ def _plot_parts(
     from caap_lab.plots.parts import plot_parts
 
     named = frame.rename(columns={frame.columns[0]: "part"})
-    images = f"{result.n_images} image{'s' * (result.n_images != 1)}"
+    images = counted(result.n_images, "image")
     target = at.get("target", result.data.attrs["target"])
     label = result.quantity if result.n_images == 1 else f"mean {result.quantity}"
     return plot_parts(named, ax, label=label, category=category, title=f"{result.model_name}, {images}: {target}")

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.statistics import standard_error
 from caap_lab.tables.frame import Frame
 
@@ -157,7 +158,7 @@ class CaapParts(LabelledResult):
 
     @property
     def _counted(self) -> str:
-        return f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        return counted(self.n_images, "image")
 
     def _label(self, target: str | None) -> str:
         return self.quantity if target is None else f"effect on the logit of {target}"

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.pairs import Pairs
 from caap_lab.mechanisms.trace_cells import TraceCells
 from caap_lab.mechanisms.trace_result import Trace
@@ -93,6 +94,7 @@ class Agreement(LabelledResult):
     estimated: PatchEstimates
     measured: Trace
     main: ClassVar[str] = "rank_correlation"
+    counts: ClassVar[str] = "pair"
 
     @classmethod
     def of(cls, estimated: PatchEstimates, measured: Trace) -> "Agreement":
@@ -140,7 +142,7 @@ class Agreement(LabelledResult):
         hue = next((name for name in ("point", "target") if len(self.axes.get(name, [])) > 1), None)
         with np.errstate(invalid="ignore"):
             mean = float(np.nanmean(self.per_image))
-        title = f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}: rank correlation {mean:z.2f}"
+        title = f"{self.model_name}, {counted(self.n_images, self.counts)}: rank correlation {mean:z.2f}"
         return plot_agreement(cells, ax, hue=hue, label=self.measured.quantity, title=title)
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from caap_lab.activations.labelled import LabelledResult
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.layer_table import layer_table
 from caap_lab.mechanisms.nodes import Node, NodeSet
 from caap_lab.statistics import sign_flip_p, standard_error
@@ -33,6 +34,7 @@ class PathEffects(LabelledResult):
     senders: list[NodeSet]
     receivers: list[NodeSet]
     main: ClassVar[str] = "effect"
+    counts: ClassVar[str] = "pair"
 
     @property
     def share(self) -> Float[np.ndarray, "image *axes"]:
@@ -105,9 +107,7 @@ class PathEffects(LabelledResult):
         drawn = edges.assign(**{end: [ends[name][0] for name in edges[end]] for end in ("sender", "receiver")})
         read = [name.rsplit(".", 1)[1] if name.endswith((".q", ".k", ".v")) else "" for name in edges["receiver"]]
         of = self.data.attrs["target"] if target is None else target
-        title = (
-            f"{self.model_name}, {self.n_images} pair{'s' * (self.n_images != 1)}, {len(edges)} strongest paths\n{of}"
-        )
+        title = f"{self.model_name}, {counted(self.n_images, self.counts)}, {len(edges)} strongest paths\n{of}"
         return plot_circuit(nodes, drawn.assign(read=read), ax, label=f"mean {self.quantity}", title=title)
 
     def _of_target(self, values: np.ndarray, target: str | None) -> Float[np.ndarray, "image sender receiver"]:

@@ -13,6 +13,7 @@ from caap_lab.activations.shards import SHARD_BYTES, bytes_per_image
 from caap_lab.activations.store import ActivationStore
 from caap_lab.checks import is_number
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.models.at_once import images_at_once
 from caap_lab.models.base import Images
 from caap_lab.models.batches import check_images
@@ -92,7 +93,7 @@ def is_edit(source: Any) -> bool:
 def replacement_name(source: Any) -> str:
     """Name of the source of patches in results."""
     if isinstance(source, ActivationStore):
-        return source.replacement or f"activations of {len(source)} image{'s' * (len(source) != 1)}"
+        return source.replacement or f"activations of {counted(len(source), 'image')}"
     if isinstance(source, DirectionEdit):
         return source.replacement
     if is_edit(source):  # for example one probe per layer

@@ -14,6 +14,7 @@ from torch import Tensor
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.checks import check_count, is_whole
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.frozen import frozen_scales
 from caap_lab.mechanisms.layer_table import layer_table
 from caap_lab.mechanisms.stream_parts import (
@@ -85,7 +86,7 @@ class ResidualStack(LabelledResult):
         if set(at) == {"token"}:
             norms, place = self.norms, self.norms._at(at)
             parts = {"part": self.components, "mean": norms.mean[place], "se": norms.standard_error[place]}
-            images = f"{self.n_images} image{'s' * (self.n_images != 1)}"
+            images = counted(self.n_images, "image")
             title = f"{self.model_name}, {images}, token {at['token']}"
             label = norms.quantity if self.n_images == 1 else f"mean {norms.quantity}"
             return plot_parts(pd.DataFrame(parts), ax, label=label, category="component", title=title)

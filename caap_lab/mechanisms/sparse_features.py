@@ -18,6 +18,7 @@ from caap_lab.checks import check_count, is_whole
 from caap_lab.digests.fingerprint import same_model
 from caap_lab.errors import InputError
 from caap_lab.files import atomic_path, save_tensors
+from caap_lab.labels import counted
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import check_images
 from caap_lab.models.device_dtype import exact
@@ -148,7 +149,7 @@ class SparseFeatures:
         active, explained, dropped = self.n_active.double().mean(), 100 * self.explained, 100 * self.dropped
         return (
             f"SparseFeatures: {self.autoencoder}, {self.n_features:,} features at {at} of {self.model_name}, "
-            f"{len(self)} image{'s' * (len(self) != 1)}; {float(active):.1f} features per token, {explained:.1f} % of "
+            f"{counted(len(self), 'image')}; {float(active):.1f} features per token, {explained:.1f} % of "
             f"the variance explained, {dropped:.2g} % of the features not stored"
         )
 

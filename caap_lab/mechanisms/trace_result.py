@@ -12,6 +12,7 @@ from caap_lab.activations.token_maps import Ground, plot_token_maps, shows_token
 from caap_lab.activations.token_maps import numbered as numbered
 from caap_lab.checks import is_whole
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.pairs import Pairs
 from caap_lab.mechanisms.trace_cells import TraceCells
 from caap_lab.mechanisms.trace_runs import TraceRuns
@@ -38,6 +39,7 @@ class Trace(LabelledResult):
     """
 
     main: ClassVar[str] = "effect"
+    counts: ClassVar[str] = "pair"
     pairs: Pairs = field(kw_only=True)
     """The images, as they were given, and their targets."""
     cells: TraceCells = field(kw_only=True)
@@ -132,7 +134,7 @@ class Trace(LabelledResult):
         if not shows_tokens(self, at, ground):
             return super().plot(ax, **at)
         fixed = "".join(f", {name} {label}" for name, label in at.items() if name != "layer")
-        title = f"{self.model_name}, {self.n_images} pair{'s' * several}{fixed}\n{self.condition}"
+        title = f"{self.model_name}, {counted(self.n_images, self.counts)}{fixed}\n{self.condition}"
         return plot_token_maps(self, ax, at, ground, unpatched=self.unpatched, title=title)
 
     def _clean_pixels(self) -> UInt8[np.ndarray, "height width 3"]:

@@ -14,6 +14,7 @@ from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_choice, check_count, check_seed
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.metrics.changed_images import target_scores, value_name
 from caap_lab.metrics.method_runs import MethodRuns, rank_correlation
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
@@ -109,7 +110,7 @@ class RandomisationCheck(LabelledResult):
 
     @property
     def _counted(self) -> str:
-        return f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        return counted(self.n_images, "image")
 
 
 @runs_model

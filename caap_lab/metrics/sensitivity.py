@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.checks import check_count, check_seed, check_share
+from caap_lab.labels import counted
 from caap_lab.metrics.changed_images import target_scores, value_name
 from caap_lab.metrics.method_runs import MethodRuns, from_zero, rank_correlation
 from caap_lab.models.base import KINDS, HookedModel, Images, check_kind
@@ -108,11 +109,11 @@ class SensitivityCheck(LabelledResult):
     @property
     def _noise(self) -> str:
         samples = self.data.attrs["samples"]
-        return f"{samples} draw{'s' * (samples != 1)} of noise up to {self.data.attrs['radius']:.3g}"
+        return f"{counted(samples, 'draw')} of noise up to {self.data.attrs['radius']:.3g}"
 
     @property
     def _counted(self) -> str:
-        return f"{self.n_images} image{'s' * (self.n_images != 1)}"
+        return counted(self.n_images, "image")
 
 
 @runs_model

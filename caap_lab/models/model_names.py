@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Callable, Iterable
 
+from caap_lab.labels import counted
+
 _WIDTH = 110
 """Characters per line."""
 _FEW = 60
@@ -22,7 +24,7 @@ class ModelNames(list[str]):
         """The number of names, then those of each family, or the first ones if there are many."""
         if not self:
             return "[]"
-        lines = [f"{len(self)} model{'s' * (len(self) != 1)}"]
+        lines = [counted(len(self), "model")]
         families: dict[str, list[str]] = {}
         for name in self:
             families.setdefault(self._family(name), []).append(name)

@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from caap_lab.labels import counted
+
 _HERE = threading.local()
 """The progress bar of each thread, while one is shown."""
 _DELAY = 1.0
@@ -99,7 +101,7 @@ def images_shown(
     total = None if passes is None else passes * count
     with (
         tqdm(total=count, desc=what, unit=unit, disable=not progress or single) as bar,
-        passes_shown(f"{what}: {count} {unit}{'s' * (count != 1)}", total, progress and single),
+        passes_shown(f"{what}: {counted(count, unit)}", total, progress and single),
     ):
         steps = _Steps(bar, passes, per_batch)
         if progress and not single and outer is None:

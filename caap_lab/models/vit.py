@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.models.architecture import Architecture
 from caap_lab.models.attention_pool import run_pooling
 from caap_lab.models.base import READS, HookedModel, Images
@@ -215,7 +216,7 @@ class HookedViT(HookedModel):
         Raises:
             InputError: the head adds positions to all tokens, and has none for the new ones.
         """
-        return self.rewrapped(extended(self.vit, count), name=f"{self.model_name} + {count} token{'s' * (count != 1)}")
+        return self.rewrapped(extended(self.vit, count), name=f"{self.model_name} + {counted(count, 'token')}")
 
     def rewrapped(self, vit: nn.Module, **changes: Any) -> "HookedViT":
         """Another timm model with this model's head, preprocessing, class names and name, except for `changes`."""

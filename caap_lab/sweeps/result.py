@@ -14,6 +14,7 @@ from torch import Tensor
 from caap_lab.attribution.map import AttributionMap
 from caap_lab.bench.map_rows import row_to_map
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.metrics.catalogue import metric_column, parse_metric
 from caap_lab.metrics.metric import MetricColumn
 from caap_lab.models.vit import HookedViT
@@ -186,7 +187,7 @@ class CaapSweep:
 
         self.values(metric)  # its message lists the metrics if there is no such metric
         summary = self.summary()
-        count = f"{len(self.images)} image{'s' if len(self.images) > 1 else ''}"
+        count = counted(len(self.images), "image")
         column = metric_column(metric)
         return plot_sweep(
             summary[summary["metric"] == metric],
@@ -201,7 +202,7 @@ class CaapSweep:
         """Size, cost and failures."""
         n_failed = int(self.data["error"].notnull().sum())
         failed = f"; {n_failed} failed, see .failed" if n_failed else ""
-        images = f"{len(self.images)} image{'s' * (len(self.images) != 1)}"
+        images = counted(len(self.images), "image")
         return (
             f"CaapSweep: {images} x {len(self.labels)} settings of {' and '.join(self.axes)}, "
             f"{self.model.model_name}; an image's maps cost {self.passes:.1f} forward passes{failed}"

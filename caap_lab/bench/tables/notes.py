@@ -12,6 +12,7 @@ from caap_lab.bench.paper.settings import PaperSettings
 from caap_lab.bench.plan import BenchmarkPlan, Study
 from caap_lab.bench.tables.cells import Cells
 from caap_lab.bench.target_rule import has_probability, rule_words
+from caap_lab.labels import counted
 from caap_lab.metrics.localisation import LOCALISATION
 from caap_lab.metrics.metric import units
 from caap_lab.models.targets import Logit
@@ -92,7 +93,7 @@ def usual_images(studies: Sequence[Study]) -> dict[str, int]:
 
 def _reading(plan: BenchmarkPlan, studies: Sequence[Study], cells: Cells) -> str:
     columns = dict.fromkeys(column for study in studies for column in plan.columns(study))
-    images = f"{cells.common} image{'s' * (cells.common != 1)}"
+    images = counted(cells.common, "image")
     if cells.counts_differ:
         images += ", or n where it is given"
     paper = set(cells.usual.values())
@@ -164,7 +165,7 @@ def _fewer(done: Mapping[str, int], planned: int) -> str:
     behind = sorted(count for count in methods if count < planned)
     if not behind:
         return ""
-    of = f"of {planned} image{'s' * (planned != 1)}"
+    of = f"of {counted(planned, 'image')}"
     if planned in methods:
         return ", ".join(f"{count} {of} with {', '.join(methods[count])}" for count in behind)
     most = max(behind, key=lambda count: len(methods[count]))

@@ -22,6 +22,7 @@ from caap_lab.bench.tables.notes import Notes, notes_of, tables_left_out, usual_
 from caap_lab.errors import InputError
 from caap_lab.escaping import for_html, for_markdown
 from caap_lab.files import atomic_path, check_folder
+from caap_lab.labels import counted
 from caap_lab.metrics.metric import PERCENT, MetricColumn
 from caap_lab.tables.html import html_table
 
@@ -90,7 +91,7 @@ class Table:
         shown = self.columns[metric]
         unit = " in percent" if shown.unit == PERCENT else f" in {shown.unit}" if shown.unit else ""
         about = f"{shown.label}{unit}, {shown.better} is better; mean ± standard error"
-        about += f" over {cells.common} image{'s' * (cells.common != 1)}"
+        about += f" over {counted(cells.common, 'image')}"
         if cells.counts_differ:
             about += ", or n where it is given"
         kinds: tuple[Kind, ...] = ("mean",)
