@@ -237,7 +237,9 @@ class TestTrace:
         place = sheet[40:44, -4:, :3].astype(int)  # a patch that was not traced shows the image alone, in grey
         assert (place == place[..., :1]).all() and (sheet[40:44, -4:, 3] == 255).all()
         heads = cl.trace(model, clean, corrupted, 0, points="z", by="head", direction="noise", progress=False)
-        low, high = heads.plot().collections[0].get_clim()
+        by_head = heads.plot()
+        low, high = by_head.collections[0].get_clim()
+        assert "2 pairs" in by_head.get_title()
         assert low + high == pytest.approx(2) and "noise: class 0" in heads.condition
         assert (
             "furthest from 1 at layer=" in repr(heads)
