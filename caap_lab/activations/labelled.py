@@ -246,7 +246,9 @@ class LabelledResult:
 
 
 def _several(name: str) -> str:
-    return name + ("es" if name.endswith(("s", "ch")) else "s")
+    if name.endswith("s") and not name.endswith("ss"):
+        return name  # an axis of sets, such as "tokens", or one that a sweep names in the plural
+    return name + ("es" if name.endswith(("ss", "ch")) else "s")
 
 
 def labelled_dataset(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from numbers import Real
 from typing import Any
 
@@ -307,6 +308,8 @@ def _source(
                 f"The source of {patch.name} must be a store, a tensor, a number or an edit of cl.directions, "
                 f"not {kind}."
             )
+        if isinstance(source, bool) or isnan(source):
+            raise InputError(f"The source of {patch.name} must be a number, not {source}.")
         return float(source)
     if source.ndim == 0:
         return source

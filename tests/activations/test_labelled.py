@@ -31,6 +31,12 @@ def test_difference_of_other_cells_is_refused() -> None:
         result(np.zeros((5, 3, 2))).difference(result(np.zeros((5, 2, 2))))
 
 
+def test_axes_are_counted_in_words() -> None:
+    axes = {"tokens": ["a", "b"], "class": range(2), "patch": range(3), "head": range(1)}
+    data = labelled_dataset(axes, {"value": np.ones((2, 2, 2, 3, 1))}, model="toy", quantity="share")
+    assert "2 images x 2 tokens x 2 classes x 3 patches x 1 head;" in repr(LabelledResult(data))
+
+
 def test_results_without_any_number_can_be_looked_at() -> None:
     nothing = result(np.full((2, 3, 2), np.nan))
     assert "3 layers x 2 heads; no mean" in repr(nothing)

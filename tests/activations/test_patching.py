@@ -169,6 +169,8 @@ def test_gradients_flow_through_a_patched_run() -> None:
         (Patch("z", heads=[True, False, True]), "must be a whole number, or several"),
         (Patch("z", heads=torch.tensor([True, False, True])), "must be a whole number, or several"),  # type: ignore[arg-type]
         (Patch("z", source=None), "must be a store"),
+        (Patch("z", source=float("nan")), "must be a number, not nan"),
+        (Patch("z", source={layer: True for layer in range(4)}), "must be a number, not True"),
         (Patch("embed", tokens=tokens.cls()), "patch tokens only"),
         (Patch("resid_pre", source=torch.zeros(3, 3)), r"has shape \[3, 3\]; expected \[17, 24\]"),
         (Patch("resid_pre", source={0: torch.zeros(17, 24)}), "no layer 1"),
