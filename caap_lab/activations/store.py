@@ -102,11 +102,12 @@ class ActivationStore:
     def _images(self, key: int | slice) -> "ActivationStore":
         if isinstance(key, int):
             if not -len(self) <= key < len(self):
-                raise InputError(f"Image {key} is not in this store of {len(self)} images.")
+                raise InputError(f"Image {key} is not in this store of {counted(len(self), 'image')}.")
             key = slice(key % len(self), key % len(self) + 1)
         start, stop, step = key.indices(len(self))
         if step != 1 or start >= stop:
-            raise InputError(f"A store of {len(self)} images is sliced in steps of one, to at least one image.")
+            size = counted(len(self), "image")
+            raise InputError(f"A store of {size} is sliced in steps of one, to at least one image.")
         shards, offset = [], 0
         for shard in self.shards:
             size = shard.stop - shard.start

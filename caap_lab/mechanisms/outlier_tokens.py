@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from caap_lab.activations.labelled import LabelledResult, labelled_dataset
 from caap_lab.checks import check_count, is_number
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches, check_images
 from caap_lab.models.device_dtype import widened
@@ -49,7 +50,7 @@ class TokenNorms(LabelledResult):
         Raises:
             InputError: no patch of any image is an outlier.
         """
-        if not is_number(threshold) or threshold <= 1:
+        if not (is_number(threshold) and threshold > 1):  # NaN is neither above nor below
             raise InputError(
                 f"threshold={threshold!r} must be a number above 1, a multiple of the median norm of patches."
             )
@@ -59,8 +60,8 @@ class TokenNorms(LabelledResult):
         ratios = self.ratios[:, self.axes["layer"].index(layer)]
         if not (ratios > threshold).any():
             raise InputError(
-                f"No patch of these {self.n_images} images has more than {threshold:g} times the median norm after "
-                f"block {layer} of {self.model_name}; the largest has {ratios.max():.3g} times."
+                f"No patch of {counted(self.n_images, 'image')} has more than {threshold:g} times the median norm "
+                f"after block {layer} of {self.model_name}; the largest has {ratios.max():.3g} times."
             )
         return np.pad(ratios > threshold, ((0, 0), (int(self.data.attrs["n_prefix"]), 0)))
 

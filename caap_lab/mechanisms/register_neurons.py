@@ -12,6 +12,7 @@ from transformer_lens.hook_points import HookPoint
 
 from caap_lab.checks import check_count
 from caap_lab.errors import InputError
+from caap_lab.labels import counted
 from caap_lab.mechanisms.outlier_tokens import TokenNorms, token_norms
 from caap_lab.models.base import Images, check_kind
 from caap_lab.models.batches import batches
@@ -70,10 +71,12 @@ class RegisterNeurons:
 
     def __repr__(self) -> str:
         """Number of neurons, their layers, and the images on which they were found."""
-        layers = ", ".join(map(str, sorted(self.table["layer"].unique())))
+        layers = sorted(self.table["layer"].unique())
+        within = f"layer{'s' * (len(layers) != 1)} {', '.join(map(str, layers))}"
+        outliers = f"{self.n_outliers} patch{'es' * (self.n_outliers != 1)}"
         return (
-            f"RegisterNeurons: {len(self.table)} of {self.norms.model_name} in layers {layers}, found on "
-            f"{self.n_outliers} patches in {self.norms.n_images} images, of more than {self.threshold:g} times the "
+            f"RegisterNeurons: {len(self.table)} of {self.norms.model_name} in {within}, found on "
+            f"{outliers} in {counted(self.norms.n_images, 'image')}, of more than {self.threshold:g} times the "
             f"median norm after block {self.layer}"
         )
 

@@ -92,7 +92,7 @@ class SparseFeatures:
             raise InputError(f"The features are from {self.model_name}, but this is another model, {model.model_name}.")
         singles = check_images(images)
         if len(singles) != len(self):
-            raise InputError(f"These features are from {len(self)} images; {len(singles)} were given.")
+            raise InputError(f"These features are from {counted(len(self), 'image')}; {len(singles)} were given.")
         rows, cols = model.grid
         maps = self.of(feature)[:, -rows * cols :].reshape(-1, rows, cols)
         strongest = maps.flatten(1).amax(1)

@@ -107,13 +107,22 @@ def test_all_methods_take_the_changed_model() -> None:
     assert refused == {"transformer_attribution"}
 
 
+def test_one_of_each_is_counted_in_the_singular() -> None:
+    model, images = planted("vit")
+    found = cl.register_neurons(model, images[:1], layer=LAYER, top=1, progress=False)
+    assert f"in layer {LAYER}, found on 1 patch in 1 image, of" in repr(found)
+
+
 def test_models_without_outliers_are_refused() -> None:
     model = build("vit")
     images = random_images(model, 2)
-    with pytest.raises(InputError, match=r"No patch of these 2 images has more than 9 times .* largest has"):
+    with pytest.raises(InputError, match=r"No patch of 2 images has more than 9 times .* largest has"):
         cl.register_neurons(model, images, threshold=9, progress=False)
-    with pytest.raises(InputError, match="threshold=1"):
-        cl.register_neurons(model, images, threshold=1)
+    with pytest.raises(InputError, match=r"No patch of 1 image has"):
+        cl.register_neurons(model, images[:1], threshold=9, progress=False)
+    for threshold in (1, float("nan")):
+        with pytest.raises(InputError, match=f"threshold={threshold} must be"):
+            cl.register_neurons(model, images, threshold=threshold, progress=False)
     with pytest.raises(InputError, match="layer=7"):
         cl.register_neurons(model, images, layer=7)
     other, marked = planted("deit3")
