@@ -68,7 +68,7 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
     """See `ActivationStore.class_mean`."""
     names = _as_labels(labels)
     if len(names) != len(store):
-        raise InputError(f"{len(names)} labels were given for a store of {len(store)} images; give one per image.")
+        raise InputError(f"{len(names)} labels were given for a store of {_images(len(store))}; give one per image.")
     single = of is not None and (isinstance(of, str) or not isinstance(of, (Sequence, np.ndarray, Tensor)))
     wanted = names if of is None else [of] if single else _as_labels(of)
     known = list(dict.fromkeys(names))
@@ -82,9 +82,9 @@ def class_mean(store: ActivationStore, labels: Sequence[Hashable], of: Any = Non
         part = _of_images(store, images, "")
         means[label] = mean(part).shards[0]
     if single:
-        text = f"mean over the {len(rows[of])} images of class {of}"
+        text = f"mean over the {_images(len(rows[of]))} of class {of}"
     else:
-        text = f"mean over a class ({_images(len(store))}, {len(known)} classes)"
+        text = f"mean over a class ({_images(len(store))}, {len(known)} class{'es' * (len(known) != 1)})"
     return replace(store, shards=tuple(means[label] for label in wanted), replacement=text)
 
 

@@ -85,6 +85,8 @@ def test_class_means(store: cl.ActivationStore) -> None:
     cat = store.class_mean(labels, "cat")
     assert len(cat) == 1 and cat.replacement == "mean over the 3 images of class cat"
     assert torch.equal(cat["z", 2][0], found["z", 2][2])
+    assert store.class_mean(["cat"] + ["dog"] * 5, "cat").replacement == "mean over the 1 image of class cat"
+    assert store.class_mean(["cat"] * 6).replacement == "mean over a class (6 images, 1 class)"
     others = store.class_mean(torch.tensor([0, 1, 0, 1, 1, 0]), of=[1, 0])
     assert torch.equal(others["z", 2], found["z", 2][[1, 0]])
     with pytest.raises(InputError, match="6 images"):
