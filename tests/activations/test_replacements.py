@@ -31,8 +31,9 @@ def test_means_are_plain_means_in_float64_also_of_halves_read_shard_by_shard(
     assert len(mean) == 1 and mean.replacement == "mean over 6 images" and "mean over 6 images" in repr(mean)
     for key in (("resid_pre", 2), ("pattern", 0), "logits"):
         assert torch.allclose(mean[key][0], store[key].double().mean(0).float(), rtol=0, atol=1e-7)
-    inside = model.record(random_images(model, 6), ["z", "pattern"], layers=2, progress=False).mean(("image", "token"))
-    z, pattern = store["z", 2], store["pattern", 2]
+    recorded = model.record(random_images(model, 6), ["z", "pattern"], layers=2, progress=False)
+    inside = recorded.mean(("image", "token"))
+    z, pattern = recorded["z", 2], recorded["pattern", 2]  # of the same run: another rounds otherwise
     assert inside["z", 2].shape == (1, *z.shape[1:]) and inside.replacement == "mean over 6 images and all their tokens"
     one = model.record(random_images(model, 1), ["z"], progress=False).mean(("image", "token"))
     assert one.replacement == "mean over 1 image and all its tokens"
