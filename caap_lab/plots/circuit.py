@@ -62,10 +62,11 @@ def plot_circuit(
     for receiver, part in sorted(read):
         mark: dict[str, Any] = {"boxstyle": "circle,pad=0.12", "facecolor": "0.92", "edgecolor": "none"}
         place = (x[receiver] + {"q": -0.25, "k": 0.0, "v": 0.25}[part], y[receiver] - _HALF_BOX - 0.02)
-        ax.text(*place, part, fontsize=TICK - 2, ha="center", va="top", zorder=4, bbox=mark)
+        ax.text(*place, part, color="black", fontsize=TICK - 2, ha="center", va="top", zorder=4, bbox=mark)
     for node in x:
         box: dict[str, Any] = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "0.3", "linewidth": 0.8}
-        ax.text(x[node], y[node], for_plot(node), fontsize=TICK, ha="center", va="center", bbox=box, zorder=5)
+        centred: dict[str, Any] = {"ha": "center", "va": "center"}
+        ax.text(x[node], y[node], for_plot(node), color="black", fontsize=TICK, bbox=box, zorder=5, **centred)
     ax.set_xlim(-0.7, max(x.values(), default=0) + 0.7)
     ax.set_ylim(min(y.values(), default=0) - 0.5, max(y.values(), default=0) + 0.5)
     style_axes(ax, ylabel="layer (block)", title=title)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -151,6 +152,14 @@ def test_paths_to_one_receiver_are_shown_by_layer_and_head() -> None:
     assert cells[3, -2] == found.mean[found.axes["sender"].index("mlp 3"), 0]
     assert np.isfinite(cells[0, -1]) and np.isnan(cells[1:, -1]).all()
     assert ax.get_title().endswith("receiver logits")
+
+
+def test_names_in_boxes_are_dark_in_a_dark_style() -> None:
+    model = toy()
+    with plt.style.context("dark_background"):
+        found = cl.path_patch(model, toy_images(0), toy_images(1), "heads", ["heads", "logits"], progress=False)
+        names = [text for text in found.graph(6).texts if text.get_bbox_patch()]
+    assert names and {text.get_color() for text in names} == {"black"}
 
 
 def test_results_do_not_depend_on_batches_or_screens() -> None:
