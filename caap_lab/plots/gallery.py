@@ -133,7 +133,7 @@ def plot_tiles(
     if key:
         draw_key(figure, key, GAP, foot + GAP / 2, look)
     if note:
-        figure.text(0.5, 0.06 / height, for_plot(note), ha="center", va="bottom", fontsize=6, color="0.35")
+        figure.text(0.5, 0.06 / height, for_plot(note), ha="center", va="bottom", fontsize=6, alpha=0.65)
     return figure
 
 
@@ -164,7 +164,7 @@ def _scale(ax: Axes, tile: Tile, look: Look, letters: int) -> None:
     room = int(letters - left - right)
     unit = _short(tile.unit, room) if room >= min(len(tile.unit), UNIT_LETTERS) else ""
     middle = (left + letters - right) / 2 / letters
-    look_of_text = {"fontsize": 5.5, "va": "top", "color": "0.25"}
+    look_of_text = {"fontsize": 5.5, "va": "top", "alpha": 0.75}
     for place, text, side in ((0.0, low, "left"), (middle, unit, "center"), (1.0, high, "right")):
         ax.text(place, -0.08, text, ha=side, transform=ax.transAxes, **look_of_text)  # type: ignore[arg-type]
 

@@ -139,7 +139,7 @@ def plot_image_and_map(
     plot_map(scores, image, right, signed=signed, label=label, **look._asdict())
     caption, size = one_line(titles[1], _TITLE_LETTERS)
     right.set_title(for_plot(caption), fontsize=size)
-    figure.supxlabel(for_plot(wrapped(note, _NOTE_LETTERS)), fontsize=6, color="0.35")
+    figure.supxlabel(for_plot(wrapped(note, _NOTE_LETTERS)), fontsize=6, alpha=0.65)
     return figure
 
 

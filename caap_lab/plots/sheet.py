@@ -85,7 +85,7 @@ def _ends(ax: Axes, limits: tuple[float, float], signed: bool) -> None:
         alike = low == high and limits[0] != limits[1]  # there is no room for more digits
         texts = [(0.5, f"\N{ALMOST EQUAL TO}{low}", "center")] if alike else [(0.0, low, "left"), (1.0, high, "right")]
     for place, text, side in texts:
-        ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, color="0.25", transform=ax.transAxes)
+        ax.text(place, -0.09, text, ha=side, va="top", fontsize=SMALL, alpha=0.75, transform=ax.transAxes)
 
 
 def short_number(value: float, digits: int) -> str:

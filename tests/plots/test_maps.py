@@ -3,10 +3,12 @@
 from functools import partial
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+import caap_lab as cl
 from caap_lab.errors import InputError
 from caap_lab.plots.facets import plot_facets
 from caap_lab.plots.gallery import GalleryRow, Tile, plot_gallery, plot_tiles
@@ -201,3 +203,11 @@ def test_numbers_of_a_scale_and_its_unit_do_not_overlap() -> None:
     for ax in figure.axes:
         boxes = sorted((text.get_window_extent() for text in ax.texts if text.get_text()), key=lambda box: box.x0)
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), [text.get_text() for text in ax.texts]
+
+
+def test_numbers_of_a_scale_are_light_in_a_dark_style() -> None:
+    model = cl.load_model("demo")
+    with plt.style.context("dark_background"):
+        figure = cl.gallery([[cl.caap(model, cl.demo_images("single", n=1, seed=0)[0].image, progress=False)]])
+    texts = [*figure.texts, *(text for ax in figure.axes for text in ax.texts)]
+    assert texts and {text.get_color() for text in texts} == {"white"}
