@@ -84,6 +84,11 @@ def _benchmark(out: Path, what: dict[str, Any], how: dict[str, Any]) -> Any:
     from caap_lab.bench.benchmark import benchmark
 
     missing = [name for name in ("models", "methods", "data") if name not in what]
+    if not what:
+        raise InputError(
+            f"{out} has no plan.json, so there is no run to resume. For a new run, add --models, --methods and --data, "
+            "or use --profile."
+        )
     if missing:
         raise InputError(f"Add --{', --'.join(missing)}, or use --profile; to resume an earlier run, give only --out.")
     only = ("head", "tables", "without", "precision")

@@ -286,6 +286,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "failed: grad_cam:version=x of demo on single-" in capsys.readouterr().out
     for error, arguments in {
+        "has no plan.json, so there is no run to resume": ["bench", "--out", str(tmp_path / "mistyped")],
         "Add --models, --data, or use --profile": ["bench", "--methods", "caap", "--out", out],
         "--target cannot be used with --profile demo": [
             "bench",
