@@ -7,6 +7,7 @@ import timm
 import torch
 
 from caap_lab._version import __version__
+from caap_lab.labels import counted
 
 
 def describe(device: str = "cpu") -> str:
@@ -21,6 +22,6 @@ def describe(device: str = "cpu") -> str:
     if device != "cpu":
         processor = f"{torch.cuda.get_device_name(device)}, {processor}"
     return (
-        f"{processor}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"{processor}, {counted(torch.get_num_threads(), 'thread')}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, timm {timm.__version__}, caap_lab {__version__}"
     )

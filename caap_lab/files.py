@@ -28,7 +28,10 @@ _LEFTOVER = r"[0-9a-f]{8}(?:-(?P<host>[0-9a-f]{8})-(?P<process>\d+))?"
 
 def folder_problem(folder: Path) -> str:
     """A sentence that says why files cannot be written into a folder, which need not exist yet; empty if they can."""
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    above = (folder.absolute(), *folder.absolute().parents)
+    place = next(path for path in above if path.exists() or path.is_symlink())
+    if not place.exists():
+        return f"{place} is a link to nothing. Choose another place with out=... (--out)."
     if not place.is_dir():
         return f"{place} is a file; expected a folder. Choose another place with out=... (--out)."
     if not os.access(place, os.W_OK | os.X_OK):

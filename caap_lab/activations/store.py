@@ -106,8 +106,8 @@ class ActivationStore:
             key = slice(key % len(self), key % len(self) + 1)
         start, stop, step = key.indices(len(self))
         if step != 1 or start >= stop:
-            size = counted(len(self), "image")
-            raise InputError(f"A store of {size} is sliced in steps of one, to at least one image.")
+            images = counted(len(self), "image")
+            raise InputError(f"A store of {images} is sliced in steps of one, to at least one image.")
         shards, offset = [], 0
         for shard in self.shards:
             size = shard.stop - shard.start

@@ -111,12 +111,10 @@ def folder_problems(folder: Path, trials: int) -> list[Problem]:
         folder: The folder of the run; it need not exist.
         trials: Number of trials to compute.
     """
-    place = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), None)
-    if place is None or not place.is_dir():
-        return []  # reported when the folder is created
     problem = folder_problem(folder)
     if problem:
         return [Problem(str(folder), problem)]
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     needed, free = trials * _ROW_BYTES, shutil.disk_usage(place).free
     if needed > free:
         return [

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from caap_lab.digests.hashing import hex_digest
 from caap_lab.errors import InputError
-from caap_lab.files import atomic_path, named_when_full
+from caap_lab.files import atomic_path, folder_problem, named_when_full
 from caap_lab.metrics.catalogue import BUILT_IN
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ class RunFolder:
         try:
             self.parts.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"{self.folder} cannot be a run's folder: it, its parts or something above it is a file. Choose "
-                "another place."
-            ) from None
+            raise InputError(f"{self.folder} cannot be a run's folder: {folder_problem(self.parts)}") from None
         lock = FileLock(self.folder / "lock", timeout=0)
         owner = self.folder / "owner"  # a separate file, because Windows does not allow reading a locked one
         try:

@@ -9,6 +9,7 @@ from caap_lab.commands.caap_flags import add_caap_flags, given_caap_options
 from caap_lab.commands.map_names import method_name
 from caap_lab.commands.target_flags import add_target_flags, with_flags
 from caap_lab.errors import InputError
+from caap_lab.files import check_folder
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def run(parsed: argparse.Namespace) -> int:
     options = _options(variant, parsed)
     for path in parsed.images:
         check_photo(path)
+    check_folder(parsed.out)
     parsed.out.mkdir(parents=True, exist_ok=True)
     model = load_model(
         parsed.model,

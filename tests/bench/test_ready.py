@@ -321,6 +321,15 @@ def test_a_folder_that_cannot_be_written_or_is_full_is_refused(tmp_path: Path, m
     assert not (tmp_path / "run").exists() and shutil.disk_usage(tmp_path).free
 
 
+def test_a_folder_below_a_file_or_a_broken_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for above, said in (("file", "is a file; expected a folder"), ("link", "is a link to nothing")):
+        for out in (tmp_path / above, tmp_path / above / "run"):
+            (problem,) = folder_problems(out, 10)
+            assert problem.text.startswith(f"{tmp_path / above} {said}")
+
+
 def test_keys_of_finished_trials_are_read_without_their_maps(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.finished() == set()

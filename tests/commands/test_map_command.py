@@ -89,6 +89,12 @@ def test_bad_input_is_a_sentence_and_status_2(
     assert error.startswith("caap-lab: ") and message.lower() in error.lower() and "Traceback" not in error
 
 
+def test_an_output_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").write_text("")
+    assert cli.main(["map", "--demo", "--out", str(tmp_path / "taken")]) == 2
+    assert "taken is a file; expected a folder" in capsys.readouterr().err
+
+
 def test_text_file_as_a_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("not a picture")
