@@ -50,13 +50,26 @@ def shuffled(store: ActivationStore, seed: int) -> ActivationStore:
     return _of_images(store, others.tolist(), text)
 
 
-def drawn(store: ActivationStore, count: int, seed: int) -> ActivationStore:
-    """Activations of images drawn from a store, for `count` other images; none repeats before all were drawn."""
+def drawn(store: ActivationStore, same: Sequence[Sequence[int]], seed: int) -> ActivationStore:
+    """Activations of images drawn from a store, for other images; none repeats before all were drawn.
+
+    Args:
+        store: The activations to draw from.
+        same: For each image, where the image itself is in the store, which must hold another as well. If it is drawn,
+            another is drawn instead.
+        seed: Seed of the draws.
+    """
     check_seed(seed)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(-(-count // len(store)))]
+    n_rounds = -(-len(same) // len(store))
+    rounds = [torch.randperm(len(store), generator=generator, device="cpu") for _ in range(n_rounds)]
+    chosen = torch.cat(rounds)[: len(same)].tolist()
+    for image, own in enumerate(same):
+        if chosen[image] in own:
+            others = sorted({*range(len(store))} - {*own})
+            chosen[image] = others[int(torch.randint(len(others), (), generator=generator, device="cpu"))]
     text = f"another image's activations (drawn from {_images(len(store))}, seed {seed})"
-    return _of_images(store, torch.cat(rounds)[:count].tolist(), text)
+    return _of_images(store, chosen, text)
 
 
 def noise(store: ActivationStore, seed: int) -> ActivationStore:

@@ -12,6 +12,7 @@ from caap_lab.activations.replacements import Moments, drawn, mean_store, moment
 from caap_lab.activations.shards import SHARD_BYTES, bytes_per_image
 from caap_lab.activations.store import ActivationStore
 from caap_lab.checks import is_number
+from caap_lab.digests.tensors import tensor_digest
 from caap_lab.errors import InputError
 from caap_lab.labels import counted
 from caap_lab.models.at_once import images_at_once
@@ -59,7 +60,12 @@ def reference_source(
     stored = _held(model, reference, names, layers) if isinstance(reference, ActivationStore) else None
     others = images if reference is None else [] if stored is not None else check_images(reference)
     count = len(stored) if stored is not None else len(others)
-    if count == 1 and (replacement == "mean" or (replacement == "shuffled" and reference is None)):
+    if count == 1 and replacement == "mean" and reference is not None:
+        raise InputError(
+            "replacement='mean' needs several reference images: the mean over one is its own activations, which "
+            "'shuffled' inserts."
+        )
+    if count == 1 and reference is None and replacement in ("mean", "shuffled"):
         missing = "no mean over images but its own activations" if replacement == "mean" else "no other image"
         raise InputError(
             f"One image has {missing}, so replacement={replacement!r} needs reference=..., more images or a store. "
@@ -75,13 +81,29 @@ def reference_source(
         else:
             yield mean_store(like, moments, tokens=replacement == "token_mean", count=count)
         return
+    same = [] if reference is None else _places(model, images, others)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if stored is None:
             shapes = {site.hook: model.activation_shape(site.hook) for n in names for site in model.find(n, layers)}
             big = len(others) * bytes_per_image(shapes, model.dtype) > SHARD_BYTES
             out = f"{folder}/store" if big else None
             stored = record(model, others, names, layers=layers, batch_size=batch_size, out=out, progress=progress)
-        yield stored.shuffled(seed) if reference is None else drawn(stored, len(images), seed)
+        yield stored.shuffled(seed) if reference is None else drawn(stored, same, seed)
+
+
+def _places(model: HookedViT, images: list[Any], others: list[Any]) -> list[list[int]]:
+    """For each image, where the image itself is among the others.
+
+    Raises:
+        InputError: all others are an image itself.
+    """
+    places: dict[str, list[int]] = {}
+    for place, other in enumerate(others):
+        places.setdefault(tensor_digest(model.preprocess(other)), []).append(place)
+    found = [places.get(tensor_digest(model.preprocess(image)), []) for image in images]
+    if len(places) == 1 and any(found):
+        raise InputError("reference=... holds only an image that is to be changed; give other images as well.")
+    return found
 
 
 def is_edit(source: Any) -> bool:

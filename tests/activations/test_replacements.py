@@ -58,7 +58,7 @@ def test_shuffled_gives_each_image_another_ones_activations(store: cl.Activation
     saved = cl.ActivationStore.open(other.save(tmp_path / "shuffled"))
     assert torch.equal(saved["pattern", 0], other["pattern", 0]) and saved.replacement == other.replacement
     assert len(saved.shards) == 1 and torch.equal(saved[2:4]["z", 2], other["z", 2][2:4])
-    many = drawn(store, 15, seed=1)["logits"]
+    many = drawn(store, [[]] * 15, seed=1)["logits"]
     assert len(many) == 15 and len(many[:6].unique(dim=0)) == 6
     with pytest.raises(InputError, match="swaps activations between images"):
         store[0].shuffled()

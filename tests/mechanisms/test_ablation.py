@@ -115,6 +115,18 @@ def test_the_replacement_may_come_from_other_images(tmp_path: Path) -> None:
     assert found.axes["tokens"] == list(tokens) and abs(found.values[0, 0, 2] - by_hand[0, 1].item()) < 1e-10
 
 
+def test_no_image_is_replaced_by_itself() -> None:
+    """Also where the reference holds it: its own activations would change nothing."""
+    model = build("vit", torch.float64)
+    images = random_images(model, 3)
+    options: dict[str, Any] = {"layers": 1, "heads": 1, "replacement": "shuffled", "progress": False}
+    for seed in range(6):
+        found = cl.ablate_heads(model, images, 0, reference=images, seed=seed, **options)
+        alone = cl.ablate_heads(model, images[1], 0, reference=[*images[:2], images[1]], seed=seed, **options)
+        swapped = cl.ablate_heads(model, images[1], 0, reference=images[0], **options)
+        assert (np.abs(found.effect) > 1e-6).all() and np.allclose(alone.effect, swapped.effect, atol=1e-12)
+
+
 def test_the_prediction_is_the_default_and_titles_name_the_replacement() -> None:
     model = build("vit")
     images = random_images(model, 3)
@@ -139,6 +151,10 @@ def test_what_cannot_be_ablated_is_refused_before_it_runs() -> None:
     for name in ("mean", "shuffled"):
         with pytest.raises(InputError, match=r"reference=.*'token_mean'"):
             cl.ablate_heads(model, image, 0, replacement=name)
+    with pytest.raises(InputError, match="needs several reference images"):
+        cl.ablate_heads(model, image, 0, reference=image)
+    with pytest.raises(InputError, match="holds only an image that is to be changed"):
+        cl.ablate_heads(model, image, 0, replacement="shuffled", reference=[image[0], image[0]])
     with pytest.raises(InputError, match="omit it"):
         cl.ablate_heads(model, image, 0, replacement="zero", reference=image)
     with pytest.raises(InputError, match="does not hold attn_out of layer 0"):
