@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -262,6 +262,24 @@ class HookedModel(HookedRootModule, ABC):
                 f"{self.model_name} has no classifier, so it has no targets. Load it with {head}a checkpoint that has "
                 "one."
             )
+
+    if not TYPE_CHECKING:  # type checkers keep torch's own, which is narrower
+
+        def __getattr__(self, name: str) -> Any:
+            """Parameters and submodules, and whatever else Python does not find by itself.
+
+            Raises:
+                AttributeError: there is none; for what only Vision Transformers have, this is said.
+            """
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                from caap_lab.models.vit import HookedViT  # which imports this module
+
+                if self.kind == "vit" or name.startswith("_") or not hasattr(HookedViT, name):
+                    raise
+                plain = f"{error}: {works_on(f'model.{name}', ['vit'])}; this is a {KINDS[self.kind][0]}."
+                raise AttributeError(plain, name=name, obj=self) from None
 
     # -- running: one thread at a time ---------------------------------------------------------------------------
 

@@ -244,3 +244,12 @@ def test_every_listed_cnn_can_be_wrapped() -> None:
         with torch.device("meta"):
             model = HookedCNN(timm.create_model(name))
         assert model.grid[0] * 16 == model.image_size[0]
+
+
+def test_what_only_vits_have_is_said() -> None:
+    model = small_cnn("resnet18")
+    assert not hasattr(model, "record") and not hasattr(model, "nothing")
+    with pytest.raises(AttributeError, match=r"no attribute 'record': model\.record works on Vision T.*is a CNN\.$"):
+        model.record  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        model.nothing  # noqa: B018
