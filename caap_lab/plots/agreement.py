@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import TICK, level_styles, new_axes, style_axes
+from caap_lab.plots.style import TICK, grey, level_styles, new_axes, style_axes
 
 
 def plot_agreement(
@@ -25,11 +25,11 @@ def plot_agreement(
     levels = ["cell"] if hue is None else list(dict.fromkeys(cells[hue].astype(str)))
     for level, style in level_styles(levels).items():
         chosen = cells if hue is None else cells[cells[hue].astype(str) == level]
-        marks: dict[str, Any] = {"s": 12, "alpha": 0.6, "linewidths": 0, "color": style.colour, "marker": style.marker}
+        marks: dict[str, Any] = {"s": 12, "alpha": 0.6, "linewidths": 0, "color": style.ink, "marker": style.marker}
         ax.scatter(chosen["measured"], chosen["estimated"], label=for_plot(level), **marks)
     both = cells[["measured", "estimated"]].to_numpy()
     ends = [float(both.min()), float(both.max())]
-    ax.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--", label="equal")
+    ax.plot(ends, ends, color=grey(0.4), linewidth=0.8, linestyle="--", label="equal")
     style_axes(ax, xlabel=f"measured {label}", ylabel="estimated", title=title)
     ax.legend(fontsize=TICK, frameon=False)
     return ax

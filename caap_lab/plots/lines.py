@@ -74,7 +74,7 @@ def plot_lines(
             y=y,
             hue="_level",
             hue_order=shown,
-            palette={level: known[level].colour for level in shown},
+            palette={level: known[level].ink for level in shown},
             style="_level" if markers else None,
             style_order=shown,
             dashes=False,
@@ -96,7 +96,7 @@ def plot_lines(
         line.set_label(for_plot(level))
         if error is not None:
             low, high = part[y] - part[error], part[y] + part[error]
-            ax.fill_between(part[x], low, high, color=style.colour, alpha=BAND_OPACITY, linewidth=0)
+            ax.fill_between(part[x], low, high, color=style.ink, alpha=BAND_OPACITY, linewidth=0)
     if shown:
         drawn = data[data["_level"].isin(shown)]
         errors = 0 if error is None else drawn[error].fillna(0)

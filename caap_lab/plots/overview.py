@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from caap_lab.plots.points import plot_points, reference_key
 from caap_lab.plots.printed import PAGE, at_print_size
 from caap_lab.plots.radar import plot_radar
-from caap_lab.plots.style import Styles, new_figure, shared_legend, title_figure
+from caap_lab.plots.style import Styles, grey, new_figure, shared_legend, title_figure
 
 _RADARS, _POINTS, _LEGEND = 2.9, 1.75, 0.5
 """Heights in inches: of the radar charts, of a row of points, and of the legend."""
@@ -42,7 +42,7 @@ def plot_overview(
             part, "model", hue="method", reference="published", styles=styles, label=label, legend=False, ax=ax
         )  # fmt: skip
         for number in range(1, len(models), 2):  # bands separate the models
-            ax.axvspan(number - 0.5, number + 0.5, color="0.95", linewidth=0, zorder=0)
+            ax.axvspan(number - 0.5, number + 0.5, color=grey(0.95), linewidth=0, zorder=0)
         ax.set_xlim(-0.5, len(models) - 0.5)
         ax.grid(visible=False, axis="x")
         ax.tick_params(axis="x", rotation=0)

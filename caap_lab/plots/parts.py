@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.head_maps import plot_head_maps
-from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, label_bar, new_axes, style_axes
+from caap_lab.plots.style import COLOURS, LABEL, SIGNED_COLOUR_MAP, TICK, grey, label_bar, new_axes, style_axes
 
 
 def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, category: str = "", title: str = "") -> Axes:
@@ -30,7 +30,7 @@ def plot_parts(frame: pd.DataFrame, ax: Axes | None = None, *, label: str, categ
     colours = [COLOURS[1] if mean > 0 else COLOURS[0] for mean in frame["mean"]]
     errors = frame["se"] if (frame["se"] > 0).any() else None
     ax.barh(places, frame["mean"], xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 0.9})
-    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.axvline(0, color=grey(0.3), linewidth=0.8)
     ax.set_yticks(places, [for_plot(str(name)) for name in frame["part"]], fontsize=TICK)
     ax.set_ylim(len(frame) - 0.5, -0.5)
     style_axes(ax, xlabel=label, ylabel=category, title=title)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.spans import keep_span
-from caap_lab.plots.style import TICK, LevelStyle, Styles, level_styles, new_axes, style_axes
+from caap_lab.plots.style import TICK, LevelStyle, Styles, grey, level_styles, new_axes, style_axes
 
 _ONE = "mean"
 """The only level if there is no `hue`."""
@@ -75,7 +75,7 @@ def plot_points(
         order=names,
         hue="_level",
         hue_order=order,
-        palette=[known[level].colour for level in order],
+        palette=[known[level].ink for level in order],
         markers=[known[level].marker for level in order],
         linestyles="none",
         dodge=min(_STEP, 0.8 / len(order)) * (len(order) - 1) if beside and len(order) > 1 else False,
@@ -120,11 +120,11 @@ def mark_reference(ax: Axes, x: Any, y: Any, style: LevelStyle) -> None:
     """Hollow marks of numbers to compare with, larger than those of a level's own numbers, and above them."""
     size = 10 if style.highlighted else 7
     ax.plot(
-        x, y, marker=style.marker, markersize=size, markerfacecolor="none", markeredgecolor=style.colour,
+        x, y, marker=style.marker, markersize=size, markerfacecolor="none", markeredgecolor=style.ink,
         markeredgewidth=0.9, linestyle="none", zorder=6, label="_reference",
     )  # fmt: skip
 
 
 def reference_key(label: str) -> Line2D:
     """An entry for a legend that explains hollow marks."""
-    return Line2D([], [], marker="o", markersize=6, color="none", markeredgecolor="0.3", label=for_plot(label))
+    return Line2D([], [], marker="o", markersize=6, color="none", markeredgecolor=grey(0.3), label=for_plot(label))

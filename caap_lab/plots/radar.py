@@ -39,7 +39,7 @@ def plot_radar(
         ax.plot(
             np.append(angles, angles[0]),
             np.append(values, values[0]),
-            color=style.colour,
+            color=style.ink,
             linestyle=style.dash,
             linewidth=2.6 if style.highlighted else 1.1,
             marker=style.marker,

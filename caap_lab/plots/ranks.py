@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from caap_lab.escaping import for_plot
-from caap_lab.plots.style import COLOURS, HIGHLIGHT, new_axes, style_axes
+from caap_lab.plots.style import COLOURS, HIGHLIGHT, grey, new_axes, on_ground, style_axes
 
 _WIDTH, _HEAD, _ROW = 3.35, 0.85, 0.135
 """Inches: width of a paper's column; height above and below the methods; height per method."""
@@ -41,13 +41,13 @@ def plot_ranks(
     means, places = table["mean_rank"].to_numpy(float), np.arange(len(table))
     chosen = [str(name).lower() == highlighted.lower() for name in table["method"]]
     for mean, error, place, star in zip(means, table["se"], places, chosen, strict=True):
-        colour = HIGHLIGHT if star else COLOURS[0]
+        colour = on_ground(HIGHLIGHT) if star else COLOURS[0]
         ax.errorbar(
             mean, place, xerr=error, fmt="*" if star else "o", color=colour, markersize=8 if star else 3.5,
             elinewidth=1, zorder=4 if star else 3,
         )  # fmt: skip
         if star and not np.isnan(difference):
-            ax.axvspan(mean - difference, mean + difference, color="0.93", linewidth=0, zorder=0)
+            ax.axvspan(mean - difference, mean + difference, color=grey(0.93), linewidth=0, zorder=0)
     errors = table["se"].fillna(0)  # one image shows none
     known = np.concatenate([means - errors, means + errors])
     low = max(known.min(), 1.0)
@@ -60,12 +60,12 @@ def plot_ranks(
     for column, (first, last) in _columns(joining_bars(means, difference)):
         beside = ScaledTranslation(_BAR * (1.5 + column), 0, ax.figure.dpi_scale_trans)
         ax.plot(
-            [1, 1], [first - 0.25, last + 0.25], color="0.25", linewidth=1.6, solid_capstyle="butt",
+            [1, 1], [first - 0.25, last + 0.25], color=grey(0.25), linewidth=1.6, solid_capstyle="butt",
             transform=ax.get_yaxis_transform() + beside, clip_on=False,
         )  # fmt: skip
     told = "" if np.isnan(difference) else f" (critical difference {difference:.1f})"
     style_axes(ax, xlabel=f"mean rank, 1 is best{told}", title=title)
-    ax.grid(axis="y", color="0.95")
+    ax.grid(axis="y", color=grey(0.95))
     ax.tick_params(axis="both", labelsize=_NAME, length=2)
     for label, star in zip(ax.get_yticklabels(), chosen, strict=True):
         label.set_fontweight("bold" if star else "normal")

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from caap_lab.plots.heat import plot_heat
 from caap_lab.plots.lines import plot_lines
 from caap_lab.plots.spans import CORRELATION
-from caap_lab.plots.style import TICK, level_styles, new_axes
+from caap_lab.plots.style import TICK, grey, level_styles, new_axes
 
 MOST_LINES = 9
 """Maximum number of methods drawn as lines; more are rows of a heat map."""
@@ -53,7 +53,7 @@ def plot_shuffled(
         title=title,
         legend=False,
     )
-    ax.axhline(0, color="0.4", linewidth=0.8, zorder=1)
+    ax.axhline(0, color=grey(0.4), linewidth=0.8, zorder=1)
     ax.set_xticks(range(len(steps) + 1), [TRAINED, *steps], rotation=60, ha="right", rotation_mode="anchor")
     ax.tick_params(labelsize=TICK)
     if len(ranked):

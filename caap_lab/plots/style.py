@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
@@ -61,6 +62,16 @@ _TITLE_ROOM, _TITLE_LINES = 0.75, 3
 """Width of a title, as a fraction of its panel; most lines for one line of its text."""
 
 
+def on_ground(colour: str) -> str:
+    """A colour that is visible on the background of matplotlib's current style: black becomes the text's colour."""
+    return to_hex(matplotlib.rcParams["text.color"]) if colour == COLOURS[6] else colour
+
+
+def grey(lightness: float) -> tuple[float, float, float, float]:
+    """A grey on a light background, black at 0 and gone at 1; the same contrast on that of a dark style."""
+    return to_rgba(matplotlib.rcParams["text.color"], 1 - lightness)
+
+
 class LevelStyle(NamedTuple):
     """The style of one level (a method, a model, a kind of pairs) among others."""
 
@@ -68,6 +79,11 @@ class LevelStyle(NamedTuple):
     dash: Dash
     marker: str
     highlighted: bool = False
+
+    @property
+    def ink(self) -> str:
+        """Its colour on the current background."""
+        return on_ground(self.colour)
 
 
 Styles = Mapping[str, LevelStyle]
@@ -110,7 +126,7 @@ def style_axes(ax: Axes, *, xlabel: str | None = None, ylabel: str | None = None
         ylabel: The same for the y axis.
         title: Title of the axes.
     """
-    ax.grid(color="0.9")
+    ax.grid(color=grey(0.9))
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=TICK)
@@ -175,7 +191,7 @@ def shared_legend(figure: Figure, columns: int = 6, styles: Styles | None = None
     """
     handles: dict[str, Artist] = {}
     for level, look in ({} if styles is None else styles).items():
-        drawn = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
+        drawn = {"color": look.ink, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
         named = Line2D([], [], **drawn)  # type: ignore[arg-type]
         if look.highlighted:
             named.set(linewidth=2.6, markersize=7)

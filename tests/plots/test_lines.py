@@ -1,8 +1,10 @@
 """Lines with bands of one standard error."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from caap_lab.escaping import for_plot
 from caap_lab.plots.attention import REGION_STYLES, plot_heads, plot_regions
@@ -99,3 +101,13 @@ def test_a_missing_mean_is_a_gap(frame: pd.DataFrame) -> None:
     ax = plot_lines(frame.assign(mean=[1.0, 2.0, 3.0, np.nan, 5.0, 6.0]), "cutoff", hue="model")
     np.testing.assert_array_equal(ax.lines[1].get_xdata(), [0, 3, 7])
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [5, np.nan, 6])
+
+
+def test_no_line_is_black_in_a_dark_style(frame: pd.DataFrame) -> None:
+    """Colours of levels stay; black, which marks CAAP, becomes the text's colour, also in the key."""
+    styles = level_styles(["Rollout", "CAAP"])
+    assert styles["CAAP"].ink == "#000000"
+    with plt.style.context("dark_background"):
+        assert styles["CAAP"].ink == "#ffffff" and styles["Rollout"].ink == styles["Rollout"].colour
+        ax = plot_lines(frame[:3].assign(model="CAAP"), "cutoff", hue="model", styles=styles)
+        assert {to_hex(line.get_color()) for line in ax.lines} == {"#ffffff"}
