@@ -9,7 +9,6 @@ from caap_lab.commands.caap_flags import add_caap_flags, given_caap_options
 from caap_lab.commands.map_names import method_name
 from caap_lab.commands.target_flags import add_target_flags, with_flags
 from caap_lab.errors import InputError
-from caap_lab.files import check_folder
 from caap_lab.variant import Variant, parse_variant
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     from caap_lab.attribution.registry import METHODS, attribute, unknown_method
     from caap_lab.bench.target_rule import target_by_rule
+    from caap_lab.files import check_folder
     from caap_lab.models.images import check_photo
     from caap_lab.models.load import load_model
 

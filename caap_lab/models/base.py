@@ -274,9 +274,8 @@ class HookedModel(HookedRootModule, ABC):
             try:
                 return super().__getattr__(name)
             except AttributeError as error:
-                from caap_lab.models.vit import HookedViT  # which imports this module
-
-                if self.kind == "vit" or name.startswith("_") or not hasattr(HookedViT, name):
+                vits = [kind for kind in HookedModel.__subclasses__() if kind.kind == "vit"]
+                if self.kind == "vit" or name.startswith("_") or not any(hasattr(vit, name) for vit in vits):
                     raise
                 plain = f"{error}: {works_on(f'model.{name}', ['vit'])}; this is a {KINDS[self.kind][0]}."
                 raise AttributeError(plain, name=name, obj=self) from None
