@@ -8,12 +8,9 @@ from torch.nn.functional import pad
 from caap_lab.engine.blanks import BlankRun
 from caap_lab.engine.fused import attend_fused, fits
 from caap_lab.engine.layout import Layout, Rows
-from caap_lab.engine.merged import attend_merged, merges, softmax_of_few
+from caap_lab.engine.merged import MASKED, attend_merged, merges, softmax_of_few
 from caap_lab.engine.rows import take_rows
 from caap_lab.models.device_dtype import widened
-
-MASKED = -1e30
-"""Score of a missing key; finite, so that no row becomes NaN."""
 
 
 def attend(

@@ -17,8 +17,8 @@ from caap_lab.models.attention import Attention
 FEWEST_TOKENS = 256
 """Where a model has fewer, scores are small enough for a processor's cache, and `attend`'s one softmax is as quick."""
 
-HIDDEN = -1e30
-"""Added to the score of a token that a group replaces: its weight is 0."""
+MASKED = -1e30
+"""Score of a missing key, or what is added to that of a replaced one; finite, so that no row becomes NaN."""
 
 
 def merges(q: Float[Tensor, "image head row d_head"], attention: Attention, n_own: int, n_tokens: int) -> bool:
@@ -92,4 +92,4 @@ def _hidden(rows: Rows, layout: Layout, dtype: torch.dtype) -> Float[Tensor, "ro
     n_live = layout.replaced.shape[1] - layout.patches.shape[1]
     shown = torch.zeros(layout.n_groups, width + 1, dtype=dtype, device="cpu")  # clipped neighbours go to the last
     replaced = (layout.replaced[:, n_live:] - first).clamp(max=width)
-    return shown.scatter_(1, replaced, HIDDEN)[:, :width].index_select(0, rows.group)
+    return shown.scatter_(1, replaced, MASKED)[:, :width].index_select(0, rows.group)
