@@ -16,7 +16,7 @@ from caap_lab.digests.fingerprint import fingerprint, state_of
 from caap_lab.digests.structure import is_replaced
 from caap_lab.errors import InputError
 from caap_lab.models.activation_cache import ActivationCache
-from caap_lab.models.classes import ClassNames
+from caap_lab.models.classes import ClassNames, as_class_names
 from caap_lab.models.lock import locked
 from caap_lab.models.names import Site, find_sites, unknown_name
 from caap_lab.models.pass_meter import count_passes
@@ -394,16 +394,3 @@ def works_on(what: str, kinds: Sequence[str]) -> str:
     """A sentence that says which kinds of models `what` works on, without the final full stop."""
     *most, last = [KINDS[kind][1] for kind in kinds]
     return f"{what} works on {' and '.join([', '.join(most), last] if most else [last])}"
-
-
-def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
-    """Class names for a head; None means ImageNet's for 1000 classes, otherwise numbered ones."""
-    if names is None:
-        return ClassNames.for_model(n_classes)
-    given = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
-    if len(given) != n_classes:
-        raise InputError(
-            f"{len(given)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
-            "model.class_names = None for numbered ones."
-        )
-    return given

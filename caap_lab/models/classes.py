@@ -161,6 +161,19 @@ class ClassNames:
         return f" This model has {len(self)} classes, for example: {self._list(range(min(3, len(self))))}."
 
 
+def as_class_names(names: Sequence[str] | ClassNames | None, n_classes: int) -> ClassNames:
+    """Class names for a head; None means ImageNet's for 1000 classes, otherwise numbered ones."""
+    if names is None:
+        return ClassNames.for_model(n_classes)
+    given = names if isinstance(names, ClassNames) else ClassNames(names)  # type: ignore[arg-type]  # any container in `ordered_names`
+    if len(given) != n_classes:
+        raise InputError(
+            f"{len(given)} class names were given for a head of {n_classes} classes. Give one name per class, or set "
+            "model.class_names = None for numbered ones."
+        )
+    return given
+
+
 @cache
 def _synonyms(names: tuple[str, ...]) -> tuple[frozenset[str], ...]:
     """For every class its full name and each of its synonyms, in lower case."""
